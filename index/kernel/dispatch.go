@@ -1,0 +1,14 @@
+package kernel
+
+// An implementation is one way to compute the same bits.
+type implementation uint8
+
+const (
+	generic implementation = iota // pure Go, everywhere
+	avx2
+	avx512
+)
+
+func (i implementation) String() string {
+	return [...]string{generic: "generic", avx2: "avx2", avx512: "avx512"}[i]
+}

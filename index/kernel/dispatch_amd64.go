@@ -1,0 +1,67 @@
+package kernel
+
+import "golang.org/x/sys/cpu"
+
+//go:generate go -C avo run . -out ../kernel_amd64.s -stubs ../stubs_amd64.go -pkg kernel
+
+// selected is set once, at start-up; nothing writes it afterwards. It is a
+// value to switch on, not a function to call through, so that arguments do not
+// escape to the heap.
+var selected = supported()[0]
+
+// supported returns the implementations that this CPU and its operating system
+// can run, the fastest first. GODEBUG=cpu.avx512f=off takes one away.
+func supported() []implementation {
+	var s []implementation
+	if cpu.X86.HasAVX512F && cpu.X86.HasAVX2 {
+		s = append(s, avx512)
+	}
+	if cpu.X86.HasAVX2 {
+		s = append(s, avx2)
+	}
+	return append(s, generic)
+}
+
+func dot(query, rows []float32, ordinals []uint32, out []float32) {
+	switch selected {
+	case avx512:
+		dotAVX512(query, rows, ordinals, out)
+	case avx2:
+		dotAVX2(query, rows, ordinals, out)
+	default:
+		dotGeneric(query, rows, ordinals, out)
+	}
+}
+
+func l2(query, rows []float32, ordinals []uint32, out []float32) {
+	switch selected {
+	case avx512:
+		l2AVX512(query, rows, ordinals, out)
+	case avx2:
+		l2AVX2(query, rows, ordinals, out)
+	default:
+		l2Generic(query, rows, ordinals, out)
+	}
+}
+
+func dotRange(query, rows, out []float32) {
+	switch selected {
+	case avx512:
+		dotRangeAVX512(query, rows, out)
+	case avx2:
+		dotRangeAVX2(query, rows, out)
+	default:
+		dotRangeGeneric(query, rows, out)
+	}
+}
+
+func l2Range(query, rows, out []float32) {
+	switch selected {
+	case avx512:
+		l2RangeAVX512(query, rows, out)
+	case avx2:
+		l2RangeAVX2(query, rows, out)
+	default:
+		l2RangeGeneric(query, rows, out)
+	}
+}

@@ -1,0 +1,19 @@
+//go:build !amd64
+
+package kernel
+
+const selected = generic
+
+func supported() []implementation { return []implementation{generic} }
+
+func dot(query, rows []float32, ordinals []uint32, out []float32) {
+	dotGeneric(query, rows, ordinals, out)
+}
+
+func l2(query, rows []float32, ordinals []uint32, out []float32) {
+	l2Generic(query, rows, ordinals, out)
+}
+
+func dotRange(query, rows, out []float32) { dotRangeGeneric(query, rows, out) }
+
+func l2Range(query, rows, out []float32) { l2RangeGeneric(query, rows, out) }

@@ -1,0 +1,95 @@
+package kernel
+
+// The pure-Go implementation. It is selected where there is no other and is
+// the reference that the others are tested against.
+//
+// A row is read twice, for lanes 0 to 7 and then for lanes 8 to 15, because
+// eight sums and their terms stay in registers on every architecture, and
+// sixteen do not. Each product is converted to float32 before it is added: by
+// the language's rules that forbids the compiler to fuse the two, as it
+// otherwise would on arm64 and with GOAMD64=v3.
+
+func dotGeneric(query, rows []float32, ordinals []uint32, out []float32) {
+	for i, o := range ordinals {
+		out[i] = dotRow(query, row(rows, int(o), len(query)))
+	}
+}
+
+func l2Generic(query, rows []float32, ordinals []uint32, out []float32) {
+	for i, o := range ordinals {
+		out[i] = l2Row(query, row(rows, int(o), len(query)))
+	}
+}
+
+func dotRangeGeneric(query, rows, out []float32) {
+	for i := range out {
+		out[i] = dotRow(query, row(rows, i, len(query)))
+	}
+}
+
+func l2RangeGeneric(query, rows, out []float32) {
+	for i := range out {
+		out[i] = l2Row(query, row(rows, i, len(query)))
+	}
+}
+
+func row(rows []float32, i, stride int) []float32 {
+	return rows[i*stride:][:stride]
+}
+
+func dotRow(query, row []float32) float32 {
+	low, high := dotLanes(query, row, 0), dotLanes(query, row, 8)
+	return fold(&low, &high)
+}
+
+func l2Row(query, row []float32) float32 {
+	low, high := l2Lanes(query, row, 0), l2Lanes(query, row, 8)
+	return fold(&low, &high)
+}
+
+// dotLanes returns the sums of the eight lanes from first on.
+func dotLanes(query, row []float32, first int) [8]float32 {
+	var s0, s1, s2, s3, s4, s5, s6, s7 float32
+	for i := first; i < len(query); i += lanes {
+		q, r := (*[8]float32)(query[i:]), (*[8]float32)(row[i:])
+		s0 += float32(q[0] * r[0])
+		s1 += float32(q[1] * r[1])
+		s2 += float32(q[2] * r[2])
+		s3 += float32(q[3] * r[3])
+		s4 += float32(q[4] * r[4])
+		s5 += float32(q[5] * r[5])
+		s6 += float32(q[6] * r[6])
+		s7 += float32(q[7] * r[7])
+	}
+	return [8]float32{s0, s1, s2, s3, s4, s5, s6, s7}
+}
+
+// l2Lanes returns the sums of the eight lanes from first on.
+func l2Lanes(query, row []float32, first int) [8]float32 {
+	var s0, s1, s2, s3, s4, s5, s6, s7 float32
+	for i := first; i < len(query); i += lanes {
+		q, r := (*[8]float32)(query[i:]), (*[8]float32)(row[i:])
+		d0, d1, d2, d3 := q[0]-r[0], q[1]-r[1], q[2]-r[2], q[3]-r[3]
+		s0 += float32(d0 * d0)
+		s1 += float32(d1 * d1)
+		s2 += float32(d2 * d2)
+		s3 += float32(d3 * d3)
+		d4, d5, d6, d7 := q[4]-r[4], q[5]-r[5], q[6]-r[6], q[7]-r[7]
+		s4 += float32(d4 * d4)
+		s5 += float32(d5 * d5)
+		s6 += float32(d6 * d6)
+		s7 += float32(d7 * d7)
+	}
+	return [8]float32{s0, s1, s2, s3, s4, s5, s6, s7}
+}
+
+// fold adds the sixteen lanes in the order that the package's comment gives.
+func fold(low, high *[8]float32) float32 {
+	for j := range 8 {
+		low[j] += high[j]
+	}
+	for j := range 4 {
+		low[j] += low[j+4]
+	}
+	return (low[0] + low[2]) + (low[1] + low[3])
+}

@@ -1,0 +1,48 @@
+package kernel
+
+import (
+	"math/rand/v2"
+	"syscall"
+	"testing"
+	"unsafe"
+
+	"github.com/stretchr/testify/require"
+)
+
+// A mapped file may end where its last row does. Here every argument ends
+// where readable memory does, so that a read past one of them faults.
+func TestReadsEndWithTheirArguments(t *testing.T) {
+	random := rand.New(rand.NewPCG(9, 10))
+	for _, stride := range []int{16, 48, 128} {
+		for n := 1; n <= 14; n++ {
+			query := atEnd[float32](t, stride)
+			copy(query, normal(random, stride))
+			rows := atEnd[float32](t, n*stride)
+			copy(rows, normal(random, n*stride))
+			ordinals := atEnd[uint32](t, n)
+			for i := range ordinals {
+				ordinals[i] = uint32(n - 1 - i)
+			}
+			out := atEnd[float32](t, n)
+			for _, i := range supported() {
+				r := i.routines()
+				r.dot(query, rows, ordinals, out)
+				r.l2(query, rows, ordinals, out)
+				r.dotRange(query, rows, out)
+				r.l2Range(query, rows, out)
+			}
+		}
+	}
+}
+
+// atEnd returns n zeros that end at a page that can not be read.
+func atEnd[T float32 | uint32](t *testing.T, n int) []T {
+	t.Helper()
+	page := syscall.Getpagesize()
+	size := (n*4 + page - 1) / page * page
+	m, err := syscall.Mmap(-1, 0, size+page, syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_ANON|syscall.MAP_PRIVATE)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, syscall.Munmap(m)) })
+	require.NoError(t, syscall.Mprotect(m[size:], syscall.PROT_NONE))
+	return unsafe.Slice((*T)(unsafe.Pointer(&m[size-n*4])), n)
+}

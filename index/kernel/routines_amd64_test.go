@@ -1,0 +1,12 @@
+package kernel
+
+func (i implementation) routines() routines {
+	switch i {
+	case avx512:
+		return routines{dotAVX512, l2AVX512, dotRangeAVX512, l2RangeAVX512}
+	case avx2:
+		return routines{dotAVX2, l2AVX2, dotRangeAVX2, l2RangeAVX2}
+	default:
+		return genericRoutines
+	}
+}
