@@ -1,0 +1,292 @@
+package index
+
+import (
+	"context"
+	"math"
+	"slices"
+
+	"github.com/tandem-ann/tandem/index/kernel"
+)
+
+// noNode fills the unused places of a neighbour list.
+const noNode = math.MaxUint32
+
+// layer is one layer of a graph: width places for each of its nodes.
+type layer struct {
+	width int
+	links []uint32
+}
+
+func newLayer(nodes, width int) layer {
+	l := layer{width: width, links: make([]uint32, nodes*width)}
+	for i := range l.links {
+		l.links[i] = noNode
+	}
+	return l
+}
+
+// all returns node's places, used or not.
+func (l layer) all(node uint32) []uint32 {
+	at := int(node) * l.width
+	return l.links[at : at+l.width : at+l.width]
+}
+
+// neighbours returns the used places.
+func (l layer) neighbours(node uint32) []uint32 {
+	all := l.all(node)
+	n := len(all)
+	for n > 0 && all[n-1] == noNode {
+		n--
+	}
+	return all[:n]
+}
+
+func (l layer) set(node uint32, list []uint32) {
+	all := l.all(node)
+	n := copy(all, list)
+	for i := n; i < len(all); i++ {
+		all[i] = noNode
+	}
+}
+
+func (l layer) nodes() int { return len(l.links) / l.width }
+
+// constructor builds the graph of the points, which are numbered in the order of
+// their insertion: by falling level, so that every layer is a prefix and point 0
+// is the entry. Distances between points are squared Euclidean.
+type constructor struct {
+	params  Params
+	threads int
+	points  *Matrix
+	layers  []layer
+	workers []*worker
+}
+
+// worker is the scratch memory of one goroutine.
+type worker struct {
+	visited visited
+	pool    pool
+	ids     []uint32
+	dists   []float32
+	picked  []uint32
+	sorted  []candidate
+}
+
+// newConstructor returns a constructor with empty lists. levels[i] is the highest
+// layer of point i and falls with i.
+func newConstructor(points *Matrix, levels []uint8, params Params, threads int) *constructor {
+	c := &constructor{params: params, threads: max(threads, 1), points: points}
+	for range c.threads {
+		c.workers = append(c.workers, &worker{})
+	}
+	if len(levels) == 0 {
+		return c
+	}
+	for l := range int(levels[0]) + 1 {
+		width := params.M
+		if l == 0 {
+			width = 2 * params.M
+		}
+		c.layers = append(c.layers, newLayer(len(levels)-countBelow(levels, uint8(l)), width))
+	}
+	return c
+}
+
+// construct inserts the points. It calls progress with the number of points
+// inserted so far.
+func (c *constructor) construct(ctx context.Context, levels []uint8, progress func(done int)) error {
+	n := c.points.Rows()
+	for from := 1; from < n; {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		to := min(from+batchSize(from), n)
+		c.insert(from, to, levels)
+		from = to
+		progress(from)
+	}
+	return nil
+}
+
+// countBelow returns how many of the falling levels are below l.
+func countBelow(levels []uint8, l uint8) int {
+	n := 0
+	for i := len(levels) - 1; i >= 0 && levels[i] < l; i-- {
+		n++
+	}
+	return n
+}
+
+// batchSize returns how many points are inserted at once into a graph of n: few
+// enough that the neighbours they hide from each other hardly matter.
+func batchSize(n int) int { return min(max(n/64, 1), 1024) }
+
+// insert adds the points from..to-1. Their searches see only the points before
+// them, so they can run in any order.
+func (c *constructor) insert(from, to int, levels []uint8) {
+	parallel(c.threads, to-from, func(w, i int) {
+		c.link(c.workers[w], uint32(from+i), int(levels[from+i]), from)
+	})
+	for l := range c.layers {
+		c.reverse(l, from, to)
+	}
+}
+
+// link finds the neighbours of a new point on each of its layers and stores them
+// in its own lists, which nobody reads before the batch ends.
+func (c *constructor) link(w *worker, point uint32, level, before int) {
+	query := c.points.padded(int(point))
+	entry := candidate{dist: c.distance(w, query, 0), node: 0}
+	for l := len(c.layers) - 1; l > level; l-- {
+		entry = c.descend(w, query, entry, l)
+	}
+	w.pool.reset(1)
+	w.pool.add(entry)
+	for l := min(level, len(c.layers)-1); l >= 0; l-- {
+		w.sorted = append(w.sorted[:0], w.pool.entries...)
+		w.pool.reset(c.params.EfConstruction)
+		w.visited.reset(before)
+		for _, e := range w.sorted {
+			e.node &^= expanded
+			w.visited.visit(e.node)
+			w.pool.add(e)
+		}
+		c.walk(w, query, l)
+		w.sorted = w.sorted[:0]
+		for _, e := range w.pool.entries {
+			w.sorted = append(w.sorted, candidate{e.dist, e.node &^ expanded})
+		}
+		c.layers[l].set(point, c.choose(w, w.sorted, c.layers[l].width))
+	}
+}
+
+// descend moves greedily to the node of a layer that is nearest to query.
+func (c *constructor) descend(w *worker, query []float32, entry candidate, l int) candidate {
+	for {
+		w.ids = append(w.ids[:0], c.layers[l].neighbours(entry.node)...)
+		best := entry
+		for i, d := range c.distances(w, query, w.ids) {
+			if next := (candidate{d, w.ids[i]}); next.before(best) {
+				best = next
+			}
+		}
+		if best == entry {
+			return best
+		}
+		entry = best
+	}
+}
+
+// walk expands the pool's nodes on a layer until none is left (HNSW, algorithm
+// 2).
+func (c *constructor) walk(w *worker, query []float32, l int) {
+	for {
+		node, ok := w.pool.pop()
+		if !ok {
+			return
+		}
+		w.ids = w.ids[:0]
+		for _, id := range c.layers[l].neighbours(node) {
+			if w.visited.visit(id) {
+				w.ids = append(w.ids, id)
+			}
+		}
+		for i, d := range c.distances(w, query, w.ids) {
+			w.pool.add(candidate{d, w.ids[i]})
+		}
+	}
+}
+
+// choose picks up to width neighbours from candidates in ascending order of
+// distance: one is kept unless an already kept one is alpha times closer to it
+// than the point is (HNSW, algorithm 4, with DiskANN's alpha). Distances are
+// squared, so alpha is too.
+func (c *constructor) choose(w *worker, candidates []candidate, width int) []uint32 {
+	alpha := c.params.Alpha * c.params.Alpha
+	w.picked = w.picked[:0]
+next:
+	for _, e := range candidates {
+		for _, d := range c.distances(w, c.points.padded(int(e.node)), w.picked) {
+			if alpha*d < e.dist {
+				continue next
+			}
+		}
+		w.picked = append(w.picked, e.node)
+		if len(w.picked) == width {
+			break
+		}
+	}
+	return w.picked
+}
+
+// reverse adds the points from..to-1 to the lists of the neighbours they chose
+// on layer l. Each list is changed by one goroutine, in a fixed order.
+func (c *constructor) reverse(l, from, to int) {
+	var pairs []uint64 // target, source
+	for source := from; source < min(to, c.layers[l].nodes()); source++ {
+		for _, target := range c.layers[l].neighbours(uint32(source)) {
+			pairs = append(pairs, uint64(target)<<32|uint64(source))
+		}
+	}
+	slices.Sort(pairs)
+	var starts []int
+	for i := range pairs {
+		if i == 0 || pairs[i]>>32 != pairs[i-1]>>32 {
+			starts = append(starts, i)
+		}
+	}
+	parallel(c.threads, len(starts), func(w, i int) {
+		end := len(pairs)
+		if i+1 < len(starts) {
+			end = starts[i+1]
+		}
+		c.admit(c.workers[w], l, pairs[starts[i]:end])
+	})
+}
+
+// admit adds the sources of pairs to the list of their one target, and chooses
+// anew when they do not all fit.
+func (c *constructor) admit(w *worker, l int, pairs []uint64) {
+	target := uint32(pairs[0] >> 32)
+	w.ids = append(w.ids[:0], c.layers[l].neighbours(target)...)
+	for _, p := range pairs {
+		w.ids = append(w.ids, uint32(p))
+	}
+	if len(w.ids) <= c.layers[l].width {
+		c.layers[l].set(target, w.ids)
+		return
+	}
+	w.sorted = w.sorted[:0]
+	for i, d := range c.distances(w, c.points.padded(int(target)), w.ids) {
+		w.sorted = append(w.sorted, candidate{d, w.ids[i]})
+	}
+	slices.SortFunc(w.sorted, compareCandidates)
+	c.layers[l].set(target, c.choose(w, w.sorted, c.layers[l].width))
+}
+
+// distances returns the squared distances of query to the points ids, in scratch
+// memory that the next call reuses.
+func (c *constructor) distances(w *worker, query []float32, ids []uint32) []float32 {
+	if cap(w.dists) < len(ids) {
+		w.dists = make([]float32, 2*len(ids))
+	}
+	out := w.dists[:len(ids)]
+	if len(ids) > 0 {
+		kernel.L2(query, c.points.data, ids, out)
+	}
+	return out
+}
+
+func (c *constructor) distance(w *worker, query []float32, id uint32) float32 {
+	return c.distances(w, query, []uint32{id})[0]
+}
+
+func compareCandidates(a, b candidate) int {
+	switch {
+	case a.before(b):
+		return -1
+	case b.before(a):
+		return 1
+	}
+	return 0
+}

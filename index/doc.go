@@ -1,0 +1,46 @@
+// Package index is one immutable approximate nearest neighbour index over the
+// rows of one shard: its construction, its bytes and its search.
+//
+// # Goals
+//
+// Inner product is the main metric, and queries come from another distribution
+// than the rows. A search must find the true top k of such queries at a known
+// recall, in microseconds, without allocating; an index must be the same to the
+// byte whoever builds it, on any number of threads and any CPU; and a file must
+// never be trusted.
+//
+// # Design
+//
+// The graph is a hierarchical navigable small world graph (Malkov and Yashunin,
+// "Efficient and robust approximate nearest neighbor search using Hierarchical
+// Navigable Small World graphs", TPAMI 2020, algorithms 1 to 4) with two changes.
+//
+// Under inner product the graph is built on Möbius-transformed vectors, x/|x|^2,
+// by Euclidean distance, and searched by inner product on the vectors as they are
+// (Zhou et al., "Möbius Transformation for Fast Inner Product Search on Graph",
+// NeurIPS 2019, section 4). A graph built on raw inner products lets a few rows of
+// high norm hide all others; one built on vectors augmented to Euclidean space
+// buries strong outliers among weak rows. The transform discounts distance by norm,
+// so that weak rows choose strong neighbours and directions stay diverse.
+//
+// Construction inserts rows in batches. The searches of a batch see only earlier
+// batches and run in parallel; their links are then merged in a fixed order. So
+// the graph does not depend on the number of threads. The neighbour selection
+// prunes with a slack alpha (Subramanya et al., "DiskANN", NeurIPS 2019, section
+// 2.2). Distances come from package kernel, whose results are equal to the bit on
+// every CPU.
+//
+// Rows with equal vectors share one node: otherwise a few dozen duplicates fill
+// each other's neighbour lists and cut themselves off. After construction every
+// node is proved reachable from the entry point on layer 0, or linked until it is.
+//
+// A search takes one of three [Plan]s. An exact scan scores each eligible row. A
+// graph walk keeps a sorted pool of the ef best nodes and expands the best
+// unexpanded one. A filtered walk also expands ineligible nodes but pools only
+// eligible ones; when it has cost as much as the exact scan would have, the scan
+// takes over, so a filter never makes an answer short. The number of distance
+// computations each would need decides, from what [Index.Calibrate] measured.
+//
+// An [Index] comes from [Build] or [Open]. Package shard puts ids and attributes
+// around it; package builder builds and calibrates it.
+package index

@@ -1,0 +1,179 @@
+package index
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"slices"
+)
+
+// Effort is what a calibration found: with pools of Ef nodes, sample queries for
+// K rows had this mean recall.
+type Effort struct {
+	K      int
+	Target float32 // the recall target that Ef is the least effort for
+	Ef     int
+	Recall float32 // mean recall@K of the sample; below Target where none reaches it
+	Scored float32 // mean distance computations a query
+}
+
+func (e Effort) before(o Effort) bool {
+	return e.K < o.K || e.K == o.K && e.Target < o.Target
+}
+
+// Targets are the recall targets that a calibration covers.
+var Targets = [...]float32{0.90, 0.95, 0.99, 0.999}
+
+// bands are the values of k that a calibration covers.
+var bands = [...]int{10, 100, 1000}
+
+// ladder holds the efforts that a calibration tries, as multiples of k.
+var ladder = [...]float64{1, 1.2, 1.5, 1.8, 2.2, 2.7, 3.3, 4, 5, 6, 8, 10, 13, 16, 20, 26, 32, 40, 50, 64, 80, 100, 128, 160, 200}
+
+// Calibrate measures recall against effort on sample queries, which should come
+// from the distribution that will be asked and should not have shaped the graph,
+// and keeps, for each k band and recall target, the least effort that reaches it.
+// It must be called before the index is written or shared. The result does not
+// depend on threads.
+func (x *Index) Calibrate(ctx context.Context, queries *Matrix, threads int) error {
+	if queries.Dim() != x.dim {
+		return errors.New("calibrate: queries have another dimension than the index")
+	}
+	x.effort = nil
+	if queries.Rows() == 0 || x.nodes == 0 {
+		return nil
+	}
+	var found []Effort
+	for _, k := range bands {
+		if k > x.nodes {
+			break
+		}
+		exact := make([][]Hit, queries.Rows())
+		parallel(threads, queries.Rows(), func(_, i int) {
+			exact[i], _, _ = x.Search(Query{Vector: queries.Row(i), K: k}, nil)
+		})
+		pending := Targets[:]
+		for step := 0; len(pending) > 0; step++ {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			ef := x.nodes
+			if step < len(ladder) {
+				ef = min(int(ladder[step]*float64(k)), x.nodes)
+			}
+			e := x.measure(queries, k, ef, exact, threads)
+			// A walk that costs more than the scan is never taken, so no effort
+			// beyond is worth measuring.
+			last := ef == x.nodes || float64(e.Scored)*walkCost > float64(len(x.rows))*scanCost
+			for len(pending) > 0 && (e.Recall >= safely(pending[0]) || last) {
+				e.Target = pending[0]
+				found = append(found, e)
+				pending = pending[1:]
+			}
+		}
+	}
+	x.effort = found
+	return nil
+}
+
+// safely is the recall that the sample must show for a target: a little more, so
+// that other queries reach it too.
+func safely(target float32) float32 { return target + (1-target)*0.1 }
+
+// measure returns the mean recall and cost of walks at one effort. A hit counts
+// when its score is as good as the k-th exact one, so ties are no misses.
+func (x *Index) measure(queries *Matrix, k, ef int, exact [][]Hit, threads int) Effort {
+	found := make([]int, queries.Rows())
+	scored := make([]int, queries.Rows())
+	parallel(threads, queries.Rows(), func(_, i int) {
+		hits, stats, _ := x.Search(Query{Vector: queries.Row(i), K: k, Ef: ef, Plan: GraphWalk}, nil)
+		last := exact[i][len(exact[i])-1].Score
+		for _, h := range hits {
+			if !x.params.Metric.Better(last, h.Score) {
+				found[i]++
+			}
+		}
+		scored[i] = stats.Scored
+	})
+	var hits, total int
+	for i := range found {
+		hits += found[i]
+		total += scored[i]
+	}
+	n := float32(queries.Rows())
+	return Effort{K: k, Ef: ef, Recall: float32(hits) / n / float32(k), Scored: float32(total) / n}
+}
+
+// Effort returns what the calibration found, by k and target.
+func (x *Index) Effort() []Effort { return slices.Clone(x.effort) }
+
+// EffortFor returns the pool size that reaches a mean recall of target for k
+// rows, and 0, the exact scan, for a target above the highest calibrated one or
+// without a calibration. Between two bands of k it interpolates; beyond the last
+// it scales.
+func (x *Index) EffortFor(k int, target float64) int {
+	var low, high Effort
+	for _, e := range x.effort {
+		if float64(e.Target) < target-1e-6 || e.K == low.K || e.K == high.K {
+			continue // only the least sufficient target of each band counts
+		}
+		if e.K <= k {
+			low = e
+		} else if high.K == 0 {
+			high = e
+		}
+	}
+	switch {
+	case low.K == 0 && high.K == 0:
+		return 0
+	case low.K == 0:
+		return max(high.Ef, k)
+	case high.K == 0:
+		return max(low.Ef*k/low.K, k)
+	}
+	return max(low.Ef+(high.Ef-low.Ef)*(k-low.K)/(high.K-low.K), k)
+}
+
+// The relative cost of one distance computation, with everything around it: in a
+// scan of all rows, which reads memory in order; in a scan of some; in a walk.
+// They are fixed, not timed during the build, so that builds stay reproducible.
+const (
+	scanCost   = 2
+	gatherCost = 3
+	walkCost   = 6
+)
+
+// choose returns the plan that costs least.
+func (x *Index) choose(q Query) Plan {
+	if q.Ef == 0 || q.K == q.Eligible {
+		return ExactScan
+	}
+	walk := x.walkScored(q.Ef) * walkCost
+	if q.Filter == nil {
+		if walk >= float64(len(x.rows)*scanCost) {
+			return ExactScan
+		}
+		return GraphWalk
+	}
+	// A walk that collects eligible nodes goes on until it has seen ef of them.
+	walk *= float64(len(x.rows)) / float64(q.Eligible)
+	if walk >= float64(q.Eligible*gatherCost) {
+		return ExactScan
+	}
+	return FilteredWalk
+}
+
+// walkScored estimates how many distances a walk with pools of ef computes, from
+// the calibrated efforts around ef.
+func (x *Index) walkScored(ef int) float64 {
+	perEf := 8.0 // a typical walk, where nothing was measured
+	if len(x.effort) > 0 {
+		nearest := slices.MinFunc(x.effort, func(a, b Effort) int {
+			return cmp.Compare(distance(a.Ef, ef), distance(b.Ef, ef))
+		})
+		perEf = float64(nearest.Scored) / float64(nearest.Ef)
+	}
+	return min(perEf*float64(ef), float64(x.nodes))
+}
+
+func distance(a, b int) int { return max(a-b, b-a) }

@@ -1,0 +1,232 @@
+package index
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math"
+
+	"github.com/tandem-ann/tandem/index/kernel"
+	"github.com/tandem-ann/tandem/index/sections"
+)
+
+// The sections of a shard file that this package owns; see format.md.
+const (
+	paramsSection     = "index.params"
+	metaSection       = "index.meta"
+	rowsSection       = "index.rows"
+	vectorsSection    = "index.vectors"
+	normsSection      = "index.norms"
+	duplicatesSection = "index.duplicates"
+	layersSection     = "index.layers"
+	effortSection     = "index.effort"
+)
+
+func linksSection(layer int) string { return fmt.Sprintf("index.links.%d", layer) }
+
+// Write appends the index's sections to a shard file.
+func (x *Index) Write(w *sections.Writer) error {
+	meta := []uint32{uint32(len(x.rows)), uint32(x.nodes), uint32(x.dim), uint32(x.stride), uint32(len(x.layers)), 0, 0, 0}
+	counts := []uint32{}
+	for i, l := range x.layers {
+		meta[5+min(i, 1)] = uint32(l.width)
+		counts = append(counts, uint32(l.nodes()))
+	}
+	type section struct {
+		name string
+		data []byte
+	}
+	all := []section{
+		{paramsSection, []byte(x.params.String())},
+		{metaSection, sections.Bytes(meta)},
+		{rowsSection, sections.Bytes(x.rows)},
+		{vectorsSection, sections.Bytes(x.vectors)},
+		{duplicatesSection, sections.Bytes(x.duplicates)},
+		{layersSection, sections.Bytes(counts)},
+		{effortSection, encodeEffort(x.effort)},
+	}
+	if x.norms != nil {
+		all = append(all, section{normsSection, sections.Bytes(x.norms)})
+	}
+	for i, l := range x.layers {
+		all = append(all, section{linksSection(i), sections.Bytes(l.links)})
+	}
+	for _, s := range all {
+		if err := w.Section(s.name, s.data); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Open uses the index in a verified shard file, in place. It checks every count,
+// ordinal and number once, so that nothing later can fault; an error is of class
+// [sections.ErrCorrupt] and names the section. The index must not be used after
+// the file is closed.
+func Open(f *sections.File) (*Index, error) {
+	x := &Index{}
+	text, err := f.Section(paramsSection)
+	if err != nil {
+		return nil, err
+	}
+	if x.params, err = ParseParams(string(text)); err != nil {
+		return nil, sections.Corruptf(paramsSection, "%v", err)
+	}
+	meta, err := sections.Array[uint32](f, metaSection, 8)
+	if err != nil {
+		return nil, err
+	}
+	rows, layers := int(meta[0]), int(meta[4])
+	x.nodes, x.dim, x.stride = int(meta[1]), int(meta[2]), int(meta[3])
+	switch {
+	case rows > MaxRows || x.nodes > rows || x.nodes == 0 && rows > 0:
+		return nil, sections.Corruptf(metaSection, "%d rows with %d nodes", rows, x.nodes)
+	case x.dim < 1 || x.dim > MaxDim || x.stride != kernel.Stride(x.dim):
+		return nil, sections.Corruptf(metaSection, "dimension %d with stride %d", x.dim, x.stride)
+	case layers > maxLevel+1 || (layers == 0) != (x.nodes == 0):
+		return nil, sections.Corruptf(metaSection, "%d layers over %d nodes", layers, x.nodes)
+	case meta[5] > maxWidth || meta[6] > maxWidth || layers > 0 && meta[5] == 0 || layers > 1 && meta[6] == 0 || meta[7] != 0:
+		return nil, sections.Corruptf(metaSection, "widths %d and %d, reserved %d", meta[5], meta[6], meta[7])
+	}
+	if x.rows, err = sections.Array[uint32](f, rowsSection, rows); err != nil {
+		return nil, err
+	}
+	if x.vectors, err = sections.Array[float32](f, vectorsSection, rows*x.stride); err != nil {
+		return nil, err
+	}
+	if x.params.Metric == Cosine {
+		if x.norms, err = sections.Array[float32](f, normsSection, rows); err != nil {
+			return nil, err
+		}
+	}
+	if err := x.checkVectors(); err != nil {
+		return nil, err
+	}
+	if x.duplicates, err = sections.Array[uint32](f, duplicatesSection, rows-x.nodes); err != nil {
+		return nil, err
+	}
+	for i, node := range x.duplicates {
+		if int(node) >= x.nodes || i > 0 && node < x.duplicates[i-1] {
+			return nil, sections.Corruptf(duplicatesSection, "place %d: node %d of %d is out of order", i, node, x.nodes)
+		}
+	}
+	counts, err := sections.Array[uint32](f, layersSection, layers)
+	if err != nil {
+		return nil, err
+	}
+	above := uint32(x.nodes)
+	for i, count := range counts {
+		if count == 0 || count > above || i == 0 && count != above {
+			return nil, sections.Corruptf(layersSection, "layer %d has %d nodes, the one below %d", i, count, above)
+		}
+		above = count
+		l := layer{width: int(meta[5+min(i, 1)])}
+		if l.links, err = sections.Array[uint32](f, linksSection(i), int(count)*l.width); err != nil {
+			return nil, err
+		}
+		if err := checkLinks(l, i); err != nil {
+			return nil, err
+		}
+		x.layers = append(x.layers, l)
+	}
+	records, err := f.Section(effortSection)
+	if err != nil {
+		return nil, err
+	}
+	if x.effort, err = decodeEffort(records); err != nil {
+		return nil, err
+	}
+	return x, x.prepare()
+}
+
+// checkVectors makes sure that scores of these vectors are what they seem: every
+// number is finite, no norm is above the bound, the padding is zero.
+func (x *Index) checkVectors() error {
+	for ordinal := range uint32(len(x.rows)) {
+		row := x.padded(ordinal)
+		var sum float32
+		for _, v := range row {
+			sum += v * v
+		}
+		// A NaN fails both comparisons.
+		if !(sum <= MaxNorm*MaxNorm*1.01) {
+			return sections.Corruptf(vectorsSection, "ordinal %d has a norm of %g", ordinal, math.Sqrt(float64(sum)))
+		}
+		for _, v := range row[x.dim:] {
+			if v != 0 {
+				return sections.Corruptf(vectorsSection, "ordinal %d has padding that is not zero", ordinal)
+			}
+		}
+		if x.norms != nil {
+			if !(x.norms[ordinal] > 0 && x.norms[ordinal] <= MaxNorm*1.01) {
+				return sections.Corruptf(normsSection, "ordinal %d has norm %g", ordinal, x.norms[ordinal])
+			}
+			if !(sum > 0.999 && sum < 1.001) {
+				return sections.Corruptf(vectorsSection, "ordinal %d is scaled to norm %g, want 1", ordinal, math.Sqrt(float64(sum)))
+			}
+		}
+	}
+	return nil
+}
+
+// checkLinks makes sure that every neighbour is a node of the layer, that no node
+// is its own, and that unused places are at the end.
+func checkLinks(l layer, number int) error {
+	nodes := uint32(l.nodes())
+	for node := range nodes {
+		all := l.all(node)
+		used := 0
+		for used < len(all) && all[used] != noNode {
+			if all[used] >= nodes || all[used] == node {
+				return sections.Corruptf(linksSection(number), "node %d of %d links to %d", node, nodes, all[used])
+			}
+			used++
+		}
+		for _, id := range all[used:] {
+			if id != noNode {
+				return sections.Corruptf(linksSection(number), "node %d has a neighbour after an unused place", node)
+			}
+		}
+	}
+	return nil
+}
+
+func normOf(v []float32) float64 { return math.Sqrt(squaredNorm(v)) }
+
+const effortRecord = 20
+
+func encodeEffort(effort []Effort) []byte {
+	out := make([]byte, 0, len(effort)*effortRecord)
+	le := binary.LittleEndian
+	for _, e := range effort {
+		out = le.AppendUint32(out, uint32(e.K))
+		out = le.AppendUint32(out, math.Float32bits(e.Target))
+		out = le.AppendUint32(out, uint32(e.Ef))
+		out = le.AppendUint32(out, math.Float32bits(e.Recall))
+		out = le.AppendUint32(out, math.Float32bits(e.Scored))
+	}
+	return out
+}
+
+func decodeEffort(data []byte) ([]Effort, error) {
+	if len(data)%effortRecord != 0 {
+		return nil, sections.Corruptf(effortSection, "length %d is not a multiple of %d", len(data), effortRecord)
+	}
+	var effort []Effort
+	le := binary.LittleEndian
+	for ; len(data) > 0; data = data[effortRecord:] {
+		e := Effort{
+			K:      int(le.Uint32(data)),
+			Target: math.Float32frombits(le.Uint32(data[4:])),
+			Ef:     int(le.Uint32(data[8:])),
+			Recall: math.Float32frombits(le.Uint32(data[12:])),
+			Scored: math.Float32frombits(le.Uint32(data[16:])),
+		}
+		inOrder := len(effort) == 0 || effort[len(effort)-1].before(e)
+		if !inOrder || e.K < 1 || e.K > MaxRows || e.Ef < e.K || e.Ef > MaxRows ||
+			!(e.Target > 0 && e.Target < 1) || !(e.Recall >= 0 && e.Recall <= 1) || !(e.Scored >= 0 && e.Scored <= MaxRows) {
+			return nil, sections.Corruptf(effortSection, "record %d: %+v", len(effort), e)
+		}
+		effort = append(effort, e)
+	}
+	return effort, nil
+}

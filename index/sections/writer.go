@@ -1,0 +1,177 @@
+package sections
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/cespare/xxhash/v2"
+)
+
+// Writer writes one shard file. Sections follow one another in the order of
+// their [Writer.Begin] calls. The file appears under its name only when
+// [Writer.Commit] returns nil; a crash before that leaves nothing under it.
+//
+// A Writer is for one goroutine. After an error every further call returns it.
+type Writer struct {
+	path string
+	file *os.File
+	buf  *bufio.Writer
+	err  error
+
+	open    bool // a section is being written
+	name    string
+	start   uint64
+	offset  uint64
+	hash    xxhash.Digest
+	entries []Entry
+	names   map[string]bool
+}
+
+// Create starts a shard file that will be called path. It writes to a temporary
+// file in the same folder.
+func Create(path string) (*Writer, error) {
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*.tmp")
+	if err != nil {
+		return nil, fmt.Errorf("create shard file: %w", err)
+	}
+	w := &Writer{path: path, file: f, buf: bufio.NewWriterSize(f, 1<<20), names: map[string]bool{}}
+	w.write(make([]byte, PageSize))
+	return w, nil
+}
+
+// Begin ends the section being written, if any, and starts one called name.
+func (w *Writer) Begin(name string) error {
+	w.end()
+	switch {
+	case w.err != nil:
+	case !validName(name):
+		w.err = fmt.Errorf("section name %q: want 1 to %d bytes of a-z 0-9 . _ -", name, MaxNameLen)
+	case w.names[name]:
+		w.err = fmt.Errorf("section name %q: already written", name)
+	case len(w.entries) == maxSections:
+		w.err = fmt.Errorf("section name %q: a file has at most %d sections", name, maxSections)
+	default:
+		w.open, w.name, w.start = true, name, w.offset
+		w.names[name] = true
+		w.hash.Reset()
+	}
+	return w.err
+}
+
+// Write appends p to the current section.
+func (w *Writer) Write(p []byte) (int, error) {
+	if w.err == nil && !w.open {
+		w.err = errors.New("write outside a section")
+	}
+	w.write(p)
+	if w.err != nil {
+		return 0, w.err
+	}
+	return len(p), nil
+}
+
+// Section writes a whole section.
+func (w *Writer) Section(name string, data []byte) error {
+	if err := w.Begin(name); err != nil {
+		return err
+	}
+	_, err := w.Write(data)
+	return err
+}
+
+// Commit ends the last section, writes the table of contents and the header,
+// makes the file durable and gives it its name. The Writer is then spent.
+func (w *Writer) Commit() error {
+	w.end()
+	toc := make([]byte, padded(uint64(len(w.entries))*entrySize))
+	for i, e := range w.entries {
+		e.encode(toc[i*entrySize:])
+	}
+	h := header{
+		version:   FormatVersion,
+		fileSize:  w.offset + uint64(len(toc)),
+		tocOffset: w.offset,
+		tocLength: uint64(len(w.entries)) * entrySize,
+		tocHash:   xxhash.Sum64(toc),
+		sections:  uint32(len(w.entries)),
+	}
+	w.write(toc)
+	if w.err == nil {
+		w.err = w.buf.Flush()
+	}
+	if w.err == nil {
+		_, w.err = w.file.WriteAt(h.encode(), 0)
+	}
+	if w.err == nil {
+		w.err = w.file.Sync()
+	}
+	if w.err != nil {
+		return errors.Join(fmt.Errorf("write shard file %s: %w", w.path, w.err), w.Abort())
+	}
+	temporary := w.file.Name()
+	err := w.file.Close()
+	w.file = nil
+	if err == nil {
+		err = os.Rename(temporary, w.path)
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("write shard file %s: %w", w.path, err), os.Remove(temporary))
+	}
+	return SyncDir(filepath.Dir(w.path))
+}
+
+// Abort removes the temporary file. It does nothing after a Commit.
+func (w *Writer) Abort() error {
+	if w.file == nil {
+		return nil
+	}
+	temporary := w.file.Name()
+	err := errors.Join(w.file.Close(), os.Remove(temporary))
+	w.file = nil
+	if w.err == nil {
+		w.err = errors.New("aborted")
+	}
+	return err
+}
+
+// end closes the current section: its padding belongs to its checksum.
+func (w *Writer) end() {
+	if !w.open {
+		return
+	}
+	length := w.offset - w.start
+	w.write(make([]byte, padded(length)-length))
+	w.entries = append(w.entries, Entry{Name: w.name, Offset: w.start, Length: length, Hash: w.hash.Sum64()})
+	w.open = false
+}
+
+func (w *Writer) write(p []byte) {
+	if w.err != nil {
+		return
+	}
+	if _, w.err = w.buf.Write(p); w.err != nil {
+		return
+	}
+	if w.open {
+		_, _ = w.hash.Write(p) // a hash.Hash never fails
+	}
+	w.offset += uint64(len(p))
+}
+
+// SyncDir makes the names in a folder durable.
+func SyncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return fmt.Errorf("sync folder: %w", err)
+	}
+	if err := errors.Join(d.Sync(), d.Close()); err != nil {
+		return fmt.Errorf("sync folder %s: %w", dir, err)
+	}
+	return nil
+}
+
+var _ io.Writer = (*Writer)(nil)
