@@ -1,0 +1,285 @@
+package builder
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math"
+	"os"
+	"path/filepath"
+
+	"github.com/tandem-ann/tandem/index"
+	"github.com/tandem-ann/tandem/shard"
+)
+
+// Version names what wrote a snapshot. It changes whenever the same inputs and
+// parameters would give another snapshot.
+const Version = "tandem-builder/1"
+
+// Build builds a snapshot of both towers and publishes it in the store. Nothing
+// is published when it returns an error. A [*RejectedError] says which rows could
+// not be served.
+func Build(ctx context.Context, store *shard.Store, o Options) (_ *Report, err error) {
+	if err := o.Validate(); err != nil {
+		return nil, err
+	}
+	if o.Progress == nil {
+		o.Progress = silent{}
+	}
+	stage, err := store.Stage()
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(stage)) }()
+
+	b := &build{Options: o, store: store, stage: stage, manifest: &shard.Manifest{
+		Version: shard.ManifestVersion, Builder: Version,
+		Model: o.Model, ModelVersion: o.ModelVersion, Metric: o.Params.Metric,
+	}}
+	if err := b.ingest(ctx); err != nil {
+		return nil, err
+	}
+	if err := b.digestInputs(ctx); err != nil {
+		return nil, err
+	}
+	for _, t := range []struct {
+		in      *ingested
+		o       TowerOptions
+		queries *sample
+	}{{b.apps, o.Apps, &b.users.sample}, {b.users, o.Users, &b.apps.sample}} {
+		if err := b.tower(ctx, t.in, t.o, t.queries); err != nil {
+			return nil, fmt.Errorf("build %s: %w", t.in.kind, err)
+		}
+	}
+	digest, err := store.Publish(b.manifest)
+	if err != nil {
+		return nil, err
+	}
+	return &Report{
+		Digest: digest, Manifest: b.manifest,
+		Rejected: map[shard.Kind]*Rejections{shard.Apps: &b.apps.rejections, shard.Users: &b.users.rejections},
+	}, nil
+}
+
+// silent is progress that nobody follows.
+type silent struct{}
+
+func (silent) Stage(string, int64) {}
+func (silent) Step(int64)          {}
+func (silent) Note(string)         {}
+
+// build is one run of [Build].
+type build struct {
+	Options
+	store       *shard.Store
+	stage       string
+	manifest    *shard.Manifest
+	apps, users *ingested
+}
+
+// ingest reads both towers and fails if they do not fit together or too many rows
+// were rejected.
+func (b *build) ingest(ctx context.Context) error {
+	appDim, err := detectDim(shard.Apps, b.Apps.Input)
+	if err != nil {
+		return err
+	}
+	userDim, err := detectDim(shard.Users, b.Users.Input)
+	if err != nil {
+		return err
+	}
+	if appDim != userDim {
+		return fmt.Errorf("apps have embeddings of dimension %d, users of %d: both towers must come from one model version", appDim, userDim)
+	}
+	b.manifest.Dim = appDim
+	metric := b.Params.Metric
+	if b.apps, err = ingest(ctx, shard.Apps, b.Apps, metric, appDim, b.stage, b.Progress); err != nil {
+		return fmt.Errorf("read apps: %w", err)
+	}
+	if b.users, err = ingest(ctx, shard.Users, b.Users, metric, userDim, b.stage, b.Progress); err != nil {
+		return fmt.Errorf("read users: %w", err)
+	}
+	for _, in := range []*ingested{b.apps, b.users} {
+		rows, err := in.rejectDuplicates()
+		if err != nil {
+			return fmt.Errorf("read %s: %w", in.kind, err)
+		}
+		tm := b.manifest.Tower(in.kind)
+		tm.Rows, tm.Rejected = rows, in.rejections.Total
+		tm.Schema, tm.Params = in.schema, b.Params.String()
+	}
+	if b.apps.rejections.Total+b.users.rejections.Total > b.MaxRejected {
+		return &RejectedError{Max: b.MaxRejected, Apps: &b.apps.rejections, Users: &b.users.rejections}
+	}
+	for _, in := range []*ingested{b.apps, b.users} {
+		if b.manifest.Tower(in.kind).Rows == 0 {
+			return fmt.Errorf("%s: no row is left to build from", in.kind)
+		}
+	}
+	return nil
+}
+
+// digestInputs records what the snapshot is built from.
+func (b *build) digestInputs(ctx context.Context) error {
+	for _, t := range []struct {
+		kind shard.Kind
+		TowerOptions
+	}{{shard.Apps, b.Apps}, {shard.Users, b.Users}} {
+		for _, f := range []struct{ role, path string }{
+			{"", t.Input.Path}, {"-ids", t.Input.IDs}, {"-attributes", t.Attributes.Path}, {"-graph", t.Graph},
+		} {
+			files, err := inputFiles(f.path)
+			if err != nil {
+				return err
+			}
+			for _, path := range files {
+				if err := ctx.Err(); err != nil {
+					return err
+				}
+				d, size, err := shard.SumFile(path)
+				if err != nil {
+					return err
+				}
+				b.manifest.Inputs = append(b.manifest.Inputs,
+					shard.Input{Role: string(t.kind) + f.role, Name: filepath.Base(path), Size: size, Digest: d})
+			}
+		}
+	}
+	return nil
+}
+
+// inputFiles returns the files that an input path means: itself, or the Parquet
+// files of a folder.
+func inputFiles(path string) ([]string, error) {
+	if path == "" {
+		return nil, nil
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, fmt.Errorf("digest: %w", err)
+	}
+	if !info.IsDir() {
+		return []string{path}, nil
+	}
+	entries, err := os.ReadDir(path)
+	if err != nil {
+		return nil, fmt.Errorf("digest: %w", err)
+	}
+	var files []string
+	for _, e := range entries {
+		if e.Type()&fs.ModeDir == 0 && filepath.Ext(e.Name()) == ".parquet" {
+			files = append(files, filepath.Join(path, e.Name()))
+		}
+	}
+	return files, nil
+}
+
+// tower builds the shards of one tower, one after the other, and measures them on
+// held-out queries.
+func (b *build) tower(ctx context.Context, in *ingested, o TowerOptions, queries *sample) error {
+	calibrate, measure, err := queries.split(in.dim)
+	if err != nil {
+		return err
+	}
+	tm := b.manifest.Tower(in.kind)
+	orphans := 0
+	for number := range in.rows {
+		b.Progress.Stage(fmt.Sprintf("index %s, shard %d of %d", in.kind, number+1, len(in.rows)), int64(in.rows[number].count))
+		c, n, err := in.load(number)
+		if err != nil {
+			return err
+		}
+		orphans += n
+		sm, err := b.shard(ctx, in, o, number, c, calibrate)
+		if err != nil {
+			return fmt.Errorf("shard %d: %w", number, err)
+		}
+		tm.Shards = append(tm.Shards, sm)
+	}
+	if orphans > 0 {
+		b.Progress.Note(fmt.Sprintf("%s: %d attribute lines are for ids that the tower does not have; they were left out", in.kind, orphans))
+	}
+	b.Progress.Stage(fmt.Sprintf("measure recall of %s", in.kind), -1)
+	tm.Recall, err = b.recall(ctx, in.kind, measure)
+	return err
+}
+
+// shard builds one shard and moves it to the store.
+func (b *build) shard(ctx context.Context, in *ingested, o TowerOptions, number int, c *contents, queries *index.Matrix) (shard.ShardManifest, error) {
+	var sm shard.ShardManifest
+	if o.Graph != "" {
+		var err error
+		if c.input.Graph, err = sourceGraph(o.Graph, o.GraphKeys, c.ids); err != nil {
+			return sm, err
+		}
+	}
+	c.input.Threads = b.Threads
+	c.input.Progress = func(done, _ int) { b.Progress.Step(int64(done)) }
+	x, err := index.Build(ctx, c.input, b.Params)
+	if err != nil {
+		return sm, err
+	}
+	if err := x.Calibrate(ctx, queries, b.Threads); err != nil {
+		return sm, err
+	}
+	path := filepath.Join(b.stage, fmt.Sprintf("%s-%04d.shard", in.kind, number))
+	if err := shard.Write(path, c.ids, x, c.attributes); err != nil {
+		return sm, err
+	}
+	sm, err = b.store.AddShard(path)
+	sm.Rows = x.Rows()
+	return sm, err
+}
+
+// recallBands are the values of k that a build reports on.
+var recallBands = [...]int{10, 100}
+
+// recall measures the tower as it will be asked: through the fan-out, at each
+// target, by queries that calibrated nothing.
+func (b *build) recall(ctx context.Context, kind shard.Kind, queries *index.Matrix) (_ []shard.Recall, err error) {
+	t, err := shard.OpenTower(ctx, b.store, b.manifest, kind)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, t.Close()) }()
+	if queries.Rows() == 0 {
+		return nil, nil
+	}
+	var report []shard.Recall
+	for _, k := range recallBands {
+		sums := make([]float64, len(index.Targets))
+		efs := make([][]int, len(index.Targets))
+		for i := range queries.Rows() {
+			q := &shard.Query{Vectors: [][]float32{queries.Row(i)}, K: k, Target: 1, MinCoverage: 1}
+			exact, err := t.Search(ctx, q)
+			if err != nil {
+				return nil, err
+			}
+			for j, target := range index.Targets {
+				q.Target = rounded(float64(target))
+				found, err := t.Search(ctx, q)
+				if err != nil {
+					return nil, err
+				}
+				sums[j] += shard.RecallOf(t.Metric(), exact.Candidates, found.Candidates)
+				if i == 0 {
+					for _, s := range found.Shards {
+						efs[j] = append(efs[j], s.Ef)
+					}
+				}
+			}
+		}
+		for j, target := range index.Targets {
+			report = append(report, shard.Recall{
+				K: k, Target: rounded(float64(target)), Queries: queries.Rows(),
+				Recall: rounded(sums[j] / float64(queries.Rows())), Ef: efs[j],
+			})
+		}
+	}
+	return report, nil
+}
+
+// rounded returns a share to six decimals, as a person would write it: 0.9, not
+// the float32 next to it.
+func rounded(share float64) float64 { return math.Round(share*1e6) / 1e6 }

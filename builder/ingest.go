@@ -1,0 +1,200 @@
+package builder
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"slices"
+
+	"github.com/tandem-ann/tandem/builder/tower"
+	"github.com/tandem-ann/tandem/index"
+	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/attribute"
+)
+
+// ingested is one tower after its input was read: rows judged and spilled by
+// shard.
+type ingested struct {
+	kind       shard.Kind
+	schema     attribute.Schema
+	dim        int
+	inline     int   // attributes that came with the rows
+	columns    []int // the schema position of each attribute: inline ones, then joined ones
+	rows       []*spill
+	joined     []*spill // attributes from JSON Lines; nil without
+	rejections Rejections
+	sample     sample
+}
+
+// detectRows is how many rows decide the dimension of a tower.
+const detectRows = 1000
+
+// detectDim returns the most common length of the first embeddings.
+func detectDim(kind shard.Kind, in tower.Options) (dim int, err error) {
+	r, err := tower.Open(in)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, r.Close()) }()
+	counts := map[int]int{}
+	for range detectRows {
+		row, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return 0, err
+		}
+		n := len(row.Vector)
+		if counts[n]++; n > 0 && counts[n] > counts[dim] {
+			dim = n
+		}
+	}
+	if dim == 0 {
+		return 0, fmt.Errorf("%s: %s has no embedding in its first %d rows", kind, in.Path, detectRows)
+	}
+	if dim > index.MaxDim {
+		return 0, fmt.Errorf("%s: %s has embeddings of dimension %d, want 1 to %d", kind, in.Path, dim, index.MaxDim)
+	}
+	return dim, nil
+}
+
+// ingest reads a tower's input into spill files in dir.
+func ingest(ctx context.Context, kind shard.Kind, o TowerOptions, metric index.Metric, dim int, dir string, progress Progress) (_ *ingested, err error) {
+	r, err := tower.Open(o.Input)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, r.Close()) }()
+	in := &ingested{kind: kind, dim: dim, inline: r.Schema().Len()}
+	fields := r.Schema().Fields()
+	var lines *tower.AttributeReader
+	if o.Attributes.Path != "" {
+		if lines, err = tower.OpenAttributes(o.Attributes); err != nil {
+			return nil, err
+		}
+		defer func() { err = errors.Join(err, lines.Close()) }()
+		fields = append(fields, lines.Schema().Fields()...)
+	}
+	if in.schema, err = attribute.NewSchema(fields); err != nil {
+		return nil, fmt.Errorf("%s: %w", kind, err)
+	}
+	for _, f := range fields {
+		field, _ := in.schema.Lookup(f.Name)
+		in.columns = append(in.columns, field)
+	}
+
+	defer func() {
+		for _, s := range slices.Concat(in.rows, in.joined) {
+			err = errors.Join(err, s.finish())
+		}
+	}()
+	for i := range o.Shards {
+		s, err := newSpill(filepath.Join(dir, fmt.Sprintf("%s-%04d.rows", kind, i)), dim)
+		if err != nil {
+			return nil, err
+		}
+		in.rows = append(in.rows, s)
+		if lines == nil {
+			continue
+		}
+		if s, err = newSpill(filepath.Join(dir, fmt.Sprintf("%s-%04d.attributes", kind, i)), 0); err != nil {
+			return nil, err
+		}
+		in.joined = append(in.joined, s)
+	}
+	if err := in.readRows(ctx, r, metric, progress); err != nil {
+		return nil, err
+	}
+	notes := r.Notes()
+	if lines != nil {
+		if err := in.readLines(ctx, lines, progress); err != nil {
+			return nil, err
+		}
+		notes = append(notes, lines.Notes()...)
+	}
+	for _, note := range notes {
+		progress.Note(fmt.Sprintf("%s: %s", kind, note))
+	}
+	return in, nil
+}
+
+// checkEvery is how many rows pass between looks at the context and reports.
+const checkEvery = 4096
+
+func (in *ingested) readRows(ctx context.Context, r tower.Reader, metric index.Metric, progress Progress) error {
+	progress.Stage(fmt.Sprintf("read %s", in.kind), r.Rows())
+	for n := int64(0); ; n++ {
+		if n%checkEvery == 0 {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			progress.Step(n)
+		}
+		row, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			progress.Step(n)
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if kind, err := in.judge(row, metric); err != nil {
+			in.rejections.add(kind, fmt.Sprintf("row %d (id %.64q): %v", row.Number, row.ID, err))
+			continue
+		}
+		in.sample.offer(row.ID, row.Vector)
+		rec := record{number: row.Number, id: row.ID, vector: row.Vector, attributes: row.Attributes}
+		if err := in.rows[shard.Partition(row.ID, len(in.rows))].write(&rec); err != nil {
+			return err
+		}
+	}
+}
+
+// judge returns why a row cannot be served, or nil.
+func (in *ingested) judge(row *tower.Row, metric index.Metric) (kind string, err error) {
+	if kind, err := judgeID(row.ID); err != nil {
+		return kind, err
+	}
+	if kind, err := judgeVector(metric, row.Vector, in.dim); err != nil {
+		return kind, err
+	}
+	if len(row.Problems) > 0 {
+		return string(row.Problems[0].Kind), errors.New(row.Problems[0].Detail)
+	}
+	return "", nil
+}
+
+func (in *ingested) readLines(ctx context.Context, r *tower.AttributeReader, progress Progress) error {
+	progress.Stage(fmt.Sprintf("read %s attributes", in.kind), -1)
+	for n := int64(0); ; n++ {
+		if n%checkEvery == 0 {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			progress.Step(n)
+		}
+		row, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			progress.Step(n)
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		rec := record{number: row.Line, id: row.ID, attributes: row.Attributes}
+		if len(row.Problems) > 0 {
+			p := row.Problems[0]
+			in.rejections.add(string(p.Kind), fmt.Sprintf("%s (id %.64q)", p.Detail, row.ID))
+			rec.rejected = true
+		}
+		if row.ID == "" {
+			continue // counted above; there is no row to leave out
+		}
+		if err := in.joined[shard.Partition(row.ID, len(in.rows))].write(&rec); err != nil {
+			return err
+		}
+	}
+}

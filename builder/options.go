@@ -1,0 +1,88 @@
+package builder
+
+import (
+	"fmt"
+
+	"github.com/tandem-ann/tandem/builder/tower"
+	"github.com/tandem-ann/tandem/builder/tower/hnswexport"
+	"github.com/tandem-ann/tandem/index"
+	"github.com/tandem-ann/tandem/shard"
+)
+
+// Options are what a snapshot is built from and how.
+type Options struct {
+	// Apps and Users are the two towers.
+	Apps, Users TowerOptions
+	// Model and ModelVersion name what produced both towers, 1 to 256 bytes each.
+	Model, ModelVersion string
+	// Params are the parameters of both towers' indexes.
+	Params index.Params
+	// Threads bounds the goroutines that build; 0 means 1. It does not change the
+	// snapshot.
+	Threads int
+	// MaxRejected is how many rows of both towers together may be rejected before
+	// the build fails.
+	MaxRejected int
+	// Progress is told what the build does; nil for nothing.
+	Progress Progress
+}
+
+// TowerOptions are what one tower is built from.
+type TowerOptions struct {
+	// Input names the files.
+	Input tower.Options
+	// Attributes names a JSON Lines file of further attributes, joined by id; its
+	// Path is empty if there is none.
+	Attributes tower.AttributeOptions
+	// Shards is the number of shards, at least 1.
+	Shards int
+	// Graph, if not empty, is the path of a coder/hnsw export over the same ids,
+	// which is frozen instead of constructing a graph. It takes one shard.
+	Graph string
+	// GraphKeys is the Go type of the export's keys.
+	GraphKeys hnswexport.KeyType
+}
+
+// Progress is told what a build does. Calls come from one goroutine at a time.
+type Progress interface {
+	// Stage begins a stage of total steps; -1 means unknown.
+	Stage(name string, total int64)
+	// Step says how many steps of the stage are done.
+	Step(done int64)
+	// Note is a line for the person who runs the build.
+	Note(text string)
+}
+
+// Validate returns an error that names the option at fault.
+func (o *Options) Validate() error {
+	if err := shard.CheckModel(o.Model, o.ModelVersion); err != nil {
+		return err
+	}
+	if err := o.Params.Validate(); err != nil {
+		return err
+	}
+	if o.MaxRejected < 0 {
+		return fmt.Errorf("max rejected is %d, want at least 0", o.MaxRejected)
+	}
+	for _, t := range []struct {
+		kind shard.Kind
+		TowerOptions
+	}{{shard.Apps, o.Apps}, {shard.Users, o.Users}} {
+		switch {
+		case t.Input.Path == "":
+			return fmt.Errorf("%s: no input file", t.kind)
+		case t.Shards < 1 || t.Shards > shard.MaxShards:
+			return fmt.Errorf("%s: %d shards, want 1 to %d", t.kind, t.Shards, shard.MaxShards)
+		case t.Graph != "" && t.Shards != 1:
+			return fmt.Errorf("%s: a graph spans all rows, so it takes 1 shard, not %d", t.kind, t.Shards)
+		}
+	}
+	return nil
+}
+
+// Report is what a build did.
+type Report struct {
+	Digest   shard.Digest
+	Manifest *shard.Manifest
+	Rejected map[shard.Kind]*Rejections
+}

@@ -1,0 +1,137 @@
+package builder_test
+
+import (
+	"bufio"
+	"cmp"
+	"context"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/tandem-ann/tandem/builder"
+	"github.com/tandem-ann/tandem/builder/tower"
+	"github.com/tandem-ann/tandem/index"
+	"github.com/tandem-ann/tandem/shard"
+)
+
+// steamData is where the optional real towers are, relative to this package.
+const steamData = "../../shared/data"
+
+// steam builds a real data set, or skips the test.
+func steam(t *testing.T, set string) *shard.Snapshot {
+	dir := filepath.Join(steamData, set)
+	if _, err := os.Stat(dir); err != nil {
+		t.Skipf("the optional data set %s is not here: %v", set, err)
+	}
+	if testing.Short() || raceEnabled {
+		t.Skip("builds a real data set, which takes long")
+	}
+	store, report := build(t, builder.Options{
+		Apps:  builder.TowerOptions{Input: tower.Options{Path: filepath.Join(dir, "apps.parquet"), IDColumn: "app_id"}, Shards: 4},
+		Users: builder.TowerOptions{Input: tower.Options{Path: filepath.Join(dir, "users.parquet"), IDColumn: "user_id"}, Shards: 1},
+		Model: set, ModelVersion: "1", Params: index.DefaultParams(index.Dot), Threads: 2,
+	})
+	for _, r := range report.Manifest.Apps.Recall {
+		require.GreaterOrEqual(t, r.Recall, r.Target-0.005, "recall@%d at target %v", r.K, r.Target)
+	}
+	return open(t, store, report.Digest)
+}
+
+func TestSteamSGD(t *testing.T) {
+	tw := steam(t, "steam_sgd").Tower(shard.Apps)
+	require.Equal(t, 44428, tw.Rows())
+}
+
+// Each filter of the real data set finds exactly the apps that were found
+// eligible independently, and the exact plan returns the best of those.
+func TestSteamFilters(t *testing.T) {
+	snapshot := steam(t, "steam")
+	apps, users := snapshot.Tower(shard.Apps), snapshot.Tower(shard.Users)
+	data, err := os.ReadFile(filepath.Join(steamData, "steam", "filters.json"))
+	require.NoError(t, err)
+	var list []struct {
+		Name, Filter string
+		Eligible     int
+	}
+	require.NoError(t, json.Unmarshal(data, &list))
+	require.Len(t, list, 13)
+	var queries [][]float32
+	for _, s := range users.Shards() {
+		for i := range 5 {
+			queries = append(queries, s.Index().Vector(uint32(i), nil))
+		}
+	}
+	for _, f := range list {
+		t.Run(f.Name, func(t *testing.T) {
+			eligible := readLines(t, filepath.Join(steamData, "steam", "eligible", f.Name+".txt"))
+			require.Len(t, eligible, f.Eligible)
+			compiled, err := apps.Compile(f.Filter)
+			require.NoError(t, err)
+			bound, err := compiled.Bind(nil)
+			require.NoError(t, err)
+			for _, v := range queries {
+				q := &shard.Query{Vectors: [][]float32{v}, K: 100, Target: 1, Filter: &bound, MinCoverage: 1}
+				exact, err := apps.Search(context.Background(), q)
+				require.NoError(t, err)
+				require.Equal(t, f.Eligible, exact.Eligible)
+				want := bruteForce(t, apps, eligible, v)
+				require.Len(t, exact.Candidates, min(100, f.Eligible))
+				for i, c := range exact.Candidates {
+					require.InDelta(t, want[i].score, c.Score, 1e-5)
+					require.InEpsilon(t, want[i].score, c.Score, 1e-4)
+					if i > 0 && want[i-1].score-want[i].score > 1e-6 && (i+1 == len(want) || want[i].score-want[i+1].score > 1e-6) {
+						require.Equal(t, want[i].id, c.ID, "place %d", i)
+					}
+				}
+				q.Target = 0.99
+				walk, err := apps.Search(context.Background(), q)
+				require.NoError(t, err)
+				require.Len(t, walk.Candidates, len(exact.Candidates))
+				for _, c := range walk.Candidates {
+					_, ok := slices.BinarySearch(eligible, c.ID)
+					require.True(t, ok, "%s is not eligible", c.ID)
+				}
+			}
+		})
+	}
+}
+
+type scoredID struct {
+	id    string
+	score float64
+}
+
+// bruteForce scores the ids in float64, best first.
+func bruteForce(t *testing.T, tw *shard.Tower, ids []string, query []float32) []scoredID {
+	var out []scoredID
+	for _, id := range ids {
+		v, ok := tw.Vector(id)
+		require.True(t, ok)
+		var sum float64
+		for i := range v {
+			sum += float64(v[i]) * float64(query[i])
+		}
+		out = append(out, scoredID{id, sum})
+	}
+	slices.SortFunc(out, func(a, b scoredID) int {
+		return cmp.Or(cmp.Compare(b.score, a.score), cmp.Compare(a.id, b.id))
+	})
+	return out
+}
+
+// readLines returns the lines of a file, sorted.
+func readLines(t *testing.T, path string) []string {
+	f, err := os.Open(path)
+	require.NoError(t, err)
+	defer f.Close()
+	var lines []string
+	for s := bufio.NewScanner(f); s.Scan(); {
+		lines = append(lines, s.Text())
+	}
+	slices.Sort(lines)
+	return lines
+}
