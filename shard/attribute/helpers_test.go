@@ -1,0 +1,151 @@
+package attribute
+
+import (
+	"encoding/binary"
+	"fmt"
+	"path/filepath"
+	"testing"
+
+	"github.com/cespare/xxhash/v2"
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"github.com/tandem-ann/tandem/index/sections"
+)
+
+// part is a section of a file built by hand.
+type part struct {
+	name string
+	data []byte
+}
+
+// pack builds a shard file with right checksums around any content, as
+// index/format.md draws it.
+func pack(parts []part) []byte {
+	le := binary.LittleEndian
+	pages := func(n int) int { return (n + sections.PageSize - 1) / sections.PageSize * sections.PageSize }
+	data := make([]byte, sections.PageSize)
+	var toc []byte
+	for _, p := range parts {
+		start := len(data)
+		data = append(data, p.data...)
+		data = append(data, make([]byte, pages(len(p.data))-len(p.data))...)
+		entry := make([]byte, 64)
+		copy(entry, p.name)
+		le.PutUint64(entry[40:], uint64(start))
+		le.PutUint64(entry[48:], uint64(len(p.data)))
+		le.PutUint64(entry[56:], xxhash.Sum64(data[start:]))
+		toc = append(toc, entry...)
+	}
+	start, length := len(data), len(toc)
+	toc = append(toc, make([]byte, pages(length)-length)...)
+	data = append(data, toc...)
+	copy(data, "TANDEMSH")
+	le.PutUint32(data[8:], sections.FormatVersion)
+	le.PutUint64(data[16:], uint64(len(data)))
+	le.PutUint64(data[24:], uint64(start))
+	le.PutUint64(data[32:], uint64(length))
+	le.PutUint64(data[40:], xxhash.Sum64(toc))
+	le.PutUint32(data[48:], uint32(len(parts)))
+	le.PutUint64(data[56:], xxhash.Sum64(data[:sections.PageSize]))
+	return data
+}
+
+// unpack returns the sections of a file.
+func unpack(t testing.TB, f *sections.File) []part {
+	var parts []part
+	for _, e := range f.Entries() {
+		data, err := f.Section(e.Name)
+		require.NoError(t, err)
+		parts = append(parts, part{e.Name, data})
+	}
+	return parts
+}
+
+var allTypes = mustSchema(
+	Field{"flag", Bool}, Field{"genre", Keyword}, Field{"price", Float},
+	Field{"released", Timestamp}, Field{"tags", KeywordList}, Field{"year", Int},
+)
+
+func mustSchema(fields ...Field) Schema {
+	s, err := NewSchema(fields)
+	if err != nil {
+		panic(err)
+	}
+	return s
+}
+
+// row is a row's values by attribute.
+type row []Value
+
+// store writes rows in the given order to a file and opens it.
+func store(t testing.TB, dir string, schema Schema, rows []row, order []uint32) (*Table, *sections.File) {
+	w := NewWriter(schema, len(rows))
+	for i, r := range rows {
+		for field, v := range r {
+			require.NoError(t, w.Set(i, field, v))
+		}
+	}
+	path := filepath.Join(dir, "shard")
+	out, err := sections.Create(path)
+	require.NoError(t, err)
+	require.NoError(t, w.Write(out, order))
+	require.NoError(t, out.Commit())
+	f, err := sections.Open(path)
+	require.NoError(t, err)
+	table, err := OpenTable(f, len(rows))
+	require.NoError(t, err)
+	require.NoError(t, f.CheckClaimed())
+	return table, f
+}
+
+func identity(n int) []uint32 {
+	order := make([]uint32, n)
+	for i := range order {
+		order[i] = uint32(i)
+	}
+	return order
+}
+
+var words8 = []string{"", "a", "ab", "abc", "b", "ü", "日本", "z"}
+
+// drawValue draws a value of a type, absent at times.
+func drawValue(t *rapid.T, typ Type) Value {
+	if rapid.IntRange(0, 4).Draw(t, "absent") == 0 {
+		return Value{}
+	}
+	word := rapid.OneOf(rapid.SampledFrom(words8), rapid.StringN(0, 4, 8))
+	switch typ {
+	case Keyword:
+		return OfKeyword(word.Draw(t, "keyword"))
+	case KeywordList:
+		return OfKeywords(rapid.SliceOfN(word, 0, 5).Draw(t, "list"))
+	case Bool:
+		return OfBool(rapid.Bool().Draw(t, "bool"))
+	case Int:
+		return OfInt(drawInt(t))
+	case Float:
+		return OfFloat(drawFloat(t))
+	case Timestamp:
+		return OfTimestamp(drawInt(t))
+	}
+	panic(fmt.Sprint("unknown type ", typ))
+}
+
+func drawInt(t *rapid.T) int64 {
+	return rapid.OneOf(rapid.Int64Range(-3, 3), rapid.Int64()).Draw(t, "int")
+}
+
+func drawFloat(t *rapid.T) float64 {
+	return rapid.OneOf(rapid.SampledFrom([]float64{-1, 0, 0.5, 1}), rapid.Float64Range(-1e300, 1e300)).Draw(t, "float")
+}
+
+func drawRows(t *rapid.T, schema Schema, n int) []row {
+	rows := make([]row, n)
+	for i := range rows {
+		for field := range schema.Len() {
+			rows[i] = append(rows[i], drawValue(t, schema.Field(field).Type))
+		}
+	}
+	return rows
+}

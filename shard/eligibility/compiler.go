@@ -1,0 +1,153 @@
+package eligibility
+
+import (
+	"container/list"
+	"fmt"
+	"strings"
+	"sync"
+	"unicode/utf8"
+
+	"cel.dev/cel-go/checker"
+	"cel.dev/cel-go/common"
+	"cel.dev/cel-go/common/ast"
+	"cel.dev/cel-go/common/types"
+	"cel.dev/cel-go/parser"
+
+	"github.com/tandem-ann/tandem/shard/attribute"
+)
+
+// The limits of a filter, and of the compiler's cache.
+const (
+	MaxLength = 16 << 10 // bytes of text
+	MaxDepth  = 64       // expressions within one another
+	MaxNodes  = 10_000   // expressions in all
+
+	cacheSize = 1024 // filters
+)
+
+// Compiler compiles the filters over one schema and remembers the last ones by
+// their text. It is safe for any number of goroutines.
+type Compiler struct {
+	schema attribute.Schema
+	parser *parser.Parser
+	env    *checker.Env
+	merges sync.Pool // of *merger
+
+	mu     sync.Mutex
+	cached map[string]*list.Element // of *Filter, by text
+	recent list.List                // the last used first
+}
+
+// NewCompiler returns a compiler of filters over a tower's attributes.
+func NewCompiler(schema attribute.Schema) (*Compiler, error) {
+	p, err := parser.NewParser(
+		parser.EnablePrattParser(true),
+		parser.Macros(parser.ExistsMacro, hasMacro),
+		parser.MaxRecursionDepth(MaxDepth),
+		parser.MaxExpressionNodeCount(MaxNodes),
+		parser.ExpressionSizeCodePointLimit(MaxLength),
+		parser.ErrorReportingLimit(1),
+		parser.EnableIdentEscapeSyntax(false),
+	)
+	if err != nil {
+		return nil, fmt.Errorf("filter compiler: %w", err)
+	}
+	env, err := newEnv(schema)
+	if err != nil {
+		return nil, fmt.Errorf("filter compiler: %w", err)
+	}
+	c := &Compiler{schema: schema, parser: p, env: env, cached: map[string]*list.Element{}}
+	c.merges.New = func() any { return new(merger) }
+	return c, nil
+}
+
+// hasMacro replaces CEL's, which takes a field and no attribute.
+var hasMacro = parser.NewGlobalMacro("has", 1, func(h parser.ExprHelper, _ ast.Expr, args []ast.Expr) (ast.Expr, *common.Error) {
+	return h.NewCall(fnHas, args...), nil
+})
+
+// Compile returns the filter of a text. The error is an [*Error].
+func (c *Compiler) Compile(text string) (*Filter, error) {
+	if f := c.lookup(text); f != nil {
+		return f, nil
+	}
+	f, err := c.compile(text)
+	if err != nil {
+		return nil, err
+	}
+	c.remember(f)
+	return f, nil
+}
+
+func (c *Compiler) lookup(text string) *Filter {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	e, ok := c.cached[text]
+	if !ok {
+		return nil
+	}
+	c.recent.MoveToFront(e)
+	return e.Value.(*Filter)
+}
+
+func (c *Compiler) remember(f *Filter) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if _, ok := c.cached[f.text]; ok {
+		return
+	}
+	c.cached[f.text] = c.recent.PushFront(f)
+	if c.recent.Len() > cacheSize {
+		last := c.recent.Back()
+		delete(c.cached, c.recent.Remove(last).(*Filter).text)
+	}
+}
+
+func (c *Compiler) compile(text string) (*Filter, error) {
+	switch {
+	case len(text) > MaxLength:
+		return nil, &Error{1, 1, fmt.Sprintf("%d bytes of text, at most %d are accepted", len(text), MaxLength)}
+	case !utf8.ValidString(text):
+		return nil, &Error{1, 1, "not valid UTF-8"}
+	case strings.TrimSpace(text) == "":
+		return nil, &Error{1, 1, "empty: want a condition; leave the filter out to accept every app"}
+	}
+	source := common.NewTextSource(text)
+	parsed, errs := c.parser.Parse(source)
+	if all := errs.GetErrors(); len(all) > 0 {
+		return nil, parseError(all[0])
+	}
+	t := &translation{schema: c.schema, info: parsed.SourceInfo(), filter: &Filter{text: strings.Clone(text), compiler: c}}
+	if err := t.vet(parsed.Expr(), 0); err != nil {
+		return nil, err
+	}
+	checked, errs := checker.Check(parsed, source, c.env)
+	if all := errs.GetErrors(); len(all) > 0 {
+		return nil, t.typeError(checked, all[0])
+	}
+	root := checked.Expr()
+	if k := checked.GetType(root.ID()).Kind(); k != types.BoolKind && k != types.DynKind {
+		return nil, t.errorf(root, "the filter is %s, want a condition", t.describe(checked, root))
+	}
+	n, err := t.condition(root)
+	if err != nil {
+		return nil, err
+	}
+	return t.filter.finish(n)
+}
+
+// parseError returns the parser's error as ours.
+func parseError(e *common.Error) *Error {
+	line, column := e.Location.Line(), e.Location.Column()+1
+	if line < 1 || column < 1 { // it is about the whole text
+		line, column = 1, 1
+	}
+	message := strings.TrimPrefix(e.Message, "Syntax error: ")
+	return &Error{line, column, message}
+}
+
+// errorf returns an error at the place of an expression.
+func (t *translation) errorf(e ast.Expr, format string, args ...any) *Error {
+	at := t.info.GetStartLocation(e.ID())
+	return &Error{max(at.Line(), 1), max(at.Column()+1, 1), fmt.Sprintf(format, args...)}
+}

@@ -1,0 +1,168 @@
+package eligibility
+
+import (
+	"fmt"
+
+	"github.com/tandem-ann/tandem/index"
+	"github.com/tandem-ann/tandem/shard/attribute"
+)
+
+// Bound is a filter with the values of one query's bindings. It is immutable and
+// safe for any number of goroutines, so that shards can be asked in parallel.
+type Bound struct {
+	filter *Filter
+	root   *plan
+}
+
+// Filter returns the filter.
+func (b Bound) Filter() *Filter { return b.filter }
+
+// Eval makes dst hold exactly the eligible ordinals of a shard and returns their
+// number. The table must have the compiler's schema, and dst the length that
+// [index.NewBitset] gives for its rows.
+func (b Bound) Eval(t *attribute.Table, dst index.Bitset) (eligible int) {
+	if !t.Schema().Equal(b.filter.compiler.schema) {
+		panic("eligibility: a table of another schema than the filter was compiled for")
+	}
+	if want := (t.Rows() + 63) / 64; len(dst) != want {
+		panic(fmt.Sprintf("eligibility: a bitset of %d words for a table that needs %d", len(dst), want))
+	}
+	m := b.filter.compiler.merges.Get().(*merger)
+	m.table = t
+	m.set(b.root, dst)
+	m.table = nil
+	b.filter.compiler.merges.Put(m)
+	return dst.Count()
+}
+
+// merger evaluates plans over one table.
+type merger struct {
+	table *attribute.Table
+	stack []index.Bitset // scratch, kept from one use to the next
+	used  int
+}
+
+// merge is how the ordinals of a plan change those there are.
+type merge uint8
+
+const (
+	or merge = iota
+	and
+	andNot
+)
+
+// push returns a scratch bitset that may hold anything.
+func (m *merger) push() index.Bitset {
+	words := (m.table.Rows() + 63) / 64
+	if m.used == len(m.stack) {
+		m.stack = append(m.stack, nil)
+	}
+	if cap(m.stack[m.used]) < words {
+		m.stack[m.used] = make(index.Bitset, words)
+	}
+	m.used++
+	return m.stack[m.used-1][:words]
+}
+
+func (m *merger) pop() { m.used-- }
+
+// set makes dst hold exactly the ordinals of p.
+func (m *merger) set(p *plan, dst index.Bitset) {
+	switch p.kind {
+	case isNone:
+		dst.Clear()
+	case isAll:
+		dst.Fill(m.table.Rows())
+	case isNot:
+		dst.Fill(m.table.Rows())
+		m.merge(p.kids[0], andNot, dst)
+	case isAnd, isOr:
+		how := and
+		if p.kind == isOr {
+			how = or
+		}
+		m.set(p.kids[0], dst)
+		for _, kid := range p.kids[1:] {
+			m.merge(kid, how, dst)
+		}
+	case isTest:
+		p.leaf.set(m.table, 0).CopyTo(dst)
+		if n := p.leaf.len(); n > 1 {
+			scratch := m.push()
+			for i := 1; i < n; i++ {
+				p.leaf.set(m.table, i).Or(dst, scratch)
+			}
+			m.pop()
+		}
+	}
+}
+
+// merge changes dst by the ordinals of p. Where p is made of what can be merged
+// one by one it needs no bitset for p as a whole.
+func (m *merger) merge(p *plan, how merge, dst index.Bitset) {
+	switch {
+	case p.kind == isNot && how == and:
+		m.merge(p.kids[0], andNot, dst)
+		return
+	case p.kind == isNot && how == andNot:
+		m.merge(p.kids[0], and, dst)
+		return
+	case p.kind == isAnd && how == and, p.kind == isOr && how != and:
+		for _, kid := range p.kids {
+			m.merge(kid, how, dst)
+		}
+		return
+	}
+	scratch := m.push()
+	defer m.pop()
+	if p.kind == isTest {
+		n := p.leaf.len()
+		switch {
+		case how == or:
+			for i := range n {
+				p.leaf.set(m.table, i).Or(dst, scratch)
+			}
+			return
+		case how == andNot:
+			for i := range n {
+				p.leaf.set(m.table, i).AndNot(dst, scratch)
+			}
+			return
+		case n == 1:
+			p.leaf.set(m.table, 0).And(dst, scratch)
+			return
+		}
+	}
+	m.set(p, scratch)
+	switch how {
+	case or:
+		dst.Or(scratch)
+	case and:
+		dst.And(scratch)
+	case andNot:
+		dst.AndNot(scratch)
+	}
+}
+
+// set asks the table for set i of the leaf.
+func (l *leaf) set(t *attribute.Table, i int) attribute.Set {
+	switch l.kind {
+	case leafTrue:
+		return t.Is(l.field, true)
+	case leafFalse:
+		return t.Is(l.field, false)
+	case leafKeywords:
+		return t.Keyword(l.field, l.texts[i])
+	case leafPrefix:
+		return t.Prefix(l.field, l.texts[i])
+	case leafBelow:
+		return t.Below(l.field, l.texts[i])
+	case leafFrom:
+		return t.From(l.field, l.texts[i])
+	case leafInts:
+		return t.Ints(l.field, l.ints[i].lo, l.ints[i].hi)
+	case leafFloats:
+		return t.Floats(l.field, l.floats[i].lo, l.floats[i].hi)
+	}
+	return t.Has(l.field)
+}

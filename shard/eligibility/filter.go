@@ -1,0 +1,63 @@
+package eligibility
+
+import (
+	"slices"
+)
+
+// Filter is a compiled filter. It is immutable and safe for any number of
+// goroutines, and serves every query with its text, whatever it binds.
+type Filter struct {
+	text     string
+	compiler *Compiler
+	names    []string // of the bindings, by slot
+	sorted   []string
+	root     *node
+	fixed    *plan // if there are no bindings
+}
+
+// finish completes a filter with its condition.
+func (f *Filter) finish(root *node) (*Filter, error) {
+	f.root = root
+	f.sorted = slices.Sorted(slices.Values(f.names))
+	if len(f.names) == 0 {
+		b := binder{schema: f.compiler.schema}
+		var err error
+		if f.fixed, err = b.plan(root); err != nil {
+			return nil, &Error{1, 1, err.Error()}
+		}
+	}
+	return f, nil
+}
+
+// String returns the filter's text.
+func (f *Filter) String() string { return f.text }
+
+// Bindings returns the names of the bindings that the filter uses, without
+// "user.", ascending. The caller must not change it.
+func (f *Filter) Bindings() []string { return f.sorted }
+
+// Bind gives the bindings their values: a bool, int64, float64, string,
+// [time.Time], or a []any of them. A string is accepted as a timestamp (RFC 3339)
+// where the filter compares it with one. Every binding that the filter uses must
+// be there; others are ignored. The error is a [*BindError].
+func (f *Filter) Bind(values map[string]any) (Bound, error) {
+	if f.fixed != nil {
+		return Bound{filter: f, root: f.fixed}, nil
+	}
+	b := binder{schema: f.compiler.schema, names: f.names, values: make([]value, len(f.names))}
+	for i, name := range f.names {
+		v, ok := values[name]
+		if !ok {
+			return Bound{}, &BindError{name, "the filter uses it and the query does not bind it"}
+		}
+		var err error
+		if b.values[i], err = valueOf(v); err != nil {
+			return Bound{}, &BindError{name, err.Error()}
+		}
+	}
+	root, err := b.plan(f.root)
+	if err != nil {
+		return Bound{}, err
+	}
+	return Bound{filter: f, root: root}, nil
+}

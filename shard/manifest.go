@@ -1,0 +1,207 @@
+package shard
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+
+	"github.com/tandem-ann/tandem/index"
+	"github.com/tandem-ann/tandem/index/sections"
+	"github.com/tandem-ann/tandem/shard/attribute"
+)
+
+// ManifestVersion is the manifest version this package writes and reads.
+//
+//	1: model, towers, shards, inputs, recall report.
+const ManifestVersion = 1
+
+// Manifest is the root object of a snapshot. The same inputs, parameters and
+// builder give the same manifest to the byte, so it holds no time, no path and no
+// name of a machine.
+type Manifest struct {
+	Version      int           `json:"version"`
+	Builder      string        `json:"builder"` // what wrote the snapshot
+	Model        string        `json:"model"`
+	ModelVersion string        `json:"model_version"`
+	Metric       index.Metric  `json:"metric"`
+	Dim          int           `json:"dim"`
+	Apps         TowerManifest `json:"apps"`
+	Users        TowerManifest `json:"users"`
+	Inputs       []Input       `json:"inputs"`
+}
+
+// TowerManifest lists the shards of one tower.
+type TowerManifest struct {
+	Rows     int              `json:"rows"`
+	Rejected int              `json:"rejected"` // input rows left out
+	Params   string           `json:"params"`   // see index.Params
+	Schema   attribute.Schema `json:"schema"`
+	Shards   []ShardManifest  `json:"shards"` // in the order of their numbers
+	Recall   []Recall         `json:"recall"` // measured on held-out queries
+}
+
+// ShardManifest names one shard file.
+type ShardManifest struct {
+	Digest   Digest `json:"digest"` // SHA-256 of the file
+	Size     int64  `json:"size"`   // bytes
+	Rows     int    `json:"rows"`
+	Checksum string `json:"checksum"` // sections.File.Checksum, 16 hexadecimal digits
+}
+
+// Input is one file that the snapshot was built from.
+type Input struct {
+	Role   string `json:"role"` // e.g. apps, users, apps-graph
+	Name   string `json:"name"` // without its folder
+	Size   int64  `json:"size"`
+	Digest Digest `json:"digest"`
+}
+
+// Recall is the mean recall@K that held-out queries had at one recall target.
+type Recall struct {
+	K       int     `json:"k"`
+	Target  float64 `json:"target"`
+	Queries int     `json:"queries"`
+	Recall  float64 `json:"recall"`
+	Ef      []int   `json:"ef"` // in each shard; 0 is the exact scan
+}
+
+// Digest is a SHA-256 in 64 lower-case hexadecimal digits.
+type Digest string
+
+// Sum returns the digest of data.
+func Sum(data []byte) Digest {
+	sum := sha256.Sum256(data)
+	return Digest(hex.EncodeToString(sum[:]))
+}
+
+// SumReader returns the digest and the length of what r holds.
+func SumReader(r io.Reader) (Digest, int64, error) {
+	h := sha256.New()
+	n, err := io.Copy(h, r)
+	return Digest(hex.EncodeToString(h.Sum(nil))), n, err
+}
+
+// Valid reports whether d has the form of a digest.
+func (d Digest) Valid() bool {
+	if len(d) != 2*sha256.Size {
+		return false
+	}
+	for _, c := range []byte(d) {
+		if (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+			return false
+		}
+	}
+	return true
+}
+
+// Short returns the first 12 digits, for tables and logs.
+func (d Digest) Short() string { return string(d[:min(len(d), 12)]) }
+
+// Tower returns the manifest of one tower.
+func (m *Manifest) Tower(kind Kind) *TowerManifest {
+	if kind == Users {
+		return &m.Users
+	}
+	return &m.Apps
+}
+
+// Encode returns the bytes that the store holds; their digest names the snapshot.
+func (m *Manifest) Encode() ([]byte, error) {
+	if err := m.validate(); err != nil {
+		return nil, fmt.Errorf("encode manifest: %w", err)
+	}
+	data, err := json.MarshalIndent(m, "", " ")
+	if err != nil {
+		return nil, fmt.Errorf("encode manifest: %w", err)
+	}
+	return append(data, '\n'), nil
+}
+
+// DecodeManifest reads what Encode wrote. It refuses a field or a version it does
+// not know. An error is of class [sections.ErrCorrupt] or [sections.ErrVersion].
+func DecodeManifest(data []byte) (*Manifest, error) {
+	var head struct {
+		Version int `json:"version"`
+	}
+	if err := json.Unmarshal(data, &head); err != nil {
+		return nil, fmt.Errorf("manifest: %w: %w", err, sections.ErrCorrupt)
+	}
+	if head.Version != ManifestVersion {
+		return nil, fmt.Errorf("manifest: version is %d, this build reads version %d: %w", head.Version, ManifestVersion, sections.ErrVersion)
+	}
+	m := &Manifest{}
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.DisallowUnknownFields()
+	if err := d.Decode(m); err != nil {
+		return nil, fmt.Errorf("manifest: %w: %w", err, sections.ErrCorrupt)
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("manifest: bytes follow the object: %w", sections.ErrCorrupt)
+	}
+	if err := m.validate(); err != nil {
+		return nil, fmt.Errorf("manifest: %w: %w", err, sections.ErrCorrupt)
+	}
+	return m, nil
+}
+
+func (m *Manifest) validate() error {
+	if m.Version != ManifestVersion {
+		return fmt.Errorf("version is %d, want %d", m.Version, ManifestVersion)
+	}
+	if err := CheckModel(m.Model, m.ModelVersion); err != nil {
+		return err
+	}
+	if _, err := m.Metric.MarshalText(); err != nil {
+		return err
+	}
+	if m.Dim < 1 || m.Dim > index.MaxDim {
+		return fmt.Errorf("dim is %d, want 1 to %d", m.Dim, index.MaxDim)
+	}
+	for _, kind := range []Kind{Apps, Users} {
+		if err := m.Tower(kind).validate(); err != nil {
+			return fmt.Errorf("%s: %w", kind, err)
+		}
+	}
+	return nil
+}
+
+func (t *TowerManifest) validate() error {
+	if len(t.Shards) < 1 || len(t.Shards) > MaxShards {
+		return fmt.Errorf("%d shards, want 1 to %d", len(t.Shards), MaxShards)
+	}
+	rows := 0
+	for i, s := range t.Shards {
+		if !s.Digest.Valid() {
+			return fmt.Errorf("shard %d: digest %q is not a SHA-256", i, s.Digest)
+		}
+		if s.Rows < 0 || s.Rows > index.MaxRows || s.Size < 1 {
+			return fmt.Errorf("shard %d: %d rows in %d bytes", i, s.Rows, s.Size)
+		}
+		rows += s.Rows
+	}
+	if rows != t.Rows || t.Rejected < 0 {
+		return fmt.Errorf("rows is %d, the shards have %d; rejected is %d", t.Rows, rows, t.Rejected)
+	}
+	for _, r := range t.Recall {
+		if math.IsNaN(r.Recall) || r.Recall < 0 || r.Recall > 1 {
+			return fmt.Errorf("recall@%d is %v", r.K, r.Recall)
+		}
+	}
+	return nil
+}
+
+// CheckModel returns an error that names what is wrong with a model's name or
+// version.
+func CheckModel(model, version string) error {
+	for _, f := range []struct{ name, value string }{{"model", model}, {"model version", version}} {
+		if err := CheckID(f.value); err != nil {
+			return fmt.Errorf("%s: %w", f.name, err)
+		}
+	}
+	return nil
+}

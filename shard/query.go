@@ -1,0 +1,237 @@
+package shard
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/tandem-ann/tandem/index"
+	"github.com/tandem-ann/tandem/shard/attribute"
+	"github.com/tandem-ann/tandem/shard/eligibility"
+)
+
+// Query is a question to one tower.
+type Query struct {
+	// Vectors holds the query vectors, at least one, each of the tower's
+	// dimension. A row's score is the best over them.
+	Vectors [][]float32
+	// K is how many candidates are wanted, at least 1.
+	K int
+	// Filter says which rows are eligible; nil means all.
+	Filter *eligibility.Bound
+	// Exclude holds ids that must not be returned. Ids that the tower does not
+	// have are ignored.
+	Exclude []string
+	// Ef is the search effort in each shard. When it is 0, Target decides.
+	Ef int
+	// Target is the mean recall to aim at, 0 < Target <= 1; 1 asks for the exact
+	// plan.
+	Target float64
+	// Plan forces a plan, except for index.Auto.
+	Plan index.Plan
+	// Attributes holds the schema positions of the attributes to return.
+	Attributes []int
+	// MinCoverage is the least coverage that is accepted, 0 to 1; less is a
+	// [CoverageError].
+	MinCoverage float64
+}
+
+// Candidate is one row of an answer.
+type Candidate struct {
+	ID    string
+	Score float32 // the metric's value
+	// Attributes holds the values of Query.Attributes, in the same order.
+	Attributes []attribute.Value
+}
+
+// Answer is what a tower found.
+type Answer struct {
+	Candidates []Candidate // best first, ties by id
+	Eligible   int         // eligible rows in the shards that answered
+	Rows       int         // rows in the shards that answered
+	TowerRows  int         // rows in all shards
+	Shards     []ShardAnswer
+	FanOut     time.Duration // asking the shards
+	Merge      time.Duration // merging what they found
+}
+
+// Coverage returns the share of the tower's eligible rows that the answer is
+// based on, 0 to 1: a hash of the id spreads rows over shards, so it is the share
+// of the rows.
+func (a *Answer) Coverage() float64 {
+	if a.TowerRows == 0 {
+		return 1
+	}
+	return float64(a.Rows) / float64(a.TowerRows)
+}
+
+// ShardAnswer says how one shard took part in an answer.
+type ShardAnswer struct {
+	Shard    string
+	Err      error      // why the shard did not answer; nil if it did
+	Plan     index.Plan // of the last query vector
+	Rows     int
+	Eligible int
+	Ef       int
+	Scored   int
+	Expanded int
+	Filter   time.Duration // finding the eligible rows
+	Search   time.Duration // searching among them
+}
+
+// Answered returns the number of shards that answered.
+func (a *Answer) Answered() int {
+	n := 0
+	for _, s := range a.Shards {
+		if s.Err == nil {
+			n++
+		}
+	}
+	return n
+}
+
+// CoverageError says that too few shards answered for the query.
+type CoverageError struct {
+	Answered, Shards      int
+	Coverage, MinCoverage float64
+	Err                   error // the first shard's reason
+}
+
+// Error implements error.
+func (e *CoverageError) Error() string {
+	return fmt.Sprintf("%d of %d shards answered: coverage is %.3g, min_coverage is %g: %v",
+		e.Answered, e.Shards, e.Coverage, e.MinCoverage, e.Err)
+}
+
+// Unwrap returns the first shard's reason.
+func (e *CoverageError) Unwrap() error { return e.Err }
+
+// validate returns an error of class [index.ErrQuery].
+func (q *Query) validate(schema attribute.Schema) error {
+	for _, field := range q.Attributes {
+		if field < 0 || field >= schema.Len() {
+			return fmt.Errorf("attribute %d is asked for, the tower has %d: %w", field, schema.Len(), index.ErrQuery)
+		}
+	}
+	switch {
+	case len(q.Vectors) == 0:
+		return fmt.Errorf("query has no vector: %w", index.ErrQuery)
+	case q.K < 1:
+		return fmt.Errorf("k is %d, want at least 1: %w", q.K, index.ErrQuery)
+	case q.Ef < 0:
+		return fmt.Errorf("ef is %d, want at least 0: %w", q.Ef, index.ErrQuery)
+	case q.Ef == 0 && !(q.Target > 0 && q.Target <= 1):
+		return fmt.Errorf("recall target is %v, want above 0 and at most 1: %w", q.Target, index.ErrQuery)
+	}
+	return nil
+}
+
+// hit is a candidate before it is merged: id aliases the mapped file.
+type hit struct {
+	id      string
+	score   float32
+	shard   *Shard
+	ordinal uint32
+}
+
+// part is the scratch memory and the answer of one shard.
+type part struct {
+	hits   []hit
+	found  []index.Hit
+	more   []index.Hit
+	answer ShardAnswer
+}
+
+// search answers the query from one shard.
+func (s *Shard) search(ctx context.Context, q *Query, p *part) {
+	p.hits, p.found = p.hits[:0], p.found[:0]
+	p.answer = ShardAnswer{Shard: s.name, Rows: s.Rows()}
+	if p.answer.Err = ctx.Err(); p.answer.Err != nil {
+		return
+	}
+	start := time.Now()
+	iq := index.Query{K: q.K, Ef: q.Ef, Plan: q.Plan, Eligible: s.Rows()}
+	if q.Filter != nil || len(q.Exclude) > 0 {
+		eligible := s.bitsets.Get().(*index.Bitset)
+		defer s.bitsets.Put(eligible)
+		iq.Filter, iq.Eligible = *eligible, s.eligible(q, *eligible)
+		if iq.Eligible == s.Rows() {
+			iq.Filter = nil
+		}
+	}
+	p.answer.Eligible = iq.Eligible
+	filtered := time.Now()
+	p.answer.Filter = filtered.Sub(start)
+	if iq.Ef == 0 && q.Target < 1 {
+		iq.Ef = s.index.EffortFor(q.K, q.Target)
+	}
+	for i, v := range q.Vectors {
+		iq.Vector = v
+		var stats index.Stats
+		p.more, stats, p.answer.Err = s.index.Search(iq, p.more[:0])
+		if p.answer.Err != nil {
+			return
+		}
+		p.answer.Plan, p.answer.Ef = stats.Plan, stats.Ef
+		p.answer.Scored += stats.Scored
+		p.answer.Expanded += stats.Expanded
+		if i == 0 {
+			p.found = append(p.found, p.more...)
+		} else {
+			p.found = s.best(append(p.found, p.more...), q.K)
+		}
+	}
+	for _, h := range p.found {
+		p.hits = append(p.hits, hit{id: s.id(h.Ordinal), score: h.Score, shard: s, ordinal: h.Ordinal})
+	}
+	p.answer.Search = time.Since(filtered)
+}
+
+// eligible makes dst the rows that may be returned, and counts them.
+func (s *Shard) eligible(q *Query, dst index.Bitset) int {
+	n := s.Rows()
+	if q.Filter == nil {
+		dst.Fill(n)
+	} else {
+		n = q.Filter.Eval(s.attributes, dst)
+	}
+	for _, id := range q.Exclude {
+		if ordinal, ok := s.Ordinal(id); ok && dst.Has(ordinal) {
+			dst.Unset(ordinal)
+			n--
+		}
+	}
+	return n
+}
+
+// best keeps the best score of each ordinal, and the best k of those.
+func (s *Shard) best(hits []index.Hit, k int) []index.Hit {
+	metric := s.index.Metric()
+	slices.SortFunc(hits, func(a, b index.Hit) int {
+		switch {
+		case a.Ordinal != b.Ordinal:
+			return int(a.Ordinal) - int(b.Ordinal)
+		case metric.Better(a.Score, b.Score):
+			return -1
+		case metric.Better(b.Score, a.Score):
+			return 1
+		}
+		return 0
+	})
+	hits = slices.CompactFunc(hits, func(a, b index.Hit) bool { return a.Ordinal == b.Ordinal })
+	slices.SortFunc(hits, func(a, b index.Hit) int {
+		switch {
+		case metric.Better(a.Score, b.Score):
+			return -1
+		case metric.Better(b.Score, a.Score):
+			return 1
+		}
+		return int(s.index.Row(a.Ordinal)) - int(s.index.Row(b.Ordinal))
+	})
+	return hits[:min(len(hits), k)]
+}
+
+// isQueryError reports whether err is the caller's to mend, in every shard alike.
+func isQueryError(err error) bool { return errors.Is(err, index.ErrQuery) }

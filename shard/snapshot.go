@@ -1,0 +1,174 @@
+package shard
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/tandem-ann/tandem/index/sections"
+)
+
+// Snapshot is both towers of one model version, mapped and verified. It is
+// immutable and safe for any number of goroutines until it is closed.
+type Snapshot struct {
+	manifest *Manifest
+	digest   Digest
+	apps     *Tower
+	users    *Tower
+}
+
+// OpenSnapshot opens a snapshot of a store. It verifies every checksum, every
+// bound and that each shard is the one the manifest names; reading every byte
+// also brings the files into memory. An error names the file and the section.
+func OpenSnapshot(ctx context.Context, store *Store, digest Digest) (*Snapshot, error) {
+	m, err := store.Manifest(digest)
+	if err != nil {
+		return nil, err
+	}
+	s := &Snapshot{manifest: m, digest: digest}
+	if s.apps, err = OpenTower(ctx, store, m, Apps); err != nil {
+		return nil, err
+	}
+	if s.users, err = OpenTower(ctx, store, m, Users); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+// OpenTower opens one tower of a manifest, which need not be published.
+func OpenTower(ctx context.Context, store *Store, m *Manifest, kind Kind) (*Tower, error) {
+	var shards []*Shard
+	var err error
+	for number := range m.Tower(kind).Shards {
+		var s *Shard
+		if err = ctx.Err(); err != nil {
+			break
+		}
+		if s, err = openNumbered(store, m, kind, number); err != nil {
+			break
+		}
+		shards = append(shards, s)
+	}
+	var t *Tower
+	if err == nil {
+		t, err = newTower(kind, shards, m.Metric, m.Dim, m.Tower(kind).Schema)
+	}
+	if err != nil {
+		return nil, errors.Join(err, closeAll(shards))
+	}
+	return t, nil
+}
+
+// shardName names a shard by its place in its tower.
+func shardName(kind Kind, number int) string { return fmt.Sprintf("%s-%04d", kind, number) }
+
+// openNumbered opens one shard of a snapshot.
+func openNumbered(store *Store, m *Manifest, kind Kind, number int) (*Shard, error) {
+	tm := m.Tower(kind)
+	s, err := Open(store.ShardPath(tm.Shards[number].Digest))
+	if err != nil {
+		return nil, err
+	}
+	s.name = shardName(kind, number)
+	if err := s.checkAgainst(m, tm, number); err != nil {
+		return nil, errors.Join(fmt.Errorf("open shard %s as %s: %w", s.file.Path(), s.name, err), s.Close())
+	}
+	return s, nil
+}
+
+// checkAgainst makes sure that the shard is what the manifest says it is.
+func (s *Shard) checkAgainst(m *Manifest, tm *TowerManifest, number int) error {
+	sm := tm.Shards[number]
+	switch {
+	case checksumText(s.file) != sm.Checksum || s.file.Size() != sm.Size:
+		return fmt.Errorf("checksum is %s and size %d, the manifest says %s and %d: %w",
+			checksumText(s.file), s.file.Size(), sm.Checksum, sm.Size, sections.ErrCorrupt)
+	case s.Rows() != sm.Rows:
+		return fmt.Errorf("%d rows, the manifest says %d: %w", s.Rows(), sm.Rows, sections.ErrCorrupt)
+	case s.index.Dim() != m.Dim || s.index.Metric() != m.Metric:
+		return fmt.Errorf("dim %d and metric %s, the manifest says %d and %s: %w",
+			s.index.Dim(), s.index.Metric(), m.Dim, m.Metric, sections.ErrCorrupt)
+	case !s.attributes.Schema().Equal(tm.Schema):
+		return fmt.Errorf("attributes are %v, the manifest says %v: %w", s.attributes.Schema().Fields(), tm.Schema.Fields(), sections.ErrCorrupt)
+	}
+	return s.checkPartition(number, len(tm.Shards))
+}
+
+// Manifest returns the snapshot's manifest. The caller must not change it.
+func (s *Snapshot) Manifest() *Manifest { return s.manifest }
+
+// Digest returns the snapshot's name.
+func (s *Snapshot) Digest() Digest { return s.digest }
+
+// Tower returns one tower.
+func (s *Snapshot) Tower(kind Kind) *Tower {
+	if kind == Users {
+		return s.users
+	}
+	return s.apps
+}
+
+// Warm asks every shard one question, so that the first real one finds its
+// scratch memory made.
+func (s *Snapshot) Warm(ctx context.Context) error {
+	for _, kind := range []Kind{Apps, Users} {
+		t := s.Tower(kind)
+		for _, sh := range t.shards {
+			if sh.Rows() == 0 {
+				continue
+			}
+			q := &Query{Vectors: [][]float32{sh.index.Vector(0, nil)}, K: 100, Target: 0.99, MinCoverage: 1}
+			if _, err := t.Search(ctx, q); err != nil {
+				return fmt.Errorf("warm snapshot %s: %w", s.digest.Short(), err)
+			}
+		}
+	}
+	return nil
+}
+
+// VerifySnapshot opens every file of a snapshot and proves all that can be proved
+// of it: what [OpenSnapshot] checks, the SHA-256 of every file and the invariants
+// of every graph. It goes on after an error and returns all it found. It calls
+// progress with the name of each shard it is about to read.
+func VerifySnapshot(ctx context.Context, store *Store, digest Digest, progress func(shard string)) error {
+	m, err := store.Manifest(digest)
+	if err != nil {
+		return err
+	}
+	var all error
+	for _, kind := range []Kind{Apps, Users} {
+		for number, sm := range m.Tower(kind).Shards {
+			if err := ctx.Err(); err != nil {
+				return errors.Join(all, err)
+			}
+			progress(shardName(kind, number))
+			all = errors.Join(all, verifyShard(store, m, kind, number))
+			path := store.ShardPath(sm.Digest)
+			if d, _, err := sumFile(path); err != nil {
+				all = errors.Join(all, fmt.Errorf("verify shard: %w", err))
+			} else if d != sm.Digest {
+				all = errors.Join(all, fmt.Errorf("verify shard %s: its SHA-256 is %s: %w", path, d, sections.ErrCorrupt))
+			}
+		}
+	}
+	return all
+}
+
+func verifyShard(store *Store, m *Manifest, kind Kind, number int) error {
+	s, err := openNumbered(store, m, kind, number)
+	if err != nil {
+		return err
+	}
+	return errors.Join(s.Check(), s.Close())
+}
+
+// Close unmaps all files.
+func (s *Snapshot) Close() error {
+	var err error
+	for _, t := range []*Tower{s.apps, s.users} {
+		if t != nil {
+			err = errors.Join(err, t.Close())
+		}
+	}
+	return err
+}

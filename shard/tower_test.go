@@ -1,0 +1,350 @@
+package shard_test
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+	"pgregory.net/rapid"
+
+	"github.com/tandem-ann/tandem/index"
+	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/attribute"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// app is one row of a test tower.
+type app struct {
+	id        string
+	vector    []float32
+	platforms []string
+	age       int64 // absent when negative
+}
+
+func appSchema() attribute.Schema {
+	s, err := attribute.NewSchema([]attribute.Field{
+		{Name: "min_age", Type: attribute.Int},
+		{Name: "platforms", Type: attribute.KeywordList},
+	})
+	if err != nil {
+		panic(err)
+	}
+	return s
+}
+
+// testing.TB and *rapid.T, as far as this file needs them.
+type tb interface {
+	require.TestingT
+	Helper()
+}
+
+// writeTower writes the shards of a tower to a store and lists them.
+func writeTower(t tb, store *shard.Store, apps []app, dim, shards int, params index.Params) shard.TowerManifest {
+	t.Helper()
+	m := shard.TowerManifest{Params: params.String(), Schema: appSchema()}
+	for number := range shards {
+		var rows []app
+		for _, a := range apps {
+			if shard.Partition(a.id, shards) == number {
+				rows = append(rows, a)
+			}
+		}
+		slices.SortFunc(rows, func(a, b app) int { return cmp.Compare(a.id, b.id) })
+		vectors, err := index.NewMatrix(dim, len(rows))
+		require.NoError(t, err)
+		w := attribute.NewWriter(m.Schema, len(rows))
+		var ids []string
+		var keys []uint64
+		for i, a := range rows {
+			require.NoError(t, vectors.Append(a.vector))
+			ids = append(ids, a.id)
+			keys = append(keys, shard.Key(a.id))
+			if a.age >= 0 {
+				require.NoError(t, w.Set(i, 0, attribute.OfInt(a.age)))
+			}
+			require.NoError(t, w.Set(i, 1, attribute.OfKeywords(slices.Clone(a.platforms))))
+		}
+		x, err := index.Build(context.Background(), index.Input{Vectors: vectors, Keys: keys}, params)
+		require.NoError(t, err)
+		stage, err := store.Stage()
+		require.NoError(t, err)
+		path := filepath.Join(stage, "a.shard")
+		require.NoError(t, shard.Write(path, ids, x, w))
+		sm, err := store.AddShard(path)
+		require.NoError(t, err)
+		require.NoError(t, os.Remove(stage))
+		sm.Rows = len(rows)
+		m.Rows += len(rows)
+		m.Shards = append(m.Shards, sm)
+	}
+	return m
+}
+
+// newManifest returns the manifest of a snapshot with the same rows in both
+// towers.
+func newManifest(t tb, store *shard.Store, apps []app, dim, shards int, params index.Params) *shard.Manifest {
+	tm := writeTower(t, store, apps, dim, shards, params)
+	return &shard.Manifest{
+		Version: shard.ManifestVersion, Builder: "test", Model: "feed", ModelVersion: "1",
+		Metric: params.Metric, Dim: dim, Apps: tm, Users: tm,
+	}
+}
+
+// newStore makes a store that cleanup removes.
+func newStore(t tb, dir string) *shard.Store {
+	store, err := shard.CreateStore(dir)
+	require.NoError(t, err)
+	return store
+}
+
+// drawApps draws rows whose components are small integers, so that products and
+// squared distances are exact in float32 and many of them tie.
+func drawApps(t *rapid.T, dim int, metric index.Metric) []app {
+	n := rapid.IntRange(0, 120).Draw(t, "rows")
+	apps := make([]app, n)
+	for i := range apps {
+		v := make([]float32, dim)
+		for j := range v {
+			v[j] = float32(rapid.IntRange(-3, 3).Draw(t, "component"))
+		}
+		if metric == index.Cosine {
+			v[0] += 10 // never zero
+		}
+		apps[i] = app{
+			id:     fmt.Sprintf("%c%03d", 'a'+rune(i%7), i),
+			vector: v,
+			age:    int64(rapid.IntRange(-1, 18).Draw(t, "age")),
+		}
+		for _, p := range []string{"android", "ios", "linux"} {
+			if rapid.Bool().Draw(t, p) {
+				apps[i].platforms = append(apps[i].platforms, p)
+			}
+		}
+	}
+	return apps
+}
+
+// score is the metric's value in float64.
+func score(metric index.Metric, a, b []float32) float64 {
+	var dot, aa, bb float64
+	for i := range a {
+		dot += float64(a[i]) * float64(b[i])
+		aa += float64(a[i]) * float64(a[i])
+		bb += float64(b[i]) * float64(b[i])
+	}
+	switch metric {
+	case index.Cosine:
+		return dot / math.Sqrt(aa*bb)
+	case index.L2:
+		return aa + bb - 2*dot
+	}
+	return dot
+}
+
+// filters are eligibility filters and the same thing in Go.
+var filters = []struct {
+	text     string
+	eligible func(app) bool
+}{
+	{"", func(app) bool { return true }},
+	{`"linux" in platforms`, func(a app) bool { return slices.Contains(a.platforms, "linux") }},
+	{`min_age < 12 && !("ios" in platforms)`, func(a app) bool { return a.age >= 0 && a.age < 12 && !slices.Contains(a.platforms, "ios") }},
+	{`has(min_age) || has(platforms)`, func(a app) bool { return a.age >= 0 || len(a.platforms) > 0 }},
+	{`min_age > 17`, func(a app) bool { return a.age > 17 }},
+	{`min_age > 100`, func(a app) bool { return false }},
+}
+
+// The exact plan equals brute force, and a walk returns only eligible, distinct
+// ids in score order, for any data, filter, k, shards and metric.
+func TestSearchEqualsBruteForce(t *testing.T) {
+	dir := t.TempDir()
+	rapid.Check(t, func(t *rapid.T) {
+		metric := rapid.SampledFrom([]index.Metric{index.Dot, index.Cosine, index.L2}).Draw(t, "metric")
+		dim := rapid.IntRange(1, 20).Draw(t, "dim")
+		apps := drawApps(t, dim, metric)
+		params := index.DefaultParams(metric)
+		params.M, params.EfConstruction = 4, 20
+		store := newStore(t, dir)
+		m := newManifest(t, store, apps, dim, rapid.IntRange(1, 7).Draw(t, "shards"), params)
+		tw, err := shard.OpenTower(context.Background(), store, m, shard.Apps)
+		require.NoError(t, err)
+		defer func() { require.NoError(t, tw.Close()) }()
+
+		q := &shard.Query{K: rapid.IntRange(1, 150).Draw(t, "k"), MinCoverage: 1, Attributes: []int{1}}
+		for range rapid.IntRange(1, 3).Draw(t, "vectors") {
+			v := make([]float32, dim)
+			for j := range v {
+				v[j] = float32(rapid.IntRange(-3, 3).Draw(t, "query"))
+			}
+			v[0] += 4
+			q.Vectors = append(q.Vectors, v)
+		}
+		filter := rapid.SampledFrom(filters).Draw(t, "filter")
+		if filter.text != "" {
+			f, err := tw.Compile(filter.text)
+			require.NoError(t, err)
+			bound, err := f.Bind(nil)
+			require.NoError(t, err)
+			q.Filter = &bound
+		}
+		for _, a := range apps {
+			if rapid.IntRange(0, 9).Draw(t, "exclude") == 0 {
+				q.Exclude = append(q.Exclude, a.id)
+			}
+		}
+		q.Exclude = append(q.Exclude, "nobody")
+
+		want := bruteForce(metric, apps, q, filter.eligible)
+		q.Target = 1
+		exact, err := tw.Search(context.Background(), q)
+		require.NoError(t, err)
+		require.Equal(t, len(want.all), exact.Eligible)
+		require.Len(t, exact.Candidates, len(want.top))
+		for i, c := range exact.Candidates {
+			require.InDelta(t, want.scores[c.ID], c.Score, 1e-5)
+			if metric != index.Cosine { // whose rounding may swap near ties
+				require.Equal(t, want.top[i], c.ID, "place %d", i)
+			}
+			require.InDelta(t, want.scores[want.top[i]], c.Score, 1e-5)
+		}
+
+		q.Target, q.Ef, q.Plan = 0, rapid.IntRange(1, 60).Draw(t, "ef"), index.GraphWalk
+		walk, err := tw.Search(context.Background(), q)
+		require.NoError(t, err)
+		require.Len(t, walk.Candidates, len(want.top), "a walk never returns fewer")
+		seen := map[string]bool{}
+		for i, c := range walk.Candidates {
+			require.Contains(t, want.scores, c.ID, "only eligible ids")
+			require.InDelta(t, want.scores[c.ID], c.Score, 1e-5)
+			require.False(t, seen[c.ID], "%s comes twice", c.ID)
+			seen[c.ID] = true
+			if i > 0 {
+				last := walk.Candidates[i-1]
+				require.False(t, metric.Better(c.Score, last.Score))
+				require.True(t, last.Score != c.Score || last.ID < c.ID, "ties by id")
+			}
+		}
+	})
+}
+
+// truth is the brute-force answer.
+type truth struct {
+	scores map[string]float64 // of every eligible id
+	all    []string           // best first, ties by id
+	top    []string           // the first k
+}
+
+func bruteForce(metric index.Metric, apps []app, q *shard.Query, eligible func(app) bool) truth {
+	t := truth{scores: map[string]float64{}}
+	better := func(a, b float64) bool {
+		if metric == index.L2 {
+			return a < b
+		}
+		return a > b
+	}
+	for _, a := range apps {
+		if !eligible(a) || slices.Contains(q.Exclude, a.id) {
+			continue
+		}
+		best := score(metric, q.Vectors[0], a.vector)
+		for _, v := range q.Vectors[1:] {
+			if s := score(metric, v, a.vector); better(s, best) {
+				best = s
+			}
+		}
+		t.scores[a.id] = best
+		t.all = append(t.all, a.id)
+	}
+	slices.SortFunc(t.all, func(a, b string) int {
+		switch {
+		case better(t.scores[a], t.scores[b]):
+			return -1
+		case better(t.scores[b], t.scores[a]):
+			return 1
+		}
+		return cmp.Compare(a, b)
+	})
+	t.top = t.all[:min(q.K, len(t.all))]
+	return t
+}
+
+// grid returns n apps on a line: the inner product with {1} is the number.
+func grid(n int) []app {
+	apps := make([]app, n)
+	for i := range apps {
+		apps[i] = app{id: fmt.Sprintf("app-%03d", i), vector: []float32{float32(i + 1)}, age: int64(i % 20), platforms: []string{"ios"}}
+	}
+	return apps
+}
+
+func openGrid(t *testing.T, n, shards int) *shard.Tower {
+	store := newStore(t, t.TempDir())
+	m := newManifest(t, store, grid(n), 1, shards, index.DefaultParams(index.Dot))
+	tw, err := shard.OpenTower(context.Background(), store, m, shard.Apps)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, tw.Close()) })
+	return tw
+}
+
+func TestCoverage(t *testing.T) {
+	tw := openGrid(t, 100, 4)
+	ctx, cancel := context.WithDeadline(context.Background(), time.Unix(1, 0))
+	defer cancel()
+	q := &shard.Query{Vectors: [][]float32{{1}}, K: 10, Target: 1, MinCoverage: 0.5}
+	_, err := tw.Search(ctx, q)
+	var coverage *shard.CoverageError
+	require.ErrorAs(t, err, &coverage)
+	require.Equal(t, 0, coverage.Answered)
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	require.EqualError(t, err, "0 of 4 shards answered: coverage is 0, min_coverage is 0.5: context deadline exceeded")
+
+	q.MinCoverage = 0
+	a, err := tw.Search(ctx, q)
+	require.NoError(t, err)
+	require.Empty(t, a.Candidates)
+	require.Zero(t, a.Coverage())
+	for _, s := range a.Shards {
+		require.ErrorIs(t, s.Err, context.DeadlineExceeded)
+	}
+
+	a, err = tw.Search(context.Background(), q)
+	require.NoError(t, err)
+	require.Equal(t, 1.0, a.Coverage())
+	require.Equal(t, "app-099", a.Candidates[0].ID)
+}
+
+func TestBadQueries(t *testing.T) {
+	tw := openGrid(t, 10, 2)
+	for text, q := range map[string]*shard.Query{
+		"query has no vector":                            {K: 1, Target: 1},
+		"k is 0, want at least 1":                        {Vectors: [][]float32{{1}}, Target: 1},
+		"recall target is 0, want above 0 and at most 1": {Vectors: [][]float32{{1}}, K: 1},
+		"attribute 2 is asked for, the tower has 2":      {Vectors: [][]float32{{1}}, K: 1, Target: 1, Attributes: []int{2}},
+		"ef is -1, want at least 0":                      {Vectors: [][]float32{{1}}, K: 1, Ef: -1},
+		"vector has 2 components, want 1":                {Vectors: [][]float32{{1, 2}}, K: 1, Target: 1},
+		"component 0 is NaN, want a finite number":       {Vectors: [][]float32{{float32(math.NaN())}}, K: 1, Target: 1},
+		"norm is 2e+18, want at most 1e+18":              {Vectors: [][]float32{{2e18}}, K: 1, Target: 1},
+	} {
+		_, err := tw.Search(context.Background(), q)
+		require.ErrorIs(t, err, index.ErrQuery)
+		require.ErrorContains(t, err, text)
+	}
+}
+
+func TestVectorOfUnknownID(t *testing.T) {
+	tw := openGrid(t, 10, 3)
+	_, ok := tw.Vector("app-010")
+	require.False(t, ok)
+	v, ok := tw.Vector("app-009")
+	require.True(t, ok)
+	require.Equal(t, []float32{10}, v)
+}
