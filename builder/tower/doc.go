@@ -1,0 +1,25 @@
+// Package tower reads and writes towers as files: one entity kind's embeddings,
+// with ids and, in Parquet, attributes.
+//
+// [Open] chooses a [Reader] by the file's extension: Parquet (one file or a
+// folder of them), NumPy .npy, or big-ann .fbin, .u8bin and .i8bin with an id
+// file beside them. [OpenAttributes] reads attributes from JSON Lines; they are
+// joined to a tower's rows by id, which is the caller's job. [CreateParquet]
+// writes a tower. Package builder/tower/hnswexport reads the graphs that
+// coder/hnsw exports.
+//
+// Reading is streaming and only decodes. A Row may have a vector of any length,
+// with NaN in it, under an id that is empty or seen before: package builder,
+// the caller, judges rows. What cannot be decoded at all is an error that ends
+// the input; what cannot be represented in one row (an unsigned integer above
+// the int64 range, a string where the attribute is a number) is a [Problem] of
+// that row, for the caller to count, name and reject. What is left out without
+// being wrong is counted in a reader's Notes.
+//
+// A reader never trusts its input: a hostile header gives an error, not a
+// panic, and lengths are checked against the size of the file before memory is
+// taken for them. The exception is inside Parquet: parquet-go takes what a page
+// header asks for, up to 2 GiB, before it finds that the page is shorter. Memory
+// is otherwise a few pages and a dictionary for each Parquet column that is
+// read, and one buffer for other formats, whatever the size of the file.
+package tower

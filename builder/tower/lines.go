@@ -1,0 +1,97 @@
+package tower
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+)
+
+// A lineReader reads lines of bounded length. LF and CRLF end a line, the last
+// may have no end, and a UTF-8 byte order mark before the first is dropped.
+type lineReader struct {
+	br     *bufio.Reader
+	limit  int
+	number int64 // of the line last read, from 1
+	long   []byte
+}
+
+func newLineReader(r io.Reader, limit int) *lineReader {
+	return &lineReader{br: bufio.NewReaderSize(r, 256<<10), limit: limit}
+}
+
+// next returns the next line without its end, valid until the next call.
+func (l *lineReader) next() ([]byte, error) {
+	line, err := l.br.ReadSlice('\n')
+	if errors.Is(err, bufio.ErrBufferFull) {
+		l.long = l.long[:0]
+		for errors.Is(err, bufio.ErrBufferFull) && len(l.long) <= l.limit {
+			l.long = append(l.long, line...)
+			line, err = l.br.ReadSlice('\n')
+		}
+		l.long = append(l.long, line...)
+		line = l.long
+	}
+	if len(line) == 0 && err != nil {
+		return nil, err
+	}
+	l.number++
+	if err != nil && err != io.EOF && !errors.Is(err, bufio.ErrBufferFull) {
+		return nil, err
+	}
+	if l.number == 1 {
+		line = bytes.TrimPrefix(line, []byte("\xef\xbb\xbf"))
+	}
+	line = bytes.TrimSuffix(line, []byte("\n"))
+	line = bytes.TrimSuffix(line, []byte("\r"))
+	if len(line) > l.limit {
+		return nil, fmt.Errorf("line %d is longer than %d bytes", l.number, l.limit)
+	}
+	return line, nil
+}
+
+// maxIDLine bounds a line of an id file. Ids are judged by the caller: this is
+// only so that a file that is not one of lines takes no memory.
+const maxIDLine = 64 << 10
+
+// An idReader reads an id file: one id per line.
+type idReader struct {
+	path  string
+	file  *os.File
+	lines *lineReader
+}
+
+func openIDs(path string) (*idReader, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("open id file: %w", err)
+	}
+	return &idReader{path: path, file: f, lines: newLineReader(f, maxIDLine)}, nil
+}
+
+func (r *idReader) next() (string, error) {
+	line, err := r.lines.next()
+	return string(line), err
+}
+
+func (r *idReader) close() error { return r.file.Close() }
+
+// countIDs counts the lines of an id file.
+func countIDs(path string) (n uint64, err error) {
+	r, err := openIDs(path)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, r.close()) }()
+	for {
+		switch _, err := r.lines.next(); {
+		case err == io.EOF:
+			return n, nil
+		case err != nil:
+			return n, fmt.Errorf("read %s: %w", path, err)
+		}
+		n++
+	}
+}

@@ -1,0 +1,630 @@
+package tower_test
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/parquet-go/parquet-go"
+	"github.com/parquet-go/parquet-go/deprecated"
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"github.com/tandem-ann/tandem/builder/tower"
+	"github.com/tandem-ann/tandem/shard/attribute"
+)
+
+// readAll returns copies of all rows, and the notes.
+func readAll(t require.TestingT, o tower.Options) (rows []tower.Row, r tower.Reader, err error) {
+	if r, err = tower.Open(o); err != nil {
+		return nil, nil, err
+	}
+	defer func() {
+		require.NoError(t, r.Close())
+		require.NoError(t, r.Close(), "a second time")
+	}()
+	for {
+		row, err := r.Next()
+		if err != nil {
+			_, again := r.Next()
+			require.Equal(t, err, again, "an error stays")
+		}
+		if err == io.EOF {
+			return rows, r, nil
+		}
+		if err != nil {
+			return rows, r, err
+		}
+		rows = append(rows, tower.Row{
+			Number: row.Number, ID: row.ID, Vector: slices.Clone(row.Vector),
+			Attributes: slices.Clone(row.Attributes), Problems: slices.Clone(row.Problems),
+		})
+	}
+}
+
+func schema(t require.TestingT, fields ...attribute.Field) attribute.Schema {
+	s, err := attribute.NewSchema(fields)
+	require.NoError(t, err)
+	return s
+}
+
+// A column is a column of a test file: its type, and for each row its value as
+// parquet-go's rows want it, with levels.
+type column struct {
+	name string
+	node parquet.Node
+	rows [][]parquet.Value
+}
+
+// write writes a file of columns. Columns of one value a row may give plain
+// values; definition levels are added for optional leaves.
+func write(t testing.TB, path string, columns []column, options ...parquet.WriterOption) {
+	group := parquet.Group{}
+	for _, c := range columns {
+		group[c.name] = c.node
+	}
+	s := parquet.NewSchema("test", group)
+	f, err := os.Create(path)
+	require.NoError(t, err)
+	w := parquet.NewWriter(f, append([]parquet.WriterOption{s}, options...)...)
+	index := make(map[string]int)
+	for i, p := range s.Columns() {
+		if _, ok := index[p[0]]; !ok {
+			index[p[0]] = i
+		}
+	}
+	for i := range columns[0].rows {
+		var row parquet.Row
+		for _, c := range columns {
+			for _, v := range c.rows[i] {
+				row = append(row, v.Level(v.RepetitionLevel(), v.DefinitionLevel(), index[c.name]))
+			}
+		}
+		slices.SortStableFunc(row, func(a, b parquet.Value) int { return a.Column() - b.Column() })
+		_, err := w.WriteRows([]parquet.Row{row})
+		require.NoError(t, err)
+	}
+	require.NoError(t, w.Close())
+	require.NoError(t, f.Close())
+}
+
+// flat gives each row one value of definition level def.
+func flat(def int, values ...any) (rows [][]parquet.Value) {
+	for _, v := range values {
+		if v == nil {
+			rows = append(rows, []parquet.Value{parquet.Value{}.Level(0, 0, 0)})
+		} else {
+			rows = append(rows, []parquet.Value{parquet.ValueOf(v).Level(0, def, 0)})
+		}
+	}
+	return rows
+}
+
+// ids and vectors are the columns that every tower needs.
+func ids(n int) column {
+	c := column{name: "app_id", node: parquet.String()}
+	for i := range n {
+		c.rows = append(c.rows, flat(0, fmt.Sprint("a", i))...)
+	}
+	return c
+}
+
+func vectors(n int) column {
+	c := column{name: "embedding", node: parquet.List(parquet.Leaf(parquet.FloatType))}
+	for i := range n {
+		c.rows = append(c.rows, []parquet.Value{
+			parquet.FloatValue(float32(i)).Level(0, 1, 0), parquet.FloatValue(1).Level(1, 1, 0),
+		})
+	}
+	return c
+}
+
+func options(path string) tower.Options { return tower.Options{Path: path, IDColumn: "app_id"} }
+
+// A legacy list is a LIST group whose repeated field is the element itself.
+type legacyList struct{ parquet.Group }
+
+func (legacyList) Type() parquet.Type { return parquet.List(parquet.String()).Type() }
+
+func TestEmbeddingForms(t *testing.T) {
+	nan := float32(math.NaN())
+	float := parquet.Leaf(parquet.FloatType)
+	v := func(rep, def int, x any) parquet.Value { return parquet.ValueOf(x).Level(rep, def, 0) }
+	null := func(rep, def int) parquet.Value { return parquet.Value{}.Level(rep, def, 0) }
+	one, two := float32(1), float32(-2.5)
+	for _, test := range []struct {
+		name string
+		node parquet.Node
+		rows [][]parquet.Value
+		want [][]float32
+	}{
+		{"list", parquet.List(float),
+			[][]parquet.Value{{v(0, 1, one), v(1, 1, two)}, {null(0, 0)}, {v(0, 1, two)}},
+			[][]float32{{1, -2.5}, {}, {-2.5}}},
+		{"all nullable", parquet.Optional(parquet.List(parquet.Optional(float))),
+			[][]parquet.Value{{v(0, 3, one), null(1, 2), v(1, 3, two)}, {null(0, 0)}, {null(0, 1)}, {null(0, 2)}},
+			[][]float32{{1, nan, -2.5}, nil, {}, {nan}}},
+		{"dictionary", parquet.Optional(parquet.List(parquet.Encoded(float, &parquet.RLEDictionary))),
+			[][]parquet.Value{{v(0, 2, one), v(1, 2, two)}, {null(0, 0)}, {v(0, 2, two), v(1, 2, two)}},
+			[][]float32{{1, -2.5}, nil, {-2.5, -2.5}}},
+		{"legacy list", legacyList{parquet.Group{"array": parquet.Repeated(float)}},
+			[][]parquet.Value{{v(0, 1, one), v(1, 1, two)}, {null(0, 0)}},
+			[][]float32{{1, -2.5}, {}}},
+		{"optional legacy list", parquet.Optional(legacyList{parquet.Group{"element": parquet.Repeated(float)}}),
+			[][]parquet.Value{{v(0, 2, one), v(1, 2, two)}, {null(0, 0)}, {null(0, 1)}},
+			[][]float32{{1, -2.5}, nil, {}}},
+		{"repeated", parquet.Repeated(float),
+			[][]parquet.Value{{v(0, 1, one), v(1, 1, two)}, {null(0, 0)}},
+			[][]float32{{1, -2.5}, {}}},
+		{"double", parquet.List(parquet.Leaf(parquet.DoubleType)),
+			[][]parquet.Value{{v(0, 1, 0.1), v(1, 1, 1e300), v(1, 1, -1e300)}, {v(0, 1, math.NaN())}},
+			[][]float32{{0.1, float32(math.Inf(1)), float32(math.Inf(-1))}, {nan}}},
+	} {
+		for version := 1; version <= 2; version++ {
+			t.Run(fmt.Sprintf("%s v%d", test.name, version), func(t *testing.T) {
+				path := filepath.Join(t.TempDir(), "t.parquet")
+				write(t, path, []column{ids(len(test.rows)), {"embedding", test.node, test.rows}}, parquet.DataPageVersion(version))
+				rows, r, err := readAll(t, options(path))
+				require.NoError(t, err)
+				require.Equal(t, int64(len(test.want)), r.Rows())
+				require.Len(t, rows, len(test.want))
+				for i, want := range test.want {
+					require.Equal(t, fmt.Sprint(want), fmt.Sprint(rows[i].Vector), "row %d", i)
+					require.Equal(t, want == nil, rows[i].Vector == nil, "row %d", i)
+				}
+			})
+		}
+	}
+}
+
+func TestIDColumns(t *testing.T) {
+	for _, test := range []struct {
+		node parquet.Node
+		rows [][]parquet.Value
+		want []string
+	}{
+		{parquet.Optional(parquet.String()), flat(1, "x", nil, "", "y"), []string{"x", "", "", "y"}},
+		{parquet.Encoded(parquet.String(), &parquet.RLEDictionary), flat(0, "x", "x", "y"), []string{"x", "x", "y"}},
+		{parquet.Encoded(parquet.String(), &parquet.DeltaByteArray), flat(0, "x1", "x2", "y"), []string{"x1", "x2", "y"}},
+		{parquet.Int(64), flat(0, int64(-5), int64(math.MaxInt64)), []string{"-5", "9223372036854775807"}},
+		{parquet.Uint(64), flat(0, uint64(math.MaxUint64)), []string{"18446744073709551615"}},
+		{parquet.Uint(32), flat(0, uint32(math.MaxUint32)), []string{"4294967295"}},
+		{parquet.Int(32), flat(0, int32(-7)), []string{"-7"}},
+	} {
+		path := filepath.Join(t.TempDir(), "t.parquet")
+		write(t, path, []column{{"app_id", test.node, test.rows}, vectors(len(test.rows))})
+		rows, _, err := readAll(t, options(path))
+		require.NoError(t, err)
+		for i, want := range test.want {
+			require.Equal(t, want, rows[i].ID)
+			require.Equal(t, int64(i), rows[i].Number)
+			require.Equal(t, []float32{float32(i), 1}, rows[i].Vector)
+		}
+	}
+}
+
+func TestAttributeTypes(t *testing.T) {
+	const day = 24 * 3600 * 1e9
+	at := attribute.OfTimestamp
+	var absent attribute.Value
+	optional := parquet.Optional
+	for _, test := range []struct {
+		name string
+		node parquet.Node
+		rows [][]parquet.Value
+		want []attribute.Value // absent where a problem is expected, if problems
+		bad  []string          // texts of problems, in order
+		note string
+	}{
+		{"string", optional(parquet.String()), flat(1, "x", nil, ""), []attribute.Value{attribute.OfKeyword("x"), absent, attribute.OfKeyword("")}, nil, ""},
+		{"enum", parquet.Enum(), flat(0, "x"), []attribute.Value{attribute.OfKeyword("x")}, nil, ""},
+		{"json", parquet.JSON(), flat(0, "{}"), []attribute.Value{attribute.OfKeyword("{}")}, nil, ""},
+		{"bool", optional(parquet.Leaf(parquet.BooleanType)), flat(1, true, nil, false, true), []attribute.Value{attribute.OfBool(true), absent, attribute.OfBool(false), attribute.OfBool(true)}, nil, ""},
+		{"int8", parquet.Int(8), flat(0, int32(-128)), []attribute.Value{attribute.OfInt(-128)}, nil, ""},
+		{"int32", optional(parquet.Leaf(parquet.Int32Type)), flat(1, int32(-1), nil), []attribute.Value{attribute.OfInt(-1), absent}, nil, ""},
+		{"int64", parquet.Encoded(parquet.Int(64), &parquet.RLEDictionary), flat(0, int64(math.MinInt64)), []attribute.Value{attribute.OfInt(math.MinInt64)}, nil, ""},
+		{"uint32", parquet.Uint(32), flat(0, uint32(math.MaxUint32)), []attribute.Value{attribute.OfInt(math.MaxUint32)}, nil, ""},
+		{"uint64", parquet.Uint(64), flat(0, uint64(7), uint64(math.MaxUint64)), []attribute.Value{attribute.OfInt(7), absent}, []string{"attribute x: uint64 18446744073709551615, want the int64 range"}, ""},
+		{"float", parquet.Leaf(parquet.FloatType), flat(0, float32(0.5)), []attribute.Value{attribute.OfFloat(0.5)}, nil, ""},
+		{"double", optional(parquet.Leaf(parquet.DoubleType)), flat(1, 0.1, nil, math.NaN(), math.Inf(-1)), []attribute.Value{attribute.OfFloat(0.1), absent, absent, absent}, []string{"attribute x: -Inf, want a finite number"}, "attribute x: 1 NaN values are absent"},
+		{"date", parquet.Date(), flat(0, int32(-1), int32(20000), int32(200000)), []attribute.Value{at(-day), at(20000 * day), absent}, []string{"attribute x: date 200000, want the int64 range in nanoseconds since 1970"}, ""},
+		{"millis", parquet.Timestamp(parquet.Millisecond), flat(0, int64(-1), int64(math.MaxInt64)), []attribute.Value{at(-1e6), absent}, []string{"attribute x: timestamp(millis) 9223372036854775807"}, ""},
+		{"micros", parquet.Timestamp(parquet.Microsecond), flat(0, int64(1e15), int64(math.MinInt64)), []attribute.Value{at(1e18), absent}, []string{"timestamp(micros)"}, ""},
+		{"nanos", parquet.TimestampAdjusted(parquet.Nanosecond, false), flat(0, int64(math.MaxInt64)), []attribute.Value{at(math.MaxInt64)}, nil, ""},
+		{"int96", parquet.Leaf(parquet.Int96Type), flat(0, deprecated.Int96{1, 0, 2440588}, deprecated.Int96{5, 0, 2440587}, deprecated.Int96{0, 0, 5}), []attribute.Value{at(1), at(5 - day), absent}, []string{"timestamp(int96)"}, ""},
+		{"list", optional(parquet.List(optional(parquet.String()))),
+			[][]parquet.Value{
+				{parquet.ValueOf("b").Level(0, 3, 0), parquet.Value{}.Level(1, 2, 0), parquet.ValueOf("a").Level(1, 3, 0), parquet.ValueOf("b").Level(1, 3, 0)},
+				{parquet.Value{}.Level(0, 0, 0)}, {parquet.Value{}.Level(0, 1, 0)}, {parquet.Value{}.Level(0, 2, 0)},
+			},
+			[]attribute.Value{attribute.OfKeywords([]string{"a", "b"}), absent, absent, absent}, nil, "attribute x: 2 lists had null elements, which are left out"},
+		{"repeated", parquet.Repeated(parquet.Encoded(parquet.String(), &parquet.RLEDictionary)),
+			[][]parquet.Value{{parquet.ValueOf("b").Level(0, 1, 0)}, {parquet.Value{}.Level(0, 0, 0)}},
+			[]attribute.Value{attribute.OfKeywords([]string{"b"}), absent}, nil, ""},
+		{"null", optional(parquet.Leaf(parquet.NullType)), flat(1, nil, nil), []attribute.Value{absent, absent}, nil, "column x: has nulls only and no type, left out"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "t.parquet")
+			write(t, path, []column{ids(len(test.rows)), vectors(len(test.rows)), {"x", test.node, test.rows}})
+			rows, r, err := readAll(t, options(path))
+			require.NoError(t, err)
+			require.Len(t, rows, len(test.want))
+			if test.name == "null" {
+				require.Zero(t, r.Schema().Len())
+			} else {
+				require.Equal(t, 1, r.Schema().Len())
+			}
+			var bad []tower.Problem
+			for i, row := range rows {
+				bad = append(bad, row.Problems...)
+				if r.Schema().Len() == 0 {
+					continue
+				}
+				require.True(t, test.want[i].Equal(row.Attributes[0]), "row %d: %v, want %v", i, row.Attributes[0], test.want[i])
+				if !row.Attributes[0].Absent() {
+					require.Equal(t, r.Schema().Field(0).Type, row.Attributes[0].Type())
+				}
+			}
+			require.Len(t, bad, len(test.bad))
+			for i, p := range bad {
+				require.Equal(t, tower.OutOfRange, p.Kind)
+				require.Contains(t, p.Detail, test.bad[i])
+			}
+			if test.note == "" {
+				require.Empty(t, r.Notes())
+			} else {
+				require.Equal(t, []string{test.note}, r.Notes())
+			}
+		})
+	}
+}
+
+func TestUnusableColumns(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "t.parquet")
+	write(t, path, []column{
+		ids(1), vectors(1),
+		{"money", parquet.Decimal(2, 9, parquet.Int32Type), flat(0, int32(5))},
+		{"nested", parquet.Group{"a": parquet.String()}, flat(0, "x")},
+		{"numbers", parquet.List(parquet.Int(32)), [][]parquet.Value{{parquet.ValueOf(int32(1)).Level(0, 1, 0)}}},
+		{"raw", parquet.Leaf(parquet.ByteArrayType), flat(0, "x")},
+		{"time", parquet.Time(parquet.Millisecond), flat(0, int32(5))},
+		{"uuid", parquet.UUID(), flat(0, [16]byte{})},
+	})
+	o := options(path)
+	_, err := tower.Open(o)
+	require.ErrorContains(t, err, "cannot store column money (DECIMAL(9,2)), nested (struct), numbers (list<int32>), raw (binary), time (TIME(isAdjustedToUTC=true,unit=MILLIS)), uuid (UUID): supported are")
+	require.ErrorContains(t, err, "--ignore-column")
+	require.ErrorContains(t, err, path)
+	o.IgnoreColumns = []string{"money", "nested", "numbers", "raw", "time", "uuid", "typo"}
+	rows, r, err := readAll(t, o)
+	require.NoError(t, err)
+	require.Len(t, rows, 1)
+	require.Zero(t, r.Schema().Len())
+	require.Equal(t, []string{"column typo: to be ignored, but not in the input"}, r.Notes())
+
+	for want, o := range map[string]tower.Options{
+		"no column is called user_id; the columns are app_id, embedding, money": {IDColumn: "user_id"},
+		"no column is called vector; the columns are":                           {IDColumn: "app_id", EmbeddingColumn: "vector", IgnoreColumns: []string{"money", "nested", "numbers", "raw", "time", "uuid", "embedding"}},
+		"id column embedding is list<float>, want strings or integers":          {IDColumn: "embedding", EmbeddingColumn: "zebra"},
+		"embedding column raw is binary, want a list of float, double":          {IDColumn: "app_id", EmbeddingColumn: "raw"},
+		"no id column is named":                           {},
+		"an id file (ids.txt) is for formats without ids": {IDColumn: "app_id", IDs: "ids.txt"},
+	} {
+		o.Path = path
+		_, err := tower.Open(o)
+		require.ErrorContains(t, err, want)
+	}
+
+	write(t, path, []column{ids(1), vectors(1), {"release-year", parquet.Int(32), flat(0, int32(5))}})
+	_, err = tower.Open(options(path))
+	require.ErrorContains(t, err, `attribute name "release-year"`)
+	require.ErrorContains(t, err, "--ignore-column")
+}
+
+func TestFolder(t *testing.T) {
+	dir := t.TempDir()
+	_, err := tower.Open(options(dir))
+	require.ErrorContains(t, err, "the folder has no .parquet file")
+
+	price := func(node parquet.Node, v any, def int) column { return column{"price", node, flat(def, v)} }
+	part := func(name string, columns ...column) {
+		write(t, filepath.Join(dir, name), append([]column{ids(1), vectors(1)}, columns...))
+	}
+	null := parquet.Optional(parquet.Leaf(parquet.NullType))
+	part("part-2.parquet", price(parquet.Leaf(parquet.FloatType), float32(2), 0))
+	part("part-1.parquet", price(parquet.Leaf(parquet.DoubleType), 1.0, 0))
+	part("part-0.parquet", price(null, nil, 1))
+	part("part-3.PARQUET", price(null, nil, 1))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "_SUCCESS"), nil, 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, ".part-9.parquet"), []byte("half"), 0o600))
+	rows, r, err := readAll(t, options(dir))
+	require.NoError(t, err)
+	require.Equal(t, int64(4), r.Rows())
+	var got []string
+	for i, row := range rows {
+		require.Equal(t, int64(i), row.Number)
+		got = append(got, row.Attributes[0].String())
+	}
+	require.Equal(t, []string{"absent", "1", "2", "absent"}, got)
+
+	part("part-2.parquet", price(parquet.String(), "x", 0))
+	_, err = tower.Open(options(dir))
+	require.ErrorContains(t, err, "part-2.parquet: column price is string, and double in "+filepath.Join(dir, "part-1.parquet"))
+	part("part-2.parquet")
+	_, err = tower.Open(options(dir))
+	require.ErrorContains(t, err, "part-2.parquet: column price of "+filepath.Join(dir, "part-1.parquet")+" is missing")
+	part("part-2.parquet", price(null, nil, 1), column{"new", parquet.String(), flat(0, "x")})
+	_, err = tower.Open(options(dir))
+	require.ErrorContains(t, err, "part-2.parquet: column new is not in "+filepath.Join(dir, "part-0.parquet"))
+}
+
+// Any tower that the writer takes, the reader gives back.
+func TestRoundTrip(t *testing.T) {
+	dir := t.TempDir()
+	types := []attribute.Type{attribute.Keyword, attribute.KeywordList, attribute.Bool, attribute.Int, attribute.Float, attribute.Timestamp}
+	rapid.Check(t, func(t *rapid.T) {
+		var fields []attribute.Field
+		for i, typ := range rapid.SliceOfN(rapid.SampledFrom(types), 0, 6).Draw(t, "types") {
+			fields = append(fields, attribute.Field{Name: fmt.Sprint("f", i), Type: typ})
+		}
+		o := tower.ParquetOptions{
+			IDColumn: "id", EmbeddingColumn: "vector", Schema: schema(t, fields...),
+		}
+		text := rapid.StringN(0, 8, 40)
+		value := func(typ attribute.Type) attribute.Value {
+			if rapid.IntRange(0, 3).Draw(t, "absent") == 0 {
+				return attribute.Value{}
+			}
+			switch typ {
+			case attribute.Keyword:
+				return attribute.OfKeyword(text.Draw(t, "keyword"))
+			case attribute.KeywordList:
+				return attribute.OfKeywords(rapid.SliceOfN(text, 0, 4).Draw(t, "keywords"))
+			case attribute.Bool:
+				return attribute.OfBool(rapid.Bool().Draw(t, "bool"))
+			case attribute.Int:
+				return attribute.OfInt(rapid.Int64().Draw(t, "int"))
+			case attribute.Float:
+				return attribute.OfFloat(rapid.Float64().Draw(t, "float"))
+			}
+			return attribute.OfTimestamp(rapid.Int64Range(-9e12, 9e12).Draw(t, "millis") * 1e6)
+		}
+		n := rapid.IntRange(0, 20).Draw(t, "distinct rows")
+		repeat := rapid.SampledFrom([]int{1, 1, 1, 40}).Draw(t, "repeat")
+		o.RowGroupRows = repeat * rapid.IntRange(1, 20).Draw(t, "row group")
+		var want []tower.Row
+		for range n {
+			row := tower.Row{ID: text.Draw(t, "id"), Attributes: make([]attribute.Value, len(fields))}
+			if rapid.IntRange(0, 5).Draw(t, "null") > 0 {
+				row.Vector = append([]float32{}, rapid.SliceOfN(rapid.Float32(), 0, 5).Draw(t, "vector")...)
+			}
+			for k, f := range fields {
+				row.Attributes[k] = value(f.Type)
+			}
+			want = append(want, row)
+		}
+		want = slices.Repeat(want, repeat)
+		path := filepath.Join(dir, "t.parquet")
+		w, err := tower.CreateParquet(path, o)
+		require.NoError(t, err)
+		for i := range want {
+			require.NoError(t, w.Append(&want[i]))
+			want[i].Number = int64(i)
+		}
+		require.NoError(t, w.Close())
+		rows, r, err := readAll(t, tower.Options{Path: path, IDColumn: "id", EmbeddingColumn: "vector"})
+		require.NoError(t, err)
+		require.Equal(t, int64(len(want)), r.Rows())
+		require.True(t, o.Schema.Equal(r.Schema()))
+		require.Len(t, rows, len(want))
+		for i := range rows {
+			require.Equal(t, fmt.Sprint(want[i]), fmt.Sprint(rows[i]))
+			require.Equal(t, want[i].Vector == nil, rows[i].Vector == nil)
+			for k, v := range rows[i].Attributes {
+				require.True(t, v.Equal(want[i].Attributes[k]))
+			}
+		}
+		require.Empty(t, r.Notes())
+	})
+}
+
+func TestWriterRefuses(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "t.parquet")
+	s := schema(t, attribute.Field{Name: "x", Type: attribute.Int})
+	_, err := tower.CreateParquet(path, tower.ParquetOptions{IDColumn: "x", Schema: s})
+	require.ErrorContains(t, err, "two columns are called x")
+	_, err = tower.CreateParquet(path, tower.ParquetOptions{})
+	require.ErrorContains(t, err, `id column ""`)
+
+	w, err := tower.CreateParquet(path, tower.ParquetOptions{IDColumn: "id", Schema: s})
+	require.NoError(t, err)
+	require.ErrorContains(t, w.Append(&tower.Row{}), "row has 0 attributes, the schema 1")
+	require.ErrorContains(t, w.Append(&tower.Row{Attributes: []attribute.Value{{}}}), "row has 0 attributes", "the error stays")
+	require.Error(t, w.Close())
+	w, err = tower.CreateParquet(path, tower.ParquetOptions{IDColumn: "id", Schema: s})
+	require.NoError(t, err)
+	require.ErrorContains(t, w.Append(&tower.Row{Attributes: []attribute.Value{attribute.OfBool(true)}}), "attribute x is of type bool, the schema says int")
+	require.NoError(t, w.Abort())
+	require.NoError(t, w.Abort())
+	require.Error(t, w.Close())
+	entries, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	require.Empty(t, entries, "nothing is left behind")
+}
+
+// Timestamps finer than a millisecond are rounded down, also before 1970.
+func TestWriterRoundsTimestamps(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "t.parquet")
+	w, err := tower.CreateParquet(path, tower.ParquetOptions{
+		IDColumn: "app_id", EmbeddingColumn: "embedding", Schema: schema(t, attribute.Field{Name: "x", Type: attribute.Timestamp}),
+	})
+	require.NoError(t, err)
+	for _, ns := range []int64{1_999_999, -1} {
+		require.NoError(t, w.Append(&tower.Row{Attributes: []attribute.Value{attribute.OfTimestamp(ns)}}))
+	}
+	require.NoError(t, w.Close())
+	rows, _, err := readAll(t, options(path))
+	require.NoError(t, err)
+	require.Equal(t, int64(1_000_000), rows[0].Attributes[0].Int())
+	require.Equal(t, int64(-1_000_000), rows[1].Attributes[0].Int())
+}
+
+// The memory of a reader is a few pages, not the file.
+func TestMemoryIsBounded(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "t.parquet")
+	w, err := tower.CreateParquet(path, tower.ParquetOptions{IDColumn: "app_id", EmbeddingColumn: "embedding", RowGroupRows: 10_000})
+	require.NoError(t, err)
+	const n, dim = 40_000, 256
+	number := func(i, j int) float32 { return float32(uint32(i*dim+j) * 2654435761) }
+	row := tower.Row{Vector: make([]float32, dim)}
+	for i := range n {
+		row.ID = fmt.Sprint(i)
+		for j := range row.Vector {
+			row.Vector[j] = number(i, j)
+		}
+		require.NoError(t, w.Append(&row))
+	}
+	require.NoError(t, w.Close())
+	info, err := os.Stat(path)
+	require.NoError(t, err)
+	require.Greater(t, info.Size(), int64(30<<20))
+
+	runtime.GC()
+	runtime.GC() // the first only retires what is pooled
+	var before, now runtime.MemStats
+	runtime.ReadMemStats(&before)
+	r, err := tower.Open(options(path))
+	require.NoError(t, err)
+	defer r.Close()
+	peak := uint64(0)
+	for i := range n {
+		row, err := r.Next()
+		require.NoError(t, err)
+		if i%6007 == 0 {
+			runtime.GC()
+			runtime.ReadMemStats(&now)
+			peak = max(peak, now.HeapAlloc)
+			require.Equal(t, number(i, 3), row.Vector[3])
+		}
+	}
+	_, err = r.Next()
+	require.Equal(t, io.EOF, err)
+	t.Logf("a file of %d MiB, live heap at most %.1f MiB above the start", info.Size()>>20, float64(int64(peak-before.HeapAlloc))/(1<<20))
+	require.Less(t, int64(peak-before.HeapAlloc), int64(16<<20))
+}
+
+func smallFile(t testing.TB) []byte {
+	path := filepath.Join(t.TempDir(), "t.parquet")
+	w, err := tower.CreateParquet(path, tower.ParquetOptions{
+		IDColumn: "app_id", EmbeddingColumn: "embedding", RowGroupRows: 3,
+		Schema: schema(t, attribute.Field{Name: "x", Type: attribute.Keyword}, attribute.Field{Name: "y", Type: attribute.KeywordList}, attribute.Field{Name: "z", Type: attribute.Bool}),
+	})
+	require.NoError(t, err)
+	for i := range 5 {
+		require.NoError(t, w.Append(&tower.Row{ID: fmt.Sprint("a", i), Vector: []float32{1, 2}, Attributes: []attribute.Value{
+			attribute.OfKeyword("k"), attribute.OfKeywords([]string{"l", "m"}), attribute.OfBool(i > 2),
+		}}))
+	}
+	require.NoError(t, w.Close())
+	data, err := os.ReadFile(path)
+	require.NoError(t, err)
+	return data
+}
+
+// readBytes reads a damaged file. It must not panic.
+func readBytes(t testing.TB, path string, data []byte) error {
+	require.NoError(t, os.WriteFile(path, data, 0o600))
+	_, _, err := readAll(t, options(path))
+	return err
+}
+
+func TestTruncatedParquet(t *testing.T) {
+	data := smallFile(t)
+	path := filepath.Join(t.TempDir(), "t.parquet")
+	for n := 0; n < len(data); n += 3 {
+		err := readBytes(t, path, data[:n])
+		require.ErrorContains(t, err, path, "%d of %d bytes", n, len(data))
+	}
+}
+
+// A flipped bit gives an error or other rows, never a panic.
+func TestFlippedParquet(t *testing.T) {
+	data := smallFile(t)
+	path := filepath.Join(t.TempDir(), "t.parquet")
+	failed := 0
+	for i := range data {
+		damaged := slices.Clone(data)
+		damaged[i] ^= 1 << (i % 8)
+		if err := readBytes(t, path, damaged); err != nil {
+			failed++
+			require.ErrorContains(t, err, path)
+		}
+	}
+	t.Logf("%d of %d flips are errors", failed, len(data))
+	require.Greater(t, failed, len(data)/3)
+}
+
+func TestOpenErrors(t *testing.T) {
+	dir := t.TempDir()
+	_, err := tower.Open(options(filepath.Join(dir, "none.parquet")))
+	require.ErrorIs(t, err, os.ErrNotExist)
+	path := filepath.Join(dir, "t.csv")
+	require.NoError(t, os.WriteFile(path, nil, 0o600))
+	_, err = tower.Open(options(path))
+	require.ErrorContains(t, err, `extension ".csv" is not known; accepted are a .parquet file, a folder of them, .fbin, .i8bin, .npy, .u8bin`)
+
+	path = filepath.Join(dir, "t.parquet")
+	write(t, path, []column{ids(1), vectors(1)})
+	r, err := tower.Open(options(path))
+	require.NoError(t, err)
+	require.NoError(t, r.Close())
+	_, err = r.Next()
+	require.ErrorContains(t, err, "the reader is closed")
+	require.False(t, errors.Is(err, io.EOF))
+}
+
+func FuzzParquet(f *testing.F) {
+	f.Add(smallFile(f))
+	f.Add([]byte("PAR1\x00\x00\x00\x00PAR1"))
+	f.Add([]byte(strings.Repeat("PAR1", 8)))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if len(data) > 1<<16 {
+			return
+		}
+		_ = readBytes(t, filepath.Join(t.TempDir(), "t.parquet"), data)
+	})
+}
+
+func BenchmarkParquet(b *testing.B) {
+	path := filepath.Join(b.TempDir(), "t.parquet")
+	w, err := tower.CreateParquet(path, tower.ParquetOptions{IDColumn: "app_id", EmbeddingColumn: "embedding"})
+	require.NoError(b, err)
+	const n, dim = 50_000, 128
+	row := tower.Row{Vector: make([]float32, dim)}
+	for i := range n {
+		row.ID, row.Vector[i%dim] = fmt.Sprint(i), float32(i)
+		require.NoError(b, w.Append(&row))
+	}
+	require.NoError(b, w.Close())
+	b.SetBytes(n * dim * 4)
+	b.ReportAllocs()
+	for b.Loop() {
+		r, err := tower.Open(options(path))
+		require.NoError(b, err)
+		for {
+			if _, err := r.Next(); err == io.EOF {
+				break
+			}
+		}
+		r.Close()
+	}
+}
