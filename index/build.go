@@ -78,7 +78,9 @@ func Build(ctx context.Context, in Input, params Params) (*Index, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.connect()
+	if err := c.connect(ctx); err != nil {
+		return nil, err
+	}
 	return p.assemble(in.Vectors, norms, c.layers, params)
 }
 

@@ -1,11 +1,13 @@
 package index
 
+import "context"
+
 // connect links the nodes that cannot be reached from the entry point on layer 0
 // until all can be. Each step makes at least one more node reachable and none
 // less, so it ends.
-func (c *constructor) connect() {
+func (c *constructor) connect(ctx context.Context) error {
 	if len(c.layers) == 0 {
-		return
+		return nil
 	}
 	base := c.layers[0]
 	n := base.nodes()
@@ -15,6 +17,9 @@ func (c *constructor) connect() {
 	for node := range uint32(n) {
 		if reached[node] {
 			continue
+		}
+		if err := ctx.Err(); err != nil {
+			return err
 		}
 		// The nearest node that a search finds is reachable, and near enough to
 		// lead queries here.
@@ -34,6 +39,7 @@ func (c *constructor) connect() {
 		adopt(base, reached, host, node)
 		spread(base, reached, node)
 	}
+	return nil
 }
 
 // adopt makes node, which is not reached, a neighbour of host, which is. Where

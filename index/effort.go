@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 )
 
@@ -39,6 +40,11 @@ func (x *Index) Calibrate(ctx context.Context, queries *Matrix, threads int) err
 	if queries.Dim() != x.dim {
 		return errors.New("calibrate: queries have another dimension than the index")
 	}
+	for i := range queries.Rows() {
+		if err := x.params.Metric.CheckVector(queries.Row(i)); err != nil {
+			return fmt.Errorf("calibrate: query %d: %w", i, err)
+		}
+	}
 	x.effort = nil
 	if queries.Rows() == 0 || x.nodes == 0 {
 		return nil
@@ -64,7 +70,7 @@ func (x *Index) Calibrate(ctx context.Context, queries *Matrix, threads int) err
 			e := x.measure(queries, k, ef, exact, threads)
 			// A walk that costs more than the scan is never taken, so no effort
 			// beyond is worth measuring.
-			last := ef == x.nodes || float64(e.Scored)*walkCost > float64(len(x.rows))*scanCost
+			last := ef == x.nodes || float64(e.Scored)*walkCost(ef) > float64(len(x.rows)*scanCost)
 			for len(pending) > 0 && (e.Recall >= safely(pending[0]) || last) {
 				e.Target = pending[0]
 				found = append(found, e)
@@ -108,9 +114,9 @@ func (x *Index) measure(queries *Matrix, k, ef int, exact [][]Hit, threads int) 
 func (x *Index) Effort() []Effort { return slices.Clone(x.effort) }
 
 // EffortFor returns the pool size that reaches a mean recall of target for k
-// rows, and 0, the exact scan, for a target above the highest calibrated one or
-// without a calibration. Between two bands of k it interpolates; beyond the last
-// it scales.
+// rows, and 0, the exact scan, for a target above the highest calibrated one, for
+// one that no walk cheaper than the scan reached, or without a calibration.
+// Between two bands of k it interpolates; beyond the last it scales.
 func (x *Index) EffortFor(k int, target float64) int {
 	var low, high Effort
 	for _, e := range x.effort {
@@ -122,6 +128,13 @@ func (x *Index) EffortFor(k int, target float64) int {
 		} else if high.K == 0 {
 			high = e
 		}
+	}
+	// A band may hold a target that no walk cheaper than the scan reached.
+	if high.Recall < high.Target {
+		high = Effort{}
+	}
+	if low.Recall < low.Target {
+		return 0
 	}
 	switch {
 	case low.K == 0 && high.K == 0:
@@ -135,20 +148,22 @@ func (x *Index) EffortFor(k int, target float64) int {
 }
 
 // The relative cost of one distance computation, with everything around it: in a
-// scan of all rows, which reads memory in order; in a scan of some; in a walk.
-// They are fixed, not timed during the build, so that builds stay reproducible.
+// scan of all rows, which reads memory in order, and in a scan of some. They are
+// fixed, not timed during the build, so that builds stay reproducible.
 const (
-	scanCost   = 2
+	scanCost   = 1
 	gatherCost = 3
-	walkCost   = 6
 )
+
+// walkCost is the same in a walk: a larger pool costs more to keep sorted.
+func walkCost(ef int) float64 { return 7 + float64(ef)/64 }
 
 // choose returns the plan that costs least.
 func (x *Index) choose(q Query) Plan {
 	if q.Ef == 0 || q.K == q.Eligible {
 		return ExactScan
 	}
-	walk := x.walkScored(q.Ef) * walkCost
+	walk := x.walkScored(q.Ef) * walkCost(q.Ef)
 	if q.Filter == nil {
 		if walk >= float64(len(x.rows)*scanCost) {
 			return ExactScan

@@ -44,7 +44,7 @@ func (x *Index) Write(w *sections.Writer) error {
 		{layersSection, sections.Bytes(counts)},
 		{effortSection, encodeEffort(x.effort)},
 	}
-	if x.norms != nil {
+	if x.params.Metric == Cosine {
 		all = append(all, section{normsSection, sections.Bytes(x.norms)})
 	}
 	for i, l := range x.layers {
@@ -143,13 +143,10 @@ func Open(f *sections.File) (*Index, error) {
 func (x *Index) checkVectors() error {
 	for ordinal := range uint32(len(x.rows)) {
 		row := x.padded(ordinal)
-		var sum float32
-		for _, v := range row {
-			sum += v * v
-		}
+		sum := squaredNorm(row)
 		// A NaN fails both comparisons.
 		if !(sum <= MaxNorm*MaxNorm*1.01) {
-			return sections.Corruptf(vectorsSection, "ordinal %d has a norm of %g", ordinal, math.Sqrt(float64(sum)))
+			return sections.Corruptf(vectorsSection, "ordinal %d has a norm of %g", ordinal, math.Sqrt(sum))
 		}
 		for _, v := range row[x.dim:] {
 			if v != 0 {
@@ -161,7 +158,7 @@ func (x *Index) checkVectors() error {
 				return sections.Corruptf(normsSection, "ordinal %d has norm %g", ordinal, x.norms[ordinal])
 			}
 			if !(sum > 0.999 && sum < 1.001) {
-				return sections.Corruptf(vectorsSection, "ordinal %d is scaled to norm %g, want 1", ordinal, math.Sqrt(float64(sum)))
+				return sections.Corruptf(vectorsSection, "ordinal %d is scaled to norm %g, want 1", ordinal, math.Sqrt(sum))
 			}
 		}
 	}

@@ -48,7 +48,8 @@ func (x *Index) Order() []uint32 { return x.rows }
 // Ordinal returns the ordinal of a row.
 func (x *Index) Ordinal(row uint32) uint32 { return x.ordinals[row] }
 
-// Vector appends the vector of an ordinal to dst, as it was given to the build.
+// Vector appends the vector of an ordinal to dst, as it was given to the build;
+// under cosine, where vectors are stored scaled, to the last digit or two.
 func (x *Index) Vector(ordinal uint32, dst []float32) []float32 {
 	from := len(dst)
 	dst = append(dst, x.padded(ordinal)[:x.dim]...)

@@ -32,8 +32,6 @@ func (p *pool) reset(limit int) {
 	p.limit, p.next = limit, 0
 }
 
-func (p *pool) full() bool { return len(p.entries) == p.limit }
-
 // rejects reports whether add would drop a node at distance d.
 func (p *pool) rejects(d float32) bool {
 	return len(p.entries) == p.limit && d > p.entries[p.limit-1].dist

@@ -72,6 +72,7 @@ type Stats struct {
 // scratch is the memory of one search.
 type scratch struct {
 	query   []float32
+	entry   candidate // node 0
 	visited visited
 	pool    pool
 	queue   queue
@@ -101,6 +102,10 @@ func (x *Index) Search(q Query, dst []Hit) ([]Hit, Stats, error) {
 		q.Eligible = len(x.rows)
 	} else if len(q.Filter) != (len(x.rows)+63)/64 {
 		return dst, Stats{}, fmt.Errorf("filter has %d words for %d rows: %w", len(q.Filter), len(x.rows), ErrQuery)
+	} else if q.Eligible < 0 || q.Eligible > len(x.rows) {
+		return dst, Stats{}, fmt.Errorf("filter with %d eligible of %d rows: %w", q.Eligible, len(x.rows), ErrQuery)
+	} else if tail := len(x.rows) % 64; tail != 0 && q.Filter[len(q.Filter)-1]>>tail != 0 {
+		return dst, Stats{}, fmt.Errorf("filter holds ordinals beyond %d rows: %w", len(x.rows), ErrQuery)
 	}
 	q.K = min(q.K, q.Eligible)
 	if q.K == 0 {
@@ -112,7 +117,7 @@ func (x *Index) Search(q Query, dst []Hit) ([]Hit, Stats, error) {
 	budget := math.MaxInt
 	if q.Plan == Auto {
 		q.Plan = x.choose(q)
-		budget = q.Eligible * gatherCost / walkCost
+		budget = int(float64(q.Eligible*gatherCost) / walkCost(q.Ef))
 	} else if q.Plan != ExactScan {
 		q.Ef = max(q.Ef, min(q.K, x.nodes))
 		q.Plan = GraphWalk
@@ -169,6 +174,7 @@ func (x *Index) distances(s *scratch, ordinals []uint32) []float32 {
 func (x *Index) enter(s *scratch, stats *Stats) candidate {
 	s.ids = append(s.ids[:0], 0)
 	best := candidate{x.distances(s, s.ids)[0], 0}
+	s.entry = best
 	stats.Scored++
 	for l := len(x.layers) - 1; l > 0; l-- {
 		for {
@@ -196,6 +202,10 @@ func (x *Index) graphWalk(s *scratch, q Query, stats *Stats) {
 	s.visited.visit(start.node)
 	s.pool.reset(q.Ef)
 	s.pool.add(start)
+	if s.visited.visit(0) {
+		// From node 0 every node can be reached; from others, perhaps not.
+		s.pool.add(s.entry)
+	}
 	base := x.layers[0]
 	for {
 		node, ok := s.pool.pop()
@@ -234,6 +244,12 @@ func (x *Index) filteredWalk(s *scratch, q Query, budget int, stats *Stats) {
 	s.queue.push(start)
 	if x.anyEligible(start.node, q.Filter) {
 		s.pool.add(start)
+	}
+	if s.visited.visit(0) && !s.pool.rejects(s.entry.dist) {
+		s.queue.push(s.entry)
+		if x.anyEligible(0, q.Filter) {
+			s.pool.add(s.entry)
+		}
 	}
 	base := x.layers[0]
 	for {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"unsafe"
 
 	"github.com/cespare/xxhash/v2"
 	"golang.org/x/sys/unix"
@@ -27,17 +28,20 @@ type File struct {
 // Open maps the file at path and verifies all of it: the header, the table of
 // contents, and the checksum of every section.
 func Open(path string) (*File, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, fmt.Errorf("open shard file: %w", err)
+	}
+	if !info.Mode().IsRegular() { // opening a pipe would wait for its other end
+		return nil, fmt.Errorf("open shard file %s: not a regular file", path)
+	}
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("open shard file: %w", err)
 	}
 	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
+	if info, err = f.Stat(); err != nil {
 		return nil, fmt.Errorf("open shard file: %w", err)
-	}
-	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("open shard file %s: not a regular file", path)
 	}
 	if info.Size() < PageSize {
 		return nil, fmt.Errorf("open shard file %s: header: file has %d bytes, a shard file has at least %d: %w",
@@ -61,6 +65,9 @@ func FromBytes(data []byte) (*File, error) {
 	h, err := decodeHeader(data)
 	if err != nil {
 		return nil, err
+	}
+	if uintptr(unsafe.Pointer(unsafe.SliceData(data)))%8 != 0 {
+		return nil, errors.New("shard file in memory is not aligned to 8 bytes")
 	}
 	f := &File{path: "(memory)", data: data, header: h, byName: map[string]int{}, claimed: map[string]bool{}}
 	toc := data[h.tocOffset:]

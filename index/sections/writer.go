@@ -38,6 +38,9 @@ func Create(path string) (*Writer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("create shard file: %w", err)
 	}
+	if err := f.Chmod(0o644); err != nil { // a server may run as another user
+		return nil, errors.Join(fmt.Errorf("create shard file: %w", err), f.Close(), os.Remove(f.Name()))
+	}
 	w := &Writer{path: path, file: f, buf: bufio.NewWriterSize(f, 1<<20), names: map[string]bool{}}
 	w.write(make([]byte, PageSize))
 	return w, nil

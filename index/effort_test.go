@@ -1,0 +1,228 @@
+package index_test
+
+import (
+	"context"
+	"math"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/tandem-ann/tandem/index"
+)
+
+// calibrated is an index that the bands 10, 100 and 1000 apply to.
+func calibrated(t *testing.T, metric index.Metric) (x *index.Index, sample, others [][]float32) {
+	t.Helper()
+	r := random(5)
+	data := clustered(r, 4150, 16, 40, 0.7)
+	x = build(t, 16, data[:4000], params(metric))
+	sample, others = data[4000:4050], data[4050:]
+	require.NoError(t, x.Calibrate(t.Context(), matrix(t, 16, sample), 2))
+	return x, sample, others
+}
+
+func TestCalibrate(t *testing.T) {
+	for _, metric := range metrics {
+		if raceEnabled && metric != index.Dot {
+			continue
+		}
+		t.Run(metric.String(), func(t *testing.T) {
+			x, sample, others := calibrated(t, metric)
+			efforts := x.Effort()
+			require.NotEmpty(t, efforts)
+			i := 0
+			for _, k := range []int{10, 100, 1000} {
+				for _, target := range index.Targets {
+					e := efforts[i]
+					i++
+					require.Equal(t, k, e.K)
+					require.Equal(t, target, e.Target)
+					assert.GreaterOrEqual(t, e.Ef, k)
+					got, scored := recall(t, x, sample, k, e.Ef)
+					assert.InDelta(t, got, float64(e.Recall), 1e-6, "%+v", e)
+					assert.InDelta(t, float64(scored), float64(e.Scored), 1, "%+v", e)
+					if e.Recall < e.Target {
+						// Not reached by a walk cheaper than the scan, so Auto scans.
+						_, stats := search(t, x, index.Query{Vector: sample[0], K: k, Ef: x.EffortFor(k, float64(target))})
+						assert.Equal(t, index.ExactScan, stats.Plan, "%+v", e)
+					}
+				}
+			}
+			require.Len(t, efforts, i)
+
+			// Other queries of the distribution get what they were promised.
+			for _, k := range []int{10, 30, 100} {
+				for _, target := range []float64{0.9, 0.95, 0.99} {
+					found := 0
+					for _, q := range others {
+						exact, _ := search(t, x, index.Query{Vector: q, K: k})
+						hits, _ := search(t, x, index.Query{Vector: q, K: k, Ef: x.EffortFor(k, target)})
+						for _, h := range hits {
+							if !metric.Better(exact[k-1].Score, h.Score) {
+								found++
+							}
+						}
+					}
+					got := float64(found) / float64(k*len(others))
+					assert.GreaterOrEqual(t, got, target-0.02, "k %d, target %v", k, target)
+				}
+			}
+		})
+	}
+}
+
+func TestEffortFor(t *testing.T) {
+	x, _, _ := calibrated(t, index.Dot)
+	efforts := map[int]map[float32]index.Effort{}
+	for _, e := range x.Effort() {
+		if efforts[e.K] == nil {
+			efforts[e.K] = map[float32]index.Effort{}
+		}
+		efforts[e.K][e.Target] = e
+	}
+	require.Len(t, efforts, 3)
+	// 0 asks for the exact scan, which no effort is above.
+	effort := func(k int, target float64) int {
+		if ef := x.EffortFor(k, target); ef != 0 {
+			return ef
+		}
+		return math.MaxInt
+	}
+	targets := []float64{0, 0.5, 0.9, 0.92, 0.95, 0.98, 0.99, 0.999}
+	for _, target := range targets {
+		last := 0
+		for k := 1; k < 3000; k += 7 {
+			ef := effort(k, target)
+			require.GreaterOrEqual(t, ef, k)
+			require.GreaterOrEqual(t, ef, last, "k %d, target %v: rises with k", k, target)
+			last = ef
+		}
+	}
+	for k := 1; k < 3000; k += 11 {
+		last := 0
+		for _, target := range targets {
+			ef := effort(k, target)
+			require.GreaterOrEqual(t, ef, last, "k %d, target %v: rises with the target", k, target)
+			last = ef
+		}
+		for _, target := range []float64{0.9991, 0.9999, 1, 2} {
+			require.Zero(t, x.EffortFor(k, target), "no walk is known to reach %v", target)
+		}
+	}
+	for _, target := range []float32{0.90, 0.95} {
+		for _, k := range []int{10, 100, 1000} {
+			require.GreaterOrEqual(t, efforts[k][target].Recall, target, "the data is too hard for the test")
+		}
+		low, mid, high := efforts[10][target].Ef, efforts[100][target].Ef, efforts[1000][target].Ef
+		at := func(k int) int { return x.EffortFor(k, float64(target)) }
+		assert.Equal(t, low, at(1), "below the first band")
+		assert.Equal(t, low, at(10))
+		assert.Equal(t, mid, at(100))
+		assert.Equal(t, high, at(1000))
+		assert.Equal(t, 2*high, at(2000), "beyond the last it scales")
+		for k := 10; k <= 100; k++ {
+			assert.True(t, at(k) >= min(low, mid) && at(k) <= max(max(low, mid), k), k)
+		}
+		assert.InDelta(t, (low+mid)/2, at(55), 1)
+	}
+	assert.GreaterOrEqual(t, x.EffortFor(math.MaxInt, 0.9), 1)
+	assert.Equal(t, efforts[10][0.95].Ef, x.EffortFor(10, 0.92), "the least sufficient target counts")
+	assert.Equal(t, efforts[10][0.90].Ef, x.EffortFor(10, 0))
+}
+
+func TestNotCalibrated(t *testing.T) {
+	x := build(t, 4, gaussian(random(1), 100, 4), params(index.L2))
+	assert.Empty(t, x.Effort())
+	assert.Zero(t, x.EffortFor(10, 0.9))
+
+	require.NoError(t, x.Calibrate(t.Context(), matrix(t, 4, nil), 1))
+	assert.Empty(t, x.Effort(), "no queries")
+
+	require.ErrorContains(t, x.Calibrate(t.Context(), matrix(t, 5, nil), 1), "dimension")
+
+	x = build(t, 4, nil, params(index.L2))
+	require.NoError(t, x.Calibrate(t.Context(), matrix(t, 4, gaussian(random(1), 3, 4)), 1))
+	assert.Empty(t, x.Effort(), "no rows")
+	assert.Zero(t, x.EffortFor(10, 0.9))
+}
+
+// A small index stops at the bands it has rows for.
+func TestCalibrateSmall(t *testing.T) {
+	for _, rows := range []int{1, 9, 10, 99, 100, 101} {
+		x := build(t, 4, gaussian(random(1), rows, 4), params(index.Dot))
+		require.NoError(t, x.Calibrate(t.Context(), matrix(t, 4, gaussian(random(2), 5, 4)), 3))
+		bands := 0
+		for _, k := range []int{10, 100} {
+			if k <= rows {
+				bands++
+			}
+		}
+		assert.Len(t, x.Effort(), bands*len(index.Targets), rows)
+		_, err := openBytes(encode(t, x))
+		require.NoError(t, err)
+	}
+}
+
+func TestCalibrateIsCancelled(t *testing.T) {
+	x := build(t, 4, gaussian(random(1), 100, 4), params(index.L2))
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	require.ErrorIs(t, x.Calibrate(ctx, matrix(t, 4, gaussian(random(2), 5, 4)), 1), context.Canceled)
+	assert.Empty(t, x.Effort())
+}
+
+// Queries that cannot be searched must be an error.
+func TestCalibrateRejects(t *testing.T) {
+	for _, tt := range []struct {
+		metric index.Metric
+		bad    []float32
+	}{
+		{index.Dot, []float32{1, float32(math.NaN())}},
+		{index.L2, []float32{1e19, 0}},
+		{index.Cosine, []float32{0, 0}},
+	} {
+		x := build(t, 2, gaussian(random(1), 50, 2), params(tt.metric))
+		require.NotPanics(t, func() {
+			err := x.Calibrate(t.Context(), matrix(t, 2, [][]float32{{1, 1}, tt.bad}), 1)
+			require.ErrorContains(t, err, "query 1")
+		}, tt.metric)
+	}
+}
+
+// Where no walk cheaper than the scan reaches a target, the effort for it must
+// lead to the scan whatever else the query asks: a filter that leaves nearly all
+// rows must not turn the answer into a poor one.
+func TestUnreachableTarget(t *testing.T) {
+	const rows, dim = 1500, 48
+	r := random(1)
+	data := gaussian(r, rows+60, dim)
+	p := index.DefaultParams(index.L2)
+	p.M, p.EfConstruction = 2, 2
+	x := build(t, dim, data[:rows], p)
+	require.NoError(t, x.Calibrate(t.Context(), matrix(t, dim, data[rows:]), 2))
+	unreached := 0
+	for _, e := range x.Effort() {
+		if e.Recall >= e.Target {
+			continue
+		}
+		unreached++
+		q := index.Query{K: e.K, Ef: x.EffortFor(e.K, float64(e.Target))}
+		q.Filter, q.Eligible = filterOf(x, func(row int) bool { return row%50 != 0 })
+		found := 0
+		for _, v := range data[rows:] {
+			q.Vector, q.Plan = v, index.ExactScan
+			exact, _ := search(t, x, q)
+			q.Plan = index.Auto
+			hits, _ := search(t, x, q)
+			for _, h := range hits {
+				if h.Score <= exact[e.K-1].Score {
+					found++
+				}
+			}
+		}
+		got := float64(found) / float64(e.K*60)
+		assert.GreaterOrEqual(t, got, float64(e.Target)-0.02, "%+v", e)
+	}
+	require.Positive(t, unreached, "the data is not as hard as the test needs")
+}

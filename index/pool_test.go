@@ -1,0 +1,128 @@
+package index
+
+import (
+	"math"
+	"slices"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+)
+
+func drawCandidates(t *rapid.T) []candidate {
+	n := rapid.IntRange(0, 80).Draw(t, "n")
+	list := make([]candidate, n)
+	for i := range list {
+		list[i] = candidate{float32(rapid.IntRange(0, 20).Draw(t, "dist")), uint32(i)} // ties are common
+	}
+	return rapid.Permutation(list).Draw(t, "order")
+}
+
+func best(list []candidate, k int, compare func(a, b candidate) int) []candidate {
+	list = slices.Clone(list)
+	slices.SortFunc(list, compare)
+	return list[:min(k, len(list))]
+}
+
+// TestPool mixes additions and pops: the pool always holds the best, and pops
+// the best that was not popped.
+func TestPool(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		var p pool
+		p.add(candidate{}) // what an earlier search left
+		limit := rapid.IntRange(1, 40).Draw(t, "limit")
+		p.reset(limit)
+		popped := map[uint32]bool{}
+		var added []candidate
+		for _, c := range drawCandidates(t) {
+			held := best(added, limit, compareCandidates)
+			if p.rejects(c.dist) {
+				require.Len(t, held, limit)
+				require.Greater(t, c.dist, held[limit-1].dist)
+			}
+			p.add(c)
+			added = append(added, c)
+			held = best(added, limit, compareCandidates)
+			require.Len(t, p.entries, len(held))
+			for i, e := range p.entries {
+				require.Equal(t, held[i], candidate{e.dist, e.node &^ expanded})
+				require.Equal(t, popped[held[i].node], e.node&expanded != 0)
+			}
+			if rapid.Bool().Draw(t, "pop") {
+				node, ok := p.pop()
+				at := slices.IndexFunc(held, func(c candidate) bool { return !popped[c.node] })
+				require.Equal(t, at >= 0, ok)
+				if ok {
+					require.Equal(t, held[at].node, node)
+					popped[node] = true
+				}
+			}
+		}
+	})
+}
+
+func TestQueue(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		var q queue
+		q.push(candidate{})
+		q.reset()
+		var held []candidate
+		for _, c := range drawCandidates(t) {
+			q.push(c)
+			held = best(append(held, c), math.MaxInt, compareCandidates)
+			if rapid.Bool().Draw(t, "pop") {
+				got, ok := q.pop()
+				require.True(t, ok)
+				require.Equal(t, held[0], got)
+				held = held[1:]
+			}
+		}
+		for _, want := range held {
+			got, ok := q.pop()
+			require.True(t, ok)
+			require.Equal(t, want, got)
+		}
+		_, ok := q.pop()
+		require.False(t, ok)
+	})
+}
+
+func TestTop(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		list := drawCandidates(t)
+		rows := make([]uint32, len(list))
+		for i := range rows {
+			rows[i] = uint32(i)
+		}
+		rows = rapid.Permutation(rows).Draw(t, "rows")
+		k := rapid.IntRange(1, 90).Draw(t, "k")
+		var top top
+		top.reset(k)
+		for _, c := range list {
+			if !top.rejects(c.dist) {
+				top.add(c, rows)
+			}
+		}
+		want := best(list, k, func(a, b candidate) int {
+			if ranksBefore(a, b, rows) {
+				return -1
+			}
+			return 1
+		})
+		require.Equal(t, want, top.sort(rows))
+	})
+}
+
+// The epochs are 16 bits wide: the set must be empty after each reset all the
+// same.
+func TestVisited(t *testing.T) {
+	var v visited
+	for i := range 3<<16 + 10 {
+		n := 1 + i%7
+		v.reset(n)
+		node := uint32(i % n)
+		if !v.visit(node) || v.visit(node) {
+			require.Failf(t, "wrong set", "reset %d", i)
+		}
+	}
+}
