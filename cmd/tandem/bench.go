@@ -1,0 +1,98 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/tandem-ann/tandem/bench"
+	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/eligibility"
+)
+
+type benchCommand struct {
+	Store        string     `required:"" placeholder:"DIR" help:"Store of the snapshot."`
+	Snapshot     string     `arg:"" optional:"" help:"The snapshot's digest or the beginning of it; by default the newest."`
+	Target       shard.Kind `default:"apps" enum:"apps,users" placeholder:"TOWER" help:"Tower to search, apps or users; the other one asks (default ${default})."`
+	K            []int      `default:"10,100" placeholder:"N" help:"How many candidates to ask for (default ${default})."`
+	Queries      int        `default:"1000" placeholder:"N" help:"Queries to ask at each setting (default ${default})."`
+	Ef           []int      `placeholder:"N" help:"Efforts to sweep; by default from k to 32 times k."`
+	RecallTarget []float64  `default:"0.9,0.95,0.99,0.999" placeholder:"X" help:"Recall targets (default ${default})."`
+	Filter       string     `placeholder:"CEL" help:"Eligibility filter of all queries."`
+	Bind         []string   `sep:"none" placeholder:"NAME=JSON" help:"Value of user.NAME in the filter. May be repeated."`
+	Walk         bool       `help:"Walk the graph in the sweep even where the exact scan is cheaper."`
+	Rounds       int        `default:"3" placeholder:"N" help:"How often each setting takes its turn (default ${default})."`
+	Seed         uint64     `default:"0" placeholder:"N" help:"Seed of the order of the turns (default ${default})."`
+	JSON         string     `placeholder:"FILE" help:"Write the report as JSON too; - prints it instead of the table."`
+}
+
+func (benchCommand) Help() string {
+	return `Asks real queries, which the build has not seen, at each effort and recall target, and compares the answers with an exact scan. One query is asked at a time; its shards share the processors, as in the server. For one thread, run it with GOMAXPROCS=1.
+
+Example:
+
+    tandem bench --store store --k 10,100 --json bench.json`
+}
+
+func (c *benchCommand) Run(e *environment) (err error) {
+	values, err := bindings(c.Bind)
+	if err != nil {
+		return err
+	}
+	p := newProgress(e.stderr)
+	defer p.Done()
+	o := bench.Options{
+		Target: c.Target, K: c.K, Queries: c.Queries, Ef: c.Ef, Targets: c.RecallTarget,
+		Filter: c.Filter, Bindings: values, Walk: c.Walk, Rounds: c.Rounds, Seed: c.Seed,
+	}
+	started := false
+	o.Progress = func(done, total int64) {
+		if !started {
+			p.Stage("bench", total)
+			started = true
+		}
+		p.Step(done)
+	}
+	if err := o.Validate(); err != nil {
+		return usageError{err}
+	}
+	store, digest, err := openStore(c.Store, c.Snapshot)
+	if err != nil {
+		return err
+	}
+	s, err := shard.OpenSnapshot(e.ctx, store, digest)
+	if err != nil {
+		return err
+	}
+	defer closing(&err, s)
+	report, err := bench.Run(e.ctx, s, o)
+	if errors.As(err, new(*eligibility.Error)) || errors.As(err, new(*eligibility.BindError)) {
+		return usageError{err}
+	}
+	if err != nil {
+		return err
+	}
+	p.Done()
+	if c.JSON == "-" {
+		return report.WriteJSON(e.stdout)
+	}
+	if c.JSON != "" {
+		if err := writeFile(c.JSON, report.WriteJSON); err != nil {
+			return err
+		}
+	}
+	return report.WriteTable(e.stdout)
+}
+
+// writeFile writes a file that does not matter enough to be written atomically.
+func writeFile(path string, write func(io.Writer) error) error {
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(write(f), f.Close()); err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	return nil
+}

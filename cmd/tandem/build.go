@@ -1,0 +1,231 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/tandem-ann/tandem/builder"
+	"github.com/tandem-ann/tandem/builder/tower"
+	"github.com/tandem-ann/tandem/builder/tower/hnswexport"
+	"github.com/tandem-ann/tandem/index"
+	"github.com/tandem-ann/tandem/shard"
+)
+
+type buildCommand struct {
+	Apps         string       `required:"" placeholder:"PATH" help:"App tower: a .parquet file, a folder of them, or .npy, .fbin, .u8bin or .i8bin with --app-ids."`
+	Users        string       `required:"" placeholder:"PATH" help:"User tower, in any of the same formats."`
+	Store        string       `required:"" placeholder:"DIR" help:"Store to write the snapshot to; made if need be."`
+	Model        string       `required:"" placeholder:"NAME" help:"Name of the model that produced both towers."`
+	ModelVersion string       `required:"" placeholder:"VERSION" help:"Version of that model."`
+	Metric       index.Metric `required:"" placeholder:"METRIC" help:"How users and apps are compared: dot, cosine or l2."`
+
+	Shards     int `default:"1" placeholder:"N" help:"Number of shards of the app tower (default ${default})."`
+	UserShards int `placeholder:"N" help:"Number of shards of the user tower; by default as many as --shards."`
+	Threads    int `default:"${threads}" placeholder:"N" help:"Threads to build on; the snapshot does not depend on it (default all cores, here ${default})."`
+
+	AppIDs          string   `name:"app-ids" placeholder:"FILE" help:"Ids of apps, one a line, for formats without ids."`
+	UserIDs         string   `name:"user-ids" placeholder:"FILE" help:"Ids of users, one a line, for formats without ids."`
+	AppAttributes   string   `placeholder:"FILE" help:"JSON Lines of further attributes of apps, joined by --app-id-column."`
+	UserAttributes  string   `placeholder:"FILE" help:"JSON Lines of further attributes of users, joined by --user-id-column."`
+	AppIDColumn     string   `name:"app-id-column" default:"app_id" placeholder:"NAME" help:"Column or key of app ids (default ${default})."`
+	UserIDColumn    string   `name:"user-id-column" default:"user_id" placeholder:"NAME" help:"Column or key of user ids (default ${default})."`
+	EmbeddingColumn string   `default:"embedding" placeholder:"NAME" help:"Column of embeddings (default ${default})."`
+	IgnoreColumn    []string `sep:"none" placeholder:"NAME" help:"Column or key, of either tower, that does not become an attribute. May be repeated."`
+	MaxRejected     int      `default:"0" placeholder:"N" help:"How many rows may be rejected before the build fails (default ${default})."`
+
+	M              int     `default:"${m}" placeholder:"N" help:"Neighbours of a node (default ${default})."`
+	EfConstruction int     `default:"${ef_construction}" placeholder:"N" help:"Effort of inserting a node (default ${default})."`
+	Alpha          float32 `default:"${alpha}" placeholder:"X" help:"Slack of the neighbour selection (default ${default})."`
+	Seed           uint64  `default:"0" placeholder:"N" help:"Seed of the graph's levels and order (default ${default})."`
+
+	Graph     string `placeholder:"FILE" help:"A coder/hnsw export over the app ids, to freeze instead of constructing a graph. Takes one shard."`
+	GraphKeys string `default:"auto" enum:"auto,string,int,int64,uint64,int32,uint32" placeholder:"TYPE" help:"Go type of the export's keys: ${enum} (default ${default})."`
+
+	JSON bool `help:"Print the report as JSON."`
+}
+
+func (buildCommand) Help() string {
+	return `The last line of the report is the snapshot's digest. The same files and flags give the same digest, on any number of threads.
+
+Example:
+
+    tandem build --apps towers/apps.parquet --users towers/users.parquet \
+        --model feed --model-version 1 --metric dot --shards 4 --store store`
+}
+
+func (c *buildCommand) options() builder.Options {
+	if c.UserShards == 0 {
+		c.UserShards = c.Shards
+	}
+	return builder.Options{
+		Model: c.Model, ModelVersion: c.ModelVersion,
+		Params:  index.Params{Metric: c.Metric, M: c.M, EfConstruction: c.EfConstruction, Alpha: c.Alpha, Seed: c.Seed},
+		Threads: c.Threads, MaxRejected: c.MaxRejected,
+		Apps: builder.TowerOptions{
+			Input:      c.input(c.Apps, c.AppIDs, c.AppIDColumn),
+			Attributes: c.attributes(c.AppAttributes, c.AppIDColumn),
+			Shards:     c.Shards, Graph: c.Graph, GraphKeys: keyType(c.GraphKeys),
+		},
+		Users: builder.TowerOptions{
+			Input:      c.input(c.Users, c.UserIDs, c.UserIDColumn),
+			Attributes: c.attributes(c.UserAttributes, c.UserIDColumn),
+			Shards:     c.UserShards,
+		},
+	}
+}
+
+func (c *buildCommand) input(path, ids, idColumn string) tower.Options {
+	return tower.Options{Path: path, IDs: ids, IDColumn: idColumn, EmbeddingColumn: c.EmbeddingColumn, IgnoreColumns: c.IgnoreColumn}
+}
+
+func (c *buildCommand) attributes(path, idKey string) tower.AttributeOptions {
+	return tower.AttributeOptions{Path: path, IDKey: idKey, IgnoreKeys: c.IgnoreColumn}
+}
+
+// keyType returns the key type of a name that the parser has accepted.
+func keyType(name string) hnswexport.KeyType {
+	for t := hnswexport.Auto; t < hnswexport.Uint32; t++ {
+		if t.String() == name {
+			return t
+		}
+	}
+	return hnswexport.Uint32
+}
+
+func (c *buildCommand) Run(e *environment) error {
+	o := c.options()
+	if c.Threads < 1 {
+		return usagef("threads is %d, want at least 1", c.Threads)
+	}
+	if err := o.Validate(); err != nil {
+		return usageError{err}
+	}
+	store, err := shard.CreateStore(c.Store)
+	if err != nil {
+		return err
+	}
+	start := time.Now()
+	report, err := build(e, store, o)
+	if err != nil {
+		return err
+	}
+	if c.JSON {
+		return writeJSON(e.stdout, jsonReport(report, time.Since(start)))
+	}
+	return writeReport(e.stdout, report, time.Since(start), o.Threads)
+}
+
+// build builds a snapshot and shows how far it is.
+func build(e *environment, store *shard.Store, o builder.Options) (*builder.Report, error) {
+	p := newProgress(e.stderr)
+	defer p.Done()
+	o.Progress = p
+	return builder.Build(e.ctx, store, o)
+}
+
+// writeReport writes what a build did, for people.
+func writeReport(w io.Writer, r *builder.Report, took time.Duration, threads int) error {
+	m := r.Manifest
+	fmt.Fprintf(w, "%s at %s, metric %s, dim %d\n\n", m.Model, m.ModelVersion, m.Metric, m.Dim)
+	if err := writeTowers(w, m); err != nil {
+		return err
+	}
+	for _, kind := range []shard.Kind{shard.Apps, shard.Users} {
+		if rejected := r.Rejected[kind]; rejected != nil && rejected.Total > 0 {
+			fmt.Fprintf(w, "\n%s rejected:\n  %s\n", kind, strings.ReplaceAll(strings.TrimSpace(rejected.String()), "\n", "\n  "))
+		}
+	}
+	if err := writeRecall(w, m); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintf(w, "\nbuilt in %s on %d threads; the snapshot is\n%s\n", seconds(took), threads, r.Digest)
+	return err
+}
+
+// writeTowers writes a table of the two towers.
+func writeTowers(w io.Writer, m *shard.Manifest) error {
+	t := newTable(w)
+	fmt.Fprintln(t, "tower\trows\trejected\tattributes\tshards\tbytes")
+	for _, kind := range []shard.Kind{shard.Apps, shard.Users} {
+		tm := m.Tower(kind)
+		var size int64
+		for _, s := range tm.Shards {
+			size += s.Size
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%d\t%s\n", kind, count(int64(tm.Rows)), count(int64(tm.Rejected)), tm.Schema.Len(), len(tm.Shards), byteSize(size))
+	}
+	return t.Flush()
+}
+
+// writeRecall writes a table of what the build measured.
+func writeRecall(w io.Writer, m *shard.Manifest) error {
+	t := newTable(w)
+	fmt.Fprintln(t, "\nrecall on held-out queries\nsearched\tk\ttarget\tqueries\trecall\tef in each shard")
+	for _, kind := range []shard.Kind{shard.Apps, shard.Users} {
+		for _, r := range m.Tower(kind).Recall {
+			fmt.Fprintf(t, "%s\t%d\t%v\t%d\t%.4f\t%s\n", kind, r.K, r.Target, r.Queries, r.Recall, efforts(r.Ef))
+		}
+	}
+	return t.Flush()
+}
+
+// efforts lists shards' efforts; 0 is the exact scan.
+func efforts(list []int) string {
+	const most = 8
+	words := make([]string, 0, most)
+	for i, ef := range list {
+		switch {
+		case i == most:
+			return strings.Join(words, " ") + fmt.Sprintf(" and %d more", len(list)-most)
+		case ef == 0:
+			words = append(words, "exact")
+		default:
+			words = append(words, fmt.Sprint(ef))
+		}
+	}
+	return strings.Join(words, " ")
+}
+
+// buildReport is the report of a build as JSON.
+type buildReport struct {
+	Snapshot shard.Digest               `json:"snapshot"`
+	Seconds  float64                    `json:"seconds"`
+	Rejected map[shard.Kind][]rejection `json:"rejected"`
+	Manifest *shard.Manifest            `json:"manifest"`
+}
+
+type rejection struct {
+	Kind  string   `json:"kind"`
+	Count int      `json:"count"`
+	First []string `json:"first"`
+}
+
+func jsonReport(r *builder.Report, took time.Duration) buildReport {
+	out := buildReport{Snapshot: r.Digest, Seconds: took.Seconds(), Manifest: r.Manifest, Rejected: map[shard.Kind][]rejection{}}
+	for kind, rejected := range r.Rejected {
+		out.Rejected[kind] = []rejection{}
+		for _, k := range rejected.Kinds {
+			out.Rejected[kind] = append(out.Rejected[kind], rejection{k.Kind, k.Count, k.First})
+		}
+	}
+	return out
+}
+
+// openStore opens a store and resolves which of its snapshots is meant.
+func openStore(dir, ref string) (*shard.Store, shard.Digest, error) {
+	store, err := shard.OpenStore(dir)
+	if err != nil {
+		return nil, "", err
+	}
+	digest, err := store.Resolve(ref)
+	if err != nil {
+		return nil, "", err
+	}
+	return store, digest, nil
+}
+
+// closing joins the error of closing a snapshot, shard or store to another.
+func closing(err *error, c io.Closer) { *err = errors.Join(*err, c.Close()) }

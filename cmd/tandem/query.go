@@ -1,0 +1,246 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"connectrpc.com/connect"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/structpb"
+
+	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
+	"github.com/tandem-ann/tandem/api/tandem/v1/tandemv1connect"
+)
+
+type queryCommand struct {
+	Server string `default:"http://127.0.0.1:8080" placeholder:"URL" help:"Server to ask (default ${default})."`
+
+	User   string   `required:"" xor:"query" placeholder:"ID" help:"Ask with the vector of this user."`
+	App    string   `required:"" xor:"query" placeholder:"ID" help:"Ask with the vector of this app: more like this."`
+	Vector []string `required:"" xor:"query" sep:"none" placeholder:"CSV|@FILE" help:"Ask with these numbers, or with the JSON array of numbers in a file. May be repeated for a user with several interests."`
+
+	Target       string   `default:"apps" enum:"apps,users" placeholder:"TOWER" help:"Tower to search: ${enum} (default ${default})."`
+	K            uint32   `default:"10" placeholder:"N" help:"How many candidates to return (default ${default})."`
+	Filter       string   `placeholder:"CEL" help:"Eligibility filter."`
+	Bind         []string `sep:"none" placeholder:"NAME=JSON" help:"Value of user.NAME in the filter. May be repeated."`
+	Exclude      []string `sep:"none" placeholder:"ID" help:"Id that must not be returned. May be repeated."`
+	Attributes   []string `placeholder:"NAME" help:"Attributes to return, separated by commas; * is all."`
+	ModelVersion string   `placeholder:"VERSION" help:"Answer only from this model version."`
+	RecallTarget *float64 `xor:"effort" placeholder:"X" help:"Recall to reach, up to 1, which is the exact scan."`
+	Ef           *uint32  `xor:"effort" placeholder:"N" help:"Effort of the walk in each shard."`
+	MinCoverage  *float64 `placeholder:"X" help:"Least coverage to accept, 0 to 1."`
+
+	Timeout time.Duration `default:"10s" placeholder:"TIME" help:"How long to wait for the answer (default ${default})."`
+	Explain bool          `help:"Say how each shard answered."`
+	JSON    bool          `help:"Print the answer as JSON."`
+}
+
+func (queryCommand) Help() string {
+	return `Examples:
+
+    tandem query --user user-0000042 --attributes name,platforms
+
+    tandem query --user user-0000042 --k 5 --explain \
+        --filter '"ios" in platforms && min_age <= user.age' --bind age=14`
+}
+
+func (c *queryCommand) request() (*tandemv1.RetrieveRequest, error) {
+	r := &tandemv1.RetrieveRequest{
+		UserId: c.User, AppId: c.App, Target: tandemv1.Tower_TOWER_APPS, K: c.K,
+		Filter: c.Filter, ExcludeIds: c.Exclude, Attributes: c.Attributes, ModelVersion: c.ModelVersion,
+		RecallTarget: c.RecallTarget, Ef: c.Ef, MinCoverage: c.MinCoverage, Explain: c.Explain,
+	}
+	if c.Target == "users" {
+		r.Target = tandemv1.Tower_TOWER_USERS
+	}
+	for _, text := range c.Vector {
+		v, err := parseVector(text)
+		if err != nil {
+			return nil, err
+		}
+		r.Vectors = append(r.Vectors, &tandemv1.Vector{Values: v})
+	}
+	if len(r.Vectors) == 1 {
+		r.Vector, r.Vectors = r.Vectors[0].Values, nil
+	}
+	values, err := bindings(c.Bind)
+	if err != nil {
+		return nil, err
+	}
+	for name, v := range values {
+		pb, err := structpb.NewValue(v)
+		if err != nil {
+			return nil, usagef("--bind %s: %w", name, err)
+		}
+		if r.Bindings == nil {
+			r.Bindings = map[string]*structpb.Value{}
+		}
+		r.Bindings[name] = pb
+	}
+	return r, nil
+}
+
+// parseVector reads numbers separated by commas, or a JSON array from @FILE.
+func parseVector(text string) ([]float32, error) {
+	if path, ok := strings.CutPrefix(text, "@"); ok {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return nil, fmt.Errorf("--vector: %w", err)
+		}
+		var v []float32
+		if err := json.Unmarshal(data, &v); err != nil {
+			return nil, usagef("--vector %s: want a JSON array of numbers: %w", text, err)
+		}
+		return v, nil
+	}
+	var v []float32
+	for word := range strings.SplitSeq(text, ",") {
+		x, err := strconv.ParseFloat(strings.TrimSpace(word), 32)
+		if err != nil {
+			return nil, usagef("--vector: number %d is %q: want numbers separated by commas, or @FILE", len(v)+1, word)
+		}
+		v = append(v, float32(x))
+	}
+	return v, nil
+}
+
+func (c *queryCommand) Run(e *environment) error {
+	request, err := c.request()
+	if err != nil {
+		return err
+	}
+	client := tandemv1connect.NewRetrievalServiceClient(&http.Client{Timeout: c.Timeout}, strings.TrimSuffix(c.Server, "/"))
+	response, err := client.Retrieve(e.ctx, connect.NewRequest(request))
+	if ce := (*connect.Error)(nil); errors.As(err, &ce) {
+		return fmt.Errorf("%s: %s", ce.Code(), ce.Message())
+	}
+	if err != nil {
+		return err
+	}
+	if c.JSON {
+		return writeProto(e.stdout, response.Msg)
+	}
+	return writeAnswer(e.stdout, request, response.Msg)
+}
+
+// writeProto writes a message as indented JSON.
+func writeProto(w io.Writer, m proto.Message) error {
+	data, err := protojson.Marshal(m)
+	if err != nil {
+		return err
+	}
+	// protojson varies its spaces on purpose.
+	var b bytes.Buffer
+	if err := json.Indent(&b, data, "", "  "); err != nil {
+		return err
+	}
+	b.WriteByte('\n')
+	_, err = w.Write(b.Bytes())
+	return err
+}
+
+// writeAnswer writes an answer for people.
+func writeAnswer(w io.Writer, request *tandemv1.RetrieveRequest, a *tandemv1.RetrieveResponse) error {
+	fmt.Fprintf(w, "%s at %s, snapshot %.12s, %s, %s eligible, coverage %.3g (%d of %d shards)\n",
+		a.Model, a.ModelVersion, a.Snapshot, planName(a.Plan), count(int64(a.Eligible)),
+		a.Coverage.GetEligibleShare(), a.Coverage.GetShardsAnswered(), a.Coverage.GetShards())
+	if a.ShortReason != tandemv1.ShortReason_SHORT_REASON_UNSPECIFIED {
+		fmt.Fprintf(w, "short: %s\n", a.ShortReasonText)
+	}
+	if len(a.Candidates) > 0 {
+		fmt.Fprintln(w)
+		if err := writeCandidates(w, columns(request, a), a.Candidates); err != nil {
+			return err
+		}
+	}
+	if a.Explain != nil {
+		fmt.Fprintln(w)
+		return writeExplain(w, a.Explain)
+	}
+	return nil
+}
+
+// columns returns the attributes to show: those asked for, in that order.
+func columns(request *tandemv1.RetrieveRequest, a *tandemv1.RetrieveResponse) []string {
+	var all, names []string
+	for _, c := range a.Candidates {
+		for name := range c.Attributes {
+			all = append(all, name)
+		}
+	}
+	slices.Sort(all)
+	for _, name := range request.Attributes {
+		if name == "*" {
+			names = append(names, slices.Compact(all)...)
+		} else {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+func writeCandidates(w io.Writer, names []string, candidates []*tandemv1.Candidate) error {
+	t := newTable(w)
+	fmt.Fprintf(t, "rank\tid\tscore")
+	for _, name := range names {
+		fmt.Fprintf(t, "\t%s", name)
+	}
+	fmt.Fprintln(t)
+	for i, c := range candidates {
+		fmt.Fprintf(t, "%d\t%s\t%.6g", i+1, c.Id, c.Score)
+		for _, name := range names {
+			fmt.Fprintf(t, "\t%s", valueText(c.Attributes[name]))
+		}
+		fmt.Fprintln(t)
+	}
+	return t.Flush()
+}
+
+// valueText formats an attribute's value, "-" for none.
+func valueText(v *tandemv1.AttributeValue) string {
+	switch v := v.GetValue().(type) {
+	case *tandemv1.AttributeValue_Keyword:
+		return v.Keyword
+	case *tandemv1.AttributeValue_Keywords:
+		return strings.Join(v.Keywords.GetValues(), ",")
+	case *tandemv1.AttributeValue_Bool:
+		return strconv.FormatBool(v.Bool)
+	case *tandemv1.AttributeValue_Int:
+		return strconv.FormatInt(v.Int, 10)
+	case *tandemv1.AttributeValue_Float:
+		return strconv.FormatFloat(v.Float, 'g', -1, 64)
+	case *tandemv1.AttributeValue_Timestamp:
+		return v.Timestamp.AsTime().Format(time.RFC3339Nano)
+	}
+	return "-"
+}
+
+func writeExplain(w io.Writer, x *tandemv1.Explain) error {
+	fmt.Fprintf(w, "prepare %s, fan out %s, merge %s, total %s\n",
+		x.PrepareTime.AsDuration(), x.FanOutTime.AsDuration(), x.MergeTime.AsDuration(), x.TotalTime.AsDuration())
+	t := newTable(w)
+	fmt.Fprintln(t, "shard\tplan\trows\teligible\tef\tscored\texpanded\tfilter\tsearch\terror")
+	for _, s := range x.Shards {
+		fmt.Fprintf(t, "%s\t%s\t%d\t%d\t%d\t%d\t%d\t%s\t%s\t%s\n", s.Shard, planName(s.Plan), s.Rows, s.Eligible, s.Ef,
+			s.Scored, s.Expanded, s.FilterTime.AsDuration(), s.SearchTime.AsDuration(), s.Error)
+	}
+	return t.Flush()
+}
+
+// planName returns a plan's name as people write it: "exact scan".
+func planName(p tandemv1.Plan) string {
+	if p == tandemv1.Plan_PLAN_UNSPECIFIED {
+		return "no plan"
+	}
+	return strings.ToLower(strings.ReplaceAll(strings.TrimPrefix(p.String(), "PLAN_"), "_", " "))
+}

@@ -1,0 +1,148 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"runtime"
+	"runtime/debug"
+	"strconv"
+	"strings"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/tandem-ann/tandem/index"
+)
+
+// cli is the command line.
+type cli struct {
+	Generate generateCommand `cmd:"" help:"Generate synthetic towers as Parquet files."`
+	Build    buildCommand    `cmd:"" help:"Build both towers into a snapshot in a store."`
+	Serve    serveCommand    `cmd:"" help:"Serve a snapshot over Connect, gRPC and HTTP with JSON."`
+	Query    queryCommand    `cmd:"" help:"Ask a server for candidates."`
+	Inspect  inspectCommand  `cmd:"" help:"Show what is in a snapshot or a shard file."`
+	Verify   verifyCommand   `cmd:"" help:"Prove that a snapshot or a shard file is whole."`
+	Bench    benchCommand    `cmd:"" help:"Measure recall against latency on a snapshot."`
+	Demo     demoCommand     `cmd:"" help:"Generate, build, serve and ask, in a temporary folder."`
+
+	Version kong.VersionFlag `help:"Print the version and exit."`
+}
+
+// The exit codes.
+const (
+	exitFailure = 1
+	exitUsage   = 2
+)
+
+// usageError is an error in how the command was called.
+type usageError struct{ error }
+
+func (e usageError) Unwrap() error { return e.error }
+
+func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
+
+// environment is what a command works with beside its flags.
+type environment struct {
+	ctx            context.Context
+	stdout, stderr io.Writer
+}
+
+// exit carries the code of --help and --version out of the parser.
+type exit int
+
+// run runs the command line and returns its exit code.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) (code int) {
+	var c cli
+	k, err := kong.New(&c,
+		kong.Name("tandem"),
+		kong.Description("Candidate retrieval for two-tower recommenders."),
+		kong.Writers(stdout, stderr),
+		kong.Exit(func(code int) { panic(exit(code)) }),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
+		kong.ValueFormatter(helpText),
+		vars(),
+	)
+	if err != nil {
+		panic(err) // the declarations above are wrong
+	}
+	defer func() {
+		if r := recover(); r != nil {
+			e, ok := r.(exit)
+			if !ok {
+				panic(r)
+			}
+			code = int(e)
+		}
+	}()
+	parsed, err := k.Parse(args)
+	if err != nil {
+		name := "tandem"
+		if pe := (*kong.ParseError)(nil); errors.As(err, &pe) {
+			name = commandName(pe.Context)
+		}
+		fmt.Fprintf(stderr, "%s: %v (see %s --help)\n", name, err, name)
+		return exitUsage
+	}
+	return report(ctx, stderr, commandName(parsed), parsed.Run(&environment{ctx, stdout, stderr}))
+}
+
+// report prints an error and returns the exit code for it.
+func report(ctx context.Context, stderr io.Writer, name string, err error) int {
+	switch {
+	case err == nil:
+		return 0
+	case ctx.Err() != nil && errors.Is(err, context.Canceled):
+		fmt.Fprintf(stderr, "%s: interrupted\n", name)
+		return exitFailure
+	}
+	fmt.Fprintf(stderr, "%s: %v\n", name, err)
+	if errors.As(err, new(usageError)) {
+		return exitUsage
+	}
+	return exitFailure
+}
+
+// commandName returns the program and the command that was found, if any.
+func commandName(c *kong.Context) string {
+	name := "tandem"
+	for _, p := range c.Path {
+		if p.Command != nil {
+			name += " " + p.Command.Name
+		}
+	}
+	return name
+}
+
+// helpText is kong's text of a flag, with the default of bool flags left out.
+func helpText(v *kong.Value) string {
+	if v.IsBool() || v.Tag == nil {
+		return v.Help
+	}
+	return kong.DefaultHelpValueFormatter(v)
+}
+
+// vars are the defaults that flags take from elsewhere.
+func vars() kong.Vars {
+	p := index.DefaultParams(index.Dot)
+	return kong.Vars{
+		"version":         version(),
+		"m":               strconv.Itoa(p.M),
+		"ef_construction": strconv.Itoa(p.EfConstruction),
+		"alpha":           strconv.FormatFloat(float64(p.Alpha), 'g', -1, 32),
+		"threads":         strconv.Itoa(runtime.GOMAXPROCS(0)),
+	}
+}
+
+// version describes the binary in one line.
+func version() string {
+	text := "tandem devel"
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return text
+	}
+	if v := info.Main.Version; v != "" && v != "(devel)" {
+		text = "tandem " + v
+	}
+	return strings.Join([]string{text, info.GoVersion, runtime.GOOS + "/" + runtime.GOARCH}, " ")
+}

@@ -1,0 +1,160 @@
+package main
+
+import (
+	"encoding/binary"
+	"errors"
+	"flag"
+	"math"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/tandem-ann/tandem/index/sections"
+	"github.com/tandem-ann/tandem/shard"
+)
+
+var update = flag.Bool("update", false, "write what scripts compare with anew")
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"tandem": func() { os.Exit(mainExit()) }})
+}
+
+// TestScripts runs the command line; each script is a use of it.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                 filepath.Join("testdata", "script"),
+		UpdateScripts:       *update,
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+		Setup: func(env *testscript.Env) error {
+			env.Setenv("TMPDIR", filepath.Join(env.WorkDir, ".tmp"))
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"exits":    exits,
+			"lastline": lastLine,
+			"serving":  serving,
+			"shard":    shardFile,
+			"corrupt":  corrupt,
+			"fbin":     fbin,
+			"empty":    empty,
+		},
+	})
+}
+
+// exits CODE PROGRAM ARG... runs a program that must exit with the code.
+func exits(ts *testscript.TestScript, _ bool, args []string) {
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	code := 0
+	if err := ts.Exec(args[1], args[2:]...); err != nil {
+		ee := (*exec.ExitError)(nil)
+		if !errors.As(err, &ee) {
+			ts.Fatalf("%v", err)
+		}
+		code = ee.ExitCode()
+	}
+	if code != want {
+		ts.Fatalf("exit code is %d, want %d", code, want)
+	}
+}
+
+// lastline VAR FILE sets a variable to the last line of a file or of stdout.
+func lastLine(ts *testscript.TestScript, _ bool, args []string) {
+	text := strings.TrimRight(ts.ReadFile(args[1]), "\n")
+	ts.Setenv(args[0], text[strings.LastIndex(text, "\n")+1:])
+}
+
+// whereServing finds where a server says it listens, in its log or the demo's output.
+var whereServing = regexp.MustCompile(`(?:Serving on http://|"address":")(127\.0\.0\.1:[0-9]+)`)
+
+// serving VAR FILE waits until the server that writes to a file answers queries,
+// and sets a variable to its address.
+func serving(ts *testscript.TestScript, _ bool, args []string) {
+	var address string
+	deadline := time.Now().Add(30 * time.Second)
+	for ; time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		if address == "" {
+			data, err := os.ReadFile(ts.MkAbs(args[1]))
+			m := whereServing.FindSubmatch(data)
+			if err != nil || m == nil {
+				continue // not even listening
+			}
+			address = string(m[1])
+		}
+		response, err := http.Get("http://" + address + "/readyz")
+		if err != nil {
+			continue
+		}
+		_ = response.Body.Close()
+		if response.StatusCode == http.StatusOK {
+			ts.Setenv(args[0], address)
+			return
+		}
+	}
+	ts.Fatalf("no server is ready at %q", address)
+}
+
+// shard VAR STORE TOWER NUMBER sets a variable to the path of a shard file of the
+// newest snapshot, as a command on that store names it.
+func shardFile(ts *testscript.TestScript, _ bool, args []string) {
+	store, err := shard.OpenStore(ts.MkAbs(args[1]))
+	ts.Check(err)
+	digest, err := store.Resolve("")
+	ts.Check(err)
+	m, err := store.Manifest(digest)
+	ts.Check(err)
+	number, err := strconv.Atoi(args[3])
+	ts.Check(err)
+	path := store.ShardPath(m.Tower(shard.Kind(args[2])).Shards[number].Digest)
+	ts.Setenv(args[0], filepath.Join(args[1], "shards", filepath.Base(path)))
+}
+
+// corrupt FILE SECTION flips a bit in the middle of a section of a shard file.
+func corrupt(ts *testscript.TestScript, _ bool, args []string) {
+	path := ts.MkAbs(args[0])
+	f, err := sections.Open(path)
+	ts.Check(err)
+	at := uint64(0)
+	for _, e := range f.Entries() {
+		if e.Name == args[1] {
+			at = e.Offset + e.Length/2
+		}
+	}
+	ts.Check(f.Close())
+	data, err := os.ReadFile(path)
+	ts.Check(err)
+	data[at] ^= 1
+	ts.Check(os.WriteFile(path, data, 0o644))
+}
+
+// fbin FILE "X X ..." ... writes vectors in the big-ann format.
+func fbin(ts *testscript.TestScript, _ bool, args []string) {
+	data := binary.LittleEndian.AppendUint32(nil, uint32(len(args)-1))
+	data = binary.LittleEndian.AppendUint32(data, uint32(len(strings.Fields(args[1]))))
+	for _, row := range args[1:] {
+		for word := range strings.FieldsSeq(row) {
+			x, err := strconv.ParseFloat(word, 32)
+			ts.Check(err)
+			data = binary.LittleEndian.AppendUint32(data, math.Float32bits(float32(x)))
+		}
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), data, 0o644))
+}
+
+// empty DIR fails if a folder has anything in it.
+func empty(ts *testscript.TestScript, _ bool, args []string) {
+	entries, err := os.ReadDir(ts.MkAbs(args[0]))
+	ts.Check(err)
+	for _, e := range entries {
+		ts.Fatalf("%s has %s", args[0], e.Name())
+	}
+}

@@ -1,0 +1,68 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"time"
+
+	"github.com/tandem-ann/tandem/server"
+	"github.com/tandem-ann/tandem/shard"
+)
+
+type serveCommand struct {
+	Store    string `required:"" placeholder:"DIR" help:"Store of the snapshot."`
+	Snapshot string `placeholder:"DIGEST" help:"The snapshot's digest or the beginning of it; by default the newest."`
+	Listen   string `default:"127.0.0.1:8080" placeholder:"HOST:PORT" help:"Address to listen on; port 0 takes a free one (default ${default})."`
+
+	MaxInFlight     int           `default:"0" placeholder:"N" help:"Requests to work on at a time; one more is turned away (default 64 for each processor)."`
+	MaxMessageBytes int           `default:"0" placeholder:"N" help:"Largest request to accept (default 8 MiB)."`
+	DrainTimeout    time.Duration `default:"15s" placeholder:"TIME" help:"How long requests may take to end once the server is told to stop (default ${default})."`
+
+	LogFormat string `default:"text" enum:"text,json" placeholder:"FORMAT" help:"Form of the log on standard error: ${enum} (default ${default})."`
+	Verbose   bool   `help:"Log every request."`
+}
+
+func (serveCommand) Help() string {
+	return `Verifies and warms the snapshot first; GET /readyz answers 200 from then on. SIGINT and SIGTERM let the requests in flight end.
+
+Example:
+
+    tandem serve --store store --listen :8080`
+}
+
+func (c *serveCommand) Run(e *environment) error {
+	switch {
+	case c.MaxInFlight < 0:
+		return usagef("--max-in-flight is %d, want at least 1", c.MaxInFlight)
+	case c.MaxMessageBytes < 0:
+		return usagef("--max-message-bytes is %d, want at least 1", c.MaxMessageBytes)
+	case c.DrainTimeout <= 0:
+		return usagef("--drain-timeout is %s, want more than 0", c.DrainTimeout)
+	}
+	store, digest, err := openStore(c.Store, c.Snapshot)
+	if errors.Is(err, shard.ErrNoSnapshot) && c.Snapshot == "" {
+		return fmt.Errorf("%w; tandem build makes one", err)
+	}
+	if err != nil {
+		return err
+	}
+	level := slog.LevelInfo
+	if c.Verbose {
+		level = slog.LevelDebug
+	}
+	return server.Run(e.ctx, server.Config{
+		Store: store, Snapshot: string(digest), Listen: c.Listen, DrainTimeout: c.DrainTimeout,
+		Options: server.Options{MaxInFlight: c.MaxInFlight, MaxMessageBytes: c.MaxMessageBytes},
+		Logger:  newLogger(e.stderr, c.LogFormat, level),
+	})
+}
+
+func newLogger(w io.Writer, format string, level slog.Level) *slog.Logger {
+	o := &slog.HandlerOptions{Level: level}
+	if format == "json" {
+		return slog.New(slog.NewJSONHandler(w, o))
+	}
+	return slog.New(slog.NewTextHandler(w, o))
+}

@@ -1,0 +1,102 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+)
+
+// newTable returns a writer of aligned columns, cells separated by tabs.
+func newTable(w io.Writer) *tabwriter.Writer { return tabwriter.NewWriter(w, 0, 0, 2, ' ', 0) }
+
+// writeJSON writes v as one indented value.
+func writeJSON(w io.Writer, v any) error {
+	e := json.NewEncoder(w)
+	e.SetEscapeHTML(false)
+	e.SetIndent("", "  ")
+	return e.Encode(v)
+}
+
+// byteSize formats a number of bytes.
+func byteSize(n int64) string {
+	const units = "KMGTPE"
+	if n < 1<<10 {
+		return fmt.Sprintf("%d B", n)
+	}
+	x, unit := float64(n)/(1<<10), 0
+	for x >= 1023.95 && unit < len(units)-1 {
+		x, unit = x/(1<<10), unit+1
+	}
+	return fmt.Sprintf("%.1f %ciB", x, units[unit])
+}
+
+// seconds formats a duration for people.
+func seconds(d time.Duration) string {
+	if d < time.Minute {
+		return fmt.Sprintf("%.1fs", d.Seconds())
+	}
+	return d.Round(time.Second).String()
+}
+
+// count formats n of something with thousands separated.
+func count(n int64) string {
+	text := fmt.Sprint(n)
+	for i := len(text) - 3; i > 0 && text[i-1] != '-'; i -= 3 {
+		text = text[:i] + "," + text[i:]
+	}
+	return text
+}
+
+// barWidth is the length of the longest bar, in characters.
+const barWidth = 40
+
+// bar draws a value that is share of the largest.
+func bar(share float64) string {
+	n := int(share*barWidth + 0.5)
+	if n == 0 && share > 0 {
+		return "."
+	}
+	return strings.Repeat("#", n)
+}
+
+// foldWidth is the longest line that fold makes.
+const foldWidth = 110
+
+// fold puts each object and array of indented JSON on one line if it fits.
+func fold(indented string) string {
+	all := strings.Split(indented, "\n")
+	var out []string
+	for i := 0; i < len(all); i++ {
+		line := all[i]
+		if strings.HasSuffix(line, "{") || strings.HasSuffix(line, "[") {
+			depth := indentation(line)
+			end := i + 1
+			for indentation(all[end]) > depth {
+				end++
+			}
+			if joined := join(all[i : end+1]); len(joined) <= foldWidth {
+				line, i = joined, end
+			}
+		}
+		out = append(out, line)
+	}
+	return strings.Join(out, "\n")
+}
+
+func indentation(line string) int { return len(line) - len(strings.TrimLeft(line, " ")) }
+
+// join joins the lines of one JSON value.
+func join(lines []string) string {
+	text := lines[0]
+	for _, line := range lines[1:] {
+		line = strings.TrimLeft(line, " ")
+		if !strings.HasSuffix(text, "{") && !strings.HasSuffix(text, "[") && line[0] != '}' && line[0] != ']' {
+			text += " "
+		}
+		text += line
+	}
+	return text
+}

@@ -1,0 +1,121 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/tandem-ann/tandem/builder/tower/hnswexport"
+)
+
+func TestNumbersForPeople(t *testing.T) {
+	for n, want := range map[int64]string{0: "0", 999: "999", 1000: "1,000", 1234567: "1,234,567", -1000: "-1,000", -100: "-100"} {
+		assert.Equal(t, want, count(n))
+	}
+	for n, want := range map[int64]string{0: "0 B", 1023: "1023 B", 1024: "1.0 KiB", 1 << 20: "1.0 MiB", 1<<20 - 1: "1.0 MiB", 3 << 29: "1.5 GiB", 1<<63 - 1: "8.0 EiB"} {
+		assert.Equal(t, want, byteSize(n))
+	}
+	assert.Equal(t, "59.9s", seconds(59900*time.Millisecond))
+	assert.Equal(t, "1m2s", seconds(62100*time.Millisecond))
+	assert.Equal(t, "", bar(0))
+	assert.Equal(t, ".", bar(0.001))
+	assert.Len(t, bar(1), barWidth)
+}
+
+func TestFold(t *testing.T) {
+	long := `"` + string(bytes.Repeat([]byte("x"), 60)) + `"`
+	text := `{"a":{"b":[1,{"c":{}},[]],"d":"{"},"e":[` + long + `,{"f":` + long + `}],"g":[]}`
+	var indented bytes.Buffer
+	require.NoError(t, json.Indent(&indented, []byte(text), "", "  "))
+	folded := fold(indented.String())
+	assert.Equal(t, `{
+  "a": {"b": [1, {"c": {}}, []], "d": "{"},
+  "e": [
+    `+long+`,
+    {"f": `+long+`}
+  ],
+  "g": []
+}`, folded)
+	assert.JSONEq(t, text, folded)
+}
+
+func TestBindings(t *testing.T) {
+	got, err := bindings([]string{"age=17", "user.country=\"US\"", "score=1.5", "big=1e3", "free=true", `tags=["a", 2, false]`})
+	require.NoError(t, err)
+	assert.Equal(t, map[string]any{
+		"age": int64(17), "country": "US", "score": 1.5, "big": 1000.0, "free": true, "tags": []any{"a", int64(2), false},
+	}, got)
+	for flag, want := range map[string]string{
+		"age":         "--bind age: want NAME=JSON",
+		"=1":          "--bind =1: want NAME=JSON",
+		"c=US":        `--bind c=US: US is not JSON; a string needs its quotes: --bind 'c="US"'`,
+		"c=1 2":       `--bind c=1 2: 1 2 is not JSON; a string needs its quotes: --bind 'c="1 2"'`,
+		"c=null":      "--bind c=null: want a string, a number, a bool or a list of them",
+		`c={"a": 1}`:  `--bind c={"a": 1}: want a string, a number, a bool or a list of them`,
+		`c=[[1]]`:     "--bind c=[[1]]: want a string, a number, a bool or a list of them",
+		`c=[null, 1]`: "--bind c=[null, 1]: want a string, a number, a bool or a list of them",
+	} {
+		_, err := bindings([]string{flag})
+		assert.EqualError(t, err, want)
+		assert.ErrorAs(t, err, new(usageError))
+	}
+	_, err = bindings([]string{"a=1", "user.a=2"})
+	assert.EqualError(t, err, "--bind user.a=2: a is bound twice")
+}
+
+func TestKeyType(t *testing.T) {
+	for _, want := range []hnswexport.KeyType{hnswexport.Auto, hnswexport.String, hnswexport.Int, hnswexport.Int64, hnswexport.Uint64, hnswexport.Int32, hnswexport.Uint32} {
+		assert.Equal(t, want, keyType(want.String()))
+	}
+}
+
+func TestPlainProgress(t *testing.T) {
+	var out bytes.Buffer
+	now := time.Unix(1000, 0)
+	l := &lines{w: &out, now: func() time.Time { return now }}
+	after := func(d time.Duration) { now = now.Add(d) }
+
+	l.Stage("read apps", 10_000)
+	after(2 * time.Second)
+	l.Step(2000) // too soon
+	after(2 * time.Second)
+	l.Step(4000)
+	after(time.Second)
+	l.Step(5000) // too soon after the last
+	l.Stage("index apps", -1)
+	after(2900 * time.Millisecond)
+	l.Step(29_000)
+	l.Stage("read users", 100)
+	after(500 * time.Millisecond)
+	l.Step(50) // the stage has just begun
+	after(3 * time.Second)
+	l.Step(100)
+	l.Note("3 rows are odd")
+	l.Done()
+	assert.Equal(t, `read apps: 4,000 of 10,000 (40%), 1,000/s, 6.0s left
+index apps: 29,000, 10,000/s
+read users: 100 of 100 (100%), 28/s
+note: 3 rows are odd
+`, out.String())
+}
+
+func TestBarsEndWithAClearLine(t *testing.T) {
+	var out bytes.Buffer
+	b := &bars{w: &out}
+	b.Note("nothing runs yet")
+	b.Step(3)
+	b.Stage("read apps", 10)
+	b.Step(5)
+	b.Note("odd")
+	b.Stage("index apps", -1)
+	b.Step(5)
+	b.Done()
+	b.Done()
+	assert.Contains(t, out.String(), "note: nothing runs yet\n")
+	assert.Contains(t, out.String(), "read apps")
+	assert.Contains(t, out.String(), "note: odd\n")
+}
