@@ -13,7 +13,7 @@ func ExampleWrite() {
 	if err != nil {
 		panic(err)
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	o := synthetic.Options{Apps: 1000, Users: 100, Dim: 16, Seed: 1, Interactions: 5}
 	if err := synthetic.Write(context.Background(), dir, o, nil); err != nil {
 		panic(err)

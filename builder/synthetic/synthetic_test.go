@@ -2,6 +2,7 @@ package synthetic
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -225,11 +226,11 @@ func TestWrite(t *testing.T) {
 	read := func(name, id string) (tower.Reader, []tower.Row) {
 		r, err := tower.Open(tower.Options{Path: filepath.Join(dir, name), IDColumn: id})
 		require.NoError(t, err)
-		t.Cleanup(func() { r.Close() })
+		t.Cleanup(func() { _ = r.Close() })
 		var rows []tower.Row
 		for {
 			row, err := r.Next()
-			if err == io.EOF {
+			if errors.Is(err, io.EOF) {
 				return r, rows
 			}
 			require.NoError(t, err)

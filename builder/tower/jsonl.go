@@ -115,7 +115,7 @@ func (r *AttributeReader) infer() error {
 	lines := newLineReader(r.file, maxJSONLine)
 	for {
 		line, err := lines.next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {
@@ -268,7 +268,7 @@ func (r *AttributeReader) Next() (*AttributeRow, error) {
 	for r.err == nil {
 		line, err := r.lines.next()
 		switch {
-		case err == io.EOF:
+		case errors.Is(err, io.EOF):
 			r.err = err
 		case err != nil:
 			r.err = fmt.Errorf("read %s: %w", r.path, err)

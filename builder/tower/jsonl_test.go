@@ -2,6 +2,7 @@ package tower_test
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -32,7 +33,7 @@ func describe(t testing.TB, r *tower.AttributeReader) string {
 	b.WriteByte('\n')
 	for {
 		row, err := r.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		require.NoError(t, err)
@@ -158,7 +159,7 @@ func FuzzAttributes(f *testing.F) {
 		lines := strings.Split(strings.TrimPrefix(text, "\xef\xbb\xbf"), "\n")
 		for {
 			row, err := r.Next()
-			if err == io.EOF {
+			if errors.Is(err, io.EOF) {
 				return
 			}
 			require.NoError(t, err)
@@ -237,10 +238,10 @@ func BenchmarkAttributes(b *testing.B) {
 		r, err := tower.OpenAttributes(tower.AttributeOptions{Path: path, IDKey: "id"})
 		require.NoError(b, err)
 		for {
-			if _, err := r.Next(); err == io.EOF {
+			if _, err := r.Next(); errors.Is(err, io.EOF) {
 				break
 			}
 		}
-		r.Close()
+		_ = r.Close()
 	}
 }

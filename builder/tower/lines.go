@@ -38,7 +38,7 @@ func (l *lineReader) next() ([]byte, error) {
 		return nil, err
 	}
 	l.number++
-	if err != nil && err != io.EOF && !errors.Is(err, bufio.ErrBufferFull) {
+	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, bufio.ErrBufferFull) {
 		return nil, err
 	}
 	if l.number == 1 {
@@ -87,7 +87,7 @@ func countIDs(path string) (n uint64, err error) {
 	defer func() { err = errors.Join(err, r.close()) }()
 	for {
 		switch _, err := r.lines.next(); {
-		case err == io.EOF:
+		case errors.Is(err, io.EOF):
 			return n, nil
 		case err != nil:
 			return n, fmt.Errorf("read %s: %w", path, err)

@@ -258,7 +258,7 @@ func (r *parquetReader) Next() (*Row, error) {
 
 func (r *parquetReader) next() (err error) {
 	defer func() {
-		if err != nil && err != io.EOF {
+		if err != nil && !errors.Is(err, io.EOF) {
 			where := r.options.Path
 			if r.file != nil {
 				where = r.file.Name()

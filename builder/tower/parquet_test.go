@@ -36,7 +36,7 @@ func readAll(t require.TestingT, o tower.Options) (rows []tower.Row, r tower.Rea
 			_, again := r.Next()
 			require.Equal(t, err, again, "an error stays")
 		}
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return rows, r, nil
 		}
 		if err != nil {
@@ -621,10 +621,10 @@ func BenchmarkParquet(b *testing.B) {
 		r, err := tower.Open(options(path))
 		require.NoError(b, err)
 		for {
-			if _, err := r.Next(); err == io.EOF {
+			if _, err := r.Next(); errors.Is(err, io.EOF) {
 				break
 			}
 		}
-		r.Close()
+		_ = r.Close()
 	}
 }

@@ -180,7 +180,7 @@ func (r *rawReader) next() (err error) {
 		return io.EOF
 	}
 	if r.row.ID, err = r.ids.next(); err != nil {
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			err = io.ErrUnexpectedEOF
 		}
 		return fmt.Errorf("read %s: id of row %d: %w", r.ids.path, r.row.Number, err)
@@ -189,7 +189,7 @@ func (r *rawReader) next() (err error) {
 		r.data = make([]byte, r.header.dim*elementSizes[r.header.element])
 	}
 	if _, err := io.ReadFull(r.br, r.data); err != nil {
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			err = io.ErrUnexpectedEOF
 		}
 		return fmt.Errorf("read %s: row %d: %w", r.path, r.row.Number, err)

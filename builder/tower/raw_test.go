@@ -3,6 +3,7 @@ package tower_test
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -189,7 +190,7 @@ func FuzzRaw(f *testing.F) {
 
 func ExampleOpen() {
 	dir, _ := os.MkdirTemp("", "")
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	w, _ := tower.CreateParquet(filepath.Join(dir, "apps.parquet"), tower.ParquetOptions{IDColumn: "app_id", EmbeddingColumn: "embedding"})
 	_ = w.Append(&tower.Row{ID: "chess", Vector: []float32{0.5, -1}})
 	_ = w.Append(&tower.Row{ID: "go", Vector: []float32{0.25, 2}})
@@ -204,7 +205,7 @@ func ExampleOpen() {
 	defer r.Close()
 	for {
 		row, err := r.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {

@@ -37,7 +37,7 @@ const DefaultRowGroupRows = 65536
 type ParquetWriter struct {
 	path    string
 	file    *os.File
-	w       *parquet.Writer
+	w       *parquet.GenericWriter[any]
 	options ParquetOptions
 	columns []writerColumn
 	pending int // rows in the columns' buffers
@@ -112,7 +112,7 @@ func CreateParquet(path string, o ParquetOptions) (w *ParquetWriter, err error) 
 		return nil, err
 	}
 	w = &ParquetWriter{path: path, file: f, options: o}
-	w.w = parquet.NewWriter(f, schema,
+	w.w = parquet.NewGenericWriter[any](f, schema,
 		parquet.PageBufferSize(1<<20),
 		parquet.WriteBufferSize(1<<20),
 		parquet.DictionaryMaxBytes(1<<20),
