@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"slices"
 	"time"
 
@@ -233,5 +234,32 @@ func (s *Shard) best(hits []index.Hit, k int) []index.Hit {
 	return hits[:min(len(hits), k)]
 }
 
-// isQueryError reports whether err is the caller's to mend, in every shard alike.
-func isQueryError(err error) bool { return errors.Is(err, index.ErrQuery) }
+// PanicError is a panic of one shard's search: a bug, or a shard file that was
+// changed while it was mapped. It ends the query and not the process.
+type PanicError struct {
+	Shard string
+	Value any
+	Stack []byte
+}
+
+// Error implements error. The text has the stack.
+func (e *PanicError) Error() string {
+	return fmt.Sprintf("search shard %s: panic: %v\n%s", e.Shard, e.Value, e.Stack)
+}
+
+// searchSafely is search for a goroutine that nobody else recovers.
+func (s *Shard) searchSafely(ctx context.Context, q *Query, p *part) {
+	defer func() {
+		if r := recover(); r != nil {
+			p.answer.Err = &PanicError{Shard: s.name, Value: r, Stack: debug.Stack()}
+		}
+	}()
+	s.search(ctx, q, p)
+}
+
+// isFatal reports whether err ends the whole query: it is the caller's to mend, or
+// a bug.
+func isFatal(err error) bool {
+	var panicked *PanicError
+	return errors.Is(err, index.ErrQuery) || errors.As(err, &panicked)
+}

@@ -128,7 +128,7 @@ func (t *Tower) Search(ctx context.Context, q *Query) (*Answer, error) {
 		f.lists[i] = p.hits
 		answer.Shards[i] = p.answer
 		if err := p.answer.Err; err != nil {
-			if isQueryError(err) {
+			if isFatal(err) {
 				return nil, err
 			}
 			failed = cmp.Or(failed, err)
@@ -150,12 +150,6 @@ func (t *Tower) Search(ctx context.Context, q *Query) (*Answer, error) {
 // caller's among them.
 func (t *Tower) ask(ctx context.Context, q *Query, f *fanOut) {
 	workers := min(runtime.GOMAXPROCS(0), len(t.shards))
-	if workers <= 1 {
-		for i, s := range t.shards {
-			s.search(ctx, q, &f.parts[i])
-		}
-		return
-	}
 	var next atomic.Int32
 	work := func() {
 		for {
@@ -163,7 +157,7 @@ func (t *Tower) ask(ctx context.Context, q *Query, f *fanOut) {
 			if i >= len(t.shards) {
 				return
 			}
-			t.shards[i].search(ctx, q, &f.parts[i])
+			t.shards[i].searchSafely(ctx, q, &f.parts[i])
 		}
 	}
 	var group sync.WaitGroup

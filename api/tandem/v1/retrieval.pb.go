@@ -286,7 +286,8 @@ type RetrieveRequest struct {
 	Bindings map[string]*structpb.Value `protobuf:"bytes,8,rep,name=bindings,proto3" json:"bindings,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// Ids of the target tower that must not be returned, such as those the user
 	// already has. An id that the tower does not have is no error. At most
-	// 100,000, each of 1 to 256 bytes.
+	// 100,000, each of 1 to 256 bytes; the server's limit on a message, 8 MiB
+	// unless it is set otherwise, bounds them too.
 	ExcludeIds []string `protobuf:"bytes,9,rep,name=exclude_ids,json=excludeIds,proto3" json:"exclude_ids,omitempty"`
 	// Answer only from this model version, such as the one that computed the
 	// query vector. At most 256 bytes. Default: the version of the arm that the
@@ -609,6 +610,7 @@ type Candidate struct {
 	// that of a quantised code. Metric dot: the inner product, larger is better.
 	// cosine: the cosine similarity, larger is better. l2: the squared Euclidean
 	// distance, smaller is better. With several query vectors, the best of them.
+	// As everywhere in proto3, JSON leaves out a score of exactly 0.
 	Score float32 `protobuf:"fixed32,2,opt,name=score,proto3" json:"score,omitempty"`
 	// The attributes asked for, by name. One that the entity does not have is left
 	// out.

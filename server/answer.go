@@ -1,0 +1,172 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
+	"github.com/tandem-ann/tandem/index"
+	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/attribute"
+)
+
+// newAnswer puts what a tower found on the wire.
+func newAnswer(snapshot *shard.Snapshot, q *query, found *shard.Answer) *tandemv1.RetrieveResponse {
+	m := snapshot.Manifest()
+	answered := found.Answered()
+	out := &tandemv1.RetrieveResponse{
+		Candidates:   candidates(found.Candidates, q.names),
+		Model:        m.Model,
+		ModelVersion: m.ModelVersion,
+		Snapshot:     string(snapshot.Digest()),
+		Coverage: &tandemv1.Coverage{
+			ShardsAnswered: uint32(answered),
+			Shards:         uint32(len(found.Shards)),
+			ShardShare:     float64(answered) / float64(len(found.Shards)),
+			EligibleShare:  found.Coverage(),
+		},
+		Plan:     planOf(found.Shards),
+		Eligible: uint64(found.Eligible),
+	}
+	if answered == len(found.Shards) {
+		out.Coverage.EligibleShare = 1
+	}
+	out.ShortReason, out.ShortReasonText = shortReason(q, found, answered)
+	return out
+}
+
+// candidates makes two allocations for all of them, unless attributes were asked
+// for.
+func candidates(found []shard.Candidate, names []string) []*tandemv1.Candidate {
+	if len(found) == 0 {
+		return nil
+	}
+	out := make([]*tandemv1.Candidate, len(found))
+	slab := make([]tandemv1.Candidate, len(found))
+	for i := range found {
+		c := &slab[i]
+		c.Id, c.Score = found[i].ID, found[i].Score
+		if len(names) > 0 {
+			c.Attributes = attributes(found[i].Attributes, names)
+		}
+		out[i] = c
+	}
+	return out
+}
+
+func attributes(values []attribute.Value, names []string) map[string]*tandemv1.AttributeValue {
+	out := make(map[string]*tandemv1.AttributeValue, len(values))
+	for i, v := range values {
+		if !v.Absent() {
+			out[names[i]] = attributeValue(v)
+		}
+	}
+	return out
+}
+
+func attributeValue(v attribute.Value) *tandemv1.AttributeValue {
+	switch v.Type() {
+	case attribute.Keyword:
+		return &tandemv1.AttributeValue{Value: &tandemv1.AttributeValue_Keyword{Keyword: v.Keyword()}}
+	case attribute.KeywordList:
+		return &tandemv1.AttributeValue{Value: &tandemv1.AttributeValue_Keywords{Keywords: &tandemv1.Keywords{Values: v.Keywords()}}}
+	case attribute.Bool:
+		return &tandemv1.AttributeValue{Value: &tandemv1.AttributeValue_Bool{Bool: v.Bool()}}
+	case attribute.Int:
+		return &tandemv1.AttributeValue{Value: &tandemv1.AttributeValue_Int{Int: v.Int()}}
+	case attribute.Float:
+		return &tandemv1.AttributeValue{Value: &tandemv1.AttributeValue_Float{Float: v.Float()}}
+	default:
+		return &tandemv1.AttributeValue{Value: &tandemv1.AttributeValue_Timestamp{Timestamp: timestamppb.New(v.Time())}}
+	}
+}
+
+// shardPlan is the plan of a shard that needed one.
+func shardPlan(s *shard.ShardAnswer) tandemv1.Plan {
+	if s.Err != nil || s.Eligible == 0 {
+		return tandemv1.Plan_PLAN_UNSPECIFIED
+	}
+	switch s.Plan {
+	case index.ExactScan:
+		return tandemv1.Plan_PLAN_EXACT_SCAN
+	case index.FilteredWalk:
+		return tandemv1.Plan_PLAN_FILTERED_WALK
+	case index.GraphWalk:
+		return tandemv1.Plan_PLAN_GRAPH_WALK
+	}
+	return tandemv1.Plan_PLAN_UNSPECIFIED
+}
+
+// planOf sums up the plans of the shards.
+func planOf(shards []shard.ShardAnswer) tandemv1.Plan {
+	sum := tandemv1.Plan_PLAN_UNSPECIFIED
+	for i := range shards {
+		switch p := shardPlan(&shards[i]); {
+		case p == sum || p == tandemv1.Plan_PLAN_UNSPECIFIED:
+		case sum == tandemv1.Plan_PLAN_UNSPECIFIED:
+			sum = p
+		default:
+			return tandemv1.Plan_PLAN_MIXED
+		}
+	}
+	return sum
+}
+
+// shortReason says why there are fewer candidates than asked for.
+func shortReason(q *query, found *shard.Answer, answered int) (tandemv1.ShortReason, string) {
+	n, kind := len(found.Candidates), q.tower.Kind()
+	switch {
+	case n >= q.K:
+		return tandemv1.ShortReason_SHORT_REASON_UNSPECIFIED, ""
+	case answered < len(found.Shards):
+		return tandemv1.ShortReason_SHORT_REASON_COVERAGE,
+			fmt.Sprintf("%d of %d shards answered, k is %d", answered, len(found.Shards), q.K)
+	case n < found.Eligible:
+		return tandemv1.ShortReason_SHORT_REASON_EFFORT,
+			fmt.Sprintf("the walk found %d of %d eligible %s, k is %d; a higher recall_target or ef finds more", n, found.Eligible, kind, q.K)
+	case n == 1:
+		return tandemv1.ShortReason_SHORT_REASON_ELIGIBLE, fmt.Sprintf("1 %s is eligible, k is %d", noun(kind), q.K)
+	}
+	return tandemv1.ShortReason_SHORT_REASON_ELIGIBLE, fmt.Sprintf("%d %s are eligible, k is %d", n, kind, q.K)
+}
+
+// newExplain tells how a query was answered; the caller adds the total time.
+func newExplain(found *shard.Answer, prepared time.Duration) *tandemv1.Explain {
+	out := &tandemv1.Explain{
+		Shards:      make([]*tandemv1.ShardExplain, len(found.Shards)),
+		PrepareTime: duration(prepared),
+		FanOutTime:  duration(found.FanOut),
+		MergeTime:   duration(found.Merge),
+	}
+	for i := range found.Shards {
+		s := &found.Shards[i]
+		out.Shards[i] = &tandemv1.ShardExplain{Shard: s.Shard, Rows: uint64(s.Rows), Error: shardError(s.Err)}
+		if s.Err != nil {
+			continue
+		}
+		e := out.Shards[i]
+		e.Plan, e.Eligible, e.Ef = shardPlan(s), uint64(s.Eligible), uint32(s.Ef)
+		e.Scored, e.Expanded = uint64(s.Scored), uint64(s.Expanded)
+		e.FilterTime, e.SearchTime = duration(s.Filter), duration(s.Search)
+	}
+	return out
+}
+
+func shardError(err error) string {
+	switch {
+	case err == nil:
+		return ""
+	case errors.Is(err, context.DeadlineExceeded):
+		return "the deadline passed"
+	case errors.Is(err, context.Canceled):
+		return "the caller went away"
+	}
+	return err.Error()
+}
+
+func duration(d time.Duration) *durationpb.Duration { return durationpb.New(d) }

@@ -1,0 +1,32 @@
+// Package server answers retrieval queries over the network.
+//
+// A [Service] implements the RPCs of api/tandem/v1 over one [shard.Snapshot].
+// [NewHandler] puts it behind HTTP, with health and reflection; [Run] is the whole
+// process: listen, load, serve, drain. Command tandem calls Run; tests, and
+// programs that have an HTTP server of their own, call NewHandler.
+//
+// # Goals
+//
+// A caller's mistake is told before any work is done, in a text that names the
+// field, the value and what is accepted. An answer says what it is based on, and
+// why it is short when it is. Health can be asked from the first moment, and says
+// ready only once every shard is verified and warm. No request makes the process
+// panic, run out of memory or out of goroutines, and none is lost when the process
+// is told to stop. The server adds little to the cost of the search.
+//
+// # Design
+//
+// What serves is a [serving]: an immutable snapshot with a count of the requests
+// on it. A request takes one, works on it to its end and lets go of it; the last
+// to let go closes the files. Nothing of an answer aliases them.
+//
+// A request passes, from the outside in: recovery from panics; a bound on the
+// requests in flight, on the bytes of a message and on the time to read or write
+// one (limits); Connect, which decodes it (codec, compress); the request's id, the
+// log and the errors' codes (observe); the rules of the contract (validate); and
+// the method, which checks what depends on the snapshot (query), asks a tower and
+// puts the answer on the wire (answer).
+//
+// Below this package there are no RPC codes: it alone maps errors to them
+// (errors).
+package server

@@ -1,0 +1,34 @@
+package server
+
+import (
+	"context"
+
+	"connectrpc.com/connect"
+
+	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
+)
+
+// GetEmbeddings implements [tandemv1connect.RetrievalServiceHandler].
+func (s *Service) GetEmbeddings(_ context.Context, r *connect.Request[tandemv1.GetEmbeddingsRequest]) (*connect.Response[tandemv1.GetEmbeddingsResponse], error) {
+	now, err := s.acquire(r.Msg.ModelVersion)
+	if err != nil {
+		return nil, err
+	}
+	defer now.release()
+	m := now.snapshot.Manifest()
+	out := &tandemv1.GetEmbeddingsResponse{
+		Model:        m.Model,
+		ModelVersion: m.ModelVersion,
+		Snapshot:     string(now.snapshot.Digest()),
+		RequestId:    r.Msg.RequestId,
+	}
+	tower := now.snapshot.Tower(kindOf(r.Msg.Tower))
+	for _, id := range r.Msg.Ids {
+		if v, ok := tower.Vector(id); ok {
+			out.Embeddings = append(out.Embeddings, &tandemv1.Embedding{Id: id, Values: v})
+		} else {
+			out.UnknownIds = append(out.UnknownIds, id)
+		}
+	}
+	return connect.NewResponse(out), nil
+}

@@ -1,0 +1,135 @@
+package server
+
+import (
+	"math"
+	"strings"
+	"testing"
+
+	"connectrpc.com/connect"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/types/known/structpb"
+
+	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
+	"github.com/tandem-ann/tandem/index"
+)
+
+// TestBadRequests states what a caller is told about each mistake.
+func TestBadRequests(t *testing.T) {
+	type req = *tandemv1.RetrieveRequest
+	const (
+		invalid      = connect.CodeInvalidArgument
+		precondition = connect.CodeFailedPrecondition
+		notFound     = connect.CodeNotFound
+	)
+	nan, inf := float32(math.NaN()), float32(math.Inf(1))
+	vector := func(v ...float32) func(req) { return func(r req) { r.UserId, r.Vector = "", v } }
+	vectors := func(all ...[]float32) func(req) {
+		return func(r req) {
+			r.UserId = ""
+			for _, v := range all {
+				r.Vectors = append(r.Vectors, &tandemv1.Vector{Values: v})
+			}
+		}
+	}
+	filter := func(text string) func(req) { return func(r req) { r.Filter = text } }
+	binding := func(v any) func(req) {
+		return func(r req) {
+			value, err := structpb.NewValue(v)
+			require.NoError(t, err)
+			r.Filter, r.Bindings = "min_age <= user.age", map[string]*structpb.Value{"age": value}
+		}
+	}
+	tests := []struct {
+		name   string
+		change func(req)
+		code   connect.Code
+		text   string
+	}{
+		{"k 0", func(r req) { r.K = 0 }, invalid, "k is 0; accepted: 1 to 10000"},
+		{"k too large", func(r req) { r.K = 10_001 }, invalid, "k is 10001; accepted: 1 to 10000"},
+		{"two mistakes", func(r req) { r.K, r.Ef = 0, new(uint32(0)) }, invalid, "k is 0; accepted: 1 to 10000; ef is 0; accepted: 1 to 1000000"},
+		{
+			"both vector and user", func(r req) { r.Vector = []float32{1, 2, 3, 4} }, invalid,
+			"set exactly one of vector, vectors, user_id, app_id; set are vector, user_id",
+		},
+		{"no query", func(r req) { r.UserId = "" }, invalid, "set exactly one of vector, vectors, user_id, app_id; none is set"},
+		{"wrong dimension", vector(1, 2, 3), invalid, "vector has 3 numbers; accepted: 4, the dimension of model feed v1"},
+		{"NaN", vector(1, 2, nan, 4), invalid, "vector[2] is NaN; accepted: finite numbers"},
+		{"infinity", vector(inf, 2, 3, 4), invalid, "vector[0] is +Inf; accepted: finite numbers"},
+		{"zero vector", vector(0, 0, 0, 0), invalid, "vector has the norm 0; accepted by the metric cosine: a vector with a direction"},
+		{"long vector", vector(2e18, 0, 0, 0), invalid, "vector has the norm 2e+18; accepted: up to 1e+18"},
+		{
+			"wrong dimension of one", vectors([]float32{1, 2, 3, 4}, []float32{1}), invalid,
+			"vectors[1].values has 1 numbers; accepted: 4, the dimension of model feed v1",
+		},
+		{"no numbers in one", vectors([]float32{1, 2, 3, 4}, nil), invalid, "vectors[1].values: values has 0 numbers; accepted: as many as the model has dimensions"},
+		{"NaN in one", vectors([]float32{1, 2, 3, 4}, []float32{1, 1, 1, 1}, []float32{1, nan, 1, 1}), invalid, "vectors[2].values[1] is NaN; accepted: finite numbers"},
+		{
+			"unknown user", func(r req) { r.UserId = "nobody" }, notFound,
+			`user_id "nobody" is not in the user tower of model feed v1; query by an id that it has, or by vector`,
+		},
+		{
+			"unknown app", func(r req) { r.UserId, r.AppId = "", "u1" }, notFound,
+			`app_id "u1" is not in the app tower of model feed v1; query by an id that it has, or by vector`,
+		},
+		{"wrong model version", func(r req) { r.ModelVersion = "v0" }, precondition, `model_version "v0" is not served; served: "v1"`},
+		{
+			"unknown attribute", func(r req) { r.Attributes = []string{"price", "prize"} }, invalid,
+			`attributes[1] "prize" is no attribute of the app tower; accepted: "*", developer, free, min_age, platforms, price, released`,
+		},
+		{"empty excluded id", func(r req) { r.ExcludeIds = []string{"a", ""} }, invalid, "exclude_ids[1] has 0 bytes; accepted: 1 to 256"},
+		{"long excluded id", func(r req) { r.ExcludeIds = []string{strings.Repeat("x", 257)} }, invalid, "exclude_ids[0] has 257 bytes; accepted: 1 to 256"},
+		{"unbound", func(r req) { r.Filter = "min_age <= user.age" }, invalid, "filter: binding user.age: the filter uses it and the query does not bind it"},
+		{"object", binding(map[string]any{"years": 3}), invalid, `bindings["age"] is an object; accepted: a string, a number, a bool, or a list of them`},
+		{"null", binding(nil), invalid, `bindings["age"] is null; accepted: a string, a number, a bool, or a list of them`},
+		{"list of lists", binding([]any{1, []any{2}}), invalid, `bindings["age"] at place 1 is a list within a list; accepted: a string, a number, a bool, or a list of them`},
+		{
+			"object that no filter uses", func(r req) {
+				r.Bindings = map[string]*structpb.Value{"b": structpb.NewNullValue(), "a": structpb.NewStructValue(nil)}
+			}, invalid, `bindings["a"] is an object; accepted: a string, a number, a bool, or a list of them`,
+		},
+	}
+	data := smallTowers(index.Cosine)
+	s := data.loaded(t)
+	client := serve(t, s, Options{}).client()
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			r := &tandemv1.RetrieveRequest{UserId: "u1", K: 10}
+			test.change(r)
+			_, err := client.Retrieve(t.Context(), connect.NewRequest(r))
+			requireError(t, err, test.code, test.text)
+			batch, err := client.BatchRetrieve(t.Context(), connect.NewRequest(&tandemv1.BatchRetrieveRequest{Requests: []req{r}}))
+			require.NoError(t, err)
+			item := batch.Msg.Results[0].GetError()
+			require.Equal(t, test.code.String(), item.GetCode())
+			require.Equal(t, test.text, item.GetMessage())
+		})
+	}
+	// The texts of package eligibility are its own; here the place must survive.
+	for text, prefix := range map[string]string{
+		`free && "ios" in platfroms`:  "filter: line 1, column 18: ",
+		"free &&\n  min_age == \"x\"": "filter: line 2, column ",
+		"min_age >":                   "filter: line 1, column ",
+	} {
+		r := &tandemv1.RetrieveRequest{UserId: "u1", K: 10}
+		filter(text)(r)
+		_, err := client.Retrieve(t.Context(), connect.NewRequest(r))
+		require.Equal(t, invalid, connect.CodeOf(err))
+		require.ErrorContains(t, err, "invalid_argument: "+prefix)
+	}
+}
+
+func TestBadEmbeddingRequests(t *testing.T) {
+	client := serve(t, smallTowers(index.Dot).loaded(t), Options{}).client()
+	_, err := client.GetEmbeddings(t.Context(), connect.NewRequest(&tandemv1.GetEmbeddingsRequest{}))
+	requireError(t, err, connect.CodeInvalidArgument, "ids has 0 ids; accepted: 1 to 1000")
+	_, err = client.GetEmbeddings(t.Context(), connect.NewRequest(&tandemv1.GetEmbeddingsRequest{Ids: []string{"a", ""}}))
+	requireError(t, err, connect.CodeInvalidArgument, "ids[1]: id has 0 bytes; accepted: 1 to 256")
+	_, err = client.GetEmbeddings(t.Context(), connect.NewRequest(&tandemv1.GetEmbeddingsRequest{Ids: []string{"a"}, ModelVersion: "x"}))
+	requireError(t, err, connect.CodeFailedPrecondition, `model_version "x" is not served; served: "v1"`)
+}
+
+func TestExcerpt(t *testing.T) {
+	require.Equal(t, "short", excerpt("short"))
+	require.Equal(t, strings.Repeat("x", 127)+"...", excerpt(strings.Repeat("x", 127)+"éé"))
+}

@@ -1,0 +1,132 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"sync"
+
+	"connectrpc.com/connect"
+	"connectrpc.com/grpchealth"
+
+	"github.com/tandem-ann/tandem/api/tandem/v1/tandemv1connect"
+)
+
+// phase is where a service is in its life.
+type phase int
+
+const (
+	phaseLoading phase = iota
+	phaseReady
+	phaseDraining // for good
+)
+
+var phaseNames = [...]string{phaseLoading: "loading", phaseReady: "ready", phaseDraining: "draining"}
+
+// health tells gRPC health checks and load balancers whether to send requests. A
+// watch is told that the service is not serving, and then ended, when the service
+// drains: an open stream would hold up the shutdown.
+type health struct {
+	mu      sync.Mutex
+	phase   phase
+	watches map[*watch]struct{}
+	// draining is cancelled with the last phase.
+	draining context.Context
+	drain    context.CancelFunc
+}
+
+func newHealth() *health {
+	h := &health{watches: map[*watch]struct{}{}}
+	h.draining, h.drain = context.WithCancel(context.Background())
+	return h
+}
+
+// watch is one stream of status changes.
+type watch struct {
+	changed func()
+	told    bool // that the service drains
+}
+
+type watchKey struct{}
+
+func (h *health) set(p phase) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.phase == phaseDraining {
+		return
+	}
+	h.phase = p
+	for w := range h.watches {
+		w.changed()
+	}
+	if p == phaseDraining {
+		h.drain()
+	}
+}
+
+func (h *health) current() phase {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.phase
+}
+
+// Check implements [grpchealth.Checker].
+func (h *health) Check(ctx context.Context, r *grpchealth.CheckRequest) (*grpchealth.CheckResponse, error) {
+	if r.Service != "" && r.Service != tandemv1connect.RetrievalServiceName {
+		return nil, errorf(connect.CodeNotFound, "service %q is unknown; known: %q and \"\"", excerpt(r.Service), tandemv1connect.RetrievalServiceName)
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if w, ok := ctx.Value(watchKey{}).(*watch); ok && w.changed != nil && h.phase == phaseDraining {
+		if w.told {
+			return nil, connect.NewError(connect.CodeUnavailable, errors.New("the server is stopping"))
+		}
+		w.told = true
+		w.changed() // asks again once this answer is sent
+	}
+	if h.phase != phaseReady {
+		return &grpchealth.CheckResponse{Status: grpchealth.StatusNotServing}, nil
+	}
+	return &grpchealth.CheckResponse{Status: grpchealth.StatusServing}, nil
+}
+
+// Watch implements [grpchealth.Watcher].
+func (h *health) Watch(ctx context.Context, _ *grpchealth.CheckRequest, changed func()) (func(), error) {
+	w, ok := ctx.Value(watchKey{}).(*watch)
+	if !ok {
+		w = &watch{}
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	w.changed = changed
+	h.watches[w] = struct{}{}
+	return func() {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		delete(h.watches, w)
+	}, nil
+}
+
+// watched lets Check know a watch by its context.
+func watched(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), watchKey{}, &watch{})))
+	})
+}
+
+// live answers whether the process lives: if it answers, it does.
+func live(w http.ResponseWriter, _ *http.Request) {
+	_, _ = io.WriteString(w, "ok\n")
+}
+
+// readiness answers 200 if requests should be sent here, and 503 with the phase if
+// not.
+func (h *health) readiness(w http.ResponseWriter, _ *http.Request) {
+	p := h.current()
+	if p != phaseReady {
+		w.WriteHeader(http.StatusServiceUnavailable)
+	}
+	_, _ = fmt.Fprintln(w, phaseNames[p])
+}

@@ -1,0 +1,258 @@
+package server
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"connectrpc.com/connect"
+	"google.golang.org/protobuf/types/known/structpb"
+
+	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
+	"github.com/tandem-ann/tandem/index"
+	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/attribute"
+)
+
+// What a request that does not say otherwise gets.
+const (
+	// DefaultRecallTarget is the recall of a request without recall_target and ef.
+	DefaultRecallTarget = 0.99
+	// DefaultMinCoverage accepts nothing short of every shard.
+	DefaultMinCoverage = 1
+)
+
+// query is a valid request in the terms of one snapshot.
+type query struct {
+	shard.Query
+	tower *shard.Tower
+	names []string // of the attributes to return
+}
+
+// newQuery checks what the contract's rules leave to the server, because it
+// depends on the snapshot or costs too much there.
+func newQuery(snapshot *shard.Snapshot, r *tandemv1.RetrieveRequest) (*query, error) {
+	q := &query{tower: snapshot.Tower(kindOf(r.Target))}
+	q.K, q.Ef, q.Target = int(r.K), int(r.GetEf()), DefaultRecallTarget
+	if r.RecallTarget != nil {
+		q.Target = *r.RecallTarget
+	}
+	q.MinCoverage = DefaultMinCoverage
+	if r.MinCoverage != nil {
+		q.MinCoverage = *r.MinCoverage
+	}
+	if err := q.setVectors(snapshot, r); err != nil {
+		return nil, err
+	}
+	if err := q.setExclude(r); err != nil {
+		return nil, err
+	}
+	if err := q.setFilter(r); err != nil {
+		return nil, err
+	}
+	return q, q.setAttributes(r.Attributes)
+}
+
+func kindOf(t tandemv1.Tower) shard.Kind {
+	if t == tandemv1.Tower_TOWER_USERS {
+		return shard.Users
+	}
+	return shard.Apps
+}
+
+// noun is what one row of a tower is called.
+func noun(k shard.Kind) string { return strings.TrimSuffix(string(k), "s") }
+
+// modelName is how texts name the model of a snapshot.
+func modelName(m *shard.Manifest) string { return m.Model + " " + m.ModelVersion }
+
+func (q *query) setVectors(snapshot *shard.Snapshot, r *tandemv1.RetrieveRequest) error {
+	m := snapshot.Manifest()
+	switch {
+	case r.UserId != "" || r.AppId != "":
+		field, id, kind := "user_id", r.UserId, shard.Users
+		if r.AppId != "" {
+			field, id, kind = "app_id", r.AppId, shard.Apps
+		}
+		v, ok := snapshot.Tower(kind).Vector(id)
+		if !ok {
+			return errorf(connect.CodeNotFound, "%s %q is not in the %s tower of model %s; query by an id that it has, or by vector",
+				field, id, noun(kind), modelName(m))
+		}
+		q.Vectors = [][]float32{v}
+	case len(r.Vectors) > 0:
+		q.Vectors = make([][]float32, len(r.Vectors))
+		for i, v := range r.Vectors {
+			if err := checkVector(m, v.GetValues()); err != nil {
+				return invalidf("vectors[%d].values%w", i, err)
+			}
+			q.Vectors[i] = v.GetValues()
+		}
+	default:
+		if err := checkVector(m, r.Vector); err != nil {
+			return invalidf("vector%w", err)
+		}
+		q.Vectors = [][]float32{r.Vector}
+	}
+	return nil
+}
+
+// checkVector returns an error that goes on after the field's name.
+func checkVector(m *shard.Manifest, v []float32) error {
+	if len(v) != m.Dim {
+		return fmt.Errorf(" has %d numbers; accepted: %d, the dimension of model %s", len(v), m.Dim, modelName(m))
+	}
+	err := m.Metric.CheckVector(v)
+	if err == nil {
+		return nil
+	}
+	wrong, ok := errors.AsType[*index.VectorError](err)
+	switch {
+	case !ok:
+		return fmt.Errorf(": %w", err)
+	case wrong.Position >= 0:
+		return fmt.Errorf("[%d] is %v; accepted: finite numbers", wrong.Position, wrong.Value)
+	case wrong.Value > index.MaxNorm:
+		return fmt.Errorf(" has the norm %.6g; accepted: up to %g", wrong.Value, float64(index.MaxNorm))
+	}
+	return fmt.Errorf(" has the norm %.6g; accepted by the metric cosine: a vector with a direction", wrong.Value)
+}
+
+// setExclude excludes what the request does, and the query itself.
+func (q *query) setExclude(r *tandemv1.RetrieveRequest) error {
+	for i, id := range r.ExcludeIds {
+		if id == "" || len(id) > shard.MaxIDLen {
+			return invalidf("exclude_ids[%d] has %d bytes; accepted: 1 to %d", i, len(id), shard.MaxIDLen)
+		}
+	}
+	q.Exclude = r.ExcludeIds
+	self := r.AppId
+	if q.tower.Kind() == shard.Users {
+		self = r.UserId
+	}
+	if self != "" {
+		q.Exclude = append(slices.Clip(q.Exclude), self)
+	}
+	return nil
+}
+
+func (q *query) setFilter(r *tandemv1.RetrieveRequest) error {
+	values, err := bindings(r.Bindings)
+	if err != nil || r.Filter == "" {
+		return err
+	}
+	f, err := q.tower.Compile(r.Filter)
+	if err != nil {
+		return invalidf("%w", err) // it begins with "filter: line 1, column 2:"
+	}
+	bound, err := f.Bind(values)
+	if err != nil {
+		return invalidf("%w", err)
+	}
+	q.Filter = &bound
+	return nil
+}
+
+// bindings returns the values of a query's bindings as package eligibility takes
+// them.
+func bindings(in map[string]*structpb.Value) (map[string]any, error) {
+	if len(in) == 0 {
+		return nil, nil
+	}
+	out := make(map[string]any, len(in))
+	for _, name := range slices.Sorted(maps.Keys(in)) { // for one error of several to be the same each time
+		value, err := bindingValue(in[name])
+		if err != nil {
+			return nil, invalidf("bindings[%q] %w; accepted: a string, a number, a bool, or a list of them", excerpt(name), err)
+		}
+		out[name] = value
+	}
+	return out, nil
+}
+
+func bindingValue(v *structpb.Value) (any, error) {
+	list, ok := v.GetKind().(*structpb.Value_ListValue)
+	if !ok {
+		return bindingScalar(v)
+	}
+	items := list.ListValue.GetValues()
+	out := make([]any, len(items))
+	for i, item := range items {
+		var err error
+		if out[i], err = bindingScalar(item); err != nil {
+			return nil, fmt.Errorf("at place %d %w", i, err)
+		}
+	}
+	return out, nil
+}
+
+func bindingScalar(v *structpb.Value) (any, error) {
+	switch kind := v.GetKind().(type) {
+	case *structpb.Value_BoolValue:
+		return kind.BoolValue, nil
+	case *structpb.Value_NumberValue:
+		return kind.NumberValue, nil
+	case *structpb.Value_StringValue:
+		return kind.StringValue, nil
+	case *structpb.Value_ListValue:
+		return nil, errors.New("is a list within a list")
+	case *structpb.Value_StructValue:
+		return nil, errors.New("is an object")
+	}
+	return nil, errors.New("is null")
+}
+
+// allAttributes stands for all of them in a request.
+const allAttributes = "*"
+
+func (q *query) setAttributes(names []string) error {
+	schema := q.tower.Schema()
+	for i, name := range names {
+		if name == allAttributes {
+			for field := range schema.Len() {
+				q.addAttribute(schema, field)
+			}
+			continue
+		}
+		field, ok := schema.Lookup(name)
+		if !ok {
+			return invalidf("attributes[%d] %q is no attribute of the %s tower; accepted: %s",
+				i, excerpt(name), noun(q.tower.Kind()), knownAttributes(schema))
+		}
+		q.addAttribute(schema, field)
+	}
+	return nil
+}
+
+func (q *query) addAttribute(schema attribute.Schema, field int) {
+	if !slices.Contains(q.Attributes, field) {
+		q.Attributes = append(q.Attributes, field)
+		q.names = append(q.names, schema.Field(field).Name)
+	}
+}
+
+// knownAttributes lists as many names as fit in an error.
+func knownAttributes(schema attribute.Schema) string {
+	const most = 50
+	names := append([]string{`"*"`}, schema.Names()...)
+	if more := len(names) - most; more > 0 {
+		return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), more)
+	}
+	return strings.Join(names, ", ")
+}
+
+// excerpt shortens a caller's text for an error.
+func excerpt(s string) string {
+	const most = 128
+	if len(s) <= most {
+		return s
+	}
+	cut := most
+	for cut > 0 && !utf8.RuneStart(s[cut]) {
+		cut--
+	}
+	return s[:cut] + "..."
+}
