@@ -14,6 +14,7 @@ type table struct {
 	count  int
 	stride int
 	rows   func() []float32
+	codes  func() []uint8
 }
 
 var tables = []table{
@@ -22,9 +23,15 @@ var tables = []table{
 }
 
 func newTable(name string, count, stride int) table {
-	return table{name, count, stride, sync.OnceValue(func() []float32 {
-		return normal(rand.New(rand.NewPCG(1, 2)), count*stride)
-	})}
+	return table{
+		name, count, stride,
+		sync.OnceValue(func() []float32 {
+			return normal(rand.New(rand.NewPCG(1, 2)), count*stride)
+		}),
+		sync.OnceValue(func() []uint8 {
+			return codeFills[0].rowsOf(rand.New(rand.NewPCG(1, 2)), count*stride)
+		}),
+	}
 }
 
 // BenchmarkGather scores random rows, in lists as long as a node's links and
@@ -85,6 +92,62 @@ func scan(b *testing.B, t table, list int, score func(query, rows, out []float32
 	first := 0
 	for b.Loop() {
 		score(query, rows[first*t.stride:], out)
+		first = (first + list) % t.count
+	}
+	perRow(b, list)
+}
+
+// BenchmarkGatherCodes scores random rows, in lists as long as a node's links,
+// as long as what a walk has not yet visited of them, and one row at a time.
+func BenchmarkGatherCodes(b *testing.B) {
+	for _, t := range tables {
+		for _, list := range []int{32, 12, 1} {
+			for _, i := range supportedCodes() {
+				b.Run(fmt.Sprintf("%s/list=%d/%s", t.name, list, i), func(b *testing.B) { gatherCodes(b, t, list, i.codeRoutines()) })
+			}
+		}
+	}
+}
+
+func gatherCodes(b *testing.B, t table, list int, r codeRoutines) {
+	rows := t.codes()
+	random := rand.New(rand.NewPCG(3, 4))
+	query := codeFills[0].queryOf(random, t.stride)
+	ordinals := each(1<<22, func() uint32 { return random.Uint32N(uint32(t.count)) })
+	out := make([]int32, list)
+
+	b.ReportAllocs()
+	b.SetBytes(int64(list * t.stride))
+	at := 0
+	for b.Loop() {
+		r.list(query, rows, ordinals[at:at+list], out)
+		if at += list; at+list > len(ordinals) {
+			at = 0
+		}
+	}
+	perRow(b, list)
+}
+
+// BenchmarkScanCodes scores consecutive rows.
+func BenchmarkScanCodes(b *testing.B) {
+	const list = 1000
+	for _, t := range tables {
+		for _, i := range supportedCodes() {
+			b.Run(fmt.Sprintf("%s/%s", t.name, i), func(b *testing.B) { scanCodes(b, t, list, i.codeRoutines()) })
+		}
+	}
+}
+
+func scanCodes(b *testing.B, t table, list int, r codeRoutines) {
+	rows := t.codes()
+	query := codeFills[0].queryOf(rand.New(rand.NewPCG(3, 4)), t.stride)
+	out := make([]int32, list)
+
+	b.ReportAllocs()
+	b.SetBytes(int64(list * t.stride))
+	first := 0
+	for b.Loop() {
+		r.scan(query, rows[first*t.stride:], out)
 		first = (first + list) % t.count
 	}
 	perRow(b, list)

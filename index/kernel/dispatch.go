@@ -7,8 +7,18 @@ const (
 	generic implementation = iota // pure Go, everywhere
 	avx2
 	avx512
+	vnni // codes only, and so is dotprod
+	neon
+	dotprod
 )
 
 func (i implementation) String() string {
-	return [...]string{generic: "generic", avx2: "avx2", avx512: "avx512"}[i]
+	return [...]string{
+		generic: "generic",
+		avx2:    "avx2",
+		avx512:  "avx512",
+		vnni:    "avx512vnni",
+		neon:    "neon",
+		dotprod: "neon+dotprod",
+	}[i]
 }

@@ -4,10 +4,13 @@ import "golang.org/x/sys/cpu"
 
 //go:generate go -C avo run . -out ../kernel_amd64.s -stubs ../stubs_amd64.go -pkg kernel
 
-// selected is set once, at start-up; nothing writes it afterwards. It is a
-// value to switch on, not a function to call through, so that arguments do not
-// escape to the heap.
-var selected = supported()[0]
+// What is selected is set once, at start-up; nothing writes it afterwards. It
+// is a value to switch on, not a function to call through, so that arguments do
+// not escape to the heap.
+var (
+	selected      = supported()[0]
+	selectedCodes = supportedCodes()[0]
+)
 
 // supported returns the implementations that this CPU and its operating system
 // can run, the fastest first. GODEBUG=cpu.avx512f=off takes one away.
@@ -15,6 +18,18 @@ func supported() []implementation {
 	var s []implementation
 	if cpu.X86.HasAVX512F && cpu.X86.HasAVX2 {
 		s = append(s, avx512)
+	}
+	if cpu.X86.HasAVX2 {
+		s = append(s, avx2)
+	}
+	return append(s, generic)
+}
+
+// supportedCodes does the same for codes.
+func supportedCodes() []implementation {
+	var s []implementation
+	if cpu.X86.HasAVX512F && cpu.X86.HasAVX512VNNI && cpu.X86.HasAVX2 {
+		s = append(s, vnni)
 	}
 	if cpu.X86.HasAVX2 {
 		s = append(s, avx2)
@@ -63,5 +78,27 @@ func l2Range(query, rows, out []float32) {
 		l2RangeAVX2(query, rows, out)
 	default:
 		l2RangeGeneric(query, rows, out)
+	}
+}
+
+func dotCodes(query []int8, rows []uint8, ordinals []uint32, out []int32) {
+	switch selectedCodes {
+	case vnni:
+		dotCodesVNNI(query, rows, ordinals, out)
+	case avx2:
+		dotCodesAVX2(query, rows, ordinals, out)
+	default:
+		dotCodesGeneric(query, rows, ordinals, out)
+	}
+}
+
+func dotCodesRange(query []int8, rows []uint8, out []int32) {
+	switch selectedCodes {
+	case vnni:
+		dotCodesRangeVNNI(query, rows, out)
+	case avx2:
+		dotCodesRangeAVX2(query, rows, out)
+	default:
+		dotCodesRangeGeneric(query, rows, out)
 	}
 }

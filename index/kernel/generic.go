@@ -33,7 +33,7 @@ func l2RangeGeneric(query, rows, out []float32) {
 	}
 }
 
-func row(rows []float32, i, stride int) []float32 {
+func row[T float32 | uint8](rows []T, i, stride int) []T {
 	return rows[i*stride:][:stride]
 }
 
@@ -92,4 +92,32 @@ func fold(low, high *[8]float32) float32 {
 		low[j] += low[j+4]
 	}
 	return (low[0] + low[2]) + (low[1] + low[3])
+}
+
+func dotCodesGeneric(query []int8, rows []uint8, ordinals []uint32, out []int32) {
+	for i, o := range ordinals {
+		out[i] = dotCodeRow(query, row(rows, int(o), len(query)))
+	}
+}
+
+func dotCodesRangeGeneric(query []int8, rows []uint8, out []int32) {
+	for i := range out {
+		out[i] = dotCodeRow(query, row(rows, i, len(query)))
+	}
+}
+
+func dotCodeRow(query []int8, row []uint8) int32 {
+	var s0, s1, s2, s3 int32
+	for i := 0; i < len(query); i += 16 {
+		q, r := (*[16]int8)(query[i:]), (*[16]uint8)(row[i:])
+		s0 += int32(q[0])*int32(r[0]) + int32(q[4])*int32(r[4])
+		s1 += int32(q[1])*int32(r[1]) + int32(q[5])*int32(r[5])
+		s2 += int32(q[2])*int32(r[2]) + int32(q[6])*int32(r[6])
+		s3 += int32(q[3])*int32(r[3]) + int32(q[7])*int32(r[7])
+		s0 += int32(q[8])*int32(r[8]) + int32(q[12])*int32(r[12])
+		s1 += int32(q[9])*int32(r[9]) + int32(q[13])*int32(r[13])
+		s2 += int32(q[10])*int32(r[10]) + int32(q[14])*int32(r[14])
+		s3 += int32(q[11])*int32(r[11]) + int32(q[15])*int32(r[15])
+	}
+	return (s0 + s1) + (s2 + s3)
 }

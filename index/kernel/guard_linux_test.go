@@ -35,14 +35,37 @@ func TestReadsEndWithTheirArguments(t *testing.T) {
 	}
 }
 
+func TestCodeReadsEndWithTheirArguments(t *testing.T) {
+	random := rand.New(rand.NewPCG(11, 12))
+	for _, stride := range []int{32, 64, 96, 128, 160, 288} {
+		for n := 1; n <= 14; n++ {
+			query := atEnd[int8](t, stride)
+			copy(query, codeFills[0].queryOf(random, stride))
+			rows := atEnd[uint8](t, n*stride)
+			copy(rows, codeFills[0].rowsOf(random, n*stride))
+			ordinals := atEnd[uint32](t, n)
+			for i := range ordinals {
+				ordinals[i] = uint32(n - 1 - i)
+			}
+			out := atEnd[int32](t, n)
+			for _, i := range supportedCodes() {
+				r := i.codeRoutines()
+				r.list(query, rows, ordinals, out)
+				r.scan(query, rows, out)
+			}
+		}
+	}
+}
+
 // atEnd returns n zeros that end at a page that can not be read.
-func atEnd[T float32 | uint32](t *testing.T, n int) []T {
+func atEnd[T float32 | uint32 | int32 | int8 | uint8](t *testing.T, n int) []T {
 	t.Helper()
-	page := syscall.Getpagesize()
-	size := (n*4 + page - 1) / page * page
+	var zero T
+	page, used := syscall.Getpagesize(), n*int(unsafe.Sizeof(zero))
+	size := (used + page - 1) / page * page
 	m, err := syscall.Mmap(-1, 0, size+page, syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_ANON|syscall.MAP_PRIVATE)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, syscall.Munmap(m)) })
 	require.NoError(t, syscall.Mprotect(m[size:], syscall.PROT_NONE))
-	return unsafe.Slice((*T)(unsafe.Pointer(&m[size-n*4])), n)
+	return unsafe.Slice((*T)(unsafe.Pointer(&m[size-used])), n)
 }

@@ -1,6 +1,6 @@
-// Package kernel scores many float32 rows against one query per call. It is
-// the inner loop of graph construction, of exact rescoring and of exact scans;
-// its caller is package index.
+// Package kernel scores many rows, of float32 or of codes, against one query
+// per call. Floats are the inner loop of graph construction, of exact rescoring
+// and of exact scans, codes that of the walk; the caller is package index.
 //
 // # Layout
 //
@@ -10,6 +10,9 @@
 // the stride: row i is rows[i*len(query) : (i+1)*len(query)]. A block of 16
 // floats is one cache line when rows is aligned to 64 bytes; it need not be.
 //
+// Rows of codes lie in a flat []uint8 in the same way, and the query is a
+// []int8; their stride is a multiple of 32 ([CodeStride]).
+//
 // # Determinism
 //
 // A score is the same, bit for bit, on every machine, from every
@@ -18,7 +21,8 @@
 // order, the product rounded before it is added (there is no fused
 // multiply-add); then lane j+8 is added to lane j, j+4 to j, j+2 to j, and 1
 // to 0. Only the sign and payload of a NaN are left open: a score that is NaN
-// in one implementation is NaN in all.
+// in one implementation is NaN in all. Products of codes are integers and their
+// sums exact, so that their order is nobody's concern.
 //
 // # Use
 //
@@ -93,16 +97,24 @@ func span(query, rows []float32, first int, out []float32) []float32 {
 		panicStride(query)
 	}
 	if n := len(rows) / stride; first < 0 || first > n || len(out) > n-first {
-		panic(fmt.Sprintf("kernel: score rows %d to %d: there are %d", first, first+len(out), n))
+		panicSpan(first, len(out), n)
 	}
 	return rows[first*stride : (first+len(out))*stride]
 }
 
 func panicList(query []float32, ordinals []uint32, out []float32) {
 	if len(ordinals) != len(out) {
-		panic(fmt.Sprintf("kernel: score %d ordinals: out has room for %d", len(ordinals), len(out)))
+		panicOut(ordinals, len(out))
 	}
 	panicStride(query)
+}
+
+func panicOut(ordinals []uint32, room int) {
+	panic(fmt.Sprintf("kernel: score %d ordinals: out has room for %d", len(ordinals), room))
+}
+
+func panicSpan(first, count, rows int) {
+	panic(fmt.Sprintf("kernel: score rows %d to %d: there are %d", first, first+count, rows))
 }
 
 func panicStride(query []float32) {

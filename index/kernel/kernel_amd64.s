@@ -1027,3 +1027,515 @@ block1:
 done:
 	VZEROUPPER
 	RET
+
+// func dotCodesVNNI(query []int8, rows []uint8, ordinals []uint32, out []int32)
+// Requires: AVX, AVX2, AVX512F, AVX512VNNI, CMOV, MMX+
+TEXT ·dotCodesVNNI(SB), NOSPLIT, $0-96
+	MOVQ    query_base+0(FP), CX
+	MOVQ    query_len+8(FP), DX
+	MOVQ    ordinals_base+48(FP), BX
+	MOVQ    ordinals_len+56(FP), SI
+	DECQ    SI
+	XORL    DI, DI
+	CMPQ    DX, $0x40
+	JLE     group
+	MOVL    $0x00000100, AX
+	CMPQ    AX, DX
+	CMOVQGT DX, AX
+
+prefetch:
+	CMPQ  DI, SI
+	JGT   prefetched
+	MOVL  (BX)(DI*4), R8
+	IMULQ DX, R8
+	ADDQ  rows_base+24(FP), R8
+	LEAQ  (R8)(AX*1), R9
+
+line:
+	PREFETCHT0 (R8)
+	ADDQ       $0x40, R8
+	CMPQ       R8, R9
+	JLT        line
+	INCQ       DI
+	JMP        prefetch
+
+prefetched:
+	XORL DI, DI
+
+group:
+	LEAQ  3(DI), AX
+	CMPQ  AX, SI
+	JGT   single
+	MOVL  (BX)(DI*4), R8
+	IMULQ DX, R8
+	ADDQ  rows_base+24(FP), R8
+	MOVL  4(BX)(DI*4), R9
+	IMULQ DX, R9
+	ADDQ  rows_base+24(FP), R9
+	MOVL  8(BX)(DI*4), R10
+	IMULQ DX, R10
+	ADDQ  rows_base+24(FP), R10
+	MOVL  12(BX)(DI*4), R11
+	IMULQ DX, R11
+	ADDQ  rows_base+24(FP), R11
+	VPXOR X0, X0, X0
+	VPXOR X1, X1, X1
+	VPXOR X2, X2, X2
+	VPXOR X3, X3, X3
+	XORL  AX, AX
+	JMP   block4check
+
+block4:
+	VMOVDQU64 (CX)(AX*1), Z4
+	VMOVDQU64 (R8)(AX*1), Z5
+	VPDPBUSD  Z4, Z5, Z0
+	VMOVDQU64 (R9)(AX*1), Z5
+	VPDPBUSD  Z4, Z5, Z1
+	VMOVDQU64 (R10)(AX*1), Z5
+	VPDPBUSD  Z4, Z5, Z2
+	VMOVDQU64 (R11)(AX*1), Z5
+	VPDPBUSD  Z4, Z5, Z3
+	ADDQ      $0x40, AX
+
+block4check:
+	LEAQ     64(AX), R12
+	CMPQ     R12, DX
+	JLE      block4
+	CMPQ     AX, DX
+	JGE      block4sum
+	VMOVDQU  (CX)(AX*1), Y6
+	VMOVDQU  (R8)(AX*1), Y7
+	VPDPBUSD Z6, Z7, Z0
+	VMOVDQU  (R9)(AX*1), Y7
+	VPDPBUSD Z6, Z7, Z1
+	VMOVDQU  (R10)(AX*1), Y7
+	VPDPBUSD Z6, Z7, Z2
+	VMOVDQU  (R11)(AX*1), Y7
+	VPDPBUSD Z6, Z7, Z3
+
+block4sum:
+	VPUNPCKLDQ    Z1, Z0, Z4
+	VPUNPCKHDQ    Z1, Z0, Z5
+	VPADDD        Z5, Z4, Z0
+	VPUNPCKLDQ    Z3, Z2, Z4
+	VPUNPCKHDQ    Z3, Z2, Z5
+	VPADDD        Z5, Z4, Z2
+	VPUNPCKLQDQ   Z2, Z0, Z4
+	VPUNPCKHQDQ   Z2, Z0, Z5
+	VPADDD        Z5, Z4, Z4
+	VEXTRACTI64X4 $0x01, Z4, Y5
+	VPADDD        Y4, Y5, Y5
+	VEXTRACTI128  $0x01, Y5, X0
+	VPADDD        X5, X0, X0
+	MOVQ          out_base+72(FP), AX
+	VMOVDQU       X0, (AX)(DI*4)
+	ADDQ          $0x04, DI
+	JMP           group
+
+single:
+	CMPQ  DI, SI
+	JGT   done
+	MOVL  (BX)(DI*4), R8
+	IMULQ DX, R8
+	ADDQ  rows_base+24(FP), R8
+	VPXOR X8, X8, X8
+	XORL  AX, AX
+	JMP   block1check
+
+block1:
+	VMOVDQU64 (CX)(AX*1), Z0
+	VMOVDQU64 (R8)(AX*1), Z1
+	VPDPBUSD  Z0, Z1, Z8
+	ADDQ      $0x40, AX
+
+block1check:
+	LEAQ     64(AX), R9
+	CMPQ     R9, DX
+	JLE      block1
+	CMPQ     AX, DX
+	JGE      block1sum
+	VMOVDQU  (CX)(AX*1), Y6
+	VMOVDQU  (R8)(AX*1), Y7
+	VPDPBUSD Z6, Z7, Z8
+
+block1sum:
+	VEXTRACTI64X4 $0x01, Z8, Y0
+	VPADDD        Y8, Y0, Y0
+	VEXTRACTI128  $0x01, Y0, X1
+	VPADDD        X0, X1, X1
+	VPSHUFD       $0xee, X1, X0
+	VPADDD        X0, X1, X1
+	VPSHUFD       $0x55, X1, X0
+	VPADDD        X0, X1, X1
+	MOVQ          out_base+72(FP), AX
+	VMOVD         X1, (AX)(DI*4)
+	INCQ          DI
+	JMP           single
+
+done:
+	VZEROUPPER
+	RET
+
+// func dotCodesRangeVNNI(query []int8, rows []uint8, out []int32)
+// Requires: AVX, AVX2, AVX512F, AVX512VNNI
+TEXT ·dotCodesRangeVNNI(SB), NOSPLIT, $0-72
+	MOVQ query_base+0(FP), CX
+	MOVQ query_len+8(FP), DX
+	MOVQ rows_base+24(FP), BX
+	MOVQ out_len+56(FP), SI
+	DECQ SI
+	XORL DI, DI
+
+group:
+	LEAQ  3(DI), AX
+	CMPQ  AX, SI
+	JGT   single
+	MOVQ  BX, R8
+	ADDQ  DX, BX
+	MOVQ  BX, R9
+	ADDQ  DX, BX
+	MOVQ  BX, R10
+	ADDQ  DX, BX
+	MOVQ  BX, R11
+	ADDQ  DX, BX
+	VPXOR X0, X0, X0
+	VPXOR X1, X1, X1
+	VPXOR X2, X2, X2
+	VPXOR X3, X3, X3
+	XORL  AX, AX
+	JMP   block4check
+
+block4:
+	VMOVDQU64 (CX)(AX*1), Z4
+	VMOVDQU64 (R8)(AX*1), Z5
+	VPDPBUSD  Z4, Z5, Z0
+	VMOVDQU64 (R9)(AX*1), Z5
+	VPDPBUSD  Z4, Z5, Z1
+	VMOVDQU64 (R10)(AX*1), Z5
+	VPDPBUSD  Z4, Z5, Z2
+	VMOVDQU64 (R11)(AX*1), Z5
+	VPDPBUSD  Z4, Z5, Z3
+	ADDQ      $0x40, AX
+
+block4check:
+	LEAQ     64(AX), R12
+	CMPQ     R12, DX
+	JLE      block4
+	CMPQ     AX, DX
+	JGE      block4sum
+	VMOVDQU  (CX)(AX*1), Y6
+	VMOVDQU  (R8)(AX*1), Y7
+	VPDPBUSD Z6, Z7, Z0
+	VMOVDQU  (R9)(AX*1), Y7
+	VPDPBUSD Z6, Z7, Z1
+	VMOVDQU  (R10)(AX*1), Y7
+	VPDPBUSD Z6, Z7, Z2
+	VMOVDQU  (R11)(AX*1), Y7
+	VPDPBUSD Z6, Z7, Z3
+
+block4sum:
+	VPUNPCKLDQ    Z1, Z0, Z4
+	VPUNPCKHDQ    Z1, Z0, Z5
+	VPADDD        Z5, Z4, Z0
+	VPUNPCKLDQ    Z3, Z2, Z4
+	VPUNPCKHDQ    Z3, Z2, Z5
+	VPADDD        Z5, Z4, Z2
+	VPUNPCKLQDQ   Z2, Z0, Z4
+	VPUNPCKHQDQ   Z2, Z0, Z5
+	VPADDD        Z5, Z4, Z4
+	VEXTRACTI64X4 $0x01, Z4, Y5
+	VPADDD        Y4, Y5, Y5
+	VEXTRACTI128  $0x01, Y5, X0
+	VPADDD        X5, X0, X0
+	MOVQ          out_base+48(FP), AX
+	VMOVDQU       X0, (AX)(DI*4)
+	ADDQ          $0x04, DI
+	JMP           group
+
+single:
+	CMPQ  DI, SI
+	JGT   done
+	VPXOR X8, X8, X8
+	XORL  AX, AX
+	JMP   block1check
+
+block1:
+	VMOVDQU64 (CX)(AX*1), Z0
+	VMOVDQU64 (BX)(AX*1), Z1
+	VPDPBUSD  Z0, Z1, Z8
+	ADDQ      $0x40, AX
+
+block1check:
+	LEAQ     64(AX), R8
+	CMPQ     R8, DX
+	JLE      block1
+	CMPQ     AX, DX
+	JGE      block1sum
+	VMOVDQU  (CX)(AX*1), Y6
+	VMOVDQU  (BX)(AX*1), Y7
+	VPDPBUSD Z6, Z7, Z8
+
+block1sum:
+	VEXTRACTI64X4 $0x01, Z8, Y0
+	VPADDD        Y8, Y0, Y0
+	VEXTRACTI128  $0x01, Y0, X1
+	VPADDD        X0, X1, X1
+	VPSHUFD       $0xee, X1, X0
+	VPADDD        X0, X1, X1
+	VPSHUFD       $0x55, X1, X0
+	VPADDD        X0, X1, X1
+	MOVQ          out_base+48(FP), AX
+	VMOVD         X1, (AX)(DI*4)
+	ADDQ          DX, BX
+	INCQ          DI
+	JMP           single
+
+done:
+	VZEROUPPER
+	RET
+
+// func dotCodesAVX2(query []int8, rows []uint8, ordinals []uint32, out []int32)
+// Requires: AVX, AVX2, CMOV, MMX+
+TEXT ·dotCodesAVX2(SB), NOSPLIT, $0-96
+	MOVQ    query_base+0(FP), CX
+	MOVQ    query_len+8(FP), DX
+	MOVQ    ordinals_base+48(FP), BX
+	MOVQ    ordinals_len+56(FP), SI
+	DECQ    SI
+	XORL    DI, DI
+	CMPQ    DX, $0x40
+	JLE     group
+	MOVL    $0x00000100, AX
+	CMPQ    AX, DX
+	CMOVQGT DX, AX
+
+prefetch:
+	CMPQ  DI, SI
+	JGT   prefetched
+	MOVL  (BX)(DI*4), R8
+	IMULQ DX, R8
+	ADDQ  rows_base+24(FP), R8
+	LEAQ  (R8)(AX*1), R9
+
+line:
+	PREFETCHT0 (R8)
+	ADDQ       $0x40, R8
+	CMPQ       R8, R9
+	JLT        line
+	INCQ       DI
+	JMP        prefetch
+
+prefetched:
+	XORL DI, DI
+
+group:
+	LEAQ  3(DI), AX
+	CMPQ  AX, SI
+	JGT   single
+	MOVL  (BX)(DI*4), R8
+	IMULQ DX, R8
+	ADDQ  rows_base+24(FP), R8
+	MOVL  4(BX)(DI*4), R9
+	IMULQ DX, R9
+	ADDQ  rows_base+24(FP), R9
+	MOVL  8(BX)(DI*4), R10
+	IMULQ DX, R10
+	ADDQ  rows_base+24(FP), R10
+	MOVL  12(BX)(DI*4), R11
+	IMULQ DX, R11
+	ADDQ  rows_base+24(FP), R11
+	VPXOR X0, X0, X0
+	VPXOR X1, X1, X1
+	VPXOR X2, X2, X2
+	VPXOR X3, X3, X3
+	XORL  AX, AX
+
+block4:
+	VPMOVSXBW    (CX)(AX*1), Y4
+	VPMOVSXBW    16(CX)(AX*1), Y5
+	VPMOVZXBW    (R8)(AX*1), Y6
+	VPMADDWD     Y4, Y6, Y6
+	VPADDD       Y6, Y0, Y0
+	VPMOVZXBW    16(R8)(AX*1), Y6
+	VPMADDWD     Y5, Y6, Y6
+	VPADDD       Y6, Y0, Y0
+	VPMOVZXBW    (R9)(AX*1), Y6
+	VPMADDWD     Y4, Y6, Y6
+	VPADDD       Y6, Y1, Y1
+	VPMOVZXBW    16(R9)(AX*1), Y6
+	VPMADDWD     Y5, Y6, Y6
+	VPADDD       Y6, Y1, Y1
+	VPMOVZXBW    (R10)(AX*1), Y6
+	VPMADDWD     Y4, Y6, Y6
+	VPADDD       Y6, Y2, Y2
+	VPMOVZXBW    16(R10)(AX*1), Y6
+	VPMADDWD     Y5, Y6, Y6
+	VPADDD       Y6, Y2, Y2
+	VPMOVZXBW    (R11)(AX*1), Y6
+	VPMADDWD     Y4, Y6, Y6
+	VPADDD       Y6, Y3, Y3
+	VPMOVZXBW    16(R11)(AX*1), Y4
+	VPMADDWD     Y5, Y4, Y4
+	VPADDD       Y4, Y3, Y3
+	ADDQ         $0x20, AX
+	CMPQ         AX, DX
+	JLT          block4
+	VPUNPCKLDQ   Y1, Y0, Y4
+	VPUNPCKHDQ   Y1, Y0, Y5
+	VPADDD       Y5, Y4, Y0
+	VPUNPCKLDQ   Y3, Y2, Y4
+	VPUNPCKHDQ   Y3, Y2, Y5
+	VPADDD       Y5, Y4, Y2
+	VPUNPCKLQDQ  Y2, Y0, Y4
+	VPUNPCKHQDQ  Y2, Y0, Y5
+	VPADDD       Y5, Y4, Y4
+	VEXTRACTI128 $0x01, Y4, X0
+	VPADDD       X4, X0, X0
+	MOVQ         out_base+72(FP), AX
+	VMOVDQU      X0, (AX)(DI*4)
+	ADDQ         $0x04, DI
+	JMP          group
+
+single:
+	CMPQ  DI, SI
+	JGT   done
+	MOVL  (BX)(DI*4), R8
+	IMULQ DX, R8
+	ADDQ  rows_base+24(FP), R8
+	VPXOR X7, X7, X7
+	XORL  AX, AX
+
+block1:
+	VPMOVSXBW    (CX)(AX*1), Y0
+	VPMOVSXBW    16(CX)(AX*1), Y1
+	VPMOVZXBW    (R8)(AX*1), Y2
+	VPMADDWD     Y0, Y2, Y2
+	VPADDD       Y2, Y7, Y7
+	VPMOVZXBW    16(R8)(AX*1), Y0
+	VPMADDWD     Y1, Y0, Y0
+	VPADDD       Y0, Y7, Y7
+	ADDQ         $0x20, AX
+	CMPQ         AX, DX
+	JLT          block1
+	VEXTRACTI128 $0x01, Y7, X0
+	VPADDD       X7, X0, X0
+	VPSHUFD      $0xee, X0, X1
+	VPADDD       X1, X0, X0
+	VPSHUFD      $0x55, X0, X1
+	VPADDD       X1, X0, X0
+	MOVQ         out_base+72(FP), AX
+	VMOVD        X0, (AX)(DI*4)
+	INCQ         DI
+	JMP          single
+
+done:
+	VZEROUPPER
+	RET
+
+// func dotCodesRangeAVX2(query []int8, rows []uint8, out []int32)
+// Requires: AVX, AVX2
+TEXT ·dotCodesRangeAVX2(SB), NOSPLIT, $0-72
+	MOVQ query_base+0(FP), CX
+	MOVQ query_len+8(FP), DX
+	MOVQ rows_base+24(FP), BX
+	MOVQ out_len+56(FP), SI
+	DECQ SI
+	XORL DI, DI
+
+group:
+	LEAQ  3(DI), AX
+	CMPQ  AX, SI
+	JGT   single
+	MOVQ  BX, R8
+	ADDQ  DX, BX
+	MOVQ  BX, R9
+	ADDQ  DX, BX
+	MOVQ  BX, R10
+	ADDQ  DX, BX
+	MOVQ  BX, R11
+	ADDQ  DX, BX
+	VPXOR X0, X0, X0
+	VPXOR X1, X1, X1
+	VPXOR X2, X2, X2
+	VPXOR X3, X3, X3
+	XORL  AX, AX
+
+block4:
+	VPMOVSXBW    (CX)(AX*1), Y4
+	VPMOVSXBW    16(CX)(AX*1), Y5
+	VPMOVZXBW    (R8)(AX*1), Y6
+	VPMADDWD     Y4, Y6, Y6
+	VPADDD       Y6, Y0, Y0
+	VPMOVZXBW    16(R8)(AX*1), Y6
+	VPMADDWD     Y5, Y6, Y6
+	VPADDD       Y6, Y0, Y0
+	VPMOVZXBW    (R9)(AX*1), Y6
+	VPMADDWD     Y4, Y6, Y6
+	VPADDD       Y6, Y1, Y1
+	VPMOVZXBW    16(R9)(AX*1), Y6
+	VPMADDWD     Y5, Y6, Y6
+	VPADDD       Y6, Y1, Y1
+	VPMOVZXBW    (R10)(AX*1), Y6
+	VPMADDWD     Y4, Y6, Y6
+	VPADDD       Y6, Y2, Y2
+	VPMOVZXBW    16(R10)(AX*1), Y6
+	VPMADDWD     Y5, Y6, Y6
+	VPADDD       Y6, Y2, Y2
+	VPMOVZXBW    (R11)(AX*1), Y6
+	VPMADDWD     Y4, Y6, Y6
+	VPADDD       Y6, Y3, Y3
+	VPMOVZXBW    16(R11)(AX*1), Y4
+	VPMADDWD     Y5, Y4, Y4
+	VPADDD       Y4, Y3, Y3
+	ADDQ         $0x20, AX
+	CMPQ         AX, DX
+	JLT          block4
+	VPUNPCKLDQ   Y1, Y0, Y4
+	VPUNPCKHDQ   Y1, Y0, Y5
+	VPADDD       Y5, Y4, Y0
+	VPUNPCKLDQ   Y3, Y2, Y4
+	VPUNPCKHDQ   Y3, Y2, Y5
+	VPADDD       Y5, Y4, Y2
+	VPUNPCKLQDQ  Y2, Y0, Y4
+	VPUNPCKHQDQ  Y2, Y0, Y5
+	VPADDD       Y5, Y4, Y4
+	VEXTRACTI128 $0x01, Y4, X0
+	VPADDD       X4, X0, X0
+	MOVQ         out_base+48(FP), AX
+	VMOVDQU      X0, (AX)(DI*4)
+	ADDQ         $0x04, DI
+	JMP          group
+
+single:
+	CMPQ  DI, SI
+	JGT   done
+	VPXOR X7, X7, X7
+	XORL  AX, AX
+
+block1:
+	VPMOVSXBW    (CX)(AX*1), Y0
+	VPMOVSXBW    16(CX)(AX*1), Y1
+	VPMOVZXBW    (BX)(AX*1), Y2
+	VPMADDWD     Y0, Y2, Y2
+	VPADDD       Y2, Y7, Y7
+	VPMOVZXBW    16(BX)(AX*1), Y0
+	VPMADDWD     Y1, Y0, Y0
+	VPADDD       Y0, Y7, Y7
+	ADDQ         $0x20, AX
+	CMPQ         AX, DX
+	JLT          block1
+	VEXTRACTI128 $0x01, Y7, X0
+	VPADDD       X7, X0, X0
+	VPSHUFD      $0xee, X0, X1
+	VPADDD       X1, X0, X0
+	VPSHUFD      $0x55, X0, X1
+	VPADDD       X1, X0, X0
+	MOVQ         out_base+48(FP), AX
+	VMOVD        X0, (AX)(DI*4)
+	ADDQ         DX, BX
+	INCQ         DI
+	JMP          single
+
+done:
+	VZEROUPPER
+	RET

@@ -91,8 +91,8 @@ func normal(r *rand.Rand, n int) []float32 {
 	return each(n, func() float32 { return float32(r.NormFloat64()) })
 }
 
-func each(n int, f func() float32) []float32 {
-	s := make([]float32, n)
+func each[T any](n int, f func() T) []T {
+	s := make([]T, n)
 	for i := range s {
 		s[i] = f()
 	}

@@ -10,3 +10,14 @@ func (i implementation) routines() routines {
 		return genericRoutines
 	}
 }
+
+func (i implementation) codeRoutines() codeRoutines {
+	switch i {
+	case vnni:
+		return codeRoutines{dotCodesVNNI, dotCodesRangeVNNI}
+	case avx2:
+		return codeRoutines{dotCodesAVX2, dotCodesRangeAVX2}
+	default:
+		return genericCodeRoutines
+	}
+}

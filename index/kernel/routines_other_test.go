@@ -3,3 +3,5 @@
 package kernel
 
 func (implementation) routines() routines { return genericRoutines }
+
+func (implementation) codeRoutines() codeRoutines { return genericCodeRoutines }

@@ -41,3 +41,23 @@ func l2AVX2(query []float32, rows []float32, ordinals []uint32, out []float32)
 //
 //go:noescape
 func l2RangeAVX2(query []float32, rows []float32, out []float32)
+
+// dotCodesVNNI sets out[i] to the inner product of query and row ordinals[i], with AVX-512 VNNI.
+//
+//go:noescape
+func dotCodesVNNI(query []int8, rows []uint8, ordinals []uint32, out []int32)
+
+// dotCodesRangeVNNI sets out[i] to the inner product of query and row i, with AVX-512 VNNI.
+//
+//go:noescape
+func dotCodesRangeVNNI(query []int8, rows []uint8, out []int32)
+
+// dotCodesAVX2 sets out[i] to the inner product of query and row ordinals[i], with AVX2.
+//
+//go:noescape
+func dotCodesAVX2(query []int8, rows []uint8, ordinals []uint32, out []int32)
+
+// dotCodesRangeAVX2 sets out[i] to the inner product of query and row i, with AVX2.
+//
+//go:noescape
+func dotCodesRangeAVX2(query []int8, rows []uint8, out []int32)

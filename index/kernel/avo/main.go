@@ -1,10 +1,11 @@
 // Command avo writes the amd64 kernels of package kernel.
 //
 // One routine is emitted for each instruction set, metric and form (a list of
-// ordinals, or consecutive rows): eight in all, from one description. Rows are
-// scored four at a time, which hides the latency of the additions and shares
-// each load of the query; the last one to three rows are scored singly, in the
-// same order of additions, so that a row's score does not depend on its place.
+// ordinals, or consecutive rows): eight for floats from the description in
+// main.go, four for codes from that in codes.go. Rows are scored four at a
+// time, which hides the latency of the additions and shares each load of the
+// query; the last one to three rows are scored singly, in the same order of
+// additions, so that a row's score does not depend on its place.
 package main
 
 import (
@@ -57,6 +58,10 @@ func main() {
 			gather(s, m)
 			scan(s, m)
 		}
+	}
+	for _, s := range codeISAs {
+		gatherCodes(s)
+		scanCodes(s)
 	}
 	Generate()
 }
