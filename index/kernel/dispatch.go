@@ -7,9 +7,9 @@ const (
 	generic implementation = iota // pure Go, everywhere
 	avx2
 	avx512
-	vnni // codes only, and so is dotprod
+	vnni // for codes only
 	neon
-	dotprod
+	dotprod // for codes only
 )
 
 func (i implementation) String() string {

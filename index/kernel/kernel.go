@@ -80,8 +80,8 @@ func L2Range(query, rows []float32, first int, out []float32) {
 	l2Range(query, span(query, rows, first, out), out)
 }
 
-// Name returns the name of the implementation that this CPU selected:
-// "avx512", "avx2" or "generic".
+// Name returns the name of the implementation for floats that this CPU
+// selected: "avx512", "avx2", "neon" or "generic".
 func Name() string {
 	return selected.String()
 }

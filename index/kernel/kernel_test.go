@@ -10,6 +10,15 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+// The tests run every implementation that the CPU supports. These reach the
+// others, with qemu-user for the two last, which differ in dot products of
+// codes:
+//
+//	GODEBUG=cpu.avx512f=off go test ./index/kernel
+//	GODEBUG=cpu.avx512f=off,cpu.avx2=off go test ./index/kernel
+//	GOARCH=arm64 go test -exec qemu-aarch64 ./index/kernel
+//	GOARCH=arm64 go test -exec 'qemu-aarch64 -cpu cortex-a57' ./index/kernel
+
 // routines are the four functions of one implementation.
 type routines struct {
 	dot, l2           func(query, rows []float32, ordinals []uint32, out []float32)

@@ -1,0 +1,48 @@
+package kernel
+
+import "golang.org/x/sys/cpu"
+
+// Go runs on no arm64 CPU without NEON.
+const selected = neon
+
+// selectedCodes is set once, at start-up; nothing writes it afterwards.
+var selectedCodes = supportedCodes()[0]
+
+func supported() []implementation { return []implementation{neon, generic} }
+
+// supportedCodes returns the implementations for codes that this CPU can run,
+// the fastest first. GODEBUG=cpu.asimddp=off takes one away.
+func supportedCodes() []implementation {
+	if cpu.ARM64.HasASIMDDP {
+		return []implementation{dotprod, neon, generic}
+	}
+	return []implementation{neon, generic}
+}
+
+func dot(query, rows []float32, ordinals []uint32, out []float32) {
+	dotNEON(query, rows, ordinals, out)
+}
+
+func l2(query, rows []float32, ordinals []uint32, out []float32) {
+	l2NEON(query, rows, ordinals, out)
+}
+
+func dotRange(query, rows, out []float32) { dotRangeNEON(query, rows, out) }
+
+func l2Range(query, rows, out []float32) { l2RangeNEON(query, rows, out) }
+
+func dotCodes(query []int8, rows []uint8, ordinals []uint32, out []int32) {
+	if selectedCodes == dotprod {
+		dotCodesDotprod(query, rows, ordinals, out)
+	} else {
+		dotCodesNEON(query, rows, ordinals, out)
+	}
+}
+
+func dotCodesRange(query []int8, rows []uint8, out []int32) {
+	if selectedCodes == dotprod {
+		dotCodesRangeDotprod(query, rows, out)
+	} else {
+		dotCodesRangeNEON(query, rows, out)
+	}
+}

@@ -1,0 +1,27 @@
+package kernel
+
+// What each does, its amd64 counterpart says in stubs_amd64.go.
+
+//go:noescape
+func dotNEON(query, rows []float32, ordinals []uint32, out []float32)
+
+//go:noescape
+func dotRangeNEON(query, rows, out []float32)
+
+//go:noescape
+func l2NEON(query, rows []float32, ordinals []uint32, out []float32)
+
+//go:noescape
+func l2RangeNEON(query, rows, out []float32)
+
+//go:noescape
+func dotCodesNEON(query []int8, rows []uint8, ordinals []uint32, out []int32)
+
+//go:noescape
+func dotCodesRangeNEON(query []int8, rows []uint8, out []int32)
+
+//go:noescape
+func dotCodesDotprod(query []int8, rows []uint8, ordinals []uint32, out []int32)
+
+//go:noescape
+func dotCodesRangeDotprod(query []int8, rows []uint8, out []int32)
