@@ -94,16 +94,46 @@ func fold(low, high *[8]float32) float32 {
 	return (low[0] + low[2]) + (low[1] + low[3])
 }
 
+// Codes are scored four rows at a time: a row of codes has so many instructions
+// that the memory of the next one is asked for too late.
+
 func dotCodesGeneric(query []int8, rows []uint8, ordinals []uint32, out []int32) {
+	n := len(query)
+	for len(ordinals) >= 4 {
+		o, s := (*[4]uint32)(ordinals), (*[4]int32)(out)
+		dotCodeRows(query, row(rows, int(o[0]), n), row(rows, int(o[1]), n), row(rows, int(o[2]), n), row(rows, int(o[3]), n), s)
+		ordinals, out = ordinals[4:], out[4:]
+	}
 	for i, o := range ordinals {
-		out[i] = dotCodeRow(query, row(rows, int(o), len(query)))
+		out[i] = dotCodeRow(query, row(rows, int(o), n))
 	}
 }
 
 func dotCodesRangeGeneric(query []int8, rows []uint8, out []int32) {
-	for i := range out {
-		out[i] = dotCodeRow(query, row(rows, i, len(query)))
+	n := len(query)
+	for len(out) >= 4 {
+		dotCodeRows(query, row(rows, 0, n), row(rows, 1, n), row(rows, 2, n), row(rows, 3, n), (*[4]int32)(out))
+		rows, out = rows[4*n:], out[4:]
 	}
+	for i := range out {
+		out[i] = dotCodeRow(query, row(rows, i, n))
+	}
+}
+
+func dotCodeRows(query []int8, row0, row1, row2, row3 []uint8, out *[4]int32) {
+	var s0, s1, s2, s3 int32
+	for i := 0; i < len(query); i += 8 {
+		q := (*[8]int8)(query[i:])
+		a, b, c, d := (*[8]uint8)(row0[i:]), (*[8]uint8)(row1[i:]), (*[8]uint8)(row2[i:]), (*[8]uint8)(row3[i:])
+		for j, q := range q {
+			q := int32(q)
+			s0 += q * int32(a[j])
+			s1 += q * int32(b[j])
+			s2 += q * int32(c[j])
+			s3 += q * int32(d[j])
+		}
+	}
+	*out = [4]int32{s0, s1, s2, s3}
 }
 
 func dotCodeRow(query []int8, row []uint8) int32 {
