@@ -379,6 +379,10 @@ func (p *nodePlan) assemble(m *Matrix, norms []float32, layers []layer, params P
 			x.norms[i] = norms[row]
 		}
 	}
+	x.codes = encode(params.Metric, x.dim, x.stride, nodes, x.vectors)
+	if params.Metric == Dot && nodes > 0 {
+		x.entries = []uint32{x.strongest()}
+	}
 	return x, x.prepare()
 }
 

@@ -27,12 +27,12 @@ func (c *constructor) connect(ctx context.Context) error {
 		w.visited.reset(n)
 		w.visited.visit(0)
 		w.pool.reset(c.params.EfConstruction)
-		w.pool.add(candidate{c.distance(w, query, 0), 0})
+		w.pool.add(newCandidate(c.distance(w, query, 0), 0))
 		c.walk(w, query, 0)
-		host := w.pool.entries[0].node &^ expanded
+		host := w.pool.entries[0].ordinal()
 		for _, e := range w.pool.entries {
-			if len(base.neighbours(e.node&^expanded)) < base.width {
-				host = e.node &^ expanded
+			if len(base.neighbours(e.ordinal())) < base.width {
+				host = e.ordinal()
 				break
 			}
 		}

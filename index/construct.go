@@ -136,7 +136,7 @@ func (c *constructor) insert(from, to int, levels []uint8) {
 // in its own lists, which nobody reads before the batch ends.
 func (c *constructor) link(w *worker, point uint32, level, before int) {
 	query := c.points.padded(int(point))
-	entry := candidate{dist: c.distance(w, query, 0), node: 0}
+	entry := newCandidate(c.distance(w, query, 0), 0)
 	for l := len(c.layers) - 1; l > level; l-- {
 		entry = c.descend(w, query, entry, l)
 	}
@@ -147,14 +147,13 @@ func (c *constructor) link(w *worker, point uint32, level, before int) {
 		w.pool.reset(c.params.EfConstruction)
 		w.visited.reset(before)
 		for _, e := range w.sorted {
-			e.node &^= expanded
-			w.visited.visit(e.node)
-			w.pool.add(e)
+			w.visited.visit(e.ordinal())
+			w.pool.add(e &^ expanded)
 		}
 		c.walk(w, query, l)
 		w.sorted = w.sorted[:0]
 		for _, e := range w.pool.entries {
-			w.sorted = append(w.sorted, candidate{e.dist, e.node &^ expanded})
+			w.sorted = append(w.sorted, e&^expanded)
 		}
 		c.layers[l].set(point, c.choose(w, w.sorted, c.layers[l].width))
 	}
@@ -163,12 +162,10 @@ func (c *constructor) link(w *worker, point uint32, level, before int) {
 // descend moves greedily to the node of a layer that is nearest to query.
 func (c *constructor) descend(w *worker, query []float32, entry candidate, l int) candidate {
 	for {
-		w.ids = append(w.ids[:0], c.layers[l].neighbours(entry.node)...)
+		w.ids = append(w.ids[:0], c.layers[l].neighbours(entry.ordinal())...)
 		best := entry
 		for i, d := range c.distances(w, query, w.ids) {
-			if next := (candidate{d, w.ids[i]}); next.before(best) {
-				best = next
-			}
+			best = min(best, newCandidate(d, w.ids[i]))
 		}
 		if best == entry {
 			return best
@@ -185,14 +182,11 @@ func (c *constructor) walk(w *worker, query []float32, l int) {
 		if !ok {
 			return
 		}
-		w.ids = w.ids[:0]
-		for _, id := range c.layers[l].neighbours(node) {
-			if w.visited.visit(id) {
-				w.ids = append(w.ids, id)
-			}
-		}
+		w.ids = w.visited.unvisited(c.layers[l].all(node), slices.Grow(w.ids[:0], c.layers[l].width))
 		for i, d := range c.distances(w, query, w.ids) {
-			w.pool.add(candidate{d, w.ids[i]})
+			if !w.pool.rejects(d) {
+				w.pool.add(newCandidate(d, w.ids[i]))
+			}
 		}
 	}
 }
@@ -206,12 +200,12 @@ func (c *constructor) choose(w *worker, candidates []candidate, width int) []uin
 	w.picked = w.picked[:0]
 next:
 	for _, e := range candidates {
-		for _, d := range c.distances(w, c.points.padded(int(e.node)), w.picked) {
-			if alpha*d < e.dist {
+		for _, d := range c.distances(w, c.points.padded(int(e.ordinal())), w.picked) {
+			if alpha*d < e.dist() {
 				continue next
 			}
 		}
-		w.picked = append(w.picked, e.node)
+		w.picked = append(w.picked, e.ordinal())
 		if len(w.picked) == width {
 			break
 		}
@@ -258,9 +252,9 @@ func (c *constructor) admit(w *worker, l int, pairs []uint64) {
 	}
 	w.sorted = w.sorted[:0]
 	for i, d := range c.distances(w, c.points.padded(int(target)), w.ids) {
-		w.sorted = append(w.sorted, candidate{d, w.ids[i]})
+		w.sorted = append(w.sorted, newCandidate(d, w.ids[i]))
 	}
-	slices.SortFunc(w.sorted, compareCandidates)
+	slices.Sort(w.sorted)
 	c.layers[l].set(target, c.choose(w, w.sorted, c.layers[l].width))
 }
 
@@ -279,14 +273,4 @@ func (c *constructor) distances(w *worker, query []float32, ids []uint32) []floa
 
 func (c *constructor) distance(w *worker, query []float32, id uint32) float32 {
 	return c.distances(w, query, []uint32{id})[0]
-}
-
-func compareCandidates(a, b candidate) int {
-	switch {
-	case a.before(b):
-		return -1
-	case b.before(a):
-		return 1
-	}
-	return 0
 }

@@ -34,12 +34,31 @@
 // each other's neighbour lists and cut themselves off. After construction every
 // node is proved reachable from the entry point on layer 0, or linked until it is.
 //
+// A walk scores nodes on codes of one byte a component, with the integer dot
+// product that CPUs have, and rescores its pool on the vectors. Codes are relative
+// to the mean of all nodes, with a step for each node (see codes.go): spaces that
+// are nearly collapsed, and norms that span orders of magnitude, both occur in real
+// towers. A walk starts from hubs, nodes that answer many of the queries that
+// calibrated the index, which costs fewer distances than descending through the
+// layers; where it costs more, as it may under Euclidean distance, it descends.
+//
 // A search takes one of three [Plan]s. An exact scan scores each eligible row. A
 // graph walk keeps a sorted pool of the ef best nodes and expands the best
 // unexpanded one. A filtered walk also expands ineligible nodes but pools only
 // eligible ones; when it has cost as much as the exact scan would have, the scan
 // takes over, so a filter never makes an answer short. The number of distance
 // computations each would need decides, from what [Index.Calibrate] measured.
+//
+// # Measured worse
+//
+// On two real towers (44,428 apps, 64-d, inner product) and 50,000 SIFT rows,
+// counted in distance computations at equal recall: a graph on raw inner products
+// (never passes recall@100 0.83 on one tower); descending through the layers (two
+// to four times as many at k=10); scoring a whole upper layer for an entry (as
+// many as descending); inserting by falling norm (sticks below recall 0.98); alpha
+// of 1.0 (fewer up to recall 0.95, twice as many at 0.999) and of 1.2 (more at
+// k=100). A pool of distances and ordinals in separate
+// words, compared one after the other, cost a third more time.
 //
 // An [Index] comes from [Build] or [Open]. Package shard puts ids and attributes
 // around it; package builder builds and calibrates it.

@@ -31,11 +31,11 @@ var bands = [...]int{10, 100, 1000}
 // ladder holds the efforts that a calibration tries, as multiples of k.
 var ladder = [...]float64{1, 1.2, 1.5, 1.8, 2.2, 2.7, 3.3, 4, 5, 6, 8, 10, 13, 16, 20, 26, 32, 40, 50, 64, 80, 100, 128, 160, 200}
 
-// Calibrate measures recall against effort on sample queries, which should come
-// from the distribution that will be asked and should not have shaped the graph,
-// and keeps, for each k band and recall target, the least effort that reaches it.
-// It must be called before the index is written or shared. The result does not
-// depend on threads.
+// Calibrate fits the index to sample queries, which should come from the
+// distribution that will be asked: it chooses where walks start, measures recall
+// against effort, and keeps, for each k band and recall target, the least effort
+// that reaches it. It must be called before the index is written or shared. The
+// result does not depend on threads.
 func (x *Index) Calibrate(ctx context.Context, queries *Matrix, threads int) error {
 	if queries.Dim() != x.dim {
 		return errors.New("calibrate: queries have another dimension than the index")
@@ -50,7 +50,7 @@ func (x *Index) Calibrate(ctx context.Context, queries *Matrix, threads int) err
 		return nil
 	}
 	var found []Effort
-	for _, k := range bands {
+	for i, k := range bands {
 		if k > x.nodes {
 			break
 		}
@@ -58,6 +58,11 @@ func (x *Index) Calibrate(ctx context.Context, queries *Matrix, threads int) err
 		parallel(threads, queries.Rows(), func(_, i int) {
 			exact[i], _, _ = x.Search(Query{Vector: queries.Row(i), K: k}, nil)
 		})
+		if i == 0 {
+			if err := x.chooseEntries(ctx, queries, k, exact, threads); err != nil {
+				return err
+			}
+		}
 		pending := Targets[:]
 		for step := 0; len(pending) > 0; step++ {
 			if err := ctx.Err(); err != nil {

@@ -18,6 +18,10 @@ const (
 	normsSection      = "index.norms"
 	duplicatesSection = "index.duplicates"
 	layersSection     = "index.layers"
+	codesSection      = "index.codes"
+	factorsSection    = "index.code_factors"
+	meanSection       = "index.code_mean"
+	entriesSection    = "index.entries"
 	effortSection     = "index.effort"
 )
 
@@ -42,6 +46,10 @@ func (x *Index) Write(w *sections.Writer) error {
 		{vectorsSection, sections.Bytes(x.vectors)},
 		{duplicatesSection, sections.Bytes(x.duplicates)},
 		{layersSection, sections.Bytes(counts)},
+		{meanSection, sections.Bytes(x.codes.mean)},
+		{codesSection, sections.Bytes(x.codes.rows)},
+		{factorsSection, sections.Bytes(x.codes.factors)},
+		{entriesSection, sections.Bytes(x.entries)},
 		{effortSection, encodeEffort(x.effort)},
 	}
 	if x.params.Metric == Cosine {
@@ -128,6 +136,12 @@ func Open(f *sections.File) (*Index, error) {
 		}
 		x.layers = append(x.layers, l)
 	}
+	if err := x.openCodes(f); err != nil {
+		return nil, err
+	}
+	if err := x.openEntries(f); err != nil {
+		return nil, err
+	}
 	records, err := f.Section(effortSection)
 	if err != nil {
 		return nil, err
@@ -160,6 +174,54 @@ func (x *Index) checkVectors() error {
 			if !(sum > 0.999 && sum < 1.001) {
 				return sections.Corruptf(vectorsSection, "ordinal %d is scaled to norm %g, want 1", ordinal, math.Sqrt(sum))
 			}
+		}
+	}
+	return nil
+}
+
+// openCodes opens what a walk scores. Any byte is a code; the numbers beside them
+// must keep distances finite.
+func (x *Index) openCodes(f *sections.File) (err error) {
+	c := &x.codes
+	c.stride = kernel.CodeStride(x.dim)
+	if c.mean, err = sections.Array[float32](f, meanSection, x.dim); err != nil {
+		return err
+	}
+	if c.rows, err = sections.Array[uint8](f, codesSection, x.nodes*c.stride); err != nil {
+		return err
+	}
+	if c.factors, err = sections.Array[float32](f, factorsSection, 2*x.nodes); err != nil {
+		return err
+	}
+	for j, m := range c.mean {
+		if !(m >= -MaxNorm && m <= MaxNorm) {
+			return sections.Corruptf(meanSection, "component %d is %g", j, m)
+		}
+	}
+	for node := range x.nodes {
+		step, bias := c.factors[2*node], c.factors[2*node+1]
+		// A vector and the mean are at most 2 MaxNorm apart.
+		if !(step > 0 && step <= 2*MaxNorm) || !(bias >= 0 && bias <= 4*MaxNorm*MaxNorm*1.01) {
+			return sections.Corruptf(factorsSection, "node %d has step %g and bias %g", node, step, bias)
+		}
+	}
+	return nil
+}
+
+func (x *Index) openEntries(f *sections.File) error {
+	data, err := f.Section(entriesSection)
+	if err != nil {
+		return err
+	}
+	if len(data) > 4*maxEntries {
+		return sections.Corruptf(entriesSection, "%d bytes, at most %d entries are accepted", len(data), maxEntries)
+	}
+	if x.entries, err = sections.Array[uint32](f, entriesSection, len(data)/4); err != nil {
+		return err
+	}
+	for i, node := range x.entries {
+		if int(node) >= x.nodes {
+			return sections.Corruptf(entriesSection, "entry %d is node %d of %d", i, node, x.nodes)
 		}
 	}
 	return nil

@@ -115,7 +115,7 @@ func TestEachByteOfAFileMatters(t *testing.T) {
 
 func TestUnknownSection(t *testing.T) {
 	c := unpack(t, encode(t, tiny(t, index.Dot)))
-	for _, name := range []string{"index.codes", "index.links.9", "index.norms", "other"} {
+	for _, name := range []string{"index.future", "index.links.9", "index.norms", "other"} {
 		f, err := sections.FromBytes(append(c.clone(), section{name, []byte("?")}).pack())
 		require.NoError(t, err)
 		_, err = index.Open(f)

@@ -19,6 +19,8 @@ type Index struct {
 	norms       []float32 // by ordinal; nil unless cosine
 	duplicates  []uint32  // by ordinal from nodes on
 	layers      []layer
+	codes       codes
+	entries     []uint32 // nodes of layer 0 where walks start; without, they descend
 	effort      []Effort
 
 	// Derived when the index is made.

@@ -63,7 +63,7 @@ func (m Metric) score(d float32) float32 {
 	if m == L2 {
 		return d
 	}
-	return -d
+	return 0 - d // which makes no -0 of a 0
 }
 
 // MaxNorm is the largest Euclidean norm a vector may have: beyond it squared

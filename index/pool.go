@@ -1,21 +1,9 @@
 package index
 
-// expanded marks a pool entry whose neighbours have been scored. It is the top
-// bit of the ordinal, so an index has at most [MaxRows] rows.
-const expanded = 1 << 31
-
-// MaxRows is the largest number of rows in one index.
-const MaxRows = 1 << 30
-
-// candidate is a node and its distance, ordered by (distance, ordinal).
-type candidate struct {
-	dist float32
-	node uint32
-}
-
-func (a candidate) before(b candidate) bool {
-	return a.dist < b.dist || a.dist == b.dist && a.node&^expanded < b.node&^expanded
-}
+import (
+	"math"
+	"math/bits"
+)
 
 // pool holds the best nodes found so far in ascending order, at most limit of
 // them. One sorted array serves as result set and as queue: next is the first
@@ -25,52 +13,53 @@ type pool struct {
 	entries []candidate
 	limit   int
 	next    int
+	bound   float32 // the distance beyond which add drops a node
 }
 
 func (p *pool) reset(limit int) {
 	p.entries = p.entries[:0]
 	p.limit, p.next = limit, 0
+	p.bound = float32(math.Inf(1))
 }
 
-// rejects reports whether add would drop a node at distance d.
-func (p *pool) rejects(d float32) bool {
-	return len(p.entries) == p.limit && d > p.entries[p.limit-1].dist
-}
+// rejects reports whether add would certainly drop a node at distance d.
+func (p *pool) rejects(d float32) bool { return d > p.bound }
 
 // add inserts c unless the pool is full of better nodes. The caller makes sure
 // that no node is added twice.
 func (p *pool) add(c candidate) {
 	n := len(p.entries)
 	if n == p.limit {
-		if n == 0 || !c.before(p.entries[n-1]) {
+		n--
+		if c > p.entries[n] {
 			return
 		}
-		n--
 	} else {
-		p.entries = append(p.entries, candidate{})
+		p.entries = append(p.entries, 0)
 	}
-	lo, hi := 0, n
-	for lo < hi {
-		mid := int(uint(lo+hi) >> 1)
-		if p.entries[mid].before(c) {
-			lo = mid + 1
-		} else {
-			hi = mid
-		}
+	// A binary search without a branch on what is random.
+	at := 0
+	for size := n; size > 0; {
+		half := (size + 1) / 2
+		_, less := bits.Sub64(uint64(p.entries[at+half-1]), uint64(c), 0)
+		at += half & -int(less)
+		size -= half
 	}
-	copy(p.entries[lo+1:n+1], p.entries[lo:n])
-	p.entries[lo] = c
-	p.next = min(p.next, lo)
+	copy(p.entries[at+1:n+1], p.entries[at:n])
+	p.entries[at] = c
+	p.next = min(p.next, at)
+	if len(p.entries) == p.limit {
+		p.bound = p.entries[p.limit-1].dist()
+	}
 }
 
 // pop marks the best unexpanded node as expanded and returns it.
 func (p *pool) pop() (uint32, bool) {
 	for ; p.next < len(p.entries); p.next++ {
-		if e := &p.entries[p.next]; e.node&expanded == 0 {
-			node := e.node
-			e.node |= expanded
+		if e := p.entries[p.next]; e&expanded == 0 {
+			p.entries[p.next] = e | expanded
 			p.next++
-			return node, true
+			return e.ordinal(), true
 		}
 	}
 	return 0, false
@@ -88,7 +77,7 @@ func (q *queue) push(c candidate) {
 	i := len(q.heap) - 1
 	for i > 0 {
 		parent := (i - 1) / 2
-		if !c.before(q.heap[parent]) {
+		if c >= q.heap[parent] {
 			break
 		}
 		q.heap[i] = q.heap[parent]
@@ -99,7 +88,7 @@ func (q *queue) push(c candidate) {
 
 func (q *queue) pop() (candidate, bool) {
 	if len(q.heap) == 0 {
-		return candidate{}, false
+		return 0, false
 	}
 	top := q.heap[0]
 	last := q.heap[len(q.heap)-1]
@@ -114,10 +103,10 @@ func (q *queue) pop() (candidate, bool) {
 		if child >= n {
 			break
 		}
-		if child+1 < n && q.heap[child+1].before(q.heap[child]) {
+		if child+1 < n && q.heap[child+1] < q.heap[child] {
 			child++
 		}
-		if !q.heap[child].before(last) {
+		if q.heap[child] >= last {
 			break
 		}
 		q.heap[i] = q.heap[child]
@@ -152,4 +141,27 @@ func (v *visited) visit(node uint32) bool {
 	}
 	v.marks[node] = v.epoch
 	return true
+}
+
+// unvisited adds the nodes of a neighbour list, which ends at its first noNode,
+// and returns those that were new in dst, which has room for all.
+func (v *visited) unvisited(list, dst []uint32) []uint32 {
+	marks, epoch := v.marks, v.epoch
+	dst = dst[:len(list)]
+	n := 0
+	for _, node := range list {
+		if node == noNode {
+			break
+		}
+		// Without a branch on what is random: every node is written, and stays
+		// only if it was new.
+		dst[n] = node
+		next := n + 1
+		if marks[node] == epoch {
+			next = n
+		}
+		marks[node] = epoch
+		n = next
+	}
+	return dst[:n]
 }

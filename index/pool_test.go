@@ -1,6 +1,7 @@
 package index
 
 import (
+	"cmp"
 	"math"
 	"slices"
 	"testing"
@@ -13,9 +14,23 @@ func drawCandidates(t *rapid.T) []candidate {
 	n := rapid.IntRange(0, 80).Draw(t, "n")
 	list := make([]candidate, n)
 	for i := range list {
-		list[i] = candidate{float32(rapid.IntRange(0, 20).Draw(t, "dist")), uint32(i)} // ties are common
+		list[i] = newCandidate(float32(rapid.IntRange(-10, 10).Draw(t, "dist")), uint32(i)) // ties are common
 	}
 	return rapid.Permutation(list).Draw(t, "order")
+}
+
+// TestCandidate packs and unpacks, and orders as the numbers do.
+func TestCandidate(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		a, b := rapid.Float32().Draw(t, "a"), rapid.Float32().Draw(t, "b")
+		i, j := rapid.Uint32Range(0, MaxRows-1).Draw(t, "i"), rapid.Uint32Range(0, MaxRows-1).Draw(t, "j")
+		c, d := newCandidate(a, i), newCandidate(b, j)
+		require.Equal(t, a+0, c.dist())
+		require.Equal(t, i, c.ordinal())
+		require.Equal(t, i, (c | expanded).ordinal())
+		require.Equal(t, a < b || a == b && i < j, c < d)
+	})
+	require.Equal(t, newCandidate(0, 1), newCandidate(float32(math.Copysign(0, -1)), 1))
 }
 
 func best(list []candidate, k int, compare func(a, b candidate) int) []candidate {
@@ -29,31 +44,32 @@ func best(list []candidate, k int, compare func(a, b candidate) int) []candidate
 func TestPool(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var p pool
-		p.add(candidate{}) // what an earlier search left
+		p.reset(1)
+		p.add(0) // what an earlier search left
 		limit := rapid.IntRange(1, 40).Draw(t, "limit")
 		p.reset(limit)
 		popped := map[uint32]bool{}
 		var added []candidate
 		for _, c := range drawCandidates(t) {
-			held := best(added, limit, compareCandidates)
-			if p.rejects(c.dist) {
+			held := best(added, limit, cmp.Compare[candidate])
+			if p.rejects(c.dist()) {
 				require.Len(t, held, limit)
-				require.Greater(t, c.dist, held[limit-1].dist)
+				require.Greater(t, c.dist(), held[limit-1].dist())
 			}
 			p.add(c)
 			added = append(added, c)
-			held = best(added, limit, compareCandidates)
+			held = best(added, limit, cmp.Compare[candidate])
 			require.Len(t, p.entries, len(held))
 			for i, e := range p.entries {
-				require.Equal(t, held[i], candidate{e.dist, e.node &^ expanded})
-				require.Equal(t, popped[held[i].node], e.node&expanded != 0)
+				require.Equal(t, held[i], e&^expanded)
+				require.Equal(t, popped[held[i].ordinal()], e&expanded != 0)
 			}
 			if rapid.Bool().Draw(t, "pop") {
 				node, ok := p.pop()
-				at := slices.IndexFunc(held, func(c candidate) bool { return !popped[c.node] })
+				at := slices.IndexFunc(held, func(c candidate) bool { return !popped[c.ordinal()] })
 				require.Equal(t, at >= 0, ok)
 				if ok {
-					require.Equal(t, held[at].node, node)
+					require.Equal(t, held[at].ordinal(), node)
 					popped[node] = true
 				}
 			}
@@ -64,12 +80,12 @@ func TestPool(t *testing.T) {
 func TestQueue(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var q queue
-		q.push(candidate{})
+		q.push(0)
 		q.reset()
 		var held []candidate
 		for _, c := range drawCandidates(t) {
 			q.push(c)
-			held = best(append(held, c), math.MaxInt, compareCandidates)
+			held = best(append(held, c), math.MaxInt, cmp.Compare[candidate])
 			if rapid.Bool().Draw(t, "pop") {
 				got, ok := q.pop()
 				require.True(t, ok)
@@ -99,7 +115,7 @@ func TestTop(t *testing.T) {
 		var top top
 		top.reset(k)
 		for _, c := range list {
-			if !top.rejects(c.dist) {
+			if !top.rejects(c.dist()) {
 				top.add(c, rows)
 			}
 		}
@@ -110,6 +126,26 @@ func TestTop(t *testing.T) {
 			return 1
 		})
 		require.Equal(t, want, top.sort(rows))
+	})
+}
+
+// TestUnvisited equals visiting one by one.
+func TestUnvisited(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		var v, w visited
+		v.reset(50)
+		w.reset(50)
+		for range 5 {
+			list := rapid.SliceOfN(rapid.Uint32Range(0, 49), 0, 20).Draw(t, "list")
+			want := []uint32{}
+			for _, node := range list {
+				if w.visit(node) {
+					want = append(want, node)
+				}
+			}
+			got := v.unvisited(append(list, noNode, 7), make([]uint32, 0, 22))
+			require.Equal(t, want, append([]uint32{}, got...))
+		}
 	})
 }
 

@@ -71,14 +71,15 @@ type Stats struct {
 
 // scratch is the memory of one search.
 type scratch struct {
-	query   []float32
-	entry   candidate // node 0
-	visited visited
-	pool    pool
-	queue   queue
-	top     top
-	ids     []uint32
-	dists   []float32
+	query    []float32
+	coded    codedQuery
+	visited  visited
+	pool     pool
+	queue    queue
+	top      top
+	ids      []uint32
+	dists    []float32
+	products []int32
 }
 
 // block is how many rows an exact scan scores in one kernel call.
@@ -147,9 +148,10 @@ func (x *Index) Search(q Query, dst []Hit) ([]Hit, Stats, error) {
 		stats.Plan, stats.Ef = ExactScan, 0
 		s.top.reset(q.K)
 		x.exactScan(s, q, &stats)
+		s.top.sort(x.rows)
 	}
-	for _, c := range s.top.sort(x.rows) {
-		dst = append(dst, Hit{c.node, x.params.Metric.score(c.dist)})
+	for _, c := range s.top.entries {
+		dst = append(dst, Hit{c.ordinal(), x.params.Metric.score(c.dist())})
 	}
 	return dst, stats, nil
 }
@@ -169,159 +171,6 @@ func (x *Index) distances(s *scratch, ordinals []uint32) []float32 {
 	return s.dists
 }
 
-// enter descends greedily through the upper layers and returns the node of layer
-// 0 to start from.
-func (x *Index) enter(s *scratch, stats *Stats) candidate {
-	s.ids = append(s.ids[:0], 0)
-	best := candidate{x.distances(s, s.ids)[0], 0}
-	s.entry = best
-	stats.Scored++
-	for l := len(x.layers) - 1; l > 0; l-- {
-		for {
-			from := best
-			ids := x.layers[l].neighbours(from.node)
-			for i, d := range x.distances(s, ids) {
-				if c := (candidate{d, ids[i]}); c.before(best) {
-					best = c
-				}
-			}
-			stats.Scored += len(ids)
-			if best == from {
-				break
-			}
-		}
-	}
-	return best
-}
-
-// graphWalk pools the ef best nodes it can find (HNSW, algorithm 5) and hands
-// their rows to the top k.
-func (x *Index) graphWalk(s *scratch, q Query, stats *Stats) {
-	start := x.enter(s, stats)
-	s.visited.reset(x.nodes)
-	s.visited.visit(start.node)
-	s.pool.reset(q.Ef)
-	s.pool.add(start)
-	if s.visited.visit(0) {
-		// From node 0 every node can be reached; from others, perhaps not.
-		s.pool.add(s.entry)
-	}
-	base := x.layers[0]
-	for {
-		node, ok := s.pool.pop()
-		if !ok {
-			break
-		}
-		s.ids = s.ids[:0]
-		for _, id := range base.all(node) {
-			if id == noNode {
-				break
-			}
-			if s.visited.visit(id) {
-				s.ids = append(s.ids, id)
-			}
-		}
-		stats.Expanded++
-		stats.Scored += len(s.ids)
-		for i, d := range x.distances(s, s.ids) {
-			if !s.pool.rejects(d) {
-				s.pool.add(candidate{d, s.ids[i]})
-			}
-		}
-	}
-	x.collect(s, nil)
-}
-
-// filteredWalk expands nodes in order of distance, eligible or not, and pools
-// the ef best nodes with an eligible row. It gives up, with an empty top k, when
-// it has scored more than budget rows.
-func (x *Index) filteredWalk(s *scratch, q Query, budget int, stats *Stats) {
-	start := x.enter(s, stats)
-	s.visited.reset(x.nodes)
-	s.visited.visit(start.node)
-	s.pool.reset(q.Ef)
-	s.queue.reset()
-	s.queue.push(start)
-	if x.anyEligible(start.node, q.Filter) {
-		s.pool.add(start)
-	}
-	if s.visited.visit(0) && !s.pool.rejects(s.entry.dist) {
-		s.queue.push(s.entry)
-		if x.anyEligible(0, q.Filter) {
-			s.pool.add(s.entry)
-		}
-	}
-	base := x.layers[0]
-	for {
-		next, ok := s.queue.pop()
-		if !ok || s.pool.rejects(next.dist) {
-			break
-		}
-		if stats.Scored > budget {
-			return
-		}
-		s.ids = s.ids[:0]
-		for _, id := range base.all(next.node) {
-			if id == noNode {
-				break
-			}
-			if s.visited.visit(id) {
-				s.ids = append(s.ids, id)
-			}
-		}
-		stats.Expanded++
-		stats.Scored += len(s.ids)
-		for i, d := range x.distances(s, s.ids) {
-			if s.pool.rejects(d) {
-				continue
-			}
-			c := candidate{d, s.ids[i]}
-			s.queue.push(c)
-			if x.anyEligible(c.node, q.Filter) {
-				s.pool.add(c)
-			}
-		}
-	}
-	x.collect(s, q.Filter)
-}
-
-// anyEligible reports whether node stands for an eligible row.
-func (x *Index) anyEligible(node uint32, filter Bitset) bool {
-	if filter.Has(node) {
-		return true
-	}
-	if x.repeated.Has(node) {
-		first, n := x.repeats(node)
-		for i := range uint32(n) {
-			if filter.Has(first + i) {
-				return true
-			}
-		}
-	}
-	return false
-}
-
-// collect hands the eligible rows of the pooled nodes to the top k.
-func (x *Index) collect(s *scratch, filter Bitset) {
-	for _, c := range s.pool.entries {
-		c.node &^= expanded
-		if s.top.rejects(c.dist) {
-			return
-		}
-		if filter == nil || filter.Has(c.node) {
-			s.top.add(c, x.rows)
-		}
-		if x.repeated.Has(c.node) {
-			first, n := x.repeats(c.node)
-			for i := range uint32(n) {
-				if filter == nil || filter.Has(first+i) {
-					s.top.add(candidate{c.dist, first + i}, x.rows)
-				}
-			}
-		}
-	}
-}
-
 // exactScan hands every eligible row to the top k.
 func (x *Index) exactScan(s *scratch, q Query, stats *Stats) {
 	stats.Scored += q.Eligible
@@ -336,7 +185,7 @@ func (x *Index) exactScan(s *scratch, q Query, stats *Stats) {
 			}
 			for i, d := range out {
 				if d = x.params.Metric.score(d); !s.top.rejects(d) {
-					s.top.add(candidate{d, uint32(first + i)}, x.rows)
+					s.top.add(newCandidate(d, uint32(first+i)), x.rows)
 				}
 			}
 		}
@@ -349,7 +198,7 @@ func (x *Index) exactScan(s *scratch, q Query, stats *Stats) {
 		}
 		for i, d := range x.distances(s, s.ids) {
 			if !s.top.rejects(d) {
-				s.top.add(candidate{d, s.ids[i]}, x.rows)
+				s.top.add(newCandidate(d, s.ids[i]), x.rows)
 			}
 		}
 	}

@@ -1,26 +1,35 @@
 package index
 
-import "slices"
+import (
+	"cmp"
+	"math"
+	"slices"
+)
 
 // top keeps the k best rows by (distance, row): a heap with the worst on top.
 type top struct {
-	entries []candidate // of ordinals
+	entries []candidate
 	k       int
+	bound   float32 // the distance beyond which add drops a row
 }
 
 func (t *top) reset(k int) {
 	t.entries = t.entries[:0]
 	t.k = k
+	t.bound = float32(math.Inf(1))
 }
 
 // rejects reports whether a row at distance d is certainly not among the best.
 func (t *top) rejects(d float32) bool {
-	return len(t.entries) == t.k && d > t.entries[0].dist
+	return d > t.bound
 }
 
 // ranksBefore orders by (distance, row).
 func ranksBefore(a, b candidate, rows []uint32) bool {
-	return a.dist < b.dist || a.dist == b.dist && rows[a.node] < rows[b.node]
+	if a>>32 != b>>32 {
+		return a < b
+	}
+	return rows[a.ordinal()] < rows[b.ordinal()]
 }
 
 // add keeps c if it is among the k best so far. rows holds the row of each
@@ -38,6 +47,9 @@ func (t *top) add(c candidate, rows []uint32) {
 			i = parent
 		}
 		t.entries[i] = c
+		if len(t.entries) == t.k {
+			t.bound = t.entries[0].dist()
+		}
 		return
 	}
 	if !ranksBefore(c, t.entries[0], rows) {
@@ -59,18 +71,23 @@ func (t *top) add(c candidate, rows []uint32) {
 		i = child
 	}
 	t.entries[i] = c
+	t.bound = t.entries[0].dist()
 }
 
 // sort returns the rows, best first. The heap is spent.
 func (t *top) sort(rows []uint32) []candidate {
-	slices.SortFunc(t.entries, func(a, b candidate) int {
-		switch {
-		case ranksBefore(a, b, rows):
-			return -1
-		case ranksBefore(b, a, rows):
-			return 1
+	slices.Sort(t.entries)
+	for from := 0; from < len(t.entries); {
+		to := from + 1
+		for to < len(t.entries) && t.entries[to]>>32 == t.entries[from]>>32 {
+			to++
 		}
-		return 0
-	})
+		if to-from > 1 { // in a tie the row decides
+			slices.SortFunc(t.entries[from:to], func(a, b candidate) int {
+				return cmp.Compare(rows[a.ordinal()], rows[b.ordinal()])
+			})
+		}
+		from = to
+	}
 	return t.entries
 }
