@@ -51,14 +51,13 @@
 //
 // # Measured worse
 //
-// On two real towers (44,428 apps, 64-d, inner product) and 50,000 SIFT rows,
-// counted in distance computations at equal recall: a graph on raw inner products
-// (never passes recall@100 0.83 on one tower); descending through the layers (two
-// to four times as many at k=10); scoring a whole upper layer for an entry (as
-// many as descending); inserting by falling norm (sticks below recall 0.98); alpha
-// of 1.0 (fewer up to recall 0.95, twice as many at 0.999) and of 1.2 (more at
-// k=100). A pool of distances and ordinals in separate
-// words, compared one after the other, cost a third more time.
+// Counted in distance computations at equal recall, on two real towers (44,428
+// apps, 64-d, inner product): descending through the layers instead of starting
+// from hubs takes two to four times as many at k=10, and so does scoring a whole
+// upper layer for an entry; inserting by falling norm sticks below a recall of 0.98
+// at k=10; alpha of 1.0 takes fewer up to a recall of 0.95 and twice as many at
+// 0.999, alpha of 1.2 more at k=100. In time: pools of separate distances and
+// ordinals are slower than pools of one word each by about a quarter.
 //
 // An [Index] comes from [Build] or [Open]. Package shard puts ids and attributes
 // around it; package builder builds and calibrates it.

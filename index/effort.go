@@ -161,7 +161,7 @@ const (
 )
 
 // walkCost is the same in a walk: a larger pool costs more to keep sorted.
-func walkCost(ef int) float64 { return 7 + float64(ef)/64 }
+func walkCost(ef int) float64 { return 5 + float64(ef)/64 }
 
 // choose returns the plan that costs least.
 func (x *Index) choose(q Query) Plan {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"runtime/debug"
 	"slices"
 	"time"
@@ -139,13 +140,23 @@ type hit struct {
 
 // part is the scratch memory and the answer of one shard.
 type part struct {
+	k      int // how many hits the shard is asked for
 	hits   []hit
 	found  []index.Hit
 	more   []index.Hit
 	answer ShardAnswer
 }
 
-// search answers the query from one shard.
+// share returns how many of the best k rows one of several shards is asked for at
+// first. A hash spreads rows over shards, so the number that a shard has of the
+// best k is binomial: four standard deviations above its mean, and it has more
+// about once in ten thousand queries. Then it is asked for k.
+func share(k, shards int) int {
+	mean := float64(k) / float64(shards)
+	return min(k, int(math.Ceil(mean+4*math.Sqrt(mean)))+4)
+}
+
+// search answers the query from one shard, with at most p.k hits.
 func (s *Shard) search(ctx context.Context, q *Query, p *part) {
 	p.hits, p.found = p.hits[:0], p.found[:0]
 	p.answer = ShardAnswer{Shard: s.name, Rows: s.Rows()}
@@ -153,7 +164,7 @@ func (s *Shard) search(ctx context.Context, q *Query, p *part) {
 		return
 	}
 	start := time.Now()
-	iq := index.Query{K: q.K, Ef: q.Ef, Plan: q.Plan, Eligible: s.Rows()}
+	iq := index.Query{K: p.k, Ef: q.Ef, Plan: q.Plan, Eligible: s.Rows()}
 	if q.Filter != nil || len(q.Exclude) > 0 {
 		eligible := s.bitsets.Get().(*index.Bitset)
 		defer s.bitsets.Put(eligible)
@@ -166,7 +177,7 @@ func (s *Shard) search(ctx context.Context, q *Query, p *part) {
 	filtered := time.Now()
 	p.answer.Filter = filtered.Sub(start)
 	if iq.Ef == 0 && q.Target < 1 {
-		iq.Ef = s.index.EffortFor(q.K, q.Target)
+		iq.Ef = s.index.EffortFor(p.k, q.Target)
 	}
 	for i, v := range q.Vectors {
 		iq.Vector = v
@@ -181,7 +192,7 @@ func (s *Shard) search(ctx context.Context, q *Query, p *part) {
 		if i == 0 {
 			p.found = append(p.found, p.more...)
 		} else {
-			p.found = s.best(append(p.found, p.more...), q.K)
+			p.found = s.best(append(p.found, p.more...), p.k)
 		}
 	}
 	for _, h := range p.found {

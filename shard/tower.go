@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -105,6 +106,7 @@ type fanOut struct {
 	parts  []part
 	lists  [][]hit
 	merger merger
+	again  []int
 }
 
 // Search asks every shard and merges their answers. A shard that has not begun
@@ -117,22 +119,33 @@ func (t *Tower) Search(ctx context.Context, q *Query) (*Answer, error) {
 	f := t.scratch.Get().(*fanOut)
 	defer t.scratch.Put(f)
 	start := time.Now()
-	t.ask(ctx, q, f)
-
-	answer := &Answer{TowerRows: t.rows, Shards: make([]ShardAnswer, len(f.parts))}
+	for i := range f.parts {
+		f.parts[i].k = q.K
+		if q.Ef == 0 && q.Target < 1 {
+			f.parts[i].k = share(q.K, len(t.shards))
+		}
+	}
+	t.ask(ctx, q, f, nil)
 	asked := time.Now()
-	answer.FanOut = asked.Sub(start)
+	merged := f.merge(t.metric, q.K)
+	merge := time.Since(asked)
+	if short := f.exhausted(merged, q.K); len(short) > 0 {
+		// More of the best are in these shards than they were asked for.
+		t.ask(ctx, q, f, short)
+		merged = f.merge(t.metric, q.K)
+	}
+
+	answer := &Answer{TowerRows: t.rows, Shards: make([]ShardAnswer, len(f.parts)), Merge: merge}
+	answer.FanOut = time.Since(start) - merge
 	var failed error
 	for i := range f.parts {
 		p := &f.parts[i]
-		f.lists[i] = p.hits
 		answer.Shards[i] = p.answer
 		if err := p.answer.Err; err != nil {
 			if isFatal(err) {
 				return nil, err
 			}
 			failed = cmp.Or(failed, err)
-			f.lists[i] = nil
 			continue
 		}
 		answer.Rows += p.answer.Rows
@@ -141,21 +154,57 @@ func (t *Tower) Search(ctx context.Context, q *Query) (*Answer, error) {
 	if failed != nil && answer.Coverage() < q.MinCoverage {
 		return nil, &CoverageError{Answered: answer.Answered(), Shards: len(t.shards), Coverage: answer.Coverage(), MinCoverage: q.MinCoverage, Err: failed}
 	}
-	answer.Candidates = candidates(f.merger.merge(t.metric, q.K, f.lists), q.Attributes)
-	answer.Merge = time.Since(asked)
+	answer.Candidates = candidates(merged, q.Attributes)
 	return answer, nil
 }
 
-// ask searches the shards on at most one goroutine for each processor, the
-// caller's among them.
-func (t *Tower) ask(ctx context.Context, q *Query, f *fanOut) {
-	workers := min(runtime.GOMAXPROCS(0), len(t.shards))
+// merge merges what the parts that answered have found.
+func (f *fanOut) merge(metric index.Metric, k int) []hit {
+	for i := range f.parts {
+		f.lists[i] = f.parts[i].hits
+		if f.parts[i].answer.Err != nil {
+			f.lists[i] = nil
+		}
+	}
+	return f.merger.merge(metric, k, f.lists)
+}
+
+// exhausted returns the parts that were asked for fewer than k hits and may have
+// more of the best k than they returned: all their hits were merged, or too few
+// were merged in all. It makes them ask for k.
+func (f *fanOut) exhausted(merged []hit, k int) []int {
+	f.again = f.again[:0]
+	for i := range f.parts {
+		p := &f.parts[i]
+		if p.k == k || p.answer.Err != nil || len(p.hits) < p.k {
+			continue
+		}
+		last := p.hits[len(p.hits)-1]
+		if len(merged) < k || slices.ContainsFunc(merged, func(h hit) bool { return h.shard == last.shard && h.ordinal == last.ordinal }) {
+			p.k = k
+			f.again = append(f.again, i)
+		}
+	}
+	return f.again
+}
+
+// ask searches the shards, or only some of them, on at most one goroutine for each
+// processor, the caller's among them.
+func (t *Tower) ask(ctx context.Context, q *Query, f *fanOut, only []int) {
+	n := len(t.shards)
+	if only != nil {
+		n = len(only)
+	}
+	workers := min(runtime.GOMAXPROCS(0), n)
 	var next atomic.Int32
 	work := func() {
 		for {
 			i := int(next.Add(1)) - 1
-			if i >= len(t.shards) {
+			if i >= n {
 				return
+			}
+			if only != nil {
+				i = only[i]
 			}
 			t.shards[i].searchSafely(ctx, q, &f.parts[i])
 		}

@@ -322,6 +322,32 @@ func TestCoverage(t *testing.T) {
 	require.Equal(t, "app-099", a.Candidates[0].ID)
 }
 
+// All of the best may be in one shard, although each is asked for its share at
+// first.
+func TestBestInOneShard(t *testing.T) {
+	const shards = 4
+	apps := grid(800)
+	for i := range apps {
+		if shard.Partition(apps[i].id, shards) == 2 {
+			apps[i].vector[0] += 10_000
+		}
+	}
+	store := newStore(t, t.TempDir())
+	m := newManifest(t, store, apps, 1, shards, index.DefaultParams(index.Dot))
+	tw, err := shard.OpenTower(context.Background(), store, m, shard.Apps)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, tw.Close()) }()
+	for _, k := range []int{1, 10, 100, 150, 700, 800, 900} {
+		q := &shard.Query{Vectors: [][]float32{{1}}, K: k, Target: 1, MinCoverage: 1}
+		exact, err := tw.Search(context.Background(), q)
+		require.NoError(t, err)
+		q.Target = 0.99
+		got, err := tw.Search(context.Background(), q)
+		require.NoError(t, err)
+		require.Equal(t, exact.Candidates, got.Candidates, "k %d", k)
+	}
+}
+
 func TestBadQueries(t *testing.T) {
 	tw := openGrid(t, 10, 2)
 	for text, q := range map[string]*shard.Query{
