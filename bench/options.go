@@ -10,7 +10,7 @@ import (
 )
 
 // DefaultTarget is the recall target of a request that names none.
-const DefaultTarget = 0.99
+const DefaultTarget = index.DefaultTarget
 
 // Options say what to measure. The zero value of a field is its default.
 type Options struct {

@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/tandem-ann/tandem/index"
 	"github.com/tandem-ann/tandem/shard"
@@ -33,7 +35,11 @@ func Build(ctx context.Context, store *shard.Store, o Options) (_ *Report, err e
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(stage)) }()
 
-	b := &build{Options: o, store: store, stage: stage, manifest: &shard.Manifest{
+	staged, err := shard.CreateStore(filepath.Join(stage, "store"))
+	if err != nil {
+		return nil, err
+	}
+	b := &build{Options: o, staged: staged, stage: stage, manifest: &shard.Manifest{
 		Version: shard.ManifestVersion, Builder: Version,
 		Model: o.Model, ModelVersion: o.ModelVersion, Metric: o.Params.Metric,
 	}}
@@ -50,6 +56,13 @@ func Build(ctx context.Context, store *shard.Store, o Options) (_ *Report, err e
 	}{{b.apps, o.Apps, &b.users.sample}, {b.users, o.Users, &b.apps.sample}} {
 		if err := b.tower(ctx, t.in, t.o, t.queries); err != nil {
 			return nil, fmt.Errorf("build %s: %w", t.in.kind, err)
+		}
+	}
+	for _, kind := range []shard.Kind{shard.Apps, shard.Users} {
+		for _, sm := range b.manifest.Tower(kind).Shards {
+			if err := store.Adopt(staged, sm.Digest); err != nil {
+				return nil, err
+			}
 		}
 	}
 	digest, err := store.Publish(b.manifest)
@@ -72,7 +85,7 @@ func (silent) Note(string)         {}
 // build is one run of [Build].
 type build struct {
 	Options
-	store       *shard.Store
+	staged      *shard.Store // where shards wait until all are built
 	stage       string
 	manifest    *shard.Manifest
 	apps, users *ingested
@@ -107,7 +120,7 @@ func (b *build) ingest(ctx context.Context) error {
 		}
 		tm := b.manifest.Tower(in.kind)
 		tm.Rows, tm.Rejected = rows, in.rejections.Total
-		tm.Schema, tm.Params = in.schema, b.Params.String()
+		tm.Schema = in.schema
 	}
 	if b.apps.rejections.Total+b.users.rejections.Total > b.MaxRejected {
 		return &RejectedError{Max: b.MaxRejected, Apps: &b.apps.rejections, Users: &b.users.rejections}
@@ -183,7 +196,10 @@ func (b *build) tower(ctx context.Context, in *ingested, o TowerOptions, queries
 		return err
 	}
 	tm := b.manifest.Tower(in.kind)
-	orphans := 0
+	params := b.Params
+	params.Frozen = o.Graph != ""
+	tm.Params = params.String()
+	orphans, scanned := 0, map[int]scans{}
 	for number := range in.rows {
 		b.Progress.Stage(fmt.Sprintf("index %s, shard %d of %d", in.kind, number+1, len(in.rows)), int64(in.rows[number].count))
 		c, n, err := in.load(number)
@@ -191,12 +207,13 @@ func (b *build) tower(ctx context.Context, in *ingested, o TowerOptions, queries
 			return err
 		}
 		orphans += n
-		sm, err := b.shard(ctx, in, o, number, c, calibrate)
+		sm, err := b.shard(ctx, in, o, number, c, calibrate, scanned)
 		if err != nil {
 			return fmt.Errorf("shard %d: %w", number, err)
 		}
 		tm.Shards = append(tm.Shards, sm)
 	}
+	b.noteScans(in.kind, len(in.rows), scanned)
 	if orphans > 0 {
 		b.Progress.Note(fmt.Sprintf("%s: %d attribute lines are for ids that the tower does not have; they were left out", in.kind, orphans))
 	}
@@ -206,7 +223,7 @@ func (b *build) tower(ctx context.Context, in *ingested, o TowerOptions, queries
 }
 
 // shard builds one shard and moves it to the store.
-func (b *build) shard(ctx context.Context, in *ingested, o TowerOptions, number int, c *contents, queries *index.Matrix) (shard.ShardManifest, error) {
+func (b *build) shard(ctx context.Context, in *ingested, o TowerOptions, number int, c *contents, queries *index.Matrix, scanned map[int]scans) (shard.ShardManifest, error) {
 	var sm shard.ShardManifest
 	if o.Graph != "" {
 		var err error
@@ -223,13 +240,40 @@ func (b *build) shard(ctx context.Context, in *ingested, o TowerOptions, number 
 	if err := x.Calibrate(ctx, queries, b.Threads); err != nil {
 		return sm, err
 	}
+	countScans(scanned, x)
 	path := filepath.Join(b.stage, fmt.Sprintf("%s-%04d.shard", in.kind, number))
 	if err := shard.Write(path, c.ids, x, c.attributes); err != nil {
 		return sm, err
 	}
-	sm, err = b.store.AddShard(path)
+	sm, err = b.staged.AddShard(path)
 	sm.Rows = x.Rows()
 	return sm, err
+}
+
+// scans counts the shards of a tower where, for some k, an exact scan is the
+// cheapest plan at the default target.
+type scans struct {
+	shards int
+	best   float32 // the highest recall of a cheaper walk
+}
+
+// countScans adds what a shard's calibration found, by k.
+func countScans(byK map[int]scans, x *index.Index) {
+	for _, e := range x.Effort() {
+		if rounded(float64(e.Target)) == index.DefaultTarget && e.Recall < e.Target {
+			s := byK[e.K]
+			byK[e.K] = scans{s.shards + 1, max(s.best, e.Recall)}
+		}
+	}
+}
+
+// noteScans says where a graph is of no use to a query that names no target.
+func (b *build) noteScans(kind shard.Kind, shards int, byK map[int]scans) {
+	for _, k := range slices.Sorted(maps.Keys(byK)) {
+		b.Progress.Note(fmt.Sprintf(
+			"%s: in %d of %d shards no walk cheaper than an exact scan reaches recall@%d of %g (the best reaches %.3f), so such queries scan all their rows",
+			kind, byK[k].shards, shards, k, index.DefaultTarget, byK[k].best))
+	}
 }
 
 // recallBands are the values of k that a build reports on.
@@ -238,7 +282,7 @@ var recallBands = [...]int{10, 100}
 // recall measures the tower as it will be asked: through the fan-out, at each
 // target, by queries that calibrated nothing.
 func (b *build) recall(ctx context.Context, kind shard.Kind, queries *index.Matrix) (_ []shard.Recall, err error) {
-	t, err := shard.OpenTower(ctx, b.store, b.manifest, kind)
+	t, err := shard.OpenTower(ctx, b.staged, b.manifest, kind)
 	if err != nil {
 		return nil, err
 	}

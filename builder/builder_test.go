@@ -235,6 +235,7 @@ func TestRejections(t *testing.T) {
 		{"empty id", "id is empty", row{id: "", vector: good[0].vector}},
 		{"oversized id", "257 bytes", row{id: strings.Repeat("x", 257), vector: good[0].vector}},
 		{"id is not UTF-8", "not UTF-8", row{id: "a\xff", vector: good[0].vector}},
+		{"invalid attribute", "not valid UTF-8", row{id: "text", vector: good[0].vector, values: []attribute.Value{1: attribute.OfKeyword("\xff"), 5: {}}}},
 		{"duplicate id", "has this id already", row{id: good[3].id, vector: good[1].vector}},
 	}
 	list := append([]row(nil), good...)

@@ -49,6 +49,7 @@ func TestGraphIsFrozen(t *testing.T) {
 	require.NoError(t, shard.VerifySnapshot(context.Background(), store, report.Digest, func(string) {}))
 
 	x := open(t, store, report.Digest).Tower(shard.Apps).Shards()[0].Index()
+	require.True(t, x.Params().Frozen)
 	require.Equal(t, 800, x.Layers()[0].Nodes)
 	hits, stats, err := x.Search(index.Query{Vector: users[0].vector, K: 800, Ef: 800, Plan: index.GraphWalk}, nil)
 	require.NoError(t, err)

@@ -88,7 +88,9 @@ func ingest(ctx context.Context, kind shard.Kind, o TowerOptions, metric index.M
 
 	defer func() {
 		for _, s := range slices.Concat(in.rows, in.joined) {
-			err = errors.Join(err, s.finish())
+			if finished := s.finish(); err == nil {
+				err = finished // after an error it would only be repeated
+			}
 		}
 	}()
 	for i := range o.Shards {
@@ -164,6 +166,17 @@ func (in *ingested) judge(row *tower.Row, metric index.Metric) (kind string, err
 	if len(row.Problems) > 0 {
 		return string(row.Problems[0].Kind), errors.New(row.Problems[0].Detail)
 	}
+	return in.judgeAttributes(in.columns[:in.inline], row.Attributes)
+}
+
+// judgeAttributes returns why values cannot be stored as the attributes of those
+// schema positions, or nil.
+func (in *ingested) judgeAttributes(columns []int, values []attribute.Value) (kind string, err error) {
+	for i, v := range values {
+		if err := in.schema.Field(columns[i]).Check(v); err != nil {
+			return "invalid attribute", err
+		}
+	}
 	return "", nil
 }
 
@@ -188,6 +201,9 @@ func (in *ingested) readLines(ctx context.Context, r *tower.AttributeReader, pro
 		if len(row.Problems) > 0 {
 			p := row.Problems[0]
 			in.rejections.add(string(p.Kind), fmt.Sprintf("%s (id %.64q)", p.Detail, row.ID))
+			rec.rejected = true
+		} else if kind, err := in.judgeAttributes(in.columns[in.inline:], row.Attributes); err != nil {
+			in.rejections.add(kind, fmt.Sprintf("line %d (id %.64q): %v", row.Line, row.ID, err))
 			rec.rejected = true
 		}
 		if row.ID == "" {

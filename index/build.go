@@ -69,6 +69,7 @@ func Build(ctx context.Context, in Input, params Params) (*Index, error) {
 			in.Progress(done+len(p.repeats), rows)
 		}
 	}
+	params.Frozen = in.Graph != nil
 	c := newConstructor(p.points(in.Vectors, params.Metric), p.levels, params, in.Threads)
 	if in.Graph != nil {
 		c.layers, err = p.freeze(in.Graph)

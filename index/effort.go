@@ -25,6 +25,9 @@ func (e Effort) before(o Effort) bool {
 // Targets are the recall targets that a calibration covers.
 var Targets = [...]float32{0.90, 0.95, 0.99, 0.999}
 
+// DefaultTarget is the recall target of a query that names none.
+const DefaultTarget = 0.99
+
 // bands are the values of k that a calibration covers.
 var bands = [...]int{10, 100, 1000}
 

@@ -138,7 +138,7 @@ func TestGolden(t *testing.T) {
 			}
 			x := open(t, path)
 			require.NoError(t, x.CheckGraph())
-			assert.Equal(t, "metric="+metric.String()+" m=2 ef_construction=8 alpha=1.1 seed=0", x.Params().String())
+			assert.Equal(t, "metric="+metric.String()+" m=2 ef_construction=8 alpha=1.1 seed=0 frozen=false", x.Params().String())
 			assert.NotEmpty(t, x.Effort())
 			rows := tinyRows()
 			require.Equal(t, len(rows), x.Rows())

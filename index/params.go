@@ -22,6 +22,9 @@ type Params struct {
 	Alpha float32
 	// Seed varies the levels and the order of insertion.
 	Seed uint64
+	// Frozen says that another library built the graph. M, EfConstruction and
+	// Alpha then did not shape it. Build sets it.
+	Frozen bool
 }
 
 // DefaultParams returns the parameters that suit most towers.
@@ -46,8 +49,8 @@ func (p Params) Validate() error {
 
 // String returns the text form, which [ParseParams] reads.
 func (p Params) String() string {
-	return fmt.Sprintf("metric=%s m=%d ef_construction=%d alpha=%s seed=%d",
-		p.Metric, p.M, p.EfConstruction, strconv.FormatFloat(float64(p.Alpha), 'g', -1, 32), p.Seed)
+	return fmt.Sprintf("metric=%s m=%d ef_construction=%d alpha=%s seed=%d frozen=%t",
+		p.Metric, p.M, p.EfConstruction, strconv.FormatFloat(float64(p.Alpha), 'g', -1, 32), p.Seed, p.Frozen)
 }
 
 // ParseParams reads the text form and validates it. Every key must occur once.
@@ -74,6 +77,8 @@ func ParseParams(text string) (Params, error) {
 			p.Alpha = float32(f)
 		case "seed":
 			p.Seed, err = strconv.ParseUint(value, 10, 64)
+		case "frozen":
+			p.Frozen, err = strconv.ParseBool(value)
 		default:
 			err = fmt.Errorf("unknown parameter %q", key)
 		}
@@ -81,7 +86,7 @@ func ParseParams(text string) (Params, error) {
 			return p, fmt.Errorf("parameter %q: %w", word, err)
 		}
 	}
-	for _, key := range []string{"metric", "m", "ef_construction", "alpha", "seed"} {
+	for _, key := range []string{"metric", "m", "ef_construction", "alpha", "seed", "frozen"} {
 		if !seen[key] {
 			return p, fmt.Errorf("parameter %s is missing", key)
 		}

@@ -20,6 +20,7 @@ func anyParams(t *rapid.T) index.Params {
 		EfConstruction: rapid.IntRange(m, 10_000).Draw(t, "ef_construction"),
 		Alpha:          rapid.Float32Range(1, 2).Draw(t, "alpha"),
 		Seed:           rapid.Uint64().Draw(t, "seed"),
+		Frozen:         rapid.Bool().Draw(t, "frozen"),
 	}
 }
 
@@ -34,10 +35,10 @@ func TestParamsRoundTrip(t *testing.T) {
 }
 
 func TestParamsText(t *testing.T) {
-	assert.Equal(t, "metric=dot m=16 ef_construction=200 alpha=1.1 seed=0", index.DefaultParams(index.Dot).String())
-	p, err := index.ParseParams("\tseed=18446744073709551615 alpha=2  metric=l2\nm=2 ef_construction=2 ")
+	assert.Equal(t, "metric=dot m=16 ef_construction=200 alpha=1.1 seed=0 frozen=false", index.DefaultParams(index.Dot).String())
+	p, err := index.ParseParams("\tseed=18446744073709551615 alpha=2  metric=l2\nm=2 frozen=true ef_construction=2 ")
 	require.NoError(t, err)
-	assert.Equal(t, index.Params{Metric: index.L2, M: 2, EfConstruction: 2, Alpha: 2, Seed: math.MaxUint64}, p)
+	assert.Equal(t, index.Params{Metric: index.L2, M: 2, EfConstruction: 2, Alpha: 2, Seed: math.MaxUint64, Frozen: true}, p)
 }
 
 func TestParamsInvalid(t *testing.T) {
@@ -67,12 +68,12 @@ func TestParamsInvalid(t *testing.T) {
 }
 
 func TestParseParamsInvalid(t *testing.T) {
-	good := "metric=dot m=16 ef_construction=200 alpha=1.1 seed=0"
+	good := "metric=dot m=16 ef_construction=200 alpha=1.1 seed=0 frozen=false"
 	for _, tt := range []struct{ text, err string }{
 		{"", "parameter metric is missing"},
 		{"metric=dot", "parameter m is missing"},
 		{strings.Replace(good, " seed=0", "", 1), "parameter seed is missing"},
-		{good + " seed=0", "parameter seed is set twice"},
+		{good + " seed=0 frozen=false", "parameter seed is set twice"},
 		{good + " colour=red", `unknown parameter "colour"`},
 		{good + " junk", `unknown parameter "junk"`},
 		{strings.Replace(good, "dot", "manhattan", 1), `metric "manhattan": want dot, cosine or l2`},
@@ -89,7 +90,7 @@ func TestParseParamsInvalid(t *testing.T) {
 
 func FuzzParseParams(f *testing.F) {
 	f.Add(index.DefaultParams(index.Dot).String())
-	f.Add("metric=l2 m=2 ef_construction=2 alpha=2 seed=1")
+	f.Add("metric=l2 m=2 ef_construction=2 alpha=2 seed=1 frozen=true")
 	f.Add("metric= m m= =")
 	f.Fuzz(func(t *testing.T, text string) {
 		p, err := index.ParseParams(text)

@@ -126,9 +126,6 @@ func shortReason(q *query, found *shard.Answer, answered int) (tandemv1.ShortRea
 	case answered < len(found.Shards):
 		return tandemv1.ShortReason_SHORT_REASON_COVERAGE,
 			fmt.Sprintf("%d of %d shards answered, k is %d", answered, len(found.Shards), q.K)
-	case n < found.Eligible:
-		return tandemv1.ShortReason_SHORT_REASON_EFFORT,
-			fmt.Sprintf("the walk found %d of %d eligible %s, k is %d; a higher recall_target or ef finds more", n, found.Eligible, kind, q.K)
 	case n == 1:
 		return tandemv1.ShortReason_SHORT_REASON_ELIGIBLE, fmt.Sprintf("1 %s is eligible, k is %d", noun(kind), q.K)
 	}

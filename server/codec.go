@@ -8,6 +8,7 @@ import (
 
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
 // jsonCodec is protobuf's JSON, strict: a field that the contract does not have is
@@ -43,9 +44,44 @@ func (jsonCodec) Unmarshal(data []byte, m any) error {
 		return errors.New("the body is empty; accepted: a JSON object")
 	}
 	if err := protojson.Unmarshal(data, p); err != nil {
-		return errors.New(jsonError(err.Error()))
+		text := jsonError(err.Error())
+		return errors.New(text + accepted(p.ProtoReflect().Descriptor(), text))
 	}
 	return nil
+}
+
+var jsonInvalid = regexp.MustCompile(`invalid value for \w+ field (\w+)`)
+
+// accepted says what a field accepts, when text is protojson's complaint about the
+// value of a scalar or an enum of m.
+func accepted(m protoreflect.MessageDescriptor, text string) string {
+	found := jsonInvalid.FindStringSubmatch(text)
+	if found == nil {
+		return ""
+	}
+	field := m.Fields().ByJSONName(found[1])
+	if field == nil {
+		if field = m.Fields().ByTextName(found[1]); field == nil {
+			return "" // of a message within m
+		}
+	}
+	switch field.Kind() {
+	case protoreflect.EnumKind:
+		var names []string
+		for i := range field.Enum().Values().Len() {
+			names = append(names, string(field.Enum().Values().Get(i).Name()))
+		}
+		return "; accepted: " + strings.Join(names, ", ")
+	case protoreflect.Uint32Kind:
+		return "; accepted: a whole number from 0 to 4294967295"
+	case protoreflect.DoubleKind, protoreflect.FloatKind:
+		return "; accepted: a number"
+	case protoreflect.StringKind:
+		return "; accepted: a string"
+	case protoreflect.BoolKind:
+		return "; accepted: true, false"
+	}
+	return ""
 }
 
 var jsonPlace = regexp.MustCompile(`^(syntax error )?\(line (\d+):(\d+)\): `)

@@ -73,7 +73,9 @@ func TestCurl(t *testing.T) {
 	for body, text := range map[string]string{
 		`{"userId": "u1", "k": 3, "modelVerison": "v1"}`: `unmarshal message: line 1, column 26: unknown field "modelVerison"`,
 		`{"userId": "u1",`:                     "unmarshal message: the JSON object ends too early",
-		`{"userId": 1}`:                        "unmarshal message: line 1, column 12: invalid value for string field userId: 1",
+		`{"userId": 1}`:                        "unmarshal message: line 1, column 12: invalid value for string field userId: 1; accepted: a string",
+		`{"k": -1}`:                            "unmarshal message: line 1, column 7: invalid value for uint32 field k: -1; accepted: a whole number from 0 to 4294967295",
+		`{"target": "TOWER_FOO"}`:              "unmarshal message: line 1, column 12: invalid value for enum field target: \"TOWER_FOO\"; accepted: TOWER_UNSPECIFIED, TOWER_APPS, TOWER_USERS",
 		`{"k": 1,, }`:                          "unmarshal message: syntax error line 1, column 9: unexpected token ,",
 		``:                                     "unmarshal message: the body is empty; accepted: a JSON object",
 		`{"vector": ["NaN", 1, 1, 1], "k": 1}`: "vector[0] is NaN; accepted: finite numbers",

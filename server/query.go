@@ -20,7 +20,7 @@ import (
 // What a request that does not say otherwise gets.
 const (
 	// DefaultRecallTarget is the recall of a request without recall_target and ef.
-	DefaultRecallTarget = 0.99
+	DefaultRecallTarget = index.DefaultTarget
 	// DefaultMinCoverage accepts nothing short of every shard.
 	DefaultMinCoverage = 1
 )

@@ -291,8 +291,6 @@ func TestShortReason(t *testing.T) {
 		{0, 0, 0, tandemv1.ShortReason_SHORT_REASON_ELIGIBLE, "0 apps are eligible, k is 10"},
 		{1, 1, 0, tandemv1.ShortReason_SHORT_REASON_ELIGIBLE, "1 app is eligible, k is 10"},
 		{9, 9, 0, tandemv1.ShortReason_SHORT_REASON_ELIGIBLE, "9 apps are eligible, k is 10"},
-		{8, 9, 0, tandemv1.ShortReason_SHORT_REASON_EFFORT, "the walk found 8 of 9 eligible apps, k is 10; a higher recall_target or ef finds more"},
-		{8, 50, 0, tandemv1.ShortReason_SHORT_REASON_EFFORT, "the walk found 8 of 50 eligible apps, k is 10; a higher recall_target or ef finds more"},
 	}
 	for _, test := range tests {
 		q := &query{Query: shard.Query{K: 10}, tower: tower.Tower(shard.Apps)}

@@ -104,6 +104,18 @@ func (s *Store) AddShard(path string) (ShardManifest, error) {
 	return m, sections.SyncDir(filepath.Join(s.dir, shardsDir))
 }
 
+// Adopt moves a shard from another store on the same file system, such as one in
+// the staging folder. A shard that the store already has is not moved.
+func (s *Store) Adopt(from *Store, d Digest) error {
+	if _, err := os.Stat(s.ShardPath(d)); err == nil {
+		return nil
+	}
+	if err := os.Rename(from.ShardPath(d), s.ShardPath(d)); err != nil {
+		return fmt.Errorf("adopt shard: %w", err)
+	}
+	return sections.SyncDir(filepath.Join(s.dir, shardsDir))
+}
+
 func checksumText(f *sections.File) string { return fmt.Sprintf("%016x", f.Checksum()) }
 
 // sumFile returns the digest and the size of a file.

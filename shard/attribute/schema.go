@@ -3,9 +3,11 @@ package attribute
 import (
 	"encoding/json"
 	"fmt"
+	"math"
 	"regexp"
 	"slices"
 	"strings"
+	"unicode/utf8"
 )
 
 // Type is the type of an attribute.
@@ -56,6 +58,39 @@ func (t *Type) UnmarshalText(text []byte) error {
 type Field struct {
 	Name string `json:"name"`
 	Type Type   `json:"type"`
+}
+
+// Check returns an error that says why v, unless it is absent, cannot be a value
+// of the attribute: another type, a string that is not UTF-8, an infinite float.
+func (f Field) Check(v Value) error {
+	if v.Absent() {
+		return nil
+	}
+	if v.Type() != f.Type {
+		return fmt.Errorf("attribute %s: value %.64q is of type %s, want %s", f.Name, v.String(), v.Type(), f.Type)
+	}
+	switch f.Type {
+	case Keyword:
+		return f.checkText(v.text)
+	case KeywordList:
+		for _, s := range v.list {
+			if err := f.checkText(s); err != nil {
+				return err
+			}
+		}
+	case Float:
+		if math.IsInf(v.Float(), 0) {
+			return fmt.Errorf("attribute %s: value %v, want a finite number", f.Name, v.Float())
+		}
+	}
+	return nil
+}
+
+func (f Field) checkText(s string) error {
+	if !utf8.ValidString(s) {
+		return fmt.Errorf("attribute %s: %.64q is not valid UTF-8", f.Name, s)
+	}
+	return nil
 }
 
 // Schema lists a tower's attributes in ascending order of their names. It is

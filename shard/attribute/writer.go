@@ -7,7 +7,6 @@ import (
 	"math"
 	"slices"
 	"strings"
-	"unicode/utf8"
 
 	"github.com/RoaringBitmap/roaring/v2"
 
@@ -61,8 +60,8 @@ func (w *Writer) Set(row, field int, v Value) error {
 		}
 		return nil
 	}
-	if v.Type() != f.Type {
-		return fmt.Errorf("attribute %s: value %.64q is of type %s, want %s", f.Name, v.String(), v.Type(), f.Type)
+	if err := f.Check(v); err != nil {
+		return err
 	}
 	if in.has == nil {
 		in.make(f.Type, w.rows)
@@ -88,11 +87,6 @@ func (w *Writer) Set(row, field int, v Value) error {
 			in.codes = append(in.codes, code)
 		}
 		in.lists[row] = extent{uint32(start), uint32(len(v.list))}
-	case Float:
-		if math.IsInf(v.Float(), 0) {
-			return fmt.Errorf("attribute %s: value %v, want a finite number", f.Name, v.Float())
-		}
-		fallthrough
 	default:
 		in.numbers[row] = v.num
 	}
@@ -117,9 +111,6 @@ func (in *input) intern(s string) (uint32, error) {
 	code, ok := in.number[s]
 	if ok {
 		return code, nil
-	}
-	if !utf8.ValidString(s) {
-		return 0, fmt.Errorf("%.64q is not valid UTF-8", s)
 	}
 	if len(in.number) == math.MaxUint32 {
 		return 0, fmt.Errorf("a shard holds at most %d distinct values", uint32(math.MaxUint32))

@@ -1,6 +1,7 @@
 // The retrieval contract of Tandem: ask a snapshot of two towers for candidates.
 //
-// In JSON, field names are lowerCamelCase and enums are their names:
+// In JSON, field names are lowerCamelCase and enums are their names; as everywhere
+// in proto3, a field that is zero or empty is left out of an answer:
 //
 //   POST /tandem.v1.RetrievalService/Retrieve
 //   {"userId": "u42", "k": 100, "filter": "\"ios\" in platforms"}
@@ -96,8 +97,7 @@ const (
 	Plan_PLAN_EXACT_SCAN Plan = 1
 	// The graph was walked through ineligible rows too, scoring only eligible ones.
 	Plan_PLAN_FILTERED_WALK Plan = 2
-	// The graph was walked without regard to eligibility, because all or nearly all
-	// rows are eligible; ineligible ones were dropped from the result.
+	// The graph was walked, and every row was eligible.
 	Plan_PLAN_GRAPH_WALK Plan = 3
 	// Shards answered by different plans; explain tells which by which.
 	Plan_PLAN_MIXED Plan = 4
@@ -148,8 +148,9 @@ func (Plan) EnumDescriptor() ([]byte, []int) {
 	return file_tandem_v1_retrieval_proto_rawDescGZIP(), []int{1}
 }
 
-// ShortReason is why fewer than k candidates came back. If several reasons
-// apply, the first of COVERAGE, ELIGIBLE, EFFORT is given.
+// ShortReason is why fewer than k candidates came back. It is never for want of
+// effort: a walk that finds too few is followed by an exact scan. If both reasons
+// apply, COVERAGE is given.
 type ShortReason int32
 
 const (
@@ -159,9 +160,6 @@ const (
 	ShortReason_SHORT_REASON_ELIGIBLE ShortReason = 1
 	// Shards are missing from the answer; see coverage.
 	ShortReason_SHORT_REASON_COVERAGE ShortReason = 2
-	// The walk found fewer than k at the effort asked for. A higher recall_target
-	// or ef, or recall_target 1, returns more.
-	ShortReason_SHORT_REASON_EFFORT ShortReason = 3
 )
 
 // Enum value maps for ShortReason.
@@ -170,13 +168,11 @@ var (
 		0: "SHORT_REASON_UNSPECIFIED",
 		1: "SHORT_REASON_ELIGIBLE",
 		2: "SHORT_REASON_COVERAGE",
-		3: "SHORT_REASON_EFFORT",
 	}
 	ShortReason_value = map[string]int32{
 		"SHORT_REASON_UNSPECIFIED": 0,
 		"SHORT_REASON_ELIGIBLE":    1,
 		"SHORT_REASON_COVERAGE":    2,
-		"SHORT_REASON_EFFORT":      3,
 	}
 )
 
@@ -610,7 +606,6 @@ type Candidate struct {
 	// that of a quantised code. Metric dot: the inner product, larger is better.
 	// cosine: the cosine similarity, larger is better. l2: the squared Euclidean
 	// distance, smaller is better. With several query vectors, the best of them.
-	// As everywhere in proto3, JSON leaves out a score of exactly 0.
 	Score float32 `protobuf:"fixed32,2,opt,name=score,proto3" json:"score,omitempty"`
 	// The attributes asked for, by name. One that the entity does not have is left
 	// out.
@@ -1782,12 +1777,11 @@ const file_tandem_v1_retrieval_proto_rawDesc = "" +
 	"\x12PLAN_FILTERED_WALK\x10\x02\x12\x13\n" +
 	"\x0fPLAN_GRAPH_WALK\x10\x03\x12\x0e\n" +
 	"\n" +
-	"PLAN_MIXED\x10\x04*z\n" +
+	"PLAN_MIXED\x10\x04*a\n" +
 	"\vShortReason\x12\x1c\n" +
 	"\x18SHORT_REASON_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15SHORT_REASON_ELIGIBLE\x10\x01\x12\x19\n" +
-	"\x15SHORT_REASON_COVERAGE\x10\x02\x12\x17\n" +
-	"\x13SHORT_REASON_EFFORT\x10\x032\x8e\x02\n" +
+	"\x15SHORT_REASON_COVERAGE\x10\x022\x8e\x02\n" +
 	"\x10RetrievalService\x12H\n" +
 	"\bRetrieve\x12\x1a.tandem.v1.RetrieveRequest\x1a\x1b.tandem.v1.RetrieveResponse\"\x03\x90\x02\x01\x12W\n" +
 	"\rBatchRetrieve\x12\x1f.tandem.v1.BatchRetrieveRequest\x1a .tandem.v1.BatchRetrieveResponse\"\x03\x90\x02\x01\x12W\n" +

@@ -1,6 +1,7 @@
 // The retrieval contract of Tandem: ask a snapshot of two towers for candidates.
 //
-// In JSON, field names are lowerCamelCase and enums are their names:
+// In JSON, field names are lowerCamelCase and enums are their names; as everywhere
+// in proto3, a field that is zero or empty is left out of an answer:
 //
 //   POST /tandem.v1.RetrievalService/Retrieve
 //   {"userId": "u42", "k": 100, "filter": "\"ios\" in platforms"}
