@@ -35,9 +35,32 @@ Example:
     tandem bench --store store --k 10,100 --json bench.json`
 }
 
+// maxK is the largest k that a server answers.
+const maxK = 10_000
+
+// check returns an error for a flag out of bounds that [bench.Options] would take:
+// a 0 there is a default, and its k may be larger.
+func (c *benchCommand) check() error {
+	switch {
+	case c.Queries < 1 || c.Queries > bench.MaxQueries:
+		return usagef("--queries is %d, want 1 to %d", c.Queries, bench.MaxQueries)
+	case c.Rounds < 1 || c.Rounds > bench.MaxRounds:
+		return usagef("--rounds is %d, want 1 to %d", c.Rounds, bench.MaxRounds)
+	}
+	for _, k := range c.K {
+		if k < 1 || k > maxK {
+			return usagef("--k is %d, want 1 to %d", k, maxK)
+		}
+	}
+	return nil
+}
+
 func (c *benchCommand) Run(e *environment) (err error) {
 	values, err := bindings(c.Bind)
 	if err != nil {
+		return err
+	}
+	if err := c.check(); err != nil {
 		return err
 	}
 	p := newProgress(e.stderr)

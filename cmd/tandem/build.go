@@ -22,9 +22,9 @@ type buildCommand struct {
 	ModelVersion string       `required:"" placeholder:"VERSION" help:"Version of that model."`
 	Metric       index.Metric `required:"" placeholder:"METRIC" help:"How users and apps are compared: dot, cosine or l2."`
 
-	Shards     int `default:"1" placeholder:"N" help:"Number of shards of the app tower (default ${default})."`
-	UserShards int `placeholder:"N" help:"Number of shards of the user tower; by default as many as --shards."`
-	Threads    int `default:"${threads}" placeholder:"N" help:"Threads to build on; the snapshot does not depend on it (default all cores, here ${default})."`
+	Shards     int  `default:"1" placeholder:"N" help:"Number of shards of the app tower (default ${default})."`
+	UserShards *int `placeholder:"N" help:"Number of shards of the user tower; by default as many as --shards."`
+	Threads    int  `default:"${threads}" placeholder:"N" help:"Threads to build on; the snapshot does not depend on it (default all cores, here ${default})."`
 
 	AppIDs          string   `name:"app-ids" placeholder:"FILE" help:"Ids of apps, one a line, for formats without ids."`
 	UserIDs         string   `name:"user-ids" placeholder:"FILE" help:"Ids of users, one a line, for formats without ids."`
@@ -57,8 +57,9 @@ Example:
 }
 
 func (c *buildCommand) options() builder.Options {
-	if c.UserShards == 0 {
-		c.UserShards = c.Shards
+	userShards := c.Shards
+	if c.UserShards != nil {
+		userShards = *c.UserShards
 	}
 	return builder.Options{
 		Model: c.Model, ModelVersion: c.ModelVersion,
@@ -72,7 +73,7 @@ func (c *buildCommand) options() builder.Options {
 		Users: builder.TowerOptions{
 			Input:      c.input(c.Users, c.UserIDs, c.UserIDColumn),
 			Attributes: c.attributes(c.UserAttributes, c.UserIDColumn),
-			Shards:     c.UserShards,
+			Shards:     userShards,
 		},
 	}
 }
@@ -97,8 +98,11 @@ func keyType(name string) hnswexport.KeyType {
 
 func (c *buildCommand) Run(e *environment) error {
 	o := c.options()
-	if c.Threads < 1 {
+	switch n := c.UserShards; {
+	case c.Threads < 1:
 		return usagef("threads is %d, want at least 1", c.Threads)
+	case n != nil && (*n < 1 || *n > shard.MaxShards):
+		return usagef("--user-shards is %d, want 1 to %d", *n, shard.MaxShards)
 	}
 	if err := o.Validate(); err != nil {
 		return usageError{err}
@@ -141,7 +145,7 @@ func writeReport(w io.Writer, r *builder.Report, took time.Duration, threads int
 	if err := writeRecall(w, m); err != nil {
 		return err
 	}
-	_, err := fmt.Fprintf(w, "\nbuilt in %s on %d threads; the snapshot is\n%s\n", seconds(took), threads, r.Digest)
+	_, err := fmt.Fprintf(w, "\nbuilt in %s on %s; the snapshot is\n%s\n", seconds(took), plural(int64(threads), "thread"), r.Digest)
 	return err
 }
 
@@ -160,8 +164,13 @@ func writeTowers(w io.Writer, m *shard.Manifest) error {
 	return t.Flush()
 }
 
-// writeRecall writes a table of what the build measured.
+// writeRecall writes a table of what the build measured, and says what it could not.
 func writeRecall(w io.Writer, m *shard.Manifest) error {
+	const unmeasured = "no held-out queries: recall was not measured"
+	if len(m.Apps.Recall) == 0 && len(m.Users.Recall) == 0 {
+		_, err := fmt.Fprintf(w, "\n%s\n", unmeasured)
+		return err
+	}
 	t := newTable(w)
 	fmt.Fprintln(t, "\nrecall on held-out queries\nsearched\tk\ttarget\tqueries\trecall\tef in each shard")
 	for _, kind := range []shard.Kind{shard.Apps, shard.Users} {
@@ -169,7 +178,15 @@ func writeRecall(w io.Writer, m *shard.Manifest) error {
 			fmt.Fprintf(t, "%s\t%d\t%v\t%d\t%.4f\t%s\n", kind, r.K, r.Target, r.Queries, r.Recall, efforts(r.Ef))
 		}
 	}
-	return t.Flush()
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	for _, kind := range []shard.Kind{shard.Apps, shard.Users} {
+		if len(m.Tower(kind).Recall) == 0 {
+			fmt.Fprintf(w, "%s: %s\n", kind, unmeasured)
+		}
+	}
+	return nil
 }
 
 // efforts lists shards' efforts; 0 is the exact scan.

@@ -79,8 +79,8 @@ func (c *demoCommand) listen() (net.Listener, error) {
 // build generates towers and builds them.
 func (c *demoCommand) build(e *environment, dir string) (*shard.Store, shard.Digest, error) {
 	o := c.options()
-	fmt.Fprintf(e.stdout, "Generating %s apps and %s users of dimension %d, and building a snapshot in %s ...\n",
-		count(o.Apps), count(o.Users), o.Dim, dir)
+	fmt.Fprintf(e.stdout, "Generating %s and %s of dimension %d, and building a snapshot in %s ...\n",
+		plural(o.Apps, "app"), plural(o.Users, "user"), o.Dim, dir)
 	start := time.Now()
 	towers := filepath.Join(dir, "towers")
 	if err := generate(e, towers, o); err != nil {

@@ -51,7 +51,7 @@ func (c *generateCommand) Run(e *environment) error {
 			fmt.Fprintf(t, "%s\t%s\n", path, byteSize(info.Size()))
 		}
 	}
-	fmt.Fprintf(t, "%s apps, %s users, dim %d, %s\n", count(o.Apps), count(o.Users), o.Dim, seconds(time.Since(start)))
+	fmt.Fprintf(t, "%s, %s, dim %d, %s\n", plural(o.Apps, "app"), plural(o.Users, "user"), o.Dim, seconds(time.Since(start)))
 	return t.Flush()
 }
 

@@ -12,11 +12,11 @@ import (
 
 type inspectCommand struct {
 	source
-	JSON bool `help:"Print everything as JSON."`
+	JSON bool `help:"Print everything as JSON: one object, or an array of them for several shard files."`
 }
 
 func (inspectCommand) Help() string {
-	return `Of a snapshot it shows the manifest, and opens no shard; of a shard file its sections, graph, norms, attributes and efforts.
+	return `Of a snapshot it shows the manifest, and opens no shard; of each shard file its sections, graph, norms, attributes and efforts.
 
 Examples:
 
@@ -25,12 +25,12 @@ Examples:
     tandem inspect store/shards/*.shard`
 }
 
-func (c *inspectCommand) Run(e *environment) (err error) {
+func (c *inspectCommand) Run(e *environment) error {
 	if err := c.check(); err != nil {
 		return err
 	}
 	if c.Store != "" {
-		store, digest, err := openStore(c.Store, c.Object)
+		store, digest, err := openStore(c.Store, c.snapshot())
 		if err != nil {
 			return err
 		}
@@ -43,16 +43,43 @@ func (c *inspectCommand) Run(e *environment) (err error) {
 		}
 		return writeSnapshot(e.stdout, digest, m)
 	}
-	s, err := shard.Open(c.Object)
+	var all []*shardInfo
+	for i, path := range c.Objects {
+		if err := e.ctx.Err(); err != nil {
+			return err
+		}
+		info, err := inspectFile(path)
+		if err != nil {
+			return err
+		}
+		if c.JSON {
+			all = append(all, info)
+			continue
+		}
+		if i > 0 {
+			fmt.Fprintln(e.stdout)
+		}
+		if err := info.write(e.stdout); err != nil {
+			return err
+		}
+	}
+	switch {
+	case !c.JSON:
+		return nil
+	case len(all) == 1:
+		return writeJSON(e.stdout, all[0])
+	}
+	return writeJSON(e.stdout, all)
+}
+
+// inspectFile inspects one shard file.
+func inspectFile(path string) (_ *shardInfo, err error) {
+	s, err := shard.Open(path)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer closing(&err, s)
-	info := inspectShard(s)
-	if c.JSON {
-		return writeJSON(e.stdout, info)
-	}
-	return info.write(e.stdout)
+	return inspectShard(s), nil
 }
 
 // snapshotInfo is a snapshot as JSON.
@@ -213,8 +240,8 @@ func inspectNorms(x *index.Index) (info normInfo) {
 // write writes the shard for people.
 func (s *shardInfo) write(w io.Writer) error {
 	fmt.Fprintf(w, "shard %s\n%s, checksum %s\n", s.Path, byteSize(s.Size), s.Checksum)
-	fmt.Fprintf(w, "%s rows on %s nodes (%s repeat another's vector), dim %d\nparams %s\n\n",
-		count(int64(s.Rows)), count(int64(s.Nodes)), count(int64(s.Duplicates)), s.Dim, s.Params)
+	fmt.Fprintf(w, "%s on %s (%s with the vector of another), dim %d\nparams %s\n\n",
+		plural(int64(s.Rows), "row"), plural(int64(s.Nodes), "node"), count(int64(s.Duplicates)), s.Dim, s.Params)
 	t := newTable(w)
 	fmt.Fprintln(t, "section\toffset\tbytes\tchecksum")
 	for _, e := range s.Sections {

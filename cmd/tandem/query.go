@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"os"
 	"slices"
 	"strconv"
@@ -23,11 +24,11 @@ import (
 )
 
 type queryCommand struct {
-	Server string `default:"http://127.0.0.1:8080" placeholder:"URL" help:"Server to ask (default ${default})."`
+	Server string `default:"http://127.0.0.1:8080" placeholder:"URL" help:"Server to ask; http:// may be left out (default ${default})."`
 
 	User   string   `required:"" xor:"query" placeholder:"ID" help:"Ask with the vector of this user."`
 	App    string   `required:"" xor:"query" placeholder:"ID" help:"Ask with the vector of this app: more like this."`
-	Vector []string `required:"" xor:"query" sep:"none" placeholder:"CSV|@FILE" help:"Ask with these numbers, or with the JSON array of numbers in a file. May be repeated for a user with several interests."`
+	Vector []string `required:"" xor:"query" sep:"none" placeholder:"CSV|@FILE" help:"Ask with these numbers, or with the JSON array of numbers in a file. May be repeated for a user with several interests. A leading minus needs the equals sign: --vector=-1,2."`
 
 	Target       string   `default:"apps" enum:"apps,users" placeholder:"TOWER" help:"Tower to search: ${enum} (default ${default})."`
 	K            uint32   `default:"10" placeholder:"N" help:"How many candidates to return (default ${default})."`
@@ -51,7 +52,9 @@ func (queryCommand) Help() string {
     tandem query --user user-0000042 --attributes name,platforms
 
     tandem query --user user-0000042 --k 5 --explain \
-        --filter '"ios" in platforms && min_age <= user.age' --bind age=14`
+        --filter '"ios" in platforms && min_age <= user.age' --bind age=14
+
+    tandem query --vector=-1,2`
 }
 
 func (c *queryCommand) request() (*tandemv1.RetrieveRequest, error) {
@@ -114,12 +117,29 @@ func parseVector(text string) ([]float32, error) {
 	return v, nil
 }
 
+// serverURL returns the URL of a server that a flag names by its URL or HOST:PORT.
+func serverURL(text string) (string, error) {
+	full := text
+	if !strings.Contains(text, "://") {
+		full = "http://" + text
+	}
+	u, err := url.Parse(full)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+		return "", usagef("--server is %q, want http://HOST:PORT", text)
+	}
+	return strings.TrimSuffix(full, "/"), nil
+}
+
 func (c *queryCommand) Run(e *environment) error {
 	request, err := c.request()
 	if err != nil {
 		return err
 	}
-	client := tandemv1connect.NewRetrievalServiceClient(&http.Client{Timeout: c.Timeout}, strings.TrimSuffix(c.Server, "/"))
+	server, err := serverURL(c.Server)
+	if err != nil {
+		return err
+	}
+	client := tandemv1connect.NewRetrievalServiceClient(&http.Client{Timeout: c.Timeout}, server)
 	response, err := client.Retrieve(e.ctx, connect.NewRequest(request))
 	if ce := (*connect.Error)(nil); errors.As(err, &ce) {
 		return fmt.Errorf("%s: %s", ce.Code(), ce.Message())
@@ -151,9 +171,9 @@ func writeProto(w io.Writer, m proto.Message) error {
 
 // writeAnswer writes an answer for people.
 func writeAnswer(w io.Writer, request *tandemv1.RetrieveRequest, a *tandemv1.RetrieveResponse) error {
-	fmt.Fprintf(w, "%s at %s, snapshot %.12s, %s, %s eligible, coverage %.3g (%d of %d shards)\n",
+	fmt.Fprintf(w, "%s at %s, snapshot %.12s, %s, %s eligible, coverage %.3g (%d of %s)\n",
 		a.Model, a.ModelVersion, a.Snapshot, planName(a.Plan), count(int64(a.Eligible)),
-		a.Coverage.GetEligibleShare(), a.Coverage.GetShardsAnswered(), a.Coverage.GetShards())
+		a.Coverage.GetEligibleShare(), a.Coverage.GetShardsAnswered(), plural(int64(a.Coverage.GetShards()), "shard"))
 	if a.ShortReason != tandemv1.ShortReason_SHORT_REASON_UNSPECIFIED {
 		fmt.Fprintf(w, "short: %s\n", a.ShortReasonText)
 	}

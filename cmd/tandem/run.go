@@ -21,8 +21,8 @@ type cli struct {
 	Build    buildCommand    `cmd:"" help:"Build both towers into a snapshot in a store."`
 	Serve    serveCommand    `cmd:"" help:"Serve a snapshot over Connect, gRPC and HTTP with JSON."`
 	Query    queryCommand    `cmd:"" help:"Ask a server for candidates."`
-	Inspect  inspectCommand  `cmd:"" help:"Show what is in a snapshot or a shard file."`
-	Verify   verifyCommand   `cmd:"" help:"Prove that a snapshot or a shard file is whole."`
+	Inspect  inspectCommand  `cmd:"" help:"Show what is in a snapshot or in shard files."`
+	Verify   verifyCommand   `cmd:"" help:"Prove that a snapshot is whole, or that shard files are."`
 	Bench    benchCommand    `cmd:"" help:"Measure recall against latency on a snapshot."`
 	Demo     demoCommand     `cmd:"" help:"Generate, build, serve and ask, in a temporary folder."`
 

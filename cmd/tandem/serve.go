@@ -16,8 +16,8 @@ type serveCommand struct {
 	Snapshot string `placeholder:"DIGEST" help:"The snapshot's digest or the beginning of it; by default the newest."`
 	Listen   string `default:"127.0.0.1:8080" placeholder:"HOST:PORT" help:"Address to listen on; port 0 takes a free one (default ${default})."`
 
-	MaxInFlight     int           `default:"0" placeholder:"N" help:"Requests to work on at a time; one more is turned away (default 64 for each processor)."`
-	MaxMessageBytes int           `default:"0" placeholder:"N" help:"Largest request to accept (default 8 MiB)."`
+	MaxInFlight     *int          `placeholder:"N" help:"Requests to work on at a time; one more is turned away (default 64 for each processor)."`
+	MaxMessageBytes *int          `placeholder:"N" help:"Largest request to accept (default 8 MiB)."`
 	DrainTimeout    time.Duration `default:"15s" placeholder:"TIME" help:"How long requests may take to end once the server is told to stop (default ${default})."`
 
 	LogFormat string `default:"text" enum:"text,json" placeholder:"FORMAT" help:"Form of the log on standard error: ${enum} (default ${default})."`
@@ -34,10 +34,10 @@ Example:
 
 func (c *serveCommand) Run(e *environment) error {
 	switch {
-	case c.MaxInFlight < 0:
-		return usagef("--max-in-flight is %d, want at least 1", c.MaxInFlight)
-	case c.MaxMessageBytes < 0:
-		return usagef("--max-message-bytes is %d, want at least 1", c.MaxMessageBytes)
+	case c.MaxInFlight != nil && *c.MaxInFlight < 1:
+		return usagef("--max-in-flight is %d, want at least 1", *c.MaxInFlight)
+	case c.MaxMessageBytes != nil && *c.MaxMessageBytes < 1:
+		return usagef("--max-message-bytes is %d, want at least 1", *c.MaxMessageBytes)
 	case c.DrainTimeout <= 0:
 		return usagef("--drain-timeout is %s, want more than 0", c.DrainTimeout)
 	}
@@ -54,9 +54,17 @@ func (c *serveCommand) Run(e *environment) error {
 	}
 	return server.Run(e.ctx, server.Config{
 		Store: store, Snapshot: string(digest), Listen: c.Listen, DrainTimeout: c.DrainTimeout,
-		Options: server.Options{MaxInFlight: c.MaxInFlight, MaxMessageBytes: c.MaxMessageBytes},
+		Options: server.Options{MaxInFlight: given(c.MaxInFlight), MaxMessageBytes: given(c.MaxMessageBytes)},
 		Logger:  newLogger(e.stderr, c.LogFormat, level),
 	})
+}
+
+// given returns the value of a flag, 0 if it was left out.
+func given(n *int) int {
+	if n == nil {
+		return 0
+	}
+	return *n
 }
 
 func newLogger(w io.Writer, format string, level slog.Level) *slog.Logger {

@@ -50,6 +50,14 @@ func count(n int64) string {
 	return text
 }
 
+// plural formats n of what the noun names: "1 shard", "2 shards".
+func plural(n int64, noun string) string {
+	if n != 1 {
+		noun += "s"
+	}
+	return count(n) + " " + noun
+}
+
 // barWidth is the length of the longest bar, in characters.
 const barWidth = 40
 

@@ -4,23 +4,35 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/tandem-ann/tandem/shard"
 )
 
-// source is the snapshot or the shard file that a command reads.
+// source is the snapshot or the shard files that a command reads.
 type source struct {
-	Store  string `placeholder:"DIR" help:"Store of the snapshot."`
-	Object string `arg:"" optional:"" name:"what" help:"With --store a snapshot's digest or the beginning of it, by default the newest; without, the path of a shard file."`
+	Store   string   `placeholder:"DIR" help:"Store of the snapshot."`
+	Objects []string `arg:"" optional:"" name:"what" sep:"none" help:"With --store a snapshot's digest or the beginning of it, by default the newest; without, the paths of shard files."`
 }
 
-// check returns an error if nothing is named.
+// check returns an error if nothing is named, or more than one snapshot.
 func (s *source) check() error {
-	if s.Store == "" && s.Object == "" {
-		return usagef("expected a shard file, or --store DIR with or without a snapshot")
+	switch {
+	case s.Store == "" && (len(s.Objects) == 0 || slices.Contains(s.Objects, "")):
+		return usagef("expected shard files, or --store DIR with or without a snapshot")
+	case s.Store != "" && len(s.Objects) > 1:
+		return usagef("--store takes one snapshot, not %d; shard files go without it", len(s.Objects))
 	}
 	return nil
+}
+
+// snapshot returns the snapshot that is named, empty for the newest.
+func (s *source) snapshot() string {
+	if len(s.Objects) == 0 {
+		return ""
+	}
+	return s.Objects[0]
 }
 
 type verifyCommand struct {
@@ -42,9 +54,9 @@ func (c *verifyCommand) Run(e *environment) error {
 		return err
 	}
 	if c.Store == "" {
-		return c.file(e)
+		return c.files(e)
 	}
-	store, digest, err := openStore(c.Store, c.Object)
+	store, digest, err := openStore(c.Store, c.snapshot())
 	if err != nil {
 		return err
 	}
@@ -56,26 +68,49 @@ func (c *verifyCommand) Run(e *environment) error {
 	if err != nil {
 		return c.failed(e, "snapshot "+string(digest), err)
 	}
-	fmt.Fprintf(e.stdout, "snapshot %s is whole: %d shards\n", digest, shards)
+	fmt.Fprintf(e.stdout, "snapshot %s is whole: %s\n", digest, plural(int64(shards), "shard"))
+	return nil
+}
+
+// files verifies each shard file, whether those before it are whole or not.
+func (c *verifyCommand) files(e *environment) error {
+	bad := 0
+	for _, path := range c.Objects {
+		if err := e.ctx.Err(); err != nil {
+			return err
+		}
+		err := c.file(e, path)
+		if err == nil {
+			continue
+		}
+		if len(c.Objects) == 1 {
+			return err
+		}
+		bad++
+		fmt.Fprintf(e.stderr, "tandem verify: %v\n", err)
+	}
+	if bad > 0 {
+		return fmt.Errorf("%d of %s not whole", bad, plural(int64(len(c.Objects)), "shard"))
+	}
 	return nil
 }
 
 // file verifies one shard file.
-func (c *verifyCommand) file(e *environment) error {
-	s, err := shard.Open(c.Object)
+func (c *verifyCommand) file(e *environment, path string) error {
+	s, err := shard.Open(path)
 	if err == nil {
 		err = errors.Join(s.Check(), s.Close())
 	}
-	name, named := strings.CutSuffix(filepath.Base(c.Object), ".shard")
+	name, named := strings.CutSuffix(filepath.Base(path), ".shard")
 	if want := shard.Digest(name); named && want.Valid() {
-		if got, _, sumErr := shard.SumFile(c.Object); sumErr == nil && got != want {
-			err = errors.Join(err, fmt.Errorf("verify shard %s: its SHA-256 is %s", c.Object, got))
+		if got, _, sumErr := shard.SumFile(path); sumErr == nil && got != want {
+			err = errors.Join(err, fmt.Errorf("verify shard %s: its SHA-256 is %s", path, got))
 		}
 	}
 	if err != nil {
-		return c.failed(e, "shard "+c.Object, err)
+		return c.failed(e, "shard "+path, err)
 	}
-	fmt.Fprintf(e.stdout, "shard %s is whole\n", c.Object)
+	fmt.Fprintf(e.stdout, "shard %s is whole\n", path)
 	return nil
 }
 
@@ -88,5 +123,5 @@ func (c *verifyCommand) failed(e *environment, what string, err error) error {
 	for _, line := range all {
 		fmt.Fprintf(e.stderr, "tandem verify: %s\n", line)
 	}
-	return fmt.Errorf("%s is not whole: %d errors", what, len(all))
+	return fmt.Errorf("%s is not whole: %s", what, plural(int64(len(all)), "error"))
 }
