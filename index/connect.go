@@ -23,12 +23,13 @@ func (c *constructor) connect(ctx context.Context) error {
 		}
 		// The nearest node that a search finds is reachable, and near enough to
 		// lead queries here.
-		query := c.points.padded(int(node))
+		c.codes.code(L2, c.points.padded(int(node)), &w.coded)
 		w.visited.reset(n)
 		w.visited.visit(0)
 		w.pool.reset(c.params.EfConstruction)
-		w.pool.add(newCandidate(c.distance(w, query, 0), 0))
-		c.walk(w, query, 0)
+		w.ids = append(w.ids[:0], 0)
+		w.pool.add(newCandidate(c.approximate(w, w.ids)[0], 0))
+		c.walk(w, 0)
 		host := w.pool.entries[0].ordinal()
 		for _, e := range w.pool.entries {
 			if len(base.neighbours(e.ordinal())) < base.width {

@@ -58,24 +58,35 @@ type constructor struct {
 	params  Params
 	threads int
 	points  *Matrix
+	codes   codes // of the points, which the walks score
 	layers  []layer
+	widths  []int // of the finished lists of each layer
 	workers []*worker
 }
 
 // worker is the scratch memory of one goroutine.
 type worker struct {
-	visited visited
-	pool    pool
-	ids     []uint32
-	dists   []float32
-	picked  []uint32
-	sorted  []candidate
+	coded    codedQuery
+	visited  visited
+	pool     pool
+	ids      []uint32
+	dists    []float32
+	products []int32
+	picked   []uint32
+	sorted   []candidate
 }
+
+// slack is how many places beyond its width a list has while the graph is built,
+// as a share of the width. Choosing anew is the dearest part of construction, and
+// with slack a full list does it once for many new neighbours, not for each
+// (DiskANN, section 2.3).
+const slack = 0.5
 
 // newConstructor returns a constructor with empty lists. levels[i] is the highest
 // layer of point i and falls with i.
 func newConstructor(points *Matrix, levels []uint8, params Params, threads int) *constructor {
 	c := &constructor{params: params, threads: max(threads, 1), points: points}
+	c.codes = encode(L2, points.dim, points.stride, points.Rows(), points.data)
 	for range c.threads {
 		c.workers = append(c.workers, &worker{})
 	}
@@ -87,7 +98,8 @@ func newConstructor(points *Matrix, levels []uint8, params Params, threads int) 
 		if l == 0 {
 			width = 2 * params.M
 		}
-		c.layers = append(c.layers, newLayer(len(levels)-countBelow(levels, uint8(l)), width))
+		c.layers = append(c.layers, newLayer(len(levels)-countBelow(levels, uint8(l)), width+int(slack*float64(width))))
+		c.widths = append(c.widths, width)
 	}
 	return c
 }
@@ -105,7 +117,24 @@ func (c *constructor) construct(ctx context.Context, levels []uint8, progress fu
 		from = to
 		progress(from)
 	}
+	for l := range c.layers {
+		c.trim(l)
+	}
 	return nil
+}
+
+// trim chooses anew where a list uses its slack, and takes the slack away.
+func (c *constructor) trim(l int) {
+	wide := c.layers[l]
+	c.layers[l] = newLayer(wide.nodes(), c.widths[l])
+	parallel(c.threads, wide.nodes(), func(w, i int) {
+		node := uint32(i)
+		list := wide.neighbours(node)
+		if len(list) > c.widths[l] {
+			list = c.rechoose(c.workers[w], node, list, c.widths[l])
+		}
+		c.layers[l].set(node, list)
+	})
 }
 
 // countBelow returns how many of the falling levels are below l.
@@ -136,9 +165,11 @@ func (c *constructor) insert(from, to int, levels []uint8) {
 // in its own lists, which nobody reads before the batch ends.
 func (c *constructor) link(w *worker, point uint32, level, before int) {
 	query := c.points.padded(int(point))
-	entry := newCandidate(c.distance(w, query, 0), 0)
+	c.codes.code(L2, query, &w.coded)
+	w.ids = append(w.ids[:0], 0)
+	entry := newCandidate(c.approximate(w, w.ids)[0], 0)
 	for l := len(c.layers) - 1; l > level; l-- {
-		entry = c.descend(w, query, entry, l)
+		entry = c.descend(w, entry, l)
 	}
 	w.pool.reset(1)
 	w.pool.add(entry)
@@ -150,21 +181,21 @@ func (c *constructor) link(w *worker, point uint32, level, before int) {
 			w.visited.visit(e.ordinal())
 			w.pool.add(e &^ expanded)
 		}
-		c.walk(w, query, l)
-		w.sorted = w.sorted[:0]
+		c.walk(w, l)
+		w.ids = w.ids[:0]
 		for _, e := range w.pool.entries {
-			w.sorted = append(w.sorted, e&^expanded)
+			w.ids = append(w.ids, e.ordinal())
 		}
-		c.layers[l].set(point, c.choose(w, w.sorted, c.layers[l].width))
+		c.layers[l].set(point, c.rechoose(w, point, w.ids, c.widths[l]))
 	}
 }
 
 // descend moves greedily to the node of a layer that is nearest to query.
-func (c *constructor) descend(w *worker, query []float32, entry candidate, l int) candidate {
+func (c *constructor) descend(w *worker, entry candidate, l int) candidate {
 	for {
 		w.ids = append(w.ids[:0], c.layers[l].neighbours(entry.ordinal())...)
 		best := entry
-		for i, d := range c.distances(w, query, w.ids) {
+		for i, d := range c.approximate(w, w.ids) {
 			best = min(best, newCandidate(d, w.ids[i]))
 		}
 		if best == entry {
@@ -175,15 +206,15 @@ func (c *constructor) descend(w *worker, query []float32, entry candidate, l int
 }
 
 // walk expands the pool's nodes on a layer until none is left (HNSW, algorithm
-// 2).
-func (c *constructor) walk(w *worker, query []float32, l int) {
+// 2), by the distances of codes.
+func (c *constructor) walk(w *worker, l int) {
 	for {
 		node, ok := w.pool.pop()
 		if !ok {
 			return
 		}
 		w.ids = w.visited.unvisited(c.layers[l].all(node), slices.Grow(w.ids[:0], c.layers[l].width))
-		for i, d := range c.distances(w, query, w.ids) {
+		for i, d := range c.approximate(w, w.ids) {
 			if !w.pool.rejects(d) {
 				w.pool.add(newCandidate(d, w.ids[i]))
 			}
@@ -250,27 +281,33 @@ func (c *constructor) admit(w *worker, l int, pairs []uint64) {
 		c.layers[l].set(target, w.ids)
 		return
 	}
+	c.layers[l].set(target, c.rechoose(w, target, w.ids, c.widths[l]))
+}
+
+// rechoose picks up to width neighbours of a point from ids.
+func (c *constructor) rechoose(w *worker, point uint32, ids []uint32, width int) []uint32 {
 	w.sorted = w.sorted[:0]
-	for i, d := range c.distances(w, c.points.padded(int(target)), w.ids) {
-		w.sorted = append(w.sorted, newCandidate(d, w.ids[i]))
+	for i, d := range c.distances(w, c.points.padded(int(point)), ids) {
+		w.sorted = append(w.sorted, newCandidate(d, ids[i]))
 	}
 	slices.Sort(w.sorted)
-	c.layers[l].set(target, c.choose(w, w.sorted, c.layers[l].width))
+	return c.choose(w, w.sorted, width)
 }
 
 // distances returns the squared distances of query to the points ids, in scratch
 // memory that the next call reuses.
 func (c *constructor) distances(w *worker, query []float32, ids []uint32) []float32 {
-	if cap(w.dists) < len(ids) {
-		w.dists = make([]float32, 2*len(ids))
-	}
-	out := w.dists[:len(ids)]
-	if len(ids) > 0 {
-		kernel.L2(query, c.points.data, ids, out)
-	}
-	return out
+	w.dists = slices.Grow(w.dists[:0], len(ids))[:len(ids)]
+	kernel.L2(query, c.points.data, ids, w.dists)
+	return w.dists
 }
 
-func (c *constructor) distance(w *worker, query []float32, id uint32) float32 {
-	return c.distances(w, query, []uint32{id})[0]
+// approximate returns the squared distances of the coded query to the points ids,
+// by their codes. The next call reuses the memory.
+func (c *constructor) approximate(w *worker, ids []uint32) []float32 {
+	w.products = slices.Grow(w.products[:0], len(ids))[:len(ids)]
+	w.dists = slices.Grow(w.dists[:0], len(ids))[:len(ids)]
+	kernel.DotCodes(w.coded.code, c.codes.rows, ids, w.products)
+	c.codes.distances(&w.coded, ids, w.products, w.dists)
+	return w.dists
 }
