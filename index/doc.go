@@ -40,7 +40,9 @@
 // are nearly collapsed, and norms that span orders of magnitude, both occur in real
 // towers. A walk starts from hubs, nodes that answer many of the queries that
 // calibrated the index, which costs fewer distances than descending through the
-// layers; where it costs more, as it may under Euclidean distance, it descends.
+// layers; where it costs more, as it may under Euclidean distance, it descends. What
+// walks miss often becomes an entry too: on one real tower that takes the recall
+// that walks of a shard can reach from 0.98 to 0.999.
 //
 // A search takes one of three [Plan]s. An exact scan scores each eligible row. A
 // graph walk keeps a sorted pool of the ef best nodes and expands the best

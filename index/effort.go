@@ -52,20 +52,33 @@ func (x *Index) Calibrate(ctx context.Context, queries *Matrix, threads int) err
 	if queries.Rows() == 0 || x.nodes == 0 {
 		return nil
 	}
-	var found []Effort
-	for i, k := range bands {
+	var exact [][][]Hit // the k best of each query, for each band
+	for _, k := range bands {
 		if k > x.nodes {
 			break
 		}
-		exact := make([][]Hit, queries.Rows())
-		parallel(threads, queries.Rows(), func(_, i int) {
-			exact[i], _, _ = x.Search(Query{Vector: queries.Row(i), K: k}, nil)
-		})
-		if i == 0 {
-			if err := x.chooseEntries(ctx, queries, k, exact, threads); err != nil {
-				return err
-			}
+		if err := ctx.Err(); err != nil {
+			return err
 		}
+		hits := make([][]Hit, queries.Rows())
+		parallel(threads, queries.Rows(), func(_, i int) {
+			hits[i], _, _ = x.Search(Query{Vector: queries.Row(i), K: k}, nil)
+		})
+		exact = append(exact, hits)
+	}
+	if len(exact) > 0 {
+		if err := x.chooseEntries(ctx, queries, bands[0], exact[0], threads); err != nil {
+			return err
+		}
+	}
+	for i := range exact[:min(len(exact), missedBands)] {
+		if err := x.enterMissed(ctx, queries, bands[i], exact[i], threads); err != nil {
+			return err
+		}
+	}
+	var found []Effort
+	for i, exact := range exact {
+		k := bands[i]
 		pending := Targets[:]
 		for step := 0; len(pending) > 0; step++ {
 			if err := ctx.Err(); err != nil {

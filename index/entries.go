@@ -1,6 +1,7 @@
 package index
 
 import (
+	"cmp"
 	"context"
 	"slices"
 )
@@ -99,4 +100,70 @@ func (x *Index) hubs(exact [][]Hit, count int) []uint32 {
 		}
 	}
 	return hubs
+}
+
+// Walks that look for what others miss have pools of missedEf times k, and do so
+// missedRounds times, for the first missedBands bands of k; a node becomes an entry
+// when more than one query in missedShare misses it.
+const (
+	missedBands  = 2
+	missedEf     = 4
+	missedRounds = 3
+	missedShare  = 100
+)
+
+// enterMissed makes entries of the nodes that walks miss most often. Under inner
+// product a node can be an answer to many queries and yet hard to reach, because
+// what it is near to in the graph is not what the queries pass through; a walk that
+// starts there too cannot miss it. A node that few queries miss is left alone, since
+// every entry costs every query a distance.
+func (x *Index) enterMissed(ctx context.Context, queries *Matrix, k int, exact [][]Hit, threads int) error {
+	for range missedRounds {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		missed := make([][]uint32, queries.Rows())
+		parallel(threads, queries.Rows(), func(_, i int) {
+			found, _, _ := x.Search(Query{Vector: queries.Row(i), K: k, Ef: missedEf * k, Plan: GraphWalk}, nil)
+			missed[i] = x.missing(exact[i], found)
+		})
+		times := make(map[uint32]int)
+		for _, nodes := range missed {
+			for _, node := range nodes {
+				times[node]++
+			}
+		}
+		var often []uint32
+		for node, n := range times {
+			if n > queries.Rows()/missedShare {
+				often = append(often, node)
+			}
+		}
+		slices.SortFunc(often, func(a, b uint32) int {
+			return cmp.Or(cmp.Compare(times[b], times[a]), cmp.Compare(a, b))
+		})
+		often = often[:min(len(often), maxEntries-len(x.entries))]
+		if len(often) == 0 {
+			return nil
+		}
+		x.entries = slices.Concat(x.entries, often)
+	}
+	return nil
+}
+
+// missing returns the nodes among the exact hits that found lacks. Ties with the
+// last hit found are not missing.
+func (x *Index) missing(exact, found []Hit) []uint32 {
+	have := make(map[uint32]bool, len(found))
+	for _, h := range found {
+		have[h.Ordinal] = true
+	}
+	last := found[len(found)-1].Score
+	var nodes []uint32
+	for _, h := range exact {
+		if int(h.Ordinal) < x.nodes && !have[h.Ordinal] && x.params.Metric.Better(h.Score, last) {
+			nodes = append(nodes, h.Ordinal)
+		}
+	}
+	return nodes
 }
