@@ -11,6 +11,7 @@ import (
 	"math/bits"
 	"os"
 	"slices"
+	"strconv"
 
 	"github.com/tandem-ann/tandem/shard/attribute"
 )
@@ -112,7 +113,7 @@ type rawReader struct {
 	header rawHeader
 	file   *os.File
 	br     *bufio.Reader
-	ids    *idReader
+	ids    *idReader // nil when row numbers are the ids
 	data   []byte
 	row    Row
 	err    error
@@ -128,8 +129,10 @@ func openRaw(o Options, info fs.FileInfo, parse func(io.Reader) (rawHeader, erro
 	switch {
 	case !info.Mode().IsRegular():
 		return nil, errors.New("not a regular file")
-	case o.IDs == "":
+	case o.IDs == "" && !o.NumberRows:
 		return nil, errors.New("the format has no ids: an id file is needed, one id per line")
+	case o.IDs != "" && o.NumberRows:
+		return nil, errors.New("an id file was given, and row numbers asked for as ids: want one of them")
 	}
 	f, err := os.Open(o.Path)
 	if err != nil {
@@ -148,6 +151,10 @@ func openRaw(o Options, info fs.FileInfo, parse func(io.Reader) (rawHeader, erro
 	if err = r.header.check(info.Size()); err != nil {
 		return r, err
 	}
+	r.row.Number = -1
+	if o.NumberRows {
+		return r, nil
+	}
 	ids, err := countIDs(o.IDs)
 	if err != nil {
 		return r, err
@@ -155,7 +162,6 @@ func openRaw(o Options, info fs.FileInfo, parse func(io.Reader) (rawHeader, erro
 	if ids != r.header.rows {
 		return r, fmt.Errorf("%d rows, and %d ids in %s: want one id for each row", r.header.rows, ids, o.IDs)
 	}
-	r.row.Number = -1
 	r.ids, err = openIDs(o.IDs)
 	return r, err
 }
@@ -179,7 +185,9 @@ func (r *rawReader) next() (err error) {
 	if r.row.Number == int64(r.header.rows) {
 		return io.EOF
 	}
-	if r.row.ID, err = r.ids.next(); err != nil {
+	if r.ids == nil {
+		r.row.ID = strconv.FormatInt(r.row.Number, 10)
+	} else if r.row.ID, err = r.ids.next(); err != nil {
 		if errors.Is(err, io.EOF) {
 			err = io.ErrUnexpectedEOF
 		}

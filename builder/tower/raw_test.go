@@ -137,6 +137,19 @@ func TestRawErrors(t *testing.T) {
 	}
 }
 
+func TestRowNumbersAsIDs(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "rows.u8bin")
+	require.NoError(t, os.WriteFile(path, bigANN(2, 1, []byte{7, 8}), 0o600))
+	rows, r, err := readAll(t, tower.Options{Path: path, NumberRows: true})
+	require.NoError(t, err)
+	require.Len(t, rows, 2)
+	require.Equal(t, []string{"0", "1"}, []string{rows[0].ID, rows[1].ID})
+	require.Equal(t, []float32{8}, rows[1].Vector)
+	require.EqualValues(t, 2, r.Rows())
+	_, err = tower.Open(tower.Options{Path: path, NumberRows: true, IDs: "ids.txt"})
+	require.ErrorContains(t, err, "want one of them")
+}
+
 func TestIDFiles(t *testing.T) {
 	two := bigANN(2, 1, numbers(float32(1), float32(2)))
 	for ids, want := range map[string]string{

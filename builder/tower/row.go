@@ -72,6 +72,9 @@ type Options struct {
 	// IDs is the path of the id file, one id per line. It is required beside
 	// formats that have no ids, and refused beside Parquet.
 	IDs string
+	// NumberRows makes a row's number its id in formats that have no ids, instead
+	// of an id file.
+	NumberRows bool
 	// IDColumn names the Parquet column of ids.
 	IDColumn string
 	// EmbeddingColumn names the Parquet column of vectors. The default is
