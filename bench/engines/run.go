@@ -1,0 +1,344 @@
+package engines
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"os"
+	"runtime"
+	"slices"
+	"time"
+
+	"github.com/tandem-ann/tandem/builder"
+	"github.com/tandem-ann/tandem/index"
+	"github.com/tandem-ann/tandem/index/kernel"
+)
+
+// Options say what to measure. The zero value of a field is its default.
+type Options struct {
+	// Engines lists what to compare; speeds are given relative to the first. The
+	// default is [DefaultSpecs]. One whose driver is not built is left out.
+	Engines []Spec
+	// Drivers is the folder of the drivers that bench/peers/build.sh makes.
+	Drivers string
+	// K lists how many rows to ask for. The default is 10 and 100.
+	K []int
+	// Ef lists the efforts to sweep. The default is a list for each k. Efforts
+	// below k are left out.
+	Ef []int
+	// Threads is how many threads build. The default is 1.
+	Threads int
+	// Rounds is how often each setting takes its turn. The default is 5.
+	Rounds int
+	// Seed decides the order of the turns.
+	Seed uint64
+	// Progress, if not nil, is told how far the run is.
+	Progress builder.Progress
+}
+
+// Bounds of the options.
+const (
+	MaxK       = 10_000
+	MaxRounds  = 1000
+	MaxThreads = 1024
+)
+
+func (o Options) withDefaults(metric index.Metric) Options {
+	if len(o.Engines) == 0 {
+		o.Engines = DefaultSpecs(metric)
+	}
+	for i, s := range o.Engines {
+		o.Engines[i] = s.withDefaults()
+	}
+	if len(o.K) == 0 {
+		o.K = []int{10, 100}
+	}
+	if o.Threads == 0 {
+		o.Threads = 1
+	}
+	if o.Rounds == 0 {
+		o.Rounds = 5
+	}
+	if o.Progress == nil {
+		o.Progress = silence{}
+	}
+	o.K, o.Ef = ascending(o.K), ascending(o.Ef)
+	return o
+}
+
+type silence struct{}
+
+func (silence) Stage(string, int64) {}
+func (silence) Step(int64)          {}
+func (silence) Note(string)         {}
+
+func ascending(list []int) []int {
+	list = slices.Clone(list)
+	slices.Sort(list)
+	return slices.Compact(list)
+}
+
+// Validate returns an error that names the option out of bounds.
+func (o Options) Validate() error {
+	o = o.withDefaults(index.L2)
+	for _, k := range o.K {
+		if k < 1 || k > MaxK {
+			return fmt.Errorf("k is %d, want 1 to %d", k, MaxK)
+		}
+	}
+	for _, ef := range o.Ef {
+		if ef < 1 || ef > index.MaxRows {
+			return fmt.Errorf("ef is %d, want at least 1", ef)
+		}
+	}
+	switch {
+	case o.Rounds < 1 || o.Rounds > MaxRounds:
+		return fmt.Errorf("rounds is %d, want 1 to %d", o.Rounds, MaxRounds)
+	case o.Threads < 1 || o.Threads > MaxThreads:
+		return fmt.Errorf("threads is %d, want 1 to %d", o.Threads, MaxThreads)
+	}
+	for i, s := range o.Engines {
+		if err := s.Validate(); err != nil {
+			return err
+		}
+		if slices.Contains(o.Engines[:i], s) {
+			return fmt.Errorf("engine %s is listed twice", s)
+		}
+	}
+	return nil
+}
+
+// sweep holds the default efforts, as multiples of k.
+var sweep = [...]float64{1, 1.3, 1.7, 2.2, 3, 4, 5.5, 8, 11, 16, 24, 40, 64}
+
+// efforts returns the sweep for k. Its end is that of hope: an engine that has not
+// found the rows by then is stuck.
+func (o Options) efforts(k int) []int {
+	if len(o.Ef) > 0 {
+		return slices.DeleteFunc(slices.Clone(o.Ef), func(ef int) bool { return ef < k })
+	}
+	var list []int
+	for _, f := range sweep {
+		if ef := int(math.Round(f * float64(k))); ef <= max(1000, 16*k) {
+			list = append(list, ef)
+		}
+	}
+	return ascending(list)
+}
+
+const (
+	turnTime  = 2 * time.Second // about how long a turn takes at most
+	turnLeast = 50              // queries of a turn, whatever they take
+	warming   = 20              // one query in so many is asked before a turn, and does not count
+	enough    = 0.9998          // the recall that ends a sweep
+)
+
+// contestant is an engine in a run.
+type contestant struct {
+	spec   Spec
+	engine engine
+}
+
+// entry is a setting of an engine, and what came of it.
+type entry struct {
+	*contestant
+	setting   Setting
+	recall    float64
+	distances float64 // mean; below 0 where unknown
+	how       string
+	turn      int // queries a turn
+	rounds    []round
+}
+
+// round is one turn.
+type round struct {
+	mean, p50, p99 float64 // microseconds
+}
+
+// Run measures a set.
+func Run(ctx context.Context, s *Set, o Options) (report *Report, err error) {
+	if err := o.Validate(); err != nil {
+		return nil, err
+	}
+	o = o.withDefaults(s.Metric)
+	dir, err := os.MkdirTemp("", "tandem-bench-")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+
+	report = &Report{
+		Base: s.Base, Queries: s.Queries, Metric: s.Metric, Dim: s.base.dim, Rows: s.base.Rows(),
+		Asked: s.queries.Rows(), Sample: s.sample.Rows(), Rounds: o.Rounds, Threads: o.Threads,
+		Kernel: kernel.Name(), Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH,
+	}
+	o.Progress.Stage("exact scan", int64(s.queries.Rows()))
+	t, err := findTruth(ctx, s, o.K, runtime.GOMAXPROCS(0), o.Progress.Step)
+	if err != nil {
+		return nil, err
+	}
+
+	var contestants []*contestant
+	defer func() {
+		for _, c := range contestants {
+			err = errors.Join(err, c.engine.Close())
+		}
+	}()
+	for _, spec := range o.Engines {
+		o.Progress.Stage("build "+spec.String(), -1)
+		e, err := start(ctx, spec, s, o, dir)
+		if errors.Is(err, ErrNoDriver) {
+			note := fmt.Sprintf("%s is left out: bench/peers/build.sh has not made its driver %s/%s", spec, o.Drivers, spec.Name)
+			report.Notes = append(report.Notes, note)
+			o.Progress.Note(note)
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("build %s: %w", spec, err)
+		}
+		contestants = append(contestants, &contestant{spec, e})
+		report.Engines = append(report.Engines, Engine{Engine: spec, Cost: e.cost()})
+	}
+	if len(contestants) == 0 {
+		return nil, fmt.Errorf("none of %d engines can be measured: %w", len(o.Engines), ErrNoDriver)
+	}
+
+	entries, err := survey(ctx, s, t, o, contestants)
+	if err != nil {
+		return nil, err
+	}
+	if err := race(ctx, s, o, entries); err != nil {
+		return nil, err
+	}
+	for _, e := range entries {
+		report.Results = append(report.Results, e.result())
+	}
+	report.Levels = levels(report.Engines, report.Results)
+	return report, nil
+}
+
+// survey asks every setting once, for what does not depend on the machine's mood.
+func survey(ctx context.Context, s *Set, t *truth, o Options, contestants []*contestant) ([]*entry, error) {
+	var entries []*entry
+	var a answers
+	o.Progress.Stage("recall", int64(len(contestants)*len(o.K)))
+	done := int64(0)
+	for _, k := range o.K {
+		for _, c := range contestants {
+			settings := []Setting{}
+			for _, ef := range o.efforts(k) {
+				settings = append(settings, Setting{K: k, Ef: ef})
+			}
+			if c.spec.Name == Tandem {
+				for _, target := range Levels {
+					settings = append(settings, Setting{K: k, Target: target})
+				}
+				settings = append(settings, Setting{K: k})
+			}
+			finished := false
+			for _, setting := range settings {
+				if finished && setting.Ef > 0 {
+					continue
+				}
+				e := &entry{contestant: c, setting: setting}
+				if err := e.survey(ctx, s, t, &a); err != nil {
+					return nil, fmt.Errorf("%s, k %d, %s: %w", c.spec, k, setting, err)
+				}
+				finished = finished || e.recall >= enough
+				entries = append(entries, e)
+			}
+			done++
+			o.Progress.Step(done)
+		}
+	}
+	return entries, nil
+}
+
+func (e *entry) survey(ctx context.Context, s *Set, t *truth, a *answers) error {
+	n, k := s.queries.Rows(), e.setting.K
+	began := time.Now()
+	if err := e.engine.search(ctx, e.setting, 0, n, true, a); err != nil {
+		return err
+	}
+	took := time.Since(began)
+	var recall, distances float64
+	for i := range n {
+		recall += t.recall(i, k, a.rows[i*k:(i+1)*k])
+		if a.distances[i] < 0 {
+			distances = math.Inf(-1)
+		}
+		distances += float64(a.distances[i])
+	}
+	e.recall, e.distances, e.how = recall/float64(n), distances/float64(n), a.how
+	e.turn = min(max(int(float64(n)*float64(turnTime)/float64(took)), turnLeast), n)
+	return nil
+}
+
+// race gives every entry its turns.
+func race(ctx context.Context, s *Set, o Options, entries []*entry) error {
+	rng := rand.New(rand.NewPCG(o.Seed, 0))
+	order := slices.Clone(entries)
+	var a answers
+	o.Progress.Stage("speed", int64(o.Rounds*len(order)))
+	for n := range o.Rounds {
+		rng.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
+		for i, e := range order {
+			// Every round asks other queries, where a turn is not all of them.
+			first := rng.IntN(s.queries.Rows() - e.turn + 1)
+			// The last queries warm up: the first ones would find their rows cached.
+			warm := (e.turn + warming - 1) / warming
+			err := e.engine.search(ctx, e.setting, first+e.turn-warm, warm, false, &a)
+			if err == nil {
+				err = e.engine.search(ctx, e.setting, first, e.turn, false, &a)
+			}
+			if err != nil {
+				return fmt.Errorf("%s, k %d, %s: %w", e.spec, e.setting.K, e.setting, err)
+			}
+			e.rounds = append(e.rounds, summary(a.nanos))
+			o.Progress.Step(int64(n*len(order) + i + 1))
+		}
+	}
+	return nil
+}
+
+// summary sums up the times of a turn.
+func summary(nanos []int64) round {
+	sorted := slices.Sorted(slices.Values(nanos))
+	var sum int64
+	for _, n := range sorted {
+		sum += n
+	}
+	at := func(q float64) float64 {
+		return float64(sorted[min(int(q*float64(len(sorted))), len(sorted)-1)]) / 1e3
+	}
+	return round{mean: float64(sum) / float64(len(sorted)) / 1e3, p50: at(0.5), p99: at(0.99)}
+}
+
+func (e *entry) result() Result {
+	r := Result{
+		Engine: e.spec, Setting: e.setting, Recall: e.recall, How: e.how,
+		Mean: e.median(func(r round) float64 { return r.mean }),
+		P50:  e.median(func(r round) float64 { return r.p50 }),
+		P99:  e.median(func(r round) float64 { return r.p99 }),
+	}
+	if e.distances >= 0 {
+		r.Distances = &e.distances
+	}
+	r.QPS = 1e6 / r.Mean
+	return r
+}
+
+// median returns the median over the rounds.
+func (e *entry) median(of func(round) float64) float64 {
+	values := make([]float64, len(e.rounds))
+	for i, r := range e.rounds {
+		values[i] = of(r)
+	}
+	slices.Sort(values)
+	if n := len(values); n%2 == 0 {
+		return (values[n/2-1] + values[n/2]) / 2
+	}
+	return values[len(values)/2]
+}

@@ -1,0 +1,129 @@
+package engines
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/tandem-ann/tandem/index"
+	"github.com/tandem-ann/tandem/index/sections"
+)
+
+// tandemEngine is our index, mapped from a file as in the server.
+type tandemEngine struct {
+	set   *Set
+	file  *sections.File
+	index *index.Index
+	spent Cost
+	hits  []index.Hit
+}
+
+func startTandem(ctx context.Context, spec Spec, s *Set, o Options, dir string) (e *tandemEngine, err error) {
+	params := index.DefaultParams(s.Metric)
+	params.M, params.EfConstruction = spec.M, spec.EfConstruction
+	rows, err := s.base.matrix()
+	if err != nil {
+		return nil, err
+	}
+	sample, err := s.sample.matrix()
+	if err != nil {
+		return nil, err
+	}
+	e = &tandemEngine{set: s}
+	began := time.Now()
+	x, err := index.Build(ctx, index.Input{Vectors: rows, Keys: s.keys, Threads: o.Threads}, params)
+	if err != nil {
+		return nil, err
+	}
+	built := time.Now()
+	if err := x.Calibrate(ctx, sample, o.Threads); err != nil {
+		return nil, err
+	}
+	e.spent = Cost{BuildSeconds: built.Sub(began).Seconds(), CalibrateSeconds: time.Since(built).Seconds()}
+
+	path := filepath.Join(dir, "tandem.index")
+	w, err := sections.Create(path)
+	if err != nil {
+		return nil, err
+	}
+	if err := x.Write(w); err != nil {
+		return nil, errors.Join(err, w.Abort())
+	}
+	if err := w.Commit(); err != nil {
+		return nil, err
+	}
+	if e.file, err = sections.Open(path); err != nil {
+		return nil, err
+	}
+	if e.index, err = index.Open(e.file); err != nil {
+		return nil, errors.Join(err, e.file.Close())
+	}
+	e.spent.Bytes = e.file.Size()
+	return e, nil
+}
+
+func (e *tandemEngine) cost() Cost   { return e.spent }
+func (e *tandemEngine) Close() error { return e.file.Close() }
+
+// query returns what asks setting s.
+func (e *tandemEngine) query(s Setting) index.Query {
+	q := index.Query{K: s.K, Ef: s.Ef, Plan: index.GraphWalk}
+	switch {
+	case s.Target > 0:
+		q.Ef, q.Plan = e.index.EffortFor(s.K, s.Target), index.Auto
+	case s.Ef == 0:
+		q.Plan = index.ExactScan
+	}
+	return q
+}
+
+func (e *tandemEngine) search(ctx context.Context, s Setting, first, n int, count bool, a *answers) error {
+	a.reset(n, s.K)
+	q := e.query(s)
+	how := map[string]int{}
+	for i := range n {
+		q.Vector = e.set.queries.Row(first + i)
+		start := time.Now()
+		hits, stats, err := e.index.Search(q, e.hits[:0])
+		a.nanos[i] = time.Since(start).Nanoseconds()
+		if err != nil {
+			return err
+		}
+		e.hits = hits
+		for j, h := range hits {
+			a.rows[i*s.K+j] = int32(e.index.Row(h.Ordinal))
+		}
+		if count {
+			a.distances[i] = int64(stats.Scored)
+			text := stats.Plan.String()
+			if stats.Ef > 0 {
+				text = fmt.Sprintf("%s, ef %d", text, stats.Ef)
+			}
+			how[text]++
+		}
+		if i%64 == 0 && ctx.Err() != nil {
+			return ctx.Err()
+		}
+	}
+	a.how = mostFrequent(how, n)
+	return nil
+}
+
+// mostFrequent names what most of n queries did, and how many if not all.
+func mostFrequent(how map[string]int, n int) string {
+	best := ""
+	for _, text := range slices.Sorted(maps.Keys(how)) {
+		if best == "" || how[text] > how[best] {
+			best = text
+		}
+	}
+	if best != "" && how[best] < n {
+		return strings.Join([]string{fmt.Sprintf("%d%%", 100*how[best]/n), best}, " ")
+	}
+	return best
+}
