@@ -11,7 +11,14 @@ import (
 	"github.com/tandem-ann/tandem/shard/eligibility"
 )
 
+// benchCommand is `tandem bench`.
 type benchCommand struct {
+	Snapshot benchSnapshotCommand `cmd:"" default:"withargs" help:"Measure recall against latency on a snapshot; the default."`
+	Engines  benchEnginesCommand  `cmd:"" help:"Measure our index and other engines on a set of vectors."`
+}
+
+// benchSnapshotCommand is `tandem bench snapshot`.
+type benchSnapshotCommand struct {
 	Store        string     `required:"" placeholder:"DIR" help:"Store of the snapshot."`
 	Snapshot     string     `arg:"" optional:"" help:"The snapshot's digest or the beginning of it; by default the newest."`
 	Target       shard.Kind `default:"apps" enum:"apps,users" placeholder:"TOWER" help:"Tower to search, apps or users; the other one asks (default ${default})."`
@@ -27,7 +34,7 @@ type benchCommand struct {
 	JSON         string     `placeholder:"FILE" help:"Write the report as JSON too; - prints it instead of the table."`
 }
 
-func (benchCommand) Help() string {
+func (benchSnapshotCommand) Help() string {
 	return `Asks real queries, which the build has not seen, at each effort and recall target, and compares the answers with an exact scan. One query is asked at a time; its shards share the processors, as in the server. For one thread, run it with GOMAXPROCS=1.
 
 Example:
@@ -40,7 +47,7 @@ const maxK = 10_000
 
 // check returns an error for a flag out of bounds that [bench.Options] would take:
 // a 0 there is a default, and its k may be larger.
-func (c *benchCommand) check() error {
+func (c *benchSnapshotCommand) check() error {
 	switch {
 	case c.Queries < 1 || c.Queries > bench.MaxQueries:
 		return usagef("--queries is %d, want 1 to %d", c.Queries, bench.MaxQueries)
@@ -55,7 +62,7 @@ func (c *benchCommand) check() error {
 	return nil
 }
 
-func (c *benchCommand) Run(e *environment) (err error) {
+func (c *benchSnapshotCommand) Run(e *environment) (err error) {
 	values, err := bindings(c.Bind)
 	if err != nil {
 		return err

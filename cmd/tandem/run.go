@@ -23,7 +23,7 @@ type cli struct {
 	Query    queryCommand    `cmd:"" help:"Ask a server for candidates."`
 	Inspect  inspectCommand  `cmd:"" help:"Show what is in a snapshot or in shard files."`
 	Verify   verifyCommand   `cmd:"" help:"Prove that a snapshot is whole, or that shard files are."`
-	Bench    benchCommand    `cmd:"" help:"Measure recall against latency on a snapshot."`
+	Bench    benchCommand    `cmd:"" help:"Measure a snapshot, or our index beside other engines."`
 	Demo     demoCommand     `cmd:"" help:"Generate, build, serve and ask, in a temporary folder."`
 
 	Version kong.VersionFlag `help:"Print the version and exit."`
