@@ -53,6 +53,8 @@ type Query struct {
 	// Plan is Auto, or ExactScan or GraphWalk to force one. A forced walk is a
 	// FilteredWalk when there is a filter.
 	Plan Plan
+	// Trace, if not nil, records what a walk scores.
+	Trace *Trace
 }
 
 // Hit is one row of an answer.
@@ -80,6 +82,7 @@ type scratch struct {
 	ids      []uint32
 	dists    []float32
 	products []int32
+	trace    *Trace
 }
 
 // block is how many rows an exact scan scores in one kernel call.
@@ -138,6 +141,7 @@ func (x *Index) Search(q Query, dst []Hit) ([]Hit, Stats, error) {
 	}
 	s.top.reset(q.K)
 	stats := Stats{Plan: q.Plan, Ef: q.Ef}
+	s.trace = q.Trace
 	switch q.Plan {
 	case GraphWalk:
 		x.graphWalk(s, q, &stats)
@@ -150,6 +154,7 @@ func (x *Index) Search(q Query, dst []Hit) ([]Hit, Stats, error) {
 		x.exactScan(s, q, &stats)
 		s.top.sort(x.rows)
 	}
+	s.trace = nil
 	for _, c := range s.top.entries {
 		dst = append(dst, Hit{c.ordinal(), x.params.Metric.score(c.dist())})
 	}
@@ -159,6 +164,9 @@ func (x *Index) Search(q Query, dst []Hit) ([]Hit, Stats, error) {
 // distances returns the distances of the query to ordinals: the negated product
 // under dot and cosine. The next call reuses the memory.
 func (x *Index) distances(s *scratch, ordinals []uint32) []float32 {
+	if s.trace != nil {
+		s.trace.add(ordinals, false)
+	}
 	s.dists = slices.Grow(s.dists[:0], len(ordinals))[:len(ordinals)]
 	if x.params.Metric == L2 {
 		kernel.L2(s.query, x.vectors, ordinals, s.dists)

@@ -9,6 +9,9 @@ import (
 // approximate returns the distances of the query to nodes, by their codes. The
 // next call reuses the memory.
 func (x *Index) approximate(s *scratch, nodes []uint32) []float32 {
+	if s.trace != nil {
+		s.trace.add(nodes, true)
+	}
 	s.products = slices.Grow(s.products[:0], len(nodes))[:len(nodes)]
 	s.dists = slices.Grow(s.dists[:0], len(nodes))[:len(nodes)]
 	kernel.DotCodes(s.coded.code, x.codes.rows, nodes, s.products)
