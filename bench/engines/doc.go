@@ -26,6 +26,9 @@
 // rounds. A slow setting is asked fewer queries in a turn, as many as fit
 // [turnTime].
 //
+// The floor of a walk of our index is the time of its distance computations alone:
+// what some walks score is recorded, and scored again in turns of their own.
+//
 // The queries that are asked never shaped nor calibrated our index: a sample that
 // is disjoint from them does, as in the builder.
 //

@@ -71,6 +71,12 @@ func TestRun(t *testing.T) {
 				assert.LessOrEqual(t, result.P50, result.P99)
 				require.NotNil(t, result.Distances)
 				assert.Positive(t, *result.Distances)
+				if result.Engine.Name == Tandem && result.Ef > 0 {
+					require.NotNil(t, result.Floor)
+					assert.Positive(t, *result.Floor)
+				} else {
+					assert.Nil(t, result.Floor)
+				}
 			}
 			assert.Equal(t, []string{"ef 5", "ef 600", "target 0.9", "target 0.95", "target 0.99", "target 0.999", "exact"}, settings)
 			for _, result := range r.Results {
@@ -305,9 +311,9 @@ func fixedReport() *Report {
 	r.Engines = []Engine{{ours, Cost{12.34, 1.5, 20_000_000}}, {peer, Cost{BuildSeconds: 3}}}
 	for _, k := range []int{10, 100} {
 		x := float64(k)
-		distances := 20 * x
+		distances, floor := 20*x, 0.8*x
 		r.Results = append(r.Results,
-			Result{Engine: ours, Setting: Setting{K: k, Ef: k}, Recall: 0.93, QPS: 1e6 / x, Mean: x, P50: 0.9 * x, P99: 2000, Distances: &distances, How: "graph walk, ef 10"},
+			Result{Engine: ours, Setting: Setting{K: k, Ef: k}, Recall: 0.93, QPS: 1e6 / x, Mean: x, P50: 0.9 * x, P99: 2000, Distances: &distances, Floor: &floor, How: "graph walk, ef 10"},
 			Result{Engine: ours, Setting: Setting{K: k, Target: 0.99}, Recall: 0.995, QPS: 5e5 / x, Mean: 2 * x, P50: 2 * x, P99: 5 * x, Distances: &distances, How: "graph walk, ef 40"},
 			Result{Engine: ours, Setting: Setting{K: k}, Recall: 1, QPS: 1000, Mean: 1000, P50: 999, P99: 1_100_000, Distances: &distances, How: "exact scan"},
 			Result{Engine: peer, Setting: Setting{K: k, Ef: k}, Recall: 0.8, QPS: 4e5 / x, Mean: x, P50: 0.9 * x, P99: 2000},

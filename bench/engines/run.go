@@ -49,6 +49,7 @@ func (o Options) withDefaults(metric index.Metric) Options {
 	if len(o.Engines) == 0 {
 		o.Engines = DefaultSpecs(metric)
 	}
+	o.Engines = slices.Clone(o.Engines)
 	for i, s := range o.Engines {
 		o.Engines[i] = s.withDefaults()
 	}
@@ -133,6 +134,8 @@ const (
 	turnLeast = 50              // queries of a turn, whatever they take
 	warming   = 20              // one query in so many is asked before a turn, and does not count
 	enough    = 0.9998          // the recall that ends a sweep
+
+	floorQueries = 200 // queries whose distances are computed again
 )
 
 // contestant is an engine in a run.
@@ -150,6 +153,9 @@ type entry struct {
 	how       string
 	turn      int // queries a turn
 	rounds    []round
+
+	traces []*index.Trace // of a walk of our index
+	floors []float64      // of each round, nanoseconds a distance
 }
 
 // round is one turn.
@@ -272,34 +278,60 @@ func (e *entry) survey(ctx context.Context, s *Set, t *truth, a *answers) error 
 		distances += float64(a.distances[i])
 	}
 	e.recall, e.distances, e.how = recall/float64(n), distances/float64(n), a.how
+	if ours, ok := e.engine.(*tandemEngine); ok && e.setting.Ef > 0 {
+		var err error
+		if e.traces, err = ours.record(e.setting, min(n, floorQueries)); err != nil {
+			return err
+		}
+	}
 	e.turn = min(max(int(float64(n)*float64(turnTime)/float64(took)), turnLeast), n)
 	return nil
+}
+
+// turn is one of an entry: its own, or that of its floor.
+type turn struct {
+	*entry
+	floor bool
 }
 
 // race gives every entry its turns.
 func race(ctx context.Context, s *Set, o Options, entries []*entry) error {
 	rng := rand.New(rand.NewPCG(o.Seed, 0))
-	order := slices.Clone(entries)
+	var order []turn
+	for _, e := range entries {
+		order = append(order, turn{e, false})
+		if e.traces != nil {
+			order = append(order, turn{e, true})
+		}
+	}
 	var a answers
 	o.Progress.Stage("speed", int64(o.Rounds*len(order)))
 	for n := range o.Rounds {
 		rng.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
-		for i, e := range order {
-			// Every round asks other queries, where a turn is not all of them.
-			first := rng.IntN(s.queries.Rows() - e.turn + 1)
-			// The last queries warm up: the first ones would find their rows cached.
-			warm := (e.turn + warming - 1) / warming
-			err := e.engine.search(ctx, e.setting, first+e.turn-warm, warm, false, &a)
-			if err == nil {
-				err = e.engine.search(ctx, e.setting, first, e.turn, false, &a)
+		for i, t := range order {
+			if t.floor {
+				t.floors = append(t.floors, t.engine.(*tandemEngine).replay(t.traces))
+			} else if err := t.take(ctx, s, rng, &a); err != nil {
+				return fmt.Errorf("%s, k %d, %s: %w", t.spec, t.setting.K, t.setting, err)
 			}
-			if err != nil {
-				return fmt.Errorf("%s, k %d, %s: %w", e.spec, e.setting.K, e.setting, err)
-			}
-			e.rounds = append(e.rounds, summary(a.nanos))
 			o.Progress.Step(int64(n*len(order) + i + 1))
 		}
 	}
+	return nil
+}
+
+// take asks a turn's queries: others every round, where they are not all.
+func (e *entry) take(ctx context.Context, s *Set, rng *rand.Rand, a *answers) error {
+	first := rng.IntN(s.queries.Rows() - e.turn + 1)
+	// The last queries warm up: the first ones would find their rows cached.
+	warm := (e.turn + warming - 1) / warming
+	if err := e.engine.search(ctx, e.setting, first+e.turn-warm, warm, false, a); err != nil {
+		return err
+	}
+	if err := e.engine.search(ctx, e.setting, first, e.turn, false, a); err != nil {
+		return err
+	}
+	e.rounds = append(e.rounds, summary(a.nanos))
 	return nil
 }
 
@@ -319,21 +351,25 @@ func summary(nanos []int64) round {
 func (e *entry) result() Result {
 	r := Result{
 		Engine: e.spec, Setting: e.setting, Recall: e.recall, How: e.how,
-		Mean: e.median(func(r round) float64 { return r.mean }),
-		P50:  e.median(func(r round) float64 { return r.p50 }),
-		P99:  e.median(func(r round) float64 { return r.p99 }),
+		Mean: median(e.rounds, func(r round) float64 { return r.mean }),
+		P50:  median(e.rounds, func(r round) float64 { return r.p50 }),
+		P99:  median(e.rounds, func(r round) float64 { return r.p99 }),
 	}
 	if e.distances >= 0 {
 		r.Distances = &e.distances
 	}
 	r.QPS = 1e6 / r.Mean
+	if len(e.floors) > 0 {
+		floor := median(e.floors, func(nanos float64) float64 { return nanos }) * e.distances / 1e3
+		r.Floor = &floor
+	}
 	return r
 }
 
-// median returns the median over the rounds.
-func (e *entry) median(of func(round) float64) float64 {
-	values := make([]float64, len(e.rounds))
-	for i, r := range e.rounds {
+// median returns the median of a figure over the rounds.
+func median[T any](rounds []T, of func(T) float64) float64 {
+	values := make([]float64, len(rounds))
+	for i, r := range rounds {
 		values[i] = of(r)
 	}
 	slices.Sort(values)

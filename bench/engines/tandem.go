@@ -114,6 +114,35 @@ func (e *tandemEngine) search(ctx context.Context, s Setting, first, n int, coun
 	return nil
 }
 
+// record returns what the walks of the first n queries score.
+func (e *tandemEngine) record(s Setting, n int) ([]*index.Trace, error) {
+	q := e.query(s)
+	q.Trace = new(index.Trace)
+	traces := make([]*index.Trace, n)
+	for i := range traces {
+		q.Trace.Reset()
+		q.Vector = e.set.queries.Row(i)
+		if _, _, err := e.index.Search(q, e.hits[:0]); err != nil {
+			return nil, err
+		}
+		traces[i] = q.Trace.Clone()
+	}
+	return traces, nil
+}
+
+// replay returns how long the distances of the first queries take, each.
+func (e *tandemEngine) replay(traces []*index.Trace) (nanos float64) {
+	var took time.Duration
+	scored := 0
+	for i, t := range traces {
+		start := time.Now()
+		e.index.Replay(e.set.queries.Row(i), t)
+		took += time.Since(start)
+		scored += t.Scored()
+	}
+	return float64(took) / float64(max(scored, 1))
+}
+
 // mostFrequent names what most of n queries did, and how many if not all.
 func mostFrequent(how map[string]int, n int) string {
 	best := ""
