@@ -66,7 +66,8 @@ func (r *Report) plot(k int) (*plot.Plot, error) {
 	p.Y.Tick.Marker = decades{}
 	p.X.Tick.Marker = recallTicks()
 	p.X.Min, p.X.Max = nines(leastRecall), nines(1)
-	p.Legend.Top, p.Legend.Padding = true, vg.Points(4)
+	p.Legend.Top, p.Legend.Left, p.Legend.Padding = true, true, vg.Points(4)
+	p.Legend.XOffs = vg.Centimeter
 	p.Add(plotter.NewGrid())
 	slowest, fastest := math.Inf(1), 0.0
 	for i, e := range r.Engines {
@@ -94,13 +95,13 @@ func (r *Report) plot(k int) (*plot.Plot, error) {
 		slowest, fastest = 1, 10
 	}
 	// Room for the legend above.
-	p.Y.Min, p.Y.Max = slowest/1.2, fastest*math.Pow(fastest/slowest*2, 0.2)
+	p.Y.Min, p.Y.Max = slowest/1.2, fastest*math.Pow(fastest/slowest*2, 0.3)
 	return p, nil
 }
 
 func recallTicks() plot.ConstantTicks {
 	var ticks plot.ConstantTicks
-	for _, recall := range [...]float64{0.5, 0.8, 0.9, 0.95, 0.99, 0.995, 0.999, 1} {
+	for _, recall := range [...]float64{0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.999, 1} {
 		ticks = append(ticks, plot.Tick{Value: nines(recall), Label: strconv.FormatFloat(recall, 'g', -1, 64)})
 	}
 	return ticks
