@@ -34,5 +34,6 @@
 //
 // To compare at a recall, the efforts of an engine that no other effort of it beats
 // in both recall and speed make its front, and its speed is interpolated on that,
-// linear in recall and in the logarithm of the speed.
+// linear in recall and in the logarithm of the speed. Settings that did the same work
+// are one point.
 package engines

@@ -300,6 +300,19 @@ func TestFront(t *testing.T) {
 	assert.Empty(t, front(nil))
 }
 
+func TestFrontTakesTheMeanOfTheSameWork(t *testing.T) {
+	few, many := 10.0, 20.0
+	engine := Spec{Name: Tandem}
+	f := frontOf([]Result{
+		{Engine: engine, Setting: Setting{K: 5, Ef: 5}, Recall: 0.9, QPS: 100, Distances: &few},
+		{Engine: engine, Setting: Setting{K: 5, Target: 0.9}, Recall: 0.9, QPS: 120, Distances: &few},
+		{Engine: engine, Setting: Setting{K: 5, Ef: 9}, Recall: 0.9, QPS: 90, Distances: &many},
+		{Engine: engine, Setting: Setting{K: 6}, Recall: 0.9, QPS: 999},
+		{Engine: Spec{Name: Coder}, Setting: Setting{K: 5}, Recall: 0.9, QPS: 999},
+	}, engine, 5)
+	assert.Equal(t, []point{{0.9, 110}}, f)
+}
+
 // fixedReport has every form that a report's lines take.
 func fixedReport() *Report {
 	r := &Report{

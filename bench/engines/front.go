@@ -45,13 +45,28 @@ func at(front []point, recall float64) (qps float64, ok bool) {
 	return math.Exp(math.Log(a.qps) + share*(math.Log(b.qps)-math.Log(a.qps))), true
 }
 
-// frontOf returns the front of an engine at k.
+// frontOf returns the front of an engine at k. Settings that did the same work, as
+// a target and its effort do, are one point at their mean speed: the fastest of
+// several tries at one thing would be luck, and only our index has several.
 func frontOf(results []Result, engine Spec, k int) []point {
-	var points []point
+	type work struct{ recall, distances float64 }
+	speeds := map[work][]float64{}
 	for _, r := range results {
 		if r.Engine == engine && r.K == k {
-			points = append(points, point{r.Recall, r.QPS})
+			w := work{recall: r.Recall}
+			if r.Distances != nil {
+				w.distances = *r.Distances
+			}
+			speeds[w] = append(speeds[w], r.QPS)
 		}
+	}
+	var points []point
+	for w, qps := range speeds {
+		var sum float64
+		for _, q := range qps {
+			sum += q
+		}
+		points = append(points, point{w.recall, sum / float64(len(qps))})
 	}
 	return front(points)
 }
