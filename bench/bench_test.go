@@ -56,6 +56,9 @@ func buildSnapshot(dir string, shards int) (*shard.Snapshot, error) {
 // oneShard and threeShards are the same towers, built once for all tests.
 var oneShard, threeShards *shard.Snapshot
 
+// testDir has their stores, 1/store and 3/store.
+var testDir string
+
 func TestMain(m *testing.M) {
 	flag.Parse()
 	os.Exit(testMain(m))
@@ -67,6 +70,7 @@ func testMain(m *testing.M) int {
 		panic(err)
 	}
 	defer func() { _ = os.RemoveAll(dir) }() // it is a temporary folder
+	testDir = dir
 	if oneShard, err = buildSnapshot(filepath.Join(dir, "1"), 1); err != nil {
 		panic(err)
 	}

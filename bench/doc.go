@@ -3,6 +3,8 @@
 // [Run] asks an opened snapshot real queries, at every effort of a sweep and at
 // every recall target, and compares what comes back with an exact scan. Its
 // [Report] is a table for people and JSON for scripts. `tandem bench` calls it.
+// [Load] asks a running server, from several clients at a time; `tandem load` calls
+// that.
 //
 // # Goals
 //
@@ -26,4 +28,9 @@
 // on all of them; a latency is the median over the rounds of the round's figure.
 // The exact scan takes its turns on fewer queries: its cost hardly depends on the
 // query, and it would take longer than all the rest.
+//
+// A load is a closed loop: each client has its own connection and asks again once
+// it has its answer. It counts answers without decoding them, because it often has
+// the server's processors to share; the server's CPU a query is taken from its
+// process, so it means the same whether it does or not.
 package bench

@@ -33,9 +33,19 @@ func (h *sampleHeap) Pop() any {
 	return last
 }
 
-// queries returns the vectors of the n rows of t with the highest sample keys,
-// highest first. They do not depend on how the tower is sharded.
+// queries returns the vectors of the n rows of t that sample chooses.
 func queries(t *shard.Tower, n int) [][]float32 {
+	rows := sample(t, n)
+	vectors := make([][]float32, len(rows))
+	for i, row := range rows {
+		vectors[i] = row.shard.Index().Vector(row.ordinal, nil)
+	}
+	return vectors
+}
+
+// sample returns the n rows of t with the highest sample keys, highest first. They
+// do not depend on how the tower is sharded.
+func sample(t *shard.Tower, n int) []sampled {
 	var h sampleHeap
 	for _, s := range t.Shards() {
 		for ordinal := range uint32(s.Rows()) {
@@ -51,11 +61,7 @@ func queries(t *shard.Tower, n int) [][]float32 {
 		}
 	}
 	slices.SortFunc(h, func(a, b sampled) int { return b.compare(a) })
-	vectors := make([][]float32, len(h))
-	for i, row := range h {
-		vectors[i] = row.shard.Index().Vector(row.ordinal, nil)
-	}
-	return vectors
+	return h
 }
 
 // overlap returns how many of the n queries the build may have used too: it

@@ -80,17 +80,23 @@ func (c *queryCommand) request() (*tandemv1.RetrieveRequest, error) {
 	if err != nil {
 		return nil, err
 	}
+	r.Bindings, err = wireBindings(values)
+	return r, err
+}
+
+// wireBindings returns the values of bindings as a request has them.
+func wireBindings(values map[string]any) (map[string]*structpb.Value, error) {
+	if len(values) == 0 {
+		return nil, nil
+	}
+	out := make(map[string]*structpb.Value, len(values))
 	for name, v := range values {
-		pb, err := structpb.NewValue(v)
-		if err != nil {
+		var err error
+		if out[name], err = structpb.NewValue(v); err != nil {
 			return nil, usagef("--bind %s: %w", name, err)
 		}
-		if r.Bindings == nil {
-			r.Bindings = map[string]*structpb.Value{}
-		}
-		r.Bindings[name] = pb
 	}
-	return r, nil
+	return out, nil
 }
 
 // parseVector reads numbers separated by commas, or a JSON array from @FILE.

@@ -24,6 +24,7 @@ type cli struct {
 	Inspect  inspectCommand  `cmd:"" help:"Show what is in a snapshot or in shard files."`
 	Verify   verifyCommand   `cmd:"" help:"Prove that a snapshot is whole, or that shard files are."`
 	Bench    benchCommand    `cmd:"" help:"Measure a snapshot, or our index beside other engines."`
+	Load     loadCommand     `cmd:"" help:"Measure a running server under load."`
 	Demo     demoCommand     `cmd:"" help:"Generate, build, serve and ask, in a temporary folder."`
 
 	Version kong.VersionFlag `help:"Print the version and exit."`

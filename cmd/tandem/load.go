@@ -1,0 +1,158 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"connectrpc.com/connect"
+
+	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
+	"github.com/tandem-ann/tandem/bench"
+	"github.com/tandem-ann/tandem/builder/tower"
+	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/eligibility"
+)
+
+type loadCommand struct {
+	Server string `default:"http://127.0.0.1:8080" placeholder:"URL" help:"Server to ask (default ${default})."`
+
+	Users        string `placeholder:"PATH" help:"Users to ask with: a user tower in Parquet, or a file of ids, one a line; by default users of --store's snapshot that its build has not seen."`
+	UserIDColumn string `default:"user_id" placeholder:"NAME" help:"Column of user ids in Parquet (default ${default})."`
+	Store        string `placeholder:"DIR" help:"Store of the snapshot that the server serves, to measure recall against an exact scan."`
+	Snapshot     string `placeholder:"DIGEST" help:"The snapshot's digest or the beginning of it; by default the newest."`
+
+	Clients  []int         `default:"1,8" placeholder:"N" help:"How many clients ask at a time (default ${default})."`
+	Duration time.Duration `default:"10s" placeholder:"TIME" help:"How long each number of clients asks (default ${default})."`
+	Queries  int           `placeholder:"N" help:"Queries that each number of clients asks, instead of --duration."`
+	WarmUp   time.Duration `default:"1s" placeholder:"TIME" help:"How long they ask before that (default ${default})."`
+	PID      int           `name:"pid" placeholder:"N" help:"The server's process, if it is on this machine: its CPU time is measured."`
+	HTTP1    bool          `name:"http1" help:"Speak HTTP/1.1 instead of HTTP/2."`
+
+	Target        string   `default:"apps" enum:"apps,users" placeholder:"TOWER" help:"Tower to search: ${enum} (default ${default})."`
+	K             uint32   `default:"100" placeholder:"N" help:"How many candidates to ask for (default ${default})."`
+	RecallTarget  *float64 `xor:"effort" placeholder:"X" help:"Recall to ask for; by default the server's."`
+	Ef            *uint32  `xor:"effort" placeholder:"N" help:"Effort of the walk in each shard."`
+	Filter        string   `placeholder:"CEL" help:"Eligibility filter of all queries."`
+	Bind          []string `sep:"none" placeholder:"NAME=JSON" help:"Value of user.NAME in the filter. May be repeated."`
+	RecallQueries int      `default:"500" placeholder:"N" help:"Users to measure recall on (default ${default})."`
+
+	JSON string `placeholder:"FILE" help:"Write the report as JSON too; - prints it instead of the table."`
+}
+
+func (loadCommand) Help() string {
+	return `Each client has a connection of its own and asks the next query once it has its answer. Answers are counted and not decoded, so that the load takes little of a machine that it shares with the server.
+
+Example:
+
+    tandem serve --store store & tandem load --store store --pid $!`
+}
+
+func (c *loadCommand) Run(e *environment) (err error) {
+	if c.Users == "" && c.Store == "" {
+		return usagef("want --users or --store, for users to ask with")
+	}
+	values, err := bindings(c.Bind)
+	if err != nil {
+		return err
+	}
+	r := &tandemv1.RetrieveRequest{Target: tandemv1.Tower_TOWER_APPS, K: c.K, RecallTarget: c.RecallTarget, Ef: c.Ef, Filter: c.Filter}
+	if c.Target == "users" {
+		r.Target = tandemv1.Tower_TOWER_USERS
+	}
+	if r.Bindings, err = wireBindings(values); err != nil {
+		return err
+	}
+	o := bench.LoadOptions{
+		Server: c.Server, Request: r, Clients: c.Clients, Queries: c.Queries, Duration: c.Duration, WarmUp: c.WarmUp,
+		RecallQueries: c.RecallQueries, PID: c.PID, HTTP1: c.HTTP1,
+	}
+	if o.WarmUp == 0 {
+		o.WarmUp = -1
+	}
+	if err := o.Validate(); err != nil {
+		return usageError{err}
+	}
+	if c.Users != "" {
+		if o.Users, err = readUsers(c.Users, c.UserIDColumn); err != nil {
+			return err
+		}
+	}
+	if c.Store != "" {
+		store, digest, err := openStore(c.Store, c.Snapshot)
+		if err != nil {
+			return err
+		}
+		if o.Snapshot, err = shard.OpenSnapshot(e.ctx, store, digest); err != nil {
+			return err
+		}
+		defer closing(&err, o.Snapshot)
+	}
+	report, err := bench.Load(e.ctx, o)
+	if ce := (*connect.Error)(nil); errors.As(err, &ce) {
+		return fmt.Errorf("%s: %s", ce.Code(), ce.Message())
+	}
+	if errors.As(err, new(*eligibility.Error)) || errors.As(err, new(*eligibility.BindError)) {
+		return usageError{err}
+	}
+	if err != nil {
+		return err
+	}
+	if c.JSON == "-" {
+		return report.WriteJSON(e.stdout)
+	}
+	if c.JSON != "" {
+		if err := writeFile(c.JSON, report.WriteJSON); err != nil {
+			return err
+		}
+	}
+	return report.WriteTable(e.stdout)
+}
+
+// readUsers reads ids from a tower in Parquet, or from a file's lines.
+func readUsers(path, column string) (ids []string, err error) {
+	if info, err := os.Stat(path); err == nil && (info.IsDir() || strings.EqualFold(filepath.Ext(path), ".parquet")) {
+		return readTowerIDs(path, column)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer closing(&err, f)
+	for lines := bufio.NewScanner(f); ; {
+		if !lines.Scan() {
+			if err := lines.Err(); err != nil {
+				return nil, fmt.Errorf("read %s: %w", path, err)
+			}
+			return ids, nil
+		}
+		if id := lines.Text(); id != "" {
+			ids = append(ids, id)
+		}
+	}
+}
+
+func readTowerIDs(path, column string) (ids []string, err error) {
+	r, err := tower.Open(tower.Options{Path: path, IDColumn: column})
+	if err != nil {
+		return nil, err
+	}
+	defer closing(&err, r)
+	for {
+		row, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			return ids, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		if row.ID != "" {
+			ids = append(ids, row.ID)
+		}
+	}
+}
