@@ -1,6 +1,8 @@
 package shard
 
 import (
+	"hash/maphash"
+
 	"github.com/tandem-ann/tandem/index"
 )
 
@@ -9,7 +11,7 @@ import (
 type merger struct {
 	heap []cursor
 	out  []hit
-	seen map[string]struct{}
+	seen idSet
 }
 
 // cursor is the rest of one shard's hits, never empty.
@@ -24,8 +26,8 @@ func (h *hit) before(o *hit, metric index.Metric) bool {
 }
 
 // merge returns the best k hits of the lists, each of which is best first, ties
-// by id. An id in several lists counts once, with its best score. The next call
-// reuses the result.
+// by id. An id in several lists counts once, with its best score. The result is
+// good until the next call, or until a list changes.
 func (m *merger) merge(metric index.Metric, k int, lists [][]hit) []hit {
 	m.out, m.heap = m.out[:0], m.heap[:0]
 	for _, list := range lists {
@@ -34,12 +36,13 @@ func (m *merger) merge(metric index.Metric, k int, lists [][]hit) []hit {
 		}
 	}
 	if len(m.heap) == 1 {
-		return append(m.out, m.heap[0][:min(k, len(m.heap[0]))]...)
+		return m.heap[0][:min(k, len(m.heap[0]))]
 	}
-	if m.seen == nil {
-		m.seen = make(map[string]struct{}, k)
+	total := 0
+	for _, list := range m.heap {
+		total += len(list)
 	}
-	defer clear(m.seen)
+	m.seen.reset(min(k, total))
 	for i := len(m.heap)/2 - 1; i >= 0; i-- {
 		m.down(i, metric)
 	}
@@ -51,8 +54,7 @@ func (m *merger) merge(metric index.Metric, k int, lists [][]hit) []hit {
 			m.heap = m.heap[:last]
 		}
 		m.down(0, metric)
-		if _, again := m.seen[best.id]; !again {
-			m.seen[best.id] = struct{}{}
+		if m.seen.add(m.out, best.id) {
 			m.out = append(m.out, best)
 		}
 	}
@@ -74,5 +76,44 @@ func (m *merger) down(i int, metric index.Metric) {
 		}
 		m.heap[i], m.heap[child] = m.heap[child], m.heap[i]
 		i = child
+	}
+}
+
+// idSet is the set of the ids of a growing list of hits: a table of their places,
+// by linear probing, less than half full. It costs a third of a map here.
+type idSet struct {
+	seed   maphash.Seed
+	places []uint32 // place in the list + 1, or 0
+}
+
+// reset empties the set and makes room for n ids.
+func (s *idSet) reset(n int) {
+	if len(s.places) == 0 {
+		s.seed = maphash.MakeSeed()
+	}
+	size := 16
+	for size < 2*n+2 {
+		size *= 2
+	}
+	if size > cap(s.places) {
+		s.places = make([]uint32, size)
+		return
+	}
+	s.places = s.places[:size]
+	clear(s.places)
+}
+
+// add reports whether id is not among the hits, and notes that the caller appends
+// it to them now.
+func (s *idSet) add(hits []hit, id string) bool {
+	mask := uint64(len(s.places) - 1)
+	for i := maphash.String(s.seed, id) & mask; ; i = (i + 1) & mask {
+		switch place := s.places[i]; {
+		case place == 0:
+			s.places[i] = uint32(len(hits) + 1)
+			return true
+		case hits[place-1].id == id:
+			return false
+		}
 	}
 }

@@ -3,6 +3,7 @@ package shard
 import (
 	"cmp"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"testing"
 
@@ -56,4 +57,25 @@ func boolInt(b bool) int {
 		return 1
 	}
 	return 0
+}
+
+func BenchmarkMerge(b *testing.B) {
+	r := rand.New(rand.NewPCG(1, 2))
+	lists := make([][]hit, 4)
+	for i := range lists {
+		for range 49 {
+			lists[i] = append(lists[i], hit{id: fmt.Sprint(r.IntN(1 << 20)), score: r.Float32()})
+		}
+		slices.SortFunc(lists[i], func(x, y hit) int {
+			if x.before(&y, index.Dot) {
+				return -1
+			}
+			return 1
+		})
+	}
+	var m merger
+	b.ReportAllocs()
+	for b.Loop() {
+		m.merge(index.Dot, 100, lists)
+	}
 }
