@@ -35,7 +35,8 @@ type Tower struct {
 	dim      int
 	schema   attribute.Schema
 	compiler *eligibility.Compiler
-	scratch  sync.Pool // *fanOut
+	scratch  sync.Pool    // *fanOut
+	asking   atomic.Int32 // queries that are searching shards now
 }
 
 func newTower(kind Kind, shards []*Shard, metric index.Metric, dim int, schema attribute.Schema) (*Tower, error) {
@@ -188,14 +189,24 @@ func (f *fanOut) exhausted(merged []hit, k int) []int {
 	return f.again
 }
 
-// ask searches the shards, or only some of them, on at most one goroutine for each
-// processor, the caller's among them.
+// ask searches the shards, or only some of them, on the caller's goroutine and on
+// one more for each processor that no other query has a use for.
 func (t *Tower) ask(ctx context.Context, q *Query, f *fanOut, only []int) {
 	n := len(t.shards)
 	if only != nil {
 		n = len(only)
 	}
-	workers := min(runtime.GOMAXPROCS(0), n)
+	defer t.asking.Add(-1)
+	workers := min(runtime.GOMAXPROCS(0)/int(t.asking.Add(1)), n)
+	if workers <= 1 {
+		for i := range n {
+			if only != nil {
+				i = only[i]
+			}
+			t.shards[i].searchSafely(ctx, q, &f.parts[i])
+		}
+		return
+	}
 	var next atomic.Int32
 	work := func() {
 		for {
