@@ -49,7 +49,9 @@ func (l *limiter) limit(next http.Handler) http.Handler {
 			// gRPC puts five bytes before a message.
 			r.Body = &body{ReadCloser: r.Body, control: control, limit: l.maxBytes, timeout: l.read, left: int64(l.maxBytes) + 5}
 		}
-		next.ServeHTTP(&writer{ResponseWriter: w, control: control, timeout: l.write}, r)
+		out := &writer{ResponseWriter: w, control: control, timeout: l.write}
+		out.extend()
+		next.ServeHTTP(out, r)
 	})
 }
 
@@ -103,16 +105,26 @@ func (b *body) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// writer gives each write of a response its time.
+// writer gives each write of a response its time, or up to twice of it. Over
+// HTTP/2 a deadline is a message to the goroutine of the connection: when a request
+// begins, that is awake; later it would be woken for it.
 type writer struct {
 	http.ResponseWriter
-	control *http.ResponseController
-	timeout time.Duration
+	control  *http.ResponseController
+	timeout  time.Duration
+	deadline time.Time
 }
 
 func (w *writer) Write(p []byte) (int, error) {
-	_ = w.control.SetWriteDeadline(time.Now().Add(w.timeout))
+	if time.Until(w.deadline) < w.timeout {
+		w.extend()
+	}
 	return w.ResponseWriter.Write(p)
+}
+
+func (w *writer) extend() {
+	w.deadline = time.Now().Add(2 * w.timeout)
+	_ = w.control.SetWriteDeadline(w.deadline) // not all writers know deadlines
 }
 
 // Flush implements [http.Flusher].

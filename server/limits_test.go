@@ -72,3 +72,32 @@ func TestTimeLimitsEnd(t *testing.T) {
 	h.ServeHTTP(d, httptest.NewRequest(http.MethodGet, "/healthz", nil))
 	require.Zero(t, d.write)
 }
+
+// TestStalledCallerHTTP2 opens a stream and sends no message on it.
+func TestStalledCallerHTTP2(t *testing.T) {
+	ended := make(chan error, 1)
+	l := &limiter{inFlight: make(chan struct{}, 1), maxBytes: 1000, read: time.Millisecond, write: time.Minute, errors: connect.NewErrorWriter()}
+	s := httptest.NewUnstartedServer(l.limit(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		_, err := io.ReadAll(r.Body)
+		ended <- err
+	})))
+	s.Config.Protocols = new(http.Protocols)
+	s.Config.Protocols.SetUnencryptedHTTP2(true)
+	s.Start()
+	defer s.Close()
+	client := newSite(t, s.Listener.Addr()).http2
+	body, stalled := io.Pipe()
+	defer stalled.Close()
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.URL, body)
+	require.NoError(t, err)
+	sent := make(chan struct{})
+	go func() {
+		defer close(sent)
+		if response, err := client.Do(r); err == nil {
+			_ = response.Body.Close()
+		}
+	}()
+	requireError(t, <-ended, connect.CodeDeadlineExceeded, "the request did not arrive within 1ms")
+	_ = stalled.Close()
+	<-sent
+}
