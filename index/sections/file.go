@@ -129,12 +129,6 @@ func (f *File) Section(name string) ([]byte, error) {
 	return f.data[e.Offset : e.Offset+e.Length : e.Offset+e.Length], nil
 }
 
-// Has reports whether the file has a section called name.
-func (f *File) Has(name string) bool {
-	_, ok := f.byName[name]
-	return ok
-}
-
 // CheckClaimed returns an [ErrVersion] error that names the first section that
 // nobody asked for: it means something that this build does not understand.
 func (f *File) CheckClaimed() error {

@@ -14,9 +14,6 @@ type Bound struct {
 	root   *plan
 }
 
-// Filter returns the filter.
-func (b Bound) Filter() *Filter { return b.filter }
-
 // Eval makes dst hold exactly the eligible ordinals of a shard and returns their
 // number. The table must have the compiler's schema, and dst the length that
 // [index.NewBitset] gives for its rows.
