@@ -3,6 +3,7 @@ package index
 import (
 	"math"
 	"slices"
+	"unsafe"
 
 	"github.com/tandem-ann/tandem/index/kernel"
 )
@@ -25,6 +26,8 @@ type codes struct {
 	mean    []float32 // dim
 	rows    []uint8   // nodes x stride
 	factors []float32 // nodes x 2: step, bias
+
+	padded []float32 // the mean, padded as vectors are
 }
 
 // encode codes the first nodes rows of the vectors.
@@ -41,6 +44,7 @@ func encode(metric Metric, dim, vectorStride, nodes int, vectors []float32) code
 	for j := range sum {
 		c.mean[j] = float32(sum[j] / float64(max(nodes, 1)))
 	}
+	c.pad(vectorStride)
 	for i := range nodes {
 		row := vectors[i*vectorStride : i*vectorStride+dim]
 		var largest float32
@@ -66,58 +70,68 @@ func encode(metric Metric, dim, vectorStride, nodes int, vectors []float32) code
 	return c
 }
 
-// codedQuery is a query as the codes are scored with.
-type codedQuery struct {
-	code         []int8 // the stride of the codes
-	scale, shift float32
-	base         float32 // the distance of a vector that equals the mean
-}
-
-// code codes a query, whose length is at least the dimension.
-func (c *codes) code(metric Metric, query []float32, q *codedQuery) {
-	q.code = slices.Grow(q.code[:0], c.stride)[:c.stride]
-	clear(q.code[len(c.mean):])
-	query = query[:len(c.mean)]
+// code codes a query, padded to the stride of vectors.
+func (c *codes) code(metric Metric, query []float32, q *kernel.Query) {
+	q.Code = slices.Grow(q.Code[:0], c.stride)[:c.stride]
+	clear(q.Code[len(c.mean):])
 	// Under L2 the query too is taken relative to the mean:
 	// |q-x|^2 = |q-m|^2 + |x-m|^2 - 2 (q-m)(x-m).
-	var centre float32
+	var centre, base float32
+	mean := c.padded[:len(query)]
 	if metric == L2 {
 		centre = 1
+		kernel.L2Range(query, mean, 0, unsafe.Slice(&base, 1))
+	} else {
+		kernel.DotRange(query, mean, 0, unsafe.Slice(&base, 1))
+		base = -base
 	}
-	var largest, base float32
-	for j, m := range c.mean {
-		d := query[j] - float32(centre*m)
-		largest = max(largest, d, -d)
-		if metric == L2 {
-			base += float32(d * d)
-		} else {
-			base -= float32(d * m)
-		}
+	// Floats without their signs sort as their bits do, which is faster than to
+	// compare floats that might be NaN.
+	var largest uint32
+	for j, m := range mean {
+		largest = max(largest, math.Float32bits(query[j]-float32(centre*m))&^(1<<31))
 	}
-	step := largest / 127
+	step := math.Float32frombits(largest) / 127
 	if step == 0 {
 		step = 1
 	}
 	inverse := 1 / step
 	var sum int32
-	for j, m := range c.mean {
+	code := q.Code[:len(c.mean)]
+	for j, m := range mean[:len(code)] {
 		d := float32((query[j] - float32(centre*m)) * inverse)
 		v := int8(d + float32(math.Copysign(0.5, float64(d))))
-		q.code[j] = v
+		code[j] = v
 		sum += int32(v)
 	}
-	q.base, q.scale = base, -step
+	q.Base, q.Scale = base, -step
 	if metric == L2 {
-		q.scale *= 2
+		q.Scale *= 2
 	}
-	q.shift = -128 * float32(sum) * q.scale // the codes are 128 too high
+	q.Shift = -128 * float32(sum) * q.Scale // the codes are 128 too high
 }
 
-// distances turns the products of q with the codes of nodes into distances.
-func (c *codes) distances(q *codedQuery, nodes []uint32, products []int32, out []float32) {
-	products, out = products[:len(nodes)], out[:len(nodes)]
-	for i, node := range nodes {
-		f := c.factors[2*node : 2*node+2 : 2*node+2]
-		out[i] = q.base + f[1] + float32(f[0]*(float32(q.scale*float32(products[i]))+q.shift))
-	}
+// pad makes the mean as long as vectors are.
+func (c *codes) pad(stride int) {
+	c.padded = make([]float32, stride)
+	copy(c.padded, c.mean)
+}
+
+// within returns the nodes within the bound, as candidates in dst, which has room
+// for withinSpare more than there are nodes.
+func (c *codes) within(q *kernel.Query, nodes []uint32, bound float32, dst []candidate) []candidate {
+	dst = slices.Grow(dst[:0], len(nodes)+4)
+	dst = dst[:cap(dst)]
+	return dst[:kernel.Within(q, c.rows, c.factors, nodes, bound, dst)]
+}
+
+// prefetch asks for what within reads.
+func (c *codes) prefetch(nodes []uint32) {
+	kernel.PrefetchCodes(c.rows, c.stride, c.factors, nodes)
+}
+
+// visit returns the nodes of a list that are new, in dst, and prefetches them.
+func (c *codes) visit(v *visited, list, dst []uint32) []uint32 {
+	dst = slices.Grow(dst[:0], len(list))[:len(list)]
+	return dst[:kernel.Visit(list, v.marks, v.epoch, c.rows, c.stride, c.factors, dst)]
 }

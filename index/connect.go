@@ -26,10 +26,10 @@ func (c *constructor) connect(ctx context.Context) error {
 		c.codes.code(L2, c.points.padded(int(node)), &w.coded)
 		w.visited.reset(n)
 		w.visited.visit(0)
-		w.pool.reset(c.params.EfConstruction)
+		w.pool.reset(c.params.EfConstruction, c.params.EfConstruction)
 		w.ids = append(w.ids[:0], 0)
-		w.pool.add(newCandidate(c.approximate(w, w.ids)[0], 0))
-		c.walk(w, 0)
+		w.pool.merge(w.score(&c.codes, w.ids, infinity))
+		w.walk(&c.codes, base)
 		host := w.pool.entries[0].ordinal()
 		for _, e := range w.pool.entries {
 			if len(base.neighbours(e.ordinal())) < base.width {

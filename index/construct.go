@@ -66,14 +66,10 @@ type constructor struct {
 
 // worker is the scratch memory of one goroutine.
 type worker struct {
-	coded    codedQuery
-	visited  visited
-	pool     pool
-	ids      []uint32
-	dists    []float32
-	products []int32
-	picked   []uint32
-	sorted   []candidate
+	walker
+	dists  []float32
+	picked []uint32
+	sorted []candidate
 }
 
 // slack is how many places beyond its width a list has while the graph is built,
@@ -167,57 +163,28 @@ func (c *constructor) link(w *worker, point uint32, level, before int) {
 	query := c.points.padded(int(point))
 	c.codes.code(L2, query, &w.coded)
 	w.ids = append(w.ids[:0], 0)
-	entry := newCandidate(c.approximate(w, w.ids)[0], 0)
+	entry := w.score(&c.codes, w.ids, infinity)[0]
 	for l := len(c.layers) - 1; l > level; l-- {
-		entry = c.descend(w, entry, l)
+		entry, _ = w.descend(&c.codes, c.layers[l], entry)
 	}
-	w.pool.reset(1)
-	w.pool.add(entry)
+	w.sorted = append(w.sorted[:0], entry)
 	for l := min(level, len(c.layers)-1); l >= 0; l-- {
-		w.sorted = append(w.sorted[:0], w.pool.entries...)
-		w.pool.reset(c.params.EfConstruction)
+		w.pool.reset(c.params.EfConstruction, c.params.EfConstruction)
 		w.visited.reset(before)
 		for _, e := range w.sorted {
 			w.visited.visit(e.ordinal())
-			w.pool.add(e &^ expanded)
 		}
-		c.walk(w, l)
+		w.pool.merge(w.sorted)
+		w.walk(&c.codes, c.layers[l])
 		w.ids = w.ids[:0]
 		for _, e := range w.pool.entries {
 			w.ids = append(w.ids, e.ordinal())
 		}
 		c.layers[l].set(point, c.rechoose(w, point, w.ids, c.widths[l]))
-	}
-}
-
-// descend moves greedily to the node of a layer that is nearest to query.
-func (c *constructor) descend(w *worker, entry candidate, l int) candidate {
-	for {
-		w.ids = append(w.ids[:0], c.layers[l].neighbours(entry.ordinal())...)
-		best := entry
-		for i, d := range c.approximate(w, w.ids) {
-			best = min(best, newCandidate(d, w.ids[i]))
-		}
-		if best == entry {
-			return best
-		}
-		entry = best
-	}
-}
-
-// walk expands the pool's nodes on a layer until none is left (HNSW, algorithm
-// 2), by the distances of codes.
-func (c *constructor) walk(w *worker, l int) {
-	for {
-		node, ok := w.pool.pop()
-		if !ok {
-			return
-		}
-		w.ids = w.visited.unvisited(c.layers[l].all(node), slices.Grow(w.ids[:0], c.layers[l].width))
-		for i, d := range c.approximate(w, w.ids) {
-			if !w.pool.rejects(d) {
-				w.pool.add(newCandidate(d, w.ids[i]))
-			}
+		// Where the next layer's walk starts.
+		w.sorted = w.sorted[:0]
+		for _, e := range w.pool.entries {
+			w.sorted = append(w.sorted, e&^expanded)
 		}
 	}
 }
@@ -299,15 +266,5 @@ func (c *constructor) rechoose(w *worker, point uint32, ids []uint32, width int)
 func (c *constructor) distances(w *worker, query []float32, ids []uint32) []float32 {
 	w.dists = slices.Grow(w.dists[:0], len(ids))[:len(ids)]
 	kernel.L2(query, c.points.data, ids, w.dists)
-	return w.dists
-}
-
-// approximate returns the squared distances of the coded query to the points ids,
-// by their codes. The next call reuses the memory.
-func (c *constructor) approximate(w *worker, ids []uint32) []float32 {
-	w.products = slices.Grow(w.products[:0], len(ids))[:len(ids)]
-	w.dists = slices.Grow(w.dists[:0], len(ids))[:len(ids)]
-	kernel.DotCodes(w.coded.code, c.codes.rows, ids, w.products)
-	c.codes.distances(&w.coded, ids, w.products, w.dists)
 	return w.dists
 }

@@ -32,7 +32,7 @@ const DefaultTarget = 0.99
 var bands = [...]int{10, 100, 1000}
 
 // ladder holds the efforts that a calibration tries, as multiples of k.
-var ladder = [...]float64{1, 1.2, 1.5, 1.8, 2.2, 2.7, 3.3, 4, 5, 6, 8, 10, 13, 16, 20, 26, 32, 40, 50, 64, 80, 100, 128, 160, 200}
+var ladder = [...]float64{0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.2, 1.5, 1.8, 2.2, 2.7, 3.3, 4, 5, 6, 8, 10, 13, 16, 20, 26, 32, 40, 50, 64, 80, 100, 128, 160, 200}
 
 // Calibrate fits the index to sample queries, which should come from the
 // distribution that will be asked: it chooses where walks start, measures recall
@@ -86,7 +86,7 @@ func (x *Index) Calibrate(ctx context.Context, queries *Matrix, threads int) err
 			}
 			ef := x.nodes
 			if step < len(ladder) {
-				ef = min(int(ladder[step]*float64(k)), x.nodes)
+				ef = min(max(int(ladder[step]*float64(k)), 1), x.nodes)
 			}
 			e := x.measure(queries, k, ef, exact, threads)
 			// A walk that costs more than the scan is never taken, so no effort
@@ -161,11 +161,11 @@ func (x *Index) EffortFor(k int, target float64) int {
 	case low.K == 0 && high.K == 0:
 		return 0
 	case low.K == 0:
-		return max(high.Ef, k)
+		return high.Ef
 	case high.K == 0:
-		return max(low.Ef*k/low.K, k)
+		return max(low.Ef*k/low.K, 1)
 	}
-	return max(low.Ef+(high.Ef-low.Ef)*(k-low.K)/(high.K-low.K), k)
+	return low.Ef + (high.Ef-low.Ef)*(k-low.K)/(high.K-low.K)
 }
 
 // The relative cost of one distance computation, with everything around it: in a

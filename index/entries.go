@@ -51,7 +51,7 @@ func (x *Index) chooseEntries(ctx context.Context, queries *Matrix, k int, exact
 			}
 			ef := x.nodes
 			if step < len(ladder) {
-				ef = min(int(ladder[step]*float64(k)), x.nodes)
+				ef = min(max(int(ladder[step]*float64(k)), 1), x.nodes)
 			}
 			e = x.measure(queries, k, ef, exact, threads)
 			if ef == x.nodes || i > 0 && e.Scored >= least {

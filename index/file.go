@@ -281,7 +281,7 @@ func decodeEffort(data []byte) ([]Effort, error) {
 			Scored: math.Float32frombits(le.Uint32(data[16:])),
 		}
 		inOrder := len(effort) == 0 || effort[len(effort)-1].before(e)
-		if !inOrder || e.K < 1 || e.K > MaxRows || e.Ef < e.K || e.Ef > MaxRows ||
+		if !inOrder || e.K < 1 || e.K > MaxRows || e.Ef < 1 || e.Ef > MaxRows ||
 			!(e.Target > 0 && e.Target < 1) || !(e.Recall >= 0 && e.Recall <= 1) || !(e.Scored >= 0 && e.Scored <= MaxRows) {
 			return nil, sections.Corruptf(effortSection, "record %d: %+v", len(effort), e)
 		}

@@ -83,6 +83,7 @@ func (x *Index) prepare() error {
 	for _, node := range x.duplicates {
 		x.repeated.Set(node)
 	}
+	x.codes.pad(x.stride)
 	x.scratch.New = func() any { return new(scratch) }
 	return nil
 }

@@ -2,67 +2,75 @@ package index
 
 import (
 	"math"
-	"math/bits"
+	"slices"
+
+	"github.com/tandem-ann/tandem/index/kernel"
 )
+
+var infinity = float32(math.Inf(1))
 
 // pool holds the best nodes found so far in ascending order, at most limit of
 // them. One sorted array serves as result set and as queue: next is the first
 // entry that is not expanded. At the sizes searches use, moving a few hundred
 // bytes costs less than keeping two heaps.
+//
+// Of a full pool only the best ef are to be expanded. With an ef below limit a walk
+// may end sooner than with one that equals it, and still return limit nodes.
 type pool struct {
 	entries []candidate
 	limit   int
+	ef      int
 	next    int
-	bound   float32 // the distance beyond which add drops a node
+	bound   float32 // the distance beyond which merge drops a node
+	one     [1]candidate
 }
 
-func (p *pool) reset(limit int) {
+func (p *pool) reset(limit, ef int) {
 	p.entries = p.entries[:0]
-	p.limit, p.next = limit, 0
-	p.bound = float32(math.Inf(1))
+	p.limit, p.ef, p.next = limit, ef, 0
+	p.bound = infinity
 }
 
 // rejects reports whether add would certainly drop a node at distance d.
 func (p *pool) rejects(d float32) bool { return d > p.bound }
 
-// add inserts c unless the pool is full of better nodes. The caller makes sure
-// that no node is added twice.
-func (p *pool) add(c candidate) {
-	n := len(p.entries)
+// merge adds the batch, unless the pool is full of better nodes. The caller makes
+// sure that no node is added twice.
+func (p *pool) merge(batch []candidate) {
+	p.entries = slices.Grow(p.entries, min(len(batch), p.limit-len(p.entries)))
+	room := p.entries[:min(p.limit, cap(p.entries))]
+	n, least := kernel.Insert(room, len(p.entries), batch)
+	p.entries = room[:n]
+	p.next = min(p.next, least)
 	if n == p.limit {
-		n--
-		if c > p.entries[n] {
-			return
-		}
-	} else {
-		p.entries = append(p.entries, 0)
-	}
-	// A binary search without a branch on what is random.
-	at := 0
-	for size := n; size > 0; {
-		half := (size + 1) / 2
-		_, less := bits.Sub64(uint64(p.entries[at+half-1]), uint64(c), 0)
-		at += half & -int(less)
-		size -= half
-	}
-	copy(p.entries[at+1:n+1], p.entries[at:n])
-	p.entries[at] = c
-	p.next = min(p.next, at)
-	if len(p.entries) == p.limit {
-		p.bound = p.entries[p.limit-1].dist()
+		p.bound = p.entries[n-1].dist()
 	}
 }
 
-// pop marks the best unexpanded node as expanded and returns it.
-func (p *pool) pop() (uint32, bool) {
+// add merges one.
+func (p *pool) add(c candidate) {
+	p.one[0] = c
+	p.merge(p.one[:])
+}
+
+// peek returns the best node that is to be expanded and is not yet.
+func (p *pool) peek() (uint32, bool) {
 	for ; p.next < len(p.entries); p.next++ {
 		if e := p.entries[p.next]; e&expanded == 0 {
-			p.entries[p.next] = e | expanded
-			p.next++
-			return e.ordinal(), true
+			return e.ordinal(), p.next < p.ef || len(p.entries) < p.limit
 		}
 	}
 	return 0, false
+}
+
+// pop marks that node as expanded and returns it.
+func (p *pool) pop() (uint32, bool) {
+	node, ok := p.peek()
+	if ok {
+		p.entries[p.next] |= expanded
+		p.next++
+	}
+	return node, ok
 }
 
 // queue is a binary heap of candidates, best first, without a limit.
@@ -118,13 +126,13 @@ func (q *queue) pop() (candidate, bool) {
 
 // visited is a set of nodes that is emptied in constant time.
 type visited struct {
-	epoch uint16
-	marks []uint16
+	epoch uint8
+	marks []uint8
 }
 
 func (v *visited) reset(nodes int) {
 	if len(v.marks) < nodes {
-		v.marks = make([]uint16, nodes)
+		v.marks = make([]uint8, nodes)
 		v.epoch = 0
 	}
 	v.epoch++
@@ -141,27 +149,4 @@ func (v *visited) visit(node uint32) bool {
 	}
 	v.marks[node] = v.epoch
 	return true
-}
-
-// unvisited adds the nodes of a neighbour list, which ends at its first noNode,
-// and returns those that were new in dst, which has room for all.
-func (v *visited) unvisited(list, dst []uint32) []uint32 {
-	marks, epoch := v.marks, v.epoch
-	dst = dst[:len(list)]
-	n := 0
-	for _, node := range list {
-		if node == noNode {
-			break
-		}
-		// Without a branch on what is random: every node is written, and stays
-		// only if it was new.
-		dst[n] = node
-		next := n + 1
-		if marks[node] == epoch {
-			next = n
-		}
-		marks[node] = epoch
-		n = next
-	}
-	return dst[:n]
 }

@@ -43,8 +43,9 @@ type Query struct {
 	Vector []float32
 	// K is how many rows are wanted, at least 1.
 	K int
-	// Ef is the pool size of a walk: more finds more and costs more. Below K it
-	// counts as K. 0 asks for the exact scan.
+	// Ef is the effort of a walk: how many of the best nodes that it knows it
+	// expands before it ends. More finds more and costs more. It keeps the best
+	// max(Ef, K) nodes. 0 asks for the exact scan.
 	Ef int
 	// Filter holds the eligible ordinals; nil means all. Eligible is their
 	// number.
@@ -66,23 +67,18 @@ type Hit struct {
 // Stats says what a search did.
 type Stats struct {
 	Plan     Plan
-	Ef       int // the pool size of a walk, 0 for the exact scan
+	Ef       int // the effort of a walk, 0 for the exact scan
 	Scored   int // distances computed
 	Expanded int // nodes whose neighbours were scored
 }
 
 // scratch is the memory of one search.
 type scratch struct {
-	query    []float32
-	coded    codedQuery
-	visited  visited
-	pool     pool
-	queue    queue
-	top      top
-	ids      []uint32
-	dists    []float32
-	products []int32
-	trace    *Trace
+	walker
+	query []float32
+	queue queue
+	top   top
+	dists []float32
 }
 
 // block is how many rows an exact scan scores in one kernel call.
@@ -116,14 +112,14 @@ func (x *Index) Search(q Query, dst []Hit) ([]Hit, Stats, error) {
 		return dst, Stats{Plan: ExactScan}, nil
 	}
 	if q.Ef != 0 {
-		q.Ef = min(max(q.Ef, q.K), x.nodes)
+		q.Ef = min(q.Ef, x.nodes)
 	}
 	budget := math.MaxInt
 	if q.Plan == Auto {
 		q.Plan = x.choose(q)
 		budget = int(float64(q.Eligible*gatherCost) / walkCost(q.Ef))
 	} else if q.Plan != ExactScan {
-		q.Ef = max(q.Ef, min(q.K, x.nodes))
+		q.Ef = max(q.Ef, 1)
 		q.Plan = GraphWalk
 		if q.Filter != nil {
 			q.Plan = FilteredWalk

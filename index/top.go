@@ -4,11 +4,14 @@ import (
 	"cmp"
 	"math"
 	"slices"
+
+	"github.com/tandem-ann/tandem/index/kernel"
 )
 
 // top keeps the k best rows by (distance, row): a heap with the worst on top.
 type top struct {
 	entries []candidate
+	spare   []candidate
 	k       int
 	bound   float32 // the distance beyond which add drops a row
 }
@@ -74,9 +77,22 @@ func (t *top) add(c candidate, rows []uint32) {
 	t.bound = t.entries[0].dist()
 }
 
-// sort returns the rows, best first. The heap is spent.
-func (t *top) sort(rows []uint32) []candidate {
+// sort puts the best row first. The heap is spent.
+func (t *top) sort(rows []uint32) {
 	slices.Sort(t.entries)
+	t.rankTies(rows)
+}
+
+// sortNearly sorts entries that are nearly in order.
+func (t *top) sortNearly() {
+	n := len(t.entries)
+	sorted := slices.Grow(t.spare[:0], n)[:n]
+	kernel.Insert(sorted, 0, t.entries)
+	t.entries, t.spare = sorted, t.entries
+}
+
+// rankTies makes rows decide the order of sorted entries that tie.
+func (t *top) rankTies(rows []uint32) {
 	for from := 0; from < len(t.entries); {
 		to := from + 1
 		for to < len(t.entries) && t.entries[to]>>32 == t.entries[from]>>32 {
@@ -89,5 +105,4 @@ func (t *top) sort(rows []uint32) []candidate {
 		}
 		from = to
 	}
-	return t.entries
 }

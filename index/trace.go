@@ -55,7 +55,7 @@ func (x *Index) Replay(vector []float32, t *Trace) float32 {
 		ordinals := t.ordinals[from:l.end]
 		from = l.end
 		if l.coded {
-			x.approximate(s, ordinals)
+			s.score(&x.codes, ordinals, -infinity)
 			continue
 		}
 		for _, d := range x.distances(s, ordinals) {

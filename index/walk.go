@@ -1,34 +1,97 @@
 package index
 
-import (
-	"slices"
+import "github.com/tandem-ann/tandem/index/kernel"
 
-	"github.com/tandem-ann/tandem/index/kernel"
-)
-
-// approximate returns the distances of the query to nodes, by their codes. The
-// next call reuses the memory.
-func (x *Index) approximate(s *scratch, nodes []uint32) []float32 {
-	if s.trace != nil {
-		s.trace.add(nodes, true)
-	}
-	s.products = slices.Grow(s.products[:0], len(nodes))[:len(nodes)]
-	s.dists = slices.Grow(s.dists[:0], len(nodes))[:len(nodes)]
-	kernel.DotCodes(s.coded.code, x.codes.rows, nodes, s.products)
-	x.codes.distances(&s.coded, nodes, s.products, s.dists)
-	return s.dists
+// walker is the memory of a walk.
+type walker struct {
+	coded   kernel.Query
+	visited visited
+	pool    pool
+	ids     []uint32    // nodes to score
+	ahead   []uint32    // nodes to score after those
+	near    []candidate // what was near enough of those that were scored
+	next    [1]uint32
+	trace   *Trace
 }
 
-// enter returns the nodes of layer 0 to start a walk from, scored: the entries, or
-// where there are none, what a greedy descent through the upper layers ends at;
-// and node 0, from which every node can be reached. The next call that scores
-// nodes reuses the memory.
-func (x *Index) enter(s *scratch, stats *Stats) (nodes []uint32, dists []float32) {
+// score returns the nodes within the bound. The next call reuses the memory.
+func (w *walker) score(c *codes, nodes []uint32, bound float32) []candidate {
+	c.prefetch(nodes)
+	return w.within(c, nodes, bound)
+}
+
+// within does what score does, for nodes that were prefetched.
+func (w *walker) within(c *codes, nodes []uint32, bound float32) []candidate {
+	if w.trace != nil {
+		w.trace.add(nodes, true)
+	}
+	w.near = c.within(&w.coded, nodes, bound, w.near)
+	return w.near
+}
+
+// walk expands the pool's nodes on a layer until none is left (HNSW, algorithm
+// 2), by the distances of codes.
+//
+// What takes time is to wait for memory. So before it scores the neighbours of one
+// node, it asks for those of the next one: the best that the pool held before the
+// neighbours came.
+func (w *walker) walk(c *codes, l layer) (expanded, scored int) {
+	ids, ahead := w.ids[:0], w.ahead[:0]
+	for {
+		node, ok := w.pool.pop()
+		if ok {
+			if w.next[0], ok = w.pool.peek(); ok {
+				kernel.Prefetch(l.links, l.width, l.width, w.next[:])
+			}
+			ahead = c.visit(&w.visited, l.all(node), ahead)
+			expanded++
+			scored += len(ahead)
+		} else if len(ids) == 0 {
+			w.ids, w.ahead = ids, ahead
+			return expanded, scored
+		} else {
+			ahead = ahead[:0]
+		}
+		if len(ids) > 0 {
+			w.pool.merge(w.within(c, ids, w.pool.bound))
+		}
+		ids, ahead = ahead, ids
+	}
+}
+
+// descend moves greedily from node to the nearest one of a layer.
+func (w *walker) descend(c *codes, l layer, from candidate) (best candidate, scored int) {
+	for {
+		best = from
+		ids := l.neighbours(from.ordinal())
+		for _, near := range w.score(c, ids, from.dist()) {
+			best = min(best, near)
+		}
+		scored += len(ids)
+		if best == from {
+			return best, scored
+		}
+		from = best
+	}
+}
+
+// enter returns the nodes of layer 0 to start a walk from: the entries, or where
+// there are none, what a greedy descent through the upper layers ends at; and node 0,
+// from which every node can be reached. The next call that scores nodes reuses the
+// memory.
+func (x *Index) enter(s *scratch, stats *Stats) []candidate {
 	s.visited.reset(x.nodes)
 	s.ids = append(s.ids[:0], 0)
 	s.visited.visit(0)
 	if len(x.entries) == 0 && len(x.layers) > 1 {
-		if node := x.descend(s, stats); s.visited.visit(node) {
+		best := s.score(&x.codes, s.ids, infinity)[0]
+		stats.Scored++
+		for l := len(x.layers) - 1; l > 0; l-- {
+			var scored int
+			best, scored = s.descend(&x.codes, x.layers[l], best)
+			stats.Scored += scored
+		}
+		if node := best.ordinal(); s.visited.visit(node) {
 			s.ids = append(s.ids[:1], node)
 		}
 	}
@@ -38,55 +101,17 @@ func (x *Index) enter(s *scratch, stats *Stats) (nodes []uint32, dists []float32
 		}
 	}
 	stats.Scored += len(s.ids)
-	return s.ids, x.approximate(s, s.ids)
+	return s.score(&x.codes, s.ids, infinity)
 }
 
-// descend moves greedily towards the query, from the top layer down to layer 1
-// (HNSW, algorithm 5).
-func (x *Index) descend(s *scratch, stats *Stats) uint32 {
-	best := newCandidate(x.approximate(s, s.ids[:1])[0], 0) // node 0
-	stats.Scored++
-	for l := len(x.layers) - 1; l > 0; l-- {
-		for {
-			from := best
-			ids := x.layers[l].neighbours(from.ordinal())
-			for i, d := range x.approximate(s, ids) {
-				best = min(best, newCandidate(d, ids[i]))
-			}
-			stats.Scored += len(ids)
-			if best == from {
-				break
-			}
-		}
-	}
-	return best.ordinal()
-}
-
-// graphWalk pools the ef best nodes it can find (HNSW, algorithm 2) and hands
-// their rows to the top k.
+// graphWalk pools the ef best nodes it can find and hands their rows to the top k.
 func (x *Index) graphWalk(s *scratch, q Query, stats *Stats) {
 	x.codes.code(x.params.Metric, s.query, &s.coded)
-	s.pool.reset(q.Ef)
-	nodes, dists := x.enter(s, stats)
-	for i, d := range dists {
-		s.pool.add(newCandidate(d, nodes[i]))
-	}
-	base := x.layers[0]
-	s.ids = slices.Grow(s.ids[:0], base.width)
-	for {
-		node, ok := s.pool.pop()
-		if !ok {
-			break
-		}
-		ids := s.visited.unvisited(base.all(node), s.ids)
-		stats.Expanded++
-		stats.Scored += len(ids)
-		for i, d := range x.approximate(s, ids) {
-			if !s.pool.rejects(d) {
-				s.pool.add(newCandidate(d, ids[i]))
-			}
-		}
-	}
+	s.pool.reset(min(max(q.Ef, q.K), x.nodes), q.Ef)
+	s.pool.merge(x.enter(s, stats))
+	expanded, scored := s.walk(&x.codes, x.layers[0])
+	stats.Expanded += expanded
+	stats.Scored += scored
 	x.rescore(s)
 	x.collect(s, nil)
 }
@@ -96,14 +121,11 @@ func (x *Index) graphWalk(s *scratch, q Query, stats *Stats) {
 // it has scored more than budget rows.
 func (x *Index) filteredWalk(s *scratch, q Query, budget int, stats *Stats) {
 	x.codes.code(x.params.Metric, s.query, &s.coded)
-	s.pool.reset(q.Ef)
+	s.pool.reset(min(max(q.Ef, q.K), x.nodes), q.Ef)
 	s.queue.reset()
-	nodes, dists := x.enter(s, stats)
-	for i, d := range dists {
-		x.offer(s, newCandidate(d, nodes[i]), q.Filter)
+	for _, c := range x.enter(s, stats) {
+		x.offer(s, c, q.Filter)
 	}
-	base := x.layers[0]
-	s.ids = slices.Grow(s.ids[:0], base.width)
 	for {
 		next, ok := s.queue.pop()
 		if !ok || s.pool.rejects(next.dist()) {
@@ -112,13 +134,11 @@ func (x *Index) filteredWalk(s *scratch, q Query, budget int, stats *Stats) {
 		if stats.Scored > budget {
 			return
 		}
-		ids := s.visited.unvisited(base.all(next.ordinal()), s.ids)
+		s.ids = x.codes.visit(&s.visited, x.layers[0].all(next.ordinal()), s.ids)
 		stats.Expanded++
-		stats.Scored += len(ids)
-		for i, d := range x.approximate(s, ids) {
-			if !s.pool.rejects(d) {
-				x.offer(s, newCandidate(d, ids[i]), q.Filter)
-			}
+		stats.Scored += len(s.ids)
+		for _, c := range s.within(&x.codes, s.ids, s.pool.bound) {
+			x.offer(s, c, q.Filter)
 		}
 	}
 	x.rescore(s)
@@ -181,5 +201,7 @@ func (x *Index) collect(s *scratch, filter Bitset) {
 			}
 		}
 	}
-	t.entries = t.sort(x.rows)[:min(t.k, len(t.entries))]
+	t.sortNearly()
+	t.rankTies(x.rows)
+	t.entries = t.entries[:min(t.k, len(t.entries))]
 }

@@ -1,32 +1,93 @@
 package kernel
 
-import "fmt"
+import (
+	"fmt"
+	"math"
+	"unsafe"
+)
 
 // codeBlock is what the length of a row of codes is a multiple of.
 const codeBlock = 32
 
 // CodeStride returns the length of a row of dim codes after padding: the least
-// multiple of 32 that is not below dim. It is what DotCodes requires of a
-// query's length.
+// multiple of 32 that is not below dim. It is what a query's code
+// must have the length of.
 func CodeStride(dim int) int {
 	return (dim + codeBlock - 1) &^ (codeBlock - 1)
 }
 
-// DotCodes sets out[i] to the inner product of query and row ordinals[i] of
-// rows, where row r is rows[r*len(query) : (r+1)*len(query)]. The query is
-// padded with zeros; so what pads a row is of no account.
+// A Query is what rows of codes are scored against. The distance of a row with
+// the factors (step, bias) is
 //
-// The result is exact while it is within an int32, as that of up to 65,792
-// codes is, whatever they are; beyond it wraps.
+//	base + bias + step*(scale*p + shift)
 //
-// Ordinals must be less than len(rows)/len(query), and that is not checked, as
-// for Dot. DotCodes panics if len(query) is not a positive multiple of 32, or
-// if ordinals and out differ in length.
-func DotCodes(query []int8, rows []uint8, ordinals []uint32, out []int32) {
-	if len(query) == 0 || len(query)%codeBlock != 0 || len(ordinals) != len(out) {
-		panicCodes(query, ordinals, out)
+// where p is the inner product of Code and the row, each operation rounded.
+type Query struct {
+	Code               []int8
+	Base, Scale, Shift float32
+}
+
+// Within appends to out the rows among ordinals whose distance is at most bound,
+// in their order, and returns how many they are. An entry holds the distance in
+// its upper half, as [Sortable] encodes it, and twice the ordinal below.
+//
+// Row r of rows is rows[r*len(Code) : (r+1)*len(Code)], and its factors are
+// factors[2*r] and factors[2*r+1]. The query's code is padded with zeros; so what
+// pads a row is of no account. The inner product is exact while it is within an
+// int32, as that of up to 65,792 codes is, whatever they are; beyond it wraps.
+//
+// out has room for three entries more than ordinals; what Within does not use of it
+// is undefined afterwards. Ordinals must be less than len(rows)/len(Code), and that
+// is not checked, as for Dot. Within panics if len(Code) is not a positive multiple
+// of 32, or if out is too short. It prefetches nothing: see [Prefetch].
+func Within[T ~uint64](q *Query, rows []uint8, factors []float32, ordinals []uint32, bound float32, out []T) int {
+	if len(q.Code) == 0 || len(q.Code)%codeBlock != 0 || len(out) < len(ordinals)+withinSpare {
+		panicWithin(q, ordinals, len(out))
 	}
-	dotCodes(query, rows, ordinals, out)
+	return within(q.Code, rows, factors, ordinals, q.Base, q.Scale, q.Shift, bound, words(out))
+}
+
+// withinSpare is how many entries beyond the last may be written.
+const withinSpare = 3
+
+// Sortable returns bits that order as the distances do; d is not NaN. Negative and
+// positive zero are one.
+func Sortable(d float32) uint32 {
+	bits := math.Float32bits(d + 0)
+	// Negative numbers sort backwards by their bits; positive ones come after.
+	return bits ^ (uint32(int32(bits)>>31) | 1<<31)
+}
+
+// End is what fills the places of a list of nodes after its last.
+const End = math.MaxUint32
+
+// Visit sets dst to the nodes of a list, up to its first [End], whose mark is not
+// epoch, in their order, and returns how many they are. It sets their marks to epoch,
+// and prefetches what [Within] reads of their rows, which are stride codes long.
+//
+// The nodes must be less than len(marks), and that is not checked, as for Dot. Visit
+// panics if dst has not room for the whole list; what it does not use of it is
+// undefined afterwards.
+func Visit(list []uint32, marks []uint8, epoch uint8, rows []uint8, stride int, factors []float32, dst []uint32) int {
+	_ = dst[:len(list)]
+	return visit(list, marks, epoch, rows, stride, min(stride, reach), factors, dst)
+}
+
+// reach is how many bytes of a row are prefetched; from there the hardware follows.
+const reach = 4 * 64
+
+// PrefetchCodes asks for what [Within] reads of the rows of ordinals.
+func PrefetchCodes(rows []uint8, stride int, factors []float32, ordinals []uint32) {
+	Prefetch(rows, stride, min(stride, reach), ordinals)
+	Prefetch(factors, 2, 2, ordinals)
+}
+
+// Prefetch asks for the first length elements of each row of data, stride elements
+// long, to be brought near the CPU. It is a hint: it changes no result, and reads
+// nothing.
+func Prefetch[T uint8 | uint32 | float32](data []T, stride, length int, ordinals []uint32) {
+	size := int(unsafe.Sizeof(*new(T)))
+	prefetch((*byte)(unsafe.Pointer(unsafe.SliceData(data))), size*stride, size*length, ordinals)
 }
 
 // DotCodesRange sets out[i] to the inner product of query and row first+i of
@@ -49,13 +110,18 @@ func CodesName() string {
 	return selectedCodes.String()
 }
 
-func panicCodes(query []int8, ordinals []uint32, out []int32) {
-	if len(ordinals) != len(out) {
-		panicOut(ordinals, len(out))
+func panicWithin(q *Query, ordinals []uint32, room int) {
+	if room < len(ordinals)+withinSpare {
+		panic(fmt.Sprintf("kernel: score %d ordinals: out has room for %d, want %d", len(ordinals), room, len(ordinals)+withinSpare))
 	}
-	panicCodeStride(query)
+	panicCodeStride(q.Code)
 }
 
 func panicCodeStride(query []int8) {
 	panic(fmt.Sprintf("kernel: query has %d codes: want a positive multiple of %d", len(query), codeBlock))
+}
+
+// words returns s as what it is made of.
+func words[T ~uint64](s []T) []uint64 {
+	return unsafe.Slice((*uint64)(unsafe.Pointer(unsafe.SliceData(s))), len(s))
 }

@@ -81,15 +81,23 @@ func l2Range(query, rows, out []float32) {
 	}
 }
 
-func dotCodes(query []int8, rows []uint8, ordinals []uint32, out []int32) {
+func within(query []int8, rows []uint8, factors []float32, ordinals []uint32, base, scale, shift, bound float32, out []uint64) int {
 	switch selectedCodes {
 	case vnni:
-		dotCodesVNNI(query, rows, ordinals, out)
+		return withinVNNI(query, rows, factors, ordinals, base, scale, shift, bound, out)
 	case avx2:
-		dotCodesAVX2(query, rows, ordinals, out)
+		return withinAVX2(query, rows, factors, ordinals, base, scale, shift, bound, out)
 	default:
-		dotCodesGeneric(query, rows, ordinals, out)
+		return withinGeneric(query, rows, factors, ordinals, base, scale, shift, bound, out)
 	}
+}
+
+func visit(list []uint32, marks []uint8, epoch uint8, rows []uint8, stride, length int, factors []float32, dst []uint32) int {
+	return visitAMD64(list, marks, epoch, rows, stride, length, factors, dst)
+}
+
+func prefetch(data *byte, stride, length int, ordinals []uint32) {
+	prefetchAMD64(data, stride, length, ordinals)
 }
 
 func dotCodesRange(query []int8, rows []uint8, out []int32) {
@@ -101,4 +109,11 @@ func dotCodesRange(query []int8, rows []uint8, out []int32) {
 	default:
 		dotCodesRangeGeneric(query, rows, out)
 	}
+}
+
+func insert(pool []uint64, n int, batch []uint64) (count, least int) {
+	if selectedCodes == vnni {
+		return insertAVX512(pool, n, batch)
+	}
+	return insertGeneric(pool, n, batch)
 }

@@ -151,3 +151,50 @@ func dotCodeRow(query []int8, row []uint8) int32 {
 	}
 	return (s0 + s1) + (s2 + s3)
 }
+
+// withinProducts admits what dotProducts, a routine for lists of codes, has scored.
+func withinProducts(dotProducts func(query []int8, rows []uint8, ordinals []uint32, out []int32),
+	query []int8, rows []uint8, factors []float32, ordinals []uint32, base, scale, shift, bound float32, out []uint64,
+) int {
+	n := 0
+	for len(ordinals) > 0 {
+		var products [32]int32
+		part := ordinals[:min(len(ordinals), len(products))]
+		dotProducts(query, rows, part, products[:len(part)])
+		for i, o := range part {
+			f := factors[2*o : 2*o+2 : 2*o+2]
+			d := base + f[1] + float32(f[0]*(float32(scale*float32(products[i]))+shift))
+			out[n] = uint64(Sortable(d))<<32 | uint64(o)<<1
+			if d <= bound {
+				n++
+			}
+		}
+		ordinals = ordinals[len(part):]
+	}
+	return n
+}
+
+func withinGeneric(query []int8, rows []uint8, factors []float32, ordinals []uint32, base, scale, shift, bound float32, out []uint64) int {
+	return withinProducts(dotCodesGeneric, query, rows, factors, ordinals, base, scale, shift, bound, out)
+}
+
+// visitGeneric does not prefetch.
+func visitGeneric(list []uint32, marks []uint8, epoch uint8, dst []uint32) int {
+	dst = dst[:len(list)]
+	n := 0
+	for _, node := range list {
+		if node == End {
+			break
+		}
+		// Without a branch on what is random: every node is written, and stays
+		// only if it was new.
+		dst[n] = node
+		next := n + 1
+		if marks[node] == epoch {
+			next = n
+		}
+		marks[node] = epoch
+		n = next
+	}
+	return n
+}

@@ -1028,92 +1028,204 @@ done:
 	VZEROUPPER
 	RET
 
-// func dotCodesVNNI(query []int8, rows []uint8, ordinals []uint32, out []int32)
-// Requires: AVX, AVX2, AVX512F, AVX512VNNI, CMOV, MMX+
-TEXT ·dotCodesVNNI(SB), NOSPLIT, $0-96
-	MOVQ    query_base+0(FP), CX
-	MOVQ    query_len+8(FP), DX
-	MOVQ    ordinals_base+48(FP), BX
-	MOVQ    ordinals_len+56(FP), SI
-	DECQ    SI
-	XORL    DI, DI
-	CMPQ    DX, $0x40
-	JLE     group
-	MOVL    $0x00000100, AX
-	CMPQ    AX, DX
-	CMOVQGT DX, AX
+DATA signBit<>+0(SB)/4, $0x80000000
+GLOBL signBit<>(SB), RODATA|NOPTR, $4
 
-prefetch:
-	CMPQ  DI, SI
-	JGT   prefetched
-	MOVL  (BX)(DI*4), R8
-	IMULQ DX, R8
-	ADDQ  rows_base+24(FP), R8
-	LEAQ  (R8)(AX*1), R9
+DATA compress<>+0(SB)/8, $0x0000000000000000
+DATA compress<>+8(SB)/8, $0x0000000000000000
+DATA compress<>+16(SB)/8, $0x0000000000000000
+DATA compress<>+24(SB)/8, $0x0000000000000000
+DATA compress<>+32(SB)/4, $0x00000000
+DATA compress<>+36(SB)/4, $0x00000001
+DATA compress<>+40(SB)/8, $0x0000000000000000
+DATA compress<>+48(SB)/8, $0x0000000000000000
+DATA compress<>+56(SB)/8, $0x0000000000000000
+DATA compress<>+64(SB)/4, $0x00000002
+DATA compress<>+68(SB)/4, $0x00000003
+DATA compress<>+72(SB)/8, $0x0000000000000000
+DATA compress<>+80(SB)/8, $0x0000000000000000
+DATA compress<>+88(SB)/8, $0x0000000000000000
+DATA compress<>+96(SB)/4, $0x00000000
+DATA compress<>+100(SB)/4, $0x00000001
+DATA compress<>+104(SB)/4, $0x00000002
+DATA compress<>+108(SB)/4, $0x00000003
+DATA compress<>+112(SB)/8, $0x0000000000000000
+DATA compress<>+120(SB)/8, $0x0000000000000000
+DATA compress<>+128(SB)/4, $0x00000004
+DATA compress<>+132(SB)/4, $0x00000005
+DATA compress<>+136(SB)/8, $0x0000000000000000
+DATA compress<>+144(SB)/8, $0x0000000000000000
+DATA compress<>+152(SB)/8, $0x0000000000000000
+DATA compress<>+160(SB)/4, $0x00000000
+DATA compress<>+164(SB)/4, $0x00000001
+DATA compress<>+168(SB)/4, $0x00000004
+DATA compress<>+172(SB)/4, $0x00000005
+DATA compress<>+176(SB)/8, $0x0000000000000000
+DATA compress<>+184(SB)/8, $0x0000000000000000
+DATA compress<>+192(SB)/4, $0x00000002
+DATA compress<>+196(SB)/4, $0x00000003
+DATA compress<>+200(SB)/4, $0x00000004
+DATA compress<>+204(SB)/4, $0x00000005
+DATA compress<>+208(SB)/8, $0x0000000000000000
+DATA compress<>+216(SB)/8, $0x0000000000000000
+DATA compress<>+224(SB)/4, $0x00000000
+DATA compress<>+228(SB)/4, $0x00000001
+DATA compress<>+232(SB)/4, $0x00000002
+DATA compress<>+236(SB)/4, $0x00000003
+DATA compress<>+240(SB)/4, $0x00000004
+DATA compress<>+244(SB)/4, $0x00000005
+DATA compress<>+248(SB)/8, $0x0000000000000000
+DATA compress<>+256(SB)/4, $0x00000006
+DATA compress<>+260(SB)/4, $0x00000007
+DATA compress<>+264(SB)/8, $0x0000000000000000
+DATA compress<>+272(SB)/8, $0x0000000000000000
+DATA compress<>+280(SB)/8, $0x0000000000000000
+DATA compress<>+288(SB)/4, $0x00000000
+DATA compress<>+292(SB)/4, $0x00000001
+DATA compress<>+296(SB)/4, $0x00000006
+DATA compress<>+300(SB)/4, $0x00000007
+DATA compress<>+304(SB)/8, $0x0000000000000000
+DATA compress<>+312(SB)/8, $0x0000000000000000
+DATA compress<>+320(SB)/4, $0x00000002
+DATA compress<>+324(SB)/4, $0x00000003
+DATA compress<>+328(SB)/4, $0x00000006
+DATA compress<>+332(SB)/4, $0x00000007
+DATA compress<>+336(SB)/8, $0x0000000000000000
+DATA compress<>+344(SB)/8, $0x0000000000000000
+DATA compress<>+352(SB)/4, $0x00000000
+DATA compress<>+356(SB)/4, $0x00000001
+DATA compress<>+360(SB)/4, $0x00000002
+DATA compress<>+364(SB)/4, $0x00000003
+DATA compress<>+368(SB)/4, $0x00000006
+DATA compress<>+372(SB)/4, $0x00000007
+DATA compress<>+376(SB)/8, $0x0000000000000000
+DATA compress<>+384(SB)/4, $0x00000004
+DATA compress<>+388(SB)/4, $0x00000005
+DATA compress<>+392(SB)/4, $0x00000006
+DATA compress<>+396(SB)/4, $0x00000007
+DATA compress<>+400(SB)/8, $0x0000000000000000
+DATA compress<>+408(SB)/8, $0x0000000000000000
+DATA compress<>+416(SB)/4, $0x00000000
+DATA compress<>+420(SB)/4, $0x00000001
+DATA compress<>+424(SB)/4, $0x00000004
+DATA compress<>+428(SB)/4, $0x00000005
+DATA compress<>+432(SB)/4, $0x00000006
+DATA compress<>+436(SB)/4, $0x00000007
+DATA compress<>+440(SB)/8, $0x0000000000000000
+DATA compress<>+448(SB)/4, $0x00000002
+DATA compress<>+452(SB)/4, $0x00000003
+DATA compress<>+456(SB)/4, $0x00000004
+DATA compress<>+460(SB)/4, $0x00000005
+DATA compress<>+464(SB)/4, $0x00000006
+DATA compress<>+468(SB)/4, $0x00000007
+DATA compress<>+472(SB)/8, $0x0000000000000000
+DATA compress<>+480(SB)/4, $0x00000000
+DATA compress<>+484(SB)/4, $0x00000001
+DATA compress<>+488(SB)/4, $0x00000002
+DATA compress<>+492(SB)/4, $0x00000003
+DATA compress<>+496(SB)/4, $0x00000004
+DATA compress<>+500(SB)/4, $0x00000005
+DATA compress<>+504(SB)/4, $0x00000006
+DATA compress<>+508(SB)/4, $0x00000007
+GLOBL compress<>(SB), RODATA|NOPTR, $512
 
-line:
-	PREFETCHT0 (R8)
-	ADDQ       $0x40, R8
-	CMPQ       R8, R9
-	JLT        line
-	INCQ       DI
-	JMP        prefetch
-
-prefetched:
-	XORL DI, DI
+// func withinVNNI(query []int8, rows []uint8, factors []float32, ordinals []uint32, base float32, scale float32, shift float32, bound float32, out []uint64) int
+// Requires: AVX, AVX2, AVX512F, AVX512VNNI, CMOV, POPCNT
+TEXT ·withinVNNI(SB), NOSPLIT, $16-144
+	MOVQ query_base+0(FP), CX
+	MOVQ query_len+8(FP), DX
+	MOVQ ordinals_base+72(FP), BX
+	MOVQ ordinals_len+80(FP), SI
+	MOVQ out_base+112(FP), DI
 
 group:
-	LEAQ  3(DI), AX
-	CMPQ  AX, SI
-	JGT   single
-	MOVL  (BX)(DI*4), R8
-	IMULQ DX, R8
-	ADDQ  rows_base+24(FP), R8
-	MOVL  4(BX)(DI*4), R9
+	MOVL    $0x0000000f, R8
+	CMPQ    SI, $0x04
+	JGE     score
+	TESTQ   SI, SI
+	JLE     done
+	LEAQ    -1(SI), AX
+	MOVL    $0x00000000, R9
+	CMPQ    R9, AX
+	CMOVQGT AX, R9
+	MOVL    (BX)(R9*4), R9
+	MOVL    R9, (SP)
+	MOVL    $0x00000001, R9
+	CMPQ    R9, AX
+	CMOVQGT AX, R9
+	MOVL    (BX)(R9*4), R9
+	MOVL    R9, 4(SP)
+	MOVL    $0x00000002, R9
+	CMPQ    R9, AX
+	CMOVQGT AX, R9
+	MOVL    (BX)(R9*4), R9
+	MOVL    R9, 8(SP)
+	MOVL    $0x00000003, R9
+	CMPQ    R9, AX
+	CMOVQGT AX, R9
+	MOVL    (BX)(R9*4), R9
+	MOVL    R9, 12(SP)
+	LEAQ    (SP), BX
+	MOVL    $0x00000007, R9
+	CMPQ    SI, $0x03
+	CMOVLLE R9, R8
+	MOVL    $0x00000003, R9
+	CMPQ    SI, $0x02
+	CMOVLLE R9, R8
+	MOVL    $0x00000001, R9
+	CMPQ    SI, $0x01
+	CMOVLLE R9, R8
+	MOVQ    $0x00000004, SI
+
+score:
+	MOVL  (BX), R9
 	IMULQ DX, R9
 	ADDQ  rows_base+24(FP), R9
-	MOVL  8(BX)(DI*4), R10
+	MOVL  4(BX), R10
 	IMULQ DX, R10
 	ADDQ  rows_base+24(FP), R10
-	MOVL  12(BX)(DI*4), R11
+	MOVL  8(BX), R11
 	IMULQ DX, R11
 	ADDQ  rows_base+24(FP), R11
+	MOVL  12(BX), R12
+	IMULQ DX, R12
+	ADDQ  rows_base+24(FP), R12
 	VPXOR X0, X0, X0
 	VPXOR X1, X1, X1
 	VPXOR X2, X2, X2
 	VPXOR X3, X3, X3
 	XORL  AX, AX
-	JMP   block4check
+	JMP   blockcheck
 
-block4:
+block:
 	VMOVDQU64 (CX)(AX*1), Z4
-	VMOVDQU64 (R8)(AX*1), Z5
-	VPDPBUSD  Z4, Z5, Z0
 	VMOVDQU64 (R9)(AX*1), Z5
-	VPDPBUSD  Z4, Z5, Z1
+	VPDPBUSD  Z4, Z5, Z0
 	VMOVDQU64 (R10)(AX*1), Z5
-	VPDPBUSD  Z4, Z5, Z2
+	VPDPBUSD  Z4, Z5, Z1
 	VMOVDQU64 (R11)(AX*1), Z5
+	VPDPBUSD  Z4, Z5, Z2
+	VMOVDQU64 (R12)(AX*1), Z5
 	VPDPBUSD  Z4, Z5, Z3
 	ADDQ      $0x40, AX
 
-block4check:
-	LEAQ     64(AX), R12
-	CMPQ     R12, DX
-	JLE      block4
+blockcheck:
+	LEAQ     64(AX), R13
+	CMPQ     R13, DX
+	JLE      block
 	CMPQ     AX, DX
-	JGE      block4sum
+	JGE      blocksum
 	VMOVDQU  (CX)(AX*1), Y6
-	VMOVDQU  (R8)(AX*1), Y7
-	VPDPBUSD Z6, Z7, Z0
 	VMOVDQU  (R9)(AX*1), Y7
-	VPDPBUSD Z6, Z7, Z1
+	VPDPBUSD Z6, Z7, Z0
 	VMOVDQU  (R10)(AX*1), Y7
-	VPDPBUSD Z6, Z7, Z2
+	VPDPBUSD Z6, Z7, Z1
 	VMOVDQU  (R11)(AX*1), Y7
+	VPDPBUSD Z6, Z7, Z2
+	VMOVDQU  (R12)(AX*1), Y7
 	VPDPBUSD Z6, Z7, Z3
 
-block4sum:
+blocksum:
 	VPUNPCKLDQ    Z1, Z0, Z4
 	VPUNPCKHDQ    Z1, Z0, Z5
 	VPADDD        Z5, Z4, Z0
@@ -1127,52 +1239,57 @@ block4sum:
 	VPADDD        Y4, Y5, Y5
 	VEXTRACTI128  $0x01, Y5, X0
 	VPADDD        X5, X0, X0
-	MOVQ          out_base+72(FP), AX
-	VMOVDQU       X0, (AX)(DI*4)
-	ADDQ          $0x04, DI
+	MOVQ          factors_base+48(FP), AX
+	MOVL          (BX), R9
+	VMOVSD        (AX)(R9*8), X1
+	MOVL          4(BX), R9
+	VMOVHPS       (AX)(R9*8), X1, X1
+	MOVL          8(BX), R9
+	VMOVSD        (AX)(R9*8), X2
+	MOVL          12(BX), R9
+	VMOVHPS       (AX)(R9*8), X2, X2
+	VSHUFPS       $0x88, X2, X1, X3
+	VSHUFPS       $0xdd, X2, X1, X1
+	VCVTDQ2PS     X0, X0
+	VBROADCASTSS  scale+100(FP), X2
+	VMULPS        X2, X0, X0
+	VBROADCASTSS  shift+104(FP), X2
+	VADDPS        X2, X0, X0
+	VMULPS        X3, X0, X0
+	VBROADCASTSS  base+96(FP), X2
+	VADDPS        X2, X1, X1
+	VADDPS        X0, X1, X1
+	VXORPS        X0, X0, X0
+	VADDPS        X0, X1, X1
+	VBROADCASTSS  bound+108(FP), X0
+	VCMPPS        $0x02, X0, X1, X0
+	VMOVMSKPS     X0, AX
+	ANDL          R8, AX
+	VPSRAD        $0x1f, X1, X0
+	VBROADCASTSS  signBit<>+0(SB), X2
+	VPOR          X2, X0, X0
+	VPXOR         X1, X0, X0
+	VMOVDQU       (BX), X1
+	VPADDD        X1, X1, X1
+	VPUNPCKLDQ    X0, X1, X8
+	VPUNPCKHDQ    X0, X1, X0
+	VINSERTI128   $0x01, X0, Y8, Y4
+	MOVQ          AX, R8
+	SHLQ          $0x05, R8
+	LEAQ          compress<>+0(SB), R9
+	VMOVDQU       (R9)(R8*1), Y5
+	VPERMD        Y4, Y5, Y4
+	VMOVDQU       Y4, (DI)
+	POPCNTQ       AX, AX
+	LEAQ          (DI)(AX*8), DI
+	ADDQ          $0x10, BX
+	SUBQ          $0x04, SI
 	JMP           group
 
-single:
-	CMPQ  DI, SI
-	JGT   done
-	MOVL  (BX)(DI*4), R8
-	IMULQ DX, R8
-	ADDQ  rows_base+24(FP), R8
-	VPXOR X8, X8, X8
-	XORL  AX, AX
-	JMP   block1check
-
-block1:
-	VMOVDQU64 (CX)(AX*1), Z0
-	VMOVDQU64 (R8)(AX*1), Z1
-	VPDPBUSD  Z0, Z1, Z8
-	ADDQ      $0x40, AX
-
-block1check:
-	LEAQ     64(AX), R9
-	CMPQ     R9, DX
-	JLE      block1
-	CMPQ     AX, DX
-	JGE      block1sum
-	VMOVDQU  (CX)(AX*1), Y6
-	VMOVDQU  (R8)(AX*1), Y7
-	VPDPBUSD Z6, Z7, Z8
-
-block1sum:
-	VEXTRACTI64X4 $0x01, Z8, Y0
-	VPADDD        Y8, Y0, Y0
-	VEXTRACTI128  $0x01, Y0, X1
-	VPADDD        X0, X1, X1
-	VPSHUFD       $0xee, X1, X0
-	VPADDD        X0, X1, X1
-	VPSHUFD       $0x55, X1, X0
-	VPADDD        X0, X1, X1
-	MOVQ          out_base+72(FP), AX
-	VMOVD         X1, (AX)(DI*4)
-	INCQ          DI
-	JMP           single
-
 done:
+	SUBQ out_base+112(FP), DI
+	SHRQ $0x03, DI
+	MOVQ DI, ret+136(FP)
 	VZEROUPPER
 	RET
 
@@ -1294,92 +1411,103 @@ done:
 	VZEROUPPER
 	RET
 
-// func dotCodesAVX2(query []int8, rows []uint8, ordinals []uint32, out []int32)
-// Requires: AVX, AVX2, CMOV, MMX+
-TEXT ·dotCodesAVX2(SB), NOSPLIT, $0-96
-	MOVQ    query_base+0(FP), CX
-	MOVQ    query_len+8(FP), DX
-	MOVQ    ordinals_base+48(FP), BX
-	MOVQ    ordinals_len+56(FP), SI
-	DECQ    SI
-	XORL    DI, DI
-	CMPQ    DX, $0x40
-	JLE     group
-	MOVL    $0x00000100, AX
-	CMPQ    AX, DX
-	CMOVQGT DX, AX
-
-prefetch:
-	CMPQ  DI, SI
-	JGT   prefetched
-	MOVL  (BX)(DI*4), R8
-	IMULQ DX, R8
-	ADDQ  rows_base+24(FP), R8
-	LEAQ  (R8)(AX*1), R9
-
-line:
-	PREFETCHT0 (R8)
-	ADDQ       $0x40, R8
-	CMPQ       R8, R9
-	JLT        line
-	INCQ       DI
-	JMP        prefetch
-
-prefetched:
-	XORL DI, DI
+// func withinAVX2(query []int8, rows []uint8, factors []float32, ordinals []uint32, base float32, scale float32, shift float32, bound float32, out []uint64) int
+// Requires: AVX, AVX2, CMOV, POPCNT
+TEXT ·withinAVX2(SB), NOSPLIT, $16-144
+	MOVQ query_base+0(FP), CX
+	MOVQ query_len+8(FP), DX
+	MOVQ ordinals_base+72(FP), BX
+	MOVQ ordinals_len+80(FP), SI
+	MOVQ out_base+112(FP), DI
 
 group:
-	LEAQ  3(DI), AX
-	CMPQ  AX, SI
-	JGT   single
-	MOVL  (BX)(DI*4), R8
-	IMULQ DX, R8
-	ADDQ  rows_base+24(FP), R8
-	MOVL  4(BX)(DI*4), R9
+	MOVL    $0x0000000f, R8
+	CMPQ    SI, $0x04
+	JGE     score
+	TESTQ   SI, SI
+	JLE     done
+	LEAQ    -1(SI), AX
+	MOVL    $0x00000000, R9
+	CMPQ    R9, AX
+	CMOVQGT AX, R9
+	MOVL    (BX)(R9*4), R9
+	MOVL    R9, (SP)
+	MOVL    $0x00000001, R9
+	CMPQ    R9, AX
+	CMOVQGT AX, R9
+	MOVL    (BX)(R9*4), R9
+	MOVL    R9, 4(SP)
+	MOVL    $0x00000002, R9
+	CMPQ    R9, AX
+	CMOVQGT AX, R9
+	MOVL    (BX)(R9*4), R9
+	MOVL    R9, 8(SP)
+	MOVL    $0x00000003, R9
+	CMPQ    R9, AX
+	CMOVQGT AX, R9
+	MOVL    (BX)(R9*4), R9
+	MOVL    R9, 12(SP)
+	LEAQ    (SP), BX
+	MOVL    $0x00000007, R9
+	CMPQ    SI, $0x03
+	CMOVLLE R9, R8
+	MOVL    $0x00000003, R9
+	CMPQ    SI, $0x02
+	CMOVLLE R9, R8
+	MOVL    $0x00000001, R9
+	CMPQ    SI, $0x01
+	CMOVLLE R9, R8
+	MOVQ    $0x00000004, SI
+
+score:
+	MOVL  (BX), R9
 	IMULQ DX, R9
 	ADDQ  rows_base+24(FP), R9
-	MOVL  8(BX)(DI*4), R10
+	MOVL  4(BX), R10
 	IMULQ DX, R10
 	ADDQ  rows_base+24(FP), R10
-	MOVL  12(BX)(DI*4), R11
+	MOVL  8(BX), R11
 	IMULQ DX, R11
 	ADDQ  rows_base+24(FP), R11
+	MOVL  12(BX), R12
+	IMULQ DX, R12
+	ADDQ  rows_base+24(FP), R12
 	VPXOR X0, X0, X0
 	VPXOR X1, X1, X1
 	VPXOR X2, X2, X2
 	VPXOR X3, X3, X3
 	XORL  AX, AX
 
-block4:
+block:
 	VPMOVSXBW    (CX)(AX*1), Y4
 	VPMOVSXBW    16(CX)(AX*1), Y5
-	VPMOVZXBW    (R8)(AX*1), Y6
-	VPMADDWD     Y4, Y6, Y6
-	VPADDD       Y6, Y0, Y0
-	VPMOVZXBW    16(R8)(AX*1), Y6
-	VPMADDWD     Y5, Y6, Y6
-	VPADDD       Y6, Y0, Y0
 	VPMOVZXBW    (R9)(AX*1), Y6
 	VPMADDWD     Y4, Y6, Y6
-	VPADDD       Y6, Y1, Y1
+	VPADDD       Y6, Y0, Y0
 	VPMOVZXBW    16(R9)(AX*1), Y6
 	VPMADDWD     Y5, Y6, Y6
-	VPADDD       Y6, Y1, Y1
+	VPADDD       Y6, Y0, Y0
 	VPMOVZXBW    (R10)(AX*1), Y6
 	VPMADDWD     Y4, Y6, Y6
-	VPADDD       Y6, Y2, Y2
+	VPADDD       Y6, Y1, Y1
 	VPMOVZXBW    16(R10)(AX*1), Y6
 	VPMADDWD     Y5, Y6, Y6
-	VPADDD       Y6, Y2, Y2
+	VPADDD       Y6, Y1, Y1
 	VPMOVZXBW    (R11)(AX*1), Y6
 	VPMADDWD     Y4, Y6, Y6
+	VPADDD       Y6, Y2, Y2
+	VPMOVZXBW    16(R11)(AX*1), Y6
+	VPMADDWD     Y5, Y6, Y6
+	VPADDD       Y6, Y2, Y2
+	VPMOVZXBW    (R12)(AX*1), Y6
+	VPMADDWD     Y4, Y6, Y6
 	VPADDD       Y6, Y3, Y3
-	VPMOVZXBW    16(R11)(AX*1), Y4
+	VPMOVZXBW    16(R12)(AX*1), Y4
 	VPMADDWD     Y5, Y4, Y4
 	VPADDD       Y4, Y3, Y3
 	ADDQ         $0x20, AX
 	CMPQ         AX, DX
-	JLT          block4
+	JLT          block
 	VPUNPCKLDQ   Y1, Y0, Y4
 	VPUNPCKHDQ   Y1, Y0, Y5
 	VPADDD       Y5, Y4, Y0
@@ -1391,44 +1519,57 @@ block4:
 	VPADDD       Y5, Y4, Y4
 	VEXTRACTI128 $0x01, Y4, X0
 	VPADDD       X4, X0, X0
-	MOVQ         out_base+72(FP), AX
-	VMOVDQU      X0, (AX)(DI*4)
-	ADDQ         $0x04, DI
+	MOVQ         factors_base+48(FP), AX
+	MOVL         (BX), R9
+	VMOVSD       (AX)(R9*8), X1
+	MOVL         4(BX), R9
+	VMOVHPS      (AX)(R9*8), X1, X1
+	MOVL         8(BX), R9
+	VMOVSD       (AX)(R9*8), X2
+	MOVL         12(BX), R9
+	VMOVHPS      (AX)(R9*8), X2, X2
+	VSHUFPS      $0x88, X2, X1, X3
+	VSHUFPS      $0xdd, X2, X1, X1
+	VCVTDQ2PS    X0, X0
+	VBROADCASTSS scale+100(FP), X2
+	VMULPS       X2, X0, X0
+	VBROADCASTSS shift+104(FP), X2
+	VADDPS       X2, X0, X0
+	VMULPS       X3, X0, X0
+	VBROADCASTSS base+96(FP), X2
+	VADDPS       X2, X1, X1
+	VADDPS       X0, X1, X1
+	VXORPS       X0, X0, X0
+	VADDPS       X0, X1, X1
+	VBROADCASTSS bound+108(FP), X0
+	VCMPPS       $0x02, X0, X1, X0
+	VMOVMSKPS    X0, AX
+	ANDL         R8, AX
+	VPSRAD       $0x1f, X1, X0
+	VBROADCASTSS signBit<>+0(SB), X2
+	VPOR         X2, X0, X0
+	VPXOR        X1, X0, X0
+	VMOVDQU      (BX), X1
+	VPADDD       X1, X1, X1
+	VPUNPCKLDQ   X0, X1, X7
+	VPUNPCKHDQ   X0, X1, X0
+	VINSERTI128  $0x01, X0, Y7, Y4
+	MOVQ         AX, R8
+	SHLQ         $0x05, R8
+	LEAQ         compress<>+0(SB), R9
+	VMOVDQU      (R9)(R8*1), Y5
+	VPERMD       Y4, Y5, Y4
+	VMOVDQU      Y4, (DI)
+	POPCNTQ      AX, AX
+	LEAQ         (DI)(AX*8), DI
+	ADDQ         $0x10, BX
+	SUBQ         $0x04, SI
 	JMP          group
 
-single:
-	CMPQ  DI, SI
-	JGT   done
-	MOVL  (BX)(DI*4), R8
-	IMULQ DX, R8
-	ADDQ  rows_base+24(FP), R8
-	VPXOR X7, X7, X7
-	XORL  AX, AX
-
-block1:
-	VPMOVSXBW    (CX)(AX*1), Y0
-	VPMOVSXBW    16(CX)(AX*1), Y1
-	VPMOVZXBW    (R8)(AX*1), Y2
-	VPMADDWD     Y0, Y2, Y2
-	VPADDD       Y2, Y7, Y7
-	VPMOVZXBW    16(R8)(AX*1), Y0
-	VPMADDWD     Y1, Y0, Y0
-	VPADDD       Y0, Y7, Y7
-	ADDQ         $0x20, AX
-	CMPQ         AX, DX
-	JLT          block1
-	VEXTRACTI128 $0x01, Y7, X0
-	VPADDD       X7, X0, X0
-	VPSHUFD      $0xee, X0, X1
-	VPADDD       X1, X0, X0
-	VPSHUFD      $0x55, X0, X1
-	VPADDD       X1, X0, X0
-	MOVQ         out_base+72(FP), AX
-	VMOVD        X0, (AX)(DI*4)
-	INCQ         DI
-	JMP          single
-
 done:
+	SUBQ out_base+112(FP), DI
+	SHRQ $0x03, DI
+	MOVQ DI, ret+136(FP)
 	VZEROUPPER
 	RET
 
@@ -1537,5 +1678,150 @@ block1:
 	JMP          single
 
 done:
+	VZEROUPPER
+	RET
+
+// func prefetchAMD64(data *byte, stride int, length int, ordinals []uint32)
+// Requires: MMX+
+TEXT ·prefetchAMD64(SB), NOSPLIT, $0-48
+	MOVQ data+0(FP), AX
+	MOVQ stride+8(FP), CX
+	MOVQ length+16(FP), DX
+	MOVQ ordinals_base+24(FP), BX
+	MOVQ ordinals_len+32(FP), SI
+	LEAQ (BX)(SI*4), SI
+
+row:
+	CMPQ  BX, SI
+	JGE   done
+	MOVL  (BX), DI
+	ADDQ  $0x04, BX
+	IMULQ CX, DI
+	ADDQ  AX, DI
+	LEAQ  (DI)(DX*1), R8
+
+line:
+	PREFETCHT0 (DI)
+	ADDQ       $0x40, DI
+	CMPQ       DI, R8
+	JLT        line
+	JMP        row
+
+done:
+	RET
+
+// func visitAMD64(list []uint32, marks []uint8, epoch uint8, rows []uint8, stride int, length int, factors []float32, dst []uint32) int
+// Requires: MMX+
+TEXT ·visitAMD64(SB), NOSPLIT, $0-152
+	MOVQ list_base+0(FP), AX
+	MOVQ list_len+8(FP), CX
+	LEAQ (AX)(CX*4), CX
+	MOVQ marks_base+24(FP), DX
+	MOVB epoch+48(FP), BL
+	MOVQ dst_base+120(FP), SI
+	XORL DI, DI
+
+node:
+	CMPQ  AX, CX
+	JGE   listed
+	MOVL  (AX), R8
+	ADDQ  $0x04, AX
+	CMPL  R8, $-1
+	JEQ   listed
+	MOVL  R8, (SI)(DI*4)
+	XORL  R9, R9
+	CMPB  BL, (DX)(R8*1)
+	SETNE R9
+	MOVB  BL, (DX)(R8*1)
+	ADDQ  R9, DI
+	JMP   node
+
+listed:
+	MOVQ DI, ret+144(FP)
+	LEAQ (SI)(DI*4), AX
+	MOVQ rows_base+56(FP), CX
+	MOVQ stride+80(FP), DX
+	MOVQ length+88(FP), BX
+	MOVQ factors_base+96(FP), DI
+
+row:
+	CMPQ       SI, AX
+	JGE        done
+	MOVL       (SI), R8
+	ADDQ       $0x04, SI
+	PREFETCHT0 (DI)(R8*8)
+	IMULQ      DX, R8
+	ADDQ       CX, R8
+	LEAQ       (R8)(BX*1), R9
+
+line:
+	PREFETCHT0 (R8)
+	ADDQ       $0x40, R8
+	CMPQ       R8, R9
+	JLT        line
+	JMP        row
+
+done:
+	RET
+
+// func insertAVX512(pool []uint64, n int, batch []uint64) (count int, least int)
+// Requires: AVX, AVX512DQ, AVX512F, BMI2, CMOV, POPCNT
+TEXT ·insertAVX512(SB), NOSPLIT, $0-72
+	MOVQ pool_base+0(FP), AX
+	MOVQ pool_len+8(FP), CX
+	MOVQ n+24(FP), DX
+	MOVQ batch_base+32(FP), BX
+	MOVQ batch_len+40(FP), SI
+	LEAQ (BX)(SI*8), SI
+	MOVQ CX, DI
+
+entry:
+	CMPQ BX, SI
+	JGE  done
+	MOVQ (BX), R8
+	ADDQ $0x08, BX
+	CMPQ DX, CX
+	JL   room
+	CMPQ R8, -8(AX)(DX*8)
+	JAE  entry
+	DECQ DX
+
+room:
+	VPBROADCASTQ R8, Z0
+	MOVQ         DX, R9
+
+eight:
+	CMPQ      R9, $0x08
+	JL        rest
+	VMOVDQU64 -64(AX)(R9*8), Z1
+	VPCMPUQ   $0x06, Z0, Z1, K1
+	VMOVDQU64 Z1, K1, -56(AX)(R9*8)
+	KORTESTB  K1, K1
+	JCC       among
+	SUBQ      $0x08, R9
+	JMP       eight
+
+rest:
+	MOVQ        $0x00000001, R10
+	SHLXQ       R9, R10, R10
+	DECQ        R10
+	KMOVB       R10, K1
+	VMOVDQU64.Z (AX), K1, Z1
+	VPCMPUQ     $0x06, Z0, Z1, K1, K1
+	VMOVDQU64   Z1, K1, 8(AX)
+
+among:
+	KMOVB   K1, R10
+	POPCNTQ R10, R10
+	SUBQ    R10, R9
+	MOVQ    R8, (AX)(R9*8)
+	INCQ    DX
+	CMPQ    R9, DI
+	CMOVQLT R9, DI
+	JMP     entry
+
+done:
+	MOVQ DX, count+56(FP)
+	MOVQ DI, least+64(FP)
 	VZEROUPPER
 	RET

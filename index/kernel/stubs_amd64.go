@@ -42,22 +42,37 @@ func l2AVX2(query []float32, rows []float32, ordinals []uint32, out []float32)
 //go:noescape
 func l2RangeAVX2(query []float32, rows []float32, out []float32)
 
-// dotCodesVNNI sets out[i] to the inner product of query and row ordinals[i], with AVX-512 VNNI.
+// withinVNNI is within, with AVX-512 VNNI.
 //
 //go:noescape
-func dotCodesVNNI(query []int8, rows []uint8, ordinals []uint32, out []int32)
+func withinVNNI(query []int8, rows []uint8, factors []float32, ordinals []uint32, base float32, scale float32, shift float32, bound float32, out []uint64) int
 
 // dotCodesRangeVNNI sets out[i] to the inner product of query and row i, with AVX-512 VNNI.
 //
 //go:noescape
 func dotCodesRangeVNNI(query []int8, rows []uint8, out []int32)
 
-// dotCodesAVX2 sets out[i] to the inner product of query and row ordinals[i], with AVX2.
+// withinAVX2 is within, with AVX2.
 //
 //go:noescape
-func dotCodesAVX2(query []int8, rows []uint8, ordinals []uint32, out []int32)
+func withinAVX2(query []int8, rows []uint8, factors []float32, ordinals []uint32, base float32, scale float32, shift float32, bound float32, out []uint64) int
 
 // dotCodesRangeAVX2 sets out[i] to the inner product of query and row i, with AVX2.
 //
 //go:noescape
 func dotCodesRangeAVX2(query []int8, rows []uint8, out []int32)
+
+// prefetchAMD64 is Prefetch.
+//
+//go:noescape
+func prefetchAMD64(data *byte, stride int, length int, ordinals []uint32)
+
+// visitAMD64 is Visit.
+//
+//go:noescape
+func visitAMD64(list []uint32, marks []uint8, epoch uint8, rows []uint8, stride int, length int, factors []float32, dst []uint32) int
+
+// insertAVX512 is Insert, with AVX-512F and AVX-512DQ.
+//
+//go:noescape
+func insertAVX512(pool []uint64, n int, batch []uint64) (count int, least int)

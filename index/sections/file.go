@@ -51,6 +51,7 @@ func Open(path string) (*File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open shard file %s: map: %w", path, err)
 	}
+	advise(data)
 	file, err := FromBytes(data)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open shard file %s: %w", path, err), unix.Munmap(data))

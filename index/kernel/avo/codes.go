@@ -10,10 +10,6 @@ import (
 const (
 	half = 32
 	line = 64
-
-	// A list of rows longer than a line is prefetched before its first row is
-	// scored, reach bytes of each; the hardware follows from there.
-	reach = 4 * line
 )
 
 // A codeISA is an instruction set for rows of bytes. Integers are exact, so
@@ -73,75 +69,156 @@ func loadBytes(m Mem, n int) reg.VecVirtual {
 	return v
 }
 
-// gatherCodes emits the routine for a list of ordinals.
-func gatherCodes(s codeISA) {
-	TEXT("dotCodes"+s.name, NOSPLIT, "func(query []int8, rows []uint8, ordinals []uint32, out []int32)")
-	Doc("dotCodes" + s.name + " sets out[i] to the inner product of query and row ordinals[i], with " + s.title + ".")
+// withinCodes emits the routine for a list of ordinals.
+//
+// The last one to three rows are scored as a group too, in which the last of them
+// is repeated: their ordinals are copied to the frame, so that nothing beyond the
+// list is read.
+func withinCodes(s codeISA) {
+	TEXT("within"+s.name, NOSPLIT, "func(query []int8, rows []uint8, factors []float32, ordinals []uint32, base, scale, shift, bound float32, out []uint64) int")
+	Doc("within" + s.name + " is within, with " + s.title + ".")
 	Pragma("noescape")
+	tail := AllocLocal(4 * group)
 
 	k := beginCodes(s)
 	ordinals := Load(Param("ordinals").Base(), GP64())
-	last := Load(Param("ordinals").Len(), GP64())
-	DECQ(last)
-	i := GP64()
-	XORL(i.As32(), i.As32())
+	left := Load(Param("ordinals").Len(), GP64())
+	out := Load(Param("out").Base(), GP64())
+	limit := GP64() // a bit for each row of the group that counts
 
-	// locate sets r to the address of row ordinals[i+j].
-	locate := func(j int, r reg.GPVirtual) {
-		MOVL(Mem{Base: ordinals, Index: i, Scale: 4, Disp: 4 * j}, r.As32())
+	Label("group")
+	MOVL(U32(1<<group-1), limit.As32())
+	CMPQ(left, Imm(group))
+	JGE(LabelRef("score"))
+	TESTQ(left, left)
+	JLE(LabelRef("done"))
+	last, id, place := GP64(), GP32(), GP64()
+	LEAQ(Mem{Base: left, Disp: -1}, last)
+	for j := range group {
+		MOVL(U32(j), place.As32())
+		CMPQ(place, last)
+		CMOVQGT(last, place)
+		MOVL(Mem{Base: ordinals, Index: place, Scale: 4}, id)
+		MOVL(id, tail.Offset(4*j))
+	}
+	LEAQ(tail, ordinals)
+	for j := group - 1; j > 0; j-- {
+		MOVL(U32(1<<j-1), id)
+		CMPQ(left, Imm(uint64(j)))
+		CMOVLLE(id, limit.As32())
+	}
+	MOVQ(U32(group), left)
+
+	Label("score")
+	rows := registers(group)
+	for j, r := range rows {
+		MOVL(Mem{Base: ordinals, Disp: 4 * j}, r.As32())
 		IMULQ(k.stride, r)
 		ADDQ(param("rows"), r)
 	}
-
-	length := GP64()
-	CMPQ(k.stride, Imm(line))
-	JLE(LabelRef("group"))
-	MOVL(U32(reach), length.As32())
-	CMPQ(length, k.stride)
-	CMOVQGT(k.stride, length)
-	Label("prefetch")
-	CMPQ(i, last)
-	JGT(LabelRef("prefetched"))
-	at, end := GP64(), GP64()
-	locate(0, at)
-	LEAQ(Mem{Base: at, Index: length, Scale: 1}, end)
-	Label("line")
-	PREFETCHT0(Mem{Base: at})
-	ADDQ(Imm(line), at)
-	CMPQ(at, end)
-	JLT(LabelRef("line"))
-	INCQ(i)
-	JMP(LabelRef("prefetch"))
-	Label("prefetched")
-	XORL(i.As32(), i.As32())
-
-	Label("group")
-	end = GP64()
-	LEAQ(Mem{Base: i, Disp: group - 1}, end)
-	CMPQ(end, last)
-	JGT(LabelRef("single"))
-	rows := registers(group)
-	for j, r := range rows {
-		locate(j, r)
-	}
-	k.score("block4", rows)
-	k.store(i)
-	ADDQ(Imm(group), i)
+	k.score("block", rows)
+	k.admit(ordinals, out, limit)
+	ADDQ(Imm(4*group), ordinals)
+	SUBQ(Imm(group), left)
 	JMP(LabelRef("group"))
 
-	Label("single")
-	CMPQ(i, last)
-	JGT(LabelRef("done"))
-	row := registers(1)
-	locate(0, row[0])
-	k.score("block1", row)
-	k.store(i)
-	INCQ(i)
-	JMP(LabelRef("single"))
-
 	Label("done")
+	SUBQ(param("out"), out)
+	SHRQ(Imm(3), out)
+	Store(out, ReturnIndex(0))
 	VZEROUPPER()
 	RET()
+}
+
+// admit turns the scores of a group into distances, and those within the bound
+// into candidates at out, which it moves on.
+func (k *codeKernel) admit(ordinals, out reg.Register, limit reg.GPVirtual) {
+	factors := Load(Param("factors").Base(), GP64())
+	pairs := []reg.VecVirtual{XMM(), XMM()}
+	for j := range group {
+		id := GP64()
+		MOVL(Mem{Base: ordinals, Disp: 4 * j}, id.As32())
+		factor := Mem{Base: factors, Index: id, Scale: 8}
+		if j%2 == 0 {
+			VMOVSD(factor, pairs[j/2])
+		} else {
+			VMOVHPS(factor, pairs[j/2], pairs[j/2])
+		}
+	}
+	steps, dist := XMM(), XMM()
+	VSHUFPS(Imm(0x88), pairs[1], pairs[0], steps)
+	VSHUFPS(Imm(0xdd), pairs[1], pairs[0], dist) // the biases
+	all := func(name string) reg.VecVirtual {
+		v := XMM()
+		VBROADCASTSS(paramOf(name), v)
+		return v
+	}
+	product := XMM()
+	VCVTDQ2PS(k.scores, product)
+	VMULPS(all("scale"), product, product)
+	VADDPS(all("shift"), product, product)
+	VMULPS(steps, product, product)
+	VADDPS(all("base"), dist, dist)
+	VADDPS(product, dist, dist)
+	zero := XMM()
+	VXORPS(zero, zero, zero)
+	VADDPS(zero, dist, dist) // which makes -0 a 0
+
+	within := GP64()
+	inside := XMM()
+	VCMPPS(Imm(2), all("bound"), dist, inside) // dist <= bound
+	VMOVMSKPS(inside, within.As32())
+	ANDL(limit.As32(), within.As32())
+
+	// Bits that sort as the floats do: all of a negative number's are inverted,
+	// of another only the sign.
+	keys, ids := XMM(), XMM()
+	VPSRAD(Imm(31), dist, keys)
+	sign := XMM()
+	VBROADCASTSS(signBit, sign)
+	VPOR(sign, keys, keys)
+	VPXOR(dist, keys, keys)
+	VMOVDQU(Mem{Base: ordinals}, ids)
+	VPADDD(ids, ids, ids)
+	low, high := XMM(), XMM()
+	VPUNPCKLDQ(keys, ids, low)
+	VPUNPCKHDQ(keys, ids, high)
+	packed, order := YMM(), YMM()
+	VINSERTI128(Imm(1), high, low.AsY(), packed)
+
+	place := GP64()
+	MOVQ(within, place)
+	SHLQ(Imm(5), place)
+	table := GP64()
+	LEAQ(compress, table)
+	VMOVDQU(Mem{Base: table, Index: place, Scale: 1}, order)
+	VPERMD(packed, order, packed)
+	VMOVDQU(packed, Mem{Base: out})
+	POPCNTQ(within, within)
+	LEAQ(Mem{Base: out, Index: within, Scale: 8}, out)
+}
+
+// Constants of admit: the sign of a float, and for each set of four 64-bit lanes
+// the permutation of 32-bit lanes that moves them to the front.
+var signBit, compress Mem
+
+func constants() {
+	signBit = GLOBL("signBit", RODATA|NOPTR)
+	DATA(0, U32(1<<31))
+	compress = GLOBL("compress", RODATA|NOPTR)
+	for set := range 1 << group {
+		n := 0
+		for lane := range group {
+			if set>>lane&1 != 0 {
+				DATA(32*set+8*n, U32(2*lane))
+				DATA(32*set+8*n+4, U32(2*lane+1))
+				n++
+			}
+		}
+		for ; n < group; n++ {
+			DATA(32*set+8*n, U64(0))
+		}
+	}
 }
 
 // scanCodes emits the routine for consecutive rows.
@@ -294,4 +371,92 @@ func (k *codeKernel) sumCodes4(v []reg.VecVirtual) reg.VecVirtual {
 	VPUNPCKHQDQ(cd, ab, high)
 	VPADDD(high, low, low) // a b c d
 	return k.foldCodes(low)
+}
+
+// prefetch emits the routine that asks for the memory of listed rows.
+func prefetch() {
+	TEXT("prefetchAMD64", NOSPLIT, "func(data *byte, stride, length int, ordinals []uint32)")
+	Doc("prefetchAMD64 is Prefetch.")
+	Pragma("noescape")
+	data := Load(Param("data"), GP64())
+	stride := Load(Param("stride"), GP64())
+	length := Load(Param("length"), GP64())
+	next := Load(Param("ordinals").Base(), GP64())
+	stop := Load(Param("ordinals").Len(), GP64())
+	LEAQ(Mem{Base: next, Index: stop, Scale: 4}, stop)
+	Label("row")
+	CMPQ(next, stop)
+	JGE(LabelRef("done"))
+	id := GP64()
+	MOVL(Mem{Base: next}, id.As32())
+	ADDQ(Imm(4), next)
+	prefetchRow(data, stride, length, id)
+	JMP(LabelRef("row"))
+	Label("done")
+	RET()
+}
+
+// prefetchRow asks for the first length bytes of row id, which it destroys.
+func prefetchRow(data, stride, length reg.Register, id reg.GPVirtual) {
+	end := GP64()
+	IMULQ(stride, id)
+	ADDQ(data, id)
+	LEAQ(Mem{Base: id, Index: length, Scale: 1}, end)
+	Label("line")
+	PREFETCHT0(Mem{Base: id})
+	ADDQ(Imm(line), id)
+	CMPQ(id, end)
+	JLT(LabelRef("line"))
+}
+
+// visit emits the routine that picks the unvisited nodes of a list. It has no branch
+// on whether a node was visited, which is random: every node is written, and stays
+// only if it was new.
+func visit() {
+	TEXT("visitAMD64", NOSPLIT, "func(list []uint32, marks []uint8, epoch uint8, rows []uint8, stride, length int, factors []float32, dst []uint32) int")
+	Doc("visitAMD64 is Visit.")
+	Pragma("noescape")
+	next := Load(Param("list").Base(), GP64())
+	stop := Load(Param("list").Len(), GP64())
+	LEAQ(Mem{Base: next, Index: stop, Scale: 4}, stop)
+	marks := Load(Param("marks").Base(), GP64())
+	epoch := Load(Param("epoch"), GP8())
+	dst := Load(Param("dst").Base(), GP64())
+	n, id, fresh := GP64(), GP64(), GP64()
+	XORL(n.As32(), n.As32())
+
+	Label("node")
+	CMPQ(next, stop)
+	JGE(LabelRef("listed"))
+	MOVL(Mem{Base: next}, id.As32())
+	ADDQ(Imm(4), next)
+	CMPL(id.As32(), I8(-1))
+	JEQ(LabelRef("listed"))
+	MOVL(id.As32(), Mem{Base: dst, Index: n, Scale: 4})
+	XORL(fresh.As32(), fresh.As32())
+	CMPB(epoch, Mem{Base: marks, Index: id, Scale: 1})
+	SETNE(fresh.As8())
+	MOVB(epoch, Mem{Base: marks, Index: id, Scale: 1})
+	ADDQ(fresh, n)
+	JMP(LabelRef("node"))
+
+	Label("listed")
+	Store(n, ReturnIndex(0))
+	end := GP64()
+	LEAQ(Mem{Base: dst, Index: n, Scale: 4}, end)
+	rows := Load(Param("rows").Base(), GP64())
+	stride := Load(Param("stride"), GP64())
+	length := Load(Param("length"), GP64())
+	factors := Load(Param("factors").Base(), GP64())
+	Label("row")
+	CMPQ(dst, end)
+	JGE(LabelRef("done"))
+	id = GP64()
+	MOVL(Mem{Base: dst}, id.As32())
+	ADDQ(Imm(4), dst)
+	PREFETCHT0(Mem{Base: factors, Index: id, Scale: 8})
+	prefetchRow(rows, stride, length, id)
+	JMP(LabelRef("row"))
+	Label("done")
+	RET()
 }

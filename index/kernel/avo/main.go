@@ -59,10 +59,14 @@ func main() {
 			scan(s, m)
 		}
 	}
+	constants()
 	for _, s := range codeISAs {
-		gatherCodes(s)
+		withinCodes(s)
 		scanCodes(s)
 	}
+	prefetch()
+	visit()
+	insert()
 	Generate()
 }
 
@@ -294,6 +298,15 @@ func sum4(v []reg.VecVirtual) reg.VecVirtual {
 // param is the place in the frame of the first word of a slice argument.
 func param(name string) Mem {
 	b, err := Param(name).Base().Resolve()
+	if err != nil {
+		panic(err)
+	}
+	return b.Addr
+}
+
+// paramOf is the place in the frame of an argument that is one word.
+func paramOf(name string) Mem {
+	b, err := Param(name).Resolve()
 	if err != nil {
 		panic(err)
 	}
