@@ -117,10 +117,10 @@ func (c *codes) pad(stride int) {
 	copy(c.padded, c.mean)
 }
 
-// within returns the nodes within the bound, as candidates in dst, which has room
-// for withinSpare more than there are nodes.
+// within returns the nodes within the bound, as candidates in the memory of dst or in
+// more.
 func (c *codes) within(q *kernel.Query, nodes []uint32, bound float32, dst []candidate) []candidate {
-	dst = slices.Grow(dst[:0], len(nodes)+4)
+	dst = slices.Grow(dst[:0], len(nodes)+kernel.Spare)
 	dst = dst[:cap(dst)]
 	return dst[:kernel.Within(q, c.rows, c.factors, nodes, bound, dst)]
 }

@@ -8,8 +8,8 @@ import (
 	"slices"
 )
 
-// Effort is what a calibration found: with pools of Ef nodes, sample queries for
-// K rows had this mean recall.
+// Effort is what a calibration found: with an effort of Ef, which may be below K, sample
+// queries for K rows had this mean recall.
 type Effort struct {
 	K      int
 	Target float32 // the recall target that Ef is the least effort for
@@ -134,7 +134,7 @@ func (x *Index) measure(queries *Matrix, k, ef int, exact [][]Hit, threads int) 
 // Effort returns what the calibration found, by k and target.
 func (x *Index) Effort() []Effort { return slices.Clone(x.effort) }
 
-// EffortFor returns the pool size that reaches a mean recall of target for k
+// EffortFor returns the effort that reaches a mean recall of target for k
 // rows, and 0, the exact scan, for a target above the highest calibrated one, for
 // one that no walk cheaper than the scan reached, or without a calibration.
 // Between two bands of k it interpolates; beyond the last it scales.

@@ -154,7 +154,7 @@ func TestHostileContent(t *testing.T) {
 		{"index.effort", "target NaN", putFloat(1, math.NaN()), "record 0"},
 		{"index.effort", "target 0", putFloat(1, 0), "record 0"},
 		{"index.effort", "target 1", putFloat(1, 1), "record 0"},
-		{"index.effort", "ef below k", put(2, 9), "record 0"},
+		{"index.effort", "ef 0", put(2, 0), "record 0"},
 		{"index.effort", "ef huge", put(2, none), "record 0"},
 		{"index.effort", "recall NaN", putFloat(3, math.NaN()), "record 0"},
 		{"index.effort", "recall above 1", putFloat(3, 1.5), "record 0"},
@@ -211,6 +211,42 @@ func TestMetaLies(t *testing.T) {
 		_, err := openBytes(c.pack())
 		require.ErrorIs(t, err, sections.ErrCorrupt, meta)
 		require.ErrorContains(t, err, "section index.", meta)
+	}
+}
+
+// Each number of these codes is one that Open accepts, and yet a distance is the
+// difference of two infinities: no walk finds anything by it, and none may fault.
+func TestHostileDistances(t *testing.T) {
+	const dim = 512
+	rows := gaussian(random(1), 60, dim)
+	for _, metric := range metrics {
+		p := index.DefaultParams(metric)
+		p.M, p.EfConstruction = 2, 8
+		c := unpack(t, encode(t, build(t, dim, rows, p)))
+		fill := func(section string, words ...float32) {
+			data := c[c.at(section)].data
+			for i := range len(data) / 4 {
+				putFloat(i, float64(words[i%len(words)]))(data)
+			}
+		}
+		fill("index.code_mean", -index.MaxNorm)
+		fill("index.code_factors", index.MaxNorm, 0)
+		for i, data := 0, c[c.at("index.codes")].data; i < len(data); i++ {
+			data[i] = 0xff
+		}
+		for _, entries := range [][]byte{nil, {0, 0, 0, 0}} {
+			c[c.at("index.entries")].data = entries
+			x, err := openBytes(c.pack())
+			require.NoError(t, err)
+			require.Greater(t, len(x.Layers()), 1)
+			filter, eligible := filterOf(x, func(row int) bool { return row%2 == 0 })
+			for _, q := range []index.Query{
+				{Vector: rows[0], K: 5, Ef: 10, Plan: index.GraphWalk},
+				{Vector: rows[0], K: 5, Ef: 10, Plan: index.GraphWalk, Filter: filter, Eligible: eligible},
+			} {
+				require.Len(t, requireHits(t, x, q), 5)
+			}
+		}
 	}
 }
 

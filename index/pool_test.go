@@ -8,6 +8,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
+
+	"github.com/tandem-ann/tandem/index/kernel"
 )
 
 func drawCandidates(t *rapid.T) []candidate {
@@ -29,6 +31,7 @@ func TestCandidate(t *testing.T) {
 		require.Equal(t, i, c.ordinal())
 		require.Equal(t, i, (c | expanded).ordinal())
 		require.Equal(t, a < b || a == b && i < j, c < d)
+		require.Equal(t, kernel.Sortable(a), uint32(c>>32), "what Within packs is a candidate")
 	})
 	require.Equal(t, newCandidate(0, 1), newCandidate(float32(math.Copysign(0, -1)), 1))
 }
@@ -39,35 +42,48 @@ func best(list []candidate, k int, compare func(a, b candidate) int) []candidate
 	return list[:min(k, len(list))]
 }
 
-// TestPool mixes additions and pops: the pool always holds the best, and pops
-// the best that was not popped.
+// TestPool mixes merges and pops: the pool always holds the best, and pops the best
+// that was not popped, of a full pool only from among the ef best.
 func TestPool(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var p pool
-		p.reset(1)
+		p.reset(1, 1)
 		p.add(0) // what an earlier search left
 		limit := rapid.IntRange(1, 40).Draw(t, "limit")
-		p.reset(limit)
+		ef := rapid.IntRange(1, 40).Draw(t, "ef")
+		p.reset(limit, ef)
 		popped := map[uint32]bool{}
 		var added []candidate
-		for _, c := range drawCandidates(t) {
-			held := best(added, limit, cmp.Compare[candidate])
-			if p.rejects(c.dist()) {
-				require.Len(t, held, limit)
-				require.Greater(t, c.dist(), held[limit-1].dist())
+		for list := drawCandidates(t); len(list) > 0; {
+			var batch []candidate
+			if size := rapid.IntRange(0, 12).Draw(t, "batch"); size > 0 {
+				batch = list[:min(size, len(list))]
+				p.merge(batch)
+			} else {
+				batch = list[:1]
+				p.add(batch[0])
 			}
-			p.add(c)
-			added = append(added, c)
-			held = best(added, limit, cmp.Compare[candidate])
+			list = list[len(batch):]
+			added = append(added, batch...)
+			held := best(added, limit, cmp.Compare[candidate])
 			require.Len(t, p.entries, len(held))
 			for i, e := range p.entries {
 				require.Equal(t, held[i], e&^expanded)
 				require.Equal(t, popped[held[i].ordinal()], e&expanded != 0)
 			}
-			if rapid.Bool().Draw(t, "pop") {
-				node, ok := p.pop()
+			for _, c := range list {
+				if p.rejects(c.dist()) {
+					require.Len(t, held, limit)
+					require.Greater(t, c.dist(), held[limit-1].dist())
+				}
+			}
+			for range rapid.IntRange(0, 3).Draw(t, "pops") {
 				at := slices.IndexFunc(held, func(c candidate) bool { return !popped[c.ordinal()] })
-				require.Equal(t, at >= 0, ok)
+				want := at >= 0 && (at < ef || len(held) < limit)
+				_, ok := p.peek()
+				require.Equal(t, want, ok, "peek")
+				node, ok := p.pop()
+				require.Equal(t, want, ok)
 				if ok {
 					require.Equal(t, held[at].ordinal(), node)
 					popped[node] = true
@@ -125,35 +141,53 @@ func TestTop(t *testing.T) {
 			}
 			return 1
 		})
-		require.Equal(t, want, top.sort(rows))
+		top.sort(rows)
+		require.Equal(t, want, top.entries)
 	})
 }
 
-// TestUnvisited equals visiting one by one.
-func TestUnvisited(t *testing.T) {
+// TestTopSortNearly sorts what is not in order too, time and again in the same memory.
+func TestTopSortNearly(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
+		var top top
+		for range 3 {
+			list := drawCandidates(t)
+			top.reset(len(list))
+			top.entries = append(top.entries, list...)
+			top.sortNearly()
+			want := best(list, len(list), cmp.Compare[candidate])
+			require.Equal(t, append([]candidate{}, want...), append([]candidate{}, top.entries...))
+		}
+	})
+}
+
+// TestVisitList equals visiting one by one.
+func TestVisitList(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		const nodes, stride = 50, 32
+		c := codes{stride: stride, rows: make([]uint8, nodes*stride), factors: make([]float32, 2*nodes)}
 		var v, w visited
-		v.reset(50)
-		w.reset(50)
+		v.reset(nodes)
+		w.reset(nodes)
+		var got []uint32
 		for range 5 {
-			list := rapid.SliceOfN(rapid.Uint32Range(0, 49), 0, 20).Draw(t, "list")
+			list := rapid.SliceOfN(rapid.Uint32Range(0, nodes-1), 0, 20).Draw(t, "list")
 			want := []uint32{}
 			for _, node := range list {
 				if w.visit(node) {
 					want = append(want, node)
 				}
 			}
-			got := v.unvisited(append(list, noNode, 7), make([]uint32, 0, 22))
+			got = c.visit(&v, append(list, noNode, 7), got)
 			require.Equal(t, want, append([]uint32{}, got...))
 		}
 	})
 }
 
-// The epochs are 16 bits wide: the set must be empty after each reset all the
-// same.
+// The epochs are 8 bits wide: the set must be empty after each reset all the same.
 func TestVisited(t *testing.T) {
 	var v visited
-	for i := range 3<<16 + 10 {
+	for i := range 30<<8 + 10 {
 		n := 1 + i%7
 		v.reset(n)
 		node := uint32(i % n)

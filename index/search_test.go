@@ -321,21 +321,50 @@ func TestConcurrentSearches(t *testing.T) {
 	group.Wait()
 }
 
-// The set of visited nodes is emptied by counting in 16 bits: more searches than
+// The set of visited nodes is emptied by counting in 8 bits: more searches than
 // that on one scratch must not see what an earlier one visited.
 func TestManySearches(t *testing.T) {
-	if raceEnabled {
-		t.Skip("slow")
-	}
 	rows := gaussian(random(1), 30, 2)
 	x := build(t, 2, rows, params(index.L2))
 	var hits []index.Hit
-	for i := range 1<<16 + 100 {
+	for i := range 4<<8 + 100 {
 		var stats index.Stats
 		var err error
 		hits, stats, err = x.Search(index.Query{Vector: rows[i%30], K: 3, Ef: 30, Plan: index.GraphWalk}, hits[:0])
 		if err != nil || stats.Plan != index.GraphWalk || len(hits) != 3 || x.Row(hits[0].Ordinal) != uint32(i%30) {
 			require.Fail(t, "wrong answer", "search %d: %v %+v %v", i, hits, stats, err)
+		}
+	}
+}
+
+// An effort below k makes a walk cheaper, not its answer shorter.
+func TestEffortBelowK(t *testing.T) {
+	const k = 100
+	rows := clustered(random(1), 3000, 16, 40, 0.5)
+	for _, metric := range metrics {
+		x := build(t, 16, rows, params(metric))
+		filter, eligible := filterOf(x, func(row int) bool { return row%10 != 0 })
+		for _, query := range gaussian(random(2), 10, 16) {
+			last := index.Stats{}
+			for _, ef := range []int{1, 20, 50, k, 300} {
+				hits, stats := search(t, x, index.Query{Vector: query, K: k, Ef: ef, Plan: index.GraphWalk})
+				require.Len(t, hits, k)
+				require.Equal(t, index.GraphWalk, stats.Plan, "the scan did not take over")
+				require.Equal(t, ef, stats.Ef)
+				require.GreaterOrEqual(t, stats.Expanded, min(ef, last.Expanded+1), "ef %d", ef)
+				require.GreaterOrEqual(t, stats.Expanded, last.Expanded, "ef %d", ef)
+				require.GreaterOrEqual(t, stats.Scored, last.Scored, "ef %d", ef)
+				if ef == k {
+					require.Greater(t, stats.Expanded, last.Expanded, "half the effort is less")
+				}
+				last = stats
+
+				hits, stats = search(t, x, index.Query{
+					Vector: query, K: k, Ef: ef, Plan: index.GraphWalk, Filter: filter, Eligible: eligible,
+				})
+				require.Len(t, hits, k)
+				require.Equal(t, index.FilteredWalk, stats.Plan, "the scan did not take over")
+			}
 		}
 	}
 }

@@ -84,15 +84,18 @@ func (x *Index) enter(s *scratch, stats *Stats) []candidate {
 	s.ids = append(s.ids[:0], 0)
 	s.visited.visit(0)
 	if len(x.entries) == 0 && len(x.layers) > 1 {
-		best := s.score(&x.codes, s.ids, infinity)[0]
 		stats.Scored++
-		for l := len(x.layers) - 1; l > 0; l-- {
-			var scored int
-			best, scored = s.descend(&x.codes, x.layers[l], best)
-			stats.Scored += scored
-		}
-		if node := best.ordinal(); s.visited.visit(node) {
-			s.ids = append(s.ids[:1], node)
+		// A forged file can have distances that are NaN, which no bound admits.
+		if near := s.score(&x.codes, s.ids, infinity); len(near) > 0 {
+			best := near[0]
+			for l := len(x.layers) - 1; l > 0; l-- {
+				var scored int
+				best, scored = s.descend(&x.codes, x.layers[l], best)
+				stats.Scored += scored
+			}
+			if node := best.ordinal(); s.visited.visit(node) {
+				s.ids = append(s.ids[:1], node)
+			}
 		}
 	}
 	for _, node := range x.entries {

@@ -10,8 +10,7 @@ import (
 const codeBlock = 32
 
 // CodeStride returns the length of a row of dim codes after padding: the least
-// multiple of 32 that is not below dim. It is what a query's code
-// must have the length of.
+// multiple of 32 that is not below dim. A query's code has it too.
 func CodeStride(dim int) int {
 	return (dim + codeBlock - 1) &^ (codeBlock - 1)
 }
@@ -21,34 +20,36 @@ func CodeStride(dim int) int {
 //
 //	base + bias + step*(scale*p + shift)
 //
-// where p is the inner product of Code and the row, each operation rounded.
+// where p is the inner product of Code and the row. It is computed from left to
+// right, and each operation is rounded.
 type Query struct {
 	Code               []int8
 	Base, Scale, Shift float32
 }
 
-// Within appends to out the rows among ordinals whose distance is at most bound,
-// in their order, and returns how many they are. An entry holds the distance in
-// its upper half, as [Sortable] encodes it, and twice the ordinal below.
+// Within sets out to the rows among ordinals whose distance is at most bound, in
+// their order, and returns how many they are. A distance that is NaN is within no
+// bound. An entry holds the distance in its upper half, as [Sortable] encodes it, and
+// twice the ordinal below.
 //
 // Row r of rows is rows[r*len(Code) : (r+1)*len(Code)], and its factors are
 // factors[2*r] and factors[2*r+1]. The query's code is padded with zeros; so what
 // pads a row is of no account. The inner product is exact while it is within an
 // int32, as that of up to 65,792 codes is, whatever they are; beyond it wraps.
 //
-// out has room for three entries more than ordinals; what Within does not use of it
-// is undefined afterwards. Ordinals must be less than len(rows)/len(Code), and that
-// is not checked, as for Dot. Within panics if len(Code) is not a positive multiple
-// of 32, or if out is too short. It prefetches nothing: see [Prefetch].
+// out has room for [Spare] entries more than ordinals; what Within does not use of it
+// is undefined afterwards. Ordinals must be less than len(rows)/len(Code) and 1<<31,
+// and that is not checked, as for Dot. Within panics if len(Code) is not a positive
+// multiple of 32, or if out is too short. It prefetches nothing: see [PrefetchCodes].
 func Within[T ~uint64](q *Query, rows []uint8, factors []float32, ordinals []uint32, bound float32, out []T) int {
-	if len(q.Code) == 0 || len(q.Code)%codeBlock != 0 || len(out) < len(ordinals)+withinSpare {
+	if len(q.Code) == 0 || len(q.Code)%codeBlock != 0 || len(out) < len(ordinals)+Spare {
 		panicWithin(q, ordinals, len(out))
 	}
 	return within(q.Code, rows, factors, ordinals, q.Base, q.Scale, q.Shift, bound, words(out))
 }
 
-// withinSpare is how many entries beyond the last may be written.
-const withinSpare = 3
+// Spare is how many entries more than ordinals Within has to have room for.
+const Spare = 3
 
 // Sortable returns bits that order as the distances do; d is not NaN. Negative and
 // positive zero are one.
@@ -69,7 +70,7 @@ const End = math.MaxUint32
 // panics if dst has not room for the whole list; what it does not use of it is
 // undefined afterwards.
 func Visit(list []uint32, marks []uint8, epoch uint8, rows []uint8, stride int, factors []float32, dst []uint32) int {
-	_ = dst[:len(list)]
+	_ = dst[:len(list):len(dst)]
 	return visit(list, marks, epoch, rows, stride, min(stride, reach), factors, dst)
 }
 
@@ -111,8 +112,8 @@ func CodesName() string {
 }
 
 func panicWithin(q *Query, ordinals []uint32, room int) {
-	if room < len(ordinals)+withinSpare {
-		panic(fmt.Sprintf("kernel: score %d ordinals: out has room for %d, want %d", len(ordinals), room, len(ordinals)+withinSpare))
+	if room < len(ordinals)+Spare {
+		panic(fmt.Sprintf("kernel: score %d ordinals: out has room for %d, want %d", len(ordinals), room, len(ordinals)+Spare))
 	}
 	panicCodeStride(q.Code)
 }

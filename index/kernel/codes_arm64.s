@@ -104,31 +104,6 @@ TEXT ·dotCodesNEON(SB), NOSPLIT, $0-96
 	MOVD ordinals_base+48(FP), R3
 	MOVD ordinals_len+56(FP), R4
 	MOVD out_base+72(FP), R5
-
-	// A list of rows longer than a line is prefetched first, 256 bytes of
-	// each.
-	CMP  $64, R1
-	BLE  prefetched
-	MOVD $256, R12
-	CMP  R1, R12
-	CSEL GT, R1, R12, R12
-	MOVD R3, R13
-	ADD  R4<<2, R3, R14
-
-prefetch:
-	CMP     R14, R13
-	BEQ     prefetched
-	MOVWU.P 4(R13), R15
-	MADD    R1, R2, R15, R15
-	ADD     R12, R15, R16
-
-line:
-	FETCH(R15)
-	CMP R16, R15
-	BLO line
-	B   prefetch
-
-prefetched:
 	BIAS
 
 bias:
@@ -234,31 +209,6 @@ TEXT ·dotCodesDotprod(SB), NOSPLIT, $0-96
 	MOVD ordinals_base+48(FP), R3
 	MOVD ordinals_len+56(FP), R4
 	MOVD out_base+72(FP), R5
-
-	// A list of rows longer than a line is prefetched first, 256 bytes of
-	// each.
-	CMP  $64, R1
-	BLE  prefetched
-	MOVD $256, R12
-	CMP  R1, R12
-	CSEL GT, R1, R12, R12
-	MOVD R3, R13
-	ADD  R4<<2, R3, R14
-
-prefetch:
-	CMP     R14, R13
-	BEQ     prefetched
-	MOVWU.P 4(R13), R15
-	MADD    R1, R2, R15, R15
-	ADD     R12, R15, R16
-
-line:
-	FETCH(R15)
-	CMP R16, R15
-	BLO line
-	B   prefetch
-
-prefetched:
 	BIAS
 
 bias:

@@ -1,7 +1,6 @@
 package kernel
 
 import (
-	"fmt"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -11,13 +10,24 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// codeRoutines are the two functions of one implementation.
+// codeRoutines are the functions of one implementation for codes and for what is
+// done with their scores. list, the products of a list of ordinals, is nil where
+// within computes them on its way.
 type codeRoutines struct {
-	list func(query []int8, rows []uint8, ordinals []uint32, out []int32)
-	scan func(query []int8, rows []uint8, out []int32)
+	within func(query []int8, rows []uint8, factors []float32, ordinals []uint32, base, scale, shift, bound float32, out []uint64) int
+	list   func(query []int8, rows []uint8, ordinals []uint32, out []int32)
+	scan   func(query []int8, rows []uint8, out []int32)
+	visit  func(list []uint32, marks []uint8, epoch uint8, rows []uint8, stride, length int, factors []float32, dst []uint32) int
+	insert func(pool []uint64, n int, batch []uint64) (count, least int)
 }
 
-var genericCodeRoutines = codeRoutines{dotCodesGeneric, dotCodesRangeGeneric}
+var genericCodeRoutines = codeRoutines{
+	withinGeneric, dotCodesGeneric, dotCodesRangeGeneric,
+	func(list []uint32, marks []uint8, epoch uint8, _ []uint8, _, _ int, _ []float32, dst []uint32) int {
+		return visitGeneric(list, marks, epoch, dst)
+	},
+	insertGeneric,
+}
 
 // naiveCodes is the sum as the documentation gives it, in a type that is too
 // wide to wrap.
@@ -56,7 +66,8 @@ func (f codeFill) rowsOf(r *rand.Rand, n int) []uint8 {
 	return each(n, func() uint8 { return f.row(r) })
 }
 
-// requireExact checks every implementation, in both forms, against naiveCodes.
+// requireExact checks the sums of every implementation, in each form, against
+// naiveCodes.
 func requireExact(t *testing.T, query []int8, rows []uint8, ordinals []uint32) {
 	t.Helper()
 	stride := len(query)
@@ -70,11 +81,20 @@ func requireExact(t *testing.T, query []int8, rows []uint8, ordinals []uint32) {
 	for i, o := range ordinals {
 		listed[i] = every[o]
 	}
+	// With these a distance is the sum itself, rounded.
+	q := Query{Code: query, Scale: 1}
+	plain := each(2*len(every), func() float32 { return 0 })
+	for i := range every {
+		plain[2*i] = 1
+	}
+	requireWithin(t, &q, rows, plain, ordinals, infinity)
 	for _, i := range supportedCodes() {
 		r := i.codeRoutines()
-		require.Equal(t, listed, scoredCodes(t, len(ordinals), func(out []int32) {
-			r.list(query, rows, ordinals, out)
-		}), "%s of %d ordinals, stride %d", i, len(ordinals), stride)
+		if r.list != nil {
+			require.Equal(t, listed, scoredCodes(t, len(ordinals), func(out []int32) {
+				r.list(query, rows, ordinals, out)
+			}), "%s of %d ordinals, stride %d", i, len(ordinals), stride)
+		}
 		require.Equal(t, every, scoredCodes(t, len(every), func(out []int32) {
 			r.scan(query, rows, out)
 		}), "%s of %d rows, stride %d", i, len(every), stride)
@@ -117,7 +137,7 @@ func TestEveryCountOfCodeRows(t *testing.T) {
 	}
 }
 
-// The longest rows that any codes fit, as DotCodes says.
+// The longest rows that any codes fit, as Within says.
 func TestLongestCodesDoNotWrap(t *testing.T) {
 	const stride = 65_792
 	assert.Greater(t, int64(stride+codeBlock)*math.MaxUint8*-math.MinInt8, int64(math.MaxInt32))
@@ -134,14 +154,20 @@ func TestWhatPadsACodeRowIsOfNoAccount(t *testing.T) {
 		query := codeFills[0].queryOf(random, stride)
 		clear(query[dim:])
 		rows := codeFills[0].rowsOf(random, 5*stride)
+		q := Query{Code: query, Scale: 1}
+		factors, ordinals := normal(random, 10), []uint32{0, 1, 2, 3, 4}
 		padded, other := make([]int32, 5), make([]int32, 5)
+		near, far := make([]uint64, 5+Spare), make([]uint64, 5+Spare)
 		DotCodesRange(query, rows, 0, padded)
+		Within(&q, rows, factors, ordinals, infinity, near)
 		for i := range 5 {
 			assert.Equal(t, naiveCodes(query[:dim], rows[i*stride:]), int64(padded[i]))
 			clear(rows[i*stride+dim : (i+1)*stride])
 		}
-		DotCodes(query, rows, []uint32{0, 1, 2, 3, 4}, other)
+		DotCodesRange(query, rows, 0, other)
 		assert.Equal(t, padded, other)
+		Within(&q, rows, factors, ordinals, infinity, far)
+		assert.Equal(t, near[:5], far[:5])
 	}
 }
 
@@ -158,13 +184,18 @@ func TestCodesNameIsTheFastest(t *testing.T) {
 func TestCodeMisfitsPanic(t *testing.T) {
 	query := func(n int) []int8 { return make([]int8, n) }
 	rows := func(n int) []uint8 { return make([]uint8, n) }
+	within := func(query []int8, rows []uint8, ordinals, room int) {
+		// Room beyond the length is none.
+		Within(&Query{Code: query}, rows, make([]float32, 2), make([]uint32, ordinals), 0, make([]uint64, room, room+8))
+	}
 	for _, test := range []struct {
 		want string
 		call func()
 	}{
-		{"kernel: query has 0 codes: want a positive multiple of 32", func() { DotCodes(nil, nil, nil, nil) }},
-		{"kernel: query has 48 codes: want a positive multiple of 32", func() { DotCodes(query(48), rows(48), nil, nil) }},
-		{"kernel: score 2 ordinals: out has room for 1", func() { DotCodes(query(32), rows(32), make([]uint32, 2), make([]int32, 1)) }},
+		{"kernel: query has 0 codes: want a positive multiple of 32", func() { within(nil, nil, 0, 3) }},
+		{"kernel: query has 48 codes: want a positive multiple of 32", func() { within(query(48), rows(48), 0, 3) }},
+		{"kernel: score 0 ordinals: out has room for 2, want 3", func() { within(query(32), rows(32), 0, 2) }},
+		{"kernel: score 2 ordinals: out has room for 4, want 5", func() { within(query(32), rows(32), 2, 4) }},
 		{"kernel: query has 0 codes: want a positive multiple of 32", func() { DotCodesRange(nil, nil, 0, nil) }},
 		{"kernel: query has 33 codes: want a positive multiple of 32", func() { DotCodesRange(query(33), rows(66), 0, nil) }},
 		{"kernel: score rows -1 to 0: there are 2", func() { DotCodesRange(query(32), rows(64), -1, make([]int32, 1)) }},
@@ -179,10 +210,19 @@ func TestNoCodeEscapes(t *testing.T) {
 	assert.Zero(t, testing.AllocsPerRun(100, func() {
 		var query [64]int8
 		var rows [192]uint8
+		var factors [6]float32
 		var ordinals [3]uint32
-		var out [3]int32
-		DotCodes(query[:], rows[:], ordinals[:], out[:])
-		DotCodesRange(query[:], rows[:], 0, out[:])
+		var sums [3]int32
+		var near [3 + Spare]uint64
+		var marks [1]uint8
+		var fresh [3]uint32
+		var pool [2]uint64
+		q := Query{Code: query[:]}
+		DotCodesRange(query[:], rows[:], 0, sums[:])
+		Visit(ordinals[:], marks[:], 1, rows[:], 64, factors[:], fresh[:])
+		PrefetchCodes(rows[:], 64, factors[:], ordinals[:])
+		n := Within(&q, rows[:], factors[:], ordinals[:1], 1, near[:])
+		Insert(pool[:], 0, near[:n])
 	}))
 }
 
@@ -209,18 +249,4 @@ func FuzzCodes(f *testing.F) {
 		ordinals := each(int(next())%80, func() uint32 { return uint32(int(next()) % n) })
 		requireExact(t, query, rows, ordinals)
 	})
-}
-
-func ExampleDotCodes() {
-	const dim = 3
-	rows := make([]uint8, 2*CodeStride(dim))
-	copy(rows, []uint8{1, 2, 255})
-	copy(rows[CodeStride(dim):], []uint8{0, 0, 1})
-	query := make([]int8, CodeStride(dim))
-	copy(query, []int8{-1, 1, 127})
-
-	sums := make([]int32, 3)
-	DotCodes(query, rows, []uint32{1, 0, 1}, sums)
-	fmt.Println(sums)
-	// Output: [127 32386 127]
 }

@@ -25,13 +25,15 @@ func supported() []implementation {
 	return append(s, generic)
 }
 
-// supportedCodes does the same for codes.
+// supportedCodes does the same for codes. It asks for more than the multiplications
+// need: what admits candidates counts bits, and what inserts them has masks of eight.
 func supportedCodes() []implementation {
 	var s []implementation
-	if cpu.X86.HasAVX512F && cpu.X86.HasAVX512VNNI && cpu.X86.HasAVX2 {
+	x := &cpu.X86
+	if x.HasAVX512F && x.HasAVX512DQ && x.HasAVX512VNNI && x.HasAVX2 && x.HasBMI2 && x.HasPOPCNT {
 		s = append(s, vnni)
 	}
-	if cpu.X86.HasAVX2 {
+	if x.HasAVX2 && x.HasPOPCNT {
 		s = append(s, avx2)
 	}
 	return append(s, generic)

@@ -31,12 +31,11 @@ func dotRange(query, rows, out []float32) { dotRangeNEON(query, rows, out) }
 
 func l2Range(query, rows, out []float32) { l2RangeNEON(query, rows, out) }
 
-func dotCodes(query []int8, rows []uint8, ordinals []uint32, out []int32) {
+func within(query []int8, rows []uint8, factors []float32, ordinals []uint32, base, scale, shift, bound float32, out []uint64) int {
 	if selectedCodes == dotprod {
-		dotCodesDotprod(query, rows, ordinals, out)
-	} else {
-		dotCodesNEON(query, rows, ordinals, out)
+		return withinDotprod(query, rows, factors, ordinals, base, scale, shift, bound, out)
 	}
+	return withinNEON(query, rows, factors, ordinals, base, scale, shift, bound, out)
 }
 
 func dotCodesRange(query []int8, rows []uint8, out []int32) {
@@ -45,4 +44,16 @@ func dotCodesRange(query []int8, rows []uint8, out []int32) {
 	} else {
 		dotCodesRangeNEON(query, rows, out)
 	}
+}
+
+func visit(list []uint32, marks []uint8, epoch uint8, rows []uint8, stride, length int, factors []float32, dst []uint32) int {
+	return visitARM64(list, marks, epoch, rows, stride, length, factors, dst)
+}
+
+func prefetch(data *byte, stride, length int, ordinals []uint32) {
+	prefetchARM64(data, stride, length, ordinals)
+}
+
+func insert(pool []uint64, n int, batch []uint64) (count, least int) {
+	return insertGeneric(pool, n, batch)
 }

@@ -20,10 +20,20 @@ func dotRange(query, rows, out []float32) { dotRangeGeneric(query, rows, out) }
 
 func l2Range(query, rows, out []float32) { l2RangeGeneric(query, rows, out) }
 
-func dotCodes(query []int8, rows []uint8, ordinals []uint32, out []int32) {
-	dotCodesGeneric(query, rows, ordinals, out)
+func within(query []int8, rows []uint8, factors []float32, ordinals []uint32, base, scale, shift, bound float32, out []uint64) int {
+	return withinGeneric(query, rows, factors, ordinals, base, scale, shift, bound, out)
 }
 
 func dotCodesRange(query []int8, rows []uint8, out []int32) {
 	dotCodesRangeGeneric(query, rows, out)
+}
+
+func visit(list []uint32, marks []uint8, epoch uint8, _ []uint8, _, _ int, _ []float32, dst []uint32) int {
+	return visitGeneric(list, marks, epoch, dst)
+}
+
+func prefetch(*byte, int, int, []uint32) {}
+
+func insert(pool []uint64, n int, batch []uint64) (count, least int) {
+	return insertGeneric(pool, n, batch)
 }

@@ -152,30 +152,34 @@ func dotCodeRow(query []int8, row []uint8) int32 {
 	return (s0 + s1) + (s2 + s3)
 }
 
-// withinProducts admits what dotProducts, a routine for lists of codes, has scored.
-func withinProducts(dotProducts func(query []int8, rows []uint8, ordinals []uint32, out []int32),
-	query []int8, rows []uint8, factors []float32, ordinals []uint32, base, scale, shift, bound float32, out []uint64,
-) int {
+// batch is how many rows of codes are scored before they are admitted.
+const batch = 32
+
+func withinGeneric(query []int8, rows []uint8, factors []float32, ordinals []uint32, base, scale, shift, bound float32, out []uint64) int {
+	var products [batch]int32
 	n := 0
 	for len(ordinals) > 0 {
-		var products [32]int32
-		part := ordinals[:min(len(ordinals), len(products))]
-		dotProducts(query, rows, part, products[:len(part)])
-		for i, o := range part {
-			f := factors[2*o : 2*o+2 : 2*o+2]
-			d := base + f[1] + float32(f[0]*(float32(scale*float32(products[i]))+shift))
-			out[n] = uint64(Sortable(d))<<32 | uint64(o)<<1
-			if d <= bound {
-				n++
-			}
-		}
+		part := ordinals[:min(len(ordinals), batch)]
+		dotCodesGeneric(query, rows, part, products[:len(part)])
+		n += admit(products[:], factors, part, base, scale, shift, bound, out[n:])
 		ordinals = ordinals[len(part):]
 	}
 	return n
 }
 
-func withinGeneric(query []int8, rows []uint8, factors []float32, ordinals []uint32, base, scale, shift, bound float32, out []uint64) int {
-	return withinProducts(dotCodesGeneric, query, rows, factors, ordinals, base, scale, shift, bound, out)
+// admit is what is left of within when the rows of ordinals have been scored.
+func admit(products []int32, factors []float32, ordinals []uint32, base, scale, shift, bound float32, out []uint64) int {
+	n := 0
+	for i, o := range ordinals {
+		f := (*[2]float32)(factors[2*int(o):])
+		d := base + f[1] + float32(f[0]*(float32(scale*float32(products[i]))+shift))
+		// As in visitGeneric, without a branch: it stays only if it is near enough.
+		out[n] = uint64(Sortable(d))<<32 | uint64(o)<<1
+		if d <= bound {
+			n++
+		}
+	}
+	return n
 }
 
 // visitGeneric does not prefetch.

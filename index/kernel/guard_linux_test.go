@@ -47,18 +47,55 @@ func TestCodeReadsEndWithTheirArguments(t *testing.T) {
 			for i := range ordinals {
 				ordinals[i] = uint32(n - 1 - i)
 			}
-			out := atEnd[int32](t, n)
-			for _, i := range supportedCodes() {
+			factors := atEnd[float32](t, 2*n)
+			copy(factors, normal(random, 2*n))
+			out, near := atEnd[int32](t, n), atEnd[uint64](t, n+Spare)
+			marks, fresh := atEnd[uint8](t, n), atEnd[uint32](t, n)
+			for e, i := range supportedCodes() {
 				r := i.codeRoutines()
-				r.list(query, rows, ordinals, out)
+				if r.list != nil {
+					r.list(query, rows, ordinals, out)
+				}
 				r.scan(query, rows, out)
+				require.Equal(t, n, r.within(query, rows, factors, ordinals, 0, 1, 0, infinity, near))
+				require.Equal(t, n, r.visit(ordinals, marks, uint8(e+1), rows, stride, stride, factors, fresh))
+			}
+			PrefetchCodes(rows, stride, factors, ordinals)
+		}
+	}
+}
+
+// The entries of a pool are moved eight at a time, and the last of them are fewer.
+func TestInsertKeepsToItsArguments(t *testing.T) {
+	for size := 1; size <= 34; size++ {
+		pool, batch := atEnd[uint64](t, size), atEnd[uint64](t, 2*size)
+		for n := range size + 1 {
+			for _, i := range supportedCodes() {
+				for j := range pool {
+					pool[j] = uint64(4 * j)
+				}
+				for j := range batch {
+					batch[j] = uint64(4*(len(batch)-j) - 2)
+				}
+				count, least := i.codeRoutines().insert(pool, n, batch)
+				require.Equal(t, size, count)
+				require.Equal(t, min(n, 1), least)
 			}
 		}
 	}
 }
 
+// A hint may be of what is not there.
+func TestPrefetchReadsNothing(t *testing.T) {
+	rows := atEnd[uint8](t, 64)
+	Prefetch(rows, 64, 64, []uint32{0, 1, 1 << 20, End})
+	Prefetch[uint32](nil, 32, 32, []uint32{0, 7})
+	Prefetch(rows, 64, 64, nil)
+	PrefetchCodes(rows, 64, nil, []uint32{0, 1})
+}
+
 // atEnd returns n zeros that end at a page that can not be read.
-func atEnd[T float32 | uint32 | int32 | int8 | uint8](t *testing.T, n int) []T {
+func atEnd[T float32 | uint64 | uint32 | int32 | int8 | uint8](t *testing.T, n int) []T {
 	t.Helper()
 	var zero T
 	page, used := syscall.Getpagesize(), n*int(unsafe.Sizeof(zero))

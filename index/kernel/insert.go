@@ -9,7 +9,7 @@ import "math/bits"
 //
 // Insert panics if n is not between 0 and len(pool).
 func Insert[T ~uint64](pool []T, n int, batch []T) (count, least int) {
-	_ = pool[:n]
+	_ = pool[:n:len(pool)]
 	if len(pool) == 0 {
 		return 0, 0
 	}

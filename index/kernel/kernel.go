@@ -1,6 +1,9 @@
 // Package kernel scores many rows, of float32 or of codes, against one query
 // per call. Floats are the inner loop of graph construction, of exact rescoring
-// and of exact scans, codes that of the walk; the caller is package index.
+// and of exact scans, codes that of the walk; the caller is package index. The rest
+// of a walk's step is here too, because it would take longer than the scores: [Visit]
+// picks the neighbours to score, [Within] scores them and keeps the near ones, and
+// [Insert] puts those into a sorted pool.
 //
 // # Layout
 //
@@ -28,8 +31,9 @@
 //
 // Everything here may be called from many goroutines at once, allocates
 // nothing, and retains none of its arguments. A call costs a few nanoseconds
-// beside the rows it scores, and a list of ordinals is prefetched as it is
-// scored: pass long lists. A slice that does not fit the others is a programmer's
+// beside the rows it scores, and a list of rows of floats is prefetched as it is
+// scored: pass long lists. Rows of codes are prefetched by a call of its own, some
+// time before they are scored. A slice that does not fit the others is a programmer's
 // error, and panics.
 package kernel
 

@@ -108,8 +108,8 @@ func each[T any](n int, f func() T) []T {
 	return s
 }
 
-// bits makes scores comparable: all NaNs are one.
-func bits(scores []float32) []uint32 {
+// bitsOf makes scores comparable: all NaNs are one.
+func bitsOf(scores []float32) []uint32 {
 	b := make([]uint32, len(scores))
 	for i, s := range scores {
 		if b[i] = math.Float32bits(s); s != s {
@@ -130,7 +130,7 @@ func scored(t *testing.T, n int, score func(out []float32)) []uint32 {
 			require.Failf(t, "wrote beside out", "at %d of %d", i-lanes, n)
 		}
 	}
-	return bits(out[lanes:][:n])
+	return bitsOf(out[lanes:][:n])
 }
 
 // requireNaive checks every implementation, in both forms, against naive.
@@ -165,10 +165,10 @@ func requireNaive(t *testing.T, query, rows []float32, ordinals []uint32) {
 		}
 		for _, i := range supported() {
 			r := i.routines()
-			require.Equal(t, bits(listed), scored(t, len(ordinals), func(out []float32) {
+			require.Equal(t, bitsOf(listed), scored(t, len(ordinals), func(out []float32) {
 				metric.list(r)(query, rows, ordinals, out)
 			}), "%s %s of %d ordinals, stride %d", i, metric.name, len(ordinals), stride)
-			require.Equal(t, bits(every), scored(t, count, func(out []float32) {
+			require.Equal(t, bitsOf(every), scored(t, count, func(out []float32) {
 				metric.scan(r)(query, rows, out)
 			}), "%s %s of %d rows, stride %d", i, metric.name, count, stride)
 		}
@@ -253,9 +253,9 @@ func TestScoresDoNotDependOnPlace(t *testing.T) {
 		for o := range every {
 			one := make([]float32, 1)
 			metric.list(query, rows, []uint32{uint32(o)}, one)
-			require.Equal(t, bits(every[o:o+1]), bits(one))
+			require.Equal(t, bitsOf(every[o:o+1]), bitsOf(one))
 			metric.scan(query, rows, o, one)
-			require.Equal(t, bits(every[o:o+1]), bits(one))
+			require.Equal(t, bitsOf(every[o:o+1]), bitsOf(one))
 		}
 		metric.scan(query, rows, 11, nil)
 	}

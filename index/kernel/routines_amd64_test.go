@@ -14,9 +14,9 @@ func (i implementation) routines() routines {
 func (i implementation) codeRoutines() codeRoutines {
 	switch i {
 	case vnni:
-		return codeRoutines{dotCodesVNNI, dotCodesRangeVNNI}
+		return codeRoutines{withinVNNI, nil, dotCodesRangeVNNI, visitAMD64, insertAVX512}
 	case avx2:
-		return codeRoutines{dotCodesAVX2, dotCodesRangeAVX2}
+		return codeRoutines{withinAVX2, nil, dotCodesRangeAVX2, visitAMD64, insertGeneric}
 	default:
 		return genericCodeRoutines
 	}

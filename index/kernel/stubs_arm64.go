@@ -1,6 +1,7 @@
 package kernel
 
-// What each does, its amd64 counterpart says in stubs_amd64.go.
+// What each does, its amd64 counterpart says in stubs_amd64.go; dotCodesNEON and
+// dotCodesDotprod do for rows of codes what dotNEON does for those of floats.
 
 //go:noescape
 func dotNEON(query, rows []float32, ordinals []uint32, out []float32)
@@ -25,3 +26,6 @@ func dotCodesDotprod(query []int8, rows []uint8, ordinals []uint32, out []int32)
 
 //go:noescape
 func dotCodesRangeDotprod(query []int8, rows []uint8, out []int32)
+
+//go:noescape
+func prefetchARM64(data *byte, stride, length int, ordinals []uint32)

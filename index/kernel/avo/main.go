@@ -4,8 +4,9 @@
 // ordinals, or consecutive rows): eight for floats from the description in
 // main.go, four for codes from that in codes.go. Rows are scored four at a
 // time, which hides the latency of the additions and shares each load of the
-// query; the last one to three rows are scored singly, in the same order of
-// additions, so that a row's score does not depend on its place.
+// query; of floats the last one to three rows are scored singly, in the same order
+// of additions, so that a row's score does not depend on its place. Beside them
+// are those that prefetch rows, pick unvisited nodes and keep a pool sorted.
 package main
 
 import (
