@@ -53,24 +53,20 @@ func (p *pool) add(c candidate) {
 	p.merge(p.one[:])
 }
 
-// peek returns the best node that is to be expanded and is not yet.
-func (p *pool) peek() (uint32, bool) {
+// pop returns the best node that is to be expanded and is not yet, and marks it as
+// expanded.
+func (p *pool) pop() (uint32, bool) {
 	for ; p.next < len(p.entries); p.next++ {
 		if e := p.entries[p.next]; e&expanded == 0 {
-			return e.ordinal(), p.next < p.ef || len(p.entries) < p.limit
+			if p.next >= p.ef && len(p.entries) == p.limit {
+				return 0, false
+			}
+			p.entries[p.next] = e | expanded
+			p.next++
+			return e.ordinal(), true
 		}
 	}
 	return 0, false
-}
-
-// pop marks that node as expanded and returns it.
-func (p *pool) pop() (uint32, bool) {
-	node, ok := p.peek()
-	if ok {
-		p.entries[p.next] |= expanded
-		p.next++
-	}
-	return node, ok
 }
 
 // queue is a binary heap of candidates, best first, without a limit.

@@ -29,33 +29,36 @@ func (w *walker) within(c *codes, nodes []uint32, bound float32) []candidate {
 	return w.near
 }
 
-// walk expands the pool's nodes on a layer until none is left (HNSW, algorithm
-// 2), by the distances of codes.
+// walk expands the pool's nodes on a layer until none is left (HNSW, algorithm 2), by
+// the distances of codes.
 //
-// What takes time is to wait for memory. So before it scores the neighbours of one
-// node, it asks for those of the next one: the best that the pool held before the
-// neighbours came.
+// What takes time is to wait for memory. So three nodes are under way at once: the list
+// of the best node is asked for, while that of the one before is read and its
+// neighbours' codes are asked for, while those of the one before that are scored.
 func (w *walker) walk(c *codes, l layer) (expanded, scored int) {
 	ids, ahead := w.ids[:0], w.ahead[:0]
+	var listed uint32 // the node whose list was asked for
+	listing := false
 	for {
 		node, ok := w.pool.pop()
 		if ok {
-			if w.next[0], ok = w.pool.peek(); ok {
-				kernel.Prefetch(l.links, l.width, l.width, w.next[:])
-			}
-			ahead = c.visit(&w.visited, l.all(node), ahead)
-			expanded++
-			scored += len(ahead)
-		} else if len(ids) == 0 {
+			w.next[0] = node
+			kernel.Prefetch(l.links, l.width, l.width, w.next[:])
+		} else if !listing && len(ids) == 0 {
 			w.ids, w.ahead = ids, ahead
 			return expanded, scored
-		} else {
-			ahead = ahead[:0]
+		}
+		ahead = ahead[:0]
+		if listing {
+			ahead = c.visit(&w.visited, l.all(listed), ahead)
+			expanded++
+			scored += len(ahead)
 		}
 		if len(ids) > 0 {
 			w.pool.merge(w.within(c, ids, w.pool.bound))
 		}
 		ids, ahead = ahead, ids
+		listed, listing = node, ok
 	}
 }
 

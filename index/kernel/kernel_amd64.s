@@ -73,10 +73,10 @@ block4:
 	VADDPS        Z5, Z2, Z2
 	VMULPS        (R11)(AX*1), Z4, Z5
 	VADDPS        Z5, Z3, Z3
-	PREFETCHT0    (R12)(AX*1)
-	PREFETCHT0    (R13)(AX*1)
-	PREFETCHT0    (R14)(AX*1)
-	PREFETCHT0    (R15)(AX*1)
+	PREFETCHT1    (R12)(AX*1)
+	PREFETCHT1    (R13)(AX*1)
+	PREFETCHT1    (R14)(AX*1)
+	PREFETCHT1    (R15)(AX*1)
 	ADDQ          $0x40, AX
 	CMPQ          AX, DX
 	JLT           block4
@@ -314,10 +314,10 @@ block4:
 	VSUBPS        (R11)(AX*1), Z4, Z5
 	VMULPS        Z5, Z5, Z5
 	VADDPS        Z5, Z3, Z3
-	PREFETCHT0    (R12)(AX*1)
-	PREFETCHT0    (R13)(AX*1)
-	PREFETCHT0    (R14)(AX*1)
-	PREFETCHT0    (R15)(AX*1)
+	PREFETCHT1    (R12)(AX*1)
+	PREFETCHT1    (R13)(AX*1)
+	PREFETCHT1    (R14)(AX*1)
+	PREFETCHT1    (R15)(AX*1)
 	ADDQ          $0x40, AX
 	CMPQ          AX, DX
 	JLT           block4
@@ -570,10 +570,10 @@ block4:
 	VADDPS       Y9, Y5, Y5
 	VMULPS       32(R11)(AX*1), Y8, Y9
 	VADDPS       Y9, Y7, Y7
-	PREFETCHT0   (R12)(AX*1)
-	PREFETCHT0   (R13)(AX*1)
-	PREFETCHT0   (R14)(AX*1)
-	PREFETCHT0   (R15)(AX*1)
+	PREFETCHT1   (R12)(AX*1)
+	PREFETCHT1   (R13)(AX*1)
+	PREFETCHT1   (R14)(AX*1)
+	PREFETCHT1   (R15)(AX*1)
 	ADDQ         $0x40, AX
 	CMPQ         AX, DX
 	JLT          block4
@@ -839,10 +839,10 @@ block4:
 	VSUBPS       32(R11)(AX*1), Y8, Y9
 	VMULPS       Y9, Y9, Y9
 	VADDPS       Y9, Y7, Y7
-	PREFETCHT0   (R12)(AX*1)
-	PREFETCHT0   (R13)(AX*1)
-	PREFETCHT0   (R14)(AX*1)
-	PREFETCHT0   (R15)(AX*1)
+	PREFETCHT1   (R12)(AX*1)
+	PREFETCHT1   (R13)(AX*1)
+	PREFETCHT1   (R14)(AX*1)
+	PREFETCHT1   (R15)(AX*1)
 	ADDQ         $0x40, AX
 	CMPQ         AX, DX
 	JLT          block4
@@ -1701,7 +1701,7 @@ row:
 	LEAQ  (DI)(DX*1), R8
 
 line:
-	PREFETCHT0 (DI)
+	PREFETCHT1 (DI)
 	ADDQ       $0x40, DI
 	CMPQ       DI, R8
 	JLT        line
@@ -1755,7 +1755,7 @@ row:
 	LEAQ       (R8)(BX*1), R9
 
 line:
-	PREFETCHT0 (R8)
+	PREFETCHT1 (R8)
 	ADDQ       $0x40, R8
 	CMPQ       R8, R9
 	JLT        line

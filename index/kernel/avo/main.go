@@ -219,7 +219,7 @@ func (k *kernel) score(loop string, rows []reg.GPVirtual, fetch func(j int) Mem)
 	}
 	if fetch != nil {
 		for j := range rows {
-			PREFETCHT0(fetch(j))
+			PREFETCHT1(fetch(j))
 		}
 	}
 	ADDQ(Imm(block), k.offset)
