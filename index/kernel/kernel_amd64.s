@@ -1766,7 +1766,7 @@ done:
 
 // func insertAVX512(pool []uint64, n int, batch []uint64) (count int, least int)
 // Requires: AVX, AVX512DQ, AVX512F, BMI2, CMOV, POPCNT
-TEXT ·insertAVX512(SB), NOSPLIT, $0-72
+TEXT ·insertAVX512(SB), NOSPLIT, $64-72
 	MOVQ pool_base+0(FP), AX
 	MOVQ pool_len+8(FP), CX
 	MOVQ n+24(FP), DX
@@ -1774,50 +1774,87 @@ TEXT ·insertAVX512(SB), NOSPLIT, $0-72
 	MOVQ batch_len+40(FP), SI
 	LEAQ (BX)(SI*8), SI
 	MOVQ CX, DI
+	MOVQ $0x00000001, R12
+
+chunk:
+	MOVQ        SI, R8
+	SUBQ        BX, R8
+	JLE         done
+	SHRQ        $0x03, R8
+	MOVQ        $0x00000008, R11
+	CMPQ        R8, R11
+	CMOVQGT     R11, R8
+	SHLXQ       R8, R12, R11
+	DECQ        R11
+	KMOVB       R11, K2
+	VMOVDQU64.Z (BX), K2, Z1
+	XORL        R10, R10
+
+rank:
+	MOVQ         (BX), R9
+	VPBROADCASTQ R9, Z0
+	VPCMPUQ      $0x01, Z0, Z1, K2, K1
+	KMOVB        K1, R11
+	POPCNTQ      R11, R11
+	MOVQ         R9, (SP)(R11*8)
+	ADDQ         $0x08, BX
+	INCQ         R10
+	CMPQ         R10, R8
+	JLT          rank
+
+full:
+	LEAQ  (DX)(R8*1), R11
+	CMPQ  R11, CX
+	JLE   fits
+	MOVQ  -8(SP)(R8*8), R9
+	DECQ  R8
+	TESTQ DX, DX
+	JEQ   full
+	CMPQ  R9, -8(AX)(DX*8)
+	JAE   full
+	INCQ  R8
+	DECQ  DX
+	JMP   full
+
+fits:
+	MOVQ DX, R10
+	ADDQ R8, DX
 
 entry:
-	CMPQ BX, SI
-	JGE  done
-	MOVQ (BX), R8
-	ADDQ $0x08, BX
-	CMPQ DX, CX
-	JL   room
-	CMPQ R8, -8(AX)(DX*8)
-	JAE  entry
-	DECQ DX
-
-room:
-	VPBROADCASTQ R8, Z0
-	MOVQ         DX, R9
+	TESTQ        R8, R8
+	JEQ          chunk
+	MOVQ         -8(SP)(R8*8), R9
+	VPBROADCASTQ R9, Z0
+	LEAQ         (AX)(R8*8), R13
 
 eight:
-	CMPQ      R9, $0x08
+	CMPQ      R10, $0x08
 	JL        rest
-	VMOVDQU64 -64(AX)(R9*8), Z1
+	VMOVDQU64 -64(AX)(R10*8), Z1
 	VPCMPUQ   $0x06, Z0, Z1, K1
-	VMOVDQU64 Z1, K1, -56(AX)(R9*8)
+	VMOVDQU64 Z1, K1, -64(R13)(R10*8)
 	KORTESTB  K1, K1
 	JCC       among
-	SUBQ      $0x08, R9
+	SUBQ      $0x08, R10
 	JMP       eight
 
 rest:
-	MOVQ        $0x00000001, R10
-	SHLXQ       R9, R10, R10
-	DECQ        R10
-	KMOVB       R10, K1
-	VMOVDQU64.Z (AX), K1, Z1
-	VPCMPUQ     $0x06, Z0, Z1, K1, K1
-	VMOVDQU64   Z1, K1, 8(AX)
+	SHLXQ       R10, R12, R11
+	DECQ        R11
+	KMOVB       R11, K2
+	VMOVDQU64.Z (AX), K2, Z1
+	VPCMPUQ     $0x06, Z0, Z1, K2, K1
+	VMOVDQU64   Z1, K1, (R13)
 
 among:
-	KMOVB   K1, R10
-	POPCNTQ R10, R10
-	SUBQ    R10, R9
-	MOVQ    R8, (AX)(R9*8)
-	INCQ    DX
-	CMPQ    R9, DI
-	CMOVQLT R9, DI
+	KMOVB   K1, R11
+	POPCNTQ R11, R11
+	SUBQ    R11, R10
+	DECQ    R8
+	MOVQ    R9, -8(R13)(R10*8)
+	LEAQ    (R10)(R8*1), R11
+	CMPQ    R11, DI
+	CMOVQLT R11, DI
 	JMP     entry
 
 done:

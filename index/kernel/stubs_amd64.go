@@ -72,7 +72,7 @@ func prefetchAMD64(data *byte, stride int, length int, ordinals []uint32)
 //go:noescape
 func visitAMD64(list []uint32, marks []uint8, epoch uint8, rows []uint8, stride int, length int, factors []float32, dst []uint32) int
 
-// insertAVX512 is Insert, with AVX-512F and AVX-512DQ.
+// insertAVX512 is Insert, with AVX-512F, AVX-512DQ and BMI2.
 //
 //go:noescape
 func insertAVX512(pool []uint64, n int, batch []uint64) (count int, least int)
