@@ -33,7 +33,7 @@ func l2RangeGeneric(query, rows, out []float32) {
 	}
 }
 
-func row[T float32 | uint8](rows []T, i, stride int) []T {
+func row[T float32 | compact](rows []T, i, stride int) []T {
 	return rows[i*stride:][:stride]
 }
 

@@ -95,7 +95,7 @@ func TestPrefetchReadsNothing(t *testing.T) {
 }
 
 // atEnd returns n zeros that end at a page that can not be read.
-func atEnd[T float32 | uint64 | uint32 | int32 | int8 | uint8](t *testing.T, n int) []T {
+func atEnd[T float32 | uint64 | uint32 | int32 | int8 | compact](t *testing.T, n int) []T {
 	t.Helper()
 	var zero T
 	page, used := syscall.Getpagesize(), n*int(unsafe.Sizeof(zero))

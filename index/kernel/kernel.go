@@ -11,7 +11,9 @@
 // positive multiple of 16 ([Stride]), and is padded to it with zeros, which
 // change neither metric. The query is padded the same way, and its length is
 // the stride: row i is rows[i*len(query) : (i+1)*len(query)]. A block of 16
-// floats is one cache line when rows is aligned to 64 bytes; it need not be.
+// floats is one cache line when rows is aligned to 64 bytes; it need not be. Rows
+// whose components all have a float16 or a uint8 equal to them may be held in those,
+// at the same stride ([DotFloat16], [DotUint8]).
 //
 // Rows of codes lie in a flat []uint8 in the same way, and the query is a
 // []int8; their stride is a multiple of 32 ([CodeStride]).
@@ -95,7 +97,7 @@ func fits(query []float32, ordinals []uint32, out []float32) bool {
 }
 
 // span returns the rows from first on, as many as out has room for.
-func span(query, rows []float32, first int, out []float32) []float32 {
+func span[T float32 | compact](query []float32, rows []T, first int, out []float32) []T {
 	stride := len(query)
 	if stride == 0 || stride%lanes != 0 {
 		panicStride(query)

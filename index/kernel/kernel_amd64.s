@@ -1028,6 +1028,2230 @@ done:
 	VZEROUPPER
 	RET
 
+// func dotFloat16AVX512(query []float32, rows []uint16, ordinals []uint32, out []float32)
+// Requires: AVX, AVX512F, CMOV, MMX+
+TEXT ·dotFloat16AVX512(SB), NOSPLIT, $0-96
+	MOVQ query_base+0(FP), CX
+	MOVQ query_len+8(FP), DX
+	SHLQ $0x01, DX
+	MOVQ ordinals_base+48(FP), BX
+	MOVQ ordinals_len+56(FP), SI
+	DECQ SI
+	XORL DI, DI
+
+group:
+	LEAQ    3(DI), AX
+	CMPQ    AX, SI
+	JGT     single
+	LEAQ    (DI), R8
+	MOVL    (BX)(R8*4), R8
+	IMULQ   DX, R8
+	ADDQ    rows_base+24(FP), R8
+	LEAQ    1(DI), R9
+	MOVL    (BX)(R9*4), R9
+	IMULQ   DX, R9
+	ADDQ    rows_base+24(FP), R9
+	LEAQ    2(DI), R10
+	MOVL    (BX)(R10*4), R10
+	IMULQ   DX, R10
+	ADDQ    rows_base+24(FP), R10
+	LEAQ    3(DI), R11
+	MOVL    (BX)(R11*4), R11
+	IMULQ   DX, R11
+	ADDQ    rows_base+24(FP), R11
+	LEAQ    8(DI), R12
+	CMPQ    R12, SI
+	CMOVQGT SI, R12
+	MOVL    (BX)(R12*4), R12
+	IMULQ   DX, R12
+	ADDQ    rows_base+24(FP), R12
+	LEAQ    9(DI), R13
+	CMPQ    R13, SI
+	CMOVQGT SI, R13
+	MOVL    (BX)(R13*4), R13
+	IMULQ   DX, R13
+	ADDQ    rows_base+24(FP), R13
+	LEAQ    10(DI), R14
+	CMPQ    R14, SI
+	CMOVQGT SI, R14
+	MOVL    (BX)(R14*4), R14
+	IMULQ   DX, R14
+	ADDQ    rows_base+24(FP), R14
+	LEAQ    11(DI), R15
+	CMPQ    R15, SI
+	CMOVQGT SI, R15
+	MOVL    (BX)(R15*4), R15
+	IMULQ   DX, R15
+	ADDQ    rows_base+24(FP), R15
+	VXORPS  X0, X0, X0
+	VXORPS  X1, X1, X1
+	VXORPS  X2, X2, X2
+	VXORPS  X3, X3, X3
+	XORL    AX, AX
+
+block4:
+	VMOVUPS       (CX)(AX*2), Z4
+	VCVTPH2PS     (R8)(AX*1), Z5
+	VMULPS        Z5, Z4, Z5
+	VADDPS        Z5, Z0, Z0
+	VCVTPH2PS     (R9)(AX*1), Z5
+	VMULPS        Z5, Z4, Z5
+	VADDPS        Z5, Z1, Z1
+	VCVTPH2PS     (R10)(AX*1), Z5
+	VMULPS        Z5, Z4, Z5
+	VADDPS        Z5, Z2, Z2
+	VCVTPH2PS     (R11)(AX*1), Z5
+	VMULPS        Z5, Z4, Z5
+	VADDPS        Z5, Z3, Z3
+	PREFETCHT0    (R12)(AX*1)
+	PREFETCHT0    (R13)(AX*1)
+	PREFETCHT0    (R14)(AX*1)
+	PREFETCHT0    (R15)(AX*1)
+	ADDQ          $0x20, AX
+	CMPQ          AX, DX
+	JLT           block4
+	VEXTRACTF64X4 $0x01, Z0, Y4
+	VADDPS        Y4, Y0, Y4
+	VEXTRACTF64X4 $0x01, Z1, Y5
+	VADDPS        Y5, Y1, Y5
+	VEXTRACTF64X4 $0x01, Z2, Y7
+	VADDPS        Y7, Y2, Y7
+	VEXTRACTF64X4 $0x01, Z3, Y8
+	VADDPS        Y8, Y3, Y8
+	VPERM2F128    $0x20, Y7, Y4, Y9
+	VPERM2F128    $0x31, Y7, Y4, Y7
+	VADDPS        Y7, Y9, Y4
+	VPERM2F128    $0x20, Y8, Y5, Y9
+	VPERM2F128    $0x31, Y8, Y5, Y7
+	VADDPS        Y7, Y9, Y5
+	VUNPCKLPD     Y5, Y4, Y9
+	VUNPCKHPD     Y5, Y4, Y7
+	VADDPS        Y7, Y9, Y9
+	VEXTRACTF128  $0x01, Y9, X0
+	VSHUFPS       $0x88, X0, X9, X1
+	VSHUFPS       $0xdd, X0, X9, X0
+	VADDPS        X0, X1, X1
+	MOVQ          out_base+72(FP), AX
+	VMOVUPS       X1, (AX)(DI*4)
+	ADDQ          $0x04, DI
+	JMP           group
+
+single:
+	CMPQ   DI, SI
+	JGT    done
+	MOVQ   DI, R8
+	MOVL   (BX)(R8*4), R8
+	IMULQ  DX, R8
+	ADDQ   rows_base+24(FP), R8
+	VXORPS X6, X6, X6
+	XORL   AX, AX
+
+block1:
+	VMOVUPS       (CX)(AX*2), Z0
+	VCVTPH2PS     (R8)(AX*1), Z1
+	VMULPS        Z1, Z0, Z1
+	VADDPS        Z1, Z6, Z6
+	ADDQ          $0x20, AX
+	CMPQ          AX, DX
+	JLT           block1
+	VEXTRACTF64X4 $0x01, Z6, Y0
+	VADDPS        Y0, Y6, Y0
+	VEXTRACTF128  $0x01, Y0, X1
+	VADDPS        X1, X0, X0
+	VMOVHLPS      X0, X0, X1
+	VADDPS        X1, X0, X0
+	VMOVSHDUP     X0, X1
+	VADDSS        X1, X0, X0
+	MOVQ          out_base+72(FP), AX
+	VMOVSS        X0, (AX)(DI*4)
+	INCQ          DI
+	JMP           single
+
+done:
+	VZEROUPPER
+	RET
+
+// func dotRangeFloat16AVX512(query []float32, rows []uint16, out []float32)
+// Requires: AVX, AVX512F
+TEXT ·dotRangeFloat16AVX512(SB), NOSPLIT, $0-72
+	MOVQ query_base+0(FP), CX
+	MOVQ query_len+8(FP), DX
+	SHLQ $0x01, DX
+	MOVQ rows_base+24(FP), BX
+	MOVQ out_len+56(FP), SI
+	DECQ SI
+	XORL DI, DI
+
+group:
+	LEAQ   3(DI), AX
+	CMPQ   AX, SI
+	JGT    single
+	MOVQ   BX, R8
+	ADDQ   DX, BX
+	MOVQ   BX, R9
+	ADDQ   DX, BX
+	MOVQ   BX, R10
+	ADDQ   DX, BX
+	MOVQ   BX, R11
+	ADDQ   DX, BX
+	VXORPS X0, X0, X0
+	VXORPS X1, X1, X1
+	VXORPS X2, X2, X2
+	VXORPS X3, X3, X3
+	XORL   AX, AX
+
+block4:
+	VMOVUPS       (CX)(AX*2), Z4
+	VCVTPH2PS     (R8)(AX*1), Z5
+	VMULPS        Z5, Z4, Z5
+	VADDPS        Z5, Z0, Z0
+	VCVTPH2PS     (R9)(AX*1), Z5
+	VMULPS        Z5, Z4, Z5
+	VADDPS        Z5, Z1, Z1
+	VCVTPH2PS     (R10)(AX*1), Z5
+	VMULPS        Z5, Z4, Z5
+	VADDPS        Z5, Z2, Z2
+	VCVTPH2PS     (R11)(AX*1), Z5
+	VMULPS        Z5, Z4, Z5
+	VADDPS        Z5, Z3, Z3
+	ADDQ          $0x20, AX
+	CMPQ          AX, DX
+	JLT           block4
+	VEXTRACTF64X4 $0x01, Z0, Y4
+	VADDPS        Y4, Y0, Y4
+	VEXTRACTF64X4 $0x01, Z1, Y5
+	VADDPS        Y5, Y1, Y5
+	VEXTRACTF64X4 $0x01, Z2, Y7
+	VADDPS        Y7, Y2, Y7
+	VEXTRACTF64X4 $0x01, Z3, Y8
+	VADDPS        Y8, Y3, Y8
+	VPERM2F128    $0x20, Y7, Y4, Y9
+	VPERM2F128    $0x31, Y7, Y4, Y7
+	VADDPS        Y7, Y9, Y4
+	VPERM2F128    $0x20, Y8, Y5, Y9
+	VPERM2F128    $0x31, Y8, Y5, Y7
+	VADDPS        Y7, Y9, Y5
+	VUNPCKLPD     Y5, Y4, Y9
+	VUNPCKHPD     Y5, Y4, Y7
+	VADDPS        Y7, Y9, Y9
+	VEXTRACTF128  $0x01, Y9, X0
+	VSHUFPS       $0x88, X0, X9, X1
+	VSHUFPS       $0xdd, X0, X9, X0
+	VADDPS        X0, X1, X1
+	MOVQ          out_base+48(FP), AX
+	VMOVUPS       X1, (AX)(DI*4)
+	ADDQ          $0x04, DI
+	JMP           group
+
+single:
+	CMPQ   DI, SI
+	JGT    done
+	VXORPS X6, X6, X6
+	XORL   AX, AX
+
+block1:
+	VMOVUPS       (CX)(AX*2), Z0
+	VCVTPH2PS     (BX)(AX*1), Z1
+	VMULPS        Z1, Z0, Z1
+	VADDPS        Z1, Z6, Z6
+	ADDQ          $0x20, AX
+	CMPQ          AX, DX
+	JLT           block1
+	VEXTRACTF64X4 $0x01, Z6, Y0
+	VADDPS        Y0, Y6, Y0
+	VEXTRACTF128  $0x01, Y0, X1
+	VADDPS        X1, X0, X0
+	VMOVHLPS      X0, X0, X1
+	VADDPS        X1, X0, X0
+	VMOVSHDUP     X0, X1
+	VADDSS        X1, X0, X0
+	MOVQ          out_base+48(FP), AX
+	VMOVSS        X0, (AX)(DI*4)
+	ADDQ          DX, BX
+	INCQ          DI
+	JMP           single
+
+done:
+	VZEROUPPER
+	RET
+
+// func l2Float16AVX512(query []float32, rows []uint16, ordinals []uint32, out []float32)
+// Requires: AVX, AVX512F, CMOV, MMX+
+TEXT ·l2Float16AVX512(SB), NOSPLIT, $0-96
+	MOVQ query_base+0(FP), CX
+	MOVQ query_len+8(FP), DX
+	SHLQ $0x01, DX
+	MOVQ ordinals_base+48(FP), BX
+	MOVQ ordinals_len+56(FP), SI
+	DECQ SI
+	XORL DI, DI
+
+group:
+	LEAQ    3(DI), AX
+	CMPQ    AX, SI
+	JGT     single
+	LEAQ    (DI), R8
+	MOVL    (BX)(R8*4), R8
+	IMULQ   DX, R8
+	ADDQ    rows_base+24(FP), R8
+	LEAQ    1(DI), R9
+	MOVL    (BX)(R9*4), R9
+	IMULQ   DX, R9
+	ADDQ    rows_base+24(FP), R9
+	LEAQ    2(DI), R10
+	MOVL    (BX)(R10*4), R10
+	IMULQ   DX, R10
+	ADDQ    rows_base+24(FP), R10
+	LEAQ    3(DI), R11
+	MOVL    (BX)(R11*4), R11
+	IMULQ   DX, R11
+	ADDQ    rows_base+24(FP), R11
+	LEAQ    8(DI), R12
+	CMPQ    R12, SI
+	CMOVQGT SI, R12
+	MOVL    (BX)(R12*4), R12
+	IMULQ   DX, R12
+	ADDQ    rows_base+24(FP), R12
+	LEAQ    9(DI), R13
+	CMPQ    R13, SI
+	CMOVQGT SI, R13
+	MOVL    (BX)(R13*4), R13
+	IMULQ   DX, R13
+	ADDQ    rows_base+24(FP), R13
+	LEAQ    10(DI), R14
+	CMPQ    R14, SI
+	CMOVQGT SI, R14
+	MOVL    (BX)(R14*4), R14
+	IMULQ   DX, R14
+	ADDQ    rows_base+24(FP), R14
+	LEAQ    11(DI), R15
+	CMPQ    R15, SI
+	CMOVQGT SI, R15
+	MOVL    (BX)(R15*4), R15
+	IMULQ   DX, R15
+	ADDQ    rows_base+24(FP), R15
+	VXORPS  X0, X0, X0
+	VXORPS  X1, X1, X1
+	VXORPS  X2, X2, X2
+	VXORPS  X3, X3, X3
+	XORL    AX, AX
+
+block4:
+	VMOVUPS       (CX)(AX*2), Z4
+	VCVTPH2PS     (R8)(AX*1), Z5
+	VSUBPS        Z5, Z4, Z5
+	VMULPS        Z5, Z5, Z5
+	VADDPS        Z5, Z0, Z0
+	VCVTPH2PS     (R9)(AX*1), Z5
+	VSUBPS        Z5, Z4, Z5
+	VMULPS        Z5, Z5, Z5
+	VADDPS        Z5, Z1, Z1
+	VCVTPH2PS     (R10)(AX*1), Z5
+	VSUBPS        Z5, Z4, Z5
+	VMULPS        Z5, Z5, Z5
+	VADDPS        Z5, Z2, Z2
+	VCVTPH2PS     (R11)(AX*1), Z5
+	VSUBPS        Z5, Z4, Z5
+	VMULPS        Z5, Z5, Z5
+	VADDPS        Z5, Z3, Z3
+	PREFETCHT0    (R12)(AX*1)
+	PREFETCHT0    (R13)(AX*1)
+	PREFETCHT0    (R14)(AX*1)
+	PREFETCHT0    (R15)(AX*1)
+	ADDQ          $0x20, AX
+	CMPQ          AX, DX
+	JLT           block4
+	VEXTRACTF64X4 $0x01, Z0, Y4
+	VADDPS        Y4, Y0, Y4
+	VEXTRACTF64X4 $0x01, Z1, Y5
+	VADDPS        Y5, Y1, Y5
+	VEXTRACTF64X4 $0x01, Z2, Y7
+	VADDPS        Y7, Y2, Y7
+	VEXTRACTF64X4 $0x01, Z3, Y8
+	VADDPS        Y8, Y3, Y8
+	VPERM2F128    $0x20, Y7, Y4, Y9
+	VPERM2F128    $0x31, Y7, Y4, Y7
+	VADDPS        Y7, Y9, Y4
+	VPERM2F128    $0x20, Y8, Y5, Y9
+	VPERM2F128    $0x31, Y8, Y5, Y7
+	VADDPS        Y7, Y9, Y5
+	VUNPCKLPD     Y5, Y4, Y9
+	VUNPCKHPD     Y5, Y4, Y7
+	VADDPS        Y7, Y9, Y9
+	VEXTRACTF128  $0x01, Y9, X0
+	VSHUFPS       $0x88, X0, X9, X1
+	VSHUFPS       $0xdd, X0, X9, X0
+	VADDPS        X0, X1, X1
+	MOVQ          out_base+72(FP), AX
+	VMOVUPS       X1, (AX)(DI*4)
+	ADDQ          $0x04, DI
+	JMP           group
+
+single:
+	CMPQ   DI, SI
+	JGT    done
+	MOVQ   DI, R8
+	MOVL   (BX)(R8*4), R8
+	IMULQ  DX, R8
+	ADDQ   rows_base+24(FP), R8
+	VXORPS X6, X6, X6
+	XORL   AX, AX
+
+block1:
+	VMOVUPS       (CX)(AX*2), Z0
+	VCVTPH2PS     (R8)(AX*1), Z1
+	VSUBPS        Z1, Z0, Z1
+	VMULPS        Z1, Z1, Z1
+	VADDPS        Z1, Z6, Z6
+	ADDQ          $0x20, AX
+	CMPQ          AX, DX
+	JLT           block1
+	VEXTRACTF64X4 $0x01, Z6, Y0
+	VADDPS        Y0, Y6, Y0
+	VEXTRACTF128  $0x01, Y0, X1
+	VADDPS        X1, X0, X0
+	VMOVHLPS      X0, X0, X1
+	VADDPS        X1, X0, X0
+	VMOVSHDUP     X0, X1
+	VADDSS        X1, X0, X0
+	MOVQ          out_base+72(FP), AX
+	VMOVSS        X0, (AX)(DI*4)
+	INCQ          DI
+	JMP           single
+
+done:
+	VZEROUPPER
+	RET
+
+// func l2RangeFloat16AVX512(query []float32, rows []uint16, out []float32)
+// Requires: AVX, AVX512F
+TEXT ·l2RangeFloat16AVX512(SB), NOSPLIT, $0-72
+	MOVQ query_base+0(FP), CX
+	MOVQ query_len+8(FP), DX
+	SHLQ $0x01, DX
+	MOVQ rows_base+24(FP), BX
+	MOVQ out_len+56(FP), SI
+	DECQ SI
+	XORL DI, DI
+
+group:
+	LEAQ   3(DI), AX
+	CMPQ   AX, SI
+	JGT    single
+	MOVQ   BX, R8
+	ADDQ   DX, BX
+	MOVQ   BX, R9
+	ADDQ   DX, BX
+	MOVQ   BX, R10
+	ADDQ   DX, BX
+	MOVQ   BX, R11
+	ADDQ   DX, BX
+	VXORPS X0, X0, X0
+	VXORPS X1, X1, X1
+	VXORPS X2, X2, X2
+	VXORPS X3, X3, X3
+	XORL   AX, AX
+
+block4:
+	VMOVUPS       (CX)(AX*2), Z4
+	VCVTPH2PS     (R8)(AX*1), Z5
+	VSUBPS        Z5, Z4, Z5
+	VMULPS        Z5, Z5, Z5
+	VADDPS        Z5, Z0, Z0
+	VCVTPH2PS     (R9)(AX*1), Z5
+	VSUBPS        Z5, Z4, Z5
+	VMULPS        Z5, Z5, Z5
+	VADDPS        Z5, Z1, Z1
+	VCVTPH2PS     (R10)(AX*1), Z5
+	VSUBPS        Z5, Z4, Z5
+	VMULPS        Z5, Z5, Z5
+	VADDPS        Z5, Z2, Z2
+	VCVTPH2PS     (R11)(AX*1), Z5
+	VSUBPS        Z5, Z4, Z5
+	VMULPS        Z5, Z5, Z5
+	VADDPS        Z5, Z3, Z3
+	ADDQ          $0x20, AX
+	CMPQ          AX, DX
+	JLT           block4
+	VEXTRACTF64X4 $0x01, Z0, Y4
+	VADDPS        Y4, Y0, Y4
+	VEXTRACTF64X4 $0x01, Z1, Y5
+	VADDPS        Y5, Y1, Y5
+	VEXTRACTF64X4 $0x01, Z2, Y7
+	VADDPS        Y7, Y2, Y7
+	VEXTRACTF64X4 $0x01, Z3, Y8
+	VADDPS        Y8, Y3, Y8
+	VPERM2F128    $0x20, Y7, Y4, Y9
+	VPERM2F128    $0x31, Y7, Y4, Y7
+	VADDPS        Y7, Y9, Y4
+	VPERM2F128    $0x20, Y8, Y5, Y9
+	VPERM2F128    $0x31, Y8, Y5, Y7
+	VADDPS        Y7, Y9, Y5
+	VUNPCKLPD     Y5, Y4, Y9
+	VUNPCKHPD     Y5, Y4, Y7
+	VADDPS        Y7, Y9, Y9
+	VEXTRACTF128  $0x01, Y9, X0
+	VSHUFPS       $0x88, X0, X9, X1
+	VSHUFPS       $0xdd, X0, X9, X0
+	VADDPS        X0, X1, X1
+	MOVQ          out_base+48(FP), AX
+	VMOVUPS       X1, (AX)(DI*4)
+	ADDQ          $0x04, DI
+	JMP           group
+
+single:
+	CMPQ   DI, SI
+	JGT    done
+	VXORPS X6, X6, X6
+	XORL   AX, AX
+
+block1:
+	VMOVUPS       (CX)(AX*2), Z0
+	VCVTPH2PS     (BX)(AX*1), Z1
+	VSUBPS        Z1, Z0, Z1
+	VMULPS        Z1, Z1, Z1
+	VADDPS        Z1, Z6, Z6
+	ADDQ          $0x20, AX
+	CMPQ          AX, DX
+	JLT           block1
+	VEXTRACTF64X4 $0x01, Z6, Y0
+	VADDPS        Y0, Y6, Y0
+	VEXTRACTF128  $0x01, Y0, X1
+	VADDPS        X1, X0, X0
+	VMOVHLPS      X0, X0, X1
+	VADDPS        X1, X0, X0
+	VMOVSHDUP     X0, X1
+	VADDSS        X1, X0, X0
+	MOVQ          out_base+48(FP), AX
+	VMOVSS        X0, (AX)(DI*4)
+	ADDQ          DX, BX
+	INCQ          DI
+	JMP           single
+
+done:
+	VZEROUPPER
+	RET
+
+// func dotFloat16AVX2(query []float32, rows []uint16, ordinals []uint32, out []float32)
+// Requires: AVX, CMOV, F16C, MMX+
+TEXT ·dotFloat16AVX2(SB), NOSPLIT, $0-96
+	MOVQ query_base+0(FP), CX
+	MOVQ query_len+8(FP), DX
+	SHLQ $0x01, DX
+	MOVQ ordinals_base+48(FP), BX
+	MOVQ ordinals_len+56(FP), SI
+	DECQ SI
+	XORL DI, DI
+
+group:
+	LEAQ    3(DI), AX
+	CMPQ    AX, SI
+	JGT     single
+	LEAQ    (DI), R8
+	MOVL    (BX)(R8*4), R8
+	IMULQ   DX, R8
+	ADDQ    rows_base+24(FP), R8
+	LEAQ    1(DI), R9
+	MOVL    (BX)(R9*4), R9
+	IMULQ   DX, R9
+	ADDQ    rows_base+24(FP), R9
+	LEAQ    2(DI), R10
+	MOVL    (BX)(R10*4), R10
+	IMULQ   DX, R10
+	ADDQ    rows_base+24(FP), R10
+	LEAQ    3(DI), R11
+	MOVL    (BX)(R11*4), R11
+	IMULQ   DX, R11
+	ADDQ    rows_base+24(FP), R11
+	LEAQ    8(DI), R12
+	CMPQ    R12, SI
+	CMOVQGT SI, R12
+	MOVL    (BX)(R12*4), R12
+	IMULQ   DX, R12
+	ADDQ    rows_base+24(FP), R12
+	LEAQ    9(DI), R13
+	CMPQ    R13, SI
+	CMOVQGT SI, R13
+	MOVL    (BX)(R13*4), R13
+	IMULQ   DX, R13
+	ADDQ    rows_base+24(FP), R13
+	LEAQ    10(DI), R14
+	CMPQ    R14, SI
+	CMOVQGT SI, R14
+	MOVL    (BX)(R14*4), R14
+	IMULQ   DX, R14
+	ADDQ    rows_base+24(FP), R14
+	LEAQ    11(DI), R15
+	CMPQ    R15, SI
+	CMOVQGT SI, R15
+	MOVL    (BX)(R15*4), R15
+	IMULQ   DX, R15
+	ADDQ    rows_base+24(FP), R15
+	VXORPS  X0, X0, X0
+	VXORPS  X1, X1, X1
+	VXORPS  X2, X2, X2
+	VXORPS  X3, X3, X3
+	VXORPS  X4, X4, X4
+	VXORPS  X5, X5, X5
+	VXORPS  X6, X6, X6
+	VXORPS  X7, X7, X7
+	XORL    AX, AX
+
+block4:
+	VMOVUPS      (CX)(AX*2), Y8
+	VCVTPH2PS    (R8)(AX*1), Y9
+	VMULPS       Y9, Y8, Y9
+	VADDPS       Y9, Y0, Y0
+	VCVTPH2PS    (R9)(AX*1), Y9
+	VMULPS       Y9, Y8, Y9
+	VADDPS       Y9, Y2, Y2
+	VCVTPH2PS    (R10)(AX*1), Y9
+	VMULPS       Y9, Y8, Y9
+	VADDPS       Y9, Y4, Y4
+	VCVTPH2PS    (R11)(AX*1), Y9
+	VMULPS       Y9, Y8, Y9
+	VADDPS       Y9, Y6, Y6
+	VMOVUPS      32(CX)(AX*2), Y8
+	VCVTPH2PS    16(R8)(AX*1), Y9
+	VMULPS       Y9, Y8, Y9
+	VADDPS       Y9, Y1, Y1
+	VCVTPH2PS    16(R9)(AX*1), Y9
+	VMULPS       Y9, Y8, Y9
+	VADDPS       Y9, Y3, Y3
+	VCVTPH2PS    16(R10)(AX*1), Y9
+	VMULPS       Y9, Y8, Y9
+	VADDPS       Y9, Y5, Y5
+	VCVTPH2PS    16(R11)(AX*1), Y9
+	VMULPS       Y9, Y8, Y9
+	VADDPS       Y9, Y7, Y7
+	PREFETCHT0   (R12)(AX*1)
+	PREFETCHT0   (R13)(AX*1)
+	PREFETCHT0   (R14)(AX*1)
+	PREFETCHT0   (R15)(AX*1)
+	ADDQ         $0x20, AX
+	CMPQ         AX, DX
+	JLT          block4
+	VADDPS       Y1, Y0, Y0
+	VADDPS       Y3, Y2, Y2
+	VADDPS       Y5, Y4, Y4
+	VADDPS       Y7, Y6, Y6
+	VPERM2F128   $0x20, Y4, Y0, Y8
+	VPERM2F128   $0x31, Y4, Y0, Y9
+	VADDPS       Y9, Y8, Y0
+	VPERM2F128   $0x20, Y6, Y2, Y8
+	VPERM2F128   $0x31, Y6, Y2, Y9
+	VADDPS       Y9, Y8, Y2
+	VUNPCKLPD    Y2, Y0, Y8
+	VUNPCKHPD    Y2, Y0, Y9
+	VADDPS       Y9, Y8, Y8
+	VEXTRACTF128 $0x01, Y8, X0
+	VSHUFPS      $0x88, X0, X8, X1
+	VSHUFPS      $0xdd, X0, X8, X0
+	VADDPS       X0, X1, X1
+	MOVQ         out_base+72(FP), AX
+	VMOVUPS      X1, (AX)(DI*4)
+	ADDQ         $0x04, DI
+	JMP          group
+
+single:
+	CMPQ   DI, SI
+	JGT    done
+	MOVQ   DI, R8
+	MOVL   (BX)(R8*4), R8
+	IMULQ  DX, R8
+	ADDQ   rows_base+24(FP), R8
+	VXORPS X10, X10, X10
+	VXORPS X11, X11, X11
+	XORL   AX, AX
+
+block1:
+	VMOVUPS      (CX)(AX*2), Y0
+	VCVTPH2PS    (R8)(AX*1), Y1
+	VMULPS       Y1, Y0, Y1
+	VADDPS       Y1, Y10, Y10
+	VMOVUPS      32(CX)(AX*2), Y0
+	VCVTPH2PS    16(R8)(AX*1), Y1
+	VMULPS       Y1, Y0, Y1
+	VADDPS       Y1, Y11, Y11
+	ADDQ         $0x20, AX
+	CMPQ         AX, DX
+	JLT          block1
+	VADDPS       Y11, Y10, Y10
+	VEXTRACTF128 $0x01, Y10, X0
+	VADDPS       X0, X10, X1
+	VMOVHLPS     X1, X1, X0
+	VADDPS       X0, X1, X1
+	VMOVSHDUP    X1, X0
+	VADDSS       X0, X1, X1
+	MOVQ         out_base+72(FP), AX
+	VMOVSS       X1, (AX)(DI*4)
+	INCQ         DI
+	JMP          single
+
+done:
+	VZEROUPPER
+	RET
+
+// func dotRangeFloat16AVX2(query []float32, rows []uint16, out []float32)
+// Requires: AVX, F16C
+TEXT ·dotRangeFloat16AVX2(SB), NOSPLIT, $0-72
+	MOVQ query_base+0(FP), CX
+	MOVQ query_len+8(FP), DX
+	SHLQ $0x01, DX
+	MOVQ rows_base+24(FP), BX
+	MOVQ out_len+56(FP), SI
+	DECQ SI
+	XORL DI, DI
+
+group:
+	LEAQ   3(DI), AX
+	CMPQ   AX, SI
+	JGT    single
+	MOVQ   BX, R8
+	ADDQ   DX, BX
+	MOVQ   BX, R9
+	ADDQ   DX, BX
+	MOVQ   BX, R10
+	ADDQ   DX, BX
+	MOVQ   BX, R11
+	ADDQ   DX, BX
+	VXORPS X0, X0, X0
+	VXORPS X1, X1, X1
+	VXORPS X2, X2, X2
+	VXORPS X3, X3, X3
+	VXORPS X4, X4, X4
+	VXORPS X5, X5, X5
+	VXORPS X6, X6, X6
+	VXORPS X7, X7, X7
+	XORL   AX, AX
+
+block4:
+	VMOVUPS      (CX)(AX*2), Y8
+	VCVTPH2PS    (R8)(AX*1), Y9
+	VMULPS       Y9, Y8, Y9
+	VADDPS       Y9, Y0, Y0
+	VCVTPH2PS    (R9)(AX*1), Y9
+	VMULPS       Y9, Y8, Y9
+	VADDPS       Y9, Y2, Y2
+	VCVTPH2PS    (R10)(AX*1), Y9
+	VMULPS       Y9, Y8, Y9
+	VADDPS       Y9, Y4, Y4
+	VCVTPH2PS    (R11)(AX*1), Y9
+	VMULPS       Y9, Y8, Y9
+	VADDPS       Y9, Y6, Y6
+	VMOVUPS      32(CX)(AX*2), Y8
+	VCVTPH2PS    16(R8)(AX*1), Y9
+	VMULPS       Y9, Y8, Y9
+	VADDPS       Y9, Y1, Y1
+	VCVTPH2PS    16(R9)(AX*1), Y9
+	VMULPS       Y9, Y8, Y9
+	VADDPS       Y9, Y3, Y3
+	VCVTPH2PS    16(R10)(AX*1), Y9
+	VMULPS       Y9, Y8, Y9
+	VADDPS       Y9, Y5, Y5
+	VCVTPH2PS    16(R11)(AX*1), Y9
+	VMULPS       Y9, Y8, Y9
+	VADDPS       Y9, Y7, Y7
+	ADDQ         $0x20, AX
+	CMPQ         AX, DX
+	JLT          block4
+	VADDPS       Y1, Y0, Y0
+	VADDPS       Y3, Y2, Y2
+	VADDPS       Y5, Y4, Y4
+	VADDPS       Y7, Y6, Y6
+	VPERM2F128   $0x20, Y4, Y0, Y8
+	VPERM2F128   $0x31, Y4, Y0, Y9
+	VADDPS       Y9, Y8, Y0
+	VPERM2F128   $0x20, Y6, Y2, Y8
+	VPERM2F128   $0x31, Y6, Y2, Y9
+	VADDPS       Y9, Y8, Y2
+	VUNPCKLPD    Y2, Y0, Y8
+	VUNPCKHPD    Y2, Y0, Y9
+	VADDPS       Y9, Y8, Y8
+	VEXTRACTF128 $0x01, Y8, X0
+	VSHUFPS      $0x88, X0, X8, X1
+	VSHUFPS      $0xdd, X0, X8, X0
+	VADDPS       X0, X1, X1
+	MOVQ         out_base+48(FP), AX
+	VMOVUPS      X1, (AX)(DI*4)
+	ADDQ         $0x04, DI
+	JMP          group
+
+single:
+	CMPQ   DI, SI
+	JGT    done
+	VXORPS X10, X10, X10
+	VXORPS X11, X11, X11
+	XORL   AX, AX
+
+block1:
+	VMOVUPS      (CX)(AX*2), Y0
+	VCVTPH2PS    (BX)(AX*1), Y1
+	VMULPS       Y1, Y0, Y1
+	VADDPS       Y1, Y10, Y10
+	VMOVUPS      32(CX)(AX*2), Y0
+	VCVTPH2PS    16(BX)(AX*1), Y1
+	VMULPS       Y1, Y0, Y1
+	VADDPS       Y1, Y11, Y11
+	ADDQ         $0x20, AX
+	CMPQ         AX, DX
+	JLT          block1
+	VADDPS       Y11, Y10, Y10
+	VEXTRACTF128 $0x01, Y10, X0
+	VADDPS       X0, X10, X1
+	VMOVHLPS     X1, X1, X0
+	VADDPS       X0, X1, X1
+	VMOVSHDUP    X1, X0
+	VADDSS       X0, X1, X1
+	MOVQ         out_base+48(FP), AX
+	VMOVSS       X1, (AX)(DI*4)
+	ADDQ         DX, BX
+	INCQ         DI
+	JMP          single
+
+done:
+	VZEROUPPER
+	RET
+
+// func l2Float16AVX2(query []float32, rows []uint16, ordinals []uint32, out []float32)
+// Requires: AVX, CMOV, F16C, MMX+
+TEXT ·l2Float16AVX2(SB), NOSPLIT, $0-96
+	MOVQ query_base+0(FP), CX
+	MOVQ query_len+8(FP), DX
+	SHLQ $0x01, DX
+	MOVQ ordinals_base+48(FP), BX
+	MOVQ ordinals_len+56(FP), SI
+	DECQ SI
+	XORL DI, DI
+
+group:
+	LEAQ    3(DI), AX
+	CMPQ    AX, SI
+	JGT     single
+	LEAQ    (DI), R8
+	MOVL    (BX)(R8*4), R8
+	IMULQ   DX, R8
+	ADDQ    rows_base+24(FP), R8
+	LEAQ    1(DI), R9
+	MOVL    (BX)(R9*4), R9
+	IMULQ   DX, R9
+	ADDQ    rows_base+24(FP), R9
+	LEAQ    2(DI), R10
+	MOVL    (BX)(R10*4), R10
+	IMULQ   DX, R10
+	ADDQ    rows_base+24(FP), R10
+	LEAQ    3(DI), R11
+	MOVL    (BX)(R11*4), R11
+	IMULQ   DX, R11
+	ADDQ    rows_base+24(FP), R11
+	LEAQ    8(DI), R12
+	CMPQ    R12, SI
+	CMOVQGT SI, R12
+	MOVL    (BX)(R12*4), R12
+	IMULQ   DX, R12
+	ADDQ    rows_base+24(FP), R12
+	LEAQ    9(DI), R13
+	CMPQ    R13, SI
+	CMOVQGT SI, R13
+	MOVL    (BX)(R13*4), R13
+	IMULQ   DX, R13
+	ADDQ    rows_base+24(FP), R13
+	LEAQ    10(DI), R14
+	CMPQ    R14, SI
+	CMOVQGT SI, R14
+	MOVL    (BX)(R14*4), R14
+	IMULQ   DX, R14
+	ADDQ    rows_base+24(FP), R14
+	LEAQ    11(DI), R15
+	CMPQ    R15, SI
+	CMOVQGT SI, R15
+	MOVL    (BX)(R15*4), R15
+	IMULQ   DX, R15
+	ADDQ    rows_base+24(FP), R15
+	VXORPS  X0, X0, X0
+	VXORPS  X1, X1, X1
+	VXORPS  X2, X2, X2
+	VXORPS  X3, X3, X3
+	VXORPS  X4, X4, X4
+	VXORPS  X5, X5, X5
+	VXORPS  X6, X6, X6
+	VXORPS  X7, X7, X7
+	XORL    AX, AX
+
+block4:
+	VMOVUPS      (CX)(AX*2), Y8
+	VCVTPH2PS    (R8)(AX*1), Y9
+	VSUBPS       Y9, Y8, Y9
+	VMULPS       Y9, Y9, Y9
+	VADDPS       Y9, Y0, Y0
+	VCVTPH2PS    (R9)(AX*1), Y9
+	VSUBPS       Y9, Y8, Y9
+	VMULPS       Y9, Y9, Y9
+	VADDPS       Y9, Y2, Y2
+	VCVTPH2PS    (R10)(AX*1), Y9
+	VSUBPS       Y9, Y8, Y9
+	VMULPS       Y9, Y9, Y9
+	VADDPS       Y9, Y4, Y4
+	VCVTPH2PS    (R11)(AX*1), Y9
+	VSUBPS       Y9, Y8, Y9
+	VMULPS       Y9, Y9, Y9
+	VADDPS       Y9, Y6, Y6
+	VMOVUPS      32(CX)(AX*2), Y8
+	VCVTPH2PS    16(R8)(AX*1), Y9
+	VSUBPS       Y9, Y8, Y9
+	VMULPS       Y9, Y9, Y9
+	VADDPS       Y9, Y1, Y1
+	VCVTPH2PS    16(R9)(AX*1), Y9
+	VSUBPS       Y9, Y8, Y9
+	VMULPS       Y9, Y9, Y9
+	VADDPS       Y9, Y3, Y3
+	VCVTPH2PS    16(R10)(AX*1), Y9
+	VSUBPS       Y9, Y8, Y9
+	VMULPS       Y9, Y9, Y9
+	VADDPS       Y9, Y5, Y5
+	VCVTPH2PS    16(R11)(AX*1), Y9
+	VSUBPS       Y9, Y8, Y9
+	VMULPS       Y9, Y9, Y9
+	VADDPS       Y9, Y7, Y7
+	PREFETCHT0   (R12)(AX*1)
+	PREFETCHT0   (R13)(AX*1)
+	PREFETCHT0   (R14)(AX*1)
+	PREFETCHT0   (R15)(AX*1)
+	ADDQ         $0x20, AX
+	CMPQ         AX, DX
+	JLT          block4
+	VADDPS       Y1, Y0, Y0
+	VADDPS       Y3, Y2, Y2
+	VADDPS       Y5, Y4, Y4
+	VADDPS       Y7, Y6, Y6
+	VPERM2F128   $0x20, Y4, Y0, Y8
+	VPERM2F128   $0x31, Y4, Y0, Y9
+	VADDPS       Y9, Y8, Y0
+	VPERM2F128   $0x20, Y6, Y2, Y8
+	VPERM2F128   $0x31, Y6, Y2, Y9
+	VADDPS       Y9, Y8, Y2
+	VUNPCKLPD    Y2, Y0, Y8
+	VUNPCKHPD    Y2, Y0, Y9
+	VADDPS       Y9, Y8, Y8
+	VEXTRACTF128 $0x01, Y8, X0
+	VSHUFPS      $0x88, X0, X8, X1
+	VSHUFPS      $0xdd, X0, X8, X0
+	VADDPS       X0, X1, X1
+	MOVQ         out_base+72(FP), AX
+	VMOVUPS      X1, (AX)(DI*4)
+	ADDQ         $0x04, DI
+	JMP          group
+
+single:
+	CMPQ   DI, SI
+	JGT    done
+	MOVQ   DI, R8
+	MOVL   (BX)(R8*4), R8
+	IMULQ  DX, R8
+	ADDQ   rows_base+24(FP), R8
+	VXORPS X10, X10, X10
+	VXORPS X11, X11, X11
+	XORL   AX, AX
+
+block1:
+	VMOVUPS      (CX)(AX*2), Y0
+	VCVTPH2PS    (R8)(AX*1), Y1
+	VSUBPS       Y1, Y0, Y1
+	VMULPS       Y1, Y1, Y1
+	VADDPS       Y1, Y10, Y10
+	VMOVUPS      32(CX)(AX*2), Y0
+	VCVTPH2PS    16(R8)(AX*1), Y1
+	VSUBPS       Y1, Y0, Y1
+	VMULPS       Y1, Y1, Y1
+	VADDPS       Y1, Y11, Y11
+	ADDQ         $0x20, AX
+	CMPQ         AX, DX
+	JLT          block1
+	VADDPS       Y11, Y10, Y10
+	VEXTRACTF128 $0x01, Y10, X0
+	VADDPS       X0, X10, X1
+	VMOVHLPS     X1, X1, X0
+	VADDPS       X0, X1, X1
+	VMOVSHDUP    X1, X0
+	VADDSS       X0, X1, X1
+	MOVQ         out_base+72(FP), AX
+	VMOVSS       X1, (AX)(DI*4)
+	INCQ         DI
+	JMP          single
+
+done:
+	VZEROUPPER
+	RET
+
+// func l2RangeFloat16AVX2(query []float32, rows []uint16, out []float32)
+// Requires: AVX, F16C
+TEXT ·l2RangeFloat16AVX2(SB), NOSPLIT, $0-72
+	MOVQ query_base+0(FP), CX
+	MOVQ query_len+8(FP), DX
+	SHLQ $0x01, DX
+	MOVQ rows_base+24(FP), BX
+	MOVQ out_len+56(FP), SI
+	DECQ SI
+	XORL DI, DI
+
+group:
+	LEAQ   3(DI), AX
+	CMPQ   AX, SI
+	JGT    single
+	MOVQ   BX, R8
+	ADDQ   DX, BX
+	MOVQ   BX, R9
+	ADDQ   DX, BX
+	MOVQ   BX, R10
+	ADDQ   DX, BX
+	MOVQ   BX, R11
+	ADDQ   DX, BX
+	VXORPS X0, X0, X0
+	VXORPS X1, X1, X1
+	VXORPS X2, X2, X2
+	VXORPS X3, X3, X3
+	VXORPS X4, X4, X4
+	VXORPS X5, X5, X5
+	VXORPS X6, X6, X6
+	VXORPS X7, X7, X7
+	XORL   AX, AX
+
+block4:
+	VMOVUPS      (CX)(AX*2), Y8
+	VCVTPH2PS    (R8)(AX*1), Y9
+	VSUBPS       Y9, Y8, Y9
+	VMULPS       Y9, Y9, Y9
+	VADDPS       Y9, Y0, Y0
+	VCVTPH2PS    (R9)(AX*1), Y9
+	VSUBPS       Y9, Y8, Y9
+	VMULPS       Y9, Y9, Y9
+	VADDPS       Y9, Y2, Y2
+	VCVTPH2PS    (R10)(AX*1), Y9
+	VSUBPS       Y9, Y8, Y9
+	VMULPS       Y9, Y9, Y9
+	VADDPS       Y9, Y4, Y4
+	VCVTPH2PS    (R11)(AX*1), Y9
+	VSUBPS       Y9, Y8, Y9
+	VMULPS       Y9, Y9, Y9
+	VADDPS       Y9, Y6, Y6
+	VMOVUPS      32(CX)(AX*2), Y8
+	VCVTPH2PS    16(R8)(AX*1), Y9
+	VSUBPS       Y9, Y8, Y9
+	VMULPS       Y9, Y9, Y9
+	VADDPS       Y9, Y1, Y1
+	VCVTPH2PS    16(R9)(AX*1), Y9
+	VSUBPS       Y9, Y8, Y9
+	VMULPS       Y9, Y9, Y9
+	VADDPS       Y9, Y3, Y3
+	VCVTPH2PS    16(R10)(AX*1), Y9
+	VSUBPS       Y9, Y8, Y9
+	VMULPS       Y9, Y9, Y9
+	VADDPS       Y9, Y5, Y5
+	VCVTPH2PS    16(R11)(AX*1), Y9
+	VSUBPS       Y9, Y8, Y9
+	VMULPS       Y9, Y9, Y9
+	VADDPS       Y9, Y7, Y7
+	ADDQ         $0x20, AX
+	CMPQ         AX, DX
+	JLT          block4
+	VADDPS       Y1, Y0, Y0
+	VADDPS       Y3, Y2, Y2
+	VADDPS       Y5, Y4, Y4
+	VADDPS       Y7, Y6, Y6
+	VPERM2F128   $0x20, Y4, Y0, Y8
+	VPERM2F128   $0x31, Y4, Y0, Y9
+	VADDPS       Y9, Y8, Y0
+	VPERM2F128   $0x20, Y6, Y2, Y8
+	VPERM2F128   $0x31, Y6, Y2, Y9
+	VADDPS       Y9, Y8, Y2
+	VUNPCKLPD    Y2, Y0, Y8
+	VUNPCKHPD    Y2, Y0, Y9
+	VADDPS       Y9, Y8, Y8
+	VEXTRACTF128 $0x01, Y8, X0
+	VSHUFPS      $0x88, X0, X8, X1
+	VSHUFPS      $0xdd, X0, X8, X0
+	VADDPS       X0, X1, X1
+	MOVQ         out_base+48(FP), AX
+	VMOVUPS      X1, (AX)(DI*4)
+	ADDQ         $0x04, DI
+	JMP          group
+
+single:
+	CMPQ   DI, SI
+	JGT    done
+	VXORPS X10, X10, X10
+	VXORPS X11, X11, X11
+	XORL   AX, AX
+
+block1:
+	VMOVUPS      (CX)(AX*2), Y0
+	VCVTPH2PS    (BX)(AX*1), Y1
+	VSUBPS       Y1, Y0, Y1
+	VMULPS       Y1, Y1, Y1
+	VADDPS       Y1, Y10, Y10
+	VMOVUPS      32(CX)(AX*2), Y0
+	VCVTPH2PS    16(BX)(AX*1), Y1
+	VSUBPS       Y1, Y0, Y1
+	VMULPS       Y1, Y1, Y1
+	VADDPS       Y1, Y11, Y11
+	ADDQ         $0x20, AX
+	CMPQ         AX, DX
+	JLT          block1
+	VADDPS       Y11, Y10, Y10
+	VEXTRACTF128 $0x01, Y10, X0
+	VADDPS       X0, X10, X1
+	VMOVHLPS     X1, X1, X0
+	VADDPS       X0, X1, X1
+	VMOVSHDUP    X1, X0
+	VADDSS       X0, X1, X1
+	MOVQ         out_base+48(FP), AX
+	VMOVSS       X1, (AX)(DI*4)
+	ADDQ         DX, BX
+	INCQ         DI
+	JMP          single
+
+done:
+	VZEROUPPER
+	RET
+
+// func dotUint8AVX512(query []float32, rows []uint8, ordinals []uint32, out []float32)
+// Requires: AVX, AVX512F, CMOV, MMX+
+TEXT ·dotUint8AVX512(SB), NOSPLIT, $0-96
+	MOVQ query_base+0(FP), CX
+	MOVQ query_len+8(FP), DX
+	MOVQ ordinals_base+48(FP), BX
+	MOVQ ordinals_len+56(FP), SI
+	DECQ SI
+	XORL DI, DI
+
+group:
+	LEAQ    3(DI), AX
+	CMPQ    AX, SI
+	JGT     single
+	LEAQ    (DI), R8
+	MOVL    (BX)(R8*4), R8
+	IMULQ   DX, R8
+	ADDQ    rows_base+24(FP), R8
+	LEAQ    1(DI), R9
+	MOVL    (BX)(R9*4), R9
+	IMULQ   DX, R9
+	ADDQ    rows_base+24(FP), R9
+	LEAQ    2(DI), R10
+	MOVL    (BX)(R10*4), R10
+	IMULQ   DX, R10
+	ADDQ    rows_base+24(FP), R10
+	LEAQ    3(DI), R11
+	MOVL    (BX)(R11*4), R11
+	IMULQ   DX, R11
+	ADDQ    rows_base+24(FP), R11
+	LEAQ    8(DI), R12
+	CMPQ    R12, SI
+	CMOVQGT SI, R12
+	MOVL    (BX)(R12*4), R12
+	IMULQ   DX, R12
+	ADDQ    rows_base+24(FP), R12
+	LEAQ    9(DI), R13
+	CMPQ    R13, SI
+	CMOVQGT SI, R13
+	MOVL    (BX)(R13*4), R13
+	IMULQ   DX, R13
+	ADDQ    rows_base+24(FP), R13
+	LEAQ    10(DI), R14
+	CMPQ    R14, SI
+	CMOVQGT SI, R14
+	MOVL    (BX)(R14*4), R14
+	IMULQ   DX, R14
+	ADDQ    rows_base+24(FP), R14
+	LEAQ    11(DI), R15
+	CMPQ    R15, SI
+	CMOVQGT SI, R15
+	MOVL    (BX)(R15*4), R15
+	IMULQ   DX, R15
+	ADDQ    rows_base+24(FP), R15
+	VXORPS  X0, X0, X0
+	VXORPS  X1, X1, X1
+	VXORPS  X2, X2, X2
+	VXORPS  X3, X3, X3
+	XORL    AX, AX
+
+block4:
+	VMOVUPS       (CX)(AX*4), Z4
+	VPMOVZXBD     (R8)(AX*1), Z5
+	VCVTDQ2PS     Z5, Z5
+	VMULPS        Z5, Z4, Z5
+	VADDPS        Z5, Z0, Z0
+	VPMOVZXBD     (R9)(AX*1), Z5
+	VCVTDQ2PS     Z5, Z5
+	VMULPS        Z5, Z4, Z5
+	VADDPS        Z5, Z1, Z1
+	VPMOVZXBD     (R10)(AX*1), Z5
+	VCVTDQ2PS     Z5, Z5
+	VMULPS        Z5, Z4, Z5
+	VADDPS        Z5, Z2, Z2
+	VPMOVZXBD     (R11)(AX*1), Z5
+	VCVTDQ2PS     Z5, Z5
+	VMULPS        Z5, Z4, Z5
+	VADDPS        Z5, Z3, Z3
+	PREFETCHT0    (R12)(AX*1)
+	PREFETCHT0    (R13)(AX*1)
+	PREFETCHT0    (R14)(AX*1)
+	PREFETCHT0    (R15)(AX*1)
+	ADDQ          $0x10, AX
+	CMPQ          AX, DX
+	JLT           block4
+	VEXTRACTF64X4 $0x01, Z0, Y4
+	VADDPS        Y4, Y0, Y4
+	VEXTRACTF64X4 $0x01, Z1, Y5
+	VADDPS        Y5, Y1, Y5
+	VEXTRACTF64X4 $0x01, Z2, Y7
+	VADDPS        Y7, Y2, Y7
+	VEXTRACTF64X4 $0x01, Z3, Y8
+	VADDPS        Y8, Y3, Y8
+	VPERM2F128    $0x20, Y7, Y4, Y9
+	VPERM2F128    $0x31, Y7, Y4, Y7
+	VADDPS        Y7, Y9, Y4
+	VPERM2F128    $0x20, Y8, Y5, Y9
+	VPERM2F128    $0x31, Y8, Y5, Y7
+	VADDPS        Y7, Y9, Y5
+	VUNPCKLPD     Y5, Y4, Y9
+	VUNPCKHPD     Y5, Y4, Y7
+	VADDPS        Y7, Y9, Y9
+	VEXTRACTF128  $0x01, Y9, X0
+	VSHUFPS       $0x88, X0, X9, X1
+	VSHUFPS       $0xdd, X0, X9, X0
+	VADDPS        X0, X1, X1
+	MOVQ          out_base+72(FP), AX
+	VMOVUPS       X1, (AX)(DI*4)
+	ADDQ          $0x04, DI
+	JMP           group
+
+single:
+	CMPQ   DI, SI
+	JGT    done
+	MOVQ   DI, R8
+	MOVL   (BX)(R8*4), R8
+	IMULQ  DX, R8
+	ADDQ   rows_base+24(FP), R8
+	VXORPS X6, X6, X6
+	XORL   AX, AX
+
+block1:
+	VMOVUPS       (CX)(AX*4), Z0
+	VPMOVZXBD     (R8)(AX*1), Z1
+	VCVTDQ2PS     Z1, Z1
+	VMULPS        Z1, Z0, Z1
+	VADDPS        Z1, Z6, Z6
+	ADDQ          $0x10, AX
+	CMPQ          AX, DX
+	JLT           block1
+	VEXTRACTF64X4 $0x01, Z6, Y0
+	VADDPS        Y0, Y6, Y0
+	VEXTRACTF128  $0x01, Y0, X1
+	VADDPS        X1, X0, X0
+	VMOVHLPS      X0, X0, X1
+	VADDPS        X1, X0, X0
+	VMOVSHDUP     X0, X1
+	VADDSS        X1, X0, X0
+	MOVQ          out_base+72(FP), AX
+	VMOVSS        X0, (AX)(DI*4)
+	INCQ          DI
+	JMP           single
+
+done:
+	VZEROUPPER
+	RET
+
+// func dotRangeUint8AVX512(query []float32, rows []uint8, out []float32)
+// Requires: AVX, AVX512F
+TEXT ·dotRangeUint8AVX512(SB), NOSPLIT, $0-72
+	MOVQ query_base+0(FP), CX
+	MOVQ query_len+8(FP), DX
+	MOVQ rows_base+24(FP), BX
+	MOVQ out_len+56(FP), SI
+	DECQ SI
+	XORL DI, DI
+
+group:
+	LEAQ   3(DI), AX
+	CMPQ   AX, SI
+	JGT    single
+	MOVQ   BX, R8
+	ADDQ   DX, BX
+	MOVQ   BX, R9
+	ADDQ   DX, BX
+	MOVQ   BX, R10
+	ADDQ   DX, BX
+	MOVQ   BX, R11
+	ADDQ   DX, BX
+	VXORPS X0, X0, X0
+	VXORPS X1, X1, X1
+	VXORPS X2, X2, X2
+	VXORPS X3, X3, X3
+	XORL   AX, AX
+
+block4:
+	VMOVUPS       (CX)(AX*4), Z4
+	VPMOVZXBD     (R8)(AX*1), Z5
+	VCVTDQ2PS     Z5, Z5
+	VMULPS        Z5, Z4, Z5
+	VADDPS        Z5, Z0, Z0
+	VPMOVZXBD     (R9)(AX*1), Z5
+	VCVTDQ2PS     Z5, Z5
+	VMULPS        Z5, Z4, Z5
+	VADDPS        Z5, Z1, Z1
+	VPMOVZXBD     (R10)(AX*1), Z5
+	VCVTDQ2PS     Z5, Z5
+	VMULPS        Z5, Z4, Z5
+	VADDPS        Z5, Z2, Z2
+	VPMOVZXBD     (R11)(AX*1), Z5
+	VCVTDQ2PS     Z5, Z5
+	VMULPS        Z5, Z4, Z5
+	VADDPS        Z5, Z3, Z3
+	ADDQ          $0x10, AX
+	CMPQ          AX, DX
+	JLT           block4
+	VEXTRACTF64X4 $0x01, Z0, Y4
+	VADDPS        Y4, Y0, Y4
+	VEXTRACTF64X4 $0x01, Z1, Y5
+	VADDPS        Y5, Y1, Y5
+	VEXTRACTF64X4 $0x01, Z2, Y7
+	VADDPS        Y7, Y2, Y7
+	VEXTRACTF64X4 $0x01, Z3, Y8
+	VADDPS        Y8, Y3, Y8
+	VPERM2F128    $0x20, Y7, Y4, Y9
+	VPERM2F128    $0x31, Y7, Y4, Y7
+	VADDPS        Y7, Y9, Y4
+	VPERM2F128    $0x20, Y8, Y5, Y9
+	VPERM2F128    $0x31, Y8, Y5, Y7
+	VADDPS        Y7, Y9, Y5
+	VUNPCKLPD     Y5, Y4, Y9
+	VUNPCKHPD     Y5, Y4, Y7
+	VADDPS        Y7, Y9, Y9
+	VEXTRACTF128  $0x01, Y9, X0
+	VSHUFPS       $0x88, X0, X9, X1
+	VSHUFPS       $0xdd, X0, X9, X0
+	VADDPS        X0, X1, X1
+	MOVQ          out_base+48(FP), AX
+	VMOVUPS       X1, (AX)(DI*4)
+	ADDQ          $0x04, DI
+	JMP           group
+
+single:
+	CMPQ   DI, SI
+	JGT    done
+	VXORPS X6, X6, X6
+	XORL   AX, AX
+
+block1:
+	VMOVUPS       (CX)(AX*4), Z0
+	VPMOVZXBD     (BX)(AX*1), Z1
+	VCVTDQ2PS     Z1, Z1
+	VMULPS        Z1, Z0, Z1
+	VADDPS        Z1, Z6, Z6
+	ADDQ          $0x10, AX
+	CMPQ          AX, DX
+	JLT           block1
+	VEXTRACTF64X4 $0x01, Z6, Y0
+	VADDPS        Y0, Y6, Y0
+	VEXTRACTF128  $0x01, Y0, X1
+	VADDPS        X1, X0, X0
+	VMOVHLPS      X0, X0, X1
+	VADDPS        X1, X0, X0
+	VMOVSHDUP     X0, X1
+	VADDSS        X1, X0, X0
+	MOVQ          out_base+48(FP), AX
+	VMOVSS        X0, (AX)(DI*4)
+	ADDQ          DX, BX
+	INCQ          DI
+	JMP           single
+
+done:
+	VZEROUPPER
+	RET
+
+// func l2Uint8AVX512(query []float32, rows []uint8, ordinals []uint32, out []float32)
+// Requires: AVX, AVX512F, CMOV, MMX+
+TEXT ·l2Uint8AVX512(SB), NOSPLIT, $0-96
+	MOVQ query_base+0(FP), CX
+	MOVQ query_len+8(FP), DX
+	MOVQ ordinals_base+48(FP), BX
+	MOVQ ordinals_len+56(FP), SI
+	DECQ SI
+	XORL DI, DI
+
+group:
+	LEAQ    3(DI), AX
+	CMPQ    AX, SI
+	JGT     single
+	LEAQ    (DI), R8
+	MOVL    (BX)(R8*4), R8
+	IMULQ   DX, R8
+	ADDQ    rows_base+24(FP), R8
+	LEAQ    1(DI), R9
+	MOVL    (BX)(R9*4), R9
+	IMULQ   DX, R9
+	ADDQ    rows_base+24(FP), R9
+	LEAQ    2(DI), R10
+	MOVL    (BX)(R10*4), R10
+	IMULQ   DX, R10
+	ADDQ    rows_base+24(FP), R10
+	LEAQ    3(DI), R11
+	MOVL    (BX)(R11*4), R11
+	IMULQ   DX, R11
+	ADDQ    rows_base+24(FP), R11
+	LEAQ    8(DI), R12
+	CMPQ    R12, SI
+	CMOVQGT SI, R12
+	MOVL    (BX)(R12*4), R12
+	IMULQ   DX, R12
+	ADDQ    rows_base+24(FP), R12
+	LEAQ    9(DI), R13
+	CMPQ    R13, SI
+	CMOVQGT SI, R13
+	MOVL    (BX)(R13*4), R13
+	IMULQ   DX, R13
+	ADDQ    rows_base+24(FP), R13
+	LEAQ    10(DI), R14
+	CMPQ    R14, SI
+	CMOVQGT SI, R14
+	MOVL    (BX)(R14*4), R14
+	IMULQ   DX, R14
+	ADDQ    rows_base+24(FP), R14
+	LEAQ    11(DI), R15
+	CMPQ    R15, SI
+	CMOVQGT SI, R15
+	MOVL    (BX)(R15*4), R15
+	IMULQ   DX, R15
+	ADDQ    rows_base+24(FP), R15
+	VXORPS  X0, X0, X0
+	VXORPS  X1, X1, X1
+	VXORPS  X2, X2, X2
+	VXORPS  X3, X3, X3
+	XORL    AX, AX
+
+block4:
+	VMOVUPS       (CX)(AX*4), Z4
+	VPMOVZXBD     (R8)(AX*1), Z5
+	VCVTDQ2PS     Z5, Z5
+	VSUBPS        Z5, Z4, Z5
+	VMULPS        Z5, Z5, Z5
+	VADDPS        Z5, Z0, Z0
+	VPMOVZXBD     (R9)(AX*1), Z5
+	VCVTDQ2PS     Z5, Z5
+	VSUBPS        Z5, Z4, Z5
+	VMULPS        Z5, Z5, Z5
+	VADDPS        Z5, Z1, Z1
+	VPMOVZXBD     (R10)(AX*1), Z5
+	VCVTDQ2PS     Z5, Z5
+	VSUBPS        Z5, Z4, Z5
+	VMULPS        Z5, Z5, Z5
+	VADDPS        Z5, Z2, Z2
+	VPMOVZXBD     (R11)(AX*1), Z5
+	VCVTDQ2PS     Z5, Z5
+	VSUBPS        Z5, Z4, Z5
+	VMULPS        Z5, Z5, Z5
+	VADDPS        Z5, Z3, Z3
+	PREFETCHT0    (R12)(AX*1)
+	PREFETCHT0    (R13)(AX*1)
+	PREFETCHT0    (R14)(AX*1)
+	PREFETCHT0    (R15)(AX*1)
+	ADDQ          $0x10, AX
+	CMPQ          AX, DX
+	JLT           block4
+	VEXTRACTF64X4 $0x01, Z0, Y4
+	VADDPS        Y4, Y0, Y4
+	VEXTRACTF64X4 $0x01, Z1, Y5
+	VADDPS        Y5, Y1, Y5
+	VEXTRACTF64X4 $0x01, Z2, Y7
+	VADDPS        Y7, Y2, Y7
+	VEXTRACTF64X4 $0x01, Z3, Y8
+	VADDPS        Y8, Y3, Y8
+	VPERM2F128    $0x20, Y7, Y4, Y9
+	VPERM2F128    $0x31, Y7, Y4, Y7
+	VADDPS        Y7, Y9, Y4
+	VPERM2F128    $0x20, Y8, Y5, Y9
+	VPERM2F128    $0x31, Y8, Y5, Y7
+	VADDPS        Y7, Y9, Y5
+	VUNPCKLPD     Y5, Y4, Y9
+	VUNPCKHPD     Y5, Y4, Y7
+	VADDPS        Y7, Y9, Y9
+	VEXTRACTF128  $0x01, Y9, X0
+	VSHUFPS       $0x88, X0, X9, X1
+	VSHUFPS       $0xdd, X0, X9, X0
+	VADDPS        X0, X1, X1
+	MOVQ          out_base+72(FP), AX
+	VMOVUPS       X1, (AX)(DI*4)
+	ADDQ          $0x04, DI
+	JMP           group
+
+single:
+	CMPQ   DI, SI
+	JGT    done
+	MOVQ   DI, R8
+	MOVL   (BX)(R8*4), R8
+	IMULQ  DX, R8
+	ADDQ   rows_base+24(FP), R8
+	VXORPS X6, X6, X6
+	XORL   AX, AX
+
+block1:
+	VMOVUPS       (CX)(AX*4), Z0
+	VPMOVZXBD     (R8)(AX*1), Z1
+	VCVTDQ2PS     Z1, Z1
+	VSUBPS        Z1, Z0, Z1
+	VMULPS        Z1, Z1, Z1
+	VADDPS        Z1, Z6, Z6
+	ADDQ          $0x10, AX
+	CMPQ          AX, DX
+	JLT           block1
+	VEXTRACTF64X4 $0x01, Z6, Y0
+	VADDPS        Y0, Y6, Y0
+	VEXTRACTF128  $0x01, Y0, X1
+	VADDPS        X1, X0, X0
+	VMOVHLPS      X0, X0, X1
+	VADDPS        X1, X0, X0
+	VMOVSHDUP     X0, X1
+	VADDSS        X1, X0, X0
+	MOVQ          out_base+72(FP), AX
+	VMOVSS        X0, (AX)(DI*4)
+	INCQ          DI
+	JMP           single
+
+done:
+	VZEROUPPER
+	RET
+
+// func l2RangeUint8AVX512(query []float32, rows []uint8, out []float32)
+// Requires: AVX, AVX512F
+TEXT ·l2RangeUint8AVX512(SB), NOSPLIT, $0-72
+	MOVQ query_base+0(FP), CX
+	MOVQ query_len+8(FP), DX
+	MOVQ rows_base+24(FP), BX
+	MOVQ out_len+56(FP), SI
+	DECQ SI
+	XORL DI, DI
+
+group:
+	LEAQ   3(DI), AX
+	CMPQ   AX, SI
+	JGT    single
+	MOVQ   BX, R8
+	ADDQ   DX, BX
+	MOVQ   BX, R9
+	ADDQ   DX, BX
+	MOVQ   BX, R10
+	ADDQ   DX, BX
+	MOVQ   BX, R11
+	ADDQ   DX, BX
+	VXORPS X0, X0, X0
+	VXORPS X1, X1, X1
+	VXORPS X2, X2, X2
+	VXORPS X3, X3, X3
+	XORL   AX, AX
+
+block4:
+	VMOVUPS       (CX)(AX*4), Z4
+	VPMOVZXBD     (R8)(AX*1), Z5
+	VCVTDQ2PS     Z5, Z5
+	VSUBPS        Z5, Z4, Z5
+	VMULPS        Z5, Z5, Z5
+	VADDPS        Z5, Z0, Z0
+	VPMOVZXBD     (R9)(AX*1), Z5
+	VCVTDQ2PS     Z5, Z5
+	VSUBPS        Z5, Z4, Z5
+	VMULPS        Z5, Z5, Z5
+	VADDPS        Z5, Z1, Z1
+	VPMOVZXBD     (R10)(AX*1), Z5
+	VCVTDQ2PS     Z5, Z5
+	VSUBPS        Z5, Z4, Z5
+	VMULPS        Z5, Z5, Z5
+	VADDPS        Z5, Z2, Z2
+	VPMOVZXBD     (R11)(AX*1), Z5
+	VCVTDQ2PS     Z5, Z5
+	VSUBPS        Z5, Z4, Z5
+	VMULPS        Z5, Z5, Z5
+	VADDPS        Z5, Z3, Z3
+	ADDQ          $0x10, AX
+	CMPQ          AX, DX
+	JLT           block4
+	VEXTRACTF64X4 $0x01, Z0, Y4
+	VADDPS        Y4, Y0, Y4
+	VEXTRACTF64X4 $0x01, Z1, Y5
+	VADDPS        Y5, Y1, Y5
+	VEXTRACTF64X4 $0x01, Z2, Y7
+	VADDPS        Y7, Y2, Y7
+	VEXTRACTF64X4 $0x01, Z3, Y8
+	VADDPS        Y8, Y3, Y8
+	VPERM2F128    $0x20, Y7, Y4, Y9
+	VPERM2F128    $0x31, Y7, Y4, Y7
+	VADDPS        Y7, Y9, Y4
+	VPERM2F128    $0x20, Y8, Y5, Y9
+	VPERM2F128    $0x31, Y8, Y5, Y7
+	VADDPS        Y7, Y9, Y5
+	VUNPCKLPD     Y5, Y4, Y9
+	VUNPCKHPD     Y5, Y4, Y7
+	VADDPS        Y7, Y9, Y9
+	VEXTRACTF128  $0x01, Y9, X0
+	VSHUFPS       $0x88, X0, X9, X1
+	VSHUFPS       $0xdd, X0, X9, X0
+	VADDPS        X0, X1, X1
+	MOVQ          out_base+48(FP), AX
+	VMOVUPS       X1, (AX)(DI*4)
+	ADDQ          $0x04, DI
+	JMP           group
+
+single:
+	CMPQ   DI, SI
+	JGT    done
+	VXORPS X6, X6, X6
+	XORL   AX, AX
+
+block1:
+	VMOVUPS       (CX)(AX*4), Z0
+	VPMOVZXBD     (BX)(AX*1), Z1
+	VCVTDQ2PS     Z1, Z1
+	VSUBPS        Z1, Z0, Z1
+	VMULPS        Z1, Z1, Z1
+	VADDPS        Z1, Z6, Z6
+	ADDQ          $0x10, AX
+	CMPQ          AX, DX
+	JLT           block1
+	VEXTRACTF64X4 $0x01, Z6, Y0
+	VADDPS        Y0, Y6, Y0
+	VEXTRACTF128  $0x01, Y0, X1
+	VADDPS        X1, X0, X0
+	VMOVHLPS      X0, X0, X1
+	VADDPS        X1, X0, X0
+	VMOVSHDUP     X0, X1
+	VADDSS        X1, X0, X0
+	MOVQ          out_base+48(FP), AX
+	VMOVSS        X0, (AX)(DI*4)
+	ADDQ          DX, BX
+	INCQ          DI
+	JMP           single
+
+done:
+	VZEROUPPER
+	RET
+
+// func dotUint8AVX2(query []float32, rows []uint8, ordinals []uint32, out []float32)
+// Requires: AVX, AVX2, CMOV, MMX+
+TEXT ·dotUint8AVX2(SB), NOSPLIT, $0-96
+	MOVQ query_base+0(FP), CX
+	MOVQ query_len+8(FP), DX
+	MOVQ ordinals_base+48(FP), BX
+	MOVQ ordinals_len+56(FP), SI
+	DECQ SI
+	XORL DI, DI
+
+group:
+	LEAQ    3(DI), AX
+	CMPQ    AX, SI
+	JGT     single
+	LEAQ    (DI), R8
+	MOVL    (BX)(R8*4), R8
+	IMULQ   DX, R8
+	ADDQ    rows_base+24(FP), R8
+	LEAQ    1(DI), R9
+	MOVL    (BX)(R9*4), R9
+	IMULQ   DX, R9
+	ADDQ    rows_base+24(FP), R9
+	LEAQ    2(DI), R10
+	MOVL    (BX)(R10*4), R10
+	IMULQ   DX, R10
+	ADDQ    rows_base+24(FP), R10
+	LEAQ    3(DI), R11
+	MOVL    (BX)(R11*4), R11
+	IMULQ   DX, R11
+	ADDQ    rows_base+24(FP), R11
+	LEAQ    8(DI), R12
+	CMPQ    R12, SI
+	CMOVQGT SI, R12
+	MOVL    (BX)(R12*4), R12
+	IMULQ   DX, R12
+	ADDQ    rows_base+24(FP), R12
+	LEAQ    9(DI), R13
+	CMPQ    R13, SI
+	CMOVQGT SI, R13
+	MOVL    (BX)(R13*4), R13
+	IMULQ   DX, R13
+	ADDQ    rows_base+24(FP), R13
+	LEAQ    10(DI), R14
+	CMPQ    R14, SI
+	CMOVQGT SI, R14
+	MOVL    (BX)(R14*4), R14
+	IMULQ   DX, R14
+	ADDQ    rows_base+24(FP), R14
+	LEAQ    11(DI), R15
+	CMPQ    R15, SI
+	CMOVQGT SI, R15
+	MOVL    (BX)(R15*4), R15
+	IMULQ   DX, R15
+	ADDQ    rows_base+24(FP), R15
+	VXORPS  X0, X0, X0
+	VXORPS  X1, X1, X1
+	VXORPS  X2, X2, X2
+	VXORPS  X3, X3, X3
+	VXORPS  X4, X4, X4
+	VXORPS  X5, X5, X5
+	VXORPS  X6, X6, X6
+	VXORPS  X7, X7, X7
+	XORL    AX, AX
+
+block4:
+	VMOVUPS      (CX)(AX*4), Y8
+	VPMOVZXBD    (R8)(AX*1), Y9
+	VCVTDQ2PS    Y9, Y9
+	VMULPS       Y9, Y8, Y9
+	VADDPS       Y9, Y0, Y0
+	VPMOVZXBD    (R9)(AX*1), Y9
+	VCVTDQ2PS    Y9, Y9
+	VMULPS       Y9, Y8, Y9
+	VADDPS       Y9, Y2, Y2
+	VPMOVZXBD    (R10)(AX*1), Y9
+	VCVTDQ2PS    Y9, Y9
+	VMULPS       Y9, Y8, Y9
+	VADDPS       Y9, Y4, Y4
+	VPMOVZXBD    (R11)(AX*1), Y9
+	VCVTDQ2PS    Y9, Y9
+	VMULPS       Y9, Y8, Y9
+	VADDPS       Y9, Y6, Y6
+	VMOVUPS      32(CX)(AX*4), Y8
+	VPMOVZXBD    8(R8)(AX*1), Y9
+	VCVTDQ2PS    Y9, Y9
+	VMULPS       Y9, Y8, Y9
+	VADDPS       Y9, Y1, Y1
+	VPMOVZXBD    8(R9)(AX*1), Y9
+	VCVTDQ2PS    Y9, Y9
+	VMULPS       Y9, Y8, Y9
+	VADDPS       Y9, Y3, Y3
+	VPMOVZXBD    8(R10)(AX*1), Y9
+	VCVTDQ2PS    Y9, Y9
+	VMULPS       Y9, Y8, Y9
+	VADDPS       Y9, Y5, Y5
+	VPMOVZXBD    8(R11)(AX*1), Y9
+	VCVTDQ2PS    Y9, Y9
+	VMULPS       Y9, Y8, Y9
+	VADDPS       Y9, Y7, Y7
+	PREFETCHT0   (R12)(AX*1)
+	PREFETCHT0   (R13)(AX*1)
+	PREFETCHT0   (R14)(AX*1)
+	PREFETCHT0   (R15)(AX*1)
+	ADDQ         $0x10, AX
+	CMPQ         AX, DX
+	JLT          block4
+	VADDPS       Y1, Y0, Y0
+	VADDPS       Y3, Y2, Y2
+	VADDPS       Y5, Y4, Y4
+	VADDPS       Y7, Y6, Y6
+	VPERM2F128   $0x20, Y4, Y0, Y8
+	VPERM2F128   $0x31, Y4, Y0, Y9
+	VADDPS       Y9, Y8, Y0
+	VPERM2F128   $0x20, Y6, Y2, Y8
+	VPERM2F128   $0x31, Y6, Y2, Y9
+	VADDPS       Y9, Y8, Y2
+	VUNPCKLPD    Y2, Y0, Y8
+	VUNPCKHPD    Y2, Y0, Y9
+	VADDPS       Y9, Y8, Y8
+	VEXTRACTF128 $0x01, Y8, X0
+	VSHUFPS      $0x88, X0, X8, X1
+	VSHUFPS      $0xdd, X0, X8, X0
+	VADDPS       X0, X1, X1
+	MOVQ         out_base+72(FP), AX
+	VMOVUPS      X1, (AX)(DI*4)
+	ADDQ         $0x04, DI
+	JMP          group
+
+single:
+	CMPQ   DI, SI
+	JGT    done
+	MOVQ   DI, R8
+	MOVL   (BX)(R8*4), R8
+	IMULQ  DX, R8
+	ADDQ   rows_base+24(FP), R8
+	VXORPS X10, X10, X10
+	VXORPS X11, X11, X11
+	XORL   AX, AX
+
+block1:
+	VMOVUPS      (CX)(AX*4), Y0
+	VPMOVZXBD    (R8)(AX*1), Y1
+	VCVTDQ2PS    Y1, Y1
+	VMULPS       Y1, Y0, Y1
+	VADDPS       Y1, Y10, Y10
+	VMOVUPS      32(CX)(AX*4), Y0
+	VPMOVZXBD    8(R8)(AX*1), Y1
+	VCVTDQ2PS    Y1, Y1
+	VMULPS       Y1, Y0, Y1
+	VADDPS       Y1, Y11, Y11
+	ADDQ         $0x10, AX
+	CMPQ         AX, DX
+	JLT          block1
+	VADDPS       Y11, Y10, Y10
+	VEXTRACTF128 $0x01, Y10, X0
+	VADDPS       X0, X10, X1
+	VMOVHLPS     X1, X1, X0
+	VADDPS       X0, X1, X1
+	VMOVSHDUP    X1, X0
+	VADDSS       X0, X1, X1
+	MOVQ         out_base+72(FP), AX
+	VMOVSS       X1, (AX)(DI*4)
+	INCQ         DI
+	JMP          single
+
+done:
+	VZEROUPPER
+	RET
+
+// func dotRangeUint8AVX2(query []float32, rows []uint8, out []float32)
+// Requires: AVX, AVX2
+TEXT ·dotRangeUint8AVX2(SB), NOSPLIT, $0-72
+	MOVQ query_base+0(FP), CX
+	MOVQ query_len+8(FP), DX
+	MOVQ rows_base+24(FP), BX
+	MOVQ out_len+56(FP), SI
+	DECQ SI
+	XORL DI, DI
+
+group:
+	LEAQ   3(DI), AX
+	CMPQ   AX, SI
+	JGT    single
+	MOVQ   BX, R8
+	ADDQ   DX, BX
+	MOVQ   BX, R9
+	ADDQ   DX, BX
+	MOVQ   BX, R10
+	ADDQ   DX, BX
+	MOVQ   BX, R11
+	ADDQ   DX, BX
+	VXORPS X0, X0, X0
+	VXORPS X1, X1, X1
+	VXORPS X2, X2, X2
+	VXORPS X3, X3, X3
+	VXORPS X4, X4, X4
+	VXORPS X5, X5, X5
+	VXORPS X6, X6, X6
+	VXORPS X7, X7, X7
+	XORL   AX, AX
+
+block4:
+	VMOVUPS      (CX)(AX*4), Y8
+	VPMOVZXBD    (R8)(AX*1), Y9
+	VCVTDQ2PS    Y9, Y9
+	VMULPS       Y9, Y8, Y9
+	VADDPS       Y9, Y0, Y0
+	VPMOVZXBD    (R9)(AX*1), Y9
+	VCVTDQ2PS    Y9, Y9
+	VMULPS       Y9, Y8, Y9
+	VADDPS       Y9, Y2, Y2
+	VPMOVZXBD    (R10)(AX*1), Y9
+	VCVTDQ2PS    Y9, Y9
+	VMULPS       Y9, Y8, Y9
+	VADDPS       Y9, Y4, Y4
+	VPMOVZXBD    (R11)(AX*1), Y9
+	VCVTDQ2PS    Y9, Y9
+	VMULPS       Y9, Y8, Y9
+	VADDPS       Y9, Y6, Y6
+	VMOVUPS      32(CX)(AX*4), Y8
+	VPMOVZXBD    8(R8)(AX*1), Y9
+	VCVTDQ2PS    Y9, Y9
+	VMULPS       Y9, Y8, Y9
+	VADDPS       Y9, Y1, Y1
+	VPMOVZXBD    8(R9)(AX*1), Y9
+	VCVTDQ2PS    Y9, Y9
+	VMULPS       Y9, Y8, Y9
+	VADDPS       Y9, Y3, Y3
+	VPMOVZXBD    8(R10)(AX*1), Y9
+	VCVTDQ2PS    Y9, Y9
+	VMULPS       Y9, Y8, Y9
+	VADDPS       Y9, Y5, Y5
+	VPMOVZXBD    8(R11)(AX*1), Y9
+	VCVTDQ2PS    Y9, Y9
+	VMULPS       Y9, Y8, Y9
+	VADDPS       Y9, Y7, Y7
+	ADDQ         $0x10, AX
+	CMPQ         AX, DX
+	JLT          block4
+	VADDPS       Y1, Y0, Y0
+	VADDPS       Y3, Y2, Y2
+	VADDPS       Y5, Y4, Y4
+	VADDPS       Y7, Y6, Y6
+	VPERM2F128   $0x20, Y4, Y0, Y8
+	VPERM2F128   $0x31, Y4, Y0, Y9
+	VADDPS       Y9, Y8, Y0
+	VPERM2F128   $0x20, Y6, Y2, Y8
+	VPERM2F128   $0x31, Y6, Y2, Y9
+	VADDPS       Y9, Y8, Y2
+	VUNPCKLPD    Y2, Y0, Y8
+	VUNPCKHPD    Y2, Y0, Y9
+	VADDPS       Y9, Y8, Y8
+	VEXTRACTF128 $0x01, Y8, X0
+	VSHUFPS      $0x88, X0, X8, X1
+	VSHUFPS      $0xdd, X0, X8, X0
+	VADDPS       X0, X1, X1
+	MOVQ         out_base+48(FP), AX
+	VMOVUPS      X1, (AX)(DI*4)
+	ADDQ         $0x04, DI
+	JMP          group
+
+single:
+	CMPQ   DI, SI
+	JGT    done
+	VXORPS X10, X10, X10
+	VXORPS X11, X11, X11
+	XORL   AX, AX
+
+block1:
+	VMOVUPS      (CX)(AX*4), Y0
+	VPMOVZXBD    (BX)(AX*1), Y1
+	VCVTDQ2PS    Y1, Y1
+	VMULPS       Y1, Y0, Y1
+	VADDPS       Y1, Y10, Y10
+	VMOVUPS      32(CX)(AX*4), Y0
+	VPMOVZXBD    8(BX)(AX*1), Y1
+	VCVTDQ2PS    Y1, Y1
+	VMULPS       Y1, Y0, Y1
+	VADDPS       Y1, Y11, Y11
+	ADDQ         $0x10, AX
+	CMPQ         AX, DX
+	JLT          block1
+	VADDPS       Y11, Y10, Y10
+	VEXTRACTF128 $0x01, Y10, X0
+	VADDPS       X0, X10, X1
+	VMOVHLPS     X1, X1, X0
+	VADDPS       X0, X1, X1
+	VMOVSHDUP    X1, X0
+	VADDSS       X0, X1, X1
+	MOVQ         out_base+48(FP), AX
+	VMOVSS       X1, (AX)(DI*4)
+	ADDQ         DX, BX
+	INCQ         DI
+	JMP          single
+
+done:
+	VZEROUPPER
+	RET
+
+// func l2Uint8AVX2(query []float32, rows []uint8, ordinals []uint32, out []float32)
+// Requires: AVX, AVX2, CMOV, MMX+
+TEXT ·l2Uint8AVX2(SB), NOSPLIT, $0-96
+	MOVQ query_base+0(FP), CX
+	MOVQ query_len+8(FP), DX
+	MOVQ ordinals_base+48(FP), BX
+	MOVQ ordinals_len+56(FP), SI
+	DECQ SI
+	XORL DI, DI
+
+group:
+	LEAQ    3(DI), AX
+	CMPQ    AX, SI
+	JGT     single
+	LEAQ    (DI), R8
+	MOVL    (BX)(R8*4), R8
+	IMULQ   DX, R8
+	ADDQ    rows_base+24(FP), R8
+	LEAQ    1(DI), R9
+	MOVL    (BX)(R9*4), R9
+	IMULQ   DX, R9
+	ADDQ    rows_base+24(FP), R9
+	LEAQ    2(DI), R10
+	MOVL    (BX)(R10*4), R10
+	IMULQ   DX, R10
+	ADDQ    rows_base+24(FP), R10
+	LEAQ    3(DI), R11
+	MOVL    (BX)(R11*4), R11
+	IMULQ   DX, R11
+	ADDQ    rows_base+24(FP), R11
+	LEAQ    8(DI), R12
+	CMPQ    R12, SI
+	CMOVQGT SI, R12
+	MOVL    (BX)(R12*4), R12
+	IMULQ   DX, R12
+	ADDQ    rows_base+24(FP), R12
+	LEAQ    9(DI), R13
+	CMPQ    R13, SI
+	CMOVQGT SI, R13
+	MOVL    (BX)(R13*4), R13
+	IMULQ   DX, R13
+	ADDQ    rows_base+24(FP), R13
+	LEAQ    10(DI), R14
+	CMPQ    R14, SI
+	CMOVQGT SI, R14
+	MOVL    (BX)(R14*4), R14
+	IMULQ   DX, R14
+	ADDQ    rows_base+24(FP), R14
+	LEAQ    11(DI), R15
+	CMPQ    R15, SI
+	CMOVQGT SI, R15
+	MOVL    (BX)(R15*4), R15
+	IMULQ   DX, R15
+	ADDQ    rows_base+24(FP), R15
+	VXORPS  X0, X0, X0
+	VXORPS  X1, X1, X1
+	VXORPS  X2, X2, X2
+	VXORPS  X3, X3, X3
+	VXORPS  X4, X4, X4
+	VXORPS  X5, X5, X5
+	VXORPS  X6, X6, X6
+	VXORPS  X7, X7, X7
+	XORL    AX, AX
+
+block4:
+	VMOVUPS      (CX)(AX*4), Y8
+	VPMOVZXBD    (R8)(AX*1), Y9
+	VCVTDQ2PS    Y9, Y9
+	VSUBPS       Y9, Y8, Y9
+	VMULPS       Y9, Y9, Y9
+	VADDPS       Y9, Y0, Y0
+	VPMOVZXBD    (R9)(AX*1), Y9
+	VCVTDQ2PS    Y9, Y9
+	VSUBPS       Y9, Y8, Y9
+	VMULPS       Y9, Y9, Y9
+	VADDPS       Y9, Y2, Y2
+	VPMOVZXBD    (R10)(AX*1), Y9
+	VCVTDQ2PS    Y9, Y9
+	VSUBPS       Y9, Y8, Y9
+	VMULPS       Y9, Y9, Y9
+	VADDPS       Y9, Y4, Y4
+	VPMOVZXBD    (R11)(AX*1), Y9
+	VCVTDQ2PS    Y9, Y9
+	VSUBPS       Y9, Y8, Y9
+	VMULPS       Y9, Y9, Y9
+	VADDPS       Y9, Y6, Y6
+	VMOVUPS      32(CX)(AX*4), Y8
+	VPMOVZXBD    8(R8)(AX*1), Y9
+	VCVTDQ2PS    Y9, Y9
+	VSUBPS       Y9, Y8, Y9
+	VMULPS       Y9, Y9, Y9
+	VADDPS       Y9, Y1, Y1
+	VPMOVZXBD    8(R9)(AX*1), Y9
+	VCVTDQ2PS    Y9, Y9
+	VSUBPS       Y9, Y8, Y9
+	VMULPS       Y9, Y9, Y9
+	VADDPS       Y9, Y3, Y3
+	VPMOVZXBD    8(R10)(AX*1), Y9
+	VCVTDQ2PS    Y9, Y9
+	VSUBPS       Y9, Y8, Y9
+	VMULPS       Y9, Y9, Y9
+	VADDPS       Y9, Y5, Y5
+	VPMOVZXBD    8(R11)(AX*1), Y9
+	VCVTDQ2PS    Y9, Y9
+	VSUBPS       Y9, Y8, Y9
+	VMULPS       Y9, Y9, Y9
+	VADDPS       Y9, Y7, Y7
+	PREFETCHT0   (R12)(AX*1)
+	PREFETCHT0   (R13)(AX*1)
+	PREFETCHT0   (R14)(AX*1)
+	PREFETCHT0   (R15)(AX*1)
+	ADDQ         $0x10, AX
+	CMPQ         AX, DX
+	JLT          block4
+	VADDPS       Y1, Y0, Y0
+	VADDPS       Y3, Y2, Y2
+	VADDPS       Y5, Y4, Y4
+	VADDPS       Y7, Y6, Y6
+	VPERM2F128   $0x20, Y4, Y0, Y8
+	VPERM2F128   $0x31, Y4, Y0, Y9
+	VADDPS       Y9, Y8, Y0
+	VPERM2F128   $0x20, Y6, Y2, Y8
+	VPERM2F128   $0x31, Y6, Y2, Y9
+	VADDPS       Y9, Y8, Y2
+	VUNPCKLPD    Y2, Y0, Y8
+	VUNPCKHPD    Y2, Y0, Y9
+	VADDPS       Y9, Y8, Y8
+	VEXTRACTF128 $0x01, Y8, X0
+	VSHUFPS      $0x88, X0, X8, X1
+	VSHUFPS      $0xdd, X0, X8, X0
+	VADDPS       X0, X1, X1
+	MOVQ         out_base+72(FP), AX
+	VMOVUPS      X1, (AX)(DI*4)
+	ADDQ         $0x04, DI
+	JMP          group
+
+single:
+	CMPQ   DI, SI
+	JGT    done
+	MOVQ   DI, R8
+	MOVL   (BX)(R8*4), R8
+	IMULQ  DX, R8
+	ADDQ   rows_base+24(FP), R8
+	VXORPS X10, X10, X10
+	VXORPS X11, X11, X11
+	XORL   AX, AX
+
+block1:
+	VMOVUPS      (CX)(AX*4), Y0
+	VPMOVZXBD    (R8)(AX*1), Y1
+	VCVTDQ2PS    Y1, Y1
+	VSUBPS       Y1, Y0, Y1
+	VMULPS       Y1, Y1, Y1
+	VADDPS       Y1, Y10, Y10
+	VMOVUPS      32(CX)(AX*4), Y0
+	VPMOVZXBD    8(R8)(AX*1), Y1
+	VCVTDQ2PS    Y1, Y1
+	VSUBPS       Y1, Y0, Y1
+	VMULPS       Y1, Y1, Y1
+	VADDPS       Y1, Y11, Y11
+	ADDQ         $0x10, AX
+	CMPQ         AX, DX
+	JLT          block1
+	VADDPS       Y11, Y10, Y10
+	VEXTRACTF128 $0x01, Y10, X0
+	VADDPS       X0, X10, X1
+	VMOVHLPS     X1, X1, X0
+	VADDPS       X0, X1, X1
+	VMOVSHDUP    X1, X0
+	VADDSS       X0, X1, X1
+	MOVQ         out_base+72(FP), AX
+	VMOVSS       X1, (AX)(DI*4)
+	INCQ         DI
+	JMP          single
+
+done:
+	VZEROUPPER
+	RET
+
+// func l2RangeUint8AVX2(query []float32, rows []uint8, out []float32)
+// Requires: AVX, AVX2
+TEXT ·l2RangeUint8AVX2(SB), NOSPLIT, $0-72
+	MOVQ query_base+0(FP), CX
+	MOVQ query_len+8(FP), DX
+	MOVQ rows_base+24(FP), BX
+	MOVQ out_len+56(FP), SI
+	DECQ SI
+	XORL DI, DI
+
+group:
+	LEAQ   3(DI), AX
+	CMPQ   AX, SI
+	JGT    single
+	MOVQ   BX, R8
+	ADDQ   DX, BX
+	MOVQ   BX, R9
+	ADDQ   DX, BX
+	MOVQ   BX, R10
+	ADDQ   DX, BX
+	MOVQ   BX, R11
+	ADDQ   DX, BX
+	VXORPS X0, X0, X0
+	VXORPS X1, X1, X1
+	VXORPS X2, X2, X2
+	VXORPS X3, X3, X3
+	VXORPS X4, X4, X4
+	VXORPS X5, X5, X5
+	VXORPS X6, X6, X6
+	VXORPS X7, X7, X7
+	XORL   AX, AX
+
+block4:
+	VMOVUPS      (CX)(AX*4), Y8
+	VPMOVZXBD    (R8)(AX*1), Y9
+	VCVTDQ2PS    Y9, Y9
+	VSUBPS       Y9, Y8, Y9
+	VMULPS       Y9, Y9, Y9
+	VADDPS       Y9, Y0, Y0
+	VPMOVZXBD    (R9)(AX*1), Y9
+	VCVTDQ2PS    Y9, Y9
+	VSUBPS       Y9, Y8, Y9
+	VMULPS       Y9, Y9, Y9
+	VADDPS       Y9, Y2, Y2
+	VPMOVZXBD    (R10)(AX*1), Y9
+	VCVTDQ2PS    Y9, Y9
+	VSUBPS       Y9, Y8, Y9
+	VMULPS       Y9, Y9, Y9
+	VADDPS       Y9, Y4, Y4
+	VPMOVZXBD    (R11)(AX*1), Y9
+	VCVTDQ2PS    Y9, Y9
+	VSUBPS       Y9, Y8, Y9
+	VMULPS       Y9, Y9, Y9
+	VADDPS       Y9, Y6, Y6
+	VMOVUPS      32(CX)(AX*4), Y8
+	VPMOVZXBD    8(R8)(AX*1), Y9
+	VCVTDQ2PS    Y9, Y9
+	VSUBPS       Y9, Y8, Y9
+	VMULPS       Y9, Y9, Y9
+	VADDPS       Y9, Y1, Y1
+	VPMOVZXBD    8(R9)(AX*1), Y9
+	VCVTDQ2PS    Y9, Y9
+	VSUBPS       Y9, Y8, Y9
+	VMULPS       Y9, Y9, Y9
+	VADDPS       Y9, Y3, Y3
+	VPMOVZXBD    8(R10)(AX*1), Y9
+	VCVTDQ2PS    Y9, Y9
+	VSUBPS       Y9, Y8, Y9
+	VMULPS       Y9, Y9, Y9
+	VADDPS       Y9, Y5, Y5
+	VPMOVZXBD    8(R11)(AX*1), Y9
+	VCVTDQ2PS    Y9, Y9
+	VSUBPS       Y9, Y8, Y9
+	VMULPS       Y9, Y9, Y9
+	VADDPS       Y9, Y7, Y7
+	ADDQ         $0x10, AX
+	CMPQ         AX, DX
+	JLT          block4
+	VADDPS       Y1, Y0, Y0
+	VADDPS       Y3, Y2, Y2
+	VADDPS       Y5, Y4, Y4
+	VADDPS       Y7, Y6, Y6
+	VPERM2F128   $0x20, Y4, Y0, Y8
+	VPERM2F128   $0x31, Y4, Y0, Y9
+	VADDPS       Y9, Y8, Y0
+	VPERM2F128   $0x20, Y6, Y2, Y8
+	VPERM2F128   $0x31, Y6, Y2, Y9
+	VADDPS       Y9, Y8, Y2
+	VUNPCKLPD    Y2, Y0, Y8
+	VUNPCKHPD    Y2, Y0, Y9
+	VADDPS       Y9, Y8, Y8
+	VEXTRACTF128 $0x01, Y8, X0
+	VSHUFPS      $0x88, X0, X8, X1
+	VSHUFPS      $0xdd, X0, X8, X0
+	VADDPS       X0, X1, X1
+	MOVQ         out_base+48(FP), AX
+	VMOVUPS      X1, (AX)(DI*4)
+	ADDQ         $0x04, DI
+	JMP          group
+
+single:
+	CMPQ   DI, SI
+	JGT    done
+	VXORPS X10, X10, X10
+	VXORPS X11, X11, X11
+	XORL   AX, AX
+
+block1:
+	VMOVUPS      (CX)(AX*4), Y0
+	VPMOVZXBD    (BX)(AX*1), Y1
+	VCVTDQ2PS    Y1, Y1
+	VSUBPS       Y1, Y0, Y1
+	VMULPS       Y1, Y1, Y1
+	VADDPS       Y1, Y10, Y10
+	VMOVUPS      32(CX)(AX*4), Y0
+	VPMOVZXBD    8(BX)(AX*1), Y1
+	VCVTDQ2PS    Y1, Y1
+	VSUBPS       Y1, Y0, Y1
+	VMULPS       Y1, Y1, Y1
+	VADDPS       Y1, Y11, Y11
+	ADDQ         $0x10, AX
+	CMPQ         AX, DX
+	JLT          block1
+	VADDPS       Y11, Y10, Y10
+	VEXTRACTF128 $0x01, Y10, X0
+	VADDPS       X0, X10, X1
+	VMOVHLPS     X1, X1, X0
+	VADDPS       X0, X1, X1
+	VMOVSHDUP    X1, X0
+	VADDSS       X0, X1, X1
+	MOVQ         out_base+48(FP), AX
+	VMOVSS       X1, (AX)(DI*4)
+	ADDQ         DX, BX
+	INCQ         DI
+	JMP          single
+
+done:
+	VZEROUPPER
+	RET
+
 DATA signBit<>+0(SB)/4, $0x80000000
 GLOBL signBit<>(SB), RODATA|NOPTR, $4
 

@@ -1,8 +1,8 @@
 #include "textflag.h"
 #include "neon_arm64.h"
 
-// The lanes of row j are in V4j to V4j+3, a block of the query in V16 to V19,
-// its terms in V20 to V23.
+// The lanes of row j are in V4j to V4j+3, a block of the query in V16 to V19, that
+// of a row, and its terms, in V20 to V23.
 
 // fadd vd.4s, vn.4s, vm.4s
 #define FADD(m, n, d) \
@@ -20,6 +20,42 @@
 #define FADDP(m, n, d) \
 	WORD $(0x6e20d400 | (m)<<16 | (n)<<5 | (d))
 
+// fcvtl vd.4s, vn.4h
+#define FCVTL(n, d) \
+	WORD $(0x0e217800 | (n)<<5 | (d))
+
+// fcvtl2 vd.4s, vn.8h
+#define FCVTL2(n, d) \
+	WORD $(0x4e217800 | (n)<<5 | (d))
+
+// ucvtf vd.4s, vn.4s
+#define UCVTF(n, d) \
+	WORD $(0x6e21d800 | (n)<<5 | (d))
+
+// FLOAT32, FLOAT16 and UINT8 load a block of a row, as float32.
+#define FLOAT32(row) \
+	VLD1.P 64(row), [V20.S4, V21.S4, V22.S4, V23.S4]
+
+#define FLOAT16(row) \
+	VLD1.P 32(row), [V21.H8, V22.H8]; \
+	FCVTL2(22, 23); \
+	FCVTL(22, 22); \
+	FCVTL(21, 20); \
+	FCVTL2(21, 21)
+
+#define UINT8(row) \
+	VLD1.P 16(row), [V23.B16]; \
+	VUXTL V23.B8, V21.H8; \
+	VUXTL2 V23.B16, V23.H8; \
+	VUXTL V21.H4, V20.S4; \
+	VUXTL2 V21.H8, V21.S4; \
+	VUXTL V23.H4, V22.S4; \
+	VUXTL2 V23.H8, V23.S4; \
+	UCVTF(20, 20); \
+	UCVTF(21, 21); \
+	UCVTF(22, 22); \
+	UCVTF(23, 23)
+
 // DOT and L2 leave four terms of the query q and of the row r in r. Products
 // are rounded before they are added to a lane: never a fused multiply-add.
 #define DOT(q, r) \
@@ -34,8 +70,8 @@
 	VLD1.P 64(R10), [V16.S4, V17.S4, V18.S4, V19.S4]
 
 // ROW adds the terms of a block to the lanes a to d.
-#define ROW(TERM, row, a, b, c, d) \
-	VLD1.P 64(row), [V20.S4, V21.S4, V22.S4, V23.S4]; \
+#define ROW(LOAD, TERM, row, a, b, c, d) \
+	LOAD(row); \
 	TERM(16, 20); \
 	TERM(17, 21); \
 	TERM(18, 22); \
@@ -53,6 +89,11 @@
 	CSEL HI, R16, fetch, fetch; \
 	MOVWU (fetch), fetch; \
 	MADD R1, R2, fetch, fetch
+
+// AHEAD prefetches a block of n bytes.
+#define AHEAD(n, fetch) \
+	PRFM (fetch), PLDL1KEEP; \
+	ADD $(n), fetch
 
 // BEGIN1 and BEGIN4 clear the lanes.
 #define BEGIN1 \
@@ -109,204 +150,139 @@
 	FADDP(22, 20, 20); \
 	VST1.P [V20.S4], 16(R5)
 
-// func dotNEON(query, rows []float32, ordinals []uint32, out []float32)
+// SINGLES scores the rows left, of which GET finds the next, and returns. A block
+// is of n bytes.
+#define SINGLES(GET, LOAD, TERM, n) \
+single: \
+	CBZ R4, done; \
+	GET; \
+	BEGIN1; \
+block1: \
+	QUERY; \
+	ROW(LOAD, TERM, R9, 0, 1, 2, 3); \
+	SUBS $(n), R11, R11; \
+	BNE block1; \
+	SUM1; \
+	SUB $1, R4, R4; \
+	B single; \
+done: \
+	RET
+
+// NEXT1 finds the next listed row, HERE the next of consecutive ones, to which R9
+// has come by itself.
+#define NEXT1 LOCATE(R9)
+#define HERE
+
+// LIST is a routine for listed rows, whose elements are of 1<<SHIFT bytes.
+#define LIST(LOAD, TERM, SHIFT) \
+	MOVD query_base+0(FP), R0; \
+	MOVD query_len+8(FP), R1; \
+	MOVD rows_base+24(FP), R2; \
+	MOVD ordinals_base+48(FP), R3; \
+	MOVD ordinals_len+56(FP), R4; \
+	MOVD out_base+72(FP), R5; \
+	LSL $SHIFT, R1, R1; \
+	ADD R4<<2, R3, R16; \
+	SUB $4, R16, R16; \
+group: \
+	CMP $4, R4; \
+	BLT single; \
+	LATER(8, R12); \
+	LATER(9, R13); \
+	LATER(10, R14); \
+	LATER(11, R15); \
+	LOCATE(R6); \
+	LOCATE(R7); \
+	LOCATE(R8); \
+	LOCATE(R9); \
+	BEGIN4; \
+block4: \
+	QUERY; \
+	ROW(LOAD, TERM, R6, 0, 1, 2, 3); \
+	AHEAD(16<<SHIFT, R12); \
+	ROW(LOAD, TERM, R7, 4, 5, 6, 7); \
+	AHEAD(16<<SHIFT, R13); \
+	ROW(LOAD, TERM, R8, 8, 9, 10, 11); \
+	AHEAD(16<<SHIFT, R14); \
+	ROW(LOAD, TERM, R9, 12, 13, 14, 15); \
+	AHEAD(16<<SHIFT, R15); \
+	SUBS $(16<<SHIFT), R11, R11; \
+	BNE block4; \
+	SUM4; \
+	SUB $4, R4, R4; \
+	B group; \
+	SINGLES(NEXT1, LOAD, TERM, 16<<SHIFT)
+
+// RANGE is a routine for consecutive rows.
+#define RANGE(LOAD, TERM, SHIFT) \
+	MOVD query_base+0(FP), R0; \
+	MOVD query_len+8(FP), R1; \
+	MOVD rows_base+24(FP), R9; \
+	MOVD out_base+48(FP), R5; \
+	MOVD out_len+56(FP), R4; \
+	LSL $SHIFT, R1, R1; \
+group: \
+	CMP $4, R4; \
+	BLT single; \
+	NEXT4; \
+	BEGIN4; \
+block4: \
+	QUERY; \
+	ROW(LOAD, TERM, R6, 0, 1, 2, 3); \
+	ROW(LOAD, TERM, R7, 4, 5, 6, 7); \
+	ROW(LOAD, TERM, R8, 8, 9, 10, 11); \
+	ROW(LOAD, TERM, R9, 12, 13, 14, 15); \
+	SUBS $(16<<SHIFT), R11, R11; \
+	BNE block4; \
+	SUM4; \
+	SUB $4, R4, R4; \
+	B group; \
+	SINGLES(HERE, LOAD, TERM, 16<<SHIFT)
+
+// func dotNEON(query []float32, rows []float32, ordinals []uint32, out []float32)
 TEXT ·dotNEON(SB), NOSPLIT, $0-96
-	MOVD query_base+0(FP), R0
-	MOVD query_len+8(FP), R1
-	MOVD rows_base+24(FP), R2
-	MOVD ordinals_base+48(FP), R3
-	MOVD ordinals_len+56(FP), R4
-	MOVD out_base+72(FP), R5
-	LSL  $2, R1, R1
-	ADD  R4<<2, R3, R16
-	SUB  $4, R16, R16
+	LIST(FLOAT32, DOT, 2)
 
-group:
-	CMP $4, R4
-	BLT single
-	LATER(8, R12)
-	LATER(9, R13)
-	LATER(10, R14)
-	LATER(11, R15)
-	LOCATE(R6)
-	LOCATE(R7)
-	LOCATE(R8)
-	LOCATE(R9)
-	BEGIN4
-
-block4:
-	QUERY
-	ROW(DOT, R6, 0, 1, 2, 3)
-	FETCH(R12)
-	ROW(DOT, R7, 4, 5, 6, 7)
-	FETCH(R13)
-	ROW(DOT, R8, 8, 9, 10, 11)
-	FETCH(R14)
-	ROW(DOT, R9, 12, 13, 14, 15)
-	FETCH(R15)
-	SUBS $64, R11, R11
-	BNE  block4
-	SUM4
-	SUB  $4, R4, R4
-	B    group
-
-single:
-	CBZ R4, done
-	LOCATE(R9)
-	BEGIN1
-
-block1:
-	QUERY
-	ROW(DOT, R9, 0, 1, 2, 3)
-	SUBS $64, R11, R11
-	BNE  block1
-	SUM1
-	SUB  $1, R4, R4
-	B    single
-
-done:
-	RET
-
-// func dotRangeNEON(query, rows, out []float32)
+// func dotRangeNEON(query []float32, rows []float32, out []float32)
 TEXT ·dotRangeNEON(SB), NOSPLIT, $0-72
-	MOVD query_base+0(FP), R0
-	MOVD query_len+8(FP), R1
-	MOVD rows_base+24(FP), R9
-	MOVD out_base+48(FP), R5
-	MOVD out_len+56(FP), R4
-	LSL  $2, R1, R1
+	RANGE(FLOAT32, DOT, 2)
 
-group:
-	CMP $4, R4
-	BLT single
-	NEXT4
-	BEGIN4
-
-block4:
-	QUERY
-	ROW(DOT, R6, 0, 1, 2, 3)
-	ROW(DOT, R7, 4, 5, 6, 7)
-	ROW(DOT, R8, 8, 9, 10, 11)
-	ROW(DOT, R9, 12, 13, 14, 15)
-	SUBS $64, R11, R11
-	BNE  block4
-	SUM4
-	SUB  $4, R4, R4
-	B    group
-
-single:
-	CBZ R4, done
-	BEGIN1
-
-block1:
-	QUERY
-	ROW(DOT, R9, 0, 1, 2, 3)
-	SUBS $64, R11, R11
-	BNE  block1
-	SUM1
-	SUB  $1, R4, R4
-	B    single
-
-done:
-	RET
-
-// func l2NEON(query, rows []float32, ordinals []uint32, out []float32)
+// func l2NEON(query []float32, rows []float32, ordinals []uint32, out []float32)
 TEXT ·l2NEON(SB), NOSPLIT, $0-96
-	MOVD query_base+0(FP), R0
-	MOVD query_len+8(FP), R1
-	MOVD rows_base+24(FP), R2
-	MOVD ordinals_base+48(FP), R3
-	MOVD ordinals_len+56(FP), R4
-	MOVD out_base+72(FP), R5
-	LSL  $2, R1, R1
-	ADD  R4<<2, R3, R16
-	SUB  $4, R16, R16
+	LIST(FLOAT32, L2, 2)
 
-group:
-	CMP $4, R4
-	BLT single
-	LATER(8, R12)
-	LATER(9, R13)
-	LATER(10, R14)
-	LATER(11, R15)
-	LOCATE(R6)
-	LOCATE(R7)
-	LOCATE(R8)
-	LOCATE(R9)
-	BEGIN4
-
-block4:
-	QUERY
-	ROW(L2, R6, 0, 1, 2, 3)
-	FETCH(R12)
-	ROW(L2, R7, 4, 5, 6, 7)
-	FETCH(R13)
-	ROW(L2, R8, 8, 9, 10, 11)
-	FETCH(R14)
-	ROW(L2, R9, 12, 13, 14, 15)
-	FETCH(R15)
-	SUBS $64, R11, R11
-	BNE  block4
-	SUM4
-	SUB  $4, R4, R4
-	B    group
-
-single:
-	CBZ R4, done
-	LOCATE(R9)
-	BEGIN1
-
-block1:
-	QUERY
-	ROW(L2, R9, 0, 1, 2, 3)
-	SUBS $64, R11, R11
-	BNE  block1
-	SUM1
-	SUB  $1, R4, R4
-	B    single
-
-done:
-	RET
-
-// func l2RangeNEON(query, rows, out []float32)
+// func l2RangeNEON(query []float32, rows []float32, out []float32)
 TEXT ·l2RangeNEON(SB), NOSPLIT, $0-72
-	MOVD query_base+0(FP), R0
-	MOVD query_len+8(FP), R1
-	MOVD rows_base+24(FP), R9
-	MOVD out_base+48(FP), R5
-	MOVD out_len+56(FP), R4
-	LSL  $2, R1, R1
+	RANGE(FLOAT32, L2, 2)
 
-group:
-	CMP $4, R4
-	BLT single
-	NEXT4
-	BEGIN4
+// func dotFloat16NEON(query []float32, rows []uint16, ordinals []uint32, out []float32)
+TEXT ·dotFloat16NEON(SB), NOSPLIT, $0-96
+	LIST(FLOAT16, DOT, 1)
 
-block4:
-	QUERY
-	ROW(L2, R6, 0, 1, 2, 3)
-	ROW(L2, R7, 4, 5, 6, 7)
-	ROW(L2, R8, 8, 9, 10, 11)
-	ROW(L2, R9, 12, 13, 14, 15)
-	SUBS $64, R11, R11
-	BNE  block4
-	SUM4
-	SUB  $4, R4, R4
-	B    group
+// func dotRangeFloat16NEON(query []float32, rows []uint16, out []float32)
+TEXT ·dotRangeFloat16NEON(SB), NOSPLIT, $0-72
+	RANGE(FLOAT16, DOT, 1)
 
-single:
-	CBZ R4, done
-	BEGIN1
+// func l2Float16NEON(query []float32, rows []uint16, ordinals []uint32, out []float32)
+TEXT ·l2Float16NEON(SB), NOSPLIT, $0-96
+	LIST(FLOAT16, L2, 1)
 
-block1:
-	QUERY
-	ROW(L2, R9, 0, 1, 2, 3)
-	SUBS $64, R11, R11
-	BNE  block1
-	SUM1
-	SUB  $1, R4, R4
-	B    single
+// func l2RangeFloat16NEON(query []float32, rows []uint16, out []float32)
+TEXT ·l2RangeFloat16NEON(SB), NOSPLIT, $0-72
+	RANGE(FLOAT16, L2, 1)
 
-done:
-	RET
+// func dotUint8NEON(query []float32, rows []uint8, ordinals []uint32, out []float32)
+TEXT ·dotUint8NEON(SB), NOSPLIT, $0-96
+	LIST(UINT8, DOT, 0)
+
+// func dotRangeUint8NEON(query []float32, rows []uint8, out []float32)
+TEXT ·dotRangeUint8NEON(SB), NOSPLIT, $0-72
+	RANGE(UINT8, DOT, 0)
+
+// func l2Uint8NEON(query []float32, rows []uint8, ordinals []uint32, out []float32)
+TEXT ·l2Uint8NEON(SB), NOSPLIT, $0-96
+	LIST(UINT8, L2, 0)
+
+// func l2RangeUint8NEON(query []float32, rows []uint8, out []float32)
+TEXT ·l2RangeUint8NEON(SB), NOSPLIT, $0-72
+	RANGE(UINT8, L2, 0)

@@ -42,6 +42,86 @@ func l2AVX2(query []float32, rows []float32, ordinals []uint32, out []float32)
 //go:noescape
 func l2RangeAVX2(query []float32, rows []float32, out []float32)
 
+// dotFloat16AVX512 sets out[i] to the inner product of query and row ordinals[i], with AVX-512F.
+//
+//go:noescape
+func dotFloat16AVX512(query []float32, rows []uint16, ordinals []uint32, out []float32)
+
+// dotRangeFloat16AVX512 sets out[i] to the inner product of query and row i, with AVX-512F.
+//
+//go:noescape
+func dotRangeFloat16AVX512(query []float32, rows []uint16, out []float32)
+
+// l2Float16AVX512 sets out[i] to the squared Euclidean distance of query and row ordinals[i], with AVX-512F.
+//
+//go:noescape
+func l2Float16AVX512(query []float32, rows []uint16, ordinals []uint32, out []float32)
+
+// l2RangeFloat16AVX512 sets out[i] to the squared Euclidean distance of query and row i, with AVX-512F.
+//
+//go:noescape
+func l2RangeFloat16AVX512(query []float32, rows []uint16, out []float32)
+
+// dotFloat16AVX2 sets out[i] to the inner product of query and row ordinals[i], with AVX2.
+//
+//go:noescape
+func dotFloat16AVX2(query []float32, rows []uint16, ordinals []uint32, out []float32)
+
+// dotRangeFloat16AVX2 sets out[i] to the inner product of query and row i, with AVX2.
+//
+//go:noescape
+func dotRangeFloat16AVX2(query []float32, rows []uint16, out []float32)
+
+// l2Float16AVX2 sets out[i] to the squared Euclidean distance of query and row ordinals[i], with AVX2.
+//
+//go:noescape
+func l2Float16AVX2(query []float32, rows []uint16, ordinals []uint32, out []float32)
+
+// l2RangeFloat16AVX2 sets out[i] to the squared Euclidean distance of query and row i, with AVX2.
+//
+//go:noescape
+func l2RangeFloat16AVX2(query []float32, rows []uint16, out []float32)
+
+// dotUint8AVX512 sets out[i] to the inner product of query and row ordinals[i], with AVX-512F.
+//
+//go:noescape
+func dotUint8AVX512(query []float32, rows []uint8, ordinals []uint32, out []float32)
+
+// dotRangeUint8AVX512 sets out[i] to the inner product of query and row i, with AVX-512F.
+//
+//go:noescape
+func dotRangeUint8AVX512(query []float32, rows []uint8, out []float32)
+
+// l2Uint8AVX512 sets out[i] to the squared Euclidean distance of query and row ordinals[i], with AVX-512F.
+//
+//go:noescape
+func l2Uint8AVX512(query []float32, rows []uint8, ordinals []uint32, out []float32)
+
+// l2RangeUint8AVX512 sets out[i] to the squared Euclidean distance of query and row i, with AVX-512F.
+//
+//go:noescape
+func l2RangeUint8AVX512(query []float32, rows []uint8, out []float32)
+
+// dotUint8AVX2 sets out[i] to the inner product of query and row ordinals[i], with AVX2.
+//
+//go:noescape
+func dotUint8AVX2(query []float32, rows []uint8, ordinals []uint32, out []float32)
+
+// dotRangeUint8AVX2 sets out[i] to the inner product of query and row i, with AVX2.
+//
+//go:noescape
+func dotRangeUint8AVX2(query []float32, rows []uint8, out []float32)
+
+// l2Uint8AVX2 sets out[i] to the squared Euclidean distance of query and row ordinals[i], with AVX2.
+//
+//go:noescape
+func l2Uint8AVX2(query []float32, rows []uint8, ordinals []uint32, out []float32)
+
+// l2RangeUint8AVX2 sets out[i] to the squared Euclidean distance of query and row i, with AVX2.
+//
+//go:noescape
+func l2RangeUint8AVX2(query []float32, rows []uint8, out []float32)
+
 // withinVNNI is within, with AVX-512 VNNI.
 //
 //go:noescape

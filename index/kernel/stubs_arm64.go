@@ -16,6 +16,30 @@ func l2NEON(query, rows []float32, ordinals []uint32, out []float32)
 func l2RangeNEON(query, rows, out []float32)
 
 //go:noescape
+func dotFloat16NEON(query []float32, rows []uint16, ordinals []uint32, out []float32)
+
+//go:noescape
+func dotRangeFloat16NEON(query []float32, rows []uint16, out []float32)
+
+//go:noescape
+func l2Float16NEON(query []float32, rows []uint16, ordinals []uint32, out []float32)
+
+//go:noescape
+func l2RangeFloat16NEON(query []float32, rows []uint16, out []float32)
+
+//go:noescape
+func dotUint8NEON(query []float32, rows []uint8, ordinals []uint32, out []float32)
+
+//go:noescape
+func dotRangeUint8NEON(query []float32, rows []uint8, out []float32)
+
+//go:noescape
+func l2Uint8NEON(query []float32, rows []uint8, ordinals []uint32, out []float32)
+
+//go:noescape
+func l2RangeUint8NEON(query []float32, rows []uint8, out []float32)
+
+//go:noescape
 func dotCodesNEON(query []int8, rows []uint8, ordinals []uint32, out []int32)
 
 //go:noescape

@@ -1,8 +1,8 @@
 // Command avo writes the amd64 kernels of package kernel.
 //
-// One routine is emitted for each instruction set, metric and form (a list of
-// ordinals, or consecutive rows): eight for floats from the description in
-// main.go, four for codes from that in codes.go. Rows are scored four at a
+// One routine is emitted for each instruction set, element type, metric and form
+// (a list of ordinals, or consecutive rows): 24 for vectors from the description
+// in main.go, four for codes from that in codes.go. Rows are scored four at a
 // time, which hides the latency of the additions and shares each load of the
 // query; of floats the last one to three rows are scored singly, in the same order
 // of additions, so that a row's score does not depend on its place. Beside them
@@ -18,7 +18,7 @@ import (
 const (
 	group = 4  // rows scored together
 	ahead = 8  // rows from the one that is scored to the one that is prefetched
-	block = 64 // bytes of sixteen float32: one cache line, and one step of a row
+	block = 64 // bytes of sixteen float32: one cache line, and one step of a query
 )
 
 // An isa is an instruction set: the sixteen lanes of a row are held in one
@@ -35,29 +35,52 @@ var isas = []isa{
 	{"AVX2", "AVX2", 32, YMM},
 }
 
+// An element is what a component of a row is stored as. Every one that is not a
+// float32 is a float32 too, so that to widen it is exact.
+type element struct {
+	name   string // what it adds to the name of a routine
+	goType string
+	size   int // bytes
+	// widen leaves the elements at row in v as float32; nil where they are that.
+	widen func(row Mem, v reg.VecVirtual)
+}
+
+var elements = []element{
+	{"", "float32", 4, nil},
+	{"Float16", "uint16", 2, func(row Mem, v reg.VecVirtual) {
+		VCVTPH2PS(row, v)
+	}},
+	{"Uint8", "uint8", 1, func(row Mem, v reg.VecVirtual) {
+		VPMOVZXBD(row, v)
+		VCVTDQ2PS(v, v)
+	}},
+}
+
 // A metric leaves the terms of query and row in term. Products are rounded
 // before they are added to a lane: never a fused multiply-add.
 type metric struct {
 	name  string
 	title string
-	term  func(row Mem, query, term reg.VecVirtual)
+	term  func(row Op, query, term reg.VecVirtual)
 }
 
 var metrics = []metric{
-	{"dot", "inner product", func(row Mem, query, term reg.VecVirtual) {
+	{"dot", "inner product", func(row Op, query, term reg.VecVirtual) {
 		VMULPS(row, query, term)
 	}},
-	{"l2", "squared Euclidean distance", func(row Mem, query, term reg.VecVirtual) {
+	{"l2", "squared Euclidean distance", func(row Op, query, term reg.VecVirtual) {
 		VSUBPS(row, query, term)
 		VMULPS(term, term, term)
 	}},
 }
 
 func main() {
-	for _, s := range isas {
-		for _, m := range metrics {
-			gather(s, m)
-			scan(s, m)
+	for _, e := range elements {
+		for _, s := range isas {
+			for _, m := range metrics {
+				gather(s, e, m)
+				scan(s, e, m)
+			}
 		}
 	}
 	constants()
@@ -72,14 +95,16 @@ func main() {
 }
 
 // gather emits the routine for a list of ordinals. While a group is scored,
-// block by block, the same blocks of the group ahead rows on are prefetched:
-// as many cache lines as the rows have, spread over the time it takes.
-func gather(s isa, m metric) {
-	TEXT(m.name+s.name, NOSPLIT, "func(query, rows []float32, ordinals []uint32, out []float32)")
-	Doc(m.name + s.name + " sets out[i] to the " + m.title + " of query and row ordinals[i], with " + s.title + ".")
+// block by block, the same blocks of the group ahead rows on are prefetched: every
+// cache line that they touch, spread over the time it takes. A line that holds more
+// blocks than one is asked for as often, which is cheaper than to find out.
+func gather(s isa, e element, m metric) {
+	name := m.name + e.name + s.name
+	TEXT(name, NOSPLIT, "func(query []float32, rows []"+e.goType+", ordinals []uint32, out []float32)")
+	Doc(name + " sets out[i] to the " + m.title + " of query and row ordinals[i], with " + s.title + ".")
 	Pragma("noescape")
 
-	k := begin(s, m)
+	k := begin(s, e, m)
 	ordinals := Load(Param("ordinals").Base(), GP64())
 	last := Load(Param("ordinals").Len(), GP64())
 	DECQ(last)
@@ -131,12 +156,13 @@ func gather(s isa, m metric) {
 }
 
 // scan emits the routine for consecutive rows.
-func scan(s isa, m metric) {
-	TEXT(m.name+"Range"+s.name, NOSPLIT, "func(query, rows, out []float32)")
-	Doc(m.name + "Range" + s.name + " sets out[i] to the " + m.title + " of query and row i, with " + s.title + ".")
+func scan(s isa, e element, m metric) {
+	name := m.name + "Range" + e.name + s.name
+	TEXT(name, NOSPLIT, "func(query []float32, rows []"+e.goType+", out []float32)")
+	Doc(name + " sets out[i] to the " + m.title + " of query and row i, with " + s.title + ".")
 	Pragma("noescape")
 
-	k := begin(s, m)
+	k := begin(s, e, m)
 	next := GP64()
 	Load(Param("rows").Base(), next)
 	last := Load(Param("out").Len(), GP64())
@@ -176,19 +202,22 @@ func scan(s isa, m metric) {
 // A kernel is a routine under construction.
 type kernel struct {
 	isa
-	metric metric
-	query  reg.Register
-	stride reg.Register // bytes in a row
-	offset reg.GPVirtual
-	scores reg.VecVirtual // what score left for store
-	count  int
+	element element
+	metric  metric
+	query   reg.Register
+	stride  reg.Register   // bytes in a row
+	offset  reg.GPVirtual  // bytes of a row that are done
+	scores  reg.VecVirtual // what score left for store
+	count   int
 }
 
-func begin(s isa, m metric) *kernel {
-	k := &kernel{isa: s, metric: m, offset: GP64()}
+func begin(s isa, e element, m metric) *kernel {
+	k := &kernel{isa: s, element: e, metric: m, offset: GP64()}
 	k.query = Load(Param("query").Base(), GP64())
 	k.stride = Load(Param("query").Len(), GP64())
-	SHLQ(Imm(2), k.stride)
+	if e.size > 1 {
+		SHLQ(Imm(uint64(e.size/2)), k.stride)
+	}
 	return k
 }
 
@@ -207,13 +236,14 @@ func (k *kernel) score(loop string, rows []reg.GPVirtual, fetch func(j int) Mem)
 	XORL(k.offset.As32(), k.offset.As32())
 	Label(loop)
 	for part := range block / k.width {
-		at := func(base reg.Register) Mem {
-			return Mem{Base: base, Index: k.offset, Scale: 1, Disp: part * k.width}
+		// at is a part of the block in an array of elements of size bytes.
+		at := func(base reg.Register, size int) Mem {
+			return Mem{Base: base, Index: k.offset, Scale: uint8(size / k.element.size), Disp: part * k.width / 4 * size}
 		}
 		query, term := k.vector(), k.vector()
-		VMOVUPS(at(k.query), query)
+		VMOVUPS(at(k.query, 4), query)
 		for j, r := range rows {
-			k.metric.term(at(r), query, term)
+			k.metric.term(k.load(at(r, k.element.size), term), query, term)
 			VADDPS(term, lanes[j][part], lanes[j][part])
 		}
 	}
@@ -222,7 +252,7 @@ func (k *kernel) score(loop string, rows []reg.GPVirtual, fetch func(j int) Mem)
 			PREFETCHT1(fetch(j))
 		}
 	}
-	ADDQ(Imm(block), k.offset)
+	ADDQ(Imm(uint64(block/4*k.element.size)), k.offset)
 	CMPQ(k.offset, k.stride)
 	JLT(LabelRef(loop))
 
@@ -236,6 +266,15 @@ func (k *kernel) score(loop string, rows []reg.GPVirtual, fetch func(j int) Mem)
 	} else {
 		k.scores = sum4(eights)
 	}
+}
+
+// load returns elements of a row as float32: where they are, or widened in v.
+func (k *kernel) load(row Mem, v reg.VecVirtual) Op {
+	if k.element.widen == nil {
+		return row
+	}
+	k.element.widen(row, v)
+	return v
 }
 
 // store writes the scores to out[i:].
