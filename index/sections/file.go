@@ -113,6 +113,9 @@ func (f *File) Size() int64 { return int64(len(f.data)) }
 // byte of the file but the header.
 func (f *File) Checksum() uint64 { return f.header.tocHash }
 
+// Features returns the feature bits, all of which this build knows.
+func (f *File) Features() uint32 { return f.header.features }
+
 // Entries returns the sections in file order. The caller must not change it.
 func (f *File) Entries() []Entry { return f.entries }
 

@@ -14,6 +14,15 @@ const (
 	//	1: header, sections, table of contents.
 	FormatVersion = 1
 
+	// CompactVectors is the feature bit of a file whose index.vectors holds another
+	// element type than float32.
+	CompactVectors = 1 << 0
+
+	// knownFeatures are the feature bits this package reads.
+	//
+	//	bit 0: CompactVectors.
+	knownFeatures = CompactVectors
+
 	// PageSize is the alignment of every section, in bytes.
 	PageSize = 4096
 
@@ -95,8 +104,8 @@ func decodeHeader(data []byte) (header, error) {
 	h.tocLength = le.Uint64(page[32:])
 	h.tocHash = le.Uint64(page[40:])
 	h.sections = le.Uint32(page[48:])
-	if h.features != 0 {
-		return h, fmt.Errorf("header: feature bits are %#x, this build knows none: %w", h.features, ErrVersion)
+	if h.features&^knownFeatures != 0 {
+		return h, fmt.Errorf("header: feature bits are %#x, this build knows %#x: %w", h.features, knownFeatures, ErrVersion)
 	}
 	if h.fileSize != uint64(len(data)) {
 		return h, fmt.Errorf("header: file has %d bytes, the header says %d: truncated or extended: %w", len(data), h.fileSize, ErrCorrupt)

@@ -373,3 +373,20 @@ func TestArray(t *testing.T) {
 	_, err = sections.Array[uint32](f, "absent", 0)
 	require.ErrorIs(t, err, sections.ErrCorrupt)
 }
+
+func TestFeatures(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "shard")
+	w, err := sections.Create(path)
+	require.NoError(t, err)
+	w.Require(sections.CompactVectors)
+	require.NoError(t, w.Commit())
+	f, err := sections.Open(path)
+	require.NoError(t, err)
+	assert.Equal(t, uint32(sections.CompactVectors), f.Features())
+	require.NoError(t, f.Close())
+
+	f, err = sections.Open(write(t, small))
+	require.NoError(t, err)
+	assert.Zero(t, f.Features())
+	require.NoError(t, f.Close())
+}

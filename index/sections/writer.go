@@ -29,6 +29,8 @@ type Writer struct {
 	hash    xxhash.Digest
 	entries []Entry
 	names   map[string]bool
+
+	features uint32
 }
 
 // Create starts a shard file that will be called path. It writes to a temporary
@@ -45,6 +47,10 @@ func Create(path string) (*Writer, error) {
 	w.write(make([]byte, PageSize))
 	return w, nil
 }
+
+// Require sets feature bits in the header: a build that does not know them will
+// refuse the file.
+func (w *Writer) Require(features uint32) { w.features |= features }
 
 // Begin ends the section being written, if any, and starts one called name.
 func (w *Writer) Begin(name string) error {
@@ -96,6 +102,7 @@ func (w *Writer) Commit() error {
 	}
 	h := header{
 		version:   FormatVersion,
+		features:  w.features,
 		fileSize:  w.offset + uint64(len(toc)),
 		tocOffset: w.offset,
 		tocLength: uint64(len(w.entries)) * entrySize,
