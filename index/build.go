@@ -372,15 +372,14 @@ func (p *nodePlan) assemble(m *Matrix, norms []float32, layers []layer, params P
 		}
 		x.layers = append(x.layers, out)
 	}
-	permute(m, x.rows)
-	x.vectors = m.data
+	x.vectors = takeVectors(m, x.rows)
 	if norms != nil {
 		x.norms = make([]float32, len(norms))
 		for i, row := range x.rows {
 			x.norms[i] = norms[row]
 		}
 	}
-	x.codes = encode(params.Metric, x.dim, x.stride, nodes, x.vectors)
+	x.codes = encode(params.Metric, x.dim, nodes, &x.vectors)
 	if params.Metric == Dot && nodes > 0 {
 		x.entries = []uint32{x.strongest()}
 	}

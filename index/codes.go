@@ -31,22 +31,22 @@ type codes struct {
 }
 
 // encode codes the first nodes rows of the vectors.
-func encode(metric Metric, dim, vectorStride, nodes int, vectors []float32) codes {
+func encode(metric Metric, dim, nodes int, v *vectors) codes {
 	c := codes{stride: kernel.CodeStride(dim), mean: make([]float32, dim)}
 	c.rows = make([]uint8, nodes*c.stride)
 	c.factors = make([]float32, nodes*2)
-	sum := make([]float64, dim)
+	sum, buf := make([]float64, dim), make([]float32, v.stride)
 	for i := range nodes {
-		for j, x := range vectors[i*vectorStride : i*vectorStride+dim] {
+		for j, x := range v.row(uint32(i), buf)[:dim] {
 			sum[j] += float64(x)
 		}
 	}
 	for j := range sum {
 		c.mean[j] = float32(sum[j] / float64(max(nodes, 1)))
 	}
-	c.pad(vectorStride)
+	c.pad(v.stride)
 	for i := range nodes {
-		row := vectors[i*vectorStride : i*vectorStride+dim]
+		row := v.row(uint32(i), buf)[:dim]
 		var largest float32
 		var square float64
 		for j, x := range row {

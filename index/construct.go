@@ -82,7 +82,7 @@ const slack = 0.5
 // layer of point i and falls with i.
 func newConstructor(points *Matrix, levels []uint8, params Params, threads int) *constructor {
 	c := &constructor{params: params, threads: max(threads, 1), points: points}
-	c.codes = encode(L2, points.dim, points.stride, points.Rows(), points.data)
+	c.codes = encode(L2, points.dim, points.Rows(), &vectors{stride: points.stride, float32s: points.data})
 	for range c.threads {
 		c.workers = append(c.workers, &worker{})
 	}

@@ -17,8 +17,9 @@ var entryCounts = [...]int{1, 8, 32}
 func (x *Index) strongest() uint32 {
 	var best uint32
 	var largest float64
+	row := make([]float32, x.stride)
 	for node := range uint32(x.nodes) {
-		if n := squaredNorm(x.padded(node)); n > largest {
+		if n := squaredNorm(x.vectors.row(node, row)); n > largest {
 			best, largest = node, n
 		}
 	}

@@ -29,7 +29,10 @@ func linksSection(layer int) string { return fmt.Sprintf("index.links.%d", layer
 
 // Write appends the index's sections to a shard file.
 func (x *Index) Write(w *sections.Writer) error {
-	meta := []uint32{uint32(len(x.rows)), uint32(x.nodes), uint32(x.dim), uint32(x.stride), uint32(len(x.layers)), 0, 0, 0}
+	meta := []uint32{uint32(len(x.rows)), uint32(x.nodes), uint32(x.dim), uint32(x.stride), uint32(len(x.layers)), 0, 0, uint32(x.vectors.element)}
+	if x.vectors.element != Float32 {
+		w.Require(sections.CompactVectors)
+	}
 	counts := []uint32{}
 	for i, l := range x.layers {
 		meta[5+min(i, 1)] = uint32(l.width)
@@ -43,7 +46,7 @@ func (x *Index) Write(w *sections.Writer) error {
 		{paramsSection, []byte(x.params.String())},
 		{metaSection, sections.Bytes(meta)},
 		{rowsSection, sections.Bytes(x.rows)},
-		{vectorsSection, sections.Bytes(x.vectors)},
+		{vectorsSection, x.vectors.bytes()},
 		{duplicatesSection, sections.Bytes(x.duplicates)},
 		{layersSection, sections.Bytes(counts)},
 		{meanSection, sections.Bytes(x.codes.mean)},
@@ -92,13 +95,15 @@ func Open(f *sections.File) (*Index, error) {
 		return nil, sections.Corruptf(metaSection, "dimension %d with stride %d", x.dim, x.stride)
 	case layers > maxLevel+1 || (layers == 0) != (x.nodes == 0):
 		return nil, sections.Corruptf(metaSection, "%d layers over %d nodes", layers, x.nodes)
-	case meta[5] > maxWidth || meta[6] > maxWidth || layers > 0 && meta[5] == 0 || layers > 1 && meta[6] == 0 || meta[7] != 0:
-		return nil, sections.Corruptf(metaSection, "widths %d and %d, reserved %d", meta[5], meta[6], meta[7])
+	case meta[5] > maxWidth || meta[6] > maxWidth || layers > 0 && meta[5] == 0 || layers > 1 && meta[6] == 0:
+		return nil, sections.Corruptf(metaSection, "widths %d and %d", meta[5], meta[6])
+	case meta[7] >= uint32(len(elementNames)) || (meta[7] != uint32(Float32)) != (f.Features()&sections.CompactVectors != 0):
+		return nil, sections.Corruptf(metaSection, "element type %d with feature bits %#x", meta[7], f.Features())
 	}
 	if x.rows, err = sections.Array[uint32](f, rowsSection, rows); err != nil {
 		return nil, err
 	}
-	if x.vectors, err = sections.Array[float32](f, vectorsSection, rows*x.stride); err != nil {
+	if x.vectors, err = openVectors(f, Element(meta[7]), rows, x.stride); err != nil {
 		return nil, err
 	}
 	if x.params.Metric == Cosine {
@@ -155,8 +160,9 @@ func Open(f *sections.File) (*Index, error) {
 // checkVectors makes sure that scores of these vectors are what they seem: every
 // number is finite, no norm is above the bound, the padding is zero.
 func (x *Index) checkVectors() error {
+	buf := make([]float32, x.stride)
 	for ordinal := range uint32(len(x.rows)) {
-		row := x.padded(ordinal)
+		row := x.vectors.row(ordinal, buf)
 		sum := squaredNorm(row)
 		// A NaN fails both comparisons.
 		if !(sum <= MaxNorm*MaxNorm*1.01) {

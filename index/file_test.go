@@ -170,7 +170,10 @@ func FuzzOpen(f *testing.F) {
 	for _, metric := range metrics {
 		files = append(files, unpack(f, encode(f, tiny(f, metric))))
 	}
-	for which := range byte(3) {
+	for _, name := range compactNames {
+		files = append(files, unpack(f, encode(f, tinyCompact(f, name))))
+	}
+	for which := range byte(len(files)) {
 		for section := range byte(len(files[which])) {
 			f.Add(which, section, uint16(0), []byte{0xff, 0xff, 0xff, 0xff}, false)
 			f.Add(which, section, uint16(4), []byte{1, 0, 0, 0}, false)

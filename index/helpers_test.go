@@ -192,6 +192,9 @@ func (c content) pack() []byte {
 	data = append(data, toc...)
 	copy(data, "TANDEMSH")
 	le.PutUint32(data[8:], 1)
+	if at := c.at("index.meta"); at >= 0 && len(c[at].data) == 32 && words(c[at].data)[7] != 0 {
+		le.PutUint32(data[12:], 1)
+	}
 	le.PutUint64(data[16:], uint64(len(data)))
 	le.PutUint64(data[24:], uint64(at))
 	le.PutUint64(data[32:], uint64(length))

@@ -79,7 +79,8 @@ func TestHostileContent(t *testing.T) {
 		{"index.meta", "huge width", put(5, none), "widths 4294967295 and 2"},
 		{"index.meta", "upper width 0", put(6, 0), "widths 4 and 0"},
 		{"index.meta", "huge upper width", put(6, none), "widths 4 and 4294967295"},
-		{"index.meta", "reserved", put(7, 1), "reserved 1"},
+		{"index.meta", "element type", put(7, 3), "element type 3 with feature bits 0x1"},
+		{"index.meta", "huge element type", put(7, none), "element type 4294967295 with feature bits 0x1"},
 
 		{"index.rows", "short", short, "length 159 is not 40 values of 4 bytes"},
 		{"index.rows", "long", long, "length 164 is not 40 values of 4 bytes"},

@@ -15,7 +15,7 @@ type Index struct {
 	dim, stride int
 	nodes       int
 	rows        []uint32  // of each ordinal
-	vectors     []float32 // by ordinal
+	vectors     vectors   // by ordinal
 	norms       []float32 // by ordinal; nil unless cosine
 	duplicates  []uint32  // by ordinal from nodes on
 	layers      []layer
@@ -41,6 +41,9 @@ func (x *Index) Rows() int { return len(x.rows) }
 // Dim returns the dimension of the vectors.
 func (x *Index) Dim() int { return x.dim }
 
+// Element returns what the components of the vectors are stored as.
+func (x *Index) Element() Element { return x.vectors.element }
+
 // Row returns the row of an ordinal.
 func (x *Index) Row(ordinal uint32) uint32 { return x.rows[ordinal] }
 
@@ -54,17 +57,13 @@ func (x *Index) Ordinal(row uint32) uint32 { return x.ordinals[row] }
 // under cosine, where vectors are stored scaled, to the last digit or two.
 func (x *Index) Vector(ordinal uint32, dst []float32) []float32 {
 	from := len(dst)
-	dst = append(dst, x.padded(ordinal)[:x.dim]...)
+	dst = x.vectors.appendTo(dst, ordinal, x.dim)
 	if x.norms != nil {
 		for i := range dst[from:] {
 			dst[from+i] *= x.norms[ordinal]
 		}
 	}
 	return dst
-}
-
-func (x *Index) padded(ordinal uint32) []float32 {
-	return x.vectors[int(ordinal)*x.stride : (int(ordinal)+1)*x.stride]
 }
 
 // prepare derives what the sections leave out, once they are known to be valid.
@@ -109,8 +108,9 @@ func (x *Index) CheckGraph() error {
 			return sections.Corruptf(linksSection(0), "%d of %d nodes cannot be reached from the entry point", n, x.nodes)
 		}
 	}
+	a, b := make([]float32, x.stride), make([]float32, x.stride)
 	for i, node := range x.duplicates {
-		if !slices.Equal(x.padded(uint32(x.nodes+i)), x.padded(node)) {
+		if !slices.Equal(x.vectors.row(uint32(x.nodes+i), a), x.vectors.row(node, b)) {
 			return sections.Corruptf(duplicatesSection, "ordinal %d does not equal node %d", x.nodes+i, node)
 		}
 	}
@@ -155,10 +155,10 @@ func (x *Index) Norm(ordinal uint32) float32 {
 	if x.norms != nil {
 		return x.norms[ordinal]
 	}
-	return float32(normOf(x.padded(ordinal)))
+	return float32(normOf(x.vectors.row(ordinal, nil)))
 }
 
 // String describes the index in one line.
 func (x *Index) String() string {
-	return fmt.Sprintf("%d rows, %d nodes, dim %d, %s", len(x.rows), x.nodes, x.dim, x.params)
+	return fmt.Sprintf("%d rows, %d nodes, dim %d of %s, %s", len(x.rows), x.nodes, x.dim, x.Element(), x.params)
 }

@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"math"
 	"slices"
-
-	"github.com/tandem-ann/tandem/index/kernel"
 )
 
 // ErrQuery is the class of every error that a caller can mend by asking
@@ -164,11 +162,10 @@ func (x *Index) distances(s *scratch, ordinals []uint32) []float32 {
 		s.trace.add(ordinals, false)
 	}
 	s.dists = slices.Grow(s.dists[:0], len(ordinals))[:len(ordinals)]
+	x.vectors.score(x.params.Metric, s.query, ordinals, s.dists)
 	if x.params.Metric == L2 {
-		kernel.L2(s.query, x.vectors, ordinals, s.dists)
 		return s.dists
 	}
-	kernel.Dot(s.query, x.vectors, ordinals, s.dists)
 	for i, d := range s.dists {
 		s.dists[i] = -d
 	}
@@ -182,11 +179,7 @@ func (x *Index) exactScan(s *scratch, q Query, stats *Stats) {
 		s.dists = slices.Grow(s.dists[:0], block)[:block]
 		for first := 0; first < len(x.rows); first += block {
 			out := s.dists[:min(block, len(x.rows)-first)]
-			if x.params.Metric == L2 {
-				kernel.L2Range(s.query, x.vectors, first, out)
-			} else {
-				kernel.DotRange(s.query, x.vectors, first, out)
-			}
+			x.vectors.scoreRange(x.params.Metric, s.query, first, out)
 			for i, d := range out {
 				if d = x.params.Metric.score(d); !s.top.rejects(d) {
 					s.top.add(newCandidate(d, uint32(first+i)), x.rows)
