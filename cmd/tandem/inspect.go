@@ -125,6 +125,7 @@ type shardInfo struct {
 	Checksum   string          `json:"checksum"`
 	Params     string          `json:"params"`
 	Dim        int             `json:"dim"`
+	Element    string          `json:"element"` // what a component is stored as
 	Rows       int             `json:"rows"`
 	Nodes      int             `json:"nodes"`
 	Duplicates int             `json:"duplicates"`
@@ -180,7 +181,7 @@ func inspectShard(s *shard.Shard) *shardInfo {
 	f, x := s.File(), s.Index()
 	info := &shardInfo{
 		Path: f.Path(), Size: f.Size(), Checksum: fmt.Sprintf("%016x", f.Checksum()),
-		Params: x.Params().String(), Dim: x.Dim(), Rows: x.Rows(), Nodes: x.Rows() - x.Duplicates(), Duplicates: x.Duplicates(),
+		Params: x.Params().String(), Dim: x.Dim(), Element: x.Element().String(), Rows: x.Rows(), Nodes: x.Rows() - x.Duplicates(), Duplicates: x.Duplicates(),
 		Norms: inspectNorms(x),
 	}
 	for _, e := range f.Entries() {
@@ -240,8 +241,8 @@ func inspectNorms(x *index.Index) (info normInfo) {
 // write writes the shard for people.
 func (s *shardInfo) write(w io.Writer) error {
 	fmt.Fprintf(w, "shard %s\n%s, checksum %s\n", s.Path, byteSize(s.Size), s.Checksum)
-	fmt.Fprintf(w, "%s on %s (%s with the vector of another), dim %d\nparams %s\n\n",
-		plural(int64(s.Rows), "row"), plural(int64(s.Nodes), "node"), count(int64(s.Duplicates)), s.Dim, s.Params)
+	fmt.Fprintf(w, "%s on %s (%s with the vector of another), dim %d of %s\nparams %s\n\n",
+		plural(int64(s.Rows), "row"), plural(int64(s.Nodes), "node"), count(int64(s.Duplicates)), s.Dim, s.Element, s.Params)
 	t := newTable(w)
 	fmt.Fprintln(t, "section\toffset\tbytes\tchecksum")
 	for _, e := range s.Sections {
