@@ -1,6 +1,10 @@
 package kernel
 
-import "golang.org/x/sys/cpu"
+import (
+	"unsafe"
+
+	"golang.org/x/sys/cpu"
+)
 
 // selectedFloat16 is set once, at start-up; nothing writes it afterwards.
 var selectedFloat16 = supportedFloat16()[0]
@@ -17,25 +21,52 @@ func supportedFloat16() []implementation {
 	return s
 }
 
+// The routines for lists prefetch two groups of rows ahead, which is far enough for
+// the many lines of a row of float32. Short rows are done before more of them have
+// come, so their memory is asked for a part of the list at a time.
+const (
+	short = 512      // bytes of the longest such row
+	part  = 32 << 10 // bytes that are still in the first cache when their turn comes
+)
+
+// ask prefetches the rows of the first n ordinals of a list, and returns n.
+func ask[T compact](rows []T, stride int, ordinals []uint32) (n int) {
+	size := stride * int(unsafe.Sizeof(*new(T)))
+	if size > short {
+		return len(ordinals)
+	}
+	n = min(len(ordinals), part/size)
+	Prefetch(rows, stride, stride, ordinals[:n])
+	return n
+}
+
 func dotFloat16(query []float32, rows []uint16, ordinals []uint32, out []float32) {
-	switch selectedFloat16 {
-	case avx512:
-		dotFloat16AVX512(query, rows, ordinals, out)
-	case avx2:
-		dotFloat16AVX2(query, rows, ordinals, out)
-	default:
-		dotCompactGeneric(query, rows, ordinals, out)
+	for len(ordinals) > 0 {
+		n := ask(rows, len(query), ordinals)
+		switch selectedFloat16 {
+		case avx512:
+			dotFloat16AVX512(query, rows, ordinals[:n], out)
+		case avx2:
+			dotFloat16AVX2(query, rows, ordinals[:n], out)
+		default:
+			dotCompactGeneric(query, rows, ordinals[:n], out)
+		}
+		ordinals, out = ordinals[n:], out[n:]
 	}
 }
 
 func l2Float16(query []float32, rows []uint16, ordinals []uint32, out []float32) {
-	switch selectedFloat16 {
-	case avx512:
-		l2Float16AVX512(query, rows, ordinals, out)
-	case avx2:
-		l2Float16AVX2(query, rows, ordinals, out)
-	default:
-		l2CompactGeneric(query, rows, ordinals, out)
+	for len(ordinals) > 0 {
+		n := ask(rows, len(query), ordinals)
+		switch selectedFloat16 {
+		case avx512:
+			l2Float16AVX512(query, rows, ordinals[:n], out)
+		case avx2:
+			l2Float16AVX2(query, rows, ordinals[:n], out)
+		default:
+			l2CompactGeneric(query, rows, ordinals[:n], out)
+		}
+		ordinals, out = ordinals[n:], out[n:]
 	}
 }
 
@@ -62,24 +93,32 @@ func l2RangeFloat16(query []float32, rows []uint16, out []float32) {
 }
 
 func dotUint8(query []float32, rows []uint8, ordinals []uint32, out []float32) {
-	switch selected {
-	case avx512:
-		dotUint8AVX512(query, rows, ordinals, out)
-	case avx2:
-		dotUint8AVX2(query, rows, ordinals, out)
-	default:
-		dotCompactGeneric(query, rows, ordinals, out)
+	for len(ordinals) > 0 {
+		n := ask(rows, len(query), ordinals)
+		switch selected {
+		case avx512:
+			dotUint8AVX512(query, rows, ordinals[:n], out)
+		case avx2:
+			dotUint8AVX2(query, rows, ordinals[:n], out)
+		default:
+			dotCompactGeneric(query, rows, ordinals[:n], out)
+		}
+		ordinals, out = ordinals[n:], out[n:]
 	}
 }
 
 func l2Uint8(query []float32, rows []uint8, ordinals []uint32, out []float32) {
-	switch selected {
-	case avx512:
-		l2Uint8AVX512(query, rows, ordinals, out)
-	case avx2:
-		l2Uint8AVX2(query, rows, ordinals, out)
-	default:
-		l2CompactGeneric(query, rows, ordinals, out)
+	for len(ordinals) > 0 {
+		n := ask(rows, len(query), ordinals)
+		switch selected {
+		case avx512:
+			l2Uint8AVX512(query, rows, ordinals[:n], out)
+		case avx2:
+			l2Uint8AVX2(query, rows, ordinals[:n], out)
+		default:
+			l2CompactGeneric(query, rows, ordinals[:n], out)
+		}
+		ordinals, out = ordinals[n:], out[n:]
 	}
 }
 
