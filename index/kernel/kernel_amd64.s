@@ -1103,10 +1103,10 @@ block4:
 	VCVTPH2PS     (R11)(AX*1), Z5
 	VMULPS        Z5, Z4, Z5
 	VADDPS        Z5, Z3, Z3
-	PREFETCHT0    (R12)(AX*1)
-	PREFETCHT0    (R13)(AX*1)
-	PREFETCHT0    (R14)(AX*1)
-	PREFETCHT0    (R15)(AX*1)
+	PREFETCHT1    (R12)(AX*1)
+	PREFETCHT1    (R13)(AX*1)
+	PREFETCHT1    (R14)(AX*1)
+	PREFETCHT1    (R15)(AX*1)
 	ADDQ          $0x20, AX
 	CMPQ          AX, DX
 	JLT           block4
@@ -1354,10 +1354,10 @@ block4:
 	VSUBPS        Z5, Z4, Z5
 	VMULPS        Z5, Z5, Z5
 	VADDPS        Z5, Z3, Z3
-	PREFETCHT0    (R12)(AX*1)
-	PREFETCHT0    (R13)(AX*1)
-	PREFETCHT0    (R14)(AX*1)
-	PREFETCHT0    (R15)(AX*1)
+	PREFETCHT1    (R12)(AX*1)
+	PREFETCHT1    (R13)(AX*1)
+	PREFETCHT1    (R14)(AX*1)
+	PREFETCHT1    (R15)(AX*1)
 	ADDQ          $0x20, AX
 	CMPQ          AX, DX
 	JLT           block4
@@ -1624,10 +1624,10 @@ block4:
 	VCVTPH2PS    16(R11)(AX*1), Y9
 	VMULPS       Y9, Y8, Y9
 	VADDPS       Y9, Y7, Y7
-	PREFETCHT0   (R12)(AX*1)
-	PREFETCHT0   (R13)(AX*1)
-	PREFETCHT0   (R14)(AX*1)
-	PREFETCHT0   (R15)(AX*1)
+	PREFETCHT1   (R12)(AX*1)
+	PREFETCHT1   (R13)(AX*1)
+	PREFETCHT1   (R14)(AX*1)
+	PREFETCHT1   (R15)(AX*1)
 	ADDQ         $0x20, AX
 	CMPQ         AX, DX
 	JLT          block4
@@ -1913,10 +1913,10 @@ block4:
 	VSUBPS       Y9, Y8, Y9
 	VMULPS       Y9, Y9, Y9
 	VADDPS       Y9, Y7, Y7
-	PREFETCHT0   (R12)(AX*1)
-	PREFETCHT0   (R13)(AX*1)
-	PREFETCHT0   (R14)(AX*1)
-	PREFETCHT0   (R15)(AX*1)
+	PREFETCHT1   (R12)(AX*1)
+	PREFETCHT1   (R13)(AX*1)
+	PREFETCHT1   (R14)(AX*1)
+	PREFETCHT1   (R15)(AX*1)
 	ADDQ         $0x20, AX
 	CMPQ         AX, DX
 	JLT          block4
@@ -2192,10 +2192,10 @@ block4:
 	VCVTDQ2PS     Z5, Z5
 	VMULPS        Z5, Z4, Z5
 	VADDPS        Z5, Z3, Z3
-	PREFETCHT0    (R12)(AX*1)
-	PREFETCHT0    (R13)(AX*1)
-	PREFETCHT0    (R14)(AX*1)
-	PREFETCHT0    (R15)(AX*1)
+	PREFETCHT1    (R12)(AX*1)
+	PREFETCHT1    (R13)(AX*1)
+	PREFETCHT1    (R14)(AX*1)
+	PREFETCHT1    (R15)(AX*1)
 	ADDQ          $0x10, AX
 	CMPQ          AX, DX
 	JLT           block4
@@ -2451,10 +2451,10 @@ block4:
 	VSUBPS        Z5, Z4, Z5
 	VMULPS        Z5, Z5, Z5
 	VADDPS        Z5, Z3, Z3
-	PREFETCHT0    (R12)(AX*1)
-	PREFETCHT0    (R13)(AX*1)
-	PREFETCHT0    (R14)(AX*1)
-	PREFETCHT0    (R15)(AX*1)
+	PREFETCHT1    (R12)(AX*1)
+	PREFETCHT1    (R13)(AX*1)
+	PREFETCHT1    (R14)(AX*1)
+	PREFETCHT1    (R15)(AX*1)
 	ADDQ          $0x10, AX
 	CMPQ          AX, DX
 	JLT           block4
@@ -2733,10 +2733,10 @@ block4:
 	VCVTDQ2PS    Y9, Y9
 	VMULPS       Y9, Y8, Y9
 	VADDPS       Y9, Y7, Y7
-	PREFETCHT0   (R12)(AX*1)
-	PREFETCHT0   (R13)(AX*1)
-	PREFETCHT0   (R14)(AX*1)
-	PREFETCHT0   (R15)(AX*1)
+	PREFETCHT1   (R12)(AX*1)
+	PREFETCHT1   (R13)(AX*1)
+	PREFETCHT1   (R14)(AX*1)
+	PREFETCHT1   (R15)(AX*1)
 	ADDQ         $0x10, AX
 	CMPQ         AX, DX
 	JLT          block4
@@ -3040,10 +3040,10 @@ block4:
 	VSUBPS       Y9, Y8, Y9
 	VMULPS       Y9, Y9, Y9
 	VADDPS       Y9, Y7, Y7
-	PREFETCHT0   (R12)(AX*1)
-	PREFETCHT0   (R13)(AX*1)
-	PREFETCHT0   (R14)(AX*1)
-	PREFETCHT0   (R15)(AX*1)
+	PREFETCHT1   (R12)(AX*1)
+	PREFETCHT1   (R13)(AX*1)
+	PREFETCHT1   (R14)(AX*1)
+	PREFETCHT1   (R15)(AX*1)
 	ADDQ         $0x10, AX
 	CMPQ         AX, DX
 	JLT          block4
