@@ -40,7 +40,8 @@ func (t *Trace) Clone() *Trace {
 }
 
 // Replay scores the rows of a trace against a vector of the index's dimension and
-// returns the least exact distance.
+// returns the least exact distance. It asks for the codes of a list while it scores the
+// list before, which a walk can do only as far as it guesses where it goes.
 func (x *Index) Replay(vector []float32, t *Trace) float32 {
 	s := x.scratch.Get().(*scratch)
 	defer x.scratch.Put(s)
@@ -51,11 +52,17 @@ func (x *Index) Replay(vector []float32, t *Trace) float32 {
 	x.codes.code(x.params.Metric, s.query, &s.coded)
 	best := float32(math.Inf(1))
 	from := 0
-	for _, l := range t.lists {
+	for i, l := range t.lists {
 		ordinals := t.ordinals[from:l.end]
 		from = l.end
+		if i == 0 && l.coded {
+			x.codes.prefetch(ordinals)
+		}
+		if i+1 < len(t.lists) && t.lists[i+1].coded {
+			x.codes.prefetch(t.ordinals[from:t.lists[i+1].end])
+		}
 		if l.coded {
-			s.score(&x.codes, ordinals, -infinity)
+			s.within(&x.codes, ordinals, -infinity)
 			continue
 		}
 		for _, d := range x.distances(s, ordinals) {

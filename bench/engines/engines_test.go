@@ -271,9 +271,13 @@ func TestValidate(t *testing.T) {
 }
 
 func TestEfforts(t *testing.T) {
-	assert.Equal(t, []int{10, 13, 17, 22, 30, 40, 55, 80, 110, 160, 240, 400, 640}, Options{}.efforts(10))
-	assert.Equal(t, []int{100, 130, 170, 220, 300, 400, 550, 800, 1100, 1600}, Options{}.efforts(100))
-	assert.Equal(t, []int{100, 200}, Options{Ef: []int{50, 100, 200}}.efforts(100))
+	other, ours := Spec{Name: "hnswlib"}, Spec{Name: Tandem}
+	assert.Equal(t, []int{10, 13, 17, 22, 30, 40, 55, 80, 110, 160, 240, 400, 640}, Options{}.efforts(other, 10))
+	assert.Equal(t, []int{2, 3, 4, 5, 6, 7, 8, 9, 10, 13, 17, 22, 30, 40, 55, 80, 110, 160, 240, 400, 640}, Options{}.efforts(ours, 10))
+	assert.Equal(t, []int{1, 2, 3, 4, 6, 8, 11}, Options{}.efforts(ours, 1)[:7])
+	assert.Equal(t, []int{100, 130, 170, 220, 300, 400, 550, 800, 1100, 1600}, Options{}.efforts(other, 100))
+	assert.Equal(t, []int{100, 200}, Options{Ef: []int{50, 100, 200}}.efforts(other, 100))
+	assert.Equal(t, []int{50, 100, 200}, Options{Ef: []int{50, 100, 200}}.efforts(ours, 100))
 }
 
 func TestFront(t *testing.T) {

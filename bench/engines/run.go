@@ -26,7 +26,7 @@ type Options struct {
 	// K lists how many rows to ask for. The default is 10 and 100.
 	K []int
 	// Ef lists the efforts to sweep. The default is a list for each k. Efforts
-	// below k are left out.
+	// below k are left out where they count as k: of all engines but ours.
 	Ef []int
 	// Threads is how many threads build. The default is 1.
 	Threads int
@@ -111,18 +111,26 @@ func (o Options) Validate() error {
 	return nil
 }
 
-// sweep holds the default efforts, as multiples of k.
-var sweep = [...]float64{1, 1.3, 1.7, 2.2, 3, 4, 5.5, 8, 11, 16, 24, 40, 64}
+// sweep holds the default efforts, as multiples of k, and below those that only our
+// index tells apart.
+var (
+	below = [...]float64{0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9}
+	sweep = [...]float64{1, 1.3, 1.7, 2.2, 3, 4, 5.5, 8, 11, 16, 24, 40, 64}
+)
 
-// efforts returns the sweep for k. Its end is that of hope: an engine that has not
-// found the rows by then is stuck.
-func (o Options) efforts(k int) []int {
+// efforts returns the sweep of an engine for k. Its end is that of hope: an engine that
+// has not found the rows by then is stuck.
+func (o Options) efforts(s Spec, k int) []int {
 	if len(o.Ef) > 0 {
-		return slices.DeleteFunc(slices.Clone(o.Ef), func(ef int) bool { return ef < k })
+		return slices.DeleteFunc(slices.Clone(o.Ef), func(ef int) bool { return ef < k && s.Name != Tandem })
+	}
+	factors := sweep[:]
+	if s.Name == Tandem {
+		factors = slices.Concat(below[:], sweep[:])
 	}
 	var list []int
-	for _, f := range sweep {
-		if ef := int(math.Round(f * float64(k))); ef <= max(1000, 16*k) {
+	for _, f := range factors {
+		if ef := int(math.Round(f * float64(k))); ef >= 1 && ef <= max(1000, 16*k) {
 			list = append(list, ef)
 		}
 	}
@@ -234,7 +242,7 @@ func survey(ctx context.Context, s *Set, t *truth, o Options, contestants []*con
 	for _, k := range o.K {
 		for _, c := range contestants {
 			settings := []Setting{}
-			for _, ef := range o.efforts(k) {
+			for _, ef := range o.efforts(c.spec, k) {
 				settings = append(settings, Setting{K: k, Ef: ef})
 			}
 			if c.spec.Name == Tandem {

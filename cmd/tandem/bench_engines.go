@@ -22,7 +22,7 @@ type benchEnginesCommand struct {
 	Engine  []engines.Spec `sep:"none" placeholder:"SPEC" help:"Engine to measure: tandem, coder, hnswlib, faiss, usearch or another driver, with m=N, ef_construction=N and, for inner product as L2, augmented, in quotes. May be repeated; speeds are relative to the first. By default tandem and the peers."`
 	Drivers string         `default:"bench/peers/bin" placeholder:"DIR" help:"Where bench/peers/build.sh has put the peers' drivers (default ${default})."`
 	K       []int          `default:"10,100" placeholder:"N" help:"How many rows to ask for (default ${default})."`
-	Ef      []int          `placeholder:"N" help:"Efforts to sweep; by default from k upwards until nothing is missed."`
+	Ef      []int          `placeholder:"N" help:"Efforts to sweep; by default from k upwards until nothing is missed, and for our index below k too."`
 	Threads int            `default:"1" placeholder:"N" help:"Threads of each build (default ${default})."`
 	Rounds  int            `default:"5" placeholder:"N" help:"How often each setting takes its turn (default ${default})."`
 	Seed    uint64         `default:"0" placeholder:"N" help:"Seed of the order of the turns (default ${default})."`

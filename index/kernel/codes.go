@@ -84,8 +84,8 @@ func PrefetchCodes(rows []uint8, stride int, factors []float32, ordinals []uint3
 }
 
 // Prefetch asks for the first length elements of each row of data, stride elements
-// long, to be brought near the CPU, to its second cache. It is a hint: it changes no result, and reads
-// nothing.
+// long, to be brought near the CPU, into its second cache. It is a hint: it changes no
+// result, and reads nothing.
 func Prefetch[T uint8 | uint16 | uint32 | float32](data []T, stride, length int, ordinals []uint32) {
 	size := int(unsafe.Sizeof(*new(T)))
 	prefetch((*byte)(unsafe.Pointer(unsafe.SliceData(data))), size*stride, size*length, ordinals)
