@@ -45,6 +45,17 @@ func steam(t *testing.T, set string) *shard.Snapshot {
 func TestSteamSGD(t *testing.T) {
 	tw := steam(t, "steam_sgd").Tower(shard.Apps)
 	require.Equal(t, 44428, tw.Rows())
+	// Walks reach what they are asked for, however much it is and by themselves: nothing
+	// of this nearly collapsed space is cut off from the rest.
+	for _, s := range tw.Shards() {
+		x := s.Index()
+		require.NoError(t, x.CheckGraph())
+		k := min(10_000, x.Rows())
+		hits, stats, err := x.Search(index.Query{Vector: x.Vector(0, nil), K: k, Ef: k, Plan: index.GraphWalk}, nil)
+		require.NoError(t, err)
+		require.Len(t, hits, k)
+		require.Equal(t, index.GraphWalk, stats.Plan)
+	}
 }
 
 // Each filter of the real data set finds exactly the apps that were found

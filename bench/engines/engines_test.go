@@ -78,7 +78,7 @@ func TestRun(t *testing.T) {
 					assert.Nil(t, result.Floor)
 				}
 			}
-			assert.Equal(t, []string{"ef 5", "ef 600", "target 0.9", "target 0.95", "target 0.99", "target 0.999", "exact"}, settings)
+			assert.Equal(t, []string{"ef 3", "ef 5", "ef 600", "target 0.9", "target 0.95", "target 0.99", "target 0.999", "exact"}, settings)
 			for _, result := range r.Results {
 				if result.Engine.Name == Tandem && (result.Ef == 600 || result.Ef == 0 && result.Target == 0) {
 					assert.Equal(t, 1.0, result.Recall, "%s", result.Setting)
