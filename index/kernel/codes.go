@@ -48,7 +48,25 @@ func Within[T ~uint64](q *Query, rows []uint8, factors []float32, ordinals []uin
 	return within(q.Code, rows, factors, ordinals, q.Base, q.Scale, q.Shift, bound, words(out))
 }
 
-// Spare is how many entries more than ordinals Within has to have room for.
+// WithinRange does what [Within] does for the count rows from first on, which is
+// faster where few of them are within the bound. It panics as Within does, and if
+// one of the rows, or its factors, is not there.
+func WithinRange[T ~uint64](q *Query, rows []uint8, factors []float32, first, count int, bound float32, out []T) int {
+	stride := len(q.Code)
+	if stride == 0 || stride%codeBlock != 0 {
+		panicCodeStride(q.Code)
+	}
+	if n := min(len(rows)/stride, len(factors)/2); first < 0 || first > n || count < 0 || count > n-first {
+		panicSpan(first, count, n)
+	}
+	if len(out) < count+Spare {
+		panicRange(count, len(out))
+	}
+	return withinRange(q.Code, rows, factors, first, count, q.Base, q.Scale, q.Shift, bound, words(out))
+}
+
+// Spare is how many entries more than rows Within and WithinRange have to have room
+// for.
 const Spare = 3
 
 // Sortable returns bits that order as the distances do; d is not NaN. Negative and
@@ -116,6 +134,10 @@ func panicWithin(q *Query, ordinals []uint32, room int) {
 		panic(fmt.Sprintf("kernel: score %d ordinals: out has room for %d, want %d", len(ordinals), room, len(ordinals)+Spare))
 	}
 	panicCodeStride(q.Code)
+}
+
+func panicRange(count, room int) {
+	panic(fmt.Sprintf("kernel: score %d rows: out has room for %d, want %d", count, room, count+Spare))
 }
 
 func panicCodeStride(query []int8) {

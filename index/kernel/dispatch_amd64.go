@@ -94,6 +94,20 @@ func within(query []int8, rows []uint8, factors []float32, ordinals []uint32, ba
 	}
 }
 
+func withinRange(query []int8, rows []uint8, factors []float32, first, count int, base, scale, shift, bound float32, out []uint64) int {
+	groups := count &^ 3
+	var n int
+	switch selectedCodes {
+	case vnni:
+		n = withinRangeVNNI(query, rows, factors, first, groups, base, scale, shift, bound, out)
+	case avx2:
+		n = withinRangeAVX2(query, rows, factors, first, groups, base, scale, shift, bound, out)
+	default:
+		groups = 0
+	}
+	return n + withinListed(query, rows, factors, first+groups, count-groups, base, scale, shift, bound, out[n:])
+}
+
 func visit(list []uint32, marks []uint8, epoch uint8, rows []uint8, stride, length int, factors []float32, dst []uint32) int {
 	return visitAMD64(list, marks, epoch, rows, stride, length, factors, dst)
 }

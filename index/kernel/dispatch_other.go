@@ -37,3 +37,7 @@ func prefetch(*byte, int, int, []uint32) {}
 func insert(pool []uint64, n int, batch []uint64) (count, least int) {
 	return insertGeneric(pool, n, batch)
 }
+
+func withinRange(query []int8, rows []uint8, factors []float32, first, count int, base, scale, shift, bound float32, out []uint64) int {
+	return withinListed(query, rows, factors, first, count, base, scale, shift, bound, out)
+}

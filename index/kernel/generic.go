@@ -182,6 +182,21 @@ func admit(products []int32, factors []float32, ordinals []uint32, base, scale, 
 	return n
 }
 
+// withinListed is withinRange by lists of the rows.
+func withinListed(query []int8, rows []uint8, factors []float32, first, count int, base, scale, shift, bound float32, out []uint64) int {
+	var ordinals [batch]uint32
+	n := 0
+	for last := first + count; first < last; {
+		part := ordinals[:min(last-first, batch)]
+		for i := range part {
+			part[i] = uint32(first + i)
+		}
+		n += within(query, rows, factors, part, base, scale, shift, bound, out[n:])
+		first += len(part)
+	}
+	return n
+}
+
 // visitGeneric does not prefetch.
 func visitGeneric(list []uint32, marks []uint8, epoch uint8, dst []uint32) int {
 	dst = dst[:len(list)]

@@ -3353,6 +3353,12 @@ DATA compress<>+504(SB)/4, $0x00000006
 DATA compress<>+508(SB)/4, $0x00000007
 GLOBL compress<>(SB), RODATA|NOPTR, $512
 
+DATA ordered<>+0(SB)/4, $0x00000000
+DATA ordered<>+4(SB)/4, $0x00000001
+DATA ordered<>+8(SB)/4, $0x00000002
+DATA ordered<>+12(SB)/4, $0x00000003
+GLOBL ordered<>(SB), RODATA|NOPTR, $16
+
 // func withinVNNI(query []int8, rows []uint8, factors []float32, ordinals []uint32, base float32, scale float32, shift float32, bound float32, out []uint64) int
 // Requires: AVX, AVX2, AVX512F, AVX512VNNI, CMOV, POPCNT
 TEXT ·withinVNNI(SB), NOSPLIT, $16-144
@@ -3489,14 +3495,14 @@ blocksum:
 	VCMPPS        $0x02, X0, X1, X0
 	VMOVMSKPS     X0, AX
 	ANDL          R8, AX
-	VPSRAD        $0x1f, X1, X0
-	VBROADCASTSS  signBit<>+0(SB), X2
-	VPOR          X2, X0, X0
-	VPXOR         X1, X0, X0
-	VMOVDQU       (BX), X1
-	VPADDD        X1, X1, X1
-	VPUNPCKLDQ    X0, X1, X8
-	VPUNPCKHDQ    X0, X1, X0
+	VMOVDQU       (BX), X0
+	VPSRAD        $0x1f, X1, X2
+	VBROADCASTSS  signBit<>+0(SB), X3
+	VPOR          X3, X2, X2
+	VPXOR         X1, X2, X2
+	VPADDD        X0, X0, X0
+	VPUNPCKLDQ    X2, X0, X8
+	VPUNPCKHDQ    X2, X0, X0
 	VINSERTI128   $0x01, X0, Y8, Y4
 	MOVQ          AX, R8
 	SHLQ          $0x05, R8
@@ -3514,6 +3520,135 @@ done:
 	SUBQ out_base+112(FP), DI
 	SHRQ $0x03, DI
 	MOVQ DI, ret+136(FP)
+	VZEROUPPER
+	RET
+
+// func withinRangeVNNI(query []int8, rows []uint8, factors []float32, first int, count int, base float32, scale float32, shift float32, bound float32, out []uint64) int
+// Requires: AVX, AVX2, AVX512F, AVX512VNNI, POPCNT
+TEXT ·withinRangeVNNI(SB), NOSPLIT, $0-136
+	MOVQ         query_base+0(FP), CX
+	MOVQ         query_len+8(FP), DX
+	MOVQ         first+72(FP), AX
+	MOVQ         DX, BX
+	IMULQ        AX, BX
+	ADDQ         rows_base+24(FP), BX
+	MOVQ         factors_base+48(FP), SI
+	LEAQ         (SI)(AX*8), SI
+	MOVQ         count+80(FP), DI
+	MOVQ         out_base+104(FP), R8
+	VBROADCASTSS base+88(FP), X0
+	VBROADCASTSS scale+92(FP), X1
+	VBROADCASTSS shift+96(FP), X2
+	VBROADCASTSS bound+100(FP), X3
+
+group:
+	TESTQ DI, DI
+	JLE   done
+	MOVQ  BX, R9
+	ADDQ  DX, BX
+	MOVQ  BX, R10
+	ADDQ  DX, BX
+	MOVQ  BX, R11
+	ADDQ  DX, BX
+	MOVQ  BX, R12
+	ADDQ  DX, BX
+	VPXOR X4, X4, X4
+	VPXOR X5, X5, X5
+	VPXOR X6, X6, X6
+	VPXOR X7, X7, X7
+	XORL  AX, AX
+	JMP   blockcheck
+
+block:
+	VMOVDQU64 (CX)(AX*1), Z8
+	VMOVDQU64 (R9)(AX*1), Z9
+	VPDPBUSD  Z8, Z9, Z4
+	VMOVDQU64 (R10)(AX*1), Z9
+	VPDPBUSD  Z8, Z9, Z5
+	VMOVDQU64 (R11)(AX*1), Z9
+	VPDPBUSD  Z8, Z9, Z6
+	VMOVDQU64 (R12)(AX*1), Z9
+	VPDPBUSD  Z8, Z9, Z7
+	ADDQ      $0x40, AX
+
+blockcheck:
+	LEAQ     64(AX), R13
+	CMPQ     R13, DX
+	JLE      block
+	CMPQ     AX, DX
+	JGE      blocksum
+	VMOVDQU  (CX)(AX*1), Y10
+	VMOVDQU  (R9)(AX*1), Y11
+	VPDPBUSD Z10, Z11, Z4
+	VMOVDQU  (R10)(AX*1), Y11
+	VPDPBUSD Z10, Z11, Z5
+	VMOVDQU  (R11)(AX*1), Y11
+	VPDPBUSD Z10, Z11, Z6
+	VMOVDQU  (R12)(AX*1), Y11
+	VPDPBUSD Z10, Z11, Z7
+
+blocksum:
+	VPUNPCKLDQ    Z5, Z4, Z8
+	VPUNPCKHDQ    Z5, Z4, Z9
+	VPADDD        Z9, Z8, Z4
+	VPUNPCKLDQ    Z7, Z6, Z8
+	VPUNPCKHDQ    Z7, Z6, Z9
+	VPADDD        Z9, Z8, Z6
+	VPUNPCKLQDQ   Z6, Z4, Z8
+	VPUNPCKHQDQ   Z6, Z4, Z9
+	VPADDD        Z9, Z8, Z8
+	VEXTRACTI64X4 $0x01, Z8, Y9
+	VPADDD        Y8, Y9, Y9
+	VEXTRACTI128  $0x01, Y9, X4
+	VPADDD        X9, X4, X4
+	VMOVUPS       (SI), X5
+	VMOVUPS       16(SI), X7
+	VSHUFPS       $0x88, X7, X5, X6
+	VSHUFPS       $0xdd, X7, X5, X7
+	VCVTDQ2PS     X4, X4
+	VMULPS        X1, X4, X4
+	VADDPS        X2, X4, X4
+	VMULPS        X6, X4, X4
+	VADDPS        X0, X7, X7
+	VADDPS        X4, X7, X7
+	VXORPS        X4, X4, X4
+	VADDPS        X4, X7, X7
+	VCMPPS        $0x02, X3, X7, X4
+	VMOVMSKPS     X4, AX
+	TESTL         AX, AX
+	JZ            outside
+	MOVQ          count+80(FP), R9
+	SUBQ          DI, R9
+	ADDQ          first+72(FP), R9
+	VMOVD         R9, X4
+	VPBROADCASTD  X4, X4
+	VPADDD        ordered<>+0(SB), X4, X4
+	VPSRAD        $0x1f, X7, X5
+	VBROADCASTSS  signBit<>+0(SB), X6
+	VPOR          X6, X5, X5
+	VPXOR         X7, X5, X5
+	VPADDD        X4, X4, X4
+	VPUNPCKLDQ    X5, X4, X12
+	VPUNPCKHDQ    X5, X4, X4
+	VINSERTI128   $0x01, X4, Y12, Y8
+	MOVQ          AX, R9
+	SHLQ          $0x05, R9
+	LEAQ          compress<>+0(SB), R10
+	VMOVDQU       (R10)(R9*1), Y9
+	VPERMD        Y8, Y9, Y8
+	VMOVDQU       Y8, (R8)
+	POPCNTQ       AX, AX
+	LEAQ          (R8)(AX*8), R8
+
+outside:
+	ADDQ $0x20, SI
+	SUBQ $0x04, DI
+	JMP  group
+
+done:
+	SUBQ out_base+104(FP), R8
+	SHRQ $0x03, R8
+	MOVQ R8, ret+128(FP)
 	VZEROUPPER
 	RET
 
@@ -3769,14 +3904,14 @@ block:
 	VCMPPS       $0x02, X0, X1, X0
 	VMOVMSKPS    X0, AX
 	ANDL         R8, AX
-	VPSRAD       $0x1f, X1, X0
-	VBROADCASTSS signBit<>+0(SB), X2
-	VPOR         X2, X0, X0
-	VPXOR        X1, X0, X0
-	VMOVDQU      (BX), X1
-	VPADDD       X1, X1, X1
-	VPUNPCKLDQ   X0, X1, X7
-	VPUNPCKHDQ   X0, X1, X0
+	VMOVDQU      (BX), X0
+	VPSRAD       $0x1f, X1, X2
+	VBROADCASTSS signBit<>+0(SB), X3
+	VPOR         X3, X2, X2
+	VPXOR        X1, X2, X2
+	VPADDD       X0, X0, X0
+	VPUNPCKLDQ   X2, X0, X7
+	VPUNPCKHDQ   X2, X0, X0
 	VINSERTI128  $0x01, X0, Y7, Y4
 	MOVQ         AX, R8
 	SHLQ         $0x05, R8
@@ -3794,6 +3929,133 @@ done:
 	SUBQ out_base+112(FP), DI
 	SHRQ $0x03, DI
 	MOVQ DI, ret+136(FP)
+	VZEROUPPER
+	RET
+
+// func withinRangeAVX2(query []int8, rows []uint8, factors []float32, first int, count int, base float32, scale float32, shift float32, bound float32, out []uint64) int
+// Requires: AVX, AVX2, POPCNT
+TEXT ·withinRangeAVX2(SB), NOSPLIT, $0-136
+	MOVQ         query_base+0(FP), CX
+	MOVQ         query_len+8(FP), DX
+	MOVQ         first+72(FP), AX
+	MOVQ         DX, BX
+	IMULQ        AX, BX
+	ADDQ         rows_base+24(FP), BX
+	MOVQ         factors_base+48(FP), SI
+	LEAQ         (SI)(AX*8), SI
+	MOVQ         count+80(FP), DI
+	MOVQ         out_base+104(FP), R8
+	VBROADCASTSS base+88(FP), X0
+	VBROADCASTSS scale+92(FP), X1
+	VBROADCASTSS shift+96(FP), X2
+	VBROADCASTSS bound+100(FP), X3
+
+group:
+	TESTQ DI, DI
+	JLE   done
+	MOVQ  BX, R9
+	ADDQ  DX, BX
+	MOVQ  BX, R10
+	ADDQ  DX, BX
+	MOVQ  BX, R11
+	ADDQ  DX, BX
+	MOVQ  BX, R12
+	ADDQ  DX, BX
+	VPXOR X4, X4, X4
+	VPXOR X5, X5, X5
+	VPXOR X6, X6, X6
+	VPXOR X7, X7, X7
+	XORL  AX, AX
+
+block:
+	VPMOVSXBW    (CX)(AX*1), Y8
+	VPMOVSXBW    16(CX)(AX*1), Y9
+	VPMOVZXBW    (R9)(AX*1), Y10
+	VPMADDWD     Y8, Y10, Y10
+	VPADDD       Y10, Y4, Y4
+	VPMOVZXBW    16(R9)(AX*1), Y10
+	VPMADDWD     Y9, Y10, Y10
+	VPADDD       Y10, Y4, Y4
+	VPMOVZXBW    (R10)(AX*1), Y10
+	VPMADDWD     Y8, Y10, Y10
+	VPADDD       Y10, Y5, Y5
+	VPMOVZXBW    16(R10)(AX*1), Y10
+	VPMADDWD     Y9, Y10, Y10
+	VPADDD       Y10, Y5, Y5
+	VPMOVZXBW    (R11)(AX*1), Y10
+	VPMADDWD     Y8, Y10, Y10
+	VPADDD       Y10, Y6, Y6
+	VPMOVZXBW    16(R11)(AX*1), Y10
+	VPMADDWD     Y9, Y10, Y10
+	VPADDD       Y10, Y6, Y6
+	VPMOVZXBW    (R12)(AX*1), Y10
+	VPMADDWD     Y8, Y10, Y10
+	VPADDD       Y10, Y7, Y7
+	VPMOVZXBW    16(R12)(AX*1), Y8
+	VPMADDWD     Y9, Y8, Y8
+	VPADDD       Y8, Y7, Y7
+	ADDQ         $0x20, AX
+	CMPQ         AX, DX
+	JLT          block
+	VPUNPCKLDQ   Y5, Y4, Y8
+	VPUNPCKHDQ   Y5, Y4, Y9
+	VPADDD       Y9, Y8, Y4
+	VPUNPCKLDQ   Y7, Y6, Y8
+	VPUNPCKHDQ   Y7, Y6, Y9
+	VPADDD       Y9, Y8, Y6
+	VPUNPCKLQDQ  Y6, Y4, Y8
+	VPUNPCKHQDQ  Y6, Y4, Y9
+	VPADDD       Y9, Y8, Y8
+	VEXTRACTI128 $0x01, Y8, X4
+	VPADDD       X8, X4, X4
+	VMOVUPS      (SI), X5
+	VMOVUPS      16(SI), X7
+	VSHUFPS      $0x88, X7, X5, X6
+	VSHUFPS      $0xdd, X7, X5, X7
+	VCVTDQ2PS    X4, X4
+	VMULPS       X1, X4, X4
+	VADDPS       X2, X4, X4
+	VMULPS       X6, X4, X4
+	VADDPS       X0, X7, X7
+	VADDPS       X4, X7, X7
+	VXORPS       X4, X4, X4
+	VADDPS       X4, X7, X7
+	VCMPPS       $0x02, X3, X7, X4
+	VMOVMSKPS    X4, AX
+	TESTL        AX, AX
+	JZ           outside
+	MOVQ         count+80(FP), R9
+	SUBQ         DI, R9
+	ADDQ         first+72(FP), R9
+	VMOVD        R9, X4
+	VPBROADCASTD X4, X4
+	VPADDD       ordered<>+0(SB), X4, X4
+	VPSRAD       $0x1f, X7, X5
+	VBROADCASTSS signBit<>+0(SB), X6
+	VPOR         X6, X5, X5
+	VPXOR        X7, X5, X5
+	VPADDD       X4, X4, X4
+	VPUNPCKLDQ   X5, X4, X11
+	VPUNPCKHDQ   X5, X4, X4
+	VINSERTI128  $0x01, X4, Y11, Y8
+	MOVQ         AX, R9
+	SHLQ         $0x05, R9
+	LEAQ         compress<>+0(SB), R10
+	VMOVDQU      (R10)(R9*1), Y9
+	VPERMD       Y8, Y9, Y8
+	VMOVDQU      Y8, (R8)
+	POPCNTQ      AX, AX
+	LEAQ         (R8)(AX*8), R8
+
+outside:
+	ADDQ $0x20, SI
+	SUBQ $0x04, DI
+	JMP  group
+
+done:
+	SUBQ out_base+104(FP), R8
+	SHRQ $0x03, R8
+	MOVQ R8, ret+128(FP)
 	VZEROUPPER
 	RET
 

@@ -127,6 +127,11 @@ func l2RangeUint8AVX2(query []float32, rows []uint8, out []float32)
 //go:noescape
 func withinVNNI(query []int8, rows []uint8, factors []float32, ordinals []uint32, base float32, scale float32, shift float32, bound float32, out []uint64) int
 
+// withinRangeVNNI is WithinRange for groups of 4 rows, with AVX-512 VNNI.
+//
+//go:noescape
+func withinRangeVNNI(query []int8, rows []uint8, factors []float32, first int, count int, base float32, scale float32, shift float32, bound float32, out []uint64) int
+
 // dotCodesRangeVNNI sets out[i] to the inner product of query and row i, with AVX-512 VNNI.
 //
 //go:noescape
@@ -136,6 +141,11 @@ func dotCodesRangeVNNI(query []int8, rows []uint8, out []int32)
 //
 //go:noescape
 func withinAVX2(query []int8, rows []uint8, factors []float32, ordinals []uint32, base float32, scale float32, shift float32, bound float32, out []uint64) int
+
+// withinRangeAVX2 is WithinRange for groups of 4 rows, with AVX2.
+//
+//go:noescape
+func withinRangeAVX2(query []int8, rows []uint8, factors []float32, first int, count int, base float32, scale float32, shift float32, bound float32, out []uint64) int
 
 // dotCodesRangeAVX2 sets out[i] to the inner product of query and row i, with AVX2.
 //

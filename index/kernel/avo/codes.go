@@ -170,15 +170,22 @@ func (k *codeKernel) admit(ordinals, out reg.Register, limit reg.GPVirtual) {
 	VMOVMSKPS(inside, within.As32())
 	ANDL(limit.As32(), within.As32())
 
+	ids := XMM()
+	VMOVDQU(Mem{Base: ordinals}, ids)
+	k.compress(dist, ids, within, out)
+}
+
+// compress writes the candidates of a group that are in the set within to out,
+// which it moves on.
+func (k *codeKernel) compress(dist, ids reg.VecVirtual, within, out reg.Register) {
 	// Bits that sort as the floats do: all of a negative number's are inverted,
 	// of another only the sign.
-	keys, ids := XMM(), XMM()
+	keys := XMM()
 	VPSRAD(Imm(31), dist, keys)
 	sign := XMM()
 	VBROADCASTSS(signBit, sign)
 	VPOR(sign, keys, keys)
 	VPXOR(dist, keys, keys)
-	VMOVDQU(Mem{Base: ordinals}, ids)
 	VPADDD(ids, ids, ids)
 	low, high := XMM(), XMM()
 	VPUNPCKLDQ(keys, ids, low)
@@ -198,9 +205,88 @@ func (k *codeKernel) admit(ordinals, out reg.Register, limit reg.GPVirtual) {
 	LEAQ(Mem{Base: out, Index: within, Scale: 8}, out)
 }
 
-// Constants of admit: the sign of a float, and for each set of four 64-bit lanes
-// the permutation of 32-bit lanes that moves them to the front.
-var signBit, compress Mem
+// withinCodesRange emits the routine for consecutive rows, whose number is a
+// multiple of group. Few of many rows are within the bound, so that it is worth a
+// branch to find that none of a group is.
+func withinCodesRange(s codeISA) {
+	TEXT("withinRange"+s.name, NOSPLIT, "func(query []int8, rows []uint8, factors []float32, first, count int, base, scale, shift, bound float32, out []uint64) int")
+	Doc("withinRange" + s.name + " is WithinRange for groups of 4 rows, with " + s.title + ".")
+	Pragma("noescape")
+
+	k := beginCodes(s)
+	first := Load(Param("first"), GP64())
+	next := GP64()
+	MOVQ(k.stride, next)
+	IMULQ(first, next)
+	ADDQ(param("rows"), next)
+	factors := Load(Param("factors").Base(), GP64())
+	LEAQ(Mem{Base: factors, Index: first, Scale: 8}, factors)
+	left := Load(Param("count"), GP64())
+	out := Load(Param("out").Base(), GP64())
+	all := func(name string) reg.VecVirtual {
+		v := XMM()
+		VBROADCASTSS(paramOf(name), v)
+		return v
+	}
+	base, scale, shift, bound := all("base"), all("scale"), all("shift"), all("bound")
+
+	Label("group")
+	TESTQ(left, left)
+	JLE(LabelRef("done"))
+	rows := registers(group)
+	for _, r := range rows {
+		MOVQ(next, r)
+		ADDQ(k.stride, next)
+	}
+	k.score("block", rows)
+
+	pair, steps, dist := XMM(), XMM(), XMM()
+	VMOVUPS(Mem{Base: factors}, pair)
+	VMOVUPS(Mem{Base: factors, Disp: 16}, dist)
+	VSHUFPS(Imm(0x88), dist, pair, steps)
+	VSHUFPS(Imm(0xdd), dist, pair, dist) // the biases
+	product := XMM()
+	VCVTDQ2PS(k.scores, product)
+	VMULPS(scale, product, product)
+	VADDPS(shift, product, product)
+	VMULPS(steps, product, product)
+	VADDPS(base, dist, dist)
+	VADDPS(product, dist, dist)
+	zero := XMM()
+	VXORPS(zero, zero, zero)
+	VADDPS(zero, dist, dist) // which makes -0 a 0
+	inside, within := XMM(), GP64()
+	VCMPPS(Imm(2), bound, dist, inside) // dist <= bound
+	VMOVMSKPS(inside, within.As32())
+	TESTL(within.As32(), within.As32())
+	JZ(LabelRef("outside"))
+
+	start, ids := GP64(), XMM()
+	Load(Param("count"), start)
+	SUBQ(left, start)
+	ADDQ(paramOf("first"), start)
+	VMOVD(start.As32(), ids)
+	VPBROADCASTD(ids, ids)
+	VPADDD(ordered, ids, ids)
+	k.compress(dist, ids, within, out)
+
+	Label("outside")
+	ADDQ(Imm(8*group), factors)
+	SUBQ(Imm(group), left)
+	JMP(LabelRef("group"))
+
+	Label("done")
+	SUBQ(param("out"), out)
+	SHRQ(Imm(3), out)
+	Store(out, ReturnIndex(0))
+	VZEROUPPER()
+	RET()
+}
+
+// Constants of compress: the sign of a float, and for each set of four 64-bit lanes
+// the permutation of 32-bit lanes that moves them to the front. And the places of a
+// group's rows.
+var signBit, compress, ordered Mem
 
 func constants() {
 	signBit = GLOBL("signBit", RODATA|NOPTR)
@@ -218,6 +304,10 @@ func constants() {
 		for ; n < group; n++ {
 			DATA(32*set+8*n, U64(0))
 		}
+	}
+	ordered = GLOBL("ordered", RODATA|NOPTR)
+	for j := range group {
+		DATA(4*j, U32(j))
 	}
 }
 

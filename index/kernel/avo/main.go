@@ -2,7 +2,7 @@
 //
 // One routine is emitted for each instruction set, element type, metric and form
 // (a list of ordinals, or consecutive rows): 24 for vectors from the description
-// in main.go, four for codes from that in codes.go. Rows are scored four at a
+// in main.go, six for codes from that in codes.go. Rows are scored four at a
 // time, which hides the latency of the additions and shares each load of the
 // query; of floats the last one to three rows are scored singly, in the same order
 // of additions, so that a row's score does not depend on its place. Beside them
@@ -86,6 +86,7 @@ func main() {
 	constants()
 	for _, s := range codeISAs {
 		withinCodes(s)
+		withinCodesRange(s)
 		scanCodes(s)
 	}
 	prefetch()
