@@ -30,6 +30,10 @@ type codes struct {
 	padded []float32 // the mean, padded as vectors are
 }
 
+// smallest is the least normal float32. A smaller step has few digits, and would leave
+// a code no room for the largest component.
+const smallest = 0x1p-126
+
 // encode codes the first nodes rows of the vectors.
 func encode(metric Metric, dim, nodes int, v *vectors) codes {
 	c := codes{stride: kernel.CodeStride(dim), mean: make([]float32, dim)}
@@ -57,6 +61,8 @@ func encode(metric Metric, dim, nodes int, v *vectors) codes {
 		step := largest / 127
 		if step == 0 {
 			step = 1
+		} else if step < smallest {
+			step = smallest
 		}
 		out := c.rows[i*c.stride:]
 		for j, x := range row {

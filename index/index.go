@@ -26,6 +26,7 @@ type Index struct {
 	// Derived when the index is made.
 	ordinals []uint32 // of each row
 	repeated Bitset   // the nodes that have duplicates
+	cached   bool     // the vectors may well be in cache
 	scratch  sync.Pool
 }
 
@@ -82,6 +83,7 @@ func (x *Index) prepare() error {
 	for _, node := range x.duplicates {
 		x.repeated.Set(node)
 	}
+	x.cached = len(x.vectors.bytes()) < cached
 	x.codes.pad(x.stride)
 	x.scratch.New = func() any { return new(scratch) }
 	return nil
@@ -100,8 +102,8 @@ func (x *Index) repeats(node uint32) (first uint32, count int) {
 
 // CheckGraph proves the invariants that [Open] does not need for safety: every
 // node is reachable from the entry point on layer 0, duplicates equal their
-// node, and no list repeats a neighbour. It takes time in proportion to the
-// number of links.
+// node, codes are as near to their vectors as exact scans take them to be, and no list
+// repeats a neighbour. It takes time in proportion to the size of the index.
 func (x *Index) CheckGraph() error {
 	if x.nodes > 0 {
 		if n := unreachable(x.layers[0]); n > 0 {
@@ -113,6 +115,9 @@ func (x *Index) CheckGraph() error {
 		if !slices.Equal(x.vectors.row(uint32(x.nodes+i), a), x.vectors.row(node, b)) {
 			return sections.Corruptf(duplicatesSection, "ordinal %d does not equal node %d", x.nodes+i, node)
 		}
+	}
+	if err := x.checkCodes(); err != nil {
+		return err
 	}
 	var seen visited
 	for l, lay := range x.layers {

@@ -17,7 +17,7 @@ type Plan uint8
 const (
 	// Auto lets the index choose the plan that costs least.
 	Auto Plan = iota
-	// ExactScan scores every eligible row.
+	// ExactScan considers every eligible row.
 	ExactScan
 	// FilteredWalk walks the graph through all nodes and pools eligible ones.
 	FilteredWalk
@@ -66,7 +66,7 @@ type Hit struct {
 type Stats struct {
 	Plan     Plan
 	Ef       int // the effort of a walk, 0 for the exact scan
-	Scored   int // distances computed
+	Scored   int // rows scored, on their codes or on their vectors
 	Expanded int // nodes whose neighbours were scored
 }
 
@@ -76,11 +76,9 @@ type scratch struct {
 	query []float32
 	queue queue
 	top   top
+	scan  scan
 	dists []float32
 }
-
-// block is how many rows an exact scan scores in one kernel call.
-const block = 256
 
 // Search appends the best K eligible rows to dst, best first, ties by row, and
 // returns it. An exact scan finds exactly those; a walk finds nearly those, and
@@ -126,14 +124,7 @@ func (x *Index) Search(q Query, dst []Hit) ([]Hit, Stats, error) {
 
 	s := x.scratch.Get().(*scratch)
 	defer x.scratch.Put(s)
-	s.query = append(s.query[:0], q.Vector...)
-	if x.params.Metric == Cosine {
-		scaleToUnit(s.query)
-	}
-	for len(s.query) < x.stride {
-		s.query = append(s.query, 0)
-	}
-	s.top.reset(q.K)
+	x.begin(s, q.Vector, q.K)
 	stats := Stats{Plan: q.Plan, Ef: q.Ef}
 	s.trace = q.Trace
 	switch q.Plan {
@@ -149,10 +140,27 @@ func (x *Index) Search(q Query, dst []Hit) ([]Hit, Stats, error) {
 		s.top.sort(x.rows)
 	}
 	s.trace = nil
+	return x.hits(s, dst), stats, nil
+}
+
+// hits appends the top k to dst.
+func (x *Index) hits(s *scratch, dst []Hit) []Hit {
 	for _, c := range s.top.entries {
 		dst = append(dst, Hit{c.ordinal(), x.params.Metric.score(c.dist())})
 	}
-	return dst, stats, nil
+	return dst
+}
+
+// begin prepares a search for the k best rows.
+func (x *Index) begin(s *scratch, vector []float32, k int) {
+	s.query = append(s.query[:0], vector...)
+	if x.params.Metric == Cosine {
+		scaleToUnit(s.query)
+	}
+	for len(s.query) < x.stride {
+		s.query = append(s.query, 0)
+	}
+	s.top.reset(k)
 }
 
 // distances returns the distances of the query to ordinals: the negated product
@@ -170,33 +178,4 @@ func (x *Index) distances(s *scratch, ordinals []uint32) []float32 {
 		s.dists[i] = -d
 	}
 	return s.dists
-}
-
-// exactScan hands every eligible row to the top k.
-func (x *Index) exactScan(s *scratch, q Query, stats *Stats) {
-	stats.Scored += q.Eligible
-	if q.Filter == nil {
-		s.dists = slices.Grow(s.dists[:0], block)[:block]
-		for first := 0; first < len(x.rows); first += block {
-			out := s.dists[:min(block, len(x.rows)-first)]
-			x.vectors.scoreRange(x.params.Metric, s.query, first, out)
-			for i, d := range out {
-				if d = x.params.Metric.score(d); !s.top.rejects(d) {
-					s.top.add(newCandidate(d, uint32(first+i)), x.rows)
-				}
-			}
-		}
-		return
-	}
-	for at := 0; at < len(q.Filter); {
-		s.ids = s.ids[:0]
-		for ; at < len(q.Filter) && len(s.ids) < block; at++ {
-			s.ids = q.Filter[at:at+1].appendFrom(uint32(at*64), s.ids)
-		}
-		for i, d := range x.distances(s, s.ids) {
-			if !s.top.rejects(d) {
-				s.top.add(newCandidate(d, s.ids[i]), x.rows)
-			}
-		}
-	}
 }
