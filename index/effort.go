@@ -91,7 +91,7 @@ func (x *Index) Calibrate(ctx context.Context, queries *Matrix, threads int) err
 			e := x.measure(queries, k, ef, exact, threads)
 			// A walk that costs more than the scan is never taken, so no effort
 			// beyond is worth measuring.
-			last := ef == x.nodes || float64(e.Scored)*walkCost(ef) > float64(len(x.rows)*scanCost)
+			last := ef == x.nodes || float64(e.Scored)*walkCost(ef) > x.exactCost(len(x.rows))
 			for len(pending) > 0 && (e.Recall >= safely(pending[0]) || last) {
 				e.Target = pending[0]
 				found = append(found, e)
@@ -168,16 +168,23 @@ func (x *Index) EffortFor(k int, target float64) int {
 	return low.Ef + (high.Ef-low.Ef)*(k-low.K)/(high.K-low.K)
 }
 
-// The relative cost of one distance computation, with everything around it: in a
-// scan of all rows, which reads memory in order, and in a scan of some. They are
-// fixed, not timed during the build, so that builds stay reproducible.
+// The relative cost of a row, with everything around it: in a scan of all rows,
+// which reads codes in order, and in a scan of some. They are fixed, not timed during
+// the build, so that builds stay reproducible.
 const (
 	scanCost   = 1
-	gatherCost = 3
+	gatherCost = 4
 )
 
-// walkCost is the same in a walk: a larger pool costs more to keep sorted.
-func walkCost(ef int) float64 { return 5 + float64(ef)/64 }
+// walkCost is that of a distance that a walk computes: a larger pool costs more to
+// keep sorted.
+func walkCost(ef int) float64 { return 9 + float64(ef)/128 }
+
+// exactCost is that of an exact scan. Where many rows are eligible it reads the codes
+// of all.
+func (x *Index) exactCost(eligible int) float64 {
+	return float64(min(len(x.rows)*scanCost, eligible*gatherCost))
+}
 
 // choose returns the plan that costs least.
 func (x *Index) choose(q Query) Plan {
@@ -185,16 +192,13 @@ func (x *Index) choose(q Query) Plan {
 		return ExactScan
 	}
 	walk := x.walkScored(q.Ef) * walkCost(q.Ef)
-	if q.Filter == nil {
-		if walk >= float64(len(x.rows)*scanCost) {
-			return ExactScan
-		}
-		return GraphWalk
-	}
 	// A walk that collects eligible nodes goes on until it has seen ef of them.
 	walk *= float64(len(x.rows)) / float64(q.Eligible)
-	if walk >= float64(q.Eligible*gatherCost) {
+	switch {
+	case walk >= x.exactCost(q.Eligible):
 		return ExactScan
+	case q.Filter == nil:
+		return GraphWalk
 	}
 	return FilteredWalk
 }

@@ -113,7 +113,7 @@ func (x *Index) Search(q Query, dst []Hit) ([]Hit, Stats, error) {
 	budget := math.MaxInt
 	if q.Plan == Auto {
 		q.Plan = x.choose(q)
-		budget = int(float64(q.Eligible*gatherCost) / walkCost(q.Ef))
+		budget = int(x.exactCost(q.Eligible) / walkCost(q.Ef))
 	} else if q.Plan != ExactScan {
 		q.Ef = max(q.Ef, 1)
 		q.Plan = GraphWalk
