@@ -2,9 +2,6 @@ package index
 
 import (
 	"cmp"
-	"context"
-	"errors"
-	"fmt"
 	"slices"
 )
 
@@ -27,109 +24,6 @@ var Targets = [...]float32{0.90, 0.95, 0.99, 0.999}
 
 // DefaultTarget is the recall target of a query that names none.
 const DefaultTarget = 0.99
-
-// bands are the values of k that a calibration covers.
-var bands = [...]int{10, 100, 1000}
-
-// ladder holds the efforts that a calibration tries, as multiples of k.
-var ladder = [...]float64{0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.2, 1.5, 1.8, 2.2, 2.7, 3.3, 4, 5, 6, 8, 10, 13, 16, 20, 26, 32, 40, 50, 64, 80, 100, 128, 160, 200}
-
-// Calibrate fits the index to sample queries, which should come from the
-// distribution that will be asked: it chooses where walks start, measures recall
-// against effort, and keeps, for each k band and recall target, the least effort
-// that reaches it. It must be called before the index is written or shared. The
-// result does not depend on threads.
-func (x *Index) Calibrate(ctx context.Context, queries *Matrix, threads int) error {
-	if queries.Dim() != x.dim {
-		return errors.New("calibrate: queries have another dimension than the index")
-	}
-	for i := range queries.Rows() {
-		if err := x.params.Metric.CheckVector(queries.Row(i)); err != nil {
-			return fmt.Errorf("calibrate: query %d: %w", i, err)
-		}
-	}
-	x.effort = nil
-	if queries.Rows() == 0 || x.nodes == 0 {
-		return nil
-	}
-	var exact [][][]Hit // the k best of each query, for each band
-	for _, k := range bands {
-		if k > x.nodes {
-			break
-		}
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		hits := make([][]Hit, queries.Rows())
-		parallel(threads, queries.Rows(), func(_, i int) {
-			hits[i], _, _ = x.Search(Query{Vector: queries.Row(i), K: k}, nil)
-		})
-		exact = append(exact, hits)
-	}
-	if len(exact) > 0 {
-		if err := x.chooseEntries(ctx, queries, bands[0], exact[0], threads); err != nil {
-			return err
-		}
-	}
-	for i := range exact[:min(len(exact), missedBands)] {
-		if err := x.enterMissed(ctx, queries, bands[i], exact[i], threads); err != nil {
-			return err
-		}
-	}
-	var found []Effort
-	for i, exact := range exact {
-		k := bands[i]
-		pending := Targets[:]
-		for step := 0; len(pending) > 0; step++ {
-			if err := ctx.Err(); err != nil {
-				return err
-			}
-			ef := x.nodes
-			if step < len(ladder) {
-				ef = min(max(int(ladder[step]*float64(k)), 1), x.nodes)
-			}
-			e := x.measure(queries, k, ef, exact, threads)
-			// A walk that costs more than the scan is never taken, so no effort
-			// beyond is worth measuring.
-			last := ef == x.nodes || float64(e.Scored)*walkCost(ef) > x.exactCost(len(x.rows))
-			for len(pending) > 0 && (e.Recall >= safely(pending[0]) || last) {
-				e.Target = pending[0]
-				found = append(found, e)
-				pending = pending[1:]
-			}
-		}
-	}
-	x.effort = found
-	return nil
-}
-
-// safely is the recall that the sample must show for a target: a little more, so
-// that other queries reach it too.
-func safely(target float32) float32 { return target + (1-target)*0.1 }
-
-// measure returns the mean recall and cost of walks at one effort. A hit counts
-// when its score is as good as the k-th exact one, so ties are no misses.
-func (x *Index) measure(queries *Matrix, k, ef int, exact [][]Hit, threads int) Effort {
-	found := make([]int, queries.Rows())
-	scored := make([]int, queries.Rows())
-	parallel(threads, queries.Rows(), func(_, i int) {
-		hits, stats, _ := x.Search(Query{Vector: queries.Row(i), K: k, Ef: ef, Plan: GraphWalk}, nil)
-		last := exact[i][len(exact[i])-1].Score
-		for _, h := range hits {
-			if !x.params.Metric.Better(last, h.Score) {
-				found[i]++
-			}
-		}
-		scored[i] = stats.Scored
-	})
-	var hits, total int
-	for i := range found {
-		hits += found[i]
-		total += scored[i]
-	}
-	n := float32(queries.Rows())
-	return Effort{K: k, Ef: ef, Recall: float32(hits) / n / float32(k), Scored: float32(total) / n}
-}
 
 // Effort returns what the calibration found, by k and target.
 func (x *Index) Effort() []Effort { return slices.Clone(x.effort) }

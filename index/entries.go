@@ -3,6 +3,7 @@ package index
 import (
 	"cmp"
 	"context"
+	"math"
 	"slices"
 )
 
@@ -29,38 +30,30 @@ func (x *Index) strongest() uint32 {
 // chooseEntries decides where walks start: from the descent through the upper
 // layers, from what Build chose, or from hubs, nodes that are among the best of
 // many sample queries. Whichever reaches a recall of entryRecall with the fewest
-// distance computations is kept. exact holds the k best of each query.
-func (x *Index) chooseEntries(ctx context.Context, queries *Matrix, k int, exact [][]Hit, threads int) error {
+// distance computations is kept.
+func (c *calibration) chooseEntries(ctx context.Context) error {
+	x, k := c.x, c.bands[0]
 	options := [][]uint32{x.entries}
 	if len(x.entries) > 0 {
 		options = append(options, nil)
 	}
-	hubs := x.hubs(exact, entryCounts[len(entryCounts)-1])
+	hubs := x.hubs(c.exact, k, entryCounts[len(entryCounts)-1])
 	for _, n := range entryCounts {
 		if n <= len(hubs) {
 			options = append(options, hubs[:n])
 		}
 	}
 	var best []uint32
-	var least float32
+	least := float32(math.Inf(1))
 	for i, entries := range options {
 		x.entries = entries
-		var e Effort
-		for step := 0; e.Recall < entryRecall; step++ {
-			if err := ctx.Err(); err != nil {
-				return err
-			}
-			ef := x.nodes
-			if step < len(ladder) {
-				ef = min(max(int(ladder[step]*float64(k)), 1), x.nodes)
-			}
-			e = x.measure(queries, k, ef, exact, threads)
-			if ef == x.nodes || i > 0 && e.Scored >= least {
-				break
-			}
+		s := &steps{c: c, k: k, at: map[int]*measurement{}}
+		step, err := s.least(ctx, 0, entryRecall, func(m *measurement) bool { return m.meanScored() >= least || c.costly(m) })
+		if err != nil {
+			return err
 		}
-		if i == 0 || e.Recall >= entryRecall && e.Scored < least {
-			best, least = entries, e.Scored
+		if m := s.step(step); i == 0 || m.recall() >= entryRecall && m.meanScored() < least {
+			best, least = entries, m.meanScored()
 		}
 	}
 	x.entries = best
@@ -70,9 +63,9 @@ func (x *Index) chooseEntries(ctx context.Context, queries *Matrix, k int, exact
 // entryRecall is the recall at which entries are compared.
 const entryRecall = 0.97
 
-// hubs returns up to count nodes, each chosen because it is an answer to the most
-// queries that no earlier one answers.
-func (x *Index) hubs(exact [][]Hit, count int) []uint32 {
+// hubs returns up to count nodes, each chosen because it is among the k best of the
+// most queries that no earlier one is among.
+func (x *Index) hubs(exact [][]Hit, k, count int) []uint32 {
 	var hubs []uint32
 	answered := make([]bool, len(exact))
 	for len(hubs) < count {
@@ -82,7 +75,7 @@ func (x *Index) hubs(exact [][]Hit, count int) []uint32 {
 			if answered[i] {
 				continue
 			}
-			for _, h := range hits {
+			for _, h := range hits[:k] {
 				if int(h.Ordinal) >= x.nodes {
 					continue // a repeat of a node
 				}
@@ -97,7 +90,7 @@ func (x *Index) hubs(exact [][]Hit, count int) []uint32 {
 		}
 		hubs = append(hubs, hub)
 		for i, hits := range exact {
-			answered[i] = answered[i] || slices.ContainsFunc(hits, func(h Hit) bool { return h.Ordinal == hub })
+			answered[i] = answered[i] || slices.ContainsFunc(hits[:k], func(h Hit) bool { return h.Ordinal == hub })
 		}
 	}
 	return hubs
@@ -118,16 +111,22 @@ const (
 // what it is near to in the graph is not what the queries pass through; a walk that
 // starts there too cannot miss it. A node that few queries miss is left alone, since
 // every entry costs every query a distance.
-func (x *Index) enterMissed(ctx context.Context, queries *Matrix, k int, exact [][]Hit, threads int) error {
+func (c *calibration) enterMissed(ctx context.Context, k int) error {
+	x := c.x
 	for range missedRounds {
+		missed := make([][]uint32, c.queries.Rows())
+		found := make([][]Hit, max(c.threads, 1))
+		parallel(c.threads, len(missed), func(worker, i int) {
+			if ctx.Err() != nil {
+				return
+			}
+			query := Query{Vector: c.queries.Row(i), K: k, Ef: missedEf * k, Plan: GraphWalk}
+			found[worker], _, _ = x.Search(query, found[worker][:0])
+			missed[i] = x.missing(c.exact[i][:k], found[worker])
+		})
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		missed := make([][]uint32, queries.Rows())
-		parallel(threads, queries.Rows(), func(_, i int) {
-			found, _, _ := x.Search(Query{Vector: queries.Row(i), K: k, Ef: missedEf * k, Plan: GraphWalk}, nil)
-			missed[i] = x.missing(exact[i], found)
-		})
 		times := make(map[uint32]int)
 		for _, nodes := range missed {
 			for _, node := range nodes {
@@ -136,7 +135,7 @@ func (x *Index) enterMissed(ctx context.Context, queries *Matrix, k int, exact [
 		}
 		var often []uint32
 		for node, n := range times {
-			if n > queries.Rows()/missedShare {
+			if n > len(missed)/missedShare {
 				often = append(often, node)
 			}
 		}
@@ -155,15 +154,14 @@ func (x *Index) enterMissed(ctx context.Context, queries *Matrix, k int, exact [
 // missing returns the nodes among the exact hits that found lacks. Ties with the
 // last hit found are not missing.
 func (x *Index) missing(exact, found []Hit) []uint32 {
-	have := make(map[uint32]bool, len(found))
-	for _, h := range found {
-		have[h.Ordinal] = true
-	}
 	last := found[len(found)-1].Score
 	var nodes []uint32
-	for _, h := range exact {
-		if int(h.Ordinal) < x.nodes && !have[h.Ordinal] && x.params.Metric.Better(h.Score, last) {
-			nodes = append(nodes, h.Ordinal)
+	for at, i := 0, 0; i < len(exact) && x.params.Metric.Better(exact[i].Score, last); i++ {
+		// Both are in one order, and all that found holds are exact hits or worse.
+		if found[at].Ordinal == exact[i].Ordinal {
+			at++
+		} else if int(exact[i].Ordinal) < x.nodes {
+			nodes = append(nodes, exact[i].Ordinal)
 		}
 	}
 	return nodes

@@ -9,7 +9,11 @@ import (
 // goroutines and returns when all calls have. Which worker gets which i is not
 // determined, so work must not let its result depend on it.
 func parallel(threads, n int, work func(worker, i int)) {
-	const chunk = 8
+	parallelChunks(threads, n, 8, work)
+}
+
+// parallelChunks does the same, and a goroutine takes chunk calls at a time.
+func parallelChunks(threads, n, chunk int, work func(worker, i int)) {
 	threads = min(threads, (n+chunk-1)/chunk)
 	if threads <= 1 {
 		for i := range n {
@@ -22,7 +26,7 @@ func parallel(threads, n int, work func(worker, i int)) {
 	for worker := range threads {
 		group.Go(func() {
 			for {
-				from := int(next.Add(chunk)) - chunk
+				from := int(next.Add(int64(chunk))) - chunk
 				if from >= n {
 					return
 				}
