@@ -13,7 +13,7 @@ import (
 type coded struct {
 	metric  Metric
 	dim     int
-	vectors *Matrix
+	vectors vectors
 	codes   codes
 }
 
@@ -23,18 +23,19 @@ func code(t *testing.T, metric Metric, rows [][]float32) coded {
 	for _, v := range rows {
 		require.NoError(t, m.Append(v))
 	}
-	return coded{metric, m.dim, m, encode(metric, m.dim, m.stride, len(rows), m.data)}
+	v := vectors{stride: m.stride, float32s: m.data}
+	return coded{metric, m.dim, v, encode(metric, m.dim, len(rows), &v)}
 }
 
 // bounds returns the exact distances of all rows, what the bound of each must not
 // exceed, and the bounds.
 func (c coded) bounds(query []float32) (exact, limits, bounds []float32) {
-	x := &Index{params: Params{Metric: c.metric}, dim: c.dim, stride: c.vectors.stride, vectors: c.vectors.data}
+	x := &Index{params: Params{Metric: c.metric}, dim: c.dim, stride: c.vectors.stride, vectors: c.vectors}
 	s := &scratch{}
 	x.begin(s, query, 1)
 	c.codes.code(c.metric, s.query, &s.coded)
 	c.codes.boundBelow(c.metric, s.query, &s.coded, &s.scan)
-	n := c.vectors.Rows()
+	n := len(c.codes.factors) / 2
 	ordinals := make([]uint32, n)
 	for i := range ordinals {
 		ordinals[i] = uint32(i)
@@ -119,7 +120,7 @@ func TestBoundHolds(t *testing.T) {
 		query := vector(dim, scale*math.Pow(10, 6*r.Float64()-3), spread)
 		c := code(t, metric, rows)
 		require.NoError(t, (&Index{
-			params: Params{Metric: metric}, dim: dim, stride: c.vectors.stride, nodes: len(rows), vectors: c.vectors.data, codes: c.codes,
+			params: Params{Metric: metric}, dim: dim, stride: c.vectors.stride, nodes: len(rows), vectors: c.vectors, codes: c.codes,
 		}).checkCodes())
 		for _, q := range append(rows, query) { // a row is at a distance of 0
 			exact, limits, bounds := c.bounds(q)
@@ -142,7 +143,7 @@ func TestCheckCodes(t *testing.T) {
 			func(c *codes) { c.mean[1] += 0.1 },
 		} {
 			c := code(t, metric, rows)
-			x := &Index{params: Params{Metric: metric}, dim: 3, stride: c.vectors.stride, nodes: 3, vectors: c.vectors.data, codes: c.codes}
+			x := &Index{params: Params{Metric: metric}, dim: 3, stride: c.vectors.stride, nodes: 3, vectors: c.vectors, codes: c.codes}
 			require.NoError(t, x.checkCodes())
 			breaks(&x.codes)
 			require.Error(t, x.checkCodes())
@@ -156,7 +157,7 @@ func TestCodesOfSubnormals(t *testing.T) {
 		least := float32(n) * math.SmallestNonzeroFloat32
 		for _, metric := range []Metric{Dot, L2} {
 			c := code(t, metric, [][]float32{{least, 0, -least / 3}, {-least, least / 2, least}, {0, 0, 0}})
-			x := &Index{params: Params{Metric: metric}, dim: 3, stride: c.vectors.stride, nodes: 3, vectors: c.vectors.data, codes: c.codes}
+			x := &Index{params: Params{Metric: metric}, dim: 3, stride: c.vectors.stride, nodes: 3, vectors: c.vectors, codes: c.codes}
 			require.NoError(t, x.checkCodes(), "%d units", n)
 		}
 	}
