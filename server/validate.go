@@ -52,11 +52,17 @@ func keepsRules(r *tandemv1.RetrieveRequest) bool {
 			return false
 		}
 	}
+	for _, most := range r.AtMost {
+		if n := most.GetN(); n < 1 || n > 10_000 {
+			return false
+		}
+	}
 	return queries == 1 && (r.Ef == nil || r.RecallTarget == nil) &&
 		len(r.Vectors) <= maxVectors && len(r.UserId) <= 256 && len(r.AppId) <= 256 &&
 		r.Target >= tandemv1.Tower_TOWER_UNSPECIFIED && r.Target <= tandemv1.Tower_TOWER_USERS &&
 		r.K >= 1 && r.K <= 10_000 &&
-		len(r.Filter) <= 16<<10 && len(r.Bindings) <= 256 && len(r.ExcludeIds) <= 100_000 &&
+		len(r.Filter) <= 16<<10 && len(r.Bindings) <= 256 &&
+		len(r.IncludeIds) <= 100_000 && len(r.ExcludeIds) <= 100_000 && len(r.ExplainIds) <= 100 && len(r.AtMost) <= 8 &&
 		len(r.ModelVersion) <= 256 && len(r.Attributes) <= 256 && len(r.RequestId) <= 128 &&
 		(r.RecallTarget == nil || *r.RecallTarget > 0 && *r.RecallTarget <= 1) &&
 		(r.Ef == nil || *r.Ef >= 1 && *r.Ef <= 1_000_000) &&

@@ -16,7 +16,7 @@ import (
 // TestKeepsRules compares the fast check with the rules, about their bounds.
 func TestKeepsRules(t *testing.T) {
 	fields := (&tandemv1.RetrieveRequest{}).ProtoReflect().Descriptor().Fields().Len()
-	require.Equal(t, 16, fields, "a new field: does keepsRules know its rules?")
+	require.Equal(t, 19, fields, "a new field: does keepsRules know its rules?")
 	rapid.Check(t, func(t *rapid.T) {
 		r := &tandemv1.RetrieveRequest{UserId: "u1", K: 10}
 		size := func(name string, most int) int {
@@ -29,7 +29,7 @@ func TestKeepsRules(t *testing.T) {
 		}
 		// One to three fields differ from a good request.
 		for range rapid.IntRange(1, 3).Draw(t, "changes") {
-			switch rapid.IntRange(0, 15).Draw(t, "field") {
+			switch rapid.IntRange(0, 18).Draw(t, "field") {
 			case 0:
 				r.UserId = ""
 			case 1:
@@ -74,6 +74,17 @@ func TestKeepsRules(t *testing.T) {
 				r.MinCoverage = number("min_coverage")
 			case 15:
 				r.RequestId = text("request_id", 128)
+			case 16:
+				if rapid.IntRange(0, 20).Draw(t, "many") == 0 {
+					r.IncludeIds = make([]string, size("include_ids", 100_000))
+				}
+			case 17:
+				r.AtMost = make([]*tandemv1.AtMost, size("at_most", 8))
+				for i := range r.AtMost {
+					r.AtMost[i] = &tandemv1.AtMost{Attribute: "x", N: uint32(size("n", 10_000))}
+				}
+			case 18:
+				r.ExplainIds = make([]string, size("explain_ids", 100))
 			}
 		}
 		require.Equal(t, protovalidate.Validate(r) == nil, keepsRules(r))

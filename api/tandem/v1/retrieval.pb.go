@@ -149,8 +149,8 @@ func (Plan) EnumDescriptor() ([]byte, []int) {
 }
 
 // ShortReason is why fewer than k candidates came back. It is never for want of
-// effort: a walk that finds too few is followed by an exact scan. If both reasons
-// apply, COVERAGE is given.
+// effort: a walk that finds too few is followed by an exact scan. If COVERAGE and
+// another reason apply, COVERAGE is given.
 type ShortReason int32
 
 const (
@@ -160,6 +160,9 @@ const (
 	ShortReason_SHORT_REASON_ELIGIBLE ShortReason = 1
 	// Shards are missing from the answer; see coverage.
 	ShortReason_SHORT_REASON_COVERAGE ShortReason = 2
+	// at_most leaves fewer than k of those that are eligible, and all that it leaves
+	// came back.
+	ShortReason_SHORT_REASON_AT_MOST ShortReason = 3
 )
 
 // Enum value maps for ShortReason.
@@ -168,11 +171,13 @@ var (
 		0: "SHORT_REASON_UNSPECIFIED",
 		1: "SHORT_REASON_ELIGIBLE",
 		2: "SHORT_REASON_COVERAGE",
+		3: "SHORT_REASON_AT_MOST",
 	}
 	ShortReason_value = map[string]int32{
 		"SHORT_REASON_UNSPECIFIED": 0,
 		"SHORT_REASON_ELIGIBLE":    1,
 		"SHORT_REASON_COVERAGE":    2,
+		"SHORT_REASON_AT_MOST":     3,
 	}
 )
 
@@ -201,6 +206,94 @@ func (x ShortReason) Number() protoreflect.EnumNumber {
 // Deprecated: Use ShortReason.Descriptor instead.
 func (ShortReason) EnumDescriptor() ([]byte, []int) {
 	return file_tandem_v1_retrieval_proto_rawDescGZIP(), []int{2}
+}
+
+// Verdict is why an entity is or is not in an answer. Of several that apply, the
+// one with the lowest number is given.
+type Verdict int32
+
+const (
+	// Never given.
+	Verdict_VERDICT_UNSPECIFIED Verdict = 0
+	// The shard that the id belongs to did not answer, so nothing is known of it.
+	Verdict_VERDICT_SHARD_MISSING Verdict = 1
+	// The target tower does not have the id.
+	Verdict_VERDICT_UNKNOWN Verdict = 2
+	// It is the query itself.
+	Verdict_VERDICT_QUERY Verdict = 3
+	// It is one of exclude_ids.
+	Verdict_VERDICT_EXCLUDED Verdict = 4
+	// There are include_ids and it is not one of them.
+	Verdict_VERDICT_NOT_INCLUDED Verdict = 5
+	// It does not pass the filter: clause says what of it is false.
+	Verdict_VERDICT_NOT_ELIGIBLE Verdict = 6
+	// It was returned, at rank.
+	Verdict_VERDICT_RETURNED Verdict = 7
+	// Of the candidates that rank before it, as many as at_most allows have a value
+	// of an attribute that it has too: attribute and value.
+	Verdict_VERDICT_CAPPED Verdict = 8
+	// It ranks after the last candidate that was returned.
+	Verdict_VERDICT_BELOW_CUT Verdict = 9
+	// It ranks before the last candidate that was returned, and the walk did not find
+	// it. A higher effort would; an exact scan never gives this verdict.
+	Verdict_VERDICT_NOT_VISITED Verdict = 10
+)
+
+// Enum value maps for Verdict.
+var (
+	Verdict_name = map[int32]string{
+		0:  "VERDICT_UNSPECIFIED",
+		1:  "VERDICT_SHARD_MISSING",
+		2:  "VERDICT_UNKNOWN",
+		3:  "VERDICT_QUERY",
+		4:  "VERDICT_EXCLUDED",
+		5:  "VERDICT_NOT_INCLUDED",
+		6:  "VERDICT_NOT_ELIGIBLE",
+		7:  "VERDICT_RETURNED",
+		8:  "VERDICT_CAPPED",
+		9:  "VERDICT_BELOW_CUT",
+		10: "VERDICT_NOT_VISITED",
+	}
+	Verdict_value = map[string]int32{
+		"VERDICT_UNSPECIFIED":   0,
+		"VERDICT_SHARD_MISSING": 1,
+		"VERDICT_UNKNOWN":       2,
+		"VERDICT_QUERY":         3,
+		"VERDICT_EXCLUDED":      4,
+		"VERDICT_NOT_INCLUDED":  5,
+		"VERDICT_NOT_ELIGIBLE":  6,
+		"VERDICT_RETURNED":      7,
+		"VERDICT_CAPPED":        8,
+		"VERDICT_BELOW_CUT":     9,
+		"VERDICT_NOT_VISITED":   10,
+	}
+)
+
+func (x Verdict) Enum() *Verdict {
+	p := new(Verdict)
+	*p = x
+	return p
+}
+
+func (x Verdict) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Verdict) Descriptor() protoreflect.EnumDescriptor {
+	return file_tandem_v1_retrieval_proto_enumTypes[3].Descriptor()
+}
+
+func (Verdict) Type() protoreflect.EnumType {
+	return &file_tandem_v1_retrieval_proto_enumTypes[3]
+}
+
+func (x Verdict) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Verdict.Descriptor instead.
+func (Verdict) EnumDescriptor() ([]byte, []int) {
+	return file_tandem_v1_retrieval_proto_rawDescGZIP(), []int{3}
 }
 
 // Vector is one query vector.
@@ -249,6 +342,65 @@ func (x *Vector) GetValues() []float32 {
 	return nil
 }
 
+// AtMost bounds how many candidates of an answer have the same value of one
+// attribute.
+type AtMost struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The name of an attribute of the target tower: a keyword, a keyword list, an
+	// int or a bool. An attribute of another type, and a name that is none, is an
+	// invalid_argument that says what is accepted.
+	Attribute string `protobuf:"bytes,1,opt,name=attribute,proto3" json:"attribute,omitempty"`
+	// How many candidates may have the same value: 1 to 10,000. There is no
+	// default; 0 is rejected.
+	N             uint32 `protobuf:"varint,2,opt,name=n,proto3" json:"n,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AtMost) Reset() {
+	*x = AtMost{}
+	mi := &file_tandem_v1_retrieval_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AtMost) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AtMost) ProtoMessage() {}
+
+func (x *AtMost) ProtoReflect() protoreflect.Message {
+	mi := &file_tandem_v1_retrieval_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AtMost.ProtoReflect.Descriptor instead.
+func (*AtMost) Descriptor() ([]byte, []int) {
+	return file_tandem_v1_retrieval_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *AtMost) GetAttribute() string {
+	if x != nil {
+		return x.Attribute
+	}
+	return ""
+}
+
+func (x *AtMost) GetN() uint32 {
+	if x != nil {
+		return x.N
+	}
+	return 0
+}
+
 // RetrieveRequest is one query: what to search with (exactly one of vector,
 // vectors, user_id and app_id), what may be returned, and at which effort.
 type RetrieveRequest struct {
@@ -293,10 +445,10 @@ type RetrieveRequest struct {
 	// average: above 0, at most 1. The snapshot knows which effort it takes. 1
 	// means the exact scan. Not together with ef. Default: 0.99.
 	RecallTarget *float64 `protobuf:"fixed64,11,opt,name=recall_target,json=recallTarget,proto3,oneof" json:"recall_target,omitempty"`
-	// The effort of a graph walk, set explicitly: how many candidates each shard
-	// keeps while it walks. 1 to 1,000,000; below k it counts as k. An exact scan
-	// has no effort. Not together with recall_target. Default: what recall_target
-	// takes.
+	// The effort of a graph walk, set explicitly: how many of the best nodes that
+	// it knows a walk expands in each shard before it ends. 1 to 1,000,000. It may
+	// be below k: a walk knows many more nodes than it expands. An exact scan has no
+	// effort. Not together with recall_target. Default: what recall_target takes.
 	Ef *uint32 `protobuf:"varint,12,opt,name=ef,proto3,oneof" json:"ef,omitempty"`
 	// Names of the attributes to return with each candidate; "*" means all. At
 	// most 256. Default: none.
@@ -305,18 +457,34 @@ type RetrieveRequest struct {
 	// answer with less is an unavailable error instead. Default: 1, which accepts
 	// nothing short of every shard.
 	MinCoverage *float64 `protobuf:"fixed64,14,opt,name=min_coverage,json=minCoverage,proto3,oneof" json:"min_coverage,omitempty"`
-	// Whether to say how each shard answered. Default: false.
+	// Whether to say how each shard answered. explain_ids imply it. Default: false.
 	Explain bool `protobuf:"varint,15,opt,name=explain,proto3" json:"explain,omitempty"`
 	// A name for this request in logs, traces and the answer. At most 128 bytes.
 	// Default: generated.
-	RequestId     string `protobuf:"bytes,16,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	RequestId string `protobuf:"bytes,16,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// Only these ids of the target tower may be returned, and of them only those
+	// that pass the filter and are not in exclude_ids. An id that the tower does not
+	// have is no error; explain counts them. At most 100,000, each of 1 to 256 bytes;
+	// the server's limit on a message bounds them too. Empty: any may be returned.
+	IncludeIds []string `protobuf:"bytes,17,rep,name=include_ids,json=includeIds,proto3" json:"include_ids,omitempty"`
+	// Diversity: how many candidates may have the same value of an attribute, such as
+	// two of each developer. Eligible entities are taken best first, ties by id; one
+	// is passed over if for some at_most n of those taken have a value of it. A
+	// keyword list counts for each of its values; an entity without the attribute is
+	// not limited. The server fetches as many as it takes: the answer has k
+	// candidates, or all that at_most leaves, which short_reason says. At most 8, each
+	// of another attribute. Default: none.
+	AtMost []*AtMost `protobuf:"bytes,18,rep,name=at_most,json=atMost,proto3" json:"at_most,omitempty"`
+	// Ids of the target tower to explain: why each is or is not in the answer. At
+	// most 100, each of 1 to 256 bytes. They imply explain. Default: none.
+	ExplainIds    []string `protobuf:"bytes,19,rep,name=explain_ids,json=explainIds,proto3" json:"explain_ids,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RetrieveRequest) Reset() {
 	*x = RetrieveRequest{}
-	mi := &file_tandem_v1_retrieval_proto_msgTypes[1]
+	mi := &file_tandem_v1_retrieval_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -328,7 +496,7 @@ func (x *RetrieveRequest) String() string {
 func (*RetrieveRequest) ProtoMessage() {}
 
 func (x *RetrieveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_retrieval_proto_msgTypes[1]
+	mi := &file_tandem_v1_retrieval_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -341,7 +509,7 @@ func (x *RetrieveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetrieveRequest.ProtoReflect.Descriptor instead.
 func (*RetrieveRequest) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_retrieval_proto_rawDescGZIP(), []int{1}
+	return file_tandem_v1_retrieval_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *RetrieveRequest) GetVector() []float32 {
@@ -456,6 +624,27 @@ func (x *RetrieveRequest) GetRequestId() string {
 	return ""
 }
 
+func (x *RetrieveRequest) GetIncludeIds() []string {
+	if x != nil {
+		return x.IncludeIds
+	}
+	return nil
+}
+
+func (x *RetrieveRequest) GetAtMost() []*AtMost {
+	if x != nil {
+		return x.AtMost
+	}
+	return nil
+}
+
+func (x *RetrieveRequest) GetExplainIds() []string {
+	if x != nil {
+		return x.ExplainIds
+	}
+	return nil
+}
+
 // RetrieveResponse is the answer to one query. Fewer than k candidates always
 // come with a short_reason.
 type RetrieveResponse struct {
@@ -473,9 +662,10 @@ type RetrieveResponse struct {
 	Coverage *Coverage `protobuf:"bytes,5,opt,name=coverage,proto3" json:"coverage,omitempty"`
 	// How the shards answered.
 	Plan Plan `protobuf:"varint,6,opt,name=plan,proto3,enum=tandem.v1.Plan" json:"plan,omitempty"`
-	// How many could have been returned: the entities of the target tower that
-	// pass the filter and are neither excluded, nor taken down, nor the query
-	// itself. Counted exactly, over the shards that answered.
+	// How many could have been returned: the entities of the target tower that are
+	// in include_ids, if there are any, and pass the filter, and are neither
+	// excluded, nor taken down, nor the query itself. Counted exactly, over the shards
+	// that answered, and whatever at_most leaves of them.
 	Eligible uint64 `protobuf:"varint,7,opt,name=eligible,proto3" json:"eligible,omitempty"`
 	// Why fewer than k candidates came back; unset if k did.
 	ShortReason ShortReason `protobuf:"varint,8,opt,name=short_reason,json=shortReason,proto3,enum=tandem.v1.ShortReason" json:"short_reason,omitempty"`
@@ -484,7 +674,7 @@ type RetrieveResponse struct {
 	ShortReasonText string `protobuf:"bytes,9,opt,name=short_reason_text,json=shortReasonText,proto3" json:"short_reason_text,omitempty"`
 	// The request's request_id, or the one that was generated for it.
 	RequestId string `protobuf:"bytes,10,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
-	// How each shard answered; set if the request asked to explain.
+	// How each shard answered; set if the request has explain or explain_ids.
 	Explain       *Explain `protobuf:"bytes,11,opt,name=explain,proto3" json:"explain,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -492,7 +682,7 @@ type RetrieveResponse struct {
 
 func (x *RetrieveResponse) Reset() {
 	*x = RetrieveResponse{}
-	mi := &file_tandem_v1_retrieval_proto_msgTypes[2]
+	mi := &file_tandem_v1_retrieval_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -504,7 +694,7 @@ func (x *RetrieveResponse) String() string {
 func (*RetrieveResponse) ProtoMessage() {}
 
 func (x *RetrieveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_retrieval_proto_msgTypes[2]
+	mi := &file_tandem_v1_retrieval_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -517,7 +707,7 @@ func (x *RetrieveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetrieveResponse.ProtoReflect.Descriptor instead.
 func (*RetrieveResponse) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_retrieval_proto_rawDescGZIP(), []int{2}
+	return file_tandem_v1_retrieval_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *RetrieveResponse) GetCandidates() []*Candidate {
@@ -616,7 +806,7 @@ type Candidate struct {
 
 func (x *Candidate) Reset() {
 	*x = Candidate{}
-	mi := &file_tandem_v1_retrieval_proto_msgTypes[3]
+	mi := &file_tandem_v1_retrieval_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -628,7 +818,7 @@ func (x *Candidate) String() string {
 func (*Candidate) ProtoMessage() {}
 
 func (x *Candidate) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_retrieval_proto_msgTypes[3]
+	mi := &file_tandem_v1_retrieval_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -641,7 +831,7 @@ func (x *Candidate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Candidate.ProtoReflect.Descriptor instead.
 func (*Candidate) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_retrieval_proto_rawDescGZIP(), []int{3}
+	return file_tandem_v1_retrieval_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Candidate) GetId() string {
@@ -685,7 +875,7 @@ type AttributeValue struct {
 
 func (x *AttributeValue) Reset() {
 	*x = AttributeValue{}
-	mi := &file_tandem_v1_retrieval_proto_msgTypes[4]
+	mi := &file_tandem_v1_retrieval_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -697,7 +887,7 @@ func (x *AttributeValue) String() string {
 func (*AttributeValue) ProtoMessage() {}
 
 func (x *AttributeValue) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_retrieval_proto_msgTypes[4]
+	mi := &file_tandem_v1_retrieval_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -710,7 +900,7 @@ func (x *AttributeValue) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttributeValue.ProtoReflect.Descriptor instead.
 func (*AttributeValue) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_retrieval_proto_rawDescGZIP(), []int{4}
+	return file_tandem_v1_retrieval_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *AttributeValue) GetValue() isAttributeValue_Value {
@@ -831,7 +1021,7 @@ type Keywords struct {
 
 func (x *Keywords) Reset() {
 	*x = Keywords{}
-	mi := &file_tandem_v1_retrieval_proto_msgTypes[5]
+	mi := &file_tandem_v1_retrieval_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -843,7 +1033,7 @@ func (x *Keywords) String() string {
 func (*Keywords) ProtoMessage() {}
 
 func (x *Keywords) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_retrieval_proto_msgTypes[5]
+	mi := &file_tandem_v1_retrieval_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -856,7 +1046,7 @@ func (x *Keywords) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Keywords.ProtoReflect.Descriptor instead.
 func (*Keywords) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_retrieval_proto_rawDescGZIP(), []int{5}
+	return file_tandem_v1_retrieval_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Keywords) GetValues() []string {
@@ -887,7 +1077,7 @@ type Coverage struct {
 
 func (x *Coverage) Reset() {
 	*x = Coverage{}
-	mi := &file_tandem_v1_retrieval_proto_msgTypes[6]
+	mi := &file_tandem_v1_retrieval_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -899,7 +1089,7 @@ func (x *Coverage) String() string {
 func (*Coverage) ProtoMessage() {}
 
 func (x *Coverage) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_retrieval_proto_msgTypes[6]
+	mi := &file_tandem_v1_retrieval_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -912,7 +1102,7 @@ func (x *Coverage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Coverage.ProtoReflect.Descriptor instead.
 func (*Coverage) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_retrieval_proto_rawDescGZIP(), []int{6}
+	return file_tandem_v1_retrieval_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Coverage) GetShardsAnswered() uint32 {
@@ -956,14 +1146,22 @@ type Explain struct {
 	// Time to merge the shards' answers into one.
 	MergeTime *durationpb.Duration `protobuf:"bytes,4,opt,name=merge_time,json=mergeTime,proto3" json:"merge_time,omitempty"`
 	// Time from the decoded request to the answer.
-	TotalTime     *durationpb.Duration `protobuf:"bytes,5,opt,name=total_time,json=totalTime,proto3" json:"total_time,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	TotalTime *durationpb.Duration `protobuf:"bytes,5,opt,name=total_time,json=totalTime,proto3" json:"total_time,omitempty"`
+	// Why each of explain_ids is or is not in the answer, in the order of the
+	// request.
+	Ids []*IdExplain `protobuf:"bytes,6,rep,name=ids,proto3" json:"ids,omitempty"`
+	// How many of include_ids the shards that answered do not have, of those that
+	// would belong to them. An id that is given twice counts twice.
+	UnknownIncludeIds uint32 `protobuf:"varint,7,opt,name=unknown_include_ids,json=unknownIncludeIds,proto3" json:"unknown_include_ids,omitempty"`
+	// The same of exclude_ids.
+	UnknownExcludeIds uint32 `protobuf:"varint,8,opt,name=unknown_exclude_ids,json=unknownExcludeIds,proto3" json:"unknown_exclude_ids,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *Explain) Reset() {
 	*x = Explain{}
-	mi := &file_tandem_v1_retrieval_proto_msgTypes[7]
+	mi := &file_tandem_v1_retrieval_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -975,7 +1173,7 @@ func (x *Explain) String() string {
 func (*Explain) ProtoMessage() {}
 
 func (x *Explain) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_retrieval_proto_msgTypes[7]
+	mi := &file_tandem_v1_retrieval_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -988,7 +1186,7 @@ func (x *Explain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Explain.ProtoReflect.Descriptor instead.
 func (*Explain) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_retrieval_proto_rawDescGZIP(), []int{7}
+	return file_tandem_v1_retrieval_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Explain) GetShards() []*ShardExplain {
@@ -1026,6 +1224,148 @@ func (x *Explain) GetTotalTime() *durationpb.Duration {
 	return nil
 }
 
+func (x *Explain) GetIds() []*IdExplain {
+	if x != nil {
+		return x.Ids
+	}
+	return nil
+}
+
+func (x *Explain) GetUnknownIncludeIds() uint32 {
+	if x != nil {
+		return x.UnknownIncludeIds
+	}
+	return 0
+}
+
+func (x *Explain) GetUnknownExcludeIds() uint32 {
+	if x != nil {
+		return x.UnknownExcludeIds
+	}
+	return 0
+}
+
+// IdExplain tells why an entity is or is not in an answer.
+type IdExplain struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The id, as the request has it.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Why it is or is not in the answer.
+	Verdict Verdict `protobuf:"varint,2,opt,name=verdict,proto3,enum=tandem.v1.Verdict" json:"verdict,omitempty"`
+	// The same for people, with the numbers.
+	Text string `protobuf:"bytes,3,opt,name=text,proto3" json:"text,omitempty"`
+	// The name of the shard that the id belongs to, by its hash.
+	Shard string `protobuf:"bytes,4,opt,name=shard,proto3" json:"shard,omitempty"`
+	// Its place in the answer, from 1 on; 0 unless it was returned.
+	Rank uint32 `protobuf:"varint,5,opt,name=rank,proto3" json:"rank,omitempty"`
+	// Its exact score, whatever the verdict; unset if its shard did not answer or
+	// does not have it.
+	Score *float32 `protobuf:"fixed32,6,opt,name=score,proto3,oneof" json:"score,omitempty"`
+	// Of the conditions that the filter joins by &&, the text of the first that is
+	// false for it; set if it is not eligible. A filter that is no such chain is one
+	// condition.
+	Clause string `protobuf:"bytes,7,opt,name=clause,proto3" json:"clause,omitempty"`
+	// The attribute of the first at_most that kept it out.
+	Attribute string `protobuf:"bytes,8,opt,name=attribute,proto3" json:"attribute,omitempty"`
+	// Which of its values of that attribute did.
+	Value         *AttributeValue `protobuf:"bytes,9,opt,name=value,proto3" json:"value,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IdExplain) Reset() {
+	*x = IdExplain{}
+	mi := &file_tandem_v1_retrieval_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IdExplain) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IdExplain) ProtoMessage() {}
+
+func (x *IdExplain) ProtoReflect() protoreflect.Message {
+	mi := &file_tandem_v1_retrieval_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IdExplain.ProtoReflect.Descriptor instead.
+func (*IdExplain) Descriptor() ([]byte, []int) {
+	return file_tandem_v1_retrieval_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *IdExplain) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *IdExplain) GetVerdict() Verdict {
+	if x != nil {
+		return x.Verdict
+	}
+	return Verdict_VERDICT_UNSPECIFIED
+}
+
+func (x *IdExplain) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *IdExplain) GetShard() string {
+	if x != nil {
+		return x.Shard
+	}
+	return ""
+}
+
+func (x *IdExplain) GetRank() uint32 {
+	if x != nil {
+		return x.Rank
+	}
+	return 0
+}
+
+func (x *IdExplain) GetScore() float32 {
+	if x != nil && x.Score != nil {
+		return *x.Score
+	}
+	return 0
+}
+
+func (x *IdExplain) GetClause() string {
+	if x != nil {
+		return x.Clause
+	}
+	return ""
+}
+
+func (x *IdExplain) GetAttribute() string {
+	if x != nil {
+		return x.Attribute
+	}
+	return ""
+}
+
+func (x *IdExplain) GetValue() *AttributeValue {
+	if x != nil {
+		return x.Value
+	}
+	return nil
+}
+
 // ShardExplain tells how one shard answered.
 type ShardExplain struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1044,19 +1384,26 @@ type ShardExplain struct {
 	Scored uint64 `protobuf:"varint,6,opt,name=scored,proto3" json:"scored,omitempty"`
 	// How many graph nodes had their neighbours visited.
 	Expanded uint64 `protobuf:"varint,7,opt,name=expanded,proto3" json:"expanded,omitempty"`
-	// Time to evaluate the filter.
+	// Time to find the eligible rows: filter, include_ids, exclude_ids.
 	FilterTime *durationpb.Duration `protobuf:"bytes,8,opt,name=filter_time,json=filterTime,proto3" json:"filter_time,omitempty"`
 	// Time to search, after the filter.
 	SearchTime *durationpb.Duration `protobuf:"bytes,9,opt,name=search_time,json=searchTime,proto3" json:"search_time,omitempty"`
 	// Why the shard did not answer; empty if it did.
-	Error         string `protobuf:"bytes,10,opt,name=error,proto3" json:"error,omitempty"`
+	Error string `protobuf:"bytes,10,opt,name=error,proto3" json:"error,omitempty"`
+	// Why this plan, in words: "3,332 eligible of 11,107: exact scan costs 13,328,
+	// filtered walk 41,000". A cost of 1 is that of a row in a scan of all rows.
+	Reason string `protobuf:"bytes,11,opt,name=reason,proto3" json:"reason,omitempty"`
+	// How many rows the shard was asked for: its share of k, k, or what at_most
+	// takes. If it was asked several times, as at_most may take, plan, ef, reason
+	// and this are of the last time; scored, expanded and the times are sums.
+	Asked         uint32 `protobuf:"varint,12,opt,name=asked,proto3" json:"asked,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ShardExplain) Reset() {
 	*x = ShardExplain{}
-	mi := &file_tandem_v1_retrieval_proto_msgTypes[8]
+	mi := &file_tandem_v1_retrieval_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1068,7 +1415,7 @@ func (x *ShardExplain) String() string {
 func (*ShardExplain) ProtoMessage() {}
 
 func (x *ShardExplain) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_retrieval_proto_msgTypes[8]
+	mi := &file_tandem_v1_retrieval_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1081,7 +1428,7 @@ func (x *ShardExplain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShardExplain.ProtoReflect.Descriptor instead.
 func (*ShardExplain) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_retrieval_proto_rawDescGZIP(), []int{8}
+	return file_tandem_v1_retrieval_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ShardExplain) GetShard() string {
@@ -1154,6 +1501,20 @@ func (x *ShardExplain) GetError() string {
 	return ""
 }
 
+func (x *ShardExplain) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *ShardExplain) GetAsked() uint32 {
+	if x != nil {
+		return x.Asked
+	}
+	return 0
+}
+
 // BatchRetrieveRequest asks many queries at once. They may differ in everything,
 // and each is pinned to a snapshot on its own.
 type BatchRetrieveRequest struct {
@@ -1167,7 +1528,7 @@ type BatchRetrieveRequest struct {
 
 func (x *BatchRetrieveRequest) Reset() {
 	*x = BatchRetrieveRequest{}
-	mi := &file_tandem_v1_retrieval_proto_msgTypes[9]
+	mi := &file_tandem_v1_retrieval_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1179,7 +1540,7 @@ func (x *BatchRetrieveRequest) String() string {
 func (*BatchRetrieveRequest) ProtoMessage() {}
 
 func (x *BatchRetrieveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_retrieval_proto_msgTypes[9]
+	mi := &file_tandem_v1_retrieval_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1192,7 +1553,7 @@ func (x *BatchRetrieveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchRetrieveRequest.ProtoReflect.Descriptor instead.
 func (*BatchRetrieveRequest) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_retrieval_proto_rawDescGZIP(), []int{9}
+	return file_tandem_v1_retrieval_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *BatchRetrieveRequest) GetRequests() []*RetrieveRequest {
@@ -1213,7 +1574,7 @@ type BatchRetrieveResponse struct {
 
 func (x *BatchRetrieveResponse) Reset() {
 	*x = BatchRetrieveResponse{}
-	mi := &file_tandem_v1_retrieval_proto_msgTypes[10]
+	mi := &file_tandem_v1_retrieval_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1225,7 +1586,7 @@ func (x *BatchRetrieveResponse) String() string {
 func (*BatchRetrieveResponse) ProtoMessage() {}
 
 func (x *BatchRetrieveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_retrieval_proto_msgTypes[10]
+	mi := &file_tandem_v1_retrieval_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1238,7 +1599,7 @@ func (x *BatchRetrieveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchRetrieveResponse.ProtoReflect.Descriptor instead.
 func (*BatchRetrieveResponse) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_retrieval_proto_rawDescGZIP(), []int{10}
+	return file_tandem_v1_retrieval_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *BatchRetrieveResponse) GetResults() []*BatchRetrieveResult {
@@ -1264,7 +1625,7 @@ type BatchRetrieveResult struct {
 
 func (x *BatchRetrieveResult) Reset() {
 	*x = BatchRetrieveResult{}
-	mi := &file_tandem_v1_retrieval_proto_msgTypes[11]
+	mi := &file_tandem_v1_retrieval_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1276,7 +1637,7 @@ func (x *BatchRetrieveResult) String() string {
 func (*BatchRetrieveResult) ProtoMessage() {}
 
 func (x *BatchRetrieveResult) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_retrieval_proto_msgTypes[11]
+	mi := &file_tandem_v1_retrieval_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1289,7 +1650,7 @@ func (x *BatchRetrieveResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchRetrieveResult.ProtoReflect.Descriptor instead.
 func (*BatchRetrieveResult) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_retrieval_proto_rawDescGZIP(), []int{11}
+	return file_tandem_v1_retrieval_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *BatchRetrieveResult) GetOutcome() isBatchRetrieveResult_Outcome {
@@ -1348,7 +1709,7 @@ type ItemError struct {
 
 func (x *ItemError) Reset() {
 	*x = ItemError{}
-	mi := &file_tandem_v1_retrieval_proto_msgTypes[12]
+	mi := &file_tandem_v1_retrieval_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1360,7 +1721,7 @@ func (x *ItemError) String() string {
 func (*ItemError) ProtoMessage() {}
 
 func (x *ItemError) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_retrieval_proto_msgTypes[12]
+	mi := &file_tandem_v1_retrieval_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1373,7 +1734,7 @@ func (x *ItemError) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ItemError.ProtoReflect.Descriptor instead.
 func (*ItemError) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_retrieval_proto_rawDescGZIP(), []int{12}
+	return file_tandem_v1_retrieval_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ItemError) GetCode() string {
@@ -1409,7 +1770,7 @@ type GetEmbeddingsRequest struct {
 
 func (x *GetEmbeddingsRequest) Reset() {
 	*x = GetEmbeddingsRequest{}
-	mi := &file_tandem_v1_retrieval_proto_msgTypes[13]
+	mi := &file_tandem_v1_retrieval_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1421,7 +1782,7 @@ func (x *GetEmbeddingsRequest) String() string {
 func (*GetEmbeddingsRequest) ProtoMessage() {}
 
 func (x *GetEmbeddingsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_retrieval_proto_msgTypes[13]
+	mi := &file_tandem_v1_retrieval_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1434,7 +1795,7 @@ func (x *GetEmbeddingsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetEmbeddingsRequest.ProtoReflect.Descriptor instead.
 func (*GetEmbeddingsRequest) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_retrieval_proto_rawDescGZIP(), []int{13}
+	return file_tandem_v1_retrieval_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *GetEmbeddingsRequest) GetTower() Tower {
@@ -1487,7 +1848,7 @@ type GetEmbeddingsResponse struct {
 
 func (x *GetEmbeddingsResponse) Reset() {
 	*x = GetEmbeddingsResponse{}
-	mi := &file_tandem_v1_retrieval_proto_msgTypes[14]
+	mi := &file_tandem_v1_retrieval_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1499,7 +1860,7 @@ func (x *GetEmbeddingsResponse) String() string {
 func (*GetEmbeddingsResponse) ProtoMessage() {}
 
 func (x *GetEmbeddingsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_retrieval_proto_msgTypes[14]
+	mi := &file_tandem_v1_retrieval_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1512,7 +1873,7 @@ func (x *GetEmbeddingsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetEmbeddingsResponse.ProtoReflect.Descriptor instead.
 func (*GetEmbeddingsResponse) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_retrieval_proto_rawDescGZIP(), []int{14}
+	return file_tandem_v1_retrieval_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *GetEmbeddingsResponse) GetModel() string {
@@ -1570,7 +1931,7 @@ type Embedding struct {
 
 func (x *Embedding) Reset() {
 	*x = Embedding{}
-	mi := &file_tandem_v1_retrieval_proto_msgTypes[15]
+	mi := &file_tandem_v1_retrieval_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1582,7 +1943,7 @@ func (x *Embedding) String() string {
 func (*Embedding) ProtoMessage() {}
 
 func (x *Embedding) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_retrieval_proto_msgTypes[15]
+	mi := &file_tandem_v1_retrieval_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1595,7 +1956,7 @@ func (x *Embedding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Embedding.ProtoReflect.Descriptor instead.
 func (*Embedding) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_retrieval_proto_rawDescGZIP(), []int{15}
+	return file_tandem_v1_retrieval_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Embedding) GetId() string {
@@ -1619,7 +1980,11 @@ const file_tandem_v1_retrieval_proto_rawDesc = "" +
 	"\x19tandem/v1/retrieval.proto\x12\ttandem.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x96\x01\n" +
 	"\x06Vector\x12\x8b\x01\n" +
 	"\x06values\x18\x01 \x03(\x02Bs\xbaHp\xba\x01m\n" +
-	"\rvector.values\x1a\\this.size() > 0 ? '' : 'values has 0 numbers; accepted: as many as the model has dimensions'R\x06values\"\x96\x1a\n" +
+	"\rvector.values\x1a\\this.size() > 0 ? '' : 'values has 0 numbers; accepted: as many as the model has dimensions'R\x06values\"\x9e\x01\n" +
+	"\x06AtMost\x12\x1c\n" +
+	"\tattribute\x18\x01 \x01(\tR\tattribute\x12v\n" +
+	"\x01n\x18\x02 \x01(\rBh\xbaHe\xba\x01b\n" +
+	"\tat_most.n\x1aUthis >= 1u && this <= 10000u ? '' : 'n is ' + string(this) + '; accepted: 1 to 10000'R\x01n\"\x94\x1e\n" +
 	"\x0fRetrieveRequest\x12\x16\n" +
 	"\x06vector\x18\x01 \x03(\x02R\x06vector\x12\xa4\x01\n" +
 	"\avectors\x18\x02 \x03(\v2\x11.tandem.v1.VectorBw\xbaHt\xba\x01q\n" +
@@ -1656,7 +2021,15 @@ const file_tandem_v1_retrieval_proto_rawDesc = "" +
 	"\aexplain\x18\x0f \x01(\bR\aexplain\x12\xb1\x01\n" +
 	"\n" +
 	"request_id\x18\x10 \x01(\tB\x91\x01\xbaH\x8d\x01\xba\x01\x86\x01\n" +
-	"\x13retrieve.request_id\x1aobytes(this).size() <= 128 ? '' : 'request_id has ' + string(bytes(this).size()) + ' bytes; accepted: up to 128'\xd8\x01\x01R\trequestId\x1aS\n" +
+	"\x13retrieve.request_id\x1aobytes(this).size() <= 128 ? '' : 'request_id has ' + string(bytes(this).size()) + ' bytes; accepted: up to 128'\xd8\x01\x01R\trequestId\x12\xaa\x01\n" +
+	"\vinclude_ids\x18\x11 \x03(\tB\x88\x01\xbaH\x84\x01\xba\x01~\n" +
+	"\x14retrieve.include_ids\x1afthis.size() <= 100000 ? '' : 'include_ids has ' + string(this.size()) + ' ids; accepted: up to 100000'\xd8\x01\x01R\n" +
+	"includeIds\x12\xa8\x01\n" +
+	"\aat_most\x18\x12 \x03(\v2\x11.tandem.v1.AtMostB|\xbaHy\xba\x01s\n" +
+	"\x10retrieve.at_most\x1a_this.size() <= 8 ? '' : 'at_most has ' + string(this.size()) + ' attributes; accepted: up to 8'\xd8\x01\x01R\x06atMost\x12\xa3\x01\n" +
+	"\vexplain_ids\x18\x13 \x03(\tB\x81\x01\xbaH~\xba\x01x\n" +
+	"\x14retrieve.explain_ids\x1a`this.size() <= 100 ? '' : 'explain_ids has ' + string(this.size()) + ' ids; accepted: up to 100'\xd8\x01\x01R\n" +
+	"explainIds\x1aS\n" +
 	"\rBindingsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12,\n" +
 	"\x05value\x18\x02 \x01(\v2\x16.google.protobuf.ValueR\x05value:\x028\x01:\x8a\x06\xbaH\x86\x06\x1a\xc6\x04\n" +
@@ -1705,7 +2078,7 @@ const file_tandem_v1_retrieval_proto_rawDesc = "" +
 	"\x06shards\x18\x02 \x01(\rR\x06shards\x12\x1f\n" +
 	"\vshard_share\x18\x03 \x01(\x01R\n" +
 	"shardShare\x12%\n" +
-	"\x0eeligible_share\x18\x04 \x01(\x01R\religibleShare\"\xa9\x02\n" +
+	"\x0eeligible_share\x18\x04 \x01(\x01R\religibleShare\"\xb1\x03\n" +
 	"\aExplain\x12/\n" +
 	"\x06shards\x18\x01 \x03(\v2\x17.tandem.v1.ShardExplainR\x06shards\x12<\n" +
 	"\fprepare_time\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\vprepareTime\x12;\n" +
@@ -1714,7 +2087,21 @@ const file_tandem_v1_retrieval_proto_rawDesc = "" +
 	"\n" +
 	"merge_time\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\tmergeTime\x128\n" +
 	"\n" +
-	"total_time\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\ttotalTime\"\xcb\x02\n" +
+	"total_time\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\ttotalTime\x12&\n" +
+	"\x03ids\x18\x06 \x03(\v2\x14.tandem.v1.IdExplainR\x03ids\x12.\n" +
+	"\x13unknown_include_ids\x18\a \x01(\rR\x11unknownIncludeIds\x12.\n" +
+	"\x13unknown_exclude_ids\x18\b \x01(\rR\x11unknownExcludeIds\"\x93\x02\n" +
+	"\tIdExplain\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12,\n" +
+	"\averdict\x18\x02 \x01(\x0e2\x12.tandem.v1.VerdictR\averdict\x12\x12\n" +
+	"\x04text\x18\x03 \x01(\tR\x04text\x12\x14\n" +
+	"\x05shard\x18\x04 \x01(\tR\x05shard\x12\x12\n" +
+	"\x04rank\x18\x05 \x01(\rR\x04rank\x12\x19\n" +
+	"\x05score\x18\x06 \x01(\x02H\x00R\x05score\x88\x01\x01\x12\x16\n" +
+	"\x06clause\x18\a \x01(\tR\x06clause\x12\x1c\n" +
+	"\tattribute\x18\b \x01(\tR\tattribute\x12/\n" +
+	"\x05value\x18\t \x01(\v2\x19.tandem.v1.AttributeValueR\x05valueB\b\n" +
+	"\x06_score\"\xf9\x02\n" +
 	"\fShardExplain\x12\x14\n" +
 	"\x05shard\x18\x01 \x01(\tR\x05shard\x12#\n" +
 	"\x04plan\x18\x02 \x01(\x0e2\x0f.tandem.v1.PlanR\x04plan\x12\x12\n" +
@@ -1728,7 +2115,9 @@ const file_tandem_v1_retrieval_proto_rawDesc = "" +
 	"\vsearch_time\x18\t \x01(\v2\x19.google.protobuf.DurationR\n" +
 	"searchTime\x12\x14\n" +
 	"\x05error\x18\n" +
-	" \x01(\tR\x05error\"\xf2\x01\n" +
+	" \x01(\tR\x05error\x12\x16\n" +
+	"\x06reason\x18\v \x01(\tR\x06reason\x12\x14\n" +
+	"\x05asked\x18\f \x01(\rR\x05asked\"\xf2\x01\n" +
 	"\x14BatchRetrieveRequest\x12\xd9\x01\n" +
 	"\brequests\x18\x01 \x03(\v2\x1a.tandem.v1.RetrieveRequestB\xa0\x01\xbaH\x9c\x01\xba\x01\x90\x01\n" +
 	"\x17batch_retrieve.requests\x1authis.size() >= 1 && this.size() <= 256 ? '' : 'requests has ' + string(this.size()) + ' requests; accepted: 1 to 256'\x92\x01\x05\"\x03\xd8\x01\x03R\brequests\"Q\n" +
@@ -1777,11 +2166,25 @@ const file_tandem_v1_retrieval_proto_rawDesc = "" +
 	"\x12PLAN_FILTERED_WALK\x10\x02\x12\x13\n" +
 	"\x0fPLAN_GRAPH_WALK\x10\x03\x12\x0e\n" +
 	"\n" +
-	"PLAN_MIXED\x10\x04*a\n" +
+	"PLAN_MIXED\x10\x04*{\n" +
 	"\vShortReason\x12\x1c\n" +
 	"\x18SHORT_REASON_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15SHORT_REASON_ELIGIBLE\x10\x01\x12\x19\n" +
-	"\x15SHORT_REASON_COVERAGE\x10\x022\x8e\x02\n" +
+	"\x15SHORT_REASON_COVERAGE\x10\x02\x12\x18\n" +
+	"\x14SHORT_REASON_AT_MOST\x10\x03*\x89\x02\n" +
+	"\aVerdict\x12\x17\n" +
+	"\x13VERDICT_UNSPECIFIED\x10\x00\x12\x19\n" +
+	"\x15VERDICT_SHARD_MISSING\x10\x01\x12\x13\n" +
+	"\x0fVERDICT_UNKNOWN\x10\x02\x12\x11\n" +
+	"\rVERDICT_QUERY\x10\x03\x12\x14\n" +
+	"\x10VERDICT_EXCLUDED\x10\x04\x12\x18\n" +
+	"\x14VERDICT_NOT_INCLUDED\x10\x05\x12\x18\n" +
+	"\x14VERDICT_NOT_ELIGIBLE\x10\x06\x12\x14\n" +
+	"\x10VERDICT_RETURNED\x10\a\x12\x12\n" +
+	"\x0eVERDICT_CAPPED\x10\b\x12\x15\n" +
+	"\x11VERDICT_BELOW_CUT\x10\t\x12\x17\n" +
+	"\x13VERDICT_NOT_VISITED\x10\n" +
+	"2\x8e\x02\n" +
 	"\x10RetrievalService\x12H\n" +
 	"\bRetrieve\x12\x1a.tandem.v1.RetrieveRequest\x1a\x1b.tandem.v1.RetrieveResponse\"\x03\x90\x02\x01\x12W\n" +
 	"\rBatchRetrieve\x12\x1f.tandem.v1.BatchRetrieveRequest\x1a .tandem.v1.BatchRetrieveResponse\"\x03\x90\x02\x01\x12W\n" +
@@ -1799,73 +2202,80 @@ func file_tandem_v1_retrieval_proto_rawDescGZIP() []byte {
 	return file_tandem_v1_retrieval_proto_rawDescData
 }
 
-var file_tandem_v1_retrieval_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_tandem_v1_retrieval_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_tandem_v1_retrieval_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
+var file_tandem_v1_retrieval_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_tandem_v1_retrieval_proto_goTypes = []any{
 	(Tower)(0),                    // 0: tandem.v1.Tower
 	(Plan)(0),                     // 1: tandem.v1.Plan
 	(ShortReason)(0),              // 2: tandem.v1.ShortReason
-	(*Vector)(nil),                // 3: tandem.v1.Vector
-	(*RetrieveRequest)(nil),       // 4: tandem.v1.RetrieveRequest
-	(*RetrieveResponse)(nil),      // 5: tandem.v1.RetrieveResponse
-	(*Candidate)(nil),             // 6: tandem.v1.Candidate
-	(*AttributeValue)(nil),        // 7: tandem.v1.AttributeValue
-	(*Keywords)(nil),              // 8: tandem.v1.Keywords
-	(*Coverage)(nil),              // 9: tandem.v1.Coverage
-	(*Explain)(nil),               // 10: tandem.v1.Explain
-	(*ShardExplain)(nil),          // 11: tandem.v1.ShardExplain
-	(*BatchRetrieveRequest)(nil),  // 12: tandem.v1.BatchRetrieveRequest
-	(*BatchRetrieveResponse)(nil), // 13: tandem.v1.BatchRetrieveResponse
-	(*BatchRetrieveResult)(nil),   // 14: tandem.v1.BatchRetrieveResult
-	(*ItemError)(nil),             // 15: tandem.v1.ItemError
-	(*GetEmbeddingsRequest)(nil),  // 16: tandem.v1.GetEmbeddingsRequest
-	(*GetEmbeddingsResponse)(nil), // 17: tandem.v1.GetEmbeddingsResponse
-	(*Embedding)(nil),             // 18: tandem.v1.Embedding
-	nil,                           // 19: tandem.v1.RetrieveRequest.BindingsEntry
-	nil,                           // 20: tandem.v1.Candidate.AttributesEntry
-	(*timestamppb.Timestamp)(nil), // 21: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 22: google.protobuf.Duration
-	(*structpb.Value)(nil),        // 23: google.protobuf.Value
+	(Verdict)(0),                  // 3: tandem.v1.Verdict
+	(*Vector)(nil),                // 4: tandem.v1.Vector
+	(*AtMost)(nil),                // 5: tandem.v1.AtMost
+	(*RetrieveRequest)(nil),       // 6: tandem.v1.RetrieveRequest
+	(*RetrieveResponse)(nil),      // 7: tandem.v1.RetrieveResponse
+	(*Candidate)(nil),             // 8: tandem.v1.Candidate
+	(*AttributeValue)(nil),        // 9: tandem.v1.AttributeValue
+	(*Keywords)(nil),              // 10: tandem.v1.Keywords
+	(*Coverage)(nil),              // 11: tandem.v1.Coverage
+	(*Explain)(nil),               // 12: tandem.v1.Explain
+	(*IdExplain)(nil),             // 13: tandem.v1.IdExplain
+	(*ShardExplain)(nil),          // 14: tandem.v1.ShardExplain
+	(*BatchRetrieveRequest)(nil),  // 15: tandem.v1.BatchRetrieveRequest
+	(*BatchRetrieveResponse)(nil), // 16: tandem.v1.BatchRetrieveResponse
+	(*BatchRetrieveResult)(nil),   // 17: tandem.v1.BatchRetrieveResult
+	(*ItemError)(nil),             // 18: tandem.v1.ItemError
+	(*GetEmbeddingsRequest)(nil),  // 19: tandem.v1.GetEmbeddingsRequest
+	(*GetEmbeddingsResponse)(nil), // 20: tandem.v1.GetEmbeddingsResponse
+	(*Embedding)(nil),             // 21: tandem.v1.Embedding
+	nil,                           // 22: tandem.v1.RetrieveRequest.BindingsEntry
+	nil,                           // 23: tandem.v1.Candidate.AttributesEntry
+	(*timestamppb.Timestamp)(nil), // 24: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 25: google.protobuf.Duration
+	(*structpb.Value)(nil),        // 26: google.protobuf.Value
 }
 var file_tandem_v1_retrieval_proto_depIdxs = []int32{
-	3,  // 0: tandem.v1.RetrieveRequest.vectors:type_name -> tandem.v1.Vector
+	4,  // 0: tandem.v1.RetrieveRequest.vectors:type_name -> tandem.v1.Vector
 	0,  // 1: tandem.v1.RetrieveRequest.target:type_name -> tandem.v1.Tower
-	19, // 2: tandem.v1.RetrieveRequest.bindings:type_name -> tandem.v1.RetrieveRequest.BindingsEntry
-	6,  // 3: tandem.v1.RetrieveResponse.candidates:type_name -> tandem.v1.Candidate
-	9,  // 4: tandem.v1.RetrieveResponse.coverage:type_name -> tandem.v1.Coverage
-	1,  // 5: tandem.v1.RetrieveResponse.plan:type_name -> tandem.v1.Plan
-	2,  // 6: tandem.v1.RetrieveResponse.short_reason:type_name -> tandem.v1.ShortReason
-	10, // 7: tandem.v1.RetrieveResponse.explain:type_name -> tandem.v1.Explain
-	20, // 8: tandem.v1.Candidate.attributes:type_name -> tandem.v1.Candidate.AttributesEntry
-	8,  // 9: tandem.v1.AttributeValue.keywords:type_name -> tandem.v1.Keywords
-	21, // 10: tandem.v1.AttributeValue.timestamp:type_name -> google.protobuf.Timestamp
-	11, // 11: tandem.v1.Explain.shards:type_name -> tandem.v1.ShardExplain
-	22, // 12: tandem.v1.Explain.prepare_time:type_name -> google.protobuf.Duration
-	22, // 13: tandem.v1.Explain.fan_out_time:type_name -> google.protobuf.Duration
-	22, // 14: tandem.v1.Explain.merge_time:type_name -> google.protobuf.Duration
-	22, // 15: tandem.v1.Explain.total_time:type_name -> google.protobuf.Duration
-	1,  // 16: tandem.v1.ShardExplain.plan:type_name -> tandem.v1.Plan
-	22, // 17: tandem.v1.ShardExplain.filter_time:type_name -> google.protobuf.Duration
-	22, // 18: tandem.v1.ShardExplain.search_time:type_name -> google.protobuf.Duration
-	4,  // 19: tandem.v1.BatchRetrieveRequest.requests:type_name -> tandem.v1.RetrieveRequest
-	14, // 20: tandem.v1.BatchRetrieveResponse.results:type_name -> tandem.v1.BatchRetrieveResult
-	5,  // 21: tandem.v1.BatchRetrieveResult.response:type_name -> tandem.v1.RetrieveResponse
-	15, // 22: tandem.v1.BatchRetrieveResult.error:type_name -> tandem.v1.ItemError
-	0,  // 23: tandem.v1.GetEmbeddingsRequest.tower:type_name -> tandem.v1.Tower
-	18, // 24: tandem.v1.GetEmbeddingsResponse.embeddings:type_name -> tandem.v1.Embedding
-	23, // 25: tandem.v1.RetrieveRequest.BindingsEntry.value:type_name -> google.protobuf.Value
-	7,  // 26: tandem.v1.Candidate.AttributesEntry.value:type_name -> tandem.v1.AttributeValue
-	4,  // 27: tandem.v1.RetrievalService.Retrieve:input_type -> tandem.v1.RetrieveRequest
-	12, // 28: tandem.v1.RetrievalService.BatchRetrieve:input_type -> tandem.v1.BatchRetrieveRequest
-	16, // 29: tandem.v1.RetrievalService.GetEmbeddings:input_type -> tandem.v1.GetEmbeddingsRequest
-	5,  // 30: tandem.v1.RetrievalService.Retrieve:output_type -> tandem.v1.RetrieveResponse
-	13, // 31: tandem.v1.RetrievalService.BatchRetrieve:output_type -> tandem.v1.BatchRetrieveResponse
-	17, // 32: tandem.v1.RetrievalService.GetEmbeddings:output_type -> tandem.v1.GetEmbeddingsResponse
-	30, // [30:33] is the sub-list for method output_type
-	27, // [27:30] is the sub-list for method input_type
-	27, // [27:27] is the sub-list for extension type_name
-	27, // [27:27] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	22, // 2: tandem.v1.RetrieveRequest.bindings:type_name -> tandem.v1.RetrieveRequest.BindingsEntry
+	5,  // 3: tandem.v1.RetrieveRequest.at_most:type_name -> tandem.v1.AtMost
+	8,  // 4: tandem.v1.RetrieveResponse.candidates:type_name -> tandem.v1.Candidate
+	11, // 5: tandem.v1.RetrieveResponse.coverage:type_name -> tandem.v1.Coverage
+	1,  // 6: tandem.v1.RetrieveResponse.plan:type_name -> tandem.v1.Plan
+	2,  // 7: tandem.v1.RetrieveResponse.short_reason:type_name -> tandem.v1.ShortReason
+	12, // 8: tandem.v1.RetrieveResponse.explain:type_name -> tandem.v1.Explain
+	23, // 9: tandem.v1.Candidate.attributes:type_name -> tandem.v1.Candidate.AttributesEntry
+	10, // 10: tandem.v1.AttributeValue.keywords:type_name -> tandem.v1.Keywords
+	24, // 11: tandem.v1.AttributeValue.timestamp:type_name -> google.protobuf.Timestamp
+	14, // 12: tandem.v1.Explain.shards:type_name -> tandem.v1.ShardExplain
+	25, // 13: tandem.v1.Explain.prepare_time:type_name -> google.protobuf.Duration
+	25, // 14: tandem.v1.Explain.fan_out_time:type_name -> google.protobuf.Duration
+	25, // 15: tandem.v1.Explain.merge_time:type_name -> google.protobuf.Duration
+	25, // 16: tandem.v1.Explain.total_time:type_name -> google.protobuf.Duration
+	13, // 17: tandem.v1.Explain.ids:type_name -> tandem.v1.IdExplain
+	3,  // 18: tandem.v1.IdExplain.verdict:type_name -> tandem.v1.Verdict
+	9,  // 19: tandem.v1.IdExplain.value:type_name -> tandem.v1.AttributeValue
+	1,  // 20: tandem.v1.ShardExplain.plan:type_name -> tandem.v1.Plan
+	25, // 21: tandem.v1.ShardExplain.filter_time:type_name -> google.protobuf.Duration
+	25, // 22: tandem.v1.ShardExplain.search_time:type_name -> google.protobuf.Duration
+	6,  // 23: tandem.v1.BatchRetrieveRequest.requests:type_name -> tandem.v1.RetrieveRequest
+	17, // 24: tandem.v1.BatchRetrieveResponse.results:type_name -> tandem.v1.BatchRetrieveResult
+	7,  // 25: tandem.v1.BatchRetrieveResult.response:type_name -> tandem.v1.RetrieveResponse
+	18, // 26: tandem.v1.BatchRetrieveResult.error:type_name -> tandem.v1.ItemError
+	0,  // 27: tandem.v1.GetEmbeddingsRequest.tower:type_name -> tandem.v1.Tower
+	21, // 28: tandem.v1.GetEmbeddingsResponse.embeddings:type_name -> tandem.v1.Embedding
+	26, // 29: tandem.v1.RetrieveRequest.BindingsEntry.value:type_name -> google.protobuf.Value
+	9,  // 30: tandem.v1.Candidate.AttributesEntry.value:type_name -> tandem.v1.AttributeValue
+	6,  // 31: tandem.v1.RetrievalService.Retrieve:input_type -> tandem.v1.RetrieveRequest
+	15, // 32: tandem.v1.RetrievalService.BatchRetrieve:input_type -> tandem.v1.BatchRetrieveRequest
+	19, // 33: tandem.v1.RetrievalService.GetEmbeddings:input_type -> tandem.v1.GetEmbeddingsRequest
+	7,  // 34: tandem.v1.RetrievalService.Retrieve:output_type -> tandem.v1.RetrieveResponse
+	16, // 35: tandem.v1.RetrievalService.BatchRetrieve:output_type -> tandem.v1.BatchRetrieveResponse
+	20, // 36: tandem.v1.RetrievalService.GetEmbeddings:output_type -> tandem.v1.GetEmbeddingsResponse
+	34, // [34:37] is the sub-list for method output_type
+	31, // [31:34] is the sub-list for method input_type
+	31, // [31:31] is the sub-list for extension type_name
+	31, // [31:31] is the sub-list for extension extendee
+	0,  // [0:31] is the sub-list for field type_name
 }
 
 func init() { file_tandem_v1_retrieval_proto_init() }
@@ -1873,8 +2283,8 @@ func file_tandem_v1_retrieval_proto_init() {
 	if File_tandem_v1_retrieval_proto != nil {
 		return
 	}
-	file_tandem_v1_retrieval_proto_msgTypes[1].OneofWrappers = []any{}
-	file_tandem_v1_retrieval_proto_msgTypes[4].OneofWrappers = []any{
+	file_tandem_v1_retrieval_proto_msgTypes[2].OneofWrappers = []any{}
+	file_tandem_v1_retrieval_proto_msgTypes[5].OneofWrappers = []any{
 		(*AttributeValue_Keyword)(nil),
 		(*AttributeValue_Keywords)(nil),
 		(*AttributeValue_Bool)(nil),
@@ -1882,7 +2292,8 @@ func file_tandem_v1_retrieval_proto_init() {
 		(*AttributeValue_Float)(nil),
 		(*AttributeValue_Timestamp)(nil),
 	}
-	file_tandem_v1_retrieval_proto_msgTypes[11].OneofWrappers = []any{
+	file_tandem_v1_retrieval_proto_msgTypes[9].OneofWrappers = []any{}
+	file_tandem_v1_retrieval_proto_msgTypes[13].OneofWrappers = []any{
 		(*BatchRetrieveResult_Response)(nil),
 		(*BatchRetrieveResult_Error)(nil),
 	}
@@ -1891,8 +2302,8 @@ func file_tandem_v1_retrieval_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tandem_v1_retrieval_proto_rawDesc), len(file_tandem_v1_retrieval_proto_rawDesc)),
-			NumEnums:      3,
-			NumMessages:   18,
+			NumEnums:      4,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
