@@ -133,6 +133,7 @@ func (c *Compiler) compile(text string) (*Filter, error) {
 	if err != nil {
 		return nil, err
 	}
+	t.filter.clauses = t.clauses(root, n)
 	return t.filter.finish(n)
 }
 

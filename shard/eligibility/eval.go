@@ -11,7 +11,29 @@ import (
 // safe for any number of goroutines, so that shards can be asked in parallel.
 type Bound struct {
 	filter *Filter
+	text   string
+	values []value
 	root   *plan
+}
+
+// String returns the text of the filter, or of the clause that it is.
+func (b Bound) String() string { return b.text }
+
+// Clauses returns what the filter joins by its outermost &&, in the order of the
+// text: a row is eligible just if it is for every clause. Parentheses around a part
+// of the chain do not matter, and a filter that is no such chain is one clause. It
+// is for explaining an answer: each call makes the plans anew.
+func (b Bound) Clauses() []Bound {
+	all := make([]Bound, len(b.filter.clauses))
+	binder := binder{schema: b.filter.compiler.schema, names: b.filter.names, values: b.values}
+	for i, c := range b.filter.clauses {
+		root, err := binder.plan(c.root)
+		if err != nil {
+			panic("eligibility: a clause of a filter that is bound cannot be: " + err.Error())
+		}
+		all[i] = Bound{filter: b.filter, text: c.text, values: b.values, root: root}
+	}
+	return all
 }
 
 // Eval makes dst hold exactly the eligible ordinals of a shard and returns their

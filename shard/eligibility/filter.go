@@ -12,6 +12,7 @@ type Filter struct {
 	names    []string // of the bindings, by slot
 	sorted   []string
 	root     *node
+	clauses  []clause
 	fixed    *plan // if there are no bindings
 }
 
@@ -42,7 +43,7 @@ func (f *Filter) Bindings() []string { return f.sorted }
 // be there; others are ignored. The error is a [*BindError].
 func (f *Filter) Bind(values map[string]any) (Bound, error) {
 	if f.fixed != nil {
-		return Bound{filter: f, root: f.fixed}, nil
+		return Bound{filter: f, text: f.text, root: f.fixed}, nil
 	}
 	b := binder{schema: f.compiler.schema, names: f.names, values: make([]value, len(f.names))}
 	for i, name := range f.names {
@@ -59,5 +60,5 @@ func (f *Filter) Bind(values map[string]any) (Bound, error) {
 	if err != nil {
 		return Bound{}, err
 	}
-	return Bound{filter: f, root: root}, nil
+	return Bound{filter: f, text: f.text, values: b.values, root: root}, nil
 }

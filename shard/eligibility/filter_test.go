@@ -107,6 +107,43 @@ func TestSteamFilters(t *testing.T) {
 	}
 }
 
+func TestClauses(t *testing.T) {
+	c, err := NewCompiler(steamSchema(t))
+	require.NoError(t, err)
+	for _, test := range []struct {
+		text string
+		want []string
+	}{
+		{`"VR" in tags`, []string{`"VR" in tags`}},
+		{` ((has(tags))) // all`, []string{`((has(tags)))`}},
+		{`has(tags) && has(genres) || true`, []string{`has(tags) && has(genres) || true`}},
+		{`!(has(tags) && has(genres))`, []string{`!(has(tags) && has(genres))`}},
+		{`true && release_year>=2015&&  has(tags)`, []string{`true`, `release_year>=2015`, `has(tags)`}},
+		{`((has(tags) && (true || false)) && (has(genres) && true))`, []string{`has(tags)`, `(true || false)`, `has(genres)`, `true`}},
+		{`(true || false) && (has(tags))`, []string{`(true || false)`, `(has(tags))`}},
+		{`((true) || (false)) && ((has(tags)) && !(true))`, []string{`((true) || (false))`, `(has(tags))`, `!(true)`}},
+		{`"a && (b" in tags && ")" in tags`, []string{`"a && (b" in tags`, `")" in tags`}},
+		{`(r"\" in tags && "\"(" in tags) && r")" in tags`, []string{`r"\" in tags`, `"\"(" in tags`, `r")" in tags`}},
+		{`("""a"(""" in tags && '' in tags) && '''a')''' in tags`, []string{`"""a"(""" in tags`, `'' in tags`, `'''a')''' in tags`}},
+		{
+			"// ( && \"\n(true // && (\n && has(tags) // )\n) && \"ü//\" in tags && has(genres)",
+			[]string{"true", "has(tags)", `"ü//" in tags`, "has(genres)"},
+		},
+		{`tags.exists(t, t == "a" || t == "b") && "日本" in tags && true`, []string{`tags.exists(t, t == "a" || t == "b")`, `"日本" in tags`, `true`}},
+	} {
+		f, err := c.Compile(test.text)
+		require.NoError(t, err, test.text)
+		b, err := f.Bind(nil)
+		require.NoError(t, err)
+		assert.Equal(t, test.text, b.String())
+		var got []string
+		for _, clause := range b.Clauses() {
+			got = append(got, clause.String())
+		}
+		assert.Equal(t, test.want, got, test.text)
+	}
+}
+
 func TestCache(t *testing.T) {
 	c, err := NewCompiler(steamSchema(t))
 	require.NoError(t, err)

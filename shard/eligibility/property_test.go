@@ -18,27 +18,27 @@ import (
 
 var allTypes = "flag bool\ngenre keyword\nprice float\nreleased timestamp\ntags keyword_list\nyear int"
 
-// clause is a condition in our language and as the oracle, cel-go itself, is
+// condition is a condition in our language and as the oracle, cel-go itself, is
 // asked it: there, has_x is a variable that says whether the row has x, and guards
 // each comparison of x, which is all that our language adds to CEL.
-type clause struct{ ours, oracle string }
+type condition struct{ ours, oracle string }
 
-func drawClause(t *rapid.T, depth int) clause {
+func drawCondition(t *rapid.T, depth int) condition {
 	if depth > 0 {
 		kind := rapid.IntRange(0, 5).Draw(t, "kind")
 		if kind <= 2 {
 			op := []string{" && ", " || ", "!"}[kind]
-			a := drawClause(t, depth-1)
+			a := drawCondition(t, depth-1)
 			if op == "!" {
-				return clause{"!(" + a.ours + ")", "!(" + a.oracle + ")"}
+				return condition{"!(" + a.ours + ")", "!(" + a.oracle + ")"}
 			}
-			b := drawClause(t, depth-1)
-			return clause{"(" + a.ours + op + b.ours + ")", "(" + a.oracle + op + b.oracle + ")"}
+			b := drawCondition(t, depth-1)
+			return condition{"(" + a.ours + op + b.ours + ")", "(" + a.oracle + op + b.oracle + ")"}
 		}
 	}
-	guard := func(name, format string, args ...any) clause {
+	guard := func(name, format string, args ...any) condition {
 		ours := fmt.Sprintf(format, args...)
-		return clause{ours, "(has_" + name + " && " + ours + ")"}
+		return condition{ours, "(has_" + name + " && " + ours + ")"}
 	}
 	pick := func(name string, of ...string) string { return rapid.SampledFrom(of).Draw(t, name) }
 	word := func() string { return pick("word", `""`, `"a"`, `"ab"`, `"b"`, `"ü"`, "user.s") }
@@ -90,10 +90,10 @@ func drawClause(t *rapid.T, depth int) clause {
 		return guard("released", "%s", either("released", order(), instant()))
 	case 13:
 		name := pick("attribute", "flag", "genre", "price", "released", "tags", "year")
-		return clause{"has(" + name + ")", "has_" + name}
+		return condition{"has(" + name + ")", "has_" + name}
 	default:
 		text := pick("alone", "true", "false", "user.b", "user.i < 1", "user.f >= user.i", `user.s == "a"`, `user.s in ["a", ""]`, "user.s in user.l", "1 < 2")
-		return clause{text, text}
+		return condition{text, text}
 	}
 }
 
@@ -138,7 +138,7 @@ func TestAgainstCEL(t *testing.T) {
 		table := newTable(t, dir, schema, rows)
 		dst := index.NewBitset(len(rows))
 		for range 20 {
-			c := drawClause(rt, 3)
+			c := drawCondition(rt, 3)
 			filter, err := compiler.Compile(c.ours)
 			require.NoError(t, err)
 			bound, err := filter.Bind(values)
@@ -157,8 +157,29 @@ func TestAgainstCEL(t *testing.T) {
 				require.NoError(t, err, c.oracle)
 				require.Equal(t, want.Value(), dst.Has(uint32(i)), "%s\nrow %v\nbindings %v", c.ours, rows[i], values)
 			}
+			requireClauses(rt, compiler, bound, values, table, dst)
 		}
 	})
+}
+
+// requireClauses checks that a row is eligible just if it is for every clause, and
+// that the text of each clause is a filter that means the same.
+func requireClauses(t *rapid.T, compiler *Compiler, whole Bound, values map[string]any, table *attribute.Table, eligible index.Bitset) {
+	all, clause := index.NewBitset(table.Rows()), index.NewBitset(table.Rows())
+	all.Fill(table.Rows())
+	for _, c := range whole.Clauses() {
+		c.Eval(table, clause)
+		all.And(clause)
+		filter, err := compiler.Compile(c.String())
+		require.NoError(t, err, "clause %q of %s", c, whole)
+		bound, err := filter.Bind(values)
+		require.NoError(t, err, c.String())
+		alone := index.NewBitset(table.Rows())
+		bound.Eval(table, alone)
+		require.Equal(t, alone, clause, "clause %q of %s", c, whole)
+		require.Len(t, bound.Clauses(), 1, c.String())
+	}
+	require.Equal(t, eligible, all, whole.String())
 }
 
 // TestNumbersAreExact compares the ranges of ints and floats with exact
@@ -249,7 +270,17 @@ func FuzzCompile(f *testing.F) {
 				require.Contains(t, filter.Bindings(), e.Binding)
 				return 0, false
 			}
-			return bound.Eval(table, index.NewBitset(table.Rows())), true
+			eligible, all, clause := index.NewBitset(table.Rows()), index.NewBitset(table.Rows()), index.NewBitset(table.Rows())
+			n := bound.Eval(table, eligible)
+			all.Fill(table.Rows())
+			for _, c := range bound.Clauses() {
+				c.Eval(table, clause)
+				all.And(clause)
+				_, err := compiler.Compile(c.String())
+				require.NoError(t, err, "clause %q", c)
+			}
+			require.Equal(t, eligible, all)
+			return n, true
 		}
 		if yes, ok := count(text); ok {
 			if no, ok := count("!(" + text + "\n)"); ok {
