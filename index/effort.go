@@ -80,16 +80,17 @@ func (x *Index) exactCost(eligible int) float64 {
 	return float64(min(len(x.rows)*scanCost, eligible*gatherCost))
 }
 
-// choose returns the plan that costs least.
-func (x *Index) choose(q Query) Plan {
+// choose returns the plan that costs least, and notes what they cost.
+func (x *Index) choose(q Query, stats *Stats) Plan {
 	if q.Ef == 0 || q.K == q.Eligible {
 		return ExactScan
 	}
 	walk := x.walkScored(q.Ef) * walkCost(q.Ef)
 	// A walk that collects eligible nodes goes on until it has seen ef of them.
 	walk *= float64(len(x.rows)) / float64(q.Eligible)
+	stats.ExactCost, stats.WalkCost = x.exactCost(q.Eligible), walk
 	switch {
-	case walk >= x.exactCost(q.Eligible):
+	case walk >= stats.ExactCost:
 		return ExactScan
 	case q.Filter == nil:
 		return GraphWalk

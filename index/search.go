@@ -68,6 +68,10 @@ type Stats struct {
 	Ef       int // the effort of a walk, 0 for the exact scan
 	Scored   int // rows scored, on their codes or on their vectors
 	Expanded int // nodes whose neighbours were scored
+	// What the plans were estimated to cost, where there was a choice: a row in a
+	// scan of all rows costs 1. A search by the exact scan although a walk was to
+	// cost less gave the walk up.
+	ExactCost, WalkCost float64
 }
 
 // scratch is the memory of one search.
@@ -110,9 +114,10 @@ func (x *Index) Search(q Query, dst []Hit) ([]Hit, Stats, error) {
 	if q.Ef != 0 {
 		q.Ef = min(q.Ef, x.nodes)
 	}
+	var stats Stats
 	budget := math.MaxInt
 	if q.Plan == Auto {
-		q.Plan = x.choose(q)
+		q.Plan = x.choose(q, &stats)
 		budget = int(x.exactCost(q.Eligible) / walkCost(q.Ef))
 	} else if q.Plan != ExactScan {
 		q.Ef = max(q.Ef, 1)
@@ -125,7 +130,7 @@ func (x *Index) Search(q Query, dst []Hit) ([]Hit, Stats, error) {
 	s := x.scratch.Get().(*scratch)
 	defer x.scratch.Put(s)
 	x.begin(s, q.Vector, q.K)
-	stats := Stats{Plan: q.Plan, Ef: q.Ef}
+	stats.Plan, stats.Ef = q.Plan, q.Ef
 	s.trace = q.Trace
 	switch q.Plan {
 	case GraphWalk:

@@ -248,12 +248,14 @@ func TestPlans(t *testing.T) {
 
 	q.Ef = 2000
 	_, stats = search(t, x, q)
-	assert.Equal(t, index.Stats{Plan: index.ExactScan, Scored: 2000}, stats, "a walk through all costs more")
+	assert.Equal(t, index.Stats{Plan: index.ExactScan, Scored: 2000, ExactCost: 2000, WalkCost: stats.WalkCost}, stats)
+	assert.Greater(t, stats.WalkCost, 2000.0, "a walk through all costs more")
 
 	q.Ef = 20
 	q.Filter, q.Eligible = filterOf(x, func(row int) bool { return row%100 == 0 })
 	_, stats = search(t, x, q)
-	assert.Equal(t, index.Stats{Plan: index.ExactScan, Scored: 20}, stats, "few are eligible")
+	assert.Equal(t, index.Stats{Plan: index.ExactScan, Scored: 20, ExactCost: 80, WalkCost: stats.WalkCost}, stats, "few are eligible")
+	assert.Greater(t, stats.WalkCost, 80.0)
 	q.Plan = index.GraphWalk
 	_, stats = search(t, x, q)
 	assert.Equal(t, index.FilteredWalk, stats.Plan)
@@ -262,6 +264,7 @@ func TestPlans(t *testing.T) {
 	q.Filter, q.Eligible = filterOf(x, func(row int) bool { return row%100 != 0 })
 	_, stats = search(t, x, q)
 	assert.Equal(t, index.FilteredWalk, stats.Plan, "nearly all are eligible")
+	assert.Less(t, stats.WalkCost, stats.ExactCost)
 
 	q.Filter, q.Eligible = filterOf(x, func(int) bool { return false })
 	hits, stats := search(t, x, q)

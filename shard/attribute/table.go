@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"unicode/utf8"
+	"unsafe"
 
 	"github.com/tandem-ann/tandem/index"
 	"github.com/tandem-ann/tandem/index/sections"
@@ -12,7 +13,8 @@ import (
 
 // Table is the attributes of one shard, used in place from its mapped file. It
 // is immutable and safe for any number of goroutines, but only good while the
-// file is open. What [Table.Value] returns is a copy and outlives it.
+// file is open. What [Table.Value] returns is a copy and outlives it; what
+// [Table.Codes] and [Table.Text] return is not.
 type Table struct {
 	schema  Schema
 	rows    int
@@ -86,6 +88,27 @@ func (t *Table) Value(ordinal uint32, field int) Value {
 		return Value{}
 	}
 	return Value{typ: c.typ, num: number}
+}
+
+// Codes returns the numbers of the keywords that the row at ordinal has of attribute
+// field, a keyword or a keyword list, ascending. Equal keywords of a table have
+// equal numbers; [Table.Text] has their texts. The slice aliases the file: the caller
+// must not change it.
+func (t *Table) Codes(ordinal uint32, field int) []uint32 {
+	c := t.column(field, Keyword, KeywordList)
+	if c.typ == KeywordList {
+		return c.codes[c.listOffsets[ordinal]:c.listOffsets[ordinal+1]]
+	}
+	if c.codes[ordinal] == absent {
+		return nil
+	}
+	return c.codes[ordinal : ordinal+1]
+}
+
+// Text returns the keyword of attribute field with that number. It aliases the file.
+func (t *Table) Text(field int, code uint32) string {
+	k := t.column(field, Keyword, KeywordList).keyword(int(code))
+	return unsafe.String(unsafe.SliceData(k), len(k))
 }
 
 // column returns attribute field, whose type must be one of two. The caller has

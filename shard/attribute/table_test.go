@@ -76,6 +76,18 @@ func TestRoundTrip(t *testing.T) {
 			for field, want := range rows[r] {
 				got := table.Value(uint32(ordinal), field)
 				require.True(t, want.Equal(got), "ordinal %d %s: got %s, want %s", ordinal, allTypes.Field(field).Name, got, want)
+				if typ := allTypes.Field(field).Type; typ == Keyword || typ == KeywordList {
+					texts := slices.Clone(want.Keywords())
+					if want.Type() == Keyword {
+						texts = append(texts, want.Keyword())
+					}
+					for _, code := range table.Codes(uint32(ordinal), field) {
+						require.NotEmpty(t, texts)
+						require.Equal(t, texts[0], table.Text(field, code))
+						texts = texts[1:]
+					}
+					require.Empty(t, texts)
+				}
 			}
 		}
 		for _, q := range questions(table, rt) {
