@@ -7,11 +7,12 @@ import (
 )
 
 // merger merges the sorted hits of shards into one sorted list, without repeating
-// an id. Its memory is reused from query to query.
+// an id and within the limits of a query. Its memory is reused from query to query.
 type merger struct {
-	heap []cursor
-	out  []hit
-	seen idSet
+	heap  []cursor
+	out   []hit
+	seen  idSet
+	quota quota
 }
 
 // cursor is the rest of one shard's hits, never empty.
@@ -26,16 +27,17 @@ func (h *hit) before(o *hit, metric index.Metric) bool {
 }
 
 // merge returns the best k hits of the lists, each of which is best first, ties
-// by id. An id in several lists counts once, with its best score. The result is
-// good until the next call, or until a list changes.
-func (m *merger) merge(metric index.Metric, k int, lists [][]hit) []hit {
+// by id, that a quota of limits lets take. An id in several lists counts once, with
+// its best score. The result is good until the next call, or until a list changes.
+func (m *merger) merge(metric index.Metric, k int, limits []AtMost, lists [][]hit) []hit {
 	m.out, m.heap = m.out[:0], m.heap[:0]
+	m.quota.reset(limits)
 	for _, list := range lists {
 		if len(list) > 0 {
 			m.heap = append(m.heap, list)
 		}
 	}
-	if len(m.heap) == 1 {
+	if len(m.heap) == 1 && len(limits) == 0 {
 		return m.heap[0][:min(k, len(m.heap[0]))]
 	}
 	total := 0
@@ -54,8 +56,16 @@ func (m *merger) merge(metric index.Metric, k int, lists [][]hit) []hit {
 			m.heap = m.heap[:last]
 		}
 		m.down(0, metric)
+		if len(limits) > 0 {
+			if _, _, full := m.quota.full(&best); full {
+				continue
+			}
+		}
 		if m.seen.add(m.out, best.id) {
 			m.out = append(m.out, best)
+			if len(limits) > 0 {
+				m.quota.take(&best)
+			}
 		}
 	}
 	return m.out

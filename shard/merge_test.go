@@ -48,7 +48,7 @@ func TestMergeEqualsSort(t *testing.T) {
 				want = append(want, h)
 			}
 		}
-		require.Equal(t, want, append([]hit{}, m.merge(metric, k, lists)...))
+		require.Equal(t, want, append([]hit{}, m.merge(metric, k, nil, lists)...))
 	})
 }
 
@@ -76,6 +76,6 @@ func BenchmarkMerge(b *testing.B) {
 	var m merger
 	b.ReportAllocs()
 	for b.Loop() {
-		m.merge(index.Dot, 100, lists)
+		m.merge(index.Dot, 100, nil, lists)
 	}
 }

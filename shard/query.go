@@ -23,9 +23,17 @@ type Query struct {
 	K int
 	// Filter says which rows are eligible; nil means all.
 	Filter *eligibility.Bound
+	// Include holds the only ids that may be returned; none means all. Ids that the
+	// tower does not have are ignored.
+	Include []string
 	// Exclude holds ids that must not be returned. Ids that the tower does not
 	// have are ignored.
 	Exclude []string
+	// Self is the id of the row that the query is, which is not returned; it is
+	// empty if the query is not of this tower.
+	Self string
+	// AtMost bounds how many candidates have the same value of attributes.
+	AtMost []AtMost
 	// Ef is the search effort in each shard. When it is 0, Target decides.
 	Ef int
 	// Target is the mean recall to aim at, 0 < Target <= 1; 1 asks for the exact
@@ -38,6 +46,8 @@ type Query struct {
 	// MinCoverage is the least coverage that is accepted, 0 to 1; less is a
 	// [CoverageError].
 	MinCoverage float64
+	// Explain holds ids of which the answer says why they are or are not in it.
+	Explain []string
 }
 
 // Candidate is one row of an answer.
@@ -55,6 +65,7 @@ type Answer struct {
 	Rows       int         // rows in the shards that answered
 	TowerRows  int         // rows in all shards
 	Shards     []ShardAnswer
+	Explained  []Explained   // of each id of Query.Explain
 	FanOut     time.Duration // asking the shards
 	Merge      time.Duration // merging what they found
 }
@@ -69,18 +80,27 @@ func (a *Answer) Coverage() float64 {
 	return float64(a.Rows) / float64(a.TowerRows)
 }
 
-// ShardAnswer says how one shard took part in an answer.
+// ShardAnswer says how one shard took part in an answer. Counts and times are sums
+// over the times that it was asked.
 type ShardAnswer struct {
 	Shard    string
-	Err      error      // why the shard did not answer; nil if it did
-	Plan     index.Plan // of the last query vector
+	Err      error // why the shard did not answer; nil if it did
 	Rows     int
 	Eligible int
-	Ef       int
-	Scored   int
-	Expanded int
-	Filter   time.Duration // finding the eligible rows
-	Search   time.Duration // searching among them
+	// How many rows it was asked for, the last time, and how it found those of the
+	// last query vector, with what the plans were estimated to cost; see
+	// [index.Stats].
+	Asked               int
+	Plan                index.Plan
+	Ef                  int
+	ExactCost, WalkCost float64
+
+	Scored         int
+	Expanded       int
+	UnknownInclude int           // ids of Query.Include that belong to the shard and are not in it
+	UnknownExclude int           // the same of Query.Exclude
+	Filter         time.Duration // finding the eligible rows
+	Search         time.Duration // searching among them
 }
 
 // Answered returns the number of shards that answered.
@@ -117,6 +137,11 @@ func (q *Query) validate(schema attribute.Schema) error {
 			return fmt.Errorf("attribute %d is asked for, the tower has %d: %w", field, schema.Len(), index.ErrQuery)
 		}
 	}
+	for _, limit := range q.AtMost {
+		if err := limit.validate(schema); err != nil {
+			return err
+		}
+	}
 	switch {
 	case len(q.Vectors) == 0:
 		return fmt.Errorf("query has no vector: %w", index.ErrQuery)
@@ -138,14 +163,21 @@ type hit struct {
 	ordinal uint32
 }
 
-// part is the scratch memory and the answer of one shard.
+// part is what one shard is asked, its answer, and the memory of both.
 type part struct {
-	k      int // how many hits the shard is asked for
-	hits   []hit
-	found  []index.Hit
-	more   []index.Hit
-	answer ShardAnswer
+	k        int      // how many hits the shard is asked for
+	include  []string // what of Query.Include belongs to the shard
+	exclude  []string // the same of Query.Exclude and Query.Self
+	eligible *index.Bitset
+	hits     []hit
+	found    []index.Hit
+	more     []index.Hit
+	ordinals []uint32
+	answer   ShardAnswer
 }
+
+// repeats reports whether a shard is likely to need its eligible rows again.
+func (q *Query) repeats() bool { return len(q.AtMost) > 0 }
 
 // share returns how many of the best k rows one of several shards is asked for at
 // first. A hash spreads rows over shards, so the number that a shard has of the
@@ -159,23 +191,27 @@ func share(k, shards int) int {
 // search answers the query from one shard, with at most p.k hits.
 func (s *Shard) search(ctx context.Context, q *Query, p *part) {
 	p.hits, p.found = p.hits[:0], p.found[:0]
-	p.answer = ShardAnswer{Shard: s.name, Rows: s.Rows()}
+	p.answer.Shard, p.answer.Rows = s.name, s.Rows()
 	if p.answer.Err = ctx.Err(); p.answer.Err != nil {
 		return
 	}
 	start := time.Now()
 	iq := index.Query{K: p.k, Ef: q.Ef, Plan: q.Plan, Eligible: s.Rows()}
-	if q.Filter != nil || len(q.Exclude) > 0 {
-		eligible := s.bitsets.Get().(*index.Bitset)
-		defer s.bitsets.Put(eligible)
-		iq.Filter, iq.Eligible = *eligible, s.eligible(q, *eligible)
-		if iq.Eligible == s.Rows() {
-			iq.Filter = nil
+	if q.Filter != nil || len(q.Include) > 0 || len(p.exclude) > 0 {
+		if p.eligible == nil {
+			p.eligible = s.bitsets.Get().(*index.Bitset)
+			p.answer.Eligible = s.eligible(q, p, *p.eligible)
+		}
+		if iq.Eligible = p.answer.Eligible; iq.Eligible < s.Rows() {
+			iq.Filter = *p.eligible
+		}
+		if !q.repeats() {
+			defer s.release(p)
 		}
 	}
-	p.answer.Eligible = iq.Eligible
+	p.answer.Eligible, p.answer.Asked = iq.Eligible, p.k
 	filtered := time.Now()
-	p.answer.Filter = filtered.Sub(start)
+	p.answer.Filter += filtered.Sub(start)
 	if iq.Ef == 0 && q.Target < 1 {
 		iq.Ef = s.index.EffortFor(p.k, q.Target)
 	}
@@ -187,6 +223,7 @@ func (s *Shard) search(ctx context.Context, q *Query, p *part) {
 			return
 		}
 		p.answer.Plan, p.answer.Ef = stats.Plan, stats.Ef
+		p.answer.ExactCost, p.answer.WalkCost = stats.ExactCost, stats.WalkCost
 		p.answer.Scored += stats.Scored
 		p.answer.Expanded += stats.Expanded
 		if i == 0 {
@@ -198,24 +235,62 @@ func (s *Shard) search(ctx context.Context, q *Query, p *part) {
 	for _, h := range p.found {
 		p.hits = append(p.hits, hit{id: s.id(h.Ordinal), score: h.Score, shard: s, ordinal: h.Ordinal})
 	}
-	p.answer.Search = time.Since(filtered)
+	p.answer.Search += time.Since(filtered)
 }
 
-// eligible makes dst the rows that may be returned, and counts them.
-func (s *Shard) eligible(q *Query, dst index.Bitset) int {
+// release puts the shard's bitset back.
+func (s *Shard) release(p *part) {
+	if p.eligible != nil {
+		s.bitsets.Put(p.eligible)
+		p.eligible = nil
+	}
+}
+
+// eligible makes dst the rows that may be returned, and counts them. It looks each
+// id up once.
+func (s *Shard) eligible(q *Query, p *part, dst index.Bitset) int {
 	n := s.Rows()
 	if q.Filter == nil {
 		dst.Fill(n)
 	} else {
 		n = q.Filter.Eval(s.attributes, dst)
 	}
-	for _, id := range q.Exclude {
-		if ordinal, ok := s.Ordinal(id); ok && dst.Has(ordinal) {
+	if len(q.Include) > 0 {
+		n, p.answer.UnknownInclude = s.keep(p, dst)
+	}
+	p.answer.UnknownExclude = 0
+	for _, id := range p.exclude {
+		ordinal, ok := s.Ordinal(id)
+		switch {
+		case !ok:
+			p.answer.UnknownExclude++
+		case dst.Has(ordinal):
 			dst.Unset(ordinal)
 			n--
 		}
 	}
 	return n
+}
+
+// keep removes from dst what is not included, and counts what is left and the ids
+// that the shard does not have.
+func (s *Shard) keep(p *part, dst index.Bitset) (left, unknown int) {
+	p.ordinals = p.ordinals[:0]
+	for _, id := range p.include {
+		ordinal, ok := s.Ordinal(id)
+		switch {
+		case !ok:
+			unknown++
+		case dst.Has(ordinal):
+			dst.Unset(ordinal) // so that one that is given twice counts once
+			p.ordinals = append(p.ordinals, ordinal)
+		}
+	}
+	dst.Clear()
+	for _, ordinal := range p.ordinals {
+		dst.Set(ordinal)
+	}
+	return len(p.ordinals), unknown
 }
 
 // best keeps the best score of each ordinal, and the best k of those.

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"runtime"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -119,25 +118,24 @@ func (t *Tower) Search(ctx context.Context, q *Query) (*Answer, error) {
 	}
 	f := t.scratch.Get().(*fanOut)
 	defer t.scratch.Put(f)
+	defer t.release(f)
+	answer := &Answer{TowerRows: t.rows, Shards: make([]ShardAnswer, len(f.parts))}
 	start := time.Now()
-	for i := range f.parts {
-		f.parts[i].k = q.K
-		if q.Ef == 0 && q.Target < 1 {
-			f.parts[i].k = share(q.K, len(t.shards))
-		}
-	}
+	f.begin(q)
 	t.ask(ctx, q, f, nil)
-	asked := time.Now()
-	merged := f.merge(t.metric, q.K)
-	merge := time.Since(asked)
-	if short := f.exhausted(merged, q.K); len(short) > 0 {
-		// More of the best are in these shards than they were asked for.
+	var merged []hit
+	for {
+		asked := time.Now()
+		merged = f.merge(t.metric, q)
+		short := f.exhausted(t.metric, q, merged)
+		answer.Merge += time.Since(asked)
+		if len(short) == 0 {
+			break
+		}
+		// What is missing may be in these shards.
 		t.ask(ctx, q, f, short)
-		merged = f.merge(t.metric, q.K)
 	}
-
-	answer := &Answer{TowerRows: t.rows, Shards: make([]ShardAnswer, len(f.parts)), Merge: merge}
-	answer.FanOut = time.Since(start) - merge
+	answer.FanOut = time.Since(start) - answer.Merge
 	var failed error
 	for i := range f.parts {
 		p := &f.parts[i]
@@ -156,35 +154,91 @@ func (t *Tower) Search(ctx context.Context, q *Query) (*Answer, error) {
 		return nil, &CoverageError{Answered: answer.Answered(), Shards: len(t.shards), Coverage: answer.Coverage(), MinCoverage: q.MinCoverage, Err: failed}
 	}
 	answer.Candidates = candidates(merged, q.Attributes)
+	if len(q.Explain) > 0 {
+		var err error
+		if answer.Explained, err = t.explain(q, f, merged); err != nil {
+			return nil, err
+		}
+	}
 	return answer, nil
 }
 
+// begin divides a query among the shards.
+func (f *fanOut) begin(q *Query) {
+	k := q.K
+	if len(q.AtMost) > 0 {
+		k *= overfetch
+	}
+	if q.Ef == 0 && q.Target < 1 {
+		k = share(k, len(f.parts))
+	}
+	for i := range f.parts {
+		f.parts[i].k = k
+		f.parts[i].answer = ShardAnswer{}
+	}
+	if len(f.parts) == 0 {
+		return
+	}
+	for _, id := range q.Include {
+		p := &f.parts[Partition(id, len(f.parts))]
+		p.include = append(p.include, id)
+	}
+	for _, id := range q.Exclude {
+		p := &f.parts[Partition(id, len(f.parts))]
+		p.exclude = append(p.exclude, id)
+	}
+	if q.Self != "" {
+		p := &f.parts[Partition(q.Self, len(f.parts))]
+		p.exclude = append(p.exclude, q.Self)
+	}
+}
+
+// release ends what a query holds of others' memory.
+func (t *Tower) release(f *fanOut) {
+	for i := range f.parts {
+		p := &f.parts[i]
+		t.shards[i].release(p)
+		clear(p.include)
+		clear(p.exclude)
+		p.include, p.exclude = p.include[:0], p.exclude[:0]
+	}
+	f.merger.quota.reset(nil)
+}
+
 // merge merges what the parts that answered have found.
-func (f *fanOut) merge(metric index.Metric, k int) []hit {
+func (f *fanOut) merge(metric index.Metric, q *Query) []hit {
 	for i := range f.parts {
 		f.lists[i] = f.parts[i].hits
 		if f.parts[i].answer.Err != nil {
 			f.lists[i] = nil
 		}
 	}
-	return f.merger.merge(metric, k, f.lists)
+	return f.merger.merge(metric, q.K, q.AtMost, f.lists)
 }
 
-// exhausted returns the parts that were asked for fewer than k hits and may have
-// more of the best k than they returned: all their hits were merged, or too few
-// were merged in all. It makes them ask for k.
-func (f *fanOut) exhausted(merged []hit, k int) []int {
+// exhausted returns the parts that have more rows than they returned, of which some
+// may be among the best k: too few were merged, or the last hit of the part ranks
+// before the last one that was merged. It makes them ask for more.
+func (f *fanOut) exhausted(metric index.Metric, q *Query, merged []hit) []int {
 	f.again = f.again[:0]
 	for i := range f.parts {
 		p := &f.parts[i]
-		if p.k == k || p.answer.Err != nil || len(p.hits) < p.k {
+		if p.answer.Err != nil || len(p.hits) < p.k || len(p.hits) == p.answer.Eligible {
+			continue // it answered with all it has, or not at all
+		}
+		if len(merged) == q.K && merged[q.K-1].before(&p.hits[len(p.hits)-1], metric) {
 			continue
 		}
-		last := p.hits[len(p.hits)-1]
-		if len(merged) < k || slices.ContainsFunc(merged, func(h hit) bool { return h.shard == last.shard && h.ordinal == last.ordinal }) {
-			p.k = k
-			f.again = append(f.again, i)
+		switch {
+		case len(q.AtMost) > 0:
+			// As many as it takes if the share of those passed over stays the same.
+			p.k = min(max(2*p.k, p.k*q.K/len(merged)), p.answer.Eligible)
+		case p.k < q.K:
+			p.k = q.K
+		default:
+			continue
 		}
+		f.again = append(f.again, i)
 	}
 	return f.again
 }

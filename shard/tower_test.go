@@ -27,13 +27,26 @@ type app struct {
 	id        string
 	vector    []float32
 	platforms []string
-	age       int64 // absent when negative
+	age       int64  // absent when negative
+	developer string // absent when empty
+	free      bool
 }
+
+// The attributes, by their places in the schema.
+const (
+	developer = iota
+	free
+	minAge
+	platforms
+)
 
 func appSchema() attribute.Schema {
 	s, err := attribute.NewSchema([]attribute.Field{
+		{Name: "developer", Type: attribute.Keyword},
+		{Name: "free", Type: attribute.Bool},
 		{Name: "min_age", Type: attribute.Int},
 		{Name: "platforms", Type: attribute.KeywordList},
+		{Name: "price", Type: attribute.Float},
 	})
 	if err != nil {
 		panic(err)
@@ -69,9 +82,13 @@ func writeTower(t tb, store *shard.Store, apps []app, dim, shards int, params in
 			ids = append(ids, a.id)
 			keys = append(keys, shard.Key(a.id))
 			if a.age >= 0 {
-				require.NoError(t, w.Set(i, 0, attribute.OfInt(a.age)))
+				require.NoError(t, w.Set(i, minAge, attribute.OfInt(a.age)))
 			}
-			require.NoError(t, w.Set(i, 1, attribute.OfKeywords(slices.Clone(a.platforms))))
+			if a.developer != "" {
+				require.NoError(t, w.Set(i, developer, attribute.OfKeyword(a.developer)))
+			}
+			require.NoError(t, w.Set(i, free, attribute.OfBool(a.free)))
+			require.NoError(t, w.Set(i, platforms, attribute.OfKeywords(slices.Clone(a.platforms))))
 		}
 		x, err := index.Build(context.Background(), index.Input{Vectors: vectors, Keys: keys}, params)
 		require.NoError(t, err)
@@ -123,6 +140,9 @@ func drawApps(t *rapid.T, dim int, metric index.Metric) []app {
 			id:     fmt.Sprintf("%c%03d", 'a'+rune(i%7), i),
 			vector: v,
 			age:    int64(rapid.IntRange(-1, 18).Draw(t, "age")),
+			// Few values in all and many of one, so that limits bite.
+			developer: rapid.SampledFrom([]string{"", "Elf", "Nine Lives", "Ten", "Ten"}).Draw(t, "developer"),
+			free:      rapid.Bool().Draw(t, "free"),
 		}
 		for _, p := range []string{"android", "ios", "linux"} {
 			if rapid.Bool().Draw(t, p) {
@@ -179,7 +199,7 @@ func TestSearchEqualsBruteForce(t *testing.T) {
 		require.NoError(t, err)
 		defer func() { require.NoError(t, tw.Close()) }()
 
-		q := &shard.Query{K: rapid.IntRange(1, 150).Draw(t, "k"), MinCoverage: 1, Attributes: []int{1}}
+		q := &shard.Query{K: rapid.OneOf(rapid.IntRange(1, 8), rapid.IntRange(1, 150)).Draw(t, "k"), MinCoverage: 1, Attributes: []int{platforms}}
 		for range rapid.IntRange(1, 3).Draw(t, "vectors") {
 			v := make([]float32, dim)
 			for j := range v {
@@ -202,12 +222,30 @@ func TestSearchEqualsBruteForce(t *testing.T) {
 			}
 		}
 		q.Exclude = append(q.Exclude, "nobody")
+		if rapid.IntRange(0, 3).Draw(t, "include") == 0 {
+			q.Include = []string{"nobody", "nowhere", "nobody"}
+			for _, a := range apps {
+				for range rapid.IntRange(0, 2).Draw(t, "times") {
+					q.Include = append(q.Include, a.id)
+				}
+			}
+		}
+		if len(apps) > 0 && rapid.Bool().Draw(t, "self") {
+			q.Self = apps[rapid.IntRange(0, len(apps)-1).Draw(t, "which")].id
+		}
+		for _, field := range rapid.SliceOfNDistinct(rapid.IntRange(developer, platforms), 0, 3, rapid.ID).Draw(t, "at most of") {
+			q.AtMost = append(q.AtMost, shard.AtMost{Field: field, N: rapid.SampledFrom([]int{1, 2, 3, 10, 40}).Draw(t, "n")})
+		}
 
 		want := bruteForce(metric, apps, q, filter.eligible)
 		q.Target = 1
 		exact, err := tw.Search(context.Background(), q)
 		require.NoError(t, err)
 		require.Equal(t, len(want.all), exact.Eligible)
+		requireUnknown(t, exact, q)
+		if metric == index.Cosine && len(q.AtMost) > 0 {
+			return // near ties that rounding swaps decide what is passed over
+		}
 		require.Len(t, exact.Candidates, len(want.top))
 		for i, c := range exact.Candidates {
 			require.InDelta(t, want.scores[c.ID], c.Score, 1e-5)
@@ -217,10 +255,16 @@ func TestSearchEqualsBruteForce(t *testing.T) {
 			require.InDelta(t, want.scores[want.top[i]], c.Score, 1e-5)
 		}
 
+		requireExplained(t, tw, apps, q, filter.eligible, want, exact)
+
 		q.Target, q.Ef, q.Plan = 0, rapid.IntRange(1, 60).Draw(t, "ef"), index.GraphWalk
 		walk, err := tw.Search(context.Background(), q)
 		require.NoError(t, err)
-		require.Len(t, walk.Candidates, len(want.top), "a walk never returns fewer")
+		if len(q.AtMost) == 0 || len(want.top) < q.K && len(walk.Candidates) < q.K {
+			require.Len(t, walk.Candidates, len(want.top), "a walk never returns fewer")
+		}
+		requireWithin(t, q, apps, walk.Candidates)
+		requireExplained(t, tw, apps, q, filter.eligible, want, walk)
 		seen := map[string]bool{}
 		for i, c := range walk.Candidates {
 			require.Contains(t, want.scores, c.ID, "only eligible ids")
@@ -236,11 +280,26 @@ func TestSearchEqualsBruteForce(t *testing.T) {
 	})
 }
 
+// requireUnknown checks how many ids the shards did not know.
+func requireUnknown(t tb, a *shard.Answer, q *shard.Query) {
+	include, exclude := 0, 0
+	for _, s := range a.Shards {
+		include += s.UnknownInclude
+		exclude += s.UnknownExclude
+	}
+	require.Equal(t, 1, exclude)
+	if len(q.Include) == 0 {
+		require.Zero(t, include)
+	} else {
+		require.Equal(t, 3, include)
+	}
+}
+
 // truth is the brute-force answer.
 type truth struct {
 	scores map[string]float64 // of every eligible id
 	all    []string           // best first, ties by id
-	top    []string           // the first k
+	top    []string           // the first k of those that may be taken
 }
 
 func bruteForce(metric index.Metric, apps []app, q *shard.Query, eligible func(app) bool) truth {
@@ -252,7 +311,8 @@ func bruteForce(metric index.Metric, apps []app, q *shard.Query, eligible func(a
 		return a > b
 	}
 	for _, a := range apps {
-		if !eligible(a) || slices.Contains(q.Exclude, a.id) {
+		if !eligible(a) || slices.Contains(q.Exclude, a.id) || a.id == q.Self ||
+			len(q.Include) > 0 && !slices.Contains(q.Include, a.id) {
 			continue
 		}
 		best := score(metric, q.Vectors[0], a.vector)
@@ -273,8 +333,49 @@ func bruteForce(metric index.Metric, apps []app, q *shard.Query, eligible func(a
 		}
 		return cmp.Compare(a, b)
 	})
-	t.top = t.all[:min(q.K, len(t.all))]
+	taken := map[string]int{}
+	for _, id := range t.all {
+		a := apps[slices.IndexFunc(apps, func(a app) bool { return a.id == id })]
+		if len(t.top) < q.K && fits(taken, q.AtMost, a) {
+			take(taken, q.AtMost, a)
+			t.top = append(t.top, id)
+		}
+	}
 	return t
+}
+
+// values returns the values that an app has of an attribute.
+func (a app) values(field int) []string {
+	switch {
+	case field == developer && a.developer != "":
+		return []string{a.developer}
+	case field == free:
+		return []string{fmt.Sprint(a.free)}
+	case field == minAge && a.age >= 0:
+		return []string{fmt.Sprint(a.age)}
+	case field == platforms:
+		return a.platforms
+	}
+	return nil
+}
+
+func fits(taken map[string]int, limits []shard.AtMost, a app) bool {
+	for _, limit := range limits {
+		for _, v := range a.values(limit.Field) {
+			if taken[fmt.Sprint(limit.Field, v)] >= limit.N {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+func take(taken map[string]int, limits []shard.AtMost, a app) {
+	for _, limit := range limits {
+		for _, v := range a.values(limit.Field) {
+			taken[fmt.Sprint(limit.Field, v)]++
+		}
+	}
 }
 
 // grid returns n apps on a line: the inner product with {1} is the number.
@@ -354,7 +455,10 @@ func TestBadQueries(t *testing.T) {
 		"query has no vector":                            {K: 1, Target: 1},
 		"k is 0, want at least 1":                        {Vectors: [][]float32{{1}}, Target: 1},
 		"recall target is 0, want above 0 and at most 1": {Vectors: [][]float32{{1}}, K: 1},
-		"attribute 2 is asked for, the tower has 2":      {Vectors: [][]float32{{1}}, K: 1, Target: 1, Attributes: []int{2}},
+		"attribute 5 is asked for, the tower has 5":      {Vectors: [][]float32{{1}}, K: 1, Target: 1, Attributes: []int{5}},
+		"at most 0 of attribute free, want at least 1":   {Vectors: [][]float32{{1}}, K: 1, Target: 1, AtMost: []shard.AtMost{{free, 0}}},
+		"at most 1 of attribute 9, the tower has 5":      {Vectors: [][]float32{{1}}, K: 1, Target: 1, AtMost: []shard.AtMost{{9, 1}}},
+		"at most 1 of attribute price, a float, want a":  {Vectors: [][]float32{{1}}, K: 1, Target: 1, AtMost: []shard.AtMost{{4, 1}}},
 		"ef is -1, want at least 0":                      {Vectors: [][]float32{{1}}, K: 1, Ef: -1},
 		"vector has 2 components, want 1":                {Vectors: [][]float32{{1, 2}}, K: 1, Target: 1},
 		"component 0 is NaN, want a finite number":       {Vectors: [][]float32{{float32(math.NaN())}}, K: 1, Target: 1},

@@ -1,0 +1,155 @@
+package shard_test
+
+import (
+	"context"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/tandem-ann/tandem/index"
+	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/attribute"
+)
+
+// requireExplained asks for a query again, with every id explained, and checks each
+// verdict against what the apps and the answer say.
+func requireExplained(t tb, tw *shard.Tower, apps []app, q *shard.Query, eligible func(app) bool, want truth, answer *shard.Answer) {
+	t.Helper()
+	with := *q
+	for _, a := range apps {
+		with.Explain = append(with.Explain, a.id)
+	}
+	with.Explain = append(with.Explain, "nobody")
+	got, err := tw.Search(context.Background(), &with)
+	require.NoError(t, err)
+	require.Equal(t, answer.Candidates, got.Candidates, "explaining changes no answer")
+	require.Len(t, got.Explained, len(apps)+1)
+	require.Equal(t, shard.Unknown, got.Explained[len(apps)].Verdict)
+	metric := tw.Metric()
+	for i, a := range apps {
+		e := got.Explained[i]
+		require.Equal(t, a.id, e.ID)
+		require.Equal(t, tw.Shards()[shard.Partition(a.id, len(tw.Shards()))].Name(), e.Shard)
+		rank := slices.IndexFunc(got.Candidates, func(c shard.Candidate) bool { return c.ID == a.id })
+		require.Equal(t, rank+1, e.Rank)
+		require.Equal(t, e.Verdict == shard.NotEligible && q.Filter != nil, e.Clause != "")
+		switch {
+		case a.id == q.Self:
+			require.Equal(t, shard.IsQuery, e.Verdict)
+			continue
+		case slices.Contains(q.Exclude, a.id):
+			require.Equal(t, shard.Excluded, e.Verdict)
+			continue
+		case len(q.Include) > 0 && !slices.Contains(q.Include, a.id):
+			require.Equal(t, shard.NotIncluded, e.Verdict)
+			continue
+		case !eligible(a):
+			require.Equal(t, shard.NotEligible, e.Verdict)
+			continue
+		}
+		require.InDelta(t, want.scores[a.id], e.Score, 1e-5)
+		if rank >= 0 {
+			require.Equal(t, shard.Returned, e.Verdict)
+			require.Equal(t, got.Candidates[rank].Score, e.Score)
+			continue
+		}
+		// What was taken before it in rank decides whether there was room.
+		taken, before := map[string]int{}, 0
+		for _, c := range got.Candidates {
+			if metric.Better(c.Score, e.Score) || c.Score == e.Score && c.ID < e.ID {
+				take(taken, q.AtMost, apps[slices.IndexFunc(apps, func(a app) bool { return a.id == c.ID })])
+				before++
+			}
+		}
+		switch {
+		case before == q.K:
+			require.Equal(t, shard.BelowCut, e.Verdict)
+		case !fits(taken, q.AtMost, a):
+			require.Equal(t, shard.Capped, e.Verdict)
+			require.Contains(t, q.AtMost, e.Limit)
+			require.Contains(t, a.values(e.Limit.Field), e.Value.String())
+			require.False(t, fits(taken, []shard.AtMost{e.Limit}, a))
+		default:
+			require.Equal(t, shard.NotVisited, e.Verdict)
+			require.True(t, slices.ContainsFunc(got.Shards, func(s shard.ShardAnswer) bool {
+				return s.Shard == e.Shard && s.Plan != index.ExactScan
+			}), "only a walk misses a row")
+		}
+	}
+}
+
+func TestExplain(t *testing.T) {
+	apps := grid(100)
+	for i := range apps {
+		apps[i].developer = []string{"Elf", "Ten"}[i%2]
+	}
+	store := newStore(t, t.TempDir())
+	m := newManifest(t, store, apps, 1, 3, index.DefaultParams(index.Dot))
+	tw, err := shard.OpenTower(context.Background(), store, m, shard.Apps)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, tw.Close()) }()
+	filter, err := tw.Compile(`"ios" in platforms && (min_age >= user.age && developer == "Ten") && min_age < 18`)
+	require.NoError(t, err)
+	bound, err := filter.Bind(map[string]any{"age": int64(3)})
+	require.NoError(t, err)
+	q := &shard.Query{
+		Vectors: [][]float32{{1}, {0.5}}, K: 3, Target: 1, MinCoverage: 1, Filter: &bound,
+		Self: "app-097", Exclude: []string{"app-095", "app-097"}, Include: []string{"app-099", "app-097", "app-095"},
+		AtMost: []shard.AtMost{{minAge, 1}},
+	}
+	for i := 0; i < 93; i++ {
+		q.Include = append(q.Include, apps[i].id)
+	}
+	// What is eligible are odd apps with a rest by 20 of 3 to 17, below 93.
+	tests := []struct {
+		id      string
+		verdict shard.Verdict
+		rank    int
+		clause  string
+	}{
+		{"app-097", shard.IsQuery, 0, ""},
+		{"app-095", shard.Excluded, 0, ""},
+		{"app-093", shard.NotIncluded, 0, ""},
+		{"app-099", shard.NotEligible, 0, "min_age < 18"},
+		{"app-092", shard.NotEligible, 0, `developer == "Ten"`},
+		{"app-082", shard.NotEligible, 0, "min_age >= user.age"},
+		{"app-091", shard.Returned, 1, ""},
+		{"app-089", shard.Returned, 2, ""},
+		{"app-087", shard.Returned, 3, ""},
+		{"app-085", shard.BelowCut, 0, ""},
+		{"app-091", shard.Returned, 1, ""},
+		{"app-100", shard.Unknown, 0, ""},
+	}
+	for _, test := range tests {
+		q.Explain = append(q.Explain, test.id)
+	}
+	a, err := tw.Search(context.Background(), q)
+	require.NoError(t, err)
+	for i, test := range tests {
+		e := a.Explained[i]
+		require.Equal(t, test.id, e.ID)
+		require.Equal(t, test.verdict, e.Verdict, test.id)
+		require.Equal(t, test.rank, e.Rank)
+		require.Equal(t, test.clause, e.Clause)
+	}
+	require.Equal(t, float32(100), a.Explained[3].Score, "exact, whatever the verdict")
+
+	q.K, q.Explain = 100, []string{"app-071", "app-085"}
+	a, err = tw.Search(context.Background(), q)
+	require.NoError(t, err)
+	require.Len(t, a.Candidates, 8) // one of each odd age from 3 to 17
+	require.Equal(t, shard.Explained{
+		ID: "app-071", Shard: a.Explained[0].Shard, Verdict: shard.Capped, Score: 72,
+		Limit: shard.AtMost{Field: minAge, N: 1}, Value: attribute.OfInt(11),
+	}, a.Explained[0])
+	require.Equal(t, shard.Returned, a.Explained[1].Verdict)
+
+	ctx, cancel := context.WithDeadline(context.Background(), time.Unix(1, 0))
+	defer cancel()
+	q.MinCoverage = 0
+	a, err = tw.Search(ctx, q)
+	require.NoError(t, err)
+	require.Equal(t, shard.ShardMissing, a.Explained[0].Verdict)
+}
