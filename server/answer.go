@@ -1,12 +1,8 @@
 package server
 
 import (
-	"context"
-	"errors"
 	"fmt"
-	"time"
 
-	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
@@ -126,44 +122,11 @@ func shortReason(q *query, found *shard.Answer, answered int) (tandemv1.ShortRea
 	case answered < len(found.Shards):
 		return tandemv1.ShortReason_SHORT_REASON_COVERAGE,
 			fmt.Sprintf("%d of %d shards answered, k is %d", answered, len(found.Shards), q.K)
+	case n < found.Eligible:
+		return tandemv1.ShortReason_SHORT_REASON_AT_MOST,
+			fmt.Sprintf("at_most leaves %d of %d eligible %s, k is %d", n, found.Eligible, kind, q.K)
 	case n == 1:
 		return tandemv1.ShortReason_SHORT_REASON_ELIGIBLE, fmt.Sprintf("1 %s is eligible, k is %d", noun(kind), q.K)
 	}
 	return tandemv1.ShortReason_SHORT_REASON_ELIGIBLE, fmt.Sprintf("%d %s are eligible, k is %d", n, kind, q.K)
 }
-
-// newExplain tells how a query was answered; the caller adds the total time.
-func newExplain(found *shard.Answer, prepared time.Duration) *tandemv1.Explain {
-	out := &tandemv1.Explain{
-		Shards:      make([]*tandemv1.ShardExplain, len(found.Shards)),
-		PrepareTime: duration(prepared),
-		FanOutTime:  duration(found.FanOut),
-		MergeTime:   duration(found.Merge),
-	}
-	for i := range found.Shards {
-		s := &found.Shards[i]
-		out.Shards[i] = &tandemv1.ShardExplain{Shard: s.Shard, Rows: uint64(s.Rows), Error: shardError(s.Err)}
-		if s.Err != nil {
-			continue
-		}
-		e := out.Shards[i]
-		e.Plan, e.Eligible, e.Ef = shardPlan(s), uint64(s.Eligible), uint32(s.Ef)
-		e.Scored, e.Expanded = uint64(s.Scored), uint64(s.Expanded)
-		e.FilterTime, e.SearchTime = duration(s.Filter), duration(s.Search)
-	}
-	return out
-}
-
-func shardError(err error) string {
-	switch {
-	case err == nil:
-		return ""
-	case errors.Is(err, context.DeadlineExceeded):
-		return "the deadline passed"
-	case errors.Is(err, context.Canceled):
-		return "the caller went away"
-	}
-	return err.Error()
-}
-
-func duration(d time.Duration) *durationpb.Duration { return durationpb.New(d) }

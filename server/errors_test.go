@@ -31,6 +31,9 @@ func TestBadRequests(t *testing.T) {
 			}
 		}
 	}
+	atMost := func(name string, n uint32) func(req) {
+		return func(r req) { r.AtMost = []*tandemv1.AtMost{{Attribute: name, N: n}} }
+	}
 	filter := func(text string) func(req) { return func(r req) { r.Filter = text } }
 	binding := func(v any) func(req) {
 		return func(r req) {
@@ -79,6 +82,31 @@ func TestBadRequests(t *testing.T) {
 		},
 		{"empty excluded id", func(r req) { r.ExcludeIds = []string{"a", ""} }, invalid, "exclude_ids[1] has 0 bytes; accepted: 1 to 256"},
 		{"long excluded id", func(r req) { r.ExcludeIds = []string{strings.Repeat("x", 257)} }, invalid, "exclude_ids[0] has 257 bytes; accepted: 1 to 256"},
+		{"empty included id", func(r req) { r.IncludeIds = []string{"a", ""} }, invalid, "include_ids[1] has 0 bytes; accepted: 1 to 256"},
+		{"long explained id", func(r req) { r.ExplainIds = []string{strings.Repeat("x", 257)} }, invalid, "explain_ids[0] has 257 bytes; accepted: 1 to 256"},
+		{"too many explained ids", func(r req) { r.ExplainIds = make([]string, 101) }, invalid, "explain_ids has 101 ids; accepted: up to 100"},
+		{"too many included ids", func(r req) { r.IncludeIds = make([]string, 100_001) }, invalid, "include_ids has 100001 ids; accepted: up to 100000"},
+		{"at most none", atMost("developer", 0), invalid, "at_most[0].n: n is 0; accepted: 1 to 10000"},
+		{
+			"at most of nothing", atMost("devloper", 2), invalid,
+			`at_most[0].attribute "devloper" is no attribute of the app tower; accepted: developer, free, min_age, platforms`,
+		},
+		{
+			"at most of a float", atMost("price", 2), invalid,
+			`at_most[0].attribute "price" is a float; accepted: keyword, keyword_list, int and bool attributes: developer, free, min_age, platforms`,
+		},
+		{
+			"at most twice", func(r req) {
+				r.AtMost = []*tandemv1.AtMost{{Attribute: "free", N: 1}, {Attribute: "developer", N: 2}, {Attribute: "free", N: 3}}
+			}, invalid, `at_most[2].attribute "free" is limited twice; accepted: each attribute once`,
+		},
+		{
+			"at most of too many", func(r req) {
+				for range 9 {
+					r.AtMost = append(r.AtMost, &tandemv1.AtMost{Attribute: "free", N: 1})
+				}
+			}, invalid, "at_most has 9 attributes; accepted: up to 8",
+		},
 		{"unbound", func(r req) { r.Filter = "min_age <= user.age" }, invalid, "filter: binding user.age: the filter uses it and the query does not bind it"},
 		{"object", binding(map[string]any{"years": 3}), invalid, `bindings["age"] is an object; accepted: a string, a number, a bool, or a list of them`},
 		{"null", binding(nil), invalid, `bindings["age"] is null; accepted: a string, a number, a bool, or a list of them`},

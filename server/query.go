@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -47,10 +48,13 @@ func newQuery(snapshot *shard.Snapshot, r *tandemv1.RetrieveRequest) (*query, er
 	if err := q.setVectors(snapshot, r); err != nil {
 		return nil, err
 	}
-	if err := q.setExclude(r); err != nil {
+	if err := q.setIDs(r); err != nil {
 		return nil, err
 	}
 	if err := q.setFilter(r); err != nil {
+		return nil, err
+	}
+	if err := q.setAtMost(r.AtMost); err != nil {
 		return nil, err
 	}
 	return q, q.setAttributes(r.Attributes)
@@ -121,20 +125,42 @@ func checkVector(m *shard.Manifest, v []float32) error {
 	return fmt.Errorf(" has the norm %.6g; accepted by the metric cosine: a vector with a direction", wrong.Value)
 }
 
-// setExclude excludes what the request does, and the query itself.
-func (q *query) setExclude(r *tandemv1.RetrieveRequest) error {
-	for i, id := range r.ExcludeIds {
+// setIDs sets which ids the request wants, does not want and wants explained, and
+// which one it is itself.
+func (q *query) setIDs(r *tandemv1.RetrieveRequest) error {
+	q.Include, q.Exclude, q.Explain, q.Self = r.IncludeIds, r.ExcludeIds, r.ExplainIds, r.AppId
+	if q.tower.Kind() == shard.Users {
+		q.Self = r.UserId
+	}
+	return cmp.Or(checkIDs("include_ids", q.Include), checkIDs("exclude_ids", q.Exclude), checkIDs("explain_ids", q.Explain))
+}
+
+func checkIDs(field string, ids []string) error {
+	for i, id := range ids {
 		if id == "" || len(id) > shard.MaxIDLen {
-			return invalidf("exclude_ids[%d] has %d bytes; accepted: 1 to %d", i, len(id), shard.MaxIDLen)
+			return invalidf("%s[%d] has %d bytes; accepted: 1 to %d", field, i, len(id), shard.MaxIDLen)
 		}
 	}
-	q.Exclude = r.ExcludeIds
-	self := r.AppId
-	if q.tower.Kind() == shard.Users {
-		self = r.UserId
-	}
-	if self != "" {
-		q.Exclude = append(slices.Clip(q.Exclude), self)
+	return nil
+}
+
+// setAtMost limits what attributes the request does, each once.
+func (q *query) setAtMost(limits []*tandemv1.AtMost) error {
+	schema := q.tower.Schema()
+	for i, limit := range limits {
+		name := limit.GetAttribute()
+		field, ok := schema.Lookup(name)
+		switch {
+		case !ok:
+			return invalidf("at_most[%d].attribute %q is no attribute of the %s tower; accepted: %s",
+				i, excerpt(name), noun(q.tower.Kind()), limitable(schema))
+		case !shard.Limitable(schema.Field(field).Type):
+			return invalidf("at_most[%d].attribute %q is a %s; accepted: keyword, keyword_list, int and bool attributes: %s",
+				i, name, schema.Field(field).Type, limitable(schema))
+		case slices.ContainsFunc(q.AtMost, func(a shard.AtMost) bool { return a.Field == field }):
+			return invalidf("at_most[%d].attribute %q is limited twice; accepted: each attribute once", i, name)
+		}
+		q.AtMost = append(q.AtMost, shard.AtMost{Field: field, N: int(limit.GetN())})
 	}
 	return nil
 }
@@ -234,10 +260,28 @@ func (q *query) addAttribute(schema attribute.Schema, field int) {
 	}
 }
 
-// knownAttributes lists as many names as fit in an error.
+// knownAttributes lists what a request may ask to return.
 func knownAttributes(schema attribute.Schema) string {
+	return listed(append([]string{`"*"`}, schema.Names()...))
+}
+
+// limitable lists the attributes that a request may limit.
+func limitable(schema attribute.Schema) string {
+	var names []string
+	for _, f := range schema.Fields() {
+		if shard.Limitable(f.Type) {
+			names = append(names, f.Name)
+		}
+	}
+	if len(names) == 0 {
+		return "there are none"
+	}
+	return listed(names)
+}
+
+// listed joins as many names as fit in an error.
+func listed(names []string) string {
 	const most = 50
-	names := append([]string{`"*"`}, schema.Names()...)
 	if more := len(names) - most; more > 0 {
 		return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), more)
 	}

@@ -39,8 +39,8 @@ func (s *Service) retrieve(ctx context.Context, r *tandemv1.RetrieveRequest) (*t
 	}
 	answer := newAnswer(now.snapshot, q, found)
 	answer.RequestId = r.RequestId
-	if r.Explain {
-		answer.Explain = newExplain(found, prepared)
+	if r.Explain || len(r.ExplainIds) > 0 {
+		answer.Explain = newExplain(q, found, prepared)
 		answer.Explain.TotalTime = duration(time.Since(start))
 	}
 	return answer, nil

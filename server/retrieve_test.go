@@ -98,6 +98,18 @@ func TestExactAnswers(t *testing.T) {
 			r.ExcludeIds = append(r.ExcludeIds, id)
 			excluded[id] = true
 		}
+		included := map[string]bool{}
+		if rapid.IntRange(0, 2).Draw(t, "some") == 0 {
+			for _, i := range rapid.SliceOfN(rapid.IntRange(0, 200), 1, 100).Draw(t, "include") {
+				id := fmt.Sprint(string(kind[:1]), i)
+				r.IncludeIds = append(r.IncludeIds, id)
+				included[id] = true
+			}
+		}
+		most := rapid.IntRange(0, 20).Draw(t, "at most")
+		if most > 0 {
+			r.AtMost = []*tandemv1.AtMost{{Attribute: "developer", N: uint32(most)}, {Attribute: "platforms", N: uint32(2 * most)}}
+		}
 		filter := filters[rapid.IntRange(0, len(filters)-1).Draw(t, "filter")]
 		if kind == shard.Users {
 			filter = filters[0]
@@ -112,7 +124,7 @@ func TestExactAnswers(t *testing.T) {
 		var want []scored
 		for i := range rows {
 			e := &rows[i]
-			if excluded[e.id] || !filter.pass(e, age) {
+			if excluded[e.id] || !filter.pass(e, age) || r.IncludeIds != nil && !included[e.id] {
 				continue
 			}
 			best := data.score(vectors[0], e.vector)
@@ -133,6 +145,30 @@ func TestExactAnswers(t *testing.T) {
 			return cmp.Compare(a.id, b.id)
 		})
 		eligible := len(want)
+		if most > 0 {
+			taken := map[string]int{}
+			want = slices.DeleteFunc(want, func(s scored) bool {
+				e := &rows[slices.IndexFunc(rows, func(e entity) bool { return e.id == s.id })]
+				developer, platforms := e.values[0], e.values[3].Keywords()
+				if !developer.Absent() && taken[developer.Keyword()] == most ||
+					slices.ContainsFunc(platforms, func(p string) bool { return taken[p] == 2*most }) {
+					return true
+				}
+				if !developer.Absent() {
+					taken[developer.Keyword()]++
+				}
+				for _, p := range platforms {
+					taken[p]++
+				}
+				return false
+			})
+		}
+		reason := tandemv1.ShortReason_SHORT_REASON_UNSPECIFIED
+		if len(want) < int(r.K) {
+			if reason = tandemv1.ShortReason_SHORT_REASON_ELIGIBLE; len(want) < eligible {
+				reason = tandemv1.ShortReason_SHORT_REASON_AT_MOST
+			}
+		}
 		want = want[:min(len(want), int(r.K))]
 
 		require.NoError(t, validate(r))
@@ -144,11 +180,14 @@ func TestExactAnswers(t *testing.T) {
 		}
 		require.Equal(t, want, got)
 		require.EqualValues(t, eligible, answer.Eligible)
-		require.Equal(t, eligible < int(r.K), answer.ShortReason == tandemv1.ShortReason_SHORT_REASON_ELIGIBLE)
-		require.Equal(t, eligible < int(r.K), answer.ShortReasonText != "")
+		require.Equal(t, reason, answer.ShortReason)
+		require.Equal(t, len(want) < int(r.K), answer.ShortReasonText != "")
 		require.Equal(t, &tandemv1.Coverage{
 			ShardsAnswered: uint32(data.shards), Shards: uint32(data.shards), ShardShare: 1, EligibleShare: 1,
 		}, answer.Coverage)
+		known := func(id string) bool { return slices.ContainsFunc(rows, func(e entity) bool { return e.id == id }) }
+		require.EqualValues(t, len(slices.DeleteFunc(r.IncludeIds, known)), answer.Explain.UnknownIncludeIds)
+		require.EqualValues(t, len(slices.DeleteFunc(r.ExcludeIds, known)), answer.Explain.UnknownExcludeIds)
 		if eligible > 0 {
 			require.Equal(t, tandemv1.Plan_PLAN_EXACT_SCAN, answer.Plan)
 		} else {
@@ -291,6 +330,9 @@ func TestShortReason(t *testing.T) {
 		{0, 0, 0, tandemv1.ShortReason_SHORT_REASON_ELIGIBLE, "0 apps are eligible, k is 10"},
 		{1, 1, 0, tandemv1.ShortReason_SHORT_REASON_ELIGIBLE, "1 app is eligible, k is 10"},
 		{9, 9, 0, tandemv1.ShortReason_SHORT_REASON_ELIGIBLE, "9 apps are eligible, k is 10"},
+		{2, 50, 0, tandemv1.ShortReason_SHORT_REASON_AT_MOST, "at_most leaves 2 of 50 eligible apps, k is 10"},
+		{2, 9, 0, tandemv1.ShortReason_SHORT_REASON_AT_MOST, "at_most leaves 2 of 9 eligible apps, k is 10"},
+		{2, 50, 1, tandemv1.ShortReason_SHORT_REASON_COVERAGE, "1 of 2 shards answered, k is 10"},
 	}
 	for _, test := range tests {
 		q := &query{Query: shard.Query{K: 10}, tower: tower.Tower(shard.Apps)}

@@ -1,0 +1,141 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
+	"github.com/tandem-ann/tandem/index"
+	"github.com/tandem-ann/tandem/shard"
+)
+
+// newExplain tells how a query was answered; the caller adds the total time.
+func newExplain(q *query, found *shard.Answer, prepared time.Duration) *tandemv1.Explain {
+	out := &tandemv1.Explain{
+		Shards:      make([]*tandemv1.ShardExplain, len(found.Shards)),
+		PrepareTime: duration(prepared),
+		FanOutTime:  duration(found.FanOut),
+		MergeTime:   duration(found.Merge),
+	}
+	for i := range found.Shards {
+		s := &found.Shards[i]
+		out.Shards[i] = &tandemv1.ShardExplain{Shard: s.Shard, Rows: uint64(s.Rows), Error: shardError(s.Err)}
+		if s.Err != nil {
+			continue
+		}
+		e := out.Shards[i]
+		e.Plan, e.Eligible, e.Ef = shardPlan(s), uint64(s.Eligible), uint32(s.Ef)
+		e.Scored, e.Expanded = uint64(s.Scored), uint64(s.Expanded)
+		e.FilterTime, e.SearchTime = duration(s.Filter), duration(s.Search)
+		e.Reason, e.Asked = planReason(q, s), uint32(s.Asked)
+		out.UnknownIncludeIds += uint32(s.UnknownInclude)
+		out.UnknownExcludeIds += uint32(s.UnknownExclude)
+	}
+	for i := range found.Explained {
+		out.Ids = append(out.Ids, idExplain(q, found, &found.Explained[i]))
+	}
+	return out
+}
+
+// planReason says why a shard was asked by its plan.
+func planReason(q *query, s *shard.ShardAnswer) string {
+	of := fmt.Sprintf("%s eligible of %s", grouped(s.Eligible), grouped(s.Rows))
+	switch {
+	case s.Eligible == 0:
+		return of + ": there is nothing to find"
+	case s.Eligible <= s.Asked:
+		return of + ": all are asked for"
+	case s.WalkCost == 0 && q.Target >= 1:
+		return of + ": recall_target 1 is the exact scan"
+	case s.WalkCost == 0:
+		return fmt.Sprintf("%s: no walk that costs less than the exact scan reaches recall_target %g", of, q.Target)
+	}
+	walk := index.FilteredWalk
+	if s.Eligible == s.Rows {
+		walk = index.GraphWalk
+	}
+	costs := fmt.Sprintf("%s: exact scan costs %s, %s %s", of, grouped(int(s.ExactCost)), walk, grouped(int(s.WalkCost)))
+	if s.Plan == index.ExactScan && s.WalkCost < s.ExactCost {
+		costs += "; the walk went beyond that and was given up"
+	}
+	return costs
+}
+
+var verdicts = map[shard.Verdict]tandemv1.Verdict{
+	shard.ShardMissing: tandemv1.Verdict_VERDICT_SHARD_MISSING,
+	shard.Unknown:      tandemv1.Verdict_VERDICT_UNKNOWN,
+	shard.IsQuery:      tandemv1.Verdict_VERDICT_QUERY,
+	shard.Excluded:     tandemv1.Verdict_VERDICT_EXCLUDED,
+	shard.NotIncluded:  tandemv1.Verdict_VERDICT_NOT_INCLUDED,
+	shard.NotEligible:  tandemv1.Verdict_VERDICT_NOT_ELIGIBLE,
+	shard.Returned:     tandemv1.Verdict_VERDICT_RETURNED,
+	shard.Capped:       tandemv1.Verdict_VERDICT_CAPPED,
+	shard.BelowCut:     tandemv1.Verdict_VERDICT_BELOW_CUT,
+	shard.NotVisited:   tandemv1.Verdict_VERDICT_NOT_VISITED,
+}
+
+// idExplain says why an entity is or is not in the answer.
+func idExplain(q *query, found *shard.Answer, e *shard.Explained) *tandemv1.IdExplain {
+	out := &tandemv1.IdExplain{
+		Id: e.ID, Verdict: verdicts[e.Verdict], Shard: e.Shard, Rank: uint32(e.Rank), Clause: e.Clause,
+	}
+	if e.Verdict != shard.ShardMissing && e.Verdict != shard.Unknown {
+		out.Score = &e.Score
+	}
+	returned, last := len(found.Candidates), float32(0)
+	if returned > 0 {
+		last = found.Candidates[returned-1].Score
+	}
+	switch kind := noun(q.tower.Kind()); e.Verdict {
+	case shard.ShardMissing:
+		out.Text = fmt.Sprintf("shard %s, which it belongs to, did not answer", e.Shard)
+	case shard.Unknown:
+		out.Text = fmt.Sprintf("the %s tower does not have it", kind)
+	case shard.IsQuery:
+		out.Text = "it is the query itself"
+	case shard.Excluded:
+		out.Text = "it is in exclude_ids"
+	case shard.NotIncluded:
+		out.Text = "it is not in include_ids"
+	case shard.NotEligible:
+		out.Text = "the filter is false for it: " + e.Clause
+	case shard.Returned:
+		out.Text = fmt.Sprintf("returned at rank %d of %d", e.Rank, returned)
+	case shard.Capped:
+		out.Attribute, out.Value = q.tower.Schema().Field(e.Limit.Field).Name, attributeValue(e.Value)
+		out.Text = fmt.Sprintf("%d with %s %q rank before it, as many as at_most allows", e.Limit.N, out.Attribute, excerpt(e.Value.String()))
+	case shard.BelowCut:
+		out.Text = fmt.Sprintf("it scores %.6g, the last of %d returned %.6g", e.Score, returned, last)
+	case shard.NotVisited:
+		out.Text = fmt.Sprintf("it scores %.6g, the last of %d returned %.6g: the walk did not find it", e.Score, returned, last)
+	}
+	return out
+}
+
+func shardError(err error) string {
+	switch {
+	case err == nil:
+		return ""
+	case errors.Is(err, context.DeadlineExceeded):
+		return "the deadline passed"
+	case errors.Is(err, context.Canceled):
+		return "the caller went away"
+	}
+	return err.Error()
+}
+
+func duration(d time.Duration) *durationpb.Duration { return durationpb.New(d) }
+
+// grouped formats a count with its thousands apart.
+func grouped(n int) string {
+	text := strconv.Itoa(n)
+	for i := len(text) - 3; i > 0; i -= 3 {
+		text = text[:i] + "," + text[i:]
+	}
+	return text
+}
