@@ -37,7 +37,7 @@ type loadCommand struct {
 	Target        string   `default:"apps" enum:"apps,users" placeholder:"TOWER" help:"Tower to search: ${enum} (default ${default})."`
 	K             uint32   `default:"100" placeholder:"N" help:"How many candidates to ask for (default ${default})."`
 	RecallTarget  *float64 `xor:"effort" placeholder:"X" help:"Recall to ask for; by default the server's."`
-	Ef            *uint32  `xor:"effort" placeholder:"N" help:"Effort of the walk in each shard."`
+	Ef            *uint32  `xor:"effort" placeholder:"N" help:"Effort of the walk in each shard: how many nodes it expands. It may be below --k."`
 	Filter        string   `placeholder:"CEL" help:"Eligibility filter of all queries."`
 	Bind          []string `sep:"none" placeholder:"NAME=JSON" help:"Value of user.NAME in the filter. May be repeated."`
 	RecallQueries int      `default:"500" placeholder:"N" help:"Users to measure recall on (default ${default})."`

@@ -34,16 +34,19 @@ type queryCommand struct {
 	K            uint32   `default:"10" placeholder:"N" help:"How many candidates to return (default ${default})."`
 	Filter       string   `placeholder:"CEL" help:"Eligibility filter."`
 	Bind         []string `sep:"none" placeholder:"NAME=JSON" help:"Value of user.NAME in the filter. May be repeated."`
+	IncludeID    []string `sep:"none" placeholder:"ID" help:"Only the ids of these flags may be returned. May be repeated."`
 	Exclude      []string `sep:"none" placeholder:"ID" help:"Id that must not be returned. May be repeated."`
+	AtMost       []string `sep:"none" placeholder:"NAME=N" help:"Return at most N candidates with the same value of this attribute: developer=2. May be repeated."`
 	Attributes   []string `placeholder:"NAME" help:"Attributes to return, separated by commas; * is all."`
 	ModelVersion string   `placeholder:"VERSION" help:"Answer only from this model version."`
 	RecallTarget *float64 `xor:"effort" placeholder:"X" help:"Recall to reach, up to 1, which is the exact scan."`
-	Ef           *uint32  `xor:"effort" placeholder:"N" help:"Effort of the walk in each shard."`
+	Ef           *uint32  `xor:"effort" placeholder:"N" help:"Effort of the walk in each shard: how many nodes it expands. It may be below --k."`
 	MinCoverage  *float64 `placeholder:"X" help:"Least coverage to accept, 0 to 1."`
 
-	Timeout time.Duration `default:"10s" placeholder:"TIME" help:"How long to wait for the answer (default ${default})."`
-	Explain bool          `help:"Say how each shard answered."`
-	JSON    bool          `help:"Print the answer as JSON."`
+	Timeout   time.Duration `default:"10s" placeholder:"TIME" help:"How long to wait for the answer (default ${default})."`
+	Explain   bool          `help:"Say how each shard answered."`
+	ExplainID []string      `sep:"none" placeholder:"ID" help:"Say why this id is or is not in the answer. May be repeated."`
+	JSON      bool          `help:"Print the answer as JSON."`
 }
 
 func (queryCommand) Help() string {
@@ -54,14 +57,23 @@ func (queryCommand) Help() string {
     tandem query --user user-0000042 --k 5 --explain \
         --filter '"ios" in platforms && min_age <= user.age' --bind age=14
 
+    tandem query --app app-0000001 --at-most developer=2 --explain-id app-0000007
+
     tandem query --vector=-1,2`
 }
 
 func (c *queryCommand) request() (*tandemv1.RetrieveRequest, error) {
 	r := &tandemv1.RetrieveRequest{
 		UserId: c.User, AppId: c.App, Target: tandemv1.Tower_TOWER_APPS, K: c.K,
-		Filter: c.Filter, ExcludeIds: c.Exclude, Attributes: c.Attributes, ModelVersion: c.ModelVersion,
-		RecallTarget: c.RecallTarget, Ef: c.Ef, MinCoverage: c.MinCoverage, Explain: c.Explain,
+		Filter: c.Filter, IncludeIds: c.IncludeID, ExcludeIds: c.Exclude, Attributes: c.Attributes, ModelVersion: c.ModelVersion,
+		RecallTarget: c.RecallTarget, Ef: c.Ef, MinCoverage: c.MinCoverage, Explain: c.Explain, ExplainIds: c.ExplainID,
+	}
+	for _, text := range c.AtMost {
+		limit, err := parseAtMost(text)
+		if err != nil {
+			return nil, err
+		}
+		r.AtMost = append(r.AtMost, limit)
 	}
 	if c.Target == "users" {
 		r.Target = tandemv1.Tower_TOWER_USERS
@@ -97,6 +109,16 @@ func wireBindings(values map[string]any) (map[string]*structpb.Value, error) {
 		}
 	}
 	return out, nil
+}
+
+// parseAtMost reads NAME=N.
+func parseAtMost(text string) (*tandemv1.AtMost, error) {
+	name, number, ok := strings.Cut(text, "=")
+	n, err := strconv.ParseUint(number, 10, 32)
+	if !ok || name == "" || err != nil {
+		return nil, usagef("--at-most is %q, want NAME=N, such as developer=2", text)
+	}
+	return &tandemv1.AtMost{Attribute: name, N: uint32(n)}, nil
 }
 
 // parseVector reads numbers separated by commas, or a JSON array from @FILE.
@@ -255,10 +277,51 @@ func writeExplain(w io.Writer, x *tandemv1.Explain) error {
 	fmt.Fprintf(w, "prepare %s, fan out %s, merge %s, total %s\n",
 		x.PrepareTime.AsDuration(), x.FanOutTime.AsDuration(), x.MergeTime.AsDuration(), x.TotalTime.AsDuration())
 	t := newTable(w)
-	fmt.Fprintln(t, "shard\tplan\trows\teligible\tef\tscored\texpanded\tfilter\tsearch\terror")
+	fmt.Fprintln(t, "shard\tplan\trows\teligible\tasked\tef\tscored\texpanded\tfilter\tsearch\terror")
 	for _, s := range x.Shards {
-		fmt.Fprintf(t, "%s\t%s\t%d\t%d\t%d\t%d\t%d\t%s\t%s\t%s\n", s.Shard, planName(s.Plan), s.Rows, s.Eligible, s.Ef,
+		fmt.Fprintf(t, "%s\t%s\t%d\t%d\t%d\t%d\t%d\t%d\t%s\t%s\t%s\n", s.Shard, planName(s.Plan), s.Rows, s.Eligible, s.Asked, s.Ef,
 			s.Scored, s.Expanded, s.FilterTime.AsDuration(), s.SearchTime.AsDuration(), s.Error)
+	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	t = newTable(w)
+	for _, s := range x.Shards {
+		if s.Reason != "" {
+			fmt.Fprintf(t, "%s\t%s\n", s.Shard, s.Reason)
+		}
+	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	writeUnknown(w, x)
+	return writeVerdicts(w, x.Ids)
+}
+
+// writeUnknown says how many ids of the query no shard has.
+func writeUnknown(w io.Writer, x *tandemv1.Explain) {
+	if x.UnknownIncludeIds > 0 {
+		fmt.Fprintf(w, "%s to include unknown\n", plural(int64(x.UnknownIncludeIds), "id"))
+	}
+	if x.UnknownExcludeIds > 0 {
+		fmt.Fprintf(w, "%s to exclude unknown\n", plural(int64(x.UnknownExcludeIds), "id"))
+	}
+}
+
+// writeVerdicts says why ids are or are not in the answer.
+func writeVerdicts(w io.Writer, ids []*tandemv1.IdExplain) error {
+	if len(ids) == 0 {
+		return nil
+	}
+	fmt.Fprintln(w)
+	t := newTable(w)
+	fmt.Fprintln(t, "id\tverdict\tscore\twhy")
+	for _, e := range ids {
+		score := "-"
+		if e.Score != nil {
+			score = fmt.Sprintf("%.6g", *e.Score)
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", e.Id, enumName(e.Verdict.String(), "VERDICT_"), score, e.Text)
 	}
 	return t.Flush()
 }
@@ -268,5 +331,10 @@ func planName(p tandemv1.Plan) string {
 	if p == tandemv1.Plan_PLAN_UNSPECIFIED {
 		return "no plan"
 	}
-	return strings.ToLower(strings.ReplaceAll(strings.TrimPrefix(p.String(), "PLAN_"), "_", " "))
+	return enumName(p.String(), "PLAN_")
+}
+
+// enumName returns the name of an enum's value as people write it.
+func enumName(name, prefix string) string {
+	return strings.ToLower(strings.ReplaceAll(strings.TrimPrefix(name, prefix), "_", " "))
 }

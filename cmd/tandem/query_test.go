@@ -30,6 +30,18 @@ func TestServerURL(t *testing.T) {
 	}
 }
 
+func TestParseAtMost(t *testing.T) {
+	limit, err := parseAtMost("developer=2")
+	assert.NoError(t, err)
+	assert.Equal(t, "developer", limit.Attribute)
+	assert.EqualValues(t, 2, limit.N)
+	for _, text := range []string{"", "developer", "=2", "developer=", "developer=-1", "developer=4294967296", "developer=two"} {
+		_, err := parseAtMost(text)
+		assert.ErrorContains(t, err, "want NAME=N", text)
+		assert.ErrorAs(t, err, new(usageError), text)
+	}
+}
+
 // The contract has no name for its bound, so maxK repeats it.
 func TestMaxKIsTheServersLimit(t *testing.T) {
 	ask := &tandemv1.RetrieveRequest{UserId: "u", K: maxK}
