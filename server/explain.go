@@ -50,6 +50,8 @@ func planReason(q *query, s *shard.ShardAnswer) string {
 		return of + ": there is nothing to find"
 	case s.Eligible <= s.Asked:
 		return of + ": all are asked for"
+	case s.Deep:
+		return of + ": at_most passes over so many that an exact scan finds the rest"
 	case s.WalkCost == 0 && q.Target >= 1:
 		return of + ": recall_target 1 is the exact scan"
 	case s.WalkCost == 0:

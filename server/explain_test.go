@@ -131,6 +131,10 @@ func TestPlanReason(t *testing.T) {
 			shard.ShardAnswer{Asked: 10, Eligible: 11_107, Plan: index.ExactScan},
 		},
 		{
+			"3,332 eligible of 11,107: at_most passes over so many that an exact scan finds the rest", 0.9,
+			shard.ShardAnswer{Asked: 10, Eligible: 3332, Plan: index.ExactScan, Deep: true},
+		},
+		{
 			"3,332 eligible of 11,107: exact scan costs 13,328, filtered walk 41,000", 0.9,
 			shard.ShardAnswer{Asked: 10, Eligible: 3332, Plan: index.ExactScan, ExactCost: 13_328, WalkCost: 41_000.5},
 		},

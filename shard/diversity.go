@@ -2,6 +2,8 @@ package shard
 
 import (
 	"fmt"
+	"slices"
+	"sort"
 
 	"github.com/tandem-ann/tandem/index"
 	"github.com/tandem-ann/tandem/shard/attribute"
@@ -21,10 +23,17 @@ import (
 //
 // A shard cannot tell which of its rows are passed over: that depends on rows of
 // other shards. So the merge does it, on more rows than k. It is right as far as
-// every shard's hits reach, which is the rank of the last hit of a shard that has
-// more rows; if it passes that with too few candidates, the shards whose hits ended
-// are asked for more, at least twice as many, until there are k candidates or those
-// shards have no more rows.
+// every shard's hits reach, the frontier: the rank of the first of the last hits of
+// shards that have more rows. If it passes that with too few candidates, the shards
+// whose hits ended are asked for more, at least twice as many, until there are k
+// candidates or those shards have no more rows.
+//
+// An attribute of few values would have all rows fetched that way. But once n rows
+// before the frontier have a value, no other row with it can be taken: such rows are
+// removed from what shards are asked for, by the bitmaps of their values, and what is
+// left is few rows, or rows that can be taken. This needs a frontier that is certain,
+// so where walks would be asked for a large part of a shard, all shards that have
+// more rows are asked for the exact answer from then on.
 type AtMost struct {
 	Field int // its position in the schema
 	N     int // at least 1
@@ -33,6 +42,10 @@ type AtMost struct {
 // overfetch is how many times k rows are fetched at first where rows may be passed
 // over.
 const overfetch = 2
+
+// large is the part of a shard's eligible rows from which on a walk is not asked for
+// them: an exact scan costs no more.
+const large = 8
 
 // Limitable reports whether an [AtMost] may name an attribute of that type.
 func Limitable(t attribute.Type) bool {
@@ -54,6 +67,81 @@ func (a AtMost) validate(schema attribute.Schema) error {
 		return fmt.Errorf("at most %d of attribute %s, want at least 1: %w", a.N, schema.Field(a.Field).Name, index.ErrQuery)
 	}
 	return nil
+}
+
+// deepen makes the parts that are exhausted ask for more rows than before, and
+// returns them.
+func (t *Tower) deepen(q *Query, f *fanOut, merged []hit) []int {
+	if f.exact {
+		taken := f.certain(t.metric, merged)
+		full := f.merger.quota.filled(q.AtMost, taken)
+		for _, i := range f.again {
+			p := &f.parts[i]
+			t.shards[i].drop(p, full, taken)
+			p.k = min(2*p.k, max(p.left, 1))
+		}
+		return f.again
+	}
+	// As many as it takes if the share of those passed over stays the same.
+	more := func(p *part) int { return min(max(2*p.k, p.k*q.K/len(merged)), p.left) }
+	deep := func(i int) bool { return more(&f.parts[i]) > f.parts[i].left/large }
+	if q.Plan != index.Auto || !slices.ContainsFunc(f.again, deep) {
+		for _, i := range f.again {
+			f.parts[i].k = more(&f.parts[i])
+		}
+		return f.again
+	}
+	f.exact, f.again = true, f.again[:0]
+	for i := range f.parts {
+		p := &f.parts[i]
+		if p.answer.Err == nil && !p.complete() {
+			p.plan, p.answer.Deep, p.k = index.ExactScan, true, min(overfetch*q.K, p.left)
+			f.again = append(f.again, i)
+		}
+	}
+	return f.again
+}
+
+// certain returns the merged hits that rank before every row that was not fetched.
+func (f *fanOut) certain(metric index.Metric, merged []hit) []hit {
+	for i := range f.parts {
+		p := &f.parts[i]
+		if p.answer.Err != nil || p.complete() {
+			continue
+		}
+		last := &p.hits[len(p.hits)-1]
+		merged = merged[:sort.Search(len(merged), func(i int) bool { return last.before(&merged[i], metric) })]
+	}
+	return merged
+}
+
+// drop removes from the eligible rows of a part those that have a full value and
+// were not taken.
+func (s *Shard) drop(p *part, full []value, taken []hit) {
+	if p.eligible == nil {
+		p.eligible = s.bitsets.Get().(*index.Bitset)
+		p.eligible.Fill(s.Rows())
+	}
+	scratch := s.bitsets.Get().(*index.Bitset)
+	defer s.bitsets.Put(scratch)
+	for _, v := range full {
+		var set attribute.Set
+		switch s.attributes.Schema().Field(v.field).Type {
+		case attribute.Bool:
+			set = s.attributes.Is(v.field, v.number != 0)
+		case attribute.Int:
+			set = s.attributes.Ints(v.field, v.number, v.number)
+		default:
+			set = s.attributes.Keyword(v.field, v.text)
+		}
+		set.AndNot(*p.eligible, *scratch)
+	}
+	for _, h := range taken {
+		if h.shard == s {
+			p.eligible.Set(h.ordinal)
+		}
+	}
+	p.left = p.eligible.Count()
 }
 
 // value is one value of an attribute, for all shards: a text aliases a mapped file.
@@ -116,4 +204,21 @@ func (u *quota) take(h *hit) {
 			u.taken[v]++
 		}
 	}
+}
+
+// filled returns the values that as many of the rows have as the limits allow.
+func (u *quota) filled(limits []AtMost, rows []hit) []value {
+	u.reset(limits)
+	for i := range rows {
+		u.take(&rows[i])
+	}
+	var full []value
+	for _, limit := range limits {
+		for v, n := range u.taken {
+			if v.field == limit.Field && n >= limit.N {
+				full = append(full, v)
+			}
+		}
+	}
+	return full
 }

@@ -94,6 +94,9 @@ type ShardAnswer struct {
 	Plan                index.Plan
 	Ef                  int
 	ExactCost, WalkCost float64
+	// Deep is whether Query.AtMost passes over so many rows that the exact scan was
+	// asked for.
+	Deep bool
 
 	Scored         int
 	Expanded       int
@@ -165,16 +168,21 @@ type hit struct {
 
 // part is what one shard is asked, its answer, and the memory of both.
 type part struct {
-	k        int      // how many hits the shard is asked for
+	k        int // how many hits the shard is asked for
+	plan     index.Plan
 	include  []string // what of Query.Include belongs to the shard
 	exclude  []string // the same of Query.Exclude and Query.Self
 	eligible *index.Bitset
+	left     int // rows of eligible, or of the shard if that is nil
 	hits     []hit
 	found    []index.Hit
 	more     []index.Hit
 	ordinals []uint32
 	answer   ShardAnswer
 }
+
+// complete reports whether the hits are all that the shard has to give.
+func (p *part) complete() bool { return len(p.hits) < p.k || len(p.hits) == p.left }
 
 // repeats reports whether a shard is likely to need its eligible rows again.
 func (q *Query) repeats() bool { return len(q.AtMost) > 0 }
@@ -196,20 +204,22 @@ func (s *Shard) search(ctx context.Context, q *Query, p *part) {
 		return
 	}
 	start := time.Now()
-	iq := index.Query{K: p.k, Ef: q.Ef, Plan: q.Plan, Eligible: s.Rows()}
-	if q.Filter != nil || len(q.Include) > 0 || len(p.exclude) > 0 {
-		if p.eligible == nil {
+	if p.eligible == nil {
+		p.answer.Eligible = s.Rows()
+		if q.Filter != nil || len(q.Include) > 0 || len(p.exclude) > 0 {
 			p.eligible = s.bitsets.Get().(*index.Bitset)
 			p.answer.Eligible = s.eligible(q, p, *p.eligible)
 		}
-		if iq.Eligible = p.answer.Eligible; iq.Eligible < s.Rows() {
-			iq.Filter = *p.eligible
-		}
-		if !q.repeats() {
-			defer s.release(p)
-		}
+		p.left = p.answer.Eligible
 	}
-	p.answer.Eligible, p.answer.Asked = iq.Eligible, p.k
+	iq := index.Query{K: p.k, Ef: q.Ef, Plan: p.plan, Eligible: p.left}
+	if p.left < s.Rows() {
+		iq.Filter = *p.eligible
+	}
+	if !q.repeats() {
+		defer s.release(p)
+	}
+	p.answer.Asked = p.k
 	filtered := time.Now()
 	p.answer.Filter += filtered.Sub(start)
 	if iq.Ef == 0 && q.Target < 1 {

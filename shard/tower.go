@@ -107,6 +107,7 @@ type fanOut struct {
 	lists  [][]hit
 	merger merger
 	again  []int
+	exact  bool // the parts are asked for exact answers
 }
 
 // Search asks every shard and merges their answers. A shard that has not begun
@@ -128,6 +129,9 @@ func (t *Tower) Search(ctx context.Context, q *Query) (*Answer, error) {
 		asked := time.Now()
 		merged = f.merge(t.metric, q)
 		short := f.exhausted(t.metric, q, merged)
+		if len(short) > 0 && len(q.AtMost) > 0 {
+			short = t.deepen(q, f, merged)
+		}
 		answer.Merge += time.Since(asked)
 		if len(short) == 0 {
 			break
@@ -173,9 +177,10 @@ func (f *fanOut) begin(q *Query) {
 		k = share(k, len(f.parts))
 	}
 	for i := range f.parts {
-		f.parts[i].k = k
+		f.parts[i].k, f.parts[i].plan = k, q.Plan
 		f.parts[i].answer = ShardAnswer{}
 	}
+	f.exact = q.Plan == index.ExactScan || q.Plan == index.Auto && q.Ef == 0 && q.Target >= 1
 	if len(f.parts) == 0 {
 		return
 	}
@@ -218,25 +223,23 @@ func (f *fanOut) merge(metric index.Metric, q *Query) []hit {
 
 // exhausted returns the parts that have more rows than they returned, of which some
 // may be among the best k: too few were merged, or the last hit of the part ranks
-// before the last one that was merged. It makes them ask for more.
+// before the last one that was merged. Without limits it makes them ask for k, which
+// is enough.
 func (f *fanOut) exhausted(metric index.Metric, q *Query, merged []hit) []int {
 	f.again = f.again[:0]
 	for i := range f.parts {
 		p := &f.parts[i]
-		if p.answer.Err != nil || len(p.hits) < p.k || len(p.hits) == p.answer.Eligible {
-			continue // it answered with all it has, or not at all
+		if p.answer.Err != nil || p.complete() {
+			continue
 		}
 		if len(merged) == q.K && merged[q.K-1].before(&p.hits[len(p.hits)-1], metric) {
 			continue
 		}
-		switch {
-		case len(q.AtMost) > 0:
-			// As many as it takes if the share of those passed over stays the same.
-			p.k = min(max(2*p.k, p.k*q.K/len(merged)), p.answer.Eligible)
-		case p.k < q.K:
+		if len(q.AtMost) == 0 {
+			if p.k >= q.K {
+				continue
+			}
 			p.k = q.K
-		default:
-			continue
 		}
 		f.again = append(f.again, i)
 	}

@@ -257,7 +257,7 @@ func TestSearchEqualsBruteForce(t *testing.T) {
 
 		requireExplained(t, tw, apps, q, filter.eligible, want, exact)
 
-		q.Target, q.Ef, q.Plan = 0, rapid.IntRange(1, 60).Draw(t, "ef"), index.GraphWalk
+		q.Target, q.Ef, q.Plan = 0, rapid.IntRange(1, 60).Draw(t, "ef"), rapid.SampledFrom([]index.Plan{index.Auto, index.GraphWalk}).Draw(t, "plan")
 		walk, err := tw.Search(context.Background(), q)
 		require.NoError(t, err)
 		if len(q.AtMost) == 0 || len(want.top) < q.K && len(walk.Candidates) < q.K {
