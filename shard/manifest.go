@@ -15,10 +15,16 @@ import (
 	"github.com/tandem-ann/tandem/shard/attribute"
 )
 
-// ManifestVersion is the manifest version this package writes and reads.
+// The manifest versions that this package writes and reads. A manifest has the
+// lowest one that has all it says, so that an older build refuses by name what it
+// does not know, and reads the rest.
 //
 //	1: model, towers, shards, inputs, recall report.
-const ManifestVersion = 1
+//	2: segments of the app tower.
+const (
+	ManifestVersion = 1 // without segments
+	SegmentsVersion = 2 // with segments
+)
 
 // Manifest is the root object of a snapshot. The same inputs, parameters and
 // builder give the same manifest to the byte, so it holds no time, no path and no
@@ -43,6 +49,9 @@ type TowerManifest struct {
 	Schema   attribute.Schema `json:"schema"`
 	Shards   []ShardManifest  `json:"shards"` // in the order of their numbers
 	Recall   []Recall         `json:"recall"` // measured on held-out queries
+
+	// Segments are in ascending order of their names. Only the app tower has any.
+	Segments []SegmentManifest `json:"segments,omitempty"`
 }
 
 // ShardManifest names one shard file.
@@ -55,7 +64,7 @@ type ShardManifest struct {
 
 // Input is one file that the snapshot was built from.
 type Input struct {
-	Role   string `json:"role"` // e.g. apps, users, apps-graph
+	Role   string `json:"role"` // e.g. apps, users, apps-graph, app-segments
 	Name   string `json:"name"` // without its folder
 	Size   int64  `json:"size"`
 	Digest Digest `json:"digest"`
@@ -131,8 +140,8 @@ func DecodeManifest(data []byte) (*Manifest, error) {
 	if err := json.Unmarshal(data, &head); err != nil {
 		return nil, fmt.Errorf("manifest: %w: %w", err, sections.ErrCorrupt)
 	}
-	if head.Version != ManifestVersion {
-		return nil, fmt.Errorf("manifest: version is %d, this build reads version %d: %w", head.Version, ManifestVersion, sections.ErrVersion)
+	if head.Version < ManifestVersion || head.Version > SegmentsVersion {
+		return nil, fmt.Errorf("manifest: version is %d, this build reads versions %d to %d: %w", head.Version, ManifestVersion, SegmentsVersion, sections.ErrVersion)
 	}
 	m := &Manifest{}
 	d := json.NewDecoder(bytes.NewReader(data))
@@ -150,8 +159,15 @@ func DecodeManifest(data []byte) (*Manifest, error) {
 }
 
 func (m *Manifest) validate() error {
-	if m.Version != ManifestVersion {
-		return fmt.Errorf("version is %d, want %d", m.Version, ManifestVersion)
+	version := ManifestVersion
+	if len(m.Apps.Segments) > 0 {
+		version = SegmentsVersion
+	}
+	if m.Version != version {
+		return fmt.Errorf("version is %d, want %d for %d segments", m.Version, version, len(m.Apps.Segments))
+	}
+	if n := len(m.Users.Segments); n > 0 {
+		return fmt.Errorf("users: %d segments, only apps have any", n)
 	}
 	if err := CheckModel(m.Model, m.ModelVersion); err != nil {
 		return err
@@ -187,9 +203,46 @@ func (t *TowerManifest) validate() error {
 	if rows != t.Rows || t.Rejected < 0 {
 		return fmt.Errorf("rows is %d, the shards have %d; rejected is %d", t.Rows, rows, t.Rejected)
 	}
-	for _, r := range t.Recall {
+	if err := checkRecall(t.Recall); err != nil {
+		return err
+	}
+	if err := checkSegments(t.segments()); err != nil {
+		return err
+	}
+	for _, s := range t.Segments {
+		if s.Eligible < 0 || s.Eligible > t.Rows {
+			return fmt.Errorf("segment %s: %d of %d rows are eligible", s.Name, s.Eligible, t.Rows)
+		}
+		if err := checkRecall(s.Recall); err != nil {
+			return fmt.Errorf("segment %s: %w", s.Name, err)
+		}
+	}
+	return nil
+}
+
+func checkRecall(list []Recall) error {
+	for _, r := range list {
 		if math.IsNaN(r.Recall) || r.Recall < 0 || r.Recall > 1 {
 			return fmt.Errorf("recall@%d is %v", r.K, r.Recall)
+		}
+	}
+	return nil
+}
+
+// segments returns the segments that each shard must have.
+func (t *TowerManifest) segments() []Segment {
+	var list []Segment
+	for _, s := range t.Segments {
+		list = append(list, s.Segment)
+	}
+	return list
+}
+
+// checkEligible compares the sizes of the segments with what the shards have.
+func (t *TowerManifest) checkEligible(rows []int) error {
+	for i, s := range t.Segments {
+		if rows[i] != s.Eligible {
+			return fmt.Errorf("segment %s: the shards have %d eligible rows, the manifest says %d: %w", s.Name, rows[i], s.Eligible, sections.ErrCorrupt)
 		}
 	}
 	return nil

@@ -23,6 +23,9 @@ type Query struct {
 	K int
 	// Filter says which rows are eligible; nil means all.
 	Filter *eligibility.Bound
+	// Segment names the segment that eligible rows must also be in; empty means
+	// any.
+	Segment string
 	// Include holds the only ids that may be returned; none means all. Ids that the
 	// tower does not have are ignored.
 	Include []string
@@ -206,7 +209,7 @@ func (s *Shard) search(ctx context.Context, q *Query, p *part) {
 	start := time.Now()
 	if p.eligible == nil {
 		p.answer.Eligible = s.Rows()
-		if q.Filter != nil || len(q.Include) > 0 || len(p.exclude) > 0 {
+		if q.Filter != nil || q.Segment != "" || len(q.Include) > 0 || len(p.exclude) > 0 {
 			p.eligible = s.bitsets.Get().(*index.Bitset)
 			p.answer.Eligible = s.eligible(q, p, *p.eligible)
 		}
@@ -260,10 +263,19 @@ func (s *Shard) release(p *part) {
 // id up once.
 func (s *Shard) eligible(q *Query, p *part, dst index.Bitset) int {
 	n := s.Rows()
-	if q.Filter == nil {
-		dst.Fill(n)
-	} else {
+	segment, inSegment := s.segments.find(q.Segment)
+	switch {
+	case q.Filter != nil:
 		n = q.Filter.Eval(s.attributes, dst)
+		if inSegment && n > 0 {
+			segment.And(dst)
+			n = dst.Count()
+		}
+	case inSegment:
+		segment.CopyTo(dst)
+		n = segment.Count()
+	default:
+		dst.Fill(n)
 	}
 	if len(q.Include) > 0 {
 		n, p.answer.UnknownInclude = s.keep(p, dst)

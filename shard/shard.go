@@ -20,12 +20,14 @@ type Shard struct {
 	index      *index.Index
 	ids        ids
 	attributes *attribute.Table
+	segments   segments
 	bitsets    sync.Pool // *index.Bitset of the shard's rows
 }
 
 // Write writes a shard file at path. ids are the ids of the index's rows, in
-// strictly ascending order, and attributes has the same rows.
-func Write(path string, list []string, x *index.Index, attributes *attribute.Writer) error {
+// strictly ascending order, and attributes has the same rows. segments are in
+// strictly ascending order of their names.
+func Write(path string, list []string, x *index.Index, attributes *attribute.Writer, segments ...Segment) error {
 	if len(list) != x.Rows() {
 		return fmt.Errorf("write shard %s: %d ids for %d rows", path, len(list), x.Rows())
 	}
@@ -33,7 +35,8 @@ func Write(path string, list []string, x *index.Index, attributes *attribute.Wri
 	if err != nil {
 		return err
 	}
-	err = errors.Join(writeIDs(w, list), x.Write(w), attributes.Write(w, x.Order()))
+	err = errors.Join(writeIDs(w, list), x.Write(w), attributes.Write(w, x.Order()),
+		writeSegments(w, path, segments, attributes, x.Order()))
 	if err != nil {
 		return errors.Join(fmt.Errorf("write shard %s: %w", path, err), w.Abort())
 	}
@@ -75,6 +78,9 @@ func fromFile(f *sections.File) (*Shard, error) {
 	if s.attributes, err = attribute.OpenTable(f, x.Rows()); err != nil {
 		return nil, err
 	}
+	if s.segments, err = openSegments(f, x.Rows()); err != nil {
+		return nil, err
+	}
 	if err := f.CheckClaimed(); err != nil {
 		return nil, err
 	}
@@ -101,6 +107,19 @@ func (s *Shard) Index() *index.Index { return s.index }
 // Attributes returns the shard's attributes.
 func (s *Shard) Attributes() *attribute.Table { return s.attributes }
 
+// Segments returns the shard's segments in ascending order of their names. The
+// caller must not change the slice.
+func (s *Shard) Segments() []Segment { return s.segments.list }
+
+// SegmentRows returns how many rows are eligible in each of [Shard.Segments].
+func (s *Shard) SegmentRows() []int {
+	rows := make([]int, len(s.segments.bitmaps))
+	for i, b := range s.segments.bitmaps {
+		rows[i] = b.Count()
+	}
+	return rows
+}
+
 // Rows returns the number of rows.
 func (s *Shard) Rows() int { return s.index.Rows() }
 
@@ -119,9 +138,10 @@ func (s *Shard) Ordinal(id string) (uint32, bool) {
 	return s.index.Ordinal(row), true
 }
 
-// Check proves what [Open] does not need for safety: the graph's invariants.
+// Check proves what [Open] does not need for safety: the graph's invariants, and
+// that the rows of each segment are those that its expression makes eligible.
 func (s *Shard) Check() error {
-	if err := s.index.CheckGraph(); err != nil {
+	if err := errors.Join(s.index.CheckGraph(), s.segments.check(s.attributes)); err != nil {
 		return fmt.Errorf("check shard %s: %w", s.file.Path(), err)
 	}
 	return nil

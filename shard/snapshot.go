@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/tandem-ann/tandem/index/sections"
 )
@@ -32,10 +33,14 @@ func OpenSnapshot(ctx context.Context, store *Store, digest Digest) (*Snapshot, 
 	if s.users, err = OpenTower(ctx, store, m, Users); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
+	if err := m.Apps.checkEligible(s.apps.SegmentRows()); err != nil {
+		return nil, errors.Join(fmt.Errorf("open snapshot %s: %w", digest.Short(), err), s.Close())
+	}
 	return s, nil
 }
 
-// OpenTower opens one tower of a manifest, which need not be published.
+// OpenTower opens one tower of a manifest, which need not be published, nor know
+// yet how many rows its segments have.
 func OpenTower(ctx context.Context, store *Store, m *Manifest, kind Kind) (*Tower, error) {
 	var shards []*Shard
 	var err error
@@ -91,6 +96,9 @@ func (s *Shard) checkAgainst(m *Manifest, tm *TowerManifest, number int) error {
 	case !s.attributes.Schema().Equal(tm.Schema):
 		return fmt.Errorf("attributes are %v, the manifest says %v: %w", s.attributes.Schema().Fields(), tm.Schema.Fields(), sections.ErrCorrupt)
 	}
+	if listed := tm.segments(); !slices.Equal(s.segments.list, listed) {
+		return fmt.Errorf("segments are %v, the manifest says %v: %w", s.segments.list, listed, sections.ErrCorrupt)
+	}
 	return s.checkPartition(number, len(tm.Shards))
 }
 
@@ -136,13 +144,18 @@ func VerifySnapshot(ctx context.Context, store *Store, digest Digest, progress f
 		return err
 	}
 	var all error
+	eligible := make([]int, len(m.Apps.Segments))
 	for _, kind := range []Kind{Apps, Users} {
 		for number, sm := range m.Tower(kind).Shards {
 			if err := ctx.Err(); err != nil {
 				return errors.Join(all, err)
 			}
 			progress(shardName(kind, number))
-			all = errors.Join(all, verifyShard(store, m, kind, number))
+			rows, err := verifyShard(store, m, kind, number)
+			all = errors.Join(all, err)
+			for i := range rows {
+				eligible[i] += rows[i]
+			}
 			path := store.ShardPath(sm.Digest)
 			if d, _, err := sumFile(path); err != nil {
 				all = errors.Join(all, fmt.Errorf("verify shard: %w", err))
@@ -151,15 +164,20 @@ func VerifySnapshot(ctx context.Context, store *Store, digest Digest, progress f
 			}
 		}
 	}
+	if all == nil { // else a count says nothing new
+		all = m.Apps.checkEligible(eligible)
+	}
 	return all
 }
 
-func verifyShard(store *Store, m *Manifest, kind Kind, number int) error {
+// verifyShard returns how many rows each segment has in the shard.
+func verifyShard(store *Store, m *Manifest, kind Kind, number int) ([]int, error) {
 	s, err := openNumbered(store, m, kind, number)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return errors.Join(s.Check(), s.Close())
+	rows := s.SegmentRows()
+	return rows, errors.Join(s.Check(), s.Close())
 }
 
 // Close unmaps all files.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -87,6 +88,41 @@ func (t *Tower) Compile(filter string) (*eligibility.Filter, error) {
 	return t.compiler.Compile(filter)
 }
 
+// Segments returns the tower's segments in ascending order of their names. The
+// caller must not change the slice.
+func (t *Tower) Segments() []Segment {
+	if len(t.shards) == 0 {
+		return nil
+	}
+	return t.shards[0].Segments() // every shard has those of the manifest
+}
+
+// SegmentRows returns how many rows are eligible in each of [Tower.Segments].
+func (t *Tower) SegmentRows() []int {
+	rows := make([]int, len(t.Segments()))
+	for _, s := range t.shards {
+		for i, n := range s.SegmentRows() {
+			rows[i] += n
+		}
+	}
+	return rows
+}
+
+// CheckSegment returns a [*SegmentError] unless the tower has a segment of that
+// name, or the name is empty.
+func (t *Tower) CheckSegment(name string) error {
+	list := t.Segments()
+	known := func(s Segment) bool { return s.Name == name }
+	if name == "" || slices.ContainsFunc(list, known) {
+		return nil
+	}
+	e := &SegmentError{Name: name, Tower: t.kind}
+	for _, s := range list {
+		e.Known = append(e.Known, s.Name)
+	}
+	return e
+}
+
 // Vector returns a copy of the embedding of id, and false if the tower does not
 // have it.
 func (t *Tower) Vector(id string) ([]float32, bool) {
@@ -115,6 +151,9 @@ type fanOut struct {
 // [*CoverageError]. An error of class [index.ErrQuery] is the caller's to mend.
 func (t *Tower) Search(ctx context.Context, q *Query) (*Answer, error) {
 	if err := q.validate(t.schema); err != nil {
+		return nil, err
+	}
+	if err := t.CheckSegment(q.Segment); err != nil {
 		return nil, err
 	}
 	f := t.scratch.Get().(*fanOut)

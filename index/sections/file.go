@@ -119,6 +119,12 @@ func (f *File) Features() uint32 { return f.header.features }
 // Entries returns the sections in file order. The caller must not change it.
 func (f *File) Entries() []Entry { return f.entries }
 
+// Has reports whether the file has a section of that name, without claiming it.
+func (f *File) Has(name string) bool {
+	_, ok := f.byName[name]
+	return ok
+}
+
 // Section returns the bytes of a section and marks it as claimed. The capacity
 // ends with the length. A section that is absent is an [ErrCorrupt] error.
 func (f *File) Section(name string) ([]byte, error) {

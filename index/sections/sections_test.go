@@ -75,6 +75,7 @@ func TestRoundTrip(t *testing.T) {
 	for i, want := range small {
 		e := f.Entries()[i]
 		assert.Equal(t, want.name, e.Name)
+		assert.True(t, f.Has(want.name))
 		assert.Equal(t, next, e.Offset, want.name)
 		assert.Equal(t, uint64(len(want.data)), e.Length, want.name)
 		next += (e.Length + sections.PageSize - 1) / sections.PageSize * sections.PageSize
@@ -85,6 +86,7 @@ func TestRoundTrip(t *testing.T) {
 	}
 	assert.NoError(t, f.CheckClaimed())
 
+	assert.False(t, f.Has("other"))
 	_, err = f.Section("other")
 	require.ErrorIs(t, err, sections.ErrCorrupt)
 	assert.EqualError(t, err, "section other: missing: corrupt")

@@ -1,12 +1,14 @@
 package attribute
 
 import (
+	"bytes"
 	"slices"
 	"testing"
 
 	"github.com/RoaringBitmap/roaring/v2"
 	"github.com/stretchr/testify/require"
 
+	"github.com/tandem-ann/tandem/index"
 	"github.com/tandem-ann/tandem/index/sections"
 )
 
@@ -91,10 +93,12 @@ func FuzzBitmap(f *testing.F) {
 	stripes.RemoveRange(0, 60_000)
 	seed(stripes)
 	f.Fuzz(func(t *testing.T, data []byte) {
-		p := posting(data)
-		if p.check("attr.0.has", n) != nil {
+		b, err := OpenBitmap("attr.0.has", data, n)
+		if err != nil {
+			require.ErrorIs(t, err, sections.ErrCorrupt)
 			return
 		}
+		p := b.p
 		m := roaring.New()
 		read, err := m.FromBuffer(data)
 		require.NoError(t, err)
@@ -108,7 +112,18 @@ func FuzzBitmap(f *testing.F) {
 		require.True(t, slices.Equal(m.ToArray(), got))
 		checkSet(t, "bitmap", Set{c: &column{has: p}, kind: present}, n, m.Contains)
 		for _, o := range []uint32{0, 1, 65_535, 65_536, n - 1} {
-			require.Equal(t, m.Contains(o), p.contains(o))
+			require.Equal(t, m.Contains(o), b.Has(o))
 		}
+		dense := index.NewBitset(n)
+		b.CopyTo(dense)
+		require.Equal(t, b.Count(), dense.Count())
+		var written bytes.Buffer
+		_, err = WriteBitmap(&written, dense)
+		require.NoError(t, err)
+		again, err := OpenBitmap("attr.0.has", written.Bytes(), n)
+		require.NoError(t, err)
+		dense.Fill(n)
+		again.And(dense)
+		require.True(t, slices.Equal(got, dense.Append(nil)))
 	})
 }

@@ -44,6 +44,9 @@ func NewWriter(schema Schema, rows int) *Writer {
 	return &Writer{schema: schema, rows: rows, inputs: make([]input, schema.Len())}
 }
 
+// Schema returns the attributes.
+func (w *Writer) Schema() Schema { return w.schema }
+
 // Set sets attribute field of a row. A row that is set again has the later value.
 func (w *Writer) Set(row, field int, v Value) error {
 	if row < 0 || row >= w.rows {
@@ -204,10 +207,7 @@ func (o *output) bitmapSection(part string, ordinals []uint32) error {
 
 // writeBitmap writes ascending ordinals as a bitmap and returns its length.
 func (o *output) writeBitmap(ordinals []uint32) (int64, error) {
-	o.bitmap.Clear()
-	o.bitmap.AddMany(ordinals)
-	o.bitmap.RunOptimize()
-	return o.bitmap.WriteTo(o)
+	return writeBitmap(o, &o.bitmap, ordinals)
 }
 
 func (o *output) keywords(t Type) error {
