@@ -61,7 +61,7 @@ type tb interface {
 }
 
 // writeTower writes the shards of a tower to a store and lists them.
-func writeTower(t tb, store *shard.Store, apps []app, dim, shards int, params index.Params) shard.TowerManifest {
+func writeTower(t tb, store *shard.Store, apps []app, dim, shards int, params index.Params, segments ...shard.Segment) shard.TowerManifest {
 	t.Helper()
 	m := shard.TowerManifest{Params: params.String(), Schema: appSchema()}
 	for number := range shards {
@@ -95,7 +95,7 @@ func writeTower(t tb, store *shard.Store, apps []app, dim, shards int, params in
 		stage, err := store.Stage()
 		require.NoError(t, err)
 		path := filepath.Join(stage, "a.shard")
-		require.NoError(t, shard.Write(path, ids, x, w))
+		require.NoError(t, shard.Write(path, ids, x, w, segments...))
 		sm, err := store.AddShard(path)
 		require.NoError(t, err)
 		require.NoError(t, os.Remove(stage))
