@@ -43,7 +43,13 @@ func Build(ctx context.Context, store *shard.Store, o Options) (_ *Report, err e
 		Version: shard.ManifestVersion, Builder: Version,
 		Model: o.Model, ModelVersion: o.ModelVersion, Metric: o.Params.Metric,
 	}}
+	if err := b.listSegments(); err != nil {
+		return nil, err
+	}
 	if err := b.ingest(ctx); err != nil {
+		return nil, err
+	}
+	if err := b.checkSegments(); err != nil {
 		return nil, err
 	}
 	if err := b.digestInputs(ctx); err != nil {
@@ -89,6 +95,7 @@ type build struct {
 	stage       string
 	manifest    *shard.Manifest
 	apps, users *ingested
+	segments    *segmentsFile // nil without
 }
 
 // ingest reads both towers and fails if they do not fit together or too many rows
@@ -159,6 +166,9 @@ func (b *build) digestInputs(ctx context.Context) error {
 			}
 		}
 	}
+	if b.segments != nil {
+		b.manifest.Inputs = append(b.manifest.Inputs, b.segments.input)
+	}
 	return nil
 }
 
@@ -218,8 +228,10 @@ func (b *build) tower(ctx context.Context, in *ingested, o TowerOptions, queries
 		b.Progress.Note(fmt.Sprintf("%s: %d attribute lines are for ids that the tower does not have; they were left out", in.kind, orphans))
 	}
 	b.Progress.Stage(fmt.Sprintf("measure recall of %s", in.kind), -1)
-	tm.Recall, err = b.recall(ctx, in.kind, measure)
-	return err
+	if tm.Recall, err = b.recall(ctx, in.kind, measure); err != nil || in.kind != shard.Apps {
+		return err
+	}
+	return b.measureSegments(ctx, measure)
 }
 
 // shard builds one shard and moves it to the store.
@@ -242,7 +254,11 @@ func (b *build) shard(ctx context.Context, in *ingested, o TowerOptions, number 
 	}
 	countScans(scanned, x)
 	path := filepath.Join(b.stage, fmt.Sprintf("%s-%04d.shard", in.kind, number))
-	if err := shard.Write(path, c.ids, x, c.attributes); err != nil {
+	var segments []shard.Segment
+	if in.kind == shard.Apps && b.segments != nil {
+		segments = b.segments.list
+	}
+	if err := shard.Write(path, c.ids, x, c.attributes, segments...); err != nil {
 		return sm, err
 	}
 	sm, err = b.staged.AddShard(path)
@@ -276,7 +292,7 @@ func (b *build) noteScans(kind shard.Kind, shards int, byK map[int]scans) {
 	}
 }
 
-// recallBands are the values of k that a build reports on.
+// recallBands are the values of k that a build reports on, ascending.
 var recallBands = [...]int{10, 100}
 
 // recall measures the tower as it will be asked: through the fan-out, at each
@@ -287,39 +303,49 @@ func (b *build) recall(ctx context.Context, kind shard.Kind, queries *index.Matr
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, t.Close()) }()
+	targets := make([]float64, len(index.Targets))
+	for i, target := range index.Targets {
+		targets[i] = rounded(float64(target))
+	}
+	return measureRecall(ctx, t, queries, "", targets)
+}
+
+// measureRecall measures the recall of a tower, or of one segment of it, at each band
+// and target. Without queries it measures nothing.
+func measureRecall(ctx context.Context, t *shard.Tower, queries *index.Matrix, segment string, targets []float64) ([]shard.Recall, error) {
 	if queries.Rows() == 0 {
 		return nil, nil
 	}
 	var report []shard.Recall
 	for _, k := range recallBands {
-		sums := make([]float64, len(index.Targets))
-		efs := make([][]int, len(index.Targets))
-		for i := range queries.Rows() {
-			q := &shard.Query{Vectors: [][]float32{queries.Row(i)}, K: k, Target: 1, MinCoverage: 1}
-			exact, err := t.Search(ctx, q)
+		for _, target := range targets {
+			report = append(report, shard.Recall{K: k, Target: target, Queries: queries.Rows()})
+		}
+	}
+	for i := range queries.Rows() {
+		q := &shard.Query{Vectors: [][]float32{queries.Row(i)}, K: recallBands[len(recallBands)-1], Segment: segment, Target: 1, MinCoverage: 1}
+		exact, err := t.Search(ctx, q)
+		if err != nil {
+			return nil, err
+		}
+		for j := range report {
+			r := &report[j]
+			q.K, q.Target = r.K, r.Target
+			found, err := t.Search(ctx, q)
 			if err != nil {
 				return nil, err
 			}
-			for j, target := range index.Targets {
-				q.Target = rounded(float64(target))
-				found, err := t.Search(ctx, q)
-				if err != nil {
-					return nil, err
-				}
-				sums[j] += shard.RecallOf(t.Metric(), exact.Candidates, found.Candidates)
-				if i == 0 {
-					for _, s := range found.Shards {
-						efs[j] = append(efs[j], s.Ef)
-					}
+			// The best k are the first of the best of the largest k.
+			r.Recall += shard.RecallOf(t.Metric(), exact.Candidates[:min(r.K, len(exact.Candidates))], found.Candidates)
+			if i == 0 {
+				for _, s := range found.Shards {
+					r.Ef = append(r.Ef, s.Ef)
 				}
 			}
 		}
-		for j, target := range index.Targets {
-			report = append(report, shard.Recall{
-				K: k, Target: rounded(float64(target)), Queries: queries.Rows(),
-				Recall: rounded(sums[j] / float64(queries.Rows())), Ef: efs[j],
-			})
-		}
+	}
+	for j := range report {
+		report[j].Recall = rounded(report[j].Recall / float64(queries.Rows()))
 	}
 	return report, nil
 }

@@ -15,6 +15,9 @@ type Options struct {
 	Apps, Users TowerOptions
 	// Model and ModelVersion name what produced both towers, 1 to 256 bytes each.
 	Model, ModelVersion string
+	// Segments is the path of a YAML file of the app tower's segments, a mapping of
+	// names to expressions; empty if there are none.
+	Segments string
 	// Params are the parameters of both towers' indexes.
 	Params index.Params
 	// Threads bounds the goroutines that build; 0 means 1. It does not change the

@@ -249,5 +249,5 @@ func (s *segments) check(table *attribute.Table) error {
 type SegmentManifest struct {
 	Segment
 	Eligible int      `json:"eligible"`
-	Recall   []Recall `json:"recall"` // at the default target; empty if no app is eligible
+	Recall   []Recall `json:"recall"` // at the default target; null if no app is eligible
 }
