@@ -80,6 +80,12 @@ func TestBadRequests(t *testing.T) {
 			"unknown attribute", func(r req) { r.Attributes = []string{"price", "prize"} }, invalid,
 			`attributes[1] "prize" is no attribute of the app tower; accepted: "*", developer, free, min_age, platforms, price, released`,
 		},
+		{"unknown segment", func(r req) { r.Segment = "chaep" }, invalid, `segment "chaep" is none of the app tower's; accepted: cheap, free, nothing, ten_or_none`},
+		{"long segment", func(r req) { r.Segment = strings.Repeat("x", 65) }, invalid, "segment has 65 bytes; accepted: up to 64"},
+		{
+			"segment of users", func(r req) { r.Segment, r.Target = "cheap", tandemv1.Tower_TOWER_USERS }, invalid,
+			`segment "cheap" is of apps, target is TOWER_USERS; accepted with it: TOWER_APPS`,
+		},
 		{"empty excluded id", func(r req) { r.ExcludeIds = []string{"a", ""} }, invalid, "exclude_ids[1] has 0 bytes; accepted: 1 to 256"},
 		{"long excluded id", func(r req) { r.ExcludeIds = []string{strings.Repeat("x", 257)} }, invalid, "exclude_ids[0] has 257 bytes; accepted: 1 to 256"},
 		{"empty included id", func(r req) { r.IncludeIds = []string{"a", ""} }, invalid, "include_ids[1] has 0 bytes; accepted: 1 to 256"},

@@ -45,6 +45,14 @@ func mustSchema(fields ...attribute.Field) attribute.Schema {
 	return s
 }
 
+// segments are those of every test snapshot; a test of filters knows what they mean.
+var segments = []shard.Segment{
+	{Name: "cheap", Expression: "price < 2.5"},
+	{Name: "free", Expression: "free"},
+	{Name: "nothing", Expression: "price < 0.0"},
+	{Name: "ten_or_none", Expression: `!has(developer) || developer == "Ten"`},
+}
+
 // entity is one row of a tower, as the tests know it.
 type entity struct {
 	id     string
@@ -104,16 +112,25 @@ func (t *towers) publish(tb testing.TB) *shard.Store {
 	store, err := shard.CreateStore(filepath.Join(tb.TempDir(), "store"))
 	require.NoError(tb, err)
 	m := &shard.Manifest{
-		Version: shard.ManifestVersion, Builder: "test", Model: "feed", ModelVersion: t.version,
+		Version: shard.SegmentsVersion, Builder: "test", Model: "feed", ModelVersion: t.version,
 		Metric: t.metric, Dim: t.dim, Inputs: []shard.Input{},
-		Apps: t.writeTower(tb, store, t.apps), Users: t.writeTower(tb, store, t.users),
+		Apps: t.writeTower(tb, store, t.apps, segments...), Users: t.writeTower(tb, store, t.users),
 	}
+	for _, s := range segments {
+		m.Apps.Segments = append(m.Apps.Segments, shard.SegmentManifest{Segment: s})
+	}
+	apps, err := shard.OpenTower(context.Background(), store, m, shard.Apps)
+	require.NoError(tb, err)
+	for i, rows := range apps.SegmentRows() {
+		m.Apps.Segments[i].Eligible = rows
+	}
+	require.NoError(tb, apps.Close())
 	_, err = store.Publish(m)
 	require.NoError(tb, err)
 	return store
 }
 
-func (t *towers) writeTower(tb testing.TB, store *shard.Store, rows []entity) shard.TowerManifest {
+func (t *towers) writeTower(tb testing.TB, store *shard.Store, rows []entity, segments ...shard.Segment) shard.TowerManifest {
 	params := index.DefaultParams(t.metric)
 	params.M, params.EfConstruction = 8, 32
 	m := shard.TowerManifest{Rows: len(rows), Params: params.String(), Schema: schema, Recall: []shard.Recall{}}
@@ -142,7 +159,7 @@ func (t *towers) writeTower(tb testing.TB, store *shard.Store, rows []entity) sh
 		x, err := index.Build(context.Background(), index.Input{Vectors: vectors, Keys: keys}, params)
 		require.NoError(tb, err)
 		path := filepath.Join(dir, fmt.Sprint(number))
-		require.NoError(tb, shard.Write(path, ids, x, w))
+		require.NoError(tb, shard.Write(path, ids, x, w, segments...))
 		sm, err := store.AddShard(path)
 		require.NoError(tb, err)
 		sm.Rows = len(mine)

@@ -54,6 +54,9 @@ func newQuery(snapshot *shard.Snapshot, r *tandemv1.RetrieveRequest) (*query, er
 	if err := q.setFilter(r); err != nil {
 		return nil, err
 	}
+	if err := q.setSegment(r); err != nil {
+		return nil, err
+	}
 	if err := q.setAtMost(r.AtMost); err != nil {
 		return nil, err
 	}
@@ -179,6 +182,17 @@ func (q *query) setFilter(r *tandemv1.RetrieveRequest) error {
 		return invalidf("%w", err)
 	}
 	q.Filter = &bound
+	return nil
+}
+
+func (q *query) setSegment(r *tandemv1.RetrieveRequest) error {
+	q.Segment = r.Segment
+	if q.Segment != "" && q.tower.Kind() != shard.Apps {
+		return invalidf("segment %q is of apps, target is %s; accepted with it: TOWER_APPS", q.Segment, r.Target)
+	}
+	if err := q.tower.CheckSegment(q.Segment); err != nil {
+		return invalidf("%w", err) // it begins with "segment" and its value
+	}
 	return nil
 }
 

@@ -114,6 +114,16 @@ func TestExactAnswers(t *testing.T) {
 		if kind == shard.Users {
 			filter = filters[0]
 		}
+		inSegment := filters[0]
+		if kind == shard.Apps && rapid.Bool().Draw(t, "in a segment") {
+			segment := rapid.SampledFrom(segments).Draw(t, "segment")
+			r.Segment = segment.Name
+			for _, f := range filters {
+				if f.text == segment.Expression {
+					inSegment = f
+				}
+			}
+		}
 		age := float64(rapid.IntRange(0, 20).Draw(t, "age"))
 		r.Filter, r.Bindings = filter.text, map[string]*structpb.Value{"age": structpb.NewNumberValue(age)}
 
@@ -124,7 +134,7 @@ func TestExactAnswers(t *testing.T) {
 		var want []scored
 		for i := range rows {
 			e := &rows[i]
-			if excluded[e.id] || !filter.pass(e, age) || r.IncludeIds != nil && !included[e.id] {
+			if excluded[e.id] || !filter.pass(e, age) || !inSegment.pass(e, age) || r.IncludeIds != nil && !included[e.id] {
 				continue
 			}
 			best := data.score(vectors[0], e.vector)

@@ -16,7 +16,7 @@ import (
 // TestKeepsRules compares the fast check with the rules, about their bounds.
 func TestKeepsRules(t *testing.T) {
 	fields := (&tandemv1.RetrieveRequest{}).ProtoReflect().Descriptor().Fields().Len()
-	require.Equal(t, 19, fields, "a new field: does keepsRules know its rules?")
+	require.Equal(t, 20, fields, "a new field: does keepsRules know its rules?")
 	rapid.Check(t, func(t *rapid.T) {
 		r := &tandemv1.RetrieveRequest{UserId: "u1", K: 10}
 		size := func(name string, most int) int {
@@ -29,7 +29,7 @@ func TestKeepsRules(t *testing.T) {
 		}
 		// One to three fields differ from a good request.
 		for range rapid.IntRange(1, 3).Draw(t, "changes") {
-			switch rapid.IntRange(0, 18).Draw(t, "field") {
+			switch rapid.IntRange(0, 19).Draw(t, "field") {
 			case 0:
 				r.UserId = ""
 			case 1:
@@ -85,6 +85,8 @@ func TestKeepsRules(t *testing.T) {
 				}
 			case 18:
 				r.ExplainIds = make([]string, size("explain_ids", 100))
+			case 19:
+				r.Segment = text("segment", 64)
 			}
 		}
 		require.Equal(t, protovalidate.Validate(r) == nil, keepsRules(r))

@@ -21,7 +21,7 @@ type SegmentError struct {
 func (e *SegmentError) Error() string {
 	tower := strings.TrimSuffix(string(e.Tower), "s")
 	if len(e.Known) == 0 {
-		return fmt.Sprintf("segment %.80q is asked for, the %s tower has no segments", e.Name, tower)
+		return fmt.Sprintf("segment %.80q is asked for; accepted: none, the %s tower has no segments", e.Name, tower)
 	}
 	const most = 20
 	names, more := e.Known, ""

@@ -135,8 +135,8 @@ func TestUnknownSegment(t *testing.T) {
 	err := ask(two, shard.Apps, "ios_uss")
 	require.ErrorIs(t, err, index.ErrQuery)
 	require.EqualError(t, err, `segment "ios_uss" is none of the app tower's; accepted: ios_teen, ios_us`)
-	require.EqualError(t, ask(two, shard.Users, "ios_us"), `segment "ios_us" is asked for, the user tower has no segments`)
-	require.EqualError(t, ask(nil, shard.Apps, "ios_us"), `segment "ios_us" is asked for, the app tower has no segments`)
+	require.EqualError(t, ask(two, shard.Users, "ios_us"), `segment "ios_us" is asked for; accepted: none, the user tower has no segments`)
+	require.EqualError(t, ask(nil, shard.Apps, "ios_us"), `segment "ios_us" is asked for; accepted: none, the app tower has no segments`)
 
 	var many []shard.Segment
 	for i := range 30 {

@@ -432,6 +432,11 @@ type RetrieveRequest struct {
 	// The values that the filter reads as user.NAME, by NAME: {"age": 17} for
 	// user.age. Strings, numbers, booleans, and lists of them. At most 256.
 	Bindings map[string]*structpb.Value `protobuf:"bytes,8,rep,name=bindings,proto3" json:"bindings,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// The name of a segment: only its apps may be returned, and of them only those
+	// that pass the filter, if there is one. Segments are defined when a snapshot is
+	// built; a name that it does not have is an invalid_argument that lists those it
+	// has. Only with the app tower as target. At most 64 bytes. Default: none.
+	Segment string `protobuf:"bytes,20,opt,name=segment,proto3" json:"segment,omitempty"`
 	// Ids of the target tower that must not be returned, such as those the user
 	// already has. An id that the tower does not have is no error. At most
 	// 100,000, each of 1 to 256 bytes; the server's limit on a message, 8 MiB
@@ -566,6 +571,13 @@ func (x *RetrieveRequest) GetBindings() map[string]*structpb.Value {
 		return x.Bindings
 	}
 	return nil
+}
+
+func (x *RetrieveRequest) GetSegment() string {
+	if x != nil {
+		return x.Segment
+	}
+	return ""
 }
 
 func (x *RetrieveRequest) GetExcludeIds() []string {
@@ -1984,7 +1996,7 @@ const file_tandem_v1_retrieval_proto_rawDesc = "" +
 	"\x06AtMost\x12\x1c\n" +
 	"\tattribute\x18\x01 \x01(\tR\tattribute\x12v\n" +
 	"\x01n\x18\x02 \x01(\rBh\xbaHe\xba\x01b\n" +
-	"\tat_most.n\x1aUthis >= 1u && this <= 10000u ? '' : 'n is ' + string(this) + '; accepted: 1 to 10000'R\x01n\"\x94\x1e\n" +
+	"\tat_most.n\x1aUthis >= 1u && this <= 10000u ? '' : 'n is ' + string(this) + '; accepted: 1 to 10000'R\x01n\"\xba\x1f\n" +
 	"\x0fRetrieveRequest\x12\x16\n" +
 	"\x06vector\x18\x01 \x03(\x02R\x06vector\x12\xa4\x01\n" +
 	"\avectors\x18\x02 \x03(\v2\x11.tandem.v1.VectorBw\xbaHt\xba\x01q\n" +
@@ -2001,7 +2013,9 @@ const file_tandem_v1_retrieval_proto_rawDesc = "" +
 	"\x06filter\x18\a \x01(\tB\x8d\x01\xbaH\x89\x01\xba\x01\x82\x01\n" +
 	"\x0fretrieve.filter\x1aobytes(this).size() <= 16384 ? '' : 'filter has ' + string(bytes(this).size()) + ' bytes; accepted: up to 16384'\xd8\x01\x01R\x06filter\x12\xc4\x01\n" +
 	"\bbindings\x18\b \x03(\v2(.tandem.v1.RetrieveRequest.BindingsEntryB~\xbaH{\xba\x01u\n" +
-	"\x11retrieve.bindings\x1a`this.size() <= 256 ? '' : 'bindings has ' + string(this.size()) + ' values; accepted: up to 256'\xd8\x01\x01R\bbindings\x12\xaa\x01\n" +
+	"\x11retrieve.bindings\x1a`this.size() <= 256 ? '' : 'bindings has ' + string(this.size()) + ' values; accepted: up to 256'\xd8\x01\x01R\bbindings\x12\xa3\x01\n" +
+	"\asegment\x18\x14 \x01(\tB\x88\x01\xbaH\x84\x01\xba\x01~\n" +
+	"\x10retrieve.segment\x1ajbytes(this).size() <= 64 ? '' : 'segment has ' + string(bytes(this).size()) + ' bytes; accepted: up to 64'\xd8\x01\x01R\asegment\x12\xaa\x01\n" +
 	"\vexclude_ids\x18\t \x03(\tB\x88\x01\xbaH\x84\x01\xba\x01~\n" +
 	"\x14retrieve.exclude_ids\x1afthis.size() <= 100000 ? '' : 'exclude_ids has ' + string(this.size()) + ' ids; accepted: up to 100000'\xd8\x01\x01R\n" +
 	"excludeIds\x12\xbd\x01\n" +

@@ -111,6 +111,11 @@ func TestValidation(t *testing.T) {
 			"filter too long", retrieve(func(r req) { r.Filter = strings.Repeat("x", 16<<10+1) }),
 			"filter: filter has 16385 bytes; accepted: up to 16384",
 		},
+		{"segment", retrieve(func(r req) { r.Segment = strings.Repeat("x", 64) }), ""},
+		{
+			"segment too long", retrieve(func(r req) { r.Segment = strings.Repeat("é", 33) }),
+			"segment: segment has 66 bytes; accepted: up to 64",
+		},
 		{"many bindings", retrieve(func(r req) { r.Bindings = bindings(256) }), ""},
 		{
 			"too many bindings", retrieve(func(r req) { r.Bindings = bindings(257) }),
