@@ -190,6 +190,8 @@ func TestRunWithFilter(t *testing.T) {
 	o.Filter = "min_age <= user.age"
 	_, err = Run(t.Context(), s, o)
 	assert.ErrorAs(t, err, new(*eligibility.BindError))
+	_, err = Run(t.Context(), s, Options{Segment: "ios"})
+	assert.ErrorAs(t, err, new(*shard.SegmentError))
 }
 
 func TestRunStops(t *testing.T) {

@@ -30,6 +30,8 @@ type Options struct {
 	// user.NAME, as [eligibility.Filter.Bind] takes them.
 	Filter   string
 	Bindings map[string]any
+	// Segment restricts the answers to a segment; empty for none.
+	Segment string
 	// Walk makes the settings of the sweep walk the graph even where the exact
 	// scan is cheaper, and so would be chosen.
 	Walk bool

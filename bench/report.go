@@ -27,6 +27,7 @@ type Report struct {
 	Shards       int          `json:"shards"`
 	Params       string       `json:"params"`
 	Filter       string       `json:"filter,omitempty"`
+	Segment      string       `json:"segment,omitempty"`
 	Eligible     int          `json:"eligible"`
 	Queries      int          `json:"queries"`
 	Overlap      int          `json:"overlap"` // queries that the build may have used too
@@ -109,7 +110,12 @@ func (r *Report) header(b *strings.Builder) {
 	fmt.Fprintf(b, "model     %s at %s, snapshot %s by %s\n", r.Model, r.ModelVersion, r.Snapshot.Short(), r.Builder)
 	fmt.Fprintf(b, "tower     %s: %d rows in %d shards, metric %s, dim %d\n", r.Tower, r.Rows, r.Shards, r.Metric, r.Dim)
 	fmt.Fprintf(b, "params    %s\n", r.Params)
-	if r.Filter != "" {
+	switch {
+	case r.Segment != "" && r.Filter != "":
+		fmt.Fprintf(b, "filter    %s in segment %s: %d of %d rows are eligible\n", r.Filter, r.Segment, r.Eligible, r.Rows)
+	case r.Segment != "":
+		fmt.Fprintf(b, "segment   %s: %d of %d rows are eligible\n", r.Segment, r.Eligible, r.Rows)
+	case r.Filter != "":
 		fmt.Fprintf(b, "filter    %s: %d of %d rows are eligible\n", r.Filter, r.Eligible, r.Rows)
 	}
 	from := shard.Users

@@ -27,7 +27,7 @@ const Tolerance = 1e-6
 const exactQueries = 100
 
 // Run measures a snapshot. An error from the filter is an *[eligibility.Error] or
-// an *[eligibility.BindError].
+// an *[eligibility.BindError], one from the segment a *[shard.SegmentError].
 func Run(ctx context.Context, s *shard.Snapshot, o Options) (*Report, error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
@@ -44,7 +44,10 @@ func Run(ctx context.Context, s *shard.Snapshot, o Options) (*Report, error) {
 	if r.tower.Rows() == 0 {
 		return nil, fmt.Errorf("the %s tower is empty: there is nothing to find", o.Target)
 	}
-	r.query = shard.Query{Vectors: make([][]float32, 1), MinCoverage: 1}
+	if err := r.tower.CheckSegment(o.Segment); err != nil {
+		return nil, err
+	}
+	r.query = shard.Query{Vectors: make([][]float32, 1), Segment: o.Segment, MinCoverage: 1}
 	if o.Filter != "" {
 		filter, err := r.tower.Compile(o.Filter)
 		if err != nil {
@@ -66,7 +69,7 @@ func Run(ctx context.Context, s *shard.Snapshot, o Options) (*Report, error) {
 		Model: m.Model, ModelVersion: m.ModelVersion, Snapshot: s.Digest(), Builder: m.Builder,
 		Tower: o.Target, Metric: m.Metric, Dim: m.Dim, Rows: r.tower.Rows(), Shards: len(r.tower.Shards()),
 		Params: m.Tower(o.Target).Params,
-		Filter: o.Filter, Eligible: r.eligible,
+		Filter: o.Filter, Segment: o.Segment, Eligible: r.eligible,
 		Queries: len(r.queries), Overlap: overlap(m, o.Target, s.Tower(source).Rows(), len(r.queries)),
 		Rounds: o.Rounds, Processors: runtime.GOMAXPROCS(0),
 		Kernel: kernel.Name(), Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH,

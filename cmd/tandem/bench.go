@@ -28,6 +28,7 @@ type benchSnapshotCommand struct {
 	RecallTarget []float64  `default:"0.9,0.95,0.99,0.999" placeholder:"X" help:"Recall targets (default ${default})."`
 	Filter       string     `placeholder:"CEL" help:"Eligibility filter of all queries."`
 	Bind         []string   `sep:"none" placeholder:"NAME=JSON" help:"Value of user.NAME in the filter. May be repeated."`
+	Segment      string     `placeholder:"NAME" help:"Segment of all queries."`
 	Walk         bool       `help:"Walk the graph in the sweep even where the exact scan is cheaper."`
 	Rounds       int        `default:"3" placeholder:"N" help:"How often each setting takes its turn (default ${default})."`
 	Seed         uint64     `default:"0" placeholder:"N" help:"Seed of the order of the turns (default ${default})."`
@@ -74,7 +75,7 @@ func (c *benchSnapshotCommand) Run(e *environment) (err error) {
 	defer p.Done()
 	o := bench.Options{
 		Target: c.Target, K: c.K, Queries: c.Queries, Ef: c.Ef, Targets: c.RecallTarget,
-		Filter: c.Filter, Bindings: values, Walk: c.Walk, Rounds: c.Rounds, Seed: c.Seed,
+		Filter: c.Filter, Bindings: values, Segment: c.Segment, Walk: c.Walk, Rounds: c.Rounds, Seed: c.Seed,
 	}
 	started := false
 	o.Progress = func(done, total int64) {
@@ -97,7 +98,7 @@ func (c *benchSnapshotCommand) Run(e *environment) (err error) {
 	}
 	defer closing(&err, s)
 	report, err := bench.Run(e.ctx, s, o)
-	if errors.As(err, new(*eligibility.Error)) || errors.As(err, new(*eligibility.BindError)) {
+	if errors.As(err, new(*eligibility.Error)) || errors.As(err, new(*eligibility.BindError)) || errors.As(err, new(*shard.SegmentError)) {
 		return usageError{err}
 	}
 	if err != nil {

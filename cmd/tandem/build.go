@@ -30,6 +30,7 @@ type buildCommand struct {
 	UserIDs         string   `name:"user-ids" placeholder:"FILE" help:"Ids of users, one a line, for formats without ids."`
 	AppAttributes   string   `placeholder:"FILE" help:"JSON Lines of further attributes of apps, joined by --app-id-column."`
 	UserAttributes  string   `placeholder:"FILE" help:"JSON Lines of further attributes of users, joined by --user-id-column."`
+	Segments        string   `placeholder:"FILE" help:"YAML mapping of segment names to eligibility filters of apps; queries may name a segment."`
 	AppIDColumn     string   `name:"app-id-column" default:"app_id" placeholder:"NAME" help:"Column or key of app ids (default ${default})."`
 	UserIDColumn    string   `name:"user-id-column" default:"user_id" placeholder:"NAME" help:"Column or key of user ids (default ${default})."`
 	EmbeddingColumn string   `default:"embedding" placeholder:"NAME" help:"Column of embeddings (default ${default})."`
@@ -53,7 +54,12 @@ func (buildCommand) Help() string {
 Example:
 
     tandem build --apps towers/apps.parquet --users towers/users.parquet \
-        --model feed --model-version 1 --metric dot --shards 4 --store store`
+        --model feed --model-version 1 --metric dot --shards 4 --store store
+
+A file of segments:
+
+    ios_teen: '"ios" in platforms && min_age < 18'
+    free_to_play: free`
 }
 
 func (c *buildCommand) options() builder.Options {
@@ -64,7 +70,7 @@ func (c *buildCommand) options() builder.Options {
 	return builder.Options{
 		Model: c.Model, ModelVersion: c.ModelVersion,
 		Params:  index.Params{Metric: c.Metric, M: c.M, EfConstruction: c.EfConstruction, Alpha: c.Alpha, Seed: c.Seed},
-		Threads: c.Threads, MaxRejected: c.MaxRejected,
+		Threads: c.Threads, MaxRejected: c.MaxRejected, Segments: c.Segments,
 		Apps: builder.TowerOptions{
 			Input:      c.input(c.Apps, c.AppIDs, c.AppIDColumn),
 			Attributes: c.attributes(c.AppAttributes, c.AppIDColumn),
@@ -145,6 +151,9 @@ func writeReport(w io.Writer, r *builder.Report, took time.Duration, threads int
 	if err := writeRecall(w, m); err != nil {
 		return err
 	}
+	if err := writeSegments(w, m); err != nil {
+		return err
+	}
 	_, err := fmt.Fprintf(w, "\nbuilt in %s on %s; the snapshot is\n%s\n", seconds(took), plural(int64(threads), "thread"), r.Digest)
 	return err
 }
@@ -187,6 +196,25 @@ func writeRecall(w io.Writer, m *shard.Manifest) error {
 		}
 	}
 	return nil
+}
+
+// writeSegments writes a table of the segments, if there are any.
+func writeSegments(w io.Writer, m *shard.Manifest) error {
+	if len(m.Apps.Segments) == 0 {
+		return nil
+	}
+	t := newTable(w)
+	fmt.Fprintln(t, "\nsegments of apps, and recall on held-out queries among those eligible\nsegment\teligible\tshare\tk\ttarget\tqueries\trecall\tef in each shard")
+	for _, s := range m.Apps.Segments {
+		name := fmt.Sprintf("%s\t%s\t%.2f%%", s.Name, count(int64(s.Eligible)), 100*float64(s.Eligible)/float64(m.Apps.Rows))
+		if len(s.Recall) == 0 {
+			fmt.Fprintf(t, "%s\t-\t-\t-\t-\t-\n", name)
+		}
+		for _, r := range s.Recall {
+			fmt.Fprintf(t, "%s\t%d\t%v\t%d\t%.4f\t%s\n", name, r.K, r.Target, r.Queries, r.Recall, efforts(r.Ef))
+		}
+	}
+	return t.Flush()
 }
 
 // efforts lists shards' efforts; 0 is the exact scan.

@@ -5,6 +5,7 @@ import (
 	"io"
 	"math"
 	"slices"
+	"strings"
 
 	"github.com/tandem-ann/tandem/index"
 	"github.com/tandem-ann/tandem/shard"
@@ -16,7 +17,7 @@ type inspectCommand struct {
 }
 
 func (inspectCommand) Help() string {
-	return `Of a snapshot it shows the manifest, and opens no shard; of each shard file its sections, graph, norms, attributes and efforts.
+	return `Of a snapshot it shows the manifest, and opens no shard; of each shard file its sections, graph, norms, attributes, segments and efforts.
 
 Examples:
 
@@ -115,7 +116,19 @@ func writeSnapshot(w io.Writer, digest shard.Digest, m *shard.Manifest) error {
 			fmt.Fprintf(w, "  %s %s\n", f.Name, f.Type)
 		}
 	}
-	return writeRecall(w, m)
+	if err := writeRecall(w, m); err != nil {
+		return err
+	}
+	if err := writeSegments(w, m); err != nil {
+		return err
+	}
+	for i, s := range m.Apps.Segments {
+		if i == 0 {
+			fmt.Fprintln(w)
+		}
+		fmt.Fprintf(w, "segment %s: %s\n", s.Name, strings.Join(strings.Fields(s.Expression), " "))
+	}
+	return nil
 }
 
 // shardInfo is what a shard file holds. It is its JSON form.
@@ -133,6 +146,7 @@ type shardInfo struct {
 	Layers     []layerInfo     `json:"layers"`
 	Norms      normInfo        `json:"norms"`
 	Attributes []attributeInfo `json:"attributes"`
+	Segments   []segmentInfo   `json:"segments,omitempty"`
 	Effort     []effortInfo    `json:"effort"`
 }
 
@@ -169,6 +183,11 @@ type attributeInfo struct {
 	Present int    `json:"present"` // rows that have it
 }
 
+type segmentInfo struct {
+	shard.Segment
+	Eligible int `json:"eligible"` // rows
+}
+
 type effortInfo struct {
 	K      int     `json:"k"`
 	Target float64 `json:"target"`
@@ -199,6 +218,9 @@ func inspectShard(s *shard.Shard) *shardInfo {
 	for i, field := range table.Schema().Fields() {
 		table.Has(i).CopyTo(has)
 		info.Attributes = append(info.Attributes, attributeInfo{field.Name, field.Type.String(), has.Count()})
+	}
+	for i, rows := range s.SegmentRows() {
+		info.Segments = append(info.Segments, segmentInfo{s.Segments()[i], rows})
 	}
 	for _, e := range x.Effort() {
 		info.Effort = append(info.Effort, effortInfo{e.K, decimal(e.Target), e.Ef, decimal(e.Recall), decimal(e.Scored)})
@@ -261,6 +283,12 @@ func (s *shardInfo) write(w io.Writer) error {
 		fmt.Fprintln(t, "\nattribute\ttype\tpresent\tshare")
 		for _, a := range s.Attributes {
 			fmt.Fprintf(t, "%s\t%s\t%d\t%.1f%%\n", a.Name, a.Type, a.Present, 100*float64(a.Present)/float64(max(s.Rows, 1)))
+		}
+	}
+	if len(s.Segments) > 0 {
+		fmt.Fprintln(t, "\nsegment\teligible\tshare")
+		for _, g := range s.Segments {
+			fmt.Fprintf(t, "%s\t%d\t%.1f%%\n", g.Name, g.Eligible, 100*float64(g.Eligible)/float64(max(s.Rows, 1)))
 		}
 	}
 	if len(s.Effort) > 0 {

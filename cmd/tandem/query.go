@@ -34,6 +34,7 @@ type queryCommand struct {
 	K            uint32   `default:"10" placeholder:"N" help:"How many candidates to return (default ${default})."`
 	Filter       string   `placeholder:"CEL" help:"Eligibility filter."`
 	Bind         []string `sep:"none" placeholder:"NAME=JSON" help:"Value of user.NAME in the filter. May be repeated."`
+	Segment      string   `placeholder:"NAME" help:"Segment whose apps may be returned."`
 	IncludeID    []string `sep:"none" placeholder:"ID" help:"Only the ids of these flags may be returned. May be repeated."`
 	Exclude      []string `sep:"none" placeholder:"ID" help:"Id that must not be returned. May be repeated."`
 	AtMost       []string `sep:"none" placeholder:"NAME=N" help:"Return at most N candidates with the same value of this attribute: developer=2. May be repeated."`
@@ -65,7 +66,7 @@ func (queryCommand) Help() string {
 func (c *queryCommand) request() (*tandemv1.RetrieveRequest, error) {
 	r := &tandemv1.RetrieveRequest{
 		UserId: c.User, AppId: c.App, Target: tandemv1.Tower_TOWER_APPS, K: c.K,
-		Filter: c.Filter, IncludeIds: c.IncludeID, ExcludeIds: c.Exclude, Attributes: c.Attributes, ModelVersion: c.ModelVersion,
+		Filter: c.Filter, Segment: c.Segment, IncludeIds: c.IncludeID, ExcludeIds: c.Exclude, Attributes: c.Attributes, ModelVersion: c.ModelVersion,
 		RecallTarget: c.RecallTarget, Ef: c.Ef, MinCoverage: c.MinCoverage, Explain: c.Explain, ExplainIds: c.ExplainID,
 	}
 	for _, text := range c.AtMost {
