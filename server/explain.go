@@ -106,6 +106,9 @@ func idExplain(q *query, found *shard.Answer, e *shard.Explained) *tandemv1.IdEx
 		out.Text = "it is not in include_ids"
 	case shard.NotEligible:
 		out.Text = "the filter is false for it: " + e.Clause
+		if e.Segment != "" {
+			out.Text = fmt.Sprintf("it is not in segment %s, which is false for it: %s", e.Segment, e.Clause)
+		}
 	case shard.Returned:
 		out.Text = fmt.Sprintf("returned at rank %d of %d", e.Rank, returned)
 	case shard.Capped:

@@ -86,6 +86,18 @@ func TestExplainIDs(t *testing.T) {
 	require.Equal(t, "developer", answer.Explain.Ids[1].Attribute)
 	require.Equal(t, "Elf", answer.Explain.Ids[1].Value.GetKeyword())
 
+	r.Segment, r.ExplainIds = "ten_or_none", []string{"a4", "a5"}
+	answer, err = s.retrieve(t.Context(), r)
+	require.NoError(t, err)
+	check(map[string]verdict{
+		"a4": {
+			tandemv1.Verdict_VERDICT_NOT_ELIGIBLE,
+			`it is not in segment ten_or_none, which is false for it: !has(developer) || developer == "Ten"`,
+		},
+		"a5": {tandemv1.Verdict_VERDICT_RETURNED, "returned at rank 1 of 1"},
+	})
+	r.Segment, r.ExplainIds = "", []string{"a3", "a2"}
+
 	late, cancel := context.WithDeadline(t.Context(), time.Unix(1, 0))
 	defer cancel()
 	r.MinCoverage = new(0.0)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/tandem-ann/tandem/index"
 	"github.com/tandem-ann/tandem/shard/attribute"
+	"github.com/tandem-ann/tandem/shard/eligibility"
 )
 
 // Verdict is why a row is or is not in an answer. Of several that apply, the least
@@ -21,7 +22,7 @@ const (
 	IsQuery                         // Query.Self
 	Excluded                        // in Query.Exclude
 	NotIncluded                     // not in Query.Include
-	NotEligible                     // it does not pass Query.Filter
+	NotEligible                     // not in Query.Segment, or it does not pass Query.Filter
 	Returned
 	Capped     // as many as an AtMost allows rank before it
 	BelowCut   // it ranks after the last candidate
@@ -35,7 +36,8 @@ type Explained struct {
 	Verdict Verdict
 	Rank    int     // from 1 on, if it was returned
 	Score   float32 // exact, if its shard answered and has it
-	Clause  string  // of the filter, the first that is false for it, if it is not eligible
+	Segment string  // that it is not in, if it is not eligible for that
+	Clause  string  // of that segment, or else of the filter, the first that is false for it
 	// Limit is the first that it would exceed, if it is capped, and Value by which
 	// value.
 	Limit AtMost
@@ -45,6 +47,7 @@ type Explained struct {
 // explainer explains rows of one answer.
 type explainer struct {
 	query   *Query
+	segment []eligibility.Bound // the clauses of Query.Segment
 	metric  index.Metric
 	merged  []hit
 	limited quota
@@ -80,7 +83,7 @@ func (t *Tower) explain(q *Query, f *fanOut, merged []hit) ([]Explained, error) 
 	}
 	listed(rows, q)
 	slices.SortStableFunc(rows, func(a, b asked) int { return cmp.Compare(a.number, b.number) })
-	x := &explainer{query: q, metric: t.metric, merged: merged}
+	x := &explainer{query: q, segment: t.segmentClauses(q.Segment), metric: t.metric, merged: merged}
 	for len(rows) > 0 {
 		n := 1
 		for n < len(rows) && rows[n].number == rows[0].number {
@@ -129,19 +132,51 @@ func (x *explainer) shard(s *Shard, rows []asked) error {
 	if err := x.score(s, *set, rows); err != nil {
 		return err
 	}
-	if x.query.Filter != nil {
-		for _, clause := range x.query.Filter.Clauses() {
-			clause.Eval(s.attributes, *set)
-			for _, r := range rows {
-				if r.out.Verdict == 0 && !set.Has(r.ordinal) {
-					r.out.Verdict, r.out.Clause = NotEligible, clause.String()
-				}
+	if segment, ok := s.segments.find(x.query.Segment); ok {
+		outside := false
+		for _, r := range rows {
+			if r.out.Verdict == 0 && !segment.Has(r.ordinal) {
+				r.out.Verdict, r.out.Segment = NotEligible, x.query.Segment
+				outside = true
 			}
 		}
+		if outside {
+			s.clauses(*set, x.segment, rows, func(e *Explained) bool { return e.Segment != "" && e.Clause == "" })
+		}
+	}
+	if x.query.Filter != nil {
+		s.clauses(*set, x.query.Filter.Clauses(), rows, func(e *Explained) bool { return e.Verdict == 0 })
 	}
 	for i := range rows {
 		if rows[i].out.Verdict == 0 {
 			x.eligible(&rows[i])
+		}
+	}
+	return nil
+}
+
+// clauses gives those rows that judge is true for the first clause that is false for
+// them.
+func (s *Shard) clauses(set index.Bitset, list []eligibility.Bound, rows []asked, judge func(*Explained) bool) {
+	for _, clause := range list {
+		clause.Eval(s.attributes, set)
+		for _, r := range rows {
+			if judge(r.out) && !set.Has(r.ordinal) {
+				r.out.Verdict, r.out.Clause = NotEligible, clause.String()
+			}
+		}
+	}
+}
+
+// segmentClauses returns the clauses of a segment's expression, or none if it has
+// come to be no filter of this build: its bitmap is what counts.
+func (t *Tower) segmentClauses(name string) []eligibility.Bound {
+	for _, s := range t.Segments() {
+		if s.Name != name {
+			continue
+		}
+		if filter, err := s.Compile(t.compiler); err == nil {
+			return filter.Clauses()
 		}
 	}
 	return nil

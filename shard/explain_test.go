@@ -34,7 +34,7 @@ func requireExplained(t tb, tw *shard.Tower, apps []app, q *shard.Query, eligibl
 		require.Equal(t, tw.Shards()[shard.Partition(a.id, len(tw.Shards()))].Name(), e.Shard)
 		rank := slices.IndexFunc(got.Candidates, func(c shard.Candidate) bool { return c.ID == a.id })
 		require.Equal(t, rank+1, e.Rank)
-		require.Equal(t, e.Verdict == shard.NotEligible && q.Filter != nil, e.Clause != "")
+		require.Equal(t, e.Verdict == shard.NotEligible && (q.Filter != nil || q.Segment != ""), e.Clause != "")
 		switch {
 		case a.id == q.Self:
 			require.Equal(t, shard.IsQuery, e.Verdict)

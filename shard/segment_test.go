@@ -93,11 +93,20 @@ func TestSegmentEqualsBruteForce(t *testing.T) {
 				q.Exclude = append(q.Exclude, a.id)
 			}
 		}
-		want := bruteForce(index.Dot, apps, q, func(a app) bool { return inSegment(a) && filter.eligible(a) })
+		if rapid.Bool().Draw(t, "include") {
+			for _, a := range apps {
+				if a.id[0] < 'e' {
+					q.Include = append(q.Include, a.id)
+				}
+			}
+		}
+		both := func(a app) bool { return inSegment(a) && filter.eligible(a) }
+		want := bruteForce(index.Dot, apps, q, both)
 		exact, err := tw.Search(context.Background(), q)
 		require.NoError(t, err)
 		require.Equal(t, len(want.all), exact.Eligible)
 		require.Equal(t, want.top, ids(exact))
+		requireExplained(t, tw, apps, q, both, want, exact)
 
 		q.Target, q.Ef, q.Plan = 0, rapid.IntRange(1, 60).Draw(t, "ef"), index.GraphWalk
 		walk, err := tw.Search(context.Background(), q)
@@ -108,6 +117,39 @@ func TestSegmentEqualsBruteForce(t *testing.T) {
 			require.Contains(t, want.scores, id, "only eligible ids")
 		}
 	})
+}
+
+// What a segment leaves out is explained by its name and its clause, before the
+// filter's; what a list leaves out, by the list.
+func TestExplainSegment(t *testing.T) {
+	store := newStore(t, t.TempDir())
+	m := segmentedManifest(t, store, grid(40), 1, 2, index.DefaultParams(index.Dot),
+		shard.Segment{Name: "teen", Expression: `"ios" in platforms && (min_age > 12 && min_age < 18)`})
+	tw, err := shard.OpenTower(context.Background(), store, m, shard.Apps)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, tw.Close()) }()
+	filter, err := tw.Compile("min_age != 15 && min_age != 3")
+	require.NoError(t, err)
+	bound, err := filter.Bind(nil)
+	require.NoError(t, err)
+	q := &shard.Query{
+		Vectors: [][]float32{{1}}, K: 1, Target: 1, MinCoverage: 1, Segment: "teen", Filter: &bound,
+		Exclude: []string{"app-002"}, Explain: []string{"app-002", "app-003", "app-018", "app-015", "app-037", "app-016"},
+	}
+	a, err := tw.Search(context.Background(), q)
+	require.NoError(t, err)
+	for i, want := range []shard.Explained{
+		{Verdict: shard.Excluded},
+		{Verdict: shard.NotEligible, Segment: "teen", Clause: "min_age > 12"},
+		{Verdict: shard.NotEligible, Segment: "teen", Clause: "min_age < 18"},
+		{Verdict: shard.NotEligible, Clause: "min_age != 15"},
+		{Verdict: shard.Returned, Rank: 1},
+		{Verdict: shard.BelowCut},
+	} {
+		got := a.Explained[i]
+		want.ID, want.Shard, want.Score = got.ID, got.Shard, got.Score
+		require.Equal(t, want, got)
+	}
 }
 
 func ids(a *shard.Answer) []string {

@@ -225,7 +225,8 @@ const (
 	Verdict_VERDICT_EXCLUDED Verdict = 4
 	// There are include_ids and it is not one of them.
 	Verdict_VERDICT_NOT_INCLUDED Verdict = 5
-	// It does not pass the filter: clause says what of it is false.
+	// It is not in the segment, or does not pass the filter: clause says what of it is
+	// false.
 	Verdict_VERDICT_NOT_ELIGIBLE Verdict = 6
 	// It was returned, at rank.
 	Verdict_VERDICT_RETURNED Verdict = 7
@@ -468,8 +469,8 @@ type RetrieveRequest struct {
 	// Default: generated.
 	RequestId string `protobuf:"bytes,16,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	// Only these ids of the target tower may be returned, and of them only those
-	// that pass the filter and are not in exclude_ids. An id that the tower does not
-	// have is no error; explain counts them. At most 100,000, each of 1 to 256 bytes;
+	// that pass the filter, are in the segment and not in exclude_ids. An id that the
+	// tower does not have is no error; explain counts them. At most 100,000, each of 1 to 256 bytes;
 	// the server's limit on a message bounds them too. Empty: any may be returned.
 	IncludeIds []string `protobuf:"bytes,17,rep,name=include_ids,json=includeIds,proto3" json:"include_ids,omitempty"`
 	// Diversity: how many candidates may have the same value of an attribute, such as
@@ -675,8 +676,8 @@ type RetrieveResponse struct {
 	// How the shards answered.
 	Plan Plan `protobuf:"varint,6,opt,name=plan,proto3,enum=tandem.v1.Plan" json:"plan,omitempty"`
 	// How many could have been returned: the entities of the target tower that are
-	// in include_ids, if there are any, and pass the filter, and are neither
-	// excluded, nor taken down, nor the query itself. Counted exactly, over the shards
+	// in include_ids, if there are any, in the segment, and pass the filter, and are
+	// neither excluded, nor taken down, nor the query itself. Counted exactly, over the shards
 	// that answered, and whatever at_most leaves of them.
 	Eligible uint64 `protobuf:"varint,7,opt,name=eligible,proto3" json:"eligible,omitempty"`
 	// Why fewer than k candidates came back; unset if k did.
@@ -1273,9 +1274,9 @@ type IdExplain struct {
 	// Its exact score, whatever the verdict; unset if its shard did not answer or
 	// does not have it.
 	Score *float32 `protobuf:"fixed32,6,opt,name=score,proto3,oneof" json:"score,omitempty"`
-	// Of the conditions that the filter joins by &&, the text of the first that is
-	// false for it; set if it is not eligible. A filter that is no such chain is one
-	// condition.
+	// Of the conditions that the filter, or the segment if it is not in it, joins by
+	// &&, the text of the first that is false for it; set if it is not eligible. A
+	// filter that is no such chain is one condition.
 	Clause string `protobuf:"bytes,7,opt,name=clause,proto3" json:"clause,omitempty"`
 	// The attribute of the first at_most that kept it out.
 	Attribute string `protobuf:"bytes,8,opt,name=attribute,proto3" json:"attribute,omitempty"`
@@ -1396,7 +1397,7 @@ type ShardExplain struct {
 	Scored uint64 `protobuf:"varint,6,opt,name=scored,proto3" json:"scored,omitempty"`
 	// How many graph nodes had their neighbours visited.
 	Expanded uint64 `protobuf:"varint,7,opt,name=expanded,proto3" json:"expanded,omitempty"`
-	// Time to find the eligible rows: filter, include_ids, exclude_ids.
+	// Time to find the eligible rows: filter, segment, include_ids, exclude_ids.
 	FilterTime *durationpb.Duration `protobuf:"bytes,8,opt,name=filter_time,json=filterTime,proto3" json:"filter_time,omitempty"`
 	// Time to search, after the filter.
 	SearchTime *durationpb.Duration `protobuf:"bytes,9,opt,name=search_time,json=searchTime,proto3" json:"search_time,omitempty"`
