@@ -93,7 +93,6 @@ func (c *calibration) answer(ctx context.Context) error {
 		last := min(first+together, len(c.exact))
 		for i := first; i < last; i++ {
 			s := x.scratch.Get().(*scratch)
-			defer x.scratch.Put(s)
 			x.begin(s, c.queries.Row(i), k)
 			searches = append(searches, s)
 		}
@@ -101,6 +100,7 @@ func (c *calibration) answer(ctx context.Context) error {
 		for i, s := range searches {
 			s.top.sort(x.rows)
 			c.exact[first+i] = x.hits(s, nil)
+			x.scratch.Put(s)
 		}
 	})
 	return ctx.Err()

@@ -56,12 +56,13 @@
 // keeps what is within the pool's bound, and one merges that into the pool, which is
 // one sorted array.
 //
-// A search takes one of three [Plan]s. An exact scan scores each eligible row. A
-// graph walk keeps a sorted pool of the ef best nodes and expands the best
-// unexpanded one. A filtered walk also expands ineligible nodes but pools only
-// eligible ones; when it has cost as much as the exact scan would have, the scan
-// takes over, so a filter never makes an answer short. The number of distance
-// computations each would need decides, from what [Index.Calibrate] measured.
+// A search takes one of three [Plan]s. An exact scan finds the best eligible rows by
+// bounds that codes give (see scan.go). A graph walk keeps a sorted pool of the ef best
+// nodes and expands the best unexpanded one. A filtered walk does so among eligible
+// nodes alone, and reaches them through the lists of others; when it has cost as much as
+// the exact scan would have, or ends with too few, the scan takes over, so a filter
+// never makes an answer short. What each would cost decides, from what
+// [Index.Calibrate] measured and from how many rows are eligible.
 //
 // # Measured worse
 //
@@ -85,7 +86,10 @@
 // 2024), from which the neighbours worth scoring were chosen at 32 a kernel call, leave
 // a quarter to a half of the codes to score at the same recall, and yet are no faster
 // on 300,000 nor on a million rows, for 640 bytes a node more: since codes are asked
-// for in time, what they save is not what is waited for.
+// for in time, what they save is not what is waited for. A filtered walk that goes
+// through all nodes in order of distance takes as long as ours where half of all rows
+// are eligible whatever the query, twice as long at a tenth, and ten to a hundred times
+// as long where those rows are alike (300,000 SIFT rows, k=10, recall 0.98).
 //
 // An [Index] comes from [Build] or [Open]. Package shard puts ids and attributes
 // around it; package builder builds and calibrates it.

@@ -169,7 +169,7 @@ func TestEffortForAnUnreachedBand(t *testing.T) {
 		{K: 1000, Target: 0.9, Ef: 100, Recall: 0.76, Scored: 2500},
 	})
 	assert.Equal(t, 40, x.EffortFor(100, 0.9))
-	assert.Equal(t, 200, x.EffortFor(500, 0.9), "it scales what the last band that was reached has")
+	assert.Zero(t, x.EffortFor(101, 0.9), "nothing tells how effort rises towards it")
 	assert.Zero(t, x.EffortFor(1000, 0.9))
 	assert.Zero(t, x.EffortFor(2000, 0.9))
 }

@@ -69,57 +69,6 @@ func (p *pool) pop() (uint32, bool) {
 	return 0, false
 }
 
-// queue is a binary heap of candidates, best first, without a limit.
-type queue struct {
-	heap []candidate
-}
-
-func (q *queue) reset() { q.heap = q.heap[:0] }
-
-func (q *queue) push(c candidate) {
-	q.heap = append(q.heap, c)
-	i := len(q.heap) - 1
-	for i > 0 {
-		parent := (i - 1) / 2
-		if c >= q.heap[parent] {
-			break
-		}
-		q.heap[i] = q.heap[parent]
-		i = parent
-	}
-	q.heap[i] = c
-}
-
-func (q *queue) pop() (candidate, bool) {
-	if len(q.heap) == 0 {
-		return 0, false
-	}
-	top := q.heap[0]
-	last := q.heap[len(q.heap)-1]
-	q.heap = q.heap[:len(q.heap)-1]
-	n := len(q.heap)
-	if n == 0 {
-		return top, true
-	}
-	i := 0
-	for {
-		child := 2*i + 1
-		if child >= n {
-			break
-		}
-		if child+1 < n && q.heap[child+1] < q.heap[child] {
-			child++
-		}
-		if q.heap[child] >= last {
-			break
-		}
-		q.heap[i] = q.heap[child]
-		i = child
-	}
-	q.heap[i] = last
-	return top, true
-}
-
 // visited is a set of nodes that is emptied in constant time.
 type visited struct {
 	epoch uint8

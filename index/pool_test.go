@@ -91,32 +91,6 @@ func TestPool(t *testing.T) {
 	})
 }
 
-func TestQueue(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		var q queue
-		q.push(0)
-		q.reset()
-		var held []candidate
-		for _, c := range drawCandidates(t) {
-			q.push(c)
-			held = best(append(held, c), math.MaxInt, cmp.Compare[candidate])
-			if rapid.Bool().Draw(t, "pop") {
-				got, ok := q.pop()
-				require.True(t, ok)
-				require.Equal(t, held[0], got)
-				held = held[1:]
-			}
-		}
-		for _, want := range held {
-			got, ok := q.pop()
-			require.True(t, ok)
-			require.Equal(t, want, got)
-		}
-		_, ok := q.pop()
-		require.False(t, ok)
-	})
-}
-
 func TestTop(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		list := drawCandidates(t)

@@ -19,7 +19,7 @@ const (
 	Auto Plan = iota
 	// ExactScan considers every eligible row.
 	ExactScan
-	// FilteredWalk walks the graph through all nodes and pools eligible ones.
+	// FilteredWalk walks the graph from eligible node to eligible node.
 	FilteredWalk
 	// GraphWalk walks the graph; every row is eligible.
 	GraphWalk
@@ -68,6 +68,7 @@ type Stats struct {
 	Ef       int // the effort of a walk, 0 for the exact scan
 	Scored   int // rows scored, on their codes or on their vectors
 	Expanded int // nodes whose neighbours were scored
+	Through  int // nodes that are not eligible whose neighbours were looked through
 	// What the plans were estimated to cost, where there was a choice: a row in a
 	// scan of all rows costs 1. A search by the exact scan although a walk was to
 	// cost less gave the walk up.
@@ -78,7 +79,6 @@ type Stats struct {
 type scratch struct {
 	walker
 	query []float32
-	queue queue
 	top   top
 	scan  scan
 	dists []float32
@@ -115,10 +115,10 @@ func (x *Index) Search(q Query, dst []Hit) ([]Hit, Stats, error) {
 		q.Ef = min(q.Ef, x.nodes)
 	}
 	var stats Stats
-	budget := math.MaxInt
+	budget := math.Inf(1)
 	if q.Plan == Auto {
 		q.Plan = x.choose(q, &stats)
-		budget = int(x.exactCost(q.Eligible) / walkCost(q.Ef))
+		budget = x.exactCost(q.Eligible)
 	} else if q.Plan != ExactScan {
 		q.Ef = max(q.Ef, 1)
 		q.Plan = GraphWalk

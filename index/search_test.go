@@ -261,7 +261,7 @@ func TestPlans(t *testing.T) {
 	assert.Equal(t, index.FilteredWalk, stats.Plan)
 
 	q.Plan = index.Auto
-	q.Filter, q.Eligible = filterOf(x, func(row int) bool { return row%100 != 0 })
+	q.Filter, q.Eligible = filterOf(x, func(row int) bool { return row%400 != 0 })
 	_, stats = search(t, x, q)
 	assert.Equal(t, index.FilteredWalk, stats.Plan, "nearly all are eligible")
 	assert.Less(t, stats.WalkCost, stats.ExactCost)
@@ -283,12 +283,64 @@ func TestPlans(t *testing.T) {
 func TestAdverseFilterStaysCheap(t *testing.T) {
 	rows := gaussian(random(1), 4000, 8)
 	x := build(t, 8, rows, params(index.Dot))
-	q := index.Query{Vector: []float32{1, 0, 0, 0, 0, 0, 0, 0}, K: 10, Ef: 10}
+	q := index.Query{Vector: []float32{1, 0, 0, 0, 0, 0, 0, 0}, K: 10, Ef: 40}
 	q.Filter, q.Eligible = filterOf(x, func(row int) bool { return rows[row][0] < 0 })
 	hits, stats := search(t, x, q)
-	requireRanked(t, x, canonical(index.Dot, q.Vector, rows, func(row int) bool { return rows[row][0] < 0 }), 10, hits)
+	want := canonical(index.Dot, q.Vector, rows, func(row int) bool { return rows[row][0] < 0 })
+	found := 0
+	for _, h := range hits {
+		require.Negative(t, rows[x.Row(h.Ordinal)][0])
+		if h.Score >= float32(want[9].score) {
+			found++
+		}
+	}
+	assert.GreaterOrEqual(t, found, 9)
 	assert.LessOrEqual(t, stats.Scored, 2*q.Eligible)
 }
+
+// Filtered walks find what is best wherever it is: in rows picked by chance, in those
+// most like a query and in those least like it.
+func TestFilteredWalkRecall(t *testing.T) {
+	r := random(3)
+	rows := repeated(r, gaussian(r, 3000, 12), 0.2)
+	for _, metric := range metrics {
+		x := build(t, 12, rows, params(metric))
+		queries := gaussian(r, 40, 12)
+		order := canonical(metric, queries[0], rows, nil)
+		for name, eligible := range map[string]func(place int) bool{
+			"chance": func(place int) bool { return mixed(order[place].row)%5 == 0 },
+			"like":   func(place int) bool { return place < 600 },
+			"unlike": func(place int) bool { return place >= len(order)-1500 },
+		} {
+			picked := make([]bool, len(rows))
+			for place, o := range order {
+				picked[o.row] = eligible(place)
+			}
+			is := func(row int) bool { return picked[row] }
+			filter, n := filterOf(x, is)
+			found, walks := 0, 0
+			for _, v := range queries[1:] {
+				want := canonical(metric, v, rows, is)
+				hits, stats := search(t, x, index.Query{Vector: v, K: 10, Ef: 60, Plan: index.GraphWalk, Filter: filter, Eligible: n})
+				require.Len(t, hits, 10)
+				if stats.Plan == index.FilteredWalk {
+					walks++
+				}
+				for _, h := range hits {
+					require.True(t, is(int(x.Row(h.Ordinal))))
+					if !metric.Better(float32(want[9].score), h.Score) {
+						found++
+					}
+				}
+			}
+			assert.GreaterOrEqual(t, float64(found)/390, 0.95, "%v, %s", metric, name)
+			assert.GreaterOrEqual(t, walks, 30, "%v, %s", metric, name)
+		}
+	}
+}
+
+// mixed spreads the rows over all numbers.
+func mixed(row int) uint32 { return uint32(row) * 2654435761 >> 16 }
 
 func TestConcurrentSearches(t *testing.T) {
 	r := random(1)

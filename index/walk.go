@@ -1,17 +1,23 @@
 package index
 
-import "github.com/tandem-ann/tandem/index/kernel"
+import (
+	"math/bits"
+
+	"github.com/tandem-ann/tandem/index/kernel"
+)
 
 // walker is the memory of a walk.
 type walker struct {
-	coded   kernel.Query
-	visited visited
-	pool    pool
-	ids     []uint32    // nodes to score
-	ahead   []uint32    // nodes to score after those
-	near    []candidate // what was near enough of those that were scored
-	next    [1]uint32
-	trace   *Trace
+	coded    kernel.Query
+	visited  visited
+	pool     pool
+	ids      []uint32    // nodes to score
+	ahead    []uint32    // nodes to score after those
+	near     []candidate // what was near enough of those that were scored
+	next     [1]uint32
+	trace    *Trace
+	nearby   [3]nearby
+	eligible Bitset // nodes that may stand for an eligible row
 }
 
 // score returns the nodes within the bound. The next call reuses the memory.
@@ -112,51 +118,170 @@ func (x *Index) enter(s *scratch, stats *Stats) []candidate {
 
 // graphWalk pools the ef best nodes it can find and hands their rows to the top k.
 func (x *Index) graphWalk(s *scratch, q Query, stats *Stats) {
+	x.poolWalk(s, max(q.Ef, q.K), q.Ef, stats)
+	x.collect(s, nil)
+}
+
+// poolWalk pools and rescores the best nodes it can find, limit of them, and expands the
+// best ef of those.
+func (x *Index) poolWalk(s *scratch, limit, ef int, stats *Stats) {
 	x.codes.code(x.params.Metric, s.query, &s.coded)
-	s.pool.reset(min(max(q.Ef, q.K), x.nodes), q.Ef)
+	s.pool.reset(min(limit, x.nodes), ef)
 	s.pool.merge(x.enter(s, stats))
 	expanded, scored := s.walk(&x.codes, x.layers[0])
 	stats.Expanded += expanded
 	stats.Scored += scored
 	x.rescore(s)
-	x.collect(s, nil)
 }
 
-// filteredWalk expands nodes in order of distance, eligible or not, and pools
-// the ef best nodes with an eligible row. It gives up, with an empty top k, when
-// it has scored more than budget rows.
-func (x *Index) filteredWalk(s *scratch, q Query, budget int, stats *Stats) {
-	x.codes.code(x.params.Metric, s.query, &s.coded)
-	s.pool.reset(min(max(q.Ef, q.K), x.nodes), q.Ef)
-	s.queue.reset()
-	for _, c := range x.enter(s, stats) {
-		x.offer(s, c, q.Filter)
+// seedsLeast is how many eligible nodes a filtered walk starts from at least, if there
+// are as many, beside the entries that are eligible.
+const seedsLeast = 32
+
+// nearby is what a filtered walk has of the neighbours of one node.
+type nearby struct {
+	node     uint32
+	eligible []uint32 // n of them are to be scored
+	n        int
+	others   []uint32 // m neighbours that are not eligible
+	m        int
+	on       bool
+}
+
+// filteredWalk pools the ef best eligible nodes it can find and hands their rows to the
+// top k. It gives up, with an empty top k, when it has cost as much as an exact scan
+// would, and when it has come to an end without enough eligible nodes.
+//
+// Only eligible nodes are scored, pooled and expanded. Where a node has fewer eligible
+// neighbours than a list holds, the lists of the others are read too, until there are as
+// many (Patel et al., "ACORN: Performant and Predicate-Agnostic Search Over Vector
+// Embeddings and Structured Data", SIGMOD 2024, section 5). So a walk finds its way
+// wherever eligible nodes are near each other, which they are in a filter that has to do
+// with the query as in one that has not, and it does not wander through what is near the
+// query but not eligible. It starts from eligible nodes that are spread over all layers.
+//
+// Four nodes are under way at once, for the same reason as in walk: one whose list is
+// asked for, one whose list is read and whose other neighbours' lists are asked for, one
+// where these are read and codes are asked for, and one that is scored.
+//
+// Where so few rows are not eligible that a pool has room for all of them beside the
+// answer, it is a walk of all nodes with a larger pool.
+func (x *Index) filteredWalk(s *scratch, q Query, budget float64, stats *Stats) {
+	if missing := len(x.rows) - q.Eligible; missing <= max(q.Ef, q.K) || q.Ef == x.nodes {
+		x.poolWalk(s, max(q.Ef, q.K)+missing, q.Ef+missing, stats)
+		x.collect(s, q.Filter)
+		return
 	}
+	x.codes.code(x.params.Metric, s.query, &s.coded)
+	limit := min(max(q.Ef, q.K), x.nodes)
+	s.pool.reset(limit, q.Ef)
+	s.visited.reset(x.nodes)
+	filter := x.nodeFilter(s, q.Filter)
+	s.ids = x.seeds(s, q.Filter, s.ids[:0])
+	stats.Scored += len(s.ids)
+	s.pool.merge(s.score(&x.codes, s.ids, infinity))
+	l := x.layers[0]
+	for i := range s.nearby {
+		b := &s.nearby[i]
+		b.on = false
+		if len(b.others) < l.width {
+			b.eligible, b.others = make([]uint32, 2*l.width), make([]uint32, l.width)
+		}
+	}
+	marks, epoch := s.visited.marks, s.visited.epoch
+	perScored := walkCost(q.Ef)
+	listed, divided, scoring := &s.nearby[0], &s.nearby[1], &s.nearby[2]
 	for {
-		next, ok := s.queue.pop()
-		if !ok || s.pool.rejects(next.dist()) {
+		if scoring.on {
+			s.pool.merge(s.within(&x.codes, scoring.eligible[:scoring.n], s.pool.bound))
+		}
+		node, ok := s.pool.pop()
+		if ok {
+			s.next[0] = node
+			kernel.Prefetch(l.links, l.width, l.width, s.next[:])
+		} else if !listed.on && !divided.on {
 			break
 		}
-		if stats.Scored > budget {
+		if d := divided; d.on {
+			var read int
+			d.n, read = kernel.Through(l.links, l.width, d.others[:d.m], l.width, filter, marks, epoch, d.eligible, d.n)
+			d.n = x.dropIneligible(d.eligible[:d.n], q.Filter)
+			x.codes.prefetch(d.eligible[:d.n])
+			stats.Through += read
+			stats.Scored += d.n
+		}
+		if d := listed; d.on {
+			d.n, d.m = kernel.Split(l.all(d.node), filter, marks, epoch, d.eligible, d.others)
+			if d.n < l.width {
+				kernel.Prefetch(l.links, l.width, l.width, d.others[:d.m])
+			}
+			stats.Expanded++
+		}
+		listed, divided, scoring = scoring, listed, divided
+		listed.node, listed.on = node, ok
+		if float64(stats.Scored)*perScored+float64(stats.Through)*throughCost > budget {
 			return
 		}
-		s.ids = x.codes.visit(&s.visited, x.layers[0].all(next.ordinal()), s.ids)
-		stats.Expanded++
-		stats.Scored += len(s.ids)
-		for _, c := range s.within(&x.codes, s.ids, s.pool.bound) {
-			x.offer(s, c, q.Filter)
-		}
+	}
+	if len(s.pool.entries) < min(limit, q.Eligible) {
+		// What is eligible may lie in parts that no walk through eligible nodes joins.
+		return
 	}
 	x.rescore(s)
 	x.collect(s, q.Filter)
 }
 
-// offer queues a node, and pools it if it stands for an eligible row.
-func (x *Index) offer(s *scratch, c candidate, filter Bitset) {
-	s.queue.push(c)
-	if x.anyEligible(c.ordinal(), filter) {
-		s.pool.add(c)
+// nodeFilter returns the nodes that may stand for an eligible row: those that filter
+// has, and those that have repeats.
+func (x *Index) nodeFilter(s *scratch, filter Bitset) Bitset {
+	if len(x.duplicates) == 0 {
+		return filter
 	}
+	s.eligible = append(s.eligible[:0], filter[:len(x.repeated)]...)
+	s.eligible.Or(x.repeated)
+	return s.eligible
+}
+
+// dropIneligible moves nodes that stand for an eligible row to the front, and returns
+// how many they are.
+func (x *Index) dropIneligible(nodes []uint32, filter Bitset) int {
+	if len(x.duplicates) == 0 {
+		return len(nodes)
+	}
+	n := 0
+	for _, node := range nodes {
+		nodes[n] = node
+		if x.anyEligible(node, filter) {
+			n++
+		}
+	}
+	return n
+}
+
+// seeds appends the nodes that a filtered walk starts from to dst. The nodes of the
+// upper layers come first, so the first eligible ones are spread over all of them.
+func (x *Index) seeds(s *scratch, filter Bitset, dst []uint32) []uint32 {
+	for _, node := range x.entries {
+		if x.anyEligible(node, filter) && s.visited.visit(node) {
+			dst = append(dst, node)
+		}
+	}
+	enough := len(dst) + seedsLeast
+	for i, word := range filter {
+		for ; word != 0; word &= word - 1 {
+			node := uint32(i*64 + bits.TrailingZeros64(word))
+			if int(node) >= x.nodes {
+				node = x.duplicates[int(node)-x.nodes]
+			}
+			if s.visited.visit(node) {
+				dst = append(dst, node)
+			}
+			if len(dst) == enough {
+				return dst
+			}
+		}
+	}
+	return dst
 }
 
 // anyEligible reports whether node stands for an eligible row.

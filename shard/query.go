@@ -226,7 +226,7 @@ func (s *Shard) search(ctx context.Context, q *Query, p *part) {
 	filtered := time.Now()
 	p.answer.Filter += filtered.Sub(start)
 	if iq.Ef == 0 && q.Target < 1 {
-		iq.Ef = s.index.EffortFor(p.k, q.Target)
+		iq.Ef = s.index.FilteredEffortFor(p.k, q.Target, p.left)
 	}
 	for i, v := range q.Vectors {
 		iq.Vector = v

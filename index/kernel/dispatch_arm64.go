@@ -61,3 +61,11 @@ func insert(pool []uint64, n int, batch []uint64) (count, least int) {
 func withinRange(query []int8, rows []uint8, factors []float32, first, count int, base, scale, shift, bound float32, out []uint64) int {
 	return withinListed(query, rows, factors, first, count, base, scale, shift, bound, out)
 }
+
+func split(list []uint32, filter []uint64, marks []uint8, epoch uint8, eligible, others []uint32) (n, m int) {
+	return splitGeneric(list, filter, marks, epoch, eligible, others)
+}
+
+func through(links []uint32, width int, via []uint32, want int, filter []uint64, marks []uint8, epoch uint8, eligible []uint32, n int) (count, used int) {
+	return throughGeneric(links, width, via, want, filter, marks, epoch, eligible, n)
+}

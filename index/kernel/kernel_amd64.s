@@ -3359,6 +3359,12 @@ DATA ordered<>+8(SB)/4, $0x00000002
 DATA ordered<>+12(SB)/4, $0x00000003
 GLOBL ordered<>(SB), RODATA|NOPTR, $16
 
+DATA oneBit<>+0(SB)/4, $0x00000001
+GLOBL oneBit<>(SB), RODATA|NOPTR, $4
+
+DATA lowFive<>+0(SB)/4, $0x0000001f
+GLOBL lowFive<>(SB), RODATA|NOPTR, $4
+
 // func withinVNNI(query []int8, rows []uint8, factors []float32, ordinals []uint32, base float32, scale float32, shift float32, bound float32, out []uint64) int
 // Requires: AVX, AVX2, AVX512F, AVX512VNNI, CMOV, POPCNT
 TEXT ·withinVNNI(SB), NOSPLIT, $16-144
@@ -4346,5 +4352,167 @@ among:
 done:
 	MOVQ DX, count+56(FP)
 	MOVQ DI, least+64(FP)
+	VZEROUPPER
+	RET
+
+// func splitAVX512(list []uint32, filter []uint64, marks []uint8, epoch uint8, eligible []uint32, others []uint32) (n int, m int)
+// Requires: AVX, AVX512F, BMI2, CMOV, POPCNT
+TEXT ·splitAVX512(SB), NOSPLIT, $64-144
+	VPTERNLOGD   $0xff, Z0, Z0, Z0
+	VPBROADCASTD oneBit<>+0(SB), Z1
+	VPBROADCASTD lowFive<>+0(SB), Z2
+	MOVQ         filter_base+24(FP), CX
+	MOVQ         marks_base+48(FP), DX
+	MOVB         epoch+72(FP), AL
+	MOVQ         list_base+0(FP), BX
+	MOVQ         list_len+8(FP), SI
+	MOVQ         eligible_base+80(FP), DI
+	MOVQ         others_base+104(FP), R8
+	XORL         R9, R9
+	XORL         R10, R10
+
+nodes:
+	TESTQ         SI, SI
+	JLE           done
+	MOVL          $0x00000010, R11
+	CMPQ          SI, R11
+	CMOVQLT       SI, R11
+	MOVL          $0x00000001, R12
+	SHLXQ         R11, R12, R12
+	DECQ          R12
+	KMOVW         R12, K2
+	VMOVDQU32.Z   (BX), K2, Z3
+	VPCMPUD       $0x04, Z0, Z3, K2, K2
+	KMOVW         K2, K1
+	VPSRLD        $0x05, Z3, Z5
+	VPXORD        Z4, Z4, Z4
+	VPGATHERDD    (CX)(Z5*4), K1, Z4
+	VPANDD        Z2, Z3, Z5
+	VPSLLVD       Z5, Z1, Z5
+	VPTESTMD      Z5, Z4, K2, K1
+	KANDNW        K2, K1, K2
+	VPCOMPRESSD.Z Z3, K1, Z5
+	VMOVDQU32     Z5, (SP)
+	KMOVW         K1, R11
+	POPCNTL       R11, R11
+	XORL          R12, R12
+
+eligible:
+	CMPQ  R12, R11
+	JGE   eligibledone
+	MOVL  (SP)(R12*4), R13
+	INCQ  R12
+	MOVL  R13, (DI)(R9*4)
+	XORL  R14, R14
+	CMPB  AL, (DX)(R13*1)
+	SETNE R14
+	MOVB  AL, (DX)(R13*1)
+	ADDQ  R14, R9
+	JMP   eligible
+
+eligibledone:
+	VPCOMPRESSD.Z Z3, K2, Z3
+	VMOVDQU32     Z3, (SP)
+	KMOVW         K2, R11
+	POPCNTL       R11, R11
+	XORL          R12, R12
+
+others:
+	CMPQ  R12, R11
+	JGE   othersdone
+	MOVL  (SP)(R12*4), R13
+	INCQ  R12
+	MOVL  R13, (R8)(R10*4)
+	XORL  R14, R14
+	CMPB  AL, (DX)(R13*1)
+	SETNE R14
+	ADDQ  R14, R10
+	JMP   others
+
+othersdone:
+	ADDQ $0x40, BX
+	SUBQ $0x10, SI
+	JMP  nodes
+
+done:
+	MOVQ R9, n+128(FP)
+	MOVQ R10, m+136(FP)
+	VZEROUPPER
+	RET
+
+// func throughAVX512(links []uint32, width int, via []uint32, want int, filter []uint64, marks []uint8, epoch uint8, eligible []uint32, n int) (count int, used int)
+// Requires: AVX, AVX512F, BMI2, CMOV, POPCNT
+TEXT ·throughAVX512(SB), NOSPLIT, $64-168
+	VPTERNLOGD   $0xff, Z0, Z0, Z0
+	VPBROADCASTD oneBit<>+0(SB), Z1
+	VPBROADCASTD lowFive<>+0(SB), Z2
+	MOVQ         filter_base+64(FP), CX
+	MOVQ         marks_base+88(FP), DX
+	MOVB         epoch+112(FP), AL
+	MOVQ         links_base+0(FP), BX
+	MOVQ         width+24(FP), SI
+	MOVQ         via_base+32(FP), DI
+	MOVQ         eligible_base+120(FP), R8
+	MOVQ         n+144(FP), R9
+	XORL         R10, R10
+
+node:
+	CMPQ  R10, via_len+40(FP)
+	JGE   done
+	CMPQ  R9, want+56(FP)
+	JGE   done
+	MOVL  (DI)(R10*4), R11
+	INCQ  R10
+	MOVB  AL, (DX)(R11*1)
+	IMULQ SI, R11
+	LEAQ  (BX)(R11*4), R11
+	MOVQ  SI, R12
+
+nodes:
+	MOVL          $0x00000010, R13
+	CMPQ          R12, R13
+	CMOVQLT       R12, R13
+	MOVL          $0x00000001, R14
+	SHLXQ         R13, R14, R14
+	DECQ          R14
+	KMOVW         R14, K2
+	VMOVDQU32.Z   (R11), K2, Z3
+	VPCMPUD       $0x04, Z0, Z3, K2, K2
+	KMOVW         K2, K1
+	VPSRLD        $0x05, Z3, Z5
+	VPXORD        Z4, Z4, Z4
+	VPGATHERDD    (CX)(Z5*4), K1, Z4
+	VPANDD        Z2, Z3, Z5
+	VPSLLVD       Z5, Z1, Z5
+	VPTESTMD      Z5, Z4, K2, K1
+	KANDNW        K2, K1, K2
+	VPCOMPRESSD.Z Z3, K1, Z3
+	VMOVDQU32     Z3, (SP)
+	KMOVW         K1, R13
+	POPCNTL       R13, R13
+	XORL          R14, R14
+
+eligible:
+	CMPQ  R14, R13
+	JGE   eligibledone
+	MOVL  (SP)(R14*4), R15
+	INCQ  R14
+	MOVL  R15, (R8)(R9*4)
+	XORL  BP, BP
+	CMPB  AL, (DX)(R15*1)
+	SETNE BP
+	MOVB  AL, (DX)(R15*1)
+	ADDQ  BP, R9
+	JMP   eligible
+
+eligibledone:
+	ADDQ $0x40, R11
+	SUBQ $0x10, R12
+	JG   nodes
+	JMP  node
+
+done:
+	MOVQ R9, count+152(FP)
+	MOVQ R10, used+160(FP)
 	VZEROUPPER
 	RET

@@ -166,3 +166,13 @@ func visitAMD64(list []uint32, marks []uint8, epoch uint8, rows []uint8, stride 
 //
 //go:noescape
 func insertAVX512(pool []uint64, n int, batch []uint64) (count int, least int)
+
+// splitAVX512 is split, with AVX-512F, AVX-512DQ and BMI2.
+//
+//go:noescape
+func splitAVX512(list []uint32, filter []uint64, marks []uint8, epoch uint8, eligible []uint32, others []uint32) (n int, m int)
+
+// throughAVX512 is through, with AVX-512F, AVX-512DQ and BMI2.
+//
+//go:noescape
+func throughAVX512(links []uint32, width int, via []uint32, want int, filter []uint64, marks []uint8, epoch uint8, eligible []uint32, n int) (count int, used int)

@@ -84,6 +84,7 @@ func main() {
 		}
 	}
 	constants()
+	eligibleConstants()
 	for _, s := range codeISAs {
 		withinCodes(s)
 		withinCodesRange(s)
@@ -92,6 +93,8 @@ func main() {
 	prefetch()
 	visit()
 	insert()
+	split()
+	through()
 	Generate()
 }
 
