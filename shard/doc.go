@@ -15,11 +15,13 @@
 // # Design
 //
 // A row belongs to the shard that the hash of its id names, so a lookup by id asks
-// one shard. Within a shard, rows are in ascending order of their ids and an index
-// breaks ties by row, so ties break by id everywhere. A filter is bound once a
-// query and evaluated once a shard into a dense bitset, which both the walk and
+// one shard, and the ids that a query includes and excludes are divided among the
+// shards before they are asked. Within a shard, rows are in ascending order of their
+// ids and an index breaks ties by row, so ties break by id everywhere. A filter is
+// bound once a query and evaluated once a shard into a dense bitset, which both the walk and
 // the scan read. A [Segment] is a filter with a name: each shard file has the
-// bitmap of its rows, which only needs merging.
+// bitmap of its rows, which only needs merging. Limits on equal values ([AtMost]) are
+// kept by the merge.
 //
 // A manifest is the root of trust: it is named by the SHA-256 of its bytes and
 // names its shards by the SHA-256 of theirs. It also records each shard's own

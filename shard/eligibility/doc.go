@@ -5,7 +5,7 @@
 // [Filter]; [Filter.Bind] fixes the values of one query's bindings, which gives a
 // [Bound]; [Bound.Eval] writes the eligible ordinals of one shard to a dense
 // bitset. The server compiles and binds once per query, the fan-out evaluates
-// once per shard.
+// once per shard. To explain an answer, [Bound.Clauses] takes the filter apart.
 //
 // # Goals
 //
