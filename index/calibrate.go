@@ -190,7 +190,7 @@ func (m measurement) standardError(recall float64) float64 {
 // costly reports whether m's walks cost more than the scan. Such a walk is never taken,
 // so no effort beyond is worth measuring.
 func (c *calibration) costly(m *measurement) bool {
-	return float64(m.meanScored())*walkCost(m.ef) > c.x.exactCost(len(c.x.rows))
+	return float64(m.meanScored())*walkCost(m.ef) > c.x.exactCost(len(c.x.rows), m.k)
 }
 
 // steps are the measurements of one band, by ladder step.

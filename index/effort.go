@@ -65,14 +65,14 @@ func (x *Index) EffortFor(k int, target float64) int {
 // and a filter that keeps what the queries do not want leaves answers that are further
 // from where they look. On two real towers and on SIFT, with filters of four fifths to a
 // twentieth of the rows that have nothing to do with the query or keep what is like it,
-// twice the effort and a little reaches what the calibration found without one. Where
+// half as much again and a little reaches what the calibration found without one. Where
 // no more rows than k are not eligible, a walk has room for them.
 func (x *Index) FilteredEffortFor(k int, target float64, eligible int) int {
 	ef := x.EffortFor(k, target)
 	if ef == 0 || len(x.rows)-eligible <= k {
 		return ef
 	}
-	return 2*ef + 20
+	return ef + ef/2 + 20
 }
 
 // The relative cost of a row, with everything around it: in a scan of all rows,
@@ -82,6 +82,8 @@ func (x *Index) FilteredEffortFor(k int, target float64, eligible int) int {
 const (
 	scanCost    = 1
 	gatherCost  = 4
+	vectorCost  = 3   // of a row whose vector is read too,
+	keepCost    = 150 // of those that are until the best is found, for each row of the answer
 	throughCost = 30
 )
 
@@ -89,10 +91,10 @@ const (
 // keep sorted.
 func walkCost(ef int) float64 { return 9 + float64(ef)/128 }
 
-// exactCost is that of an exact scan. Where many rows are eligible it reads the codes
-// of all.
-func (x *Index) exactCost(eligible int) float64 {
-	return float64(min(len(x.rows)*scanCost, eligible*gatherCost))
+// exactCost is that of an exact scan for k rows. Where many rows are eligible it reads
+// the codes of all; and the more it keeps, the more vectors it reads beside the codes.
+func (x *Index) exactCost(eligible, k int) float64 {
+	return float64(min(len(x.rows)*scanCost, eligible*gatherCost) + min(k*keepCost, eligible*vectorCost))
 }
 
 // choose returns the plan that costs least, and notes in stats what it expects.
@@ -101,7 +103,7 @@ func (x *Index) choose(q Query, stats *Stats) Plan {
 		return ExactScan
 	}
 	plan := GraphWalk
-	stats.ExactCost, stats.WalkCost = x.exactCost(q.Eligible), x.walkScored(q.Ef)*walkCost(q.Ef)
+	stats.ExactCost, stats.WalkCost = x.exactCost(q.Eligible, q.K), x.walkScored(q.Ef)*walkCost(q.Ef)
 	if q.Filter != nil {
 		plan, stats.WalkCost = FilteredWalk, x.filteredCost(q)
 	}
@@ -130,7 +132,7 @@ func (x *Index) filteredCost(q Query) float64 {
 	own, more := degree*share*2/3, degree*share/2
 	through := degree * (1 - share)
 	if more > 0 {
-		through = min(through, max(float64(base.width)-own, 0)/more)
+		through = min(through, (degree-own)/more)
 	}
 	scored := float64(q.Ef)*(own+through*more) + seedsLeast
 	return scored*walkCost(q.Ef) + float64(q.Ef)*through*throughCost

@@ -118,7 +118,7 @@ func (x *Index) Search(q Query, dst []Hit) ([]Hit, Stats, error) {
 	budget := math.Inf(1)
 	if q.Plan == Auto {
 		q.Plan = x.choose(q, &stats)
-		budget = x.exactCost(q.Eligible)
+		budget = x.exactCost(q.Eligible, q.K)
 	} else if q.Plan != ExactScan {
 		q.Ef = max(q.Ef, 1)
 		q.Plan = GraphWalk
