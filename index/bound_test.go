@@ -140,7 +140,7 @@ func TestCheckCodes(t *testing.T) {
 			func(c *codes) { c.rows[c.stride+2]-- },
 			func(c *codes) { c.factors[0] *= 1.1 },
 			func(c *codes) { c.factors[3] += 1e-3 },
-			func(c *codes) { c.mean[1] += 0.1 },
+			func(c *codes) { c.centre[1] += 0.1 },
 		} {
 			c := code(t, metric, rows)
 			x := &Index{params: Params{Metric: metric}, dim: 3, stride: c.vectors.stride, nodes: 3, vectors: c.vectors, codes: c.codes}

@@ -40,7 +40,7 @@
 //
 // A walk scores nodes on codes of one byte a component, with the integer dot
 // product that CPUs have, and rescores its pool on the vectors. Codes are relative
-// to the mean of all nodes, with a step for each node (see codes.go): spaces that
+// to a centre of all nodes, with a step for each node (see codes.go): spaces that
 // are nearly collapsed, and norms that span orders of magnitude, both occur in real
 // towers. A walk starts from hubs, nodes that answer many of the queries that
 // calibrated the index, which costs fewer distances than descending through the

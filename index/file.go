@@ -20,7 +20,7 @@ const (
 	layersSection     = "index.layers"
 	codesSection      = "index.codes"
 	factorsSection    = "index.code_factors"
-	meanSection       = "index.code_mean"
+	centreSection     = "index.code_mean"
 	entriesSection    = "index.entries"
 	effortSection     = "index.effort"
 )
@@ -49,7 +49,7 @@ func (x *Index) Write(w *sections.Writer) error {
 		{vectorsSection, x.vectors.bytes()},
 		{duplicatesSection, sections.Bytes(x.duplicates)},
 		{layersSection, sections.Bytes(counts)},
-		{meanSection, sections.Bytes(x.codes.mean)},
+		{centreSection, sections.Bytes(x.codes.centre)},
 		{codesSection, sections.Bytes(x.codes.rows)},
 		{factorsSection, sections.Bytes(x.codes.factors)},
 		{entriesSection, sections.Bytes(x.entries)},
@@ -190,7 +190,7 @@ func (x *Index) checkVectors() error {
 func (x *Index) openCodes(f *sections.File) (err error) {
 	c := &x.codes
 	c.stride = kernel.CodeStride(x.dim)
-	if c.mean, err = sections.Array[float32](f, meanSection, x.dim); err != nil {
+	if c.centre, err = sections.Array[float32](f, centreSection, x.dim); err != nil {
 		return err
 	}
 	if c.rows, err = sections.Array[uint8](f, codesSection, x.nodes*c.stride); err != nil {
@@ -199,14 +199,14 @@ func (x *Index) openCodes(f *sections.File) (err error) {
 	if c.factors, err = sections.Array[float32](f, factorsSection, 2*x.nodes); err != nil {
 		return err
 	}
-	for j, m := range c.mean {
+	for j, m := range c.centre {
 		if !(m >= -MaxNorm && m <= MaxNorm) {
-			return sections.Corruptf(meanSection, "component %d is %g", j, m)
+			return sections.Corruptf(centreSection, "component %d is %g", j, m)
 		}
 	}
 	for node := range x.nodes {
 		step, bias := c.factors[2*node], c.factors[2*node+1]
-		// A vector and the mean are at most 2 MaxNorm apart.
+		// A vector and the centre are at most 2 MaxNorm apart.
 		if !(step > 0 && step <= 2*MaxNorm) || !(bias >= 0 && bias <= 4*MaxNorm*MaxNorm*1.01) {
 			return sections.Corruptf(factorsSection, "node %d has step %g and bias %g", node, step, bias)
 		}

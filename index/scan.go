@@ -27,7 +27,7 @@ import (
 //
 // # Why the bound holds
 //
-// Let x' = x-m for the mean m, s the row's step, c its codes less 128, and
+// Let x' = x-m for the centre m, s the row's step, c its codes less 128, and
 // x' = s*c + e. Let q' = q under dot and cosine and q-m under L2, v its codes, a
 // their step, and q' = a*v + r. Then
 //
@@ -48,7 +48,7 @@ import (
 //     |v| from the other operations, all times a, where a|v| <= |q'|+|r|. In the exact
 //     product it is g|q'| times at most 128s.
 //   - Under dot and cosine the exact product also errs by g times the sum of |q_j m_j|
-//     for the part of x that is the mean, and so does the base. That does not depend
+//     for the part of x that is the centre, and so does the base. That does not depend
 //     on the row, so it is added to the distance that the bound is compared with.
 //   - Under L2 the exact distance errs by g times itself, the base by g|q'|^2, and the
 //     bias and its addition by a few u of |x'|^2. A row that matters has a distance D
@@ -104,8 +104,8 @@ func (c *codes) boundBelow(metric Metric, query []float32, q *kernel.Query, s *s
 		step /= 2
 	}
 	var size, rest, offset float64
-	code := q.Code[:len(c.mean)]
-	for j, m := range c.mean {
+	code := q.Code[:len(c.centre)]
+	for j, m := range c.centre {
 		d := float64(query[j])
 		if metric == L2 {
 			d -= float64(m)
@@ -347,7 +347,7 @@ func (x *Index) checkCodes() error {
 		step := float64(c.factors[2*node])
 		var square float64
 		for j, v := range x.vectors.row(node, buf)[:x.dim] {
-			d := float64(v) - float64(c.mean[j])
+			d := float64(v) - float64(c.centre[j])
 			code := float64(c.rows[int(node)*c.stride+j]) - 128
 			if off := math.Abs(d - float64(step*code)); !(off <= halfStep*step) || math.Abs(code) > 127 {
 				return sections.Corruptf(codesSection, "node %d: component %d is coded %g steps off", node, j, off/step)
