@@ -67,9 +67,10 @@ type constructor struct {
 // worker is the scratch memory of one goroutine.
 type worker struct {
 	walker
-	dists  []float32
-	picked []uint32
-	sorted []candidate
+	dists    []float32
+	picked   []uint32
+	deferred []deferred
+	sorted   []candidate
 }
 
 // slack is how many places beyond its width a list has while the graph is built,
@@ -193,22 +194,47 @@ func (c *constructor) link(w *worker, point uint32, level, before int) {
 // distance: one is kept unless an already kept one is alpha times closer to it
 // than the point is (HNSW, algorithm 4, with DiskANN's alpha). Distances are
 // squared, so alpha is too.
+//
+// Up to half the places go first to those that an alpha of 1 keeps. In many
+// dimensions the distances within a cluster are so nearly equal that a greater
+// alpha prunes nothing there, and the nearest would fill every list before any
+// neighbour that leads out of the cluster.
 func (c *constructor) choose(w *worker, candidates []candidate, width int) []uint32 {
 	alpha := c.params.Alpha * c.params.Alpha
-	w.picked = w.picked[:0]
-next:
+	w.picked, w.deferred = w.picked[:0], w.deferred[:0]
 	for _, e := range candidates {
-		for _, d := range c.distances(w, c.points.padded(int(e.ordinal())), w.picked) {
-			if alpha*d < e.dist() {
-				continue next
-			}
+		least := c.least(w, e, w.picked)
+		if least >= e.dist() && len(w.picked) < (width+1)/2 {
+			w.picked = append(w.picked, e.ordinal())
+		} else if alpha*least >= e.dist() {
+			w.deferred = append(w.deferred, deferred{e, len(w.picked)})
 		}
-		w.picked = append(w.picked, e.ordinal())
+	}
+	for _, d := range w.deferred {
 		if len(w.picked) == width {
 			break
 		}
+		if alpha*c.least(w, d.candidate, w.picked[d.seen:]) >= d.dist() {
+			w.picked = append(w.picked, d.ordinal())
+		}
 	}
 	return w.picked
+}
+
+// deferred is a candidate that alpha keeps for all that the first seen of the
+// picked tell.
+type deferred struct {
+	candidate
+	seen int
+}
+
+// least returns the least distance of a candidate to the points ids.
+func (c *constructor) least(w *worker, e candidate, ids []uint32) float32 {
+	least := float32(infinity)
+	for _, d := range c.distances(w, c.points.padded(int(e.ordinal())), ids) {
+		least = min(least, d)
+	}
+	return least
 }
 
 // reverse adds the points from..to-1 to the lists of the neighbours they chose

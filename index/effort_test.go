@@ -16,9 +16,9 @@ import (
 func calibrated(t *testing.T, metric index.Metric) (x *index.Index, sample, others [][]float32) {
 	t.Helper()
 	r := random(5)
-	data := clustered(r, 4150, 16, 40, 0.7)
+	data := clustered(r, 4500, 16, 40, 0.7)
 	x = build(t, 16, data[:4000], params(metric))
-	sample, others = data[4000:4050], data[4050:]
+	sample, others = data[4000:4200], data[4200:]
 	require.NoError(t, x.Calibrate(t.Context(), matrix(t, 16, sample), 2))
 	return x, sample, others
 }
