@@ -27,8 +27,9 @@
 // batches and run in parallel; their links are then merged in a fixed order. So
 // the graph does not depend on the number of threads. The neighbour selection
 // prunes with a slack alpha (Subramanya et al., "DiskANN", NeurIPS 2019, section
-// 2.2). Distances come from package kernel, whose results are equal to the bit on
-// every CPU.
+// 2.2), after half the places have gone to what it would keep without: in many
+// dimensions slack alone leaves clusters without links between them. Distances come
+// from package kernel, whose results are equal to the bit on every CPU.
 //
 // Rows with equal vectors share one node: otherwise a few dozen duplicates fill
 // each other's neighbour lists and cut themselves off. After construction every

@@ -18,7 +18,8 @@ type Params struct {
 	// least M, at most 10,000.
 	EfConstruction int
 	// Alpha is the slack of the neighbour selection, 1 to 2: a candidate is
-	// dropped when a kept neighbour is alpha times closer to it than the node.
+	// dropped when a kept neighbour is alpha times closer to it than the node. Half
+	// the places of a list go first to what an alpha of 1 keeps.
 	Alpha float32
 	// Seed varies the levels and the order of insertion.
 	Seed uint64
