@@ -78,8 +78,8 @@ build_usearch() {
 }
 
 build_faiss() {
-  if ! echo '#include <faiss/IndexHNSW.h>' | "$cxx" -fsyntax-only -x c++ - 2>/dev/null; then
-    skip faiss "its headers are not installed (apt-get install libfaiss-dev)"
+  if ! echo '#include <faiss/impl/IDSelector.h>' | "$cxx" -fsyntax-only -x c++ - 2>/dev/null; then
+    skip faiss "its headers are not installed, or older than 1.7.3 (apt-get install libfaiss-dev)"
     return
   fi
   "$cxx" "${flags[@]}" -fopenmp -o bin/faiss faiss.cpp -lfaiss -llapack -lblas

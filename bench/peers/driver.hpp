@@ -1,5 +1,5 @@
-// What all drivers share: the protocol by which `tandem bench engines` asks an
-// engine, see README.md. A driver includes this, derives from Engine and ends
+// What all drivers share: the protocol by which `tandem bench engines` and `tandem
+// bench filters` ask an engine, see README.md. A driver includes this, derives from Engine and ends
 // with TANDEM_DRIVER(its class).
 #pragma once
 
@@ -52,12 +52,24 @@ struct Config {
     size_t m = 16, ef_construction = 200, threads = 1;
 };
 
+// Eligible is a set of rows that a search may return: bit i%64 of word i/64 is
+// row i.
+struct Eligible {
+    std::vector<uint64_t> words;
+    bool has(size_t row) const { return words[row >> 6] >> (row & 63) & 1; }
+};
+
 // Engine is what a driver implements.
 class Engine {
   public:
     virtual ~Engine() = default;
     virtual void build(const Matrix& base, const Config& config) = 0;
     virtual void set_ef(size_t ef) = 0;
+    // allow makes the searches that follow return eligible rows only, which live
+    // until the next call; nullptr lifts that.
+    virtual void allow(const Eligible* eligible) {
+        if (eligible) throw std::runtime_error("this engine has no search among eligible rows");
+    }
     // search writes up to k rows, best first, and returns how many.
     virtual size_t search(const float* query, size_t k, int32_t* rows) = 0;
     // count_distances is called before and after searches that are not timed; the
@@ -102,6 +114,17 @@ inline double seconds_since(std::chrono::steady_clock::time_point start) {
     return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
+// read_eligible reads the words that follow an eligible command.
+inline std::unique_ptr<Eligible> read_eligible(size_t words, size_t rows) {
+    if (words == 0) return nullptr;
+    if (words != (rows + 63) / 64) throw std::runtime_error("eligible set is not of this base");
+    auto set = std::make_unique<Eligible>();
+    set->words.resize(words);
+    if (!std::cin.read(reinterpret_cast<char*>(set->words.data()), std::streamsize(words * sizeof(uint64_t))))
+        throw std::runtime_error("eligible set is cut short");
+    return set;
+}
+
 template <typename T>
 void write_all(const std::vector<T>& v) {
     if (fwrite(v.data(), sizeof(T), v.size(), stdout) != v.size()) throw std::runtime_error("write answer");
@@ -140,9 +163,21 @@ inline void serve(Engine& engine, const Config& config) {
     }
     malloc_trim(0);
 
+    std::unique_ptr<Eligible> eligible;
     std::string line;
     while (std::getline(std::cin, line)) {
         if (line == "quit") return;
+        size_t words;
+        if (sscanf(line.c_str(), "eligible %zu", &words) == 1) {
+            auto next = read_eligible(words, rows);
+            engine.allow(next.get());
+            eligible = std::move(next);
+            size_t n = 0;
+            for (size_t i = 0; i < rows; i++) n += !eligible || eligible->has(i);
+            printf("eligible %zu\n", n);
+            fflush(stdout);
+            continue;
+        }
         size_t ef, k, first, count;
         int counting;
         if (sscanf(line.c_str(), "search %zu %zu %zu %zu %d", &ef, &k, &first, &count, &counting) != 5)

@@ -13,6 +13,12 @@ float counting_distance(const void* a, const void* b, const void* param) {
     return real_distance(a, b, param);
 }
 
+class Filter : public hnswlib::BaseFilterFunctor {
+  public:
+    const driver::Eligible* eligible = nullptr;
+    bool operator()(hnswlib::labeltype row) override { return eligible->has(row); }
+};
+
 class Hnswlib : public driver::Engine {
   public:
     void build(const driver::Matrix& base, const driver::Config& c) override {
@@ -27,9 +33,11 @@ class Hnswlib : public driver::Engine {
 
     void set_ef(size_t ef) override { index_->setEf(ef); }
 
+    void allow(const driver::Eligible* eligible) override { filter_.eligible = eligible; }
+
     size_t search(const float* query, size_t k, int32_t* rows) override {
         counted = 0;
-        auto found = index_->searchKnn(query, k);
+        auto found = index_->searchKnn(query, k, filter_.eligible ? &filter_ : nullptr);
         size_t n = found.size();
         for (size_t i = n; i-- > 0; found.pop()) rows[i] = int32_t(found.top().second);
         return n;
@@ -41,6 +49,7 @@ class Hnswlib : public driver::Engine {
   private:
     std::unique_ptr<hnswlib::SpaceInterface<float>> space_;
     std::unique_ptr<hnswlib::HierarchicalNSW<float>> index_;
+    Filter filter_;
 };
 
 }  // namespace

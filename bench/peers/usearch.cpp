@@ -27,9 +27,14 @@ class Usearch : public driver::Engine {
 
     void set_ef(size_t ef) override { index_.change_expansion_search(ef); }
 
+    void allow(const driver::Eligible* eligible) override { eligible_ = eligible; }
+
     size_t search(const float* query, size_t k, int32_t* rows) override {
         keys_.resize(k);
-        auto found = index_.search(query, k, 0);
+        const driver::Eligible* eligible = eligible_;
+        auto found = eligible
+            ? index_.filtered_search(query, k, [eligible](default_key_t row) noexcept { return eligible->has(row); }, 0)
+            : index_.search(query, k, 0);
         if (!found) throw std::runtime_error(found.error.release());
         distances_ = int64_t(found.computed_distances);
         size_t n = found.dump_to(keys_.data());
@@ -41,6 +46,7 @@ class Usearch : public driver::Engine {
 
   private:
     index_dense_t index_;
+    const driver::Eligible* eligible_ = nullptr;
     std::vector<default_key_t> keys_;
     int64_t distances_ = -1;
 };
