@@ -2,6 +2,7 @@ package engines
 
 import (
 	"context"
+	"errors"
 	"math/rand"
 	"runtime"
 	"time"
@@ -61,6 +62,8 @@ func negativeDot(a, b []float32) float32 {
 
 func (e *coderEngine) cost() Cost   { return e.spent }
 func (e *coderEngine) Close() error { return nil }
+
+func (e *coderEngine) restrict(*Predicate) error { return errors.New("it has no such search") }
 
 func (e *coderEngine) search(ctx context.Context, s Setting, first, n int, count bool, a *answers) error {
 	a.reset(n, s.K)

@@ -86,6 +86,13 @@ func startDriver(ctx context.Context, spec Spec, s *Set, o Options, dir string) 
 
 func (d *driver) cost() Cost { return d.spent }
 
+func (d *driver) restrict(p *Predicate) error {
+	if err := d.give(p); err != nil {
+		return errors.Join(err, d.Close())
+	}
+	return nil
+}
+
 func (d *driver) search(ctx context.Context, s Setting, first, n int, count bool, a *answers) error {
 	err := d.ask(s, first, n, count, a)
 	if err != nil {
@@ -143,6 +150,27 @@ func (c *connection) line(word string, into ...any) error {
 func (c *connection) ready() (cost Cost, err error) {
 	err = c.line("ready", &cost.BuildSeconds, &cost.Bytes)
 	return cost, err
+}
+
+// give tells the driver which rows are eligible.
+func (c *connection) give(p *Predicate) error {
+	var words []uint64
+	if p != nil {
+		words = p.rows
+	}
+	if _, err := fmt.Fprintf(c.w, "eligible %d\n", len(words)); err != nil {
+		return err
+	}
+	// A driver that does not know the command hangs up before it has all of them.
+	writing := binary.Write(c.w, binary.LittleEndian, words)
+	var eligible int
+	if err := c.line("eligible", &eligible); err != nil {
+		return err
+	}
+	if p != nil && eligible != p.eligible {
+		return fmt.Errorf("driver counts %d eligible rows, want %d", eligible, p.eligible)
+	}
+	return writing
 }
 
 func (c *connection) ask(s Setting, first, n int, count bool, a *answers) error {

@@ -34,6 +34,9 @@ func (s Setting) String() string {
 type engine interface {
 	// cost returns what the build took.
 	cost() Cost
+	// restrict makes the searches that follow return only rows that p lets be
+	// returned. An engine that cannot returns an error.
+	restrict(p *Predicate) error
 	// search asks n queries from number first on. With count it finds out the
 	// distance computations, and the times do not matter.
 	search(ctx context.Context, s Setting, first, n int, count bool, a *answers) error

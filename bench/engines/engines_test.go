@@ -153,7 +153,7 @@ func TestTruthCountsTiesAndRowsOnce(t *testing.T) {
 		s.base.append([]float32{x})
 	}
 	s.queries.append([]float32{0})
-	truth, err := findTruth(t.Context(), s, []int{2, 10}, 1, func(int64) {})
+	truths, err := findTruths(t.Context(), s, []*Predicate{nil}, []int{2, 10}, 1, func(int64) {})
 	require.NoError(t, err)
 	for _, test := range []struct {
 		k    int
@@ -166,18 +166,25 @@ func TestTruthCountsTiesAndRowsOnce(t *testing.T) {
 		{2, []int32{0, 0}, 0.5},
 		{2, []int32{4, 0}, 0.5},
 		{2, []int32{0, -1}, 0.5},
-		{2, []int32{0, 77}, 0.5},
 		{10, []int32{0, 1, 2, 3, 4, -1, -1, -1, -1, -1}, 1}, // all there are
 		{10, []int32{0, 1, 2, 3, -1}, 0.8},
 	} {
-		assert.Equal(t, test.want, truth.recall(0, test.k, test.rows), "%+v", test)
+		got, err := truths[0].recall(0, test.k, test.rows)
+		require.NoError(t, err)
+		assert.Equal(t, test.want, got, "%+v", test)
 	}
+	_, err = truths[0].recall(0, 2, []int32{0, 5})
+	assert.EqualError(t, err, "the answer to query 0 has row 5 of 5")
 }
 
 func TestTruthAgainstSorting(t *testing.T) {
 	s, err := ReadSet(writeSet(t, index.Dot, 2000, 4, 3))
 	require.NoError(t, err)
-	best := s.nearest(0, 1, 100)[0]
+	var best []float32
+	for _, n := range s.nearest(0, 1, 100, []*Predicate{nil})[0][0] {
+		best = append(best, n.distance)
+	}
+	require.Len(t, best, 100)
 	assert.IsIncreasing(t, best[:50])
 	for _, d := range best {
 		assert.LessOrEqual(t, d, best[99])
@@ -317,24 +324,28 @@ func TestFrontTakesTheMeanOfTheSameWork(t *testing.T) {
 	assert.Equal(t, []point{{0.9, 110}}, f)
 }
 
-// fixedReport has every form that a report's lines take.
-func fixedReport() *Report {
-	r := &Report{
+func fixedSetup() Setup {
+	return Setup{
 		Base: "towers/apps.parquet", Queries: "towers/users.parquet", Metric: index.Dot, Dim: 64, Rows: 44428,
 		Asked: 1000, Sample: 900, Rounds: 5, Threads: 2, Kernel: "avx512", Go: "go1.26.0", Platform: "linux/amd64",
 		Notes: []string{"faiss is left out: it is not here"},
 	}
+}
+
+// fixedReport has every form that a report's lines take.
+func fixedReport() *Report {
+	r := &Report{Setup: fixedSetup()}
 	ours, peer := Spec{Name: Tandem}.withDefaults(), Spec{Name: "hnswlib", M: 32, Augmented: true}.withDefaults()
 	r.Engines = []Engine{{ours, Cost{12.34, 1.5, 20_000_000}}, {peer, Cost{BuildSeconds: 3}}}
 	for _, k := range []int{10, 100} {
 		x := float64(k)
 		distances, floor := 20*x, 0.8*x
 		r.Results = append(r.Results,
-			Result{Engine: ours, Setting: Setting{K: k, Ef: k}, Recall: 0.93, QPS: 1e6 / x, Mean: x, P50: 0.9 * x, P99: 2000, Distances: &distances, Floor: &floor, How: "graph walk, ef 10"},
-			Result{Engine: ours, Setting: Setting{K: k, Target: 0.99}, Recall: 0.995, QPS: 5e5 / x, Mean: 2 * x, P50: 2 * x, P99: 5 * x, Distances: &distances, How: "graph walk, ef 40"},
-			Result{Engine: ours, Setting: Setting{K: k}, Recall: 1, QPS: 1000, Mean: 1000, P50: 999, P99: 1_100_000, Distances: &distances, How: "exact scan"},
-			Result{Engine: peer, Setting: Setting{K: k, Ef: k}, Recall: 0.8, QPS: 4e5 / x, Mean: x, P50: 0.9 * x, P99: 2000},
-			Result{Engine: peer, Setting: Setting{K: k, Ef: 2 * k}, Recall: 0.97, QPS: 1e5 / x, Mean: 10 * x, P50: 9 * x, P99: 2000},
+			Result{Engine: ours, Setting: Setting{K: k, Ef: k}, Recall: 0.93, Worst: 0.61, Asked: 1000, QPS: 1e6 / x, Mean: x, P50: 0.9 * x, P99: 2000, Distances: &distances, Floor: &floor, How: "graph walk, ef 10"},
+			Result{Engine: ours, Setting: Setting{K: k, Target: 0.99}, Recall: 0.995, Worst: 0.8, Asked: 1000, QPS: 5e5 / x, Mean: 2 * x, P50: 2 * x, P99: 5 * x, Distances: &distances, How: "graph walk, ef 40"},
+			Result{Engine: ours, Setting: Setting{K: k}, Recall: 1, Worst: 1, Asked: 1000, QPS: 1000, Mean: 1000, P50: 999, P99: 1_100_000, Distances: &distances, How: "exact scan"},
+			Result{Engine: peer, Setting: Setting{K: k, Ef: k}, Recall: 0.8, Worst: 0.2, Asked: 1000, QPS: 4e5 / x, Mean: x, P50: 0.9 * x, P99: 2000},
+			Result{Engine: peer, Setting: Setting{K: k, Ef: 2 * k}, Recall: 0.97, Worst: 0.7, Asked: 50, QPS: 1e5 / x, Mean: 10 * x, P50: 9 * x, P99: 2000},
 		)
 	}
 	r.Levels = levels(r.Engines, r.Results)

@@ -5,14 +5,15 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"slices"
 	"strings"
 	"text/tabwriter"
 
 	"github.com/tandem-ann/tandem/index"
 )
 
-// Report is what a run measured. The names of its JSON fields are stable.
-type Report struct {
+// Setup is what a run measured with.
+type Setup struct {
 	Base     string       `json:"base"`
 	Queries  string       `json:"queries"`
 	Metric   index.Metric `json:"metric"`
@@ -26,9 +27,14 @@ type Report struct {
 	Go       string       `json:"go"`
 	Platform string       `json:"platform"`
 	Notes    []string     `json:"notes,omitempty"`
-	Engines  []Engine     `json:"engines"`
-	Results  []Result     `json:"results"` // by k, engine and effort
-	Levels   []Level      `json:"levels"`  // by k, recall and engine
+}
+
+// Report is what a run measured. The names of its JSON fields are stable.
+type Report struct {
+	Setup
+	Engines []Engine `json:"engines"`
+	Results []Result `json:"results"` // by k, engine and effort
+	Levels  []Level  `json:"levels"`  // by k, recall and engine
 }
 
 // Engine is one that was measured.
@@ -41,8 +47,10 @@ type Engine struct {
 type Result struct {
 	Engine Spec `json:"engine"`
 	Setting
-	Recall    float64  `json:"recall"` // mean over the queries
-	QPS       float64  `json:"qps"`    // one query at a time
+	Recall    float64  `json:"recall"`       // mean over the queries
+	Worst     float64  `json:"worst_recall"` // mean over the worst hundredth of them
+	Asked     int      `json:"asked"`        // how many queries the recall is of
+	QPS       float64  `json:"qps"`          // one query at a time
 	Mean      float64  `json:"mean_us"`
 	P50       float64  `json:"p50_us"`
 	P99       float64  `json:"p99_us"`
@@ -63,75 +71,95 @@ type Level struct {
 }
 
 // WriteJSON writes the report as one indented object.
-func (r *Report) WriteJSON(w io.Writer) error {
+func (r *Report) WriteJSON(w io.Writer) error { return writeJSON(w, r) }
+
+func writeJSON(w io.Writer, report any) error {
 	e := json.NewEncoder(w)
 	e.SetEscapeHTML(false)
 	e.SetIndent("", "  ")
-	return e.Encode(r)
+	return e.Encode(report)
 }
 
 // WriteTable writes the report for people: what was measured, what the engines
-// cost, for each k what each setting did (under floor, how many times as long as
-// its floor it took), and the engines compared at each level.
+// cost, for each k what each setting did (under worst, the recall of the worst
+// hundredth of the queries; under floor, how many times as long as its floor it
+// took), and the engines compared at each level.
 func (r *Report) WriteTable(w io.Writer) error {
 	var b strings.Builder
-	fmt.Fprintf(&b, "base      %s: %d rows, metric %s, dim %d\n", r.Base, r.Rows, r.Metric, r.Dim)
-	fmt.Fprintf(&b, "queries   %s: %d asked, one at a time on one thread, %d rounds; %d others calibrated\n", r.Queries, r.Asked, r.Rounds, r.Sample)
-	fmt.Fprintf(&b, "machine   %s, %s kernel, %s, builds on %d threads\n", r.Platform, r.Kernel, r.Go, r.Threads)
-	for _, note := range r.Notes {
-		fmt.Fprintf(&b, "note      %s\n", note)
-	}
-	b.WriteByte('\n')
-	r.costTable(&b)
-	for i := 0; i < len(r.Results); {
-		n := i + 1
-		for n < len(r.Results) && r.Results[n].K == r.Results[i].K {
-			n++
-		}
-		b.WriteByte('\n')
-		resultTable(&b, r.Results[i:n])
-		i = n
-	}
+	r.head(&b)
+	costTable(&b, r.Engines, r.Rows)
+	resultTables(&b, r.Results)
 	r.levelTables(&b)
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// head writes what was measured, and on what.
+func (s *Setup) head(b *strings.Builder) {
+	fmt.Fprintf(b, "base      %s: %d rows, metric %s, dim %d\n", s.Base, s.Rows, s.Metric, s.Dim)
+	fmt.Fprintf(b, "queries   %s: %d asked, one at a time on one thread, %d rounds; %d others calibrated\n", s.Queries, s.Asked, s.Rounds, s.Sample)
+	fmt.Fprintf(b, "machine   %s, %s kernel, %s, builds on %d threads\n", s.Platform, s.Kernel, s.Go, s.Threads)
+	for _, note := range s.Notes {
+		fmt.Fprintf(b, "note      %s\n", note)
+	}
+	b.WriteByte('\n')
 }
 
 func newTable(b *strings.Builder) *tabwriter.Writer {
 	return tabwriter.NewWriter(b, 0, 0, 2, ' ', tabwriter.AlignRight)
 }
 
-func (r *Report) costTable(b *strings.Builder) {
+func costTable(b *strings.Builder, engines []Engine, rows int) {
 	w := newTable(b)
 	fmt.Fprintf(w, "engine\tbuild\tcalibrate\tMB\tbytes a row\t\n")
-	for _, e := range r.Engines {
+	for _, e := range engines {
 		calibrate, mb, perRow := "-", "-", "-"
 		if e.CalibrateSeconds > 0 {
 			calibrate = fmt.Sprintf("%.1fs", e.CalibrateSeconds)
 		}
 		if e.Bytes > 0 {
-			mb, perRow = fmt.Sprintf("%.1f", float64(e.Bytes)/1e6), fmt.Sprintf("%.0f", float64(e.Bytes)/float64(r.Rows))
+			mb, perRow = fmt.Sprintf("%.1f", float64(e.Bytes)/1e6), fmt.Sprintf("%.0f", float64(e.Bytes)/float64(rows))
 		}
 		fmt.Fprintf(w, "%s\t%.1fs\t%s\t%s\t%s\t\n", e.Engine, e.BuildSeconds, calibrate, mb, perRow)
 	}
 	_ = w.Flush() // a strings.Builder takes everything
 }
 
+// resultTables writes a table for each k.
+func resultTables(b *strings.Builder, results []Result) {
+	floors := slices.ContainsFunc(results, func(r Result) bool { return r.Floor != nil })
+	for i := 0; i < len(results); {
+		n := i + 1
+		for n < len(results) && results[n].K == results[i].K {
+			n++
+		}
+		b.WriteByte('\n')
+		resultTable(b, results[i:n], floors)
+		i = n
+	}
+}
+
 // resultTable writes the results of one k.
-func resultTable(b *strings.Builder, results []Result) {
+func resultTable(b *strings.Builder, results []Result, floors bool) {
 	w := newTable(b)
-	fmt.Fprintf(w, "k=%d\tsetting\trecall\tqps\tmean\tp50\tp99\tdistances\tfloor\t  how\n", results[0].K)
+	head := "distances"
+	if floors {
+		head += "\tfloor"
+	}
+	fmt.Fprintf(w, "k=%d\tsetting\trecall\tworst\tqps\tmean\tp50\tp99\t%s\t  how\n", results[0].K, head)
 	for _, r := range results {
 		distances := "-"
 		if r.Distances != nil {
 			distances = fmt.Sprintf("%.0f", *r.Distances)
 		}
-		floor := "-"
-		if r.Floor != nil {
-			floor = fmt.Sprintf("%.2fx", r.Mean / *r.Floor)
+		switch {
+		case floors && r.Floor != nil:
+			distances += fmt.Sprintf("\t%.2fx", r.Mean / *r.Floor)
+		case floors:
+			distances += "\t-"
 		}
-		fmt.Fprintf(w, "%s\t%s\t%.4f\t%.0f\t%s\t%s\t%s\t%s\t%s\t  %s\n",
-			r.Engine, r.Setting, r.Recall, r.QPS, micros(r.Mean), micros(r.P50), micros(r.P99), distances, floor, r.How)
+		fmt.Fprintf(w, "%s\t%s\t%.4f\t%.4f\t%.0f\t%s\t%s\t%s\t%s\t  %s\n",
+			r.Engine, r.Setting, r.Recall, r.Worst, r.QPS, micros(r.Mean), micros(r.P50), micros(r.P99), distances, r.How)
 	}
 	_ = w.Flush()
 }
@@ -166,8 +194,8 @@ func (r *Report) levelTables(b *strings.Builder) {
 }
 
 // title names the set.
-func (r *Report) title() string {
-	return fmt.Sprintf("%s, %d rows, %s, dim %d", filepath.Base(filepath.Dir(r.Base)), r.Rows, r.Metric, r.Dim)
+func (s *Setup) title() string {
+	return fmt.Sprintf("%s, %d rows, %s, dim %d", filepath.Base(filepath.Dir(s.Base)), s.Rows, s.Metric, s.Dim)
 }
 
 // micros formats a time given in microseconds.

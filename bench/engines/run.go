@@ -138,26 +138,53 @@ func (o Options) efforts(s Spec, k int) []int {
 }
 
 const (
-	turnTime  = 2 * time.Second // about how long a turn takes at most
-	turnLeast = 50              // queries of a turn, whatever they take
-	warming   = 20              // one query in so many is asked before a turn, and does not count
-	enough    = 0.9998          // the recall that ends a sweep
+	warming = 20     // one query in so many is asked before a turn, and does not count
+	enough  = 0.9998 // the recall that ends a sweep
 
 	floorQueries = 200 // queries whose distances are computed again
 )
 
-// contestant is an engine in a run.
-type contestant struct {
-	spec   Spec
-	engine engine
+// pace says what a run asks of each engine, and what time it takes for that.
+type pace struct {
+	efforts func(s Spec, k int) []int // the sweep, ascending
+	enough  float64                   // the recall that ends it
+	targets []float64                 // of our index
+	floors  bool                      // of the walks of our index
+	survey  time.Duration             // about how long finding a recall takes at most; 0 is no limit
+	turn    time.Duration             // about how long a turn takes at most
+	least   int                       // queries that are asked whatever they take
 }
 
-// entry is a setting of an engine, and what came of it.
+// pace returns that of [Run].
+func (o Options) pace() pace {
+	return pace{efforts: o.efforts, enough: enough, targets: Levels[:], floors: true, turn: 2 * time.Second, least: 50}
+}
+
+// contestant is an engine in a run.
+type contestant struct {
+	spec       Spec
+	engine     engine
+	restricted *Predicate // what the engine is restricted to
+}
+
+// restrict restricts the engine unless it is.
+func (c *contestant) restrict(p *Predicate) error {
+	if c.restricted == p {
+		return nil
+	}
+	c.restricted = p
+	return c.engine.restrict(p)
+}
+
+// entry is a setting of an engine under a predicate, and what came of it.
 type entry struct {
 	*contestant
+	predicate *Predicate
 	setting   Setting
-	recall    float64
-	distances float64 // mean; below 0 where unknown
+	asked     int     // queries that what follows is the mean over
+	recall    float64 // and below it that of the worst of them
+	worst     float64
+	distances float64 // below 0 where unknown
 	how       string
 	turn      int // queries a turn
 	rounds    []round
@@ -173,6 +200,45 @@ type round struct {
 
 // Run measures a set.
 func Run(ctx context.Context, s *Set, o Options) (report *Report, err error) {
+	r, err := newRun(s, o)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, r.close()) }()
+	r.pace = r.options.pace()
+	truths, err := r.truths(ctx, []*Predicate{nil})
+	if err != nil {
+		return nil, err
+	}
+	if err := r.start(ctx, nil); err != nil {
+		return nil, err
+	}
+	entries, err := r.survey(ctx, truths[0])
+	if err != nil {
+		return nil, err
+	}
+	if err := r.race(ctx, entries); err != nil {
+		return nil, err
+	}
+	report = &Report{Setup: r.setup, Engines: r.engines, Results: results(entries)}
+	report.Levels = levels(report.Engines, report.Results)
+	return report, nil
+}
+
+// run is a run in progress.
+type run struct {
+	set         *Set
+	options     Options
+	pace        pace
+	dir         string // of the engines' files
+	rng         *rand.Rand
+	setup       Setup
+	engines     []Engine
+	contestants []*contestant
+}
+
+// newRun prepares a run, which the caller closes.
+func newRun(s *Set, o Options) (*run, error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}
@@ -181,72 +247,79 @@ func Run(ctx context.Context, s *Set, o Options) (report *Report, err error) {
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-
-	report = &Report{
+	return &run{set: s, options: o, dir: dir, rng: rand.New(rand.NewPCG(o.Seed, 0)), setup: Setup{
 		Base: s.Base, Queries: s.Queries, Metric: s.Metric, Dim: s.base.dim, Rows: s.base.Rows(),
 		Asked: s.queries.Rows(), Sample: s.sample.Rows(), Rounds: o.Rounds, Threads: o.Threads,
 		Kernel: kernel.Name(), Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH,
-	}
-	o.Progress.Stage("exact scan", int64(s.queries.Rows()))
-	t, err := findTruth(ctx, s, o.K, runtime.GOMAXPROCS(0), o.Progress.Step)
-	if err != nil {
-		return nil, err
-	}
+	}}, nil
+}
 
-	var contestants []*contestant
-	defer func() {
-		for _, c := range contestants {
-			err = errors.Join(err, c.engine.Close())
-		}
-	}()
+// close ends the engines and removes their files.
+func (r *run) close() error {
+	var err error
+	for _, c := range r.contestants {
+		err = errors.Join(err, c.engine.Close())
+	}
+	return errors.Join(err, os.RemoveAll(r.dir))
+}
+
+// note is told to who waits and to who reads the report.
+func (r *run) note(format string, args ...any) {
+	text := fmt.Sprintf(format, args...)
+	r.setup.Notes = append(r.setup.Notes, text)
+	r.options.Progress.Note(text)
+}
+
+// truths finds what is to be found under each predicate.
+func (r *run) truths(ctx context.Context, predicates []*Predicate) ([]*truth, error) {
+	r.options.Progress.Stage("exact scan", int64(r.set.queries.Rows()))
+	return findTruths(ctx, r.set, predicates, r.options.K, runtime.GOMAXPROCS(0), r.options.Progress.Step)
+}
+
+// start builds the engines. It leaves out those that have no driver or, where a
+// predicate is given, no search that it can restrict.
+func (r *run) start(ctx context.Context, p *Predicate) error {
+	o := r.options
 	for _, spec := range o.Engines {
 		o.Progress.Stage("build "+spec.String(), -1)
-		e, err := start(ctx, spec, s, o, dir)
+		e, err := start(ctx, spec, r.set, o, r.dir)
 		if errors.Is(err, ErrNoDriver) {
-			note := fmt.Sprintf("%s is left out: bench/peers/build.sh has not made its driver %s/%s", spec, o.Drivers, spec.Name)
-			report.Notes = append(report.Notes, note)
-			o.Progress.Note(note)
+			r.note("%s is left out: bench/peers/build.sh has not made its driver %s/%s", spec, o.Drivers, spec.Name)
 			continue
 		}
 		if err != nil {
-			return nil, fmt.Errorf("build %s: %w", spec, err)
+			return fmt.Errorf("build %s: %w", spec, err)
 		}
-		contestants = append(contestants, &contestant{spec, e})
-		report.Engines = append(report.Engines, Engine{Engine: spec, Cost: e.cost()})
+		c := &contestant{spec: spec, engine: e}
+		if err := c.restrict(p); err != nil {
+			r.note("%s is left out: it cannot search among eligible rows: %v", spec, err)
+			_ = e.Close() // a driver that has failed has said so
+			continue
+		}
+		r.contestants = append(r.contestants, c)
+		r.engines = append(r.engines, Engine{Engine: spec, Cost: e.cost()})
 	}
-	if len(contestants) == 0 {
-		return nil, fmt.Errorf("none of %d engines can be measured: %w", len(o.Engines), ErrNoDriver)
+	if len(r.contestants) == 0 {
+		return fmt.Errorf("none of %d engines can be measured: %w", len(o.Engines), ErrNoDriver)
 	}
-
-	entries, err := survey(ctx, s, t, o, contestants)
-	if err != nil {
-		return nil, err
-	}
-	if err := race(ctx, s, o, entries); err != nil {
-		return nil, err
-	}
-	for _, e := range entries {
-		report.Results = append(report.Results, e.result())
-	}
-	report.Levels = levels(report.Engines, report.Results)
-	return report, nil
+	return nil
 }
 
 // survey asks every setting once, for what does not depend on the machine's mood.
-func survey(ctx context.Context, s *Set, t *truth, o Options, contestants []*contestant) ([]*entry, error) {
+func (r *run) survey(ctx context.Context, t *truth) ([]*entry, error) {
 	var entries []*entry
 	var a answers
-	o.Progress.Stage("recall", int64(len(contestants)*len(o.K)))
+	o := r.options
+	o.Progress.Stage("recall"+under(t.predicate), int64(len(r.contestants)*len(o.K)))
 	done := int64(0)
 	for _, k := range o.K {
-		for _, c := range contestants {
+		for _, c := range r.contestants {
 			settings := []Setting{}
-			for _, ef := range o.efforts(c.spec, k) {
+			for _, ef := range r.pace.efforts(c.spec, k) {
 				settings = append(settings, Setting{K: k, Ef: ef})
 			}
 			if c.spec.Name == Tandem {
-				for _, target := range Levels {
+				for _, target := range r.pace.targets {
 					settings = append(settings, Setting{K: k, Target: target})
 				}
 				settings = append(settings, Setting{K: k})
@@ -256,11 +329,11 @@ func survey(ctx context.Context, s *Set, t *truth, o Options, contestants []*con
 				if finished && setting.Ef > 0 {
 					continue
 				}
-				e := &entry{contestant: c, setting: setting}
-				if err := e.survey(ctx, s, t, &a); err != nil {
-					return nil, fmt.Errorf("%s, k %d, %s: %w", c.spec, k, setting, err)
+				e := &entry{contestant: c, predicate: t.predicate, setting: setting}
+				if err := e.survey(ctx, t, r.pace, &a); err != nil {
+					return nil, fmt.Errorf("%s, k %d, %s%s: %w", c.spec, k, setting, under(t.predicate), err)
 				}
-				finished = finished || e.recall >= enough
+				finished = finished || e.recall >= r.pace.enough
 				entries = append(entries, e)
 			}
 			done++
@@ -270,30 +343,76 @@ func survey(ctx context.Context, s *Set, t *truth, o Options, contestants []*con
 	return entries, nil
 }
 
-func (e *entry) survey(ctx context.Context, s *Set, t *truth, a *answers) error {
-	n, k := s.queries.Rows(), e.setting.K
-	began := time.Now()
-	if err := e.engine.search(ctx, e.setting, 0, n, true, a); err != nil {
+// under names a predicate after something.
+func under(p *Predicate) string {
+	if p == nil {
+		return ""
+	}
+	return " under " + p.Name
+}
+
+// survey asks all queries or, where the pace has no time for them, as many as there
+// is time for.
+func (e *entry) survey(ctx context.Context, t *truth, p pace, a *answers) error {
+	all, k := t.set.queries.Rows(), e.setting.K
+	if err := e.restrict(e.predicate); err != nil {
 		return err
 	}
-	took := time.Since(began)
-	var recall, distances float64
-	for i := range n {
-		recall += t.recall(i, k, a.rows[i*k:(i+1)*k])
-		if a.distances[i] < 0 {
-			distances = math.Inf(-1)
-		}
-		distances += float64(a.distances[i])
+	want := all
+	if p.survey > 0 {
+		want = min(p.least, all)
 	}
-	e.recall, e.distances, e.how = recall/float64(n), distances/float64(n), a.how
-	if ours, ok := e.engine.(*tandemEngine); ok && e.setting.Ef > 0 {
+	var recalls []float64
+	var took time.Duration
+	for len(recalls) < want {
+		first := len(recalls)
+		began := time.Now()
+		if err := e.engine.search(ctx, e.setting, first, want-first, true, a); err != nil {
+			return err
+		}
+		took += time.Since(began)
+		e.how = a.how
+		for i := range want - first {
+			recall, err := t.recall(first+i, k, a.rows[i*k:(i+1)*k])
+			if err != nil {
+				return err
+			}
+			recalls = append(recalls, recall)
+			if a.distances[i] < 0 {
+				e.distances = math.Inf(-1)
+			}
+			e.distances += float64(a.distances[i])
+		}
+		if first == 0 && p.survey > 0 {
+			want = within(p.survey, took, want, p.least, all)
+		}
+	}
+	e.asked = len(recalls)
+	e.distances /= float64(e.asked)
+	slices.Sort(recalls)
+	e.recall, e.worst = mean(recalls), mean(recalls[:(e.asked+99)/100])
+	if ours, ok := e.engine.(*tandemEngine); ok && e.setting.Ef > 0 && p.floors {
 		var err error
-		if e.traces, err = ours.record(e.setting, min(n, floorQueries)); err != nil {
+		if e.traces, err = ours.record(e.setting, min(all, floorQueries)); err != nil {
 			return err
 		}
 	}
-	e.turn = min(max(int(float64(n)*float64(turnTime)/float64(took)), turnLeast), n)
+	e.turn = within(p.turn, took, e.asked, p.least, all)
 	return nil
+}
+
+// within returns how many queries fit a time, of which n took took: at least least,
+// but no more than all.
+func within(limit, took time.Duration, n, least, all int) int {
+	return min(max(int(float64(n)*float64(limit)/float64(took)), least), all)
+}
+
+func mean(list []float64) float64 {
+	var sum float64
+	for _, x := range list {
+		sum += x
+	}
+	return sum / float64(len(list))
 }
 
 // turn is one of an entry: its own, or that of its floor.
@@ -303,8 +422,7 @@ type turn struct {
 }
 
 // race gives every entry its turns.
-func race(ctx context.Context, s *Set, o Options, entries []*entry) error {
-	rng := rand.New(rand.NewPCG(o.Seed, 0))
+func (r *run) race(ctx context.Context, entries []*entry) error {
 	var order []turn
 	for _, e := range entries {
 		order = append(order, turn{e, false})
@@ -313,16 +431,17 @@ func race(ctx context.Context, s *Set, o Options, entries []*entry) error {
 		}
 	}
 	var a answers
-	o.Progress.Stage("speed", int64(o.Rounds*len(order)))
-	for n := range o.Rounds {
-		rng.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
+	progress, rounds := r.options.Progress, r.options.Rounds
+	progress.Stage("speed"+under(entries[0].predicate), int64(rounds*len(order)))
+	for n := range rounds {
+		r.rng.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
 		for i, t := range order {
 			if t.floor {
 				t.floors = append(t.floors, t.engine.(*tandemEngine).replay(t.traces))
-			} else if err := t.take(ctx, s, rng, &a); err != nil {
-				return fmt.Errorf("%s, k %d, %s: %w", t.spec, t.setting.K, t.setting, err)
+			} else if err := t.take(ctx, r.set, r.rng, &a); err != nil {
+				return fmt.Errorf("%s, k %d, %s%s: %w", t.spec, t.setting.K, t.setting, under(t.predicate), err)
 			}
-			o.Progress.Step(int64(n*len(order) + i + 1))
+			progress.Step(int64(n*len(order) + i + 1))
 		}
 	}
 	return nil
@@ -330,6 +449,9 @@ func race(ctx context.Context, s *Set, o Options, entries []*entry) error {
 
 // take asks a turn's queries: others every round, where they are not all.
 func (e *entry) take(ctx context.Context, s *Set, rng *rand.Rand, a *answers) error {
+	if err := e.restrict(e.predicate); err != nil {
+		return err
+	}
 	first := rng.IntN(s.queries.Rows() - e.turn + 1)
 	// The last queries warm up: the first ones would find their rows cached.
 	warm := (e.turn + warming - 1) / warming
@@ -358,7 +480,7 @@ func summary(nanos []int64) round {
 
 func (e *entry) result() Result {
 	r := Result{
-		Engine: e.spec, Setting: e.setting, Recall: e.recall, How: e.how,
+		Engine: e.spec, Setting: e.setting, Recall: e.recall, Worst: e.worst, Asked: e.asked, How: e.how,
 		Mean: median(e.rounds, func(r round) float64 { return r.mean }),
 		P50:  median(e.rounds, func(r round) float64 { return r.p50 }),
 		P99:  median(e.rounds, func(r round) float64 { return r.p99 }),
@@ -372,6 +494,14 @@ func (e *entry) result() Result {
 		r.Floor = &floor
 	}
 	return r
+}
+
+func results(entries []*entry) []Result {
+	var list []Result
+	for _, e := range entries {
+		list = append(list, e.result())
+	}
+	return list
 }
 
 // median returns the median of a figure over the rounds.

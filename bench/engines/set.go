@@ -11,6 +11,7 @@ import (
 	"github.com/tandem-ann/tandem/builder/tower"
 	"github.com/tandem-ann/tandem/index"
 	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/attribute"
 )
 
 // SetOptions say what to read.
@@ -23,6 +24,8 @@ type SetOptions struct {
 	// Ask is how many queries to ask at most. As many of the others as there are,
 	// but no more than MaxSample, become the sample.
 	Ask int
+	// Attributes keeps those of the rows, for [Set.Predicates].
+	Attributes bool
 }
 
 // MaxSample is how many queries calibrate our index.
@@ -37,6 +40,9 @@ type Set struct {
 	keys    []uint64 // of the rows
 	queries *Vectors
 	sample  *Vectors // disjoint from queries
+
+	attributes *attribute.Writer // of the rows; nil unless they were asked for
+	whole      bool              // no rows of the base were left out
 }
 
 // ReadSet reads a set. A query is asked, and not part of the sample, when the
@@ -47,24 +53,24 @@ func ReadSet(o SetOptions) (*Set, error) {
 		return nil, fmt.Errorf("rows is %d, queries is %d, want at least 0 and 1", o.Rows, o.Ask)
 	}
 	s := &Set{Base: o.Base.Path, Queries: o.Queries.Path, Metric: o.Metric}
-	base, ids, err := read(o.Base, o.Metric, o.Rows)
+	base, err := read(o.Base, o.Metric, o.Rows, o.Attributes)
 	if err != nil {
 		return nil, err
 	}
-	s.base = base
+	s.base, s.attributes, s.whole = base.vectors, base.attributes, base.whole
 	// Rows of an index are in ascending order of their ids, but here any order
 	// does: ties count whatever they are.
-	for _, id := range ids {
+	for _, id := range base.ids {
 		s.keys = append(s.keys, shard.Key(id))
 	}
-	queries, ids, err := read(o.Queries, o.Metric, 0)
+	queries, err := read(o.Queries, o.Metric, 0, false)
 	if err != nil {
 		return nil, err
 	}
-	if queries.dim != base.dim {
-		return nil, fmt.Errorf("%s has dimension %d, %s has %d", o.Queries.Path, queries.dim, o.Base.Path, base.dim)
+	if queries.vectors.dim != s.base.dim {
+		return nil, fmt.Errorf("%s has dimension %d, %s has %d", o.Queries.Path, queries.vectors.dim, o.Base.Path, s.base.dim)
 	}
-	s.split(queries, ids, o.Ask)
+	s.split(queries.vectors, queries.ids, o.Ask)
 	return s, nil
 }
 
@@ -89,49 +95,84 @@ func (s *Set) split(queries *Vectors, ids []string, ask int) {
 	}
 }
 
-// read reads up to limit vectors, and their ids; 0 is no limit.
-func read(o tower.Options, metric index.Metric, limit int) (v *Vectors, ids []string, err error) {
+// table is what is read of a file.
+type table struct {
+	vectors    *Vectors
+	ids        []string
+	attributes *attribute.Writer
+	whole      bool // not limited
+}
+
+// read reads up to limit rows; 0 is no limit.
+func read(o tower.Options, metric index.Metric, limit int, attributes bool) (t table, err error) {
 	r, err := tower.Open(o)
 	if err != nil {
-		return nil, nil, err
+		return t, err
 	}
 	defer func() { err = errors.Join(err, r.Close()) }()
 	rows := r.Rows()
-	if limit > 0 {
-		rows = min(rows, int64(limit))
+	t.whole = limit == 0 || rows <= int64(limit)
+	if !t.whole {
+		rows = int64(limit)
 	}
 	if rows > index.MaxRows {
-		return nil, nil, fmt.Errorf("%s has %d rows, want at most %d", o.Path, rows, index.MaxRows)
+		return t, fmt.Errorf("%s has %d rows, want at most %d", o.Path, rows, index.MaxRows)
 	}
-	for range rows {
+	if attributes {
+		t.attributes = attribute.NewWriter(r.Schema(), int(rows))
+	}
+	for n := range rows {
 		row, err := r.Next()
 		if errors.Is(err, io.EOF) {
+			if attributes {
+				return t, fmt.Errorf("%s has %d rows, and its headers promise %d", o.Path, n, rows)
+			}
 			break
 		}
 		if err != nil {
-			return nil, nil, err
+			return t, err
 		}
-		switch {
-		case v == nil && (len(row.Vector) == 0 || len(row.Vector) > index.MaxDim):
-			return nil, nil, fmt.Errorf("%s: row 0 has dimension %d, want 1 to %d", o.Path, len(row.Vector), index.MaxDim)
-		case v == nil:
-			v = newVectors(len(row.Vector), int(rows))
-		case len(row.Vector) != v.dim:
-			return nil, nil, fmt.Errorf("%s: row %d has dimension %d, want %d", o.Path, row.Number, len(row.Vector), v.dim)
+		if err := t.append(row, metric, int(rows)); err != nil {
+			return t, fmt.Errorf("%s: row %d: %w", o.Path, row.Number, err)
 		}
-		if err := metric.CheckVector(row.Vector); err != nil {
-			return nil, nil, fmt.Errorf("%s: row %d: vector %w", o.Path, row.Number, err)
-		}
-		v.append(row.Vector)
-		if metric == index.Cosine {
-			unit(v.Row(v.Rows() - 1))
-		}
-		ids = append(ids, row.ID)
 	}
-	if v == nil {
-		return nil, nil, fmt.Errorf("%s has no rows", o.Path)
+	if t.vectors == nil {
+		return t, fmt.Errorf("%s has no rows", o.Path)
 	}
-	return v, ids, nil
+	return t, nil
+}
+
+// append adds one of as many rows.
+func (t *table) append(row *tower.Row, metric index.Metric, rows int) error {
+	switch {
+	case t.vectors == nil && (len(row.Vector) == 0 || len(row.Vector) > index.MaxDim):
+		return fmt.Errorf("dimension is %d, want 1 to %d", len(row.Vector), index.MaxDim)
+	case t.vectors == nil:
+		t.vectors = newVectors(len(row.Vector), rows)
+	case len(row.Vector) != t.vectors.dim:
+		return fmt.Errorf("dimension is %d, want %d", len(row.Vector), t.vectors.dim)
+	}
+	if err := metric.CheckVector(row.Vector); err != nil {
+		return fmt.Errorf("vector %w", err)
+	}
+	number := t.vectors.Rows()
+	t.vectors.append(row.Vector)
+	if metric == index.Cosine {
+		unit(t.vectors.Row(number))
+	}
+	t.ids = append(t.ids, row.ID)
+	if t.attributes == nil {
+		return nil
+	}
+	if len(row.Problems) > 0 {
+		return errors.New(row.Problems[0].Detail)
+	}
+	for field, v := range row.Attributes {
+		if err := t.attributes.Set(number, field, v); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func unit(row []float32) {

@@ -21,6 +21,11 @@ type tandemEngine struct {
 	index *index.Index
 	spent Cost
 	hits  []index.Hit
+
+	filter    index.Bitset // by ordinal; nil lets all rows be returned
+	eligible  int
+	predicate *Predicate // that ordinals are those of
+	ordinals  index.Bitset
 }
 
 func startTandem(ctx context.Context, spec Spec, s *Set, o Options, dir string) (e *tandemEngine, err error) {
@@ -70,9 +75,25 @@ func startTandem(ctx context.Context, spec Spec, s *Set, o Options, dir string) 
 func (e *tandemEngine) cost() Cost   { return e.spent }
 func (e *tandemEngine) Close() error { return e.file.Close() }
 
+// restrict leaves out a filter that leaves out no row, as the server does.
+func (e *tandemEngine) restrict(p *Predicate) error {
+	if p == nil || p.eligible == e.index.Rows() {
+		e.filter, e.eligible = nil, 0
+		return nil
+	}
+	if p != e.predicate {
+		e.predicate, e.ordinals = p, index.NewBitset(e.index.Rows())
+		for _, row := range p.rows.Append(nil) {
+			e.ordinals.Set(e.index.Ordinal(row))
+		}
+	}
+	e.filter, e.eligible = e.ordinals, p.eligible
+	return nil
+}
+
 // query returns what asks setting s.
 func (e *tandemEngine) query(s Setting) index.Query {
-	q := index.Query{K: s.K, Ef: s.Ef, Plan: index.GraphWalk}
+	q := index.Query{K: s.K, Ef: s.Ef, Plan: index.GraphWalk, Filter: e.filter, Eligible: e.eligible}
 	switch {
 	case s.Target > 0:
 		q.Ef, q.Plan = e.index.EffortFor(s.K, s.Target), index.Auto

@@ -1,8 +1,11 @@
 package engines
 
 import (
+	"cmp"
 	"context"
+	"fmt"
 	"math"
+	"math/bits"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -15,12 +18,19 @@ import (
 // to it, and still count.
 const Tolerance = 1e-6
 
-// truth judges answers.
+// truth judges answers under a predicate.
 type truth struct {
-	set *Set
+	set       *Set
+	predicate *Predicate
 	// worst holds, for each k, the largest distance of each query that counts.
 	worst map[int][]float32
+	// top holds the nearest eligible rows of each query, as many as [topRows].
+	top [][]uint32
 }
+
+// topRows is how many of the rows nearest to a query say what it is about: the
+// correlation of a predicate with the queries is measured on them.
+const topRows = 100
 
 // distances scores rows, so that less is better.
 func (s *Set) distances(query []float32, rows []uint32, out []float32) {
@@ -55,13 +65,17 @@ const (
 	truthQueries = 64
 )
 
-// findTruth scans all rows for every query. ks ascend.
-func findTruth(ctx context.Context, s *Set, ks []int, threads int, progress func(done int64)) (*truth, error) {
-	t := &truth{set: s, worst: map[int][]float32{}}
-	for _, k := range ks {
-		t.worst[k] = make([]float32, s.queries.Rows())
+// findTruths scans all rows for every query, once for all predicates. ks ascend.
+func findTruths(ctx context.Context, s *Set, predicates []*Predicate, ks []int, threads int, progress func(done int64)) ([]*truth, error) {
+	truths := make([]*truth, len(predicates))
+	for i, p := range predicates {
+		t := &truth{set: s, predicate: p, worst: map[int][]float32{}, top: make([][]uint32, s.queries.Rows())}
+		for _, k := range ks {
+			t.worst[k] = make([]float32, s.queries.Rows())
+		}
+		truths[i] = t
 	}
-	most := min(ks[len(ks)-1], s.base.Rows())
+	most := max(ks[len(ks)-1], topRows)
 	var next, done atomic.Int64
 	var mu sync.Mutex // of progress
 	var wg sync.WaitGroup
@@ -73,9 +87,9 @@ func findTruth(ctx context.Context, s *Set, ks []int, threads int, progress func
 					return
 				}
 				to := min(from+truthQueries, s.queries.Rows())
-				for i, best := range s.nearest(from, to, most) {
-					for k, worst := range t.worst {
-						worst[from+i] = loosen(best[min(k, most)-1])
+				for i, lists := range s.nearest(from, to, most, predicates) {
+					for j, t := range truths {
+						t.learn(from+i, lists[j])
 					}
 				}
 				n := done.Add(int64(to - from))
@@ -86,50 +100,114 @@ func findTruth(ctx context.Context, s *Set, ks []int, threads int, progress func
 		})
 	}
 	wg.Wait()
-	return t, ctx.Err()
+	return truths, ctx.Err()
 }
 
-// nearest returns the k least distances, ascending, of the queries from to to-1.
-func (s *Set) nearest(from, to, k int) [][]float32 {
-	best := make([][]float32, to-from)
-	bound := make([]float32, to-from)
-	for i := range bound {
-		bound[i] = float32(math.Inf(1))
+// learn takes the nearest eligible rows of a query.
+func (t *truth) learn(query int, list []neighbour) {
+	for k, worst := range t.worst {
+		worst[query] = loosen(list[min(k, len(list))-1].distance)
+	}
+	for _, n := range list[:min(topRows, len(list))] {
+		t.top[query] = append(t.top[query], n.row)
+	}
+}
+
+// neighbour is a row at a distance from a query.
+type neighbour struct {
+	distance float32
+	row      uint32
+}
+
+// collector keeps the k nearest of the rows that it is given.
+type collector struct {
+	k     int
+	bound float32 // distances from here on are of no use once there are k rows
+	list  []neighbour
+}
+
+func (c *collector) add(distance float32, row uint32) {
+	if distance < c.bound || len(c.list) < c.k {
+		c.list = append(c.list, neighbour{distance, row})
+	}
+}
+
+// trim leaves the k nearest, ascending, ties by row.
+func (c *collector) trim() {
+	slices.SortFunc(c.list, func(a, b neighbour) int {
+		return cmp.Or(cmp.Compare(a.distance, b.distance), cmp.Compare(a.row, b.row))
+	})
+	if len(c.list) >= c.k {
+		c.list = c.list[:c.k]
+		c.bound = c.list[c.k-1].distance
+	}
+}
+
+// nearest returns, for the queries from to to-1 and under each predicate, the k
+// nearest eligible rows, or all where there are fewer.
+func (s *Set) nearest(from, to, k int, predicates []*Predicate) [][][]neighbour {
+	collectors := make([]collector, (to-from)*len(predicates))
+	for i := range collectors {
+		collectors[i] = collector{k: k, bound: float32(math.Inf(1))}
 	}
 	var buf [truthRows]float32
 	for first := 0; first < s.base.Rows(); first += truthRows {
 		out := buf[:min(truthRows, s.base.Rows()-first)]
-		for i := range best {
+		for i := range to - from {
 			s.distanceRange(s.queries.padded(from+i), first, out)
-			for _, d := range out {
-				if d < bound[i] || len(best[i]) < k {
-					best[i] = append(best[i], d)
+			for j, p := range predicates {
+				c := &collectors[i*len(predicates)+j]
+				p.collect(uint32(first), out, c)
+				if len(c.list) >= 2*k {
+					c.trim()
 				}
-			}
-			if len(best[i]) >= 2*k {
-				slices.Sort(best[i])
-				best[i] = best[i][:k]
-				bound[i] = best[i][k-1]
 			}
 		}
 	}
-	for i := range best {
-		slices.Sort(best[i])
-		best[i] = best[i][:k]
+	lists := make([][][]neighbour, to-from)
+	for i := range collectors {
+		collectors[i].trim()
+		query := i / len(predicates)
+		lists[query] = append(lists[query], collectors[i].list)
 	}
-	return best
+	return lists
+}
+
+// collect gives a collector the eligible ones of the rows from first on, whose
+// distances are known. first is a multiple of 64.
+func (p *Predicate) collect(first uint32, distances []float32, c *collector) {
+	if p == nil {
+		for i, d := range distances {
+			c.add(d, first+uint32(i))
+		}
+		return
+	}
+	words := p.rows[first/64:]
+	for i := range (len(distances) + 63) / 64 {
+		for w := words[i]; w != 0; w &= w - 1 {
+			at := i*64 + bits.TrailingZeros64(w)
+			c.add(distances[at], first+uint32(at))
+		}
+	}
 }
 
 func loosen(d float32) float32 { return d + float32(math.Abs(float64(d))*Tolerance) }
 
 // recall returns the share of the k rows to find for a query that are in rows, an
-// answer with -1 where there is none.
-func (t *truth) recall(query, k int, rows []int32) float64 {
+// answer with -1 where there is none. An answer with a row that may not be returned
+// is an error: what it would be worth does not matter.
+func (t *truth) recall(query, k int, rows []int32) (float64, error) {
 	var ids []uint32
 	for _, row := range rows {
-		if row >= 0 && int(row) < t.set.base.Rows() {
-			ids = append(ids, uint32(row))
+		switch {
+		case row < 0:
+			continue
+		case int(row) >= t.set.base.Rows():
+			return 0, fmt.Errorf("the answer to query %d has row %d of %d", query, row, t.set.base.Rows())
+		case !t.predicate.has(uint32(row)):
+			return 0, fmt.Errorf("the answer to query %d has row %d, which is not eligible", query, row)
 		}
+		ids = append(ids, uint32(row))
 	}
 	slices.Sort(ids)
 	ids = slices.Compact(ids) // a row counts once
@@ -141,6 +219,27 @@ func (t *truth) recall(query, k int, rows []int32) float64 {
 			found++
 		}
 	}
-	want := min(k, t.set.base.Rows())
-	return float64(min(found, want)) / float64(want)
+	want := min(k, t.predicate.of(t.set))
+	return float64(min(found, want)) / float64(want), nil
+}
+
+// correlation returns how much more often than among all rows a row is eligible
+// among those nearest to a query, which unfiltered knows: above 1 the queries want
+// what is eligible, below they do not.
+func (t *truth) correlation(unfiltered *truth) float64 {
+	eligible, rows := 0, 0
+	for _, top := range unfiltered.top {
+		for _, row := range top {
+			if t.predicate.has(row) {
+				eligible++
+			}
+		}
+		rows += len(top)
+	}
+	return float64(eligible) / float64(rows) / t.selectivity()
+}
+
+// selectivity returns the share of the rows that are eligible.
+func (t *truth) selectivity() float64 {
+	return float64(t.predicate.of(t.set)) / float64(t.set.base.Rows())
 }
