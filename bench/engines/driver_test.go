@@ -38,6 +38,17 @@ func TestProtocol(t *testing.T) {
 	assert.Equal(t, "search 50 3 10 2 1\nquit\n", asked.String())
 }
 
+func TestProtocolOfEligibleRows(t *testing.T) {
+	p := &Predicate{Name: "some", rows: index.Bitset{5, 1 << 63}, eligible: 3}
+	var asked bytes.Buffer
+	c := newConnection(bytes.NewBufferString("eligible 3\neligible 128\neligible 4\n"), &asked)
+	require.NoError(t, c.give(p))
+	require.NoError(t, c.give(nil))
+	assert.Equal(t, "eligible 2\n\x05\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x80eligible 0\n", asked.String())
+	assert.EqualError(t, c.give(p), "driver counts 4 eligible rows, want 3")
+	assert.EqualError(t, c.give(p), "read eligible line of driver: unexpected EOF")
+}
+
 func TestProtocolErrors(t *testing.T) {
 	for want, said := range map[string][]byte{
 		"read answer line of driver: unexpected EOF":              nil,
@@ -79,6 +90,15 @@ func TestDriverProcess(t *testing.T) {
 	assert.Equal(t, Cost{BuildSeconds: 2, Bytes: 3}, d.cost())
 	require.NoError(t, d.Close())
 	require.NoError(t, d.Close(), "closing again is fine")
+
+	// One that cannot filter is left out, and what it said is told.
+	o.Drivers = program(t, `echo "ready 2 3"; read line; echo "unknown command: $line" >&2; exit 1`)
+	o.Engines, o.K, o.Rounds = []Spec{{Name: Tandem}, spec}, []int{2}, 1
+	r, err := RunFilters(t.Context(), s, []*Predicate{predicateOf(s, "some", 1, 2, 3, 4, 5)}, o)
+	require.NoError(t, err)
+	require.Len(t, r.Notes, 1)
+	assert.Contains(t, r.Notes[0], "fake is left out: it cannot search among eligible rows: read eligible line of driver: unexpected EOF")
+	assert.Contains(t, r.Notes[0], "driver fake: exit status 1: unknown command: eligible 1")
 
 	// A driver that hangs ends with the context.
 	o.Drivers = program(t, `echo "ready 2 3"; read line; exec sleep 60`)

@@ -47,11 +47,17 @@ func (r *Report) WriteSVG(w io.Writer) error {
 		}
 		row[i] = p
 	}
-	canvas := vgsvg.New(plotWidth*vg.Length(len(ks)), plotHeight)
-	tiles := draw.Tiles{Rows: 1, Cols: len(ks), PadX: vg.Centimeter, PadLeft: 2, PadRight: 12, PadTop: 4, PadBottom: 2}
-	canvases := plot.Align([][]*plot.Plot{row}, tiles, draw.New(canvas))
-	for i, p := range row {
-		p.Draw(canvases[0][i])
+	return writeTiles(w, [][]*plot.Plot{row})
+}
+
+// writeTiles draws plots in rows of equal length.
+func writeTiles(w io.Writer, rows [][]*plot.Plot) error {
+	tiles := draw.Tiles{Rows: len(rows), Cols: len(rows[0]), PadX: vg.Centimeter, PadY: vg.Centimeter, PadLeft: 2, PadRight: 12, PadTop: 4, PadBottom: 2}
+	canvas := vgsvg.New(plotWidth*vg.Length(tiles.Cols), plotHeight*vg.Length(tiles.Rows))
+	for i, list := range plot.Align(rows, tiles, draw.New(canvas)) {
+		for j, part := range list {
+			rows[i][j].Draw(part)
+		}
 	}
 	_, err := canvas.WriteTo(w)
 	return err
