@@ -148,6 +148,23 @@ func (x *Index) Search(q Query, dst []Hit) ([]Hit, Stats, error) {
 	return x.hits(s, dst), stats, nil
 }
 
+// Improve gives each hit the score of its row with vector, where that is better. The
+// vector must be one that [Index.Search] takes.
+func (x *Index) Improve(vector []float32, hits []Hit) {
+	s := x.scratch.Get().(*scratch)
+	defer x.scratch.Put(s)
+	x.begin(s, vector, 0)
+	s.ids = s.ids[:0]
+	for _, h := range hits {
+		s.ids = append(s.ids, h.Ordinal)
+	}
+	for i, d := range x.distances(s, s.ids) {
+		if score := x.params.Metric.score(d); x.params.Metric.Better(score, hits[i].Score) {
+			hits[i].Score = score
+		}
+	}
+}
+
 // hits appends the top k to dst.
 func (x *Index) hits(s *scratch, dst []Hit) []Hit {
 	for _, c := range s.top.entries {
