@@ -97,6 +97,7 @@ type ShardAnswer struct {
 	Plan                index.Plan
 	Ef                  int
 	ExactCost, WalkCost float64
+	Apart               bool // whether a filtered walk found hardly any eligible row near the query
 	// Deep is whether Query.AtMost passes over so many rows that the exact scan was
 	// asked for.
 	Deep bool
@@ -226,7 +227,7 @@ func (s *Shard) search(ctx context.Context, q *Query, p *part) {
 	filtered := time.Now()
 	p.answer.Filter += filtered.Sub(start)
 	if iq.Ef == 0 && q.Target < 1 {
-		iq.Ef = s.index.FilteredEffortFor(p.k, q.Target, p.left)
+		iq.Ef, iq.EfApart = s.index.FilteredEffortFor(p.k, q.Target, p.left)
 	}
 	walked := false
 	for i, v := range q.Vectors {
@@ -238,7 +239,7 @@ func (s *Shard) search(ctx context.Context, q *Query, p *part) {
 		}
 		walked = walked || stats.Plan != index.ExactScan
 		p.answer.Plan, p.answer.Ef = stats.Plan, stats.Ef
-		p.answer.ExactCost, p.answer.WalkCost = stats.ExactCost, stats.WalkCost
+		p.answer.ExactCost, p.answer.WalkCost, p.answer.Apart = stats.ExactCost, stats.WalkCost, stats.Apart
 		p.answer.Scored += stats.Scored
 		p.answer.Expanded += stats.Expanded
 		if i == 0 {
