@@ -90,6 +90,7 @@ type calibration struct {
 type asked struct {
 	query Query // but for K, Ef and Plan
 	exact []Hit
+	near  int // eligible nodes near the query
 }
 
 // together is how many queries are scanned for at a time: the more, the less is read
@@ -107,7 +108,7 @@ func (c *calibration) answer(ctx context.Context) error {
 		}
 	})
 	for i, exact := range c.exact {
-		c.asked = append(c.asked, asked{Query{Vector: c.queries.Row(i)}, exact})
+		c.asked = append(c.asked, asked{query: Query{Vector: c.queries.Row(i)}, exact: exact})
 	}
 	c.limit = 1
 	return ctx.Err()

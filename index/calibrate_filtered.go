@@ -22,13 +22,16 @@ import (
 // measured on SIFT and on a million clustered rows, queries that are amid need about the
 // same effort under filters of all kinds. So the searches under filters of all
 // kinds are put together, and efforts are found for those that are amid and for those
-// that are apart. How many rows are eligible matters too, so that is done for a few
-// shares, ever smaller until the exact scan costs less than any walk.
+// that are apart. Of those that are amid only the half that has the fewest eligible nodes
+// near counts, since a filter that nobody has seen may be one under which all queries are
+// like those. How many rows are eligible matters too, so that is done for a few shares,
+// ever smaller until no walk can cost less than the exact scan.
 
-// Each share is a part of 1/shareStep of the one before it.
+// Each share is a part of 1/shareStep of the one before it, the last one half of it.
 const (
 	firstShare = 0.5
 	shareStep  = 4
+	lastStep   = 2
 )
 
 const (
@@ -36,6 +39,12 @@ const (
 	fewestAsked = 16
 	// fewestEligible is how many times k rows must be eligible: of fewer, a scan costs less.
 	fewestEligible = 4
+	// filteredMargin is the part of what a target leaves that a recall must be above it by,
+	// since few searches show it.
+	filteredMargin = 0.25
+	// leastFilteredEf is the least effort. Where the short walk finds the answers of most
+	// queries less would do for the mean, and single queries would fare badly.
+	leastFilteredEf = 10
 	// filteredLimit is how many times the cost of the exact scan walks may cost that are
 	// measured: what they need tells of shares at which they cost less than it.
 	filteredLimit = 2
@@ -43,17 +52,12 @@ const (
 
 // filteredQueries returns how many queries are asked for k rows under each filter: the
 // more rows are asked for, the less their recall varies.
-func filteredQueries(k int) int { return max(int(256/math.Sqrt(float64(k))), 8) }
+func filteredQueries(k int) int { return max(int(400/math.Sqrt(float64(k))), 8) }
 
 // filtered returns the filtered efforts.
 func (c *calibration) filtered(ctx context.Context) ([]FilteredEffort, error) {
 	var found []FilteredEffort
-	for number := 0; ; number++ {
-		share := firstShare / math.Pow(shareStep, float64(number))
-		eligible := int(share * float64(len(c.x.rows)))
-		if eligible < fewestEligible*c.bands[0] || c.x.guideCost(c.x.guideEf(eligible)) > c.x.exactCost(eligible, c.bands[0]) {
-			return found, nil
-		}
+	for number, share := range c.shares() {
 		searches, err := c.underFilters(ctx, c.filters(share, number))
 		if err != nil {
 			return nil, err
@@ -70,6 +74,9 @@ func (c *calibration) filtered(ctx context.Context) ([]FilteredEffort, error) {
 				if len(of.asked) < fewestAsked {
 					continue
 				}
+				if sort == amid {
+					of.asked = poorer(of.asked)
+				}
 				efforts, err := of.filteredEfforts(ctx, k)
 				if err != nil {
 					return nil, err
@@ -82,9 +89,40 @@ func (c *calibration) filtered(ctx context.Context) ([]FilteredEffort, error) {
 			}
 		}
 		if !useful {
-			return found, nil
+			break
 		}
 	}
+	return found, nil
+}
+
+// shares returns the shares of eligible rows to calibrate for: those for which a walk may
+// cost less than the exact scan.
+func (c *calibration) shares() []float64 {
+	may := func(share float64) bool {
+		eligible := int(share * float64(len(c.x.rows)))
+		return eligible >= fewestEligible*c.bands[0] && c.x.guideCost(c.x.guideEf(eligible)) < c.x.exactCost(eligible, c.bands[0])
+	}
+	var shares []float64
+	share := firstShare
+	for ; may(share); share /= shareStep {
+		shares = append(shares, share)
+	}
+	if share *= shareStep / lastStep; len(shares) > 0 && may(share) {
+		shares = append(shares, share)
+	}
+	return shares
+}
+
+// poorer returns the half of the searches that has the fewest eligible nodes near, and
+// those with as many.
+func poorer(searches []asked) []asked {
+	near := make([]int, len(searches))
+	for i, a := range searches {
+		near[i] = a.near
+	}
+	slices.Sort(near)
+	most := near[(len(near)-1)/2]
+	return slices.DeleteFunc(searches, func(a asked) bool { return a.near > most })
 }
 
 // filteredEfforts returns the least effort for each target.
@@ -92,9 +130,12 @@ func (c *calibration) filteredEfforts(ctx context.Context, k int) ([]FilteredEff
 	s := &steps{c: c, k: k, at: map[int]*measurement{}}
 	var efforts []FilteredEffort
 	step := 0
+	for s.step(step).ef < min(leastFilteredEf, c.x.nodes) {
+		step++
+	}
 	for _, target := range Targets {
 		var err error
-		if step, err = s.least(ctx, step, safely(target), c.costly); err != nil {
+		if step, err = s.least(ctx, step, target+(1-target)*filteredMargin, c.costly); err != nil {
 			return nil, err
 		}
 		m := s.step(step)
@@ -127,12 +168,13 @@ func (c *calibration) underFilters(ctx context.Context, filters []Query) (found 
 			c.scan(q, first, exact[i%len(filters)][first:min(first+together, queries)])
 		}
 	})
-	sort := make([]int, queries*len(filters))
+	sort, near := make([]int, queries*len(filters)), make([]int, queries*len(filters))
 	parallel(c.threads, len(sort), func(_, i int) {
 		q := filters[i%len(filters)]
 		q.Vector, q.K, q.Ef, q.Plan = c.queries.Row(i/len(filters)), 1, 1, GraphWalk
 		if ctx.Err() == nil {
-			if _, stats, _ := c.x.Search(q, nil); stats.Apart {
+			_, stats, _ := c.x.Search(q, nil)
+			if near[i] = stats.near; stats.Apart {
 				sort[i] = apart
 			}
 		}
@@ -140,7 +182,7 @@ func (c *calibration) underFilters(ctx context.Context, filters []Query) (found 
 	for i := range sort {
 		q := filters[i%len(filters)]
 		q.Vector = c.queries.Row(i / len(filters))
-		found[sort[i]] = append(found[sort[i]], asked{q, exact[i%len(filters)][i/len(filters)]})
+		found[sort[i]] = append(found[sort[i]], asked{q, exact[i%len(filters)][i/len(filters)], near[i]})
 	}
 	return found, ctx.Err()
 }

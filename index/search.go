@@ -77,6 +77,7 @@ type Stats struct {
 	Through  int // nodes that are not eligible whose neighbours were looked through
 	// Apart says that a filtered walk found hardly any eligible row near the query.
 	Apart bool
+	near  int // eligible nodes that it found there
 	// What the plans were estimated to cost, where there was a choice: a row in a
 	// scan of all rows costs 1. A search by the exact scan although a walk was to
 	// cost less gave the walk up.

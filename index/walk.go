@@ -291,6 +291,7 @@ func (x *Index) guide(s *scratch, q Query, stats *Stats) bool {
 				s.amid = append(s.amid, c&^expanded)
 			}
 		}
+		stats.near = len(s.amid)
 		if len(s.amid) >= least || ef == more || x.guideCost(more) > x.exactCost(q.Eligible, 1)/guidePart {
 			return len(s.amid) >= least
 		}
