@@ -13,7 +13,8 @@ import (
 // A filtered walk must reach its target under a filter that nobody has seen: one that
 // has nothing to do with the queries, one that keeps what they want or what they do not,
 // and both in one. The planner must know what the walk costs, and that no walk will do
-// where none does. All that has to take a tenth of what the build takes.
+// where none does. All that has to take no longer than the rest of the
+// calibration.
 //
 // # Design
 //
@@ -52,7 +53,7 @@ const (
 
 // filteredQueries returns how many queries are asked for k rows under each filter: the
 // more rows are asked for, the less their recall varies.
-func filteredQueries(k int) int { return max(int(400/math.Sqrt(float64(k))), 8) }
+func filteredQueries(k int) int { return max(int(256/math.Sqrt(float64(k))), 8) }
 
 // filtered returns the filtered efforts.
 func (c *calibration) filtered(ctx context.Context) ([]FilteredEffort, error) {
