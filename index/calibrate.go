@@ -219,12 +219,16 @@ func (m measurement) standardError(recall float64) float64 {
 // costly reports whether m's walks cost so much more than the scan that no effort beyond
 // is worth measuring. A walk that costs more than the scan is never taken.
 func (c *calibration) costly(m *measurement) bool {
+	return float64(m.meanScored())*walkCost(m.ef)+float64(m.meanThrough())*throughCost > c.most(m.k)
+}
+
+// most is what a walk for k rows may cost.
+func (c *calibration) most(k int) float64 {
 	eligible := len(c.x.rows)
 	if len(c.asked) > 0 && c.asked[0].query.Filter != nil {
 		eligible = c.asked[0].query.Eligible
 	}
-	cost := float64(m.meanScored())*walkCost(m.ef) + float64(m.meanThrough())*throughCost
-	return cost > c.limit*c.x.exactCost(eligible, m.k)
+	return c.limit * c.x.exactCost(eligible, k)
 }
 
 // steps are the measurements of one band, by ladder step.
@@ -234,9 +238,23 @@ type steps struct {
 	at map[int]*measurement // by effort
 }
 
+// effort returns that of a step of the ladder.
+func (s *steps) effort(i int) int {
+	return min(max(int(ladder[i]*float64(s.k)), 1), s.c.x.nodes)
+}
+
+// last returns the last step that is worth measuring. A walk scores at least as many nodes
+// as its effort, and one that costs too much by that alone may take seconds a query.
+func (s *steps) last() int {
+	i := len(ladder) - 1
+	for ; i > 0 && float64(s.effort(i))*walkCost(s.effort(i)) > s.c.most(s.k); i-- {
+	}
+	return i
+}
+
 // step returns the measurement of a step.
 func (s *steps) step(i int) *measurement {
-	ef := min(max(int(ladder[min(i, len(ladder)-1)]*float64(s.k)), 1), s.c.x.nodes)
+	ef := s.effort(min(i, s.last()))
 	if s.at[ef] == nil {
 		s.at[ef] = &measurement{k: s.k, ef: ef}
 	}
@@ -248,12 +266,12 @@ func (s *steps) step(i int) *measurement {
 const stride = 4
 
 // least returns the least step from first on that reaches a recall or costs too much, or
-// the last one of the ladder, measured with every query.
+// the last one that is worth measuring, measured with every query.
 func (s *steps) least(ctx context.Context, first int, recall float32, costs func(*measurement) bool) (int, error) {
 	does := func(i int) (bool, error) {
 		m := s.step(i)
 		reached, err := s.c.reaches(ctx, m, recall)
-		return reached || i >= len(ladder)-1 || m.ef == s.c.x.nodes || costs(m), err
+		return reached || i >= s.last() || m.ef == s.c.x.nodes || costs(m), err
 	}
 	low, high := first, first // steps below low will not do
 	for by := 1; ; by = min(2*by, stride) {
