@@ -83,7 +83,6 @@ type calibration struct {
 	exact   [][]Hit // the best rows of each query, as many as the largest band
 
 	asked []asked // the searches that efforts are measured with
-	limit float64 // how many times the cost of the exact scan a walk may cost
 }
 
 // asked is one search of a calibration.
@@ -110,7 +109,6 @@ func (c *calibration) answer(ctx context.Context) error {
 	for i, exact := range c.exact {
 		c.asked = append(c.asked, asked{query: Query{Vector: c.queries.Row(i)}, exact: exact})
 	}
-	c.limit = 1
 	return ctx.Err()
 }
 
@@ -216,19 +214,19 @@ func (m measurement) standardError(recall float64) float64 {
 	return math.Sqrt(max(variance, recall*(1-recall)/k) / n)
 }
 
-// costly reports whether m's walks cost so much more than the scan that no effort beyond
-// is worth measuring. A walk that costs more than the scan is never taken.
+// costly reports whether m's walks cost more than the scan. Such a walk is never taken,
+// so no effort beyond is worth measuring.
 func (c *calibration) costly(m *measurement) bool {
 	return float64(m.meanScored())*walkCost(m.ef)+float64(m.meanThrough())*throughCost > c.most(m.k)
 }
 
-// most is what a walk for k rows may cost.
+// most is what a walk for k rows may cost: as much as the exact scan.
 func (c *calibration) most(k int) float64 {
 	eligible := len(c.x.rows)
 	if len(c.asked) > 0 && c.asked[0].query.Filter != nil {
 		eligible = c.asked[0].query.Eligible
 	}
-	return c.limit * c.x.exactCost(eligible, k)
+	return c.x.exactCost(eligible, k)
 }
 
 // steps are the measurements of one band, by ladder step.

@@ -46,9 +46,6 @@ const (
 	// leastFilteredEf is the least effort. Where the short walk finds the answers of most
 	// queries less would do for the mean, and single queries would fare badly.
 	leastFilteredEf = 10
-	// filteredLimit is how many times the cost of the exact scan walks may cost that are
-	// measured: what they need tells of shares at which they cost less than it.
-	filteredLimit = 2
 )
 
 // filteredQueries returns how many queries are asked for k rows under each filter: the
@@ -66,7 +63,7 @@ func (c *calibration) filtered(ctx context.Context) ([]FilteredEffort, error) {
 		useful := false
 		for sort := range searches {
 			for _, k := range c.bands {
-				of := &calibration{x: c.x, threads: c.threads, limit: filteredLimit}
+				of := &calibration{x: c.x, threads: c.threads}
 				for _, a := range searches[sort] {
 					if len(a.exact) >= k {
 						of.asked = append(of.asked, a)

@@ -75,8 +75,7 @@ type FilteredEffort struct {
 	Share float32 // of the rows
 	Apart bool
 	// Effort holds means over queries under several kinds of filter. Recall is below
-	// Target where no walk that costs less than twice the exact scan reaches it, and 0
-	// where too few queries were of this sort.
+	// Target where no walk that costs less than the exact scan reaches it.
 	Effort
 	Through float32 // mean lists of nodes that are not eligible that a query looks through
 }
@@ -165,8 +164,9 @@ func (x *Index) classEffort(sort, k int, target float64, eligible int) int {
 	}
 	from, ok := effortFor(high.efforts[sort], k, target)
 	if !reached {
-		// Half-way towards the share where no walk of less than twice the cost of the scan
-		// will do, the scan costs half: from there on it is the better plan.
+		// A walk costs about the same at both shares, and the scan costs less the fewer
+		// rows are eligible: somewhere between the two it becomes the better plan. Up to
+		// half-way effort rises to what was tried last, and beyond the scan is taken.
 		at *= 2
 	}
 	if !ok || at > 1 {
