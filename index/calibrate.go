@@ -163,6 +163,7 @@ func (c *calibration) measure(ctx context.Context, m *measurement, queries int) 
 		}
 		a := c.asked[m.queries+i]
 		a.query.K, a.query.Ef, a.query.Plan = m.k, m.ef, GraphWalk
+		// The vectors were checked, and all else of the query is ours.
 		hits[worker], stats[i], _ = c.x.Search(a.query, hits[worker][:0])
 		last := a.exact[m.k-1].Score
 		for _, h := range hits[worker] {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"math"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -253,6 +254,34 @@ func TestFilteredEffort(t *testing.T) {
 	}
 }
 
+// Under inner product hardly any query is about rows of small norm, so a filter that
+// keeps just those has nothing near where walks look.
+func TestFilteredEffortOfSmallNorms(t *testing.T) {
+	r := random(7)
+	rows := clustered(r, 12_000, 16, 40, 0.7)
+	norms := make([]float64, len(rows))
+	for i, row := range rows {
+		scale := float32(math.Exp(r.NormFloat64()))
+		for j := range row {
+			row[j] *= scale
+		}
+		norms[i] = float64(scale)
+	}
+	sorted := slices.Sorted(slices.Values(norms))
+	queries := clustered(r, 400, 16, 40, 0.7)
+	x := build(t, 16, rows, params(index.Dot))
+	require.NoError(t, x.Calibrate(t.Context(), matrix(t, 16, queries[:200]), 2))
+	for _, part := range []float64{0.7, 0.5, 0.3} {
+		filter, n := filterOf(x, func(row int) bool { return norms[row] < sorted[int(part*float64(len(rows)))] })
+		for _, k := range []int{10, 100} {
+			for _, target := range []float64{0.9, 0.95, 0.99} {
+				got, _ := filteredRecall(t, x, queries[200:], k, target, filter, n)
+				assert.GreaterOrEqual(t, got, target-0.01, "part %v, k %d, target %v", part, k, target)
+			}
+		}
+	}
+}
+
 // withFiltered is an index that was calibrated to just this under filters.
 func withFiltered(t *testing.T, filtered []index.FilteredEffort) *index.Index {
 	t.Helper()
@@ -292,10 +321,14 @@ func withFiltered(t *testing.T, filtered []index.FilteredEffort) *index.Index {
 
 func TestFilteredEffortFor(t *testing.T) {
 	at := func(share float32, apart bool, ef int, recall float32) index.FilteredEffort {
-		return index.FilteredEffort{Share: share, Apart: apart, Effort: index.Effort{K: 1, Target: 0.9, Ef: ef, Recall: recall, Scored: 5}, Through: 3}
+		target := float32(0.9)
+		if apart {
+			target = 0.98 // a fifth of the misses
+		}
+		return index.FilteredEffort{Share: share, Apart: apart, Effort: index.Effort{K: 1, Target: target, Ef: ef, Recall: recall, Scored: 5}, Through: 3}
 	}
 	x := withFiltered(t, []index.FilteredEffort{
-		at(0.8, false, 10, 0.9), at(0.8, true, 20, 0.95),
+		at(0.8, false, 10, 0.9), at(0.8, true, 20, 0.99),
 		at(0.2, false, 30, 0.92), at(0.2, true, 60, 0.5),
 		at(0.05, false, 70, 0.1),
 	})
@@ -303,16 +336,16 @@ func TestFilteredEffortFor(t *testing.T) {
 	require.Equal(t, 40, rows)
 	for eligible, want := range map[int][2]int{
 		40: {10, 0},               // all are
-		36: {10, 20},              // more than the largest share
-		32: {10, 20},              // a share that was calibrated
-		17: {19, 57},              // before it
-		15: {21, index.ScanApart}, // beyond half-way to where no walk does for those that are apart
-		8:  {30, index.ScanApart}, // a share that was calibrated
+		36: {30, 20},              // more than the largest share: 20 more than without a filter
+		32: {30, 20},              // a share that was calibrated
+		17: {30, 57},              // before it
+		15: {30, index.ScanApart}, // beyond half-way to where no walk does for those that are apart
+		8:  {37, index.ScanApart}, // a share that was calibrated, and a quarter more
 		3:  {0, 0},                // beyond it
 		2:  {0, 0},                // the last share
 		1:  {0, 0},                // less than the last share
 		0:  {10, 0},               // which is answered without a search
-		5:  {57, index.ScanApart}, // towards what was tried last
+		5:  {71, index.ScanApart}, // towards what was tried last
 	} {
 		ef, apart := x.FilteredEffortFor(1, 0.9, eligible)
 		assert.Equal(t, want, [2]int{ef, apart}, "%d eligible", eligible)
