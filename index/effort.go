@@ -144,17 +144,19 @@ func (x *Index) FilteredEffortFor(k int, target float64, eligible int) (ef, efAp
 	if found == 0 {
 		return 0, 0
 	}
+	ef = max(found+found/4, ef+filteredLeast)
 	if efApart = x.classEffort(apart, k, 1-(1-target)/missShare, eligible); efApart == 0 {
-		efApart = ScanApart
+		return ef, ScanApart
 	}
-	return max(found+found/4, ef+filteredLeast), efApart
+	return ef, max(ef, efApart)
 }
 
 // Filters that people write are harder than those that a calibration can make up: they
 // keep what is alike in ways that the vectors do not show. So a query that is amid what
 // is eligible gets a quarter more effort than was found, and filteredLeast more than
 // without a filter at least; and one that is apart the effort for a target that leaves a
-// part of 1/missShare of the misses. On a real tower, filters by popularity that no query
+// part of 1/missShare of the misses, and no less than the other: where most rows are
+// eligible hardly a query of the sample is apart. On a real tower, filters by popularity that no query
 // is about are scanned then at a target of 0.95 already, which no effort reached.
 const (
 	missShare     = 5
@@ -227,17 +229,21 @@ func (x *Index) exactCost(eligible, k int) float64 {
 	return float64(min(len(x.rows)*scanCost, eligible*gatherCost) + min(k*keepCost, eligible*vectorCost))
 }
 
+// walkPart is the part of the exact scan's cost that a filtered walk may be expected to
+// cost. Single walks cost more than expected, and one that is given up costs the scan too.
+const walkPart = 0.75
+
 // choose returns the plan that costs least, and notes in stats what it expects.
 func (x *Index) choose(q Query, stats *Stats) Plan {
 	if q.Ef == 0 || q.K == q.Eligible {
 		return ExactScan
 	}
-	plan := GraphWalk
+	plan, most := GraphWalk, 1.0
 	stats.ExactCost, stats.WalkCost = x.exactCost(q.Eligible, q.K), x.walkScored(q.Ef)*walkCost(q.Ef)
 	if q.Filter != nil {
-		plan, stats.WalkCost = FilteredWalk, x.filteredCost(q)
+		plan, most, stats.WalkCost = FilteredWalk, walkPart, x.filteredCost(q)
 	}
-	if stats.WalkCost >= stats.ExactCost {
+	if stats.WalkCost >= most*stats.ExactCost {
 		return ExactScan
 	}
 	return plan

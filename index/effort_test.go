@@ -336,8 +336,8 @@ func TestFilteredEffortFor(t *testing.T) {
 	require.Equal(t, 40, rows)
 	for eligible, want := range map[int][2]int{
 		40: {10, 0},               // all are
-		36: {30, 20},              // more than the largest share: 20 more than without a filter
-		32: {30, 20},              // a share that was calibrated
+		36: {30, 30},              // more than the largest share: 20 more than without a filter
+		32: {30, 30},              // a share that was calibrated: no less where the query is apart
 		17: {30, 57},              // before it
 		15: {30, index.ScanApart}, // beyond half-way to where no walk does for those that are apart
 		8:  {37, index.ScanApart}, // a share that was calibrated, and a quarter more

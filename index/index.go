@@ -27,7 +27,6 @@ type Index struct {
 	// Derived when the index is made.
 	ordinals []uint32 // of each row
 	repeated Bitset   // the nodes that have duplicates
-	cached   bool     // the vectors may well be in cache
 	classes  []class  // of the filtered efforts, by falling share
 	scratch  sync.Pool
 }
@@ -85,7 +84,6 @@ func (x *Index) prepare() error {
 	for _, node := range x.duplicates {
 		x.repeated.Set(node)
 	}
-	x.cached = len(x.vectors.bytes()) < cached
 	x.codes.pad(x.stride)
 	x.classify()
 	x.scratch.New = func() any { return new(scratch) }

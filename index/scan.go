@@ -83,9 +83,6 @@ const (
 	// sparse is the part of a block that must be eligible for all of it to be bound:
 	// a listed row takes longer than that many in order.
 	sparse = 3
-	// cached is how many bytes of vectors may well be in cache. Of those, a listed row takes no
-	// longer than its codes.
-	cached = 16 << 20
 	// fewest is how many times k rows there must be for bounds to be of use.
 	fewest = 8
 
@@ -245,7 +242,7 @@ func (x *Index) listBlock(s *scratch, first, n int, filter Bitset) {
 			s.scan.list = append(s.scan.list, uint32(ordinal))
 		}
 	}
-	if first+n <= x.nodes && s.scan.seeds <= 0 && !x.cached {
+	if first+n <= x.nodes && s.scan.seeds <= 0 {
 		x.codes.prefetch(s.scan.list[listed:])
 	}
 }
@@ -257,7 +254,7 @@ func (x *Index) scanList(s *scratch) {
 	if len(list) == 0 {
 		return
 	}
-	if s.scan.seeds > 0 || x.cached || s.scan.futile.skips() {
+	if s.scan.seeds > 0 || s.scan.futile.skips() {
 		s.scan.seeds -= len(list)
 		x.addList(s, list)
 		return

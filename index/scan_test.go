@@ -100,8 +100,6 @@ func TestExactScanIsExact(t *testing.T) {
 			x, err = index.Build(t.Context(), index.Input{Vectors: m, Keys: keys(n), Threads: 2}, p)
 		}
 		require.NoError(t, err)
-		// Lists of rows are scanned on codes where vectors are not likely in cache.
-		x.SetCached(rapid.Bool().Draw(t, "cached"))
 
 		for _, query := range drawHard(t, "queries", metric, 3, dim) {
 			for _, share := range []float64{2, 0.9, 0.5, 0.3, 0.1, 0.01} {

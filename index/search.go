@@ -78,9 +78,10 @@ type Stats struct {
 	// Apart says that a filtered walk found hardly any eligible row near the query.
 	Apart bool
 	near  int // eligible nodes that it found there
+	// GaveUp says that the exact scan took over from a walk.
+	GaveUp bool
 	// What the plans were estimated to cost, where there was a choice: a row in a
-	// scan of all rows costs 1. A search by the exact scan although a walk was to
-	// cost less gave the walk up.
+	// scan of all rows costs 1.
 	ExactCost, WalkCost float64
 }
 
@@ -148,6 +149,7 @@ func (x *Index) Search(q Query, dst []Hit) ([]Hit, Stats, error) {
 		x.filteredWalk(s, q, budget, &stats)
 	}
 	if len(s.top.entries) < q.K {
+		stats.GaveUp = q.Plan != ExactScan
 		stats.Plan, stats.Ef = ExactScan, 0
 		s.top.reset(q.K)
 		x.exactScan(s, q, &stats)

@@ -62,8 +62,11 @@ func planReason(q *query, s *shard.ShardAnswer) string {
 		walk = index.GraphWalk
 	}
 	costs := fmt.Sprintf("%s: exact scan costs %s, %s %s", of, grouped(int(s.ExactCost)), walk, grouped(int(s.WalkCost)))
-	if s.Plan == index.ExactScan && s.WalkCost < s.ExactCost {
+	switch {
+	case s.GaveUp:
 		costs += "; the walk was given up: " + whyGivenUp(s.Apart)
+	case s.Plan == index.ExactScan && s.WalkCost < s.ExactCost:
+		costs += ", too near to that: some walks cost more than expected"
 	}
 	return costs
 }

@@ -99,6 +99,7 @@ type ShardAnswer struct {
 	Ef                  int
 	ExactCost, WalkCost float64
 	Apart               bool // whether a filtered walk found hardly any eligible row near the query
+	GaveUp              bool // whether the exact scan took over from a walk
 	// Deep is whether Query.AtMost passes over so many rows that the exact scan was
 	// asked for.
 	Deep bool
@@ -243,7 +244,8 @@ func (s *Shard) search(ctx context.Context, q *Query, p *part) {
 		}
 		walked = walked || stats.Plan != index.ExactScan
 		p.answer.Plan, p.answer.Ef = stats.Plan, stats.Ef
-		p.answer.ExactCost, p.answer.WalkCost, p.answer.Apart = stats.ExactCost, stats.WalkCost, stats.Apart
+		p.answer.ExactCost, p.answer.WalkCost = stats.ExactCost, stats.WalkCost
+		p.answer.Apart, p.answer.GaveUp = stats.Apart, stats.GaveUp
 		p.answer.Scored += stats.Scored
 		p.answer.Expanded += stats.Expanded
 		if i == 0 {
