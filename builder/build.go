@@ -33,13 +33,14 @@ func Build(ctx context.Context, store *shard.Store, o Options) (_ *Report, err e
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(stage)) }()
+	defer func() { err = errors.Join(err, stage.Close()) }()
 
-	staged, err := shard.CreateStore(filepath.Join(stage, "store"))
+	staged, err := shard.CreateStore(ctx, filepath.Join(stage.Dir(), "store"), shard.StoreOptions{})
 	if err != nil {
 		return nil, err
 	}
-	b := &build{Options: o, staged: staged, stage: stage, manifest: &shard.Manifest{
+	defer func() { err = errors.Join(err, staged.Close()) }()
+	b := &build{Options: o, staged: staged, stage: stage.Dir(), manifest: &shard.Manifest{
 		Version: shard.ManifestVersion, Builder: Version,
 		Model: o.Model, ModelVersion: o.ModelVersion, Metric: o.Params.Metric,
 	}}
@@ -64,14 +65,7 @@ func Build(ctx context.Context, store *shard.Store, o Options) (_ *Report, err e
 			return nil, fmt.Errorf("build %s: %w", t.in.kind, err)
 		}
 	}
-	for _, kind := range []shard.Kind{shard.Apps, shard.Users} {
-		for _, sm := range b.manifest.Tower(kind).Shards {
-			if err := store.Adopt(staged, sm.Digest); err != nil {
-				return nil, err
-			}
-		}
-	}
-	digest, err := store.Publish(b.manifest)
+	digest, err := store.Import(ctx, staged, b.manifest)
 	if err != nil {
 		return nil, err
 	}
@@ -261,7 +255,7 @@ func (b *build) shard(ctx context.Context, in *ingested, o TowerOptions, number 
 	if err := shard.Write(path, c.ids, x, c.attributes, segments...); err != nil {
 		return sm, err
 	}
-	sm, err = b.staged.AddShard(path)
+	sm, err = b.staged.AddShard(ctx, path)
 	sm.Rows = x.Rows()
 	return sm, err
 }

@@ -166,7 +166,7 @@ func TestBadSegments(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			o.Segments = segmentsFile(t, tt.text)
-			store, err := shard.CreateStore(t.TempDir())
+			store, err := shard.CreateStore(t.Context(), t.TempDir(), shard.StoreOptions{})
 			require.NoError(t, err)
 			_, err = builder.Build(context.Background(), store, o)
 			require.ErrorContains(t, err, tt.want)
@@ -174,7 +174,7 @@ func TestBadSegments(t *testing.T) {
 		})
 	}
 	o.Segments = "nowhere.yaml"
-	store, err := shard.CreateStore(t.TempDir())
+	store, err := shard.CreateStore(t.Context(), t.TempDir(), shard.StoreOptions{})
 	require.NoError(t, err)
 	_, err = builder.Build(context.Background(), store, o)
 	require.EqualError(t, err, "read segments: open nowhere.yaml: no such file or directory")

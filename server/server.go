@@ -112,7 +112,7 @@ func newHTTPServer(h http.Handler, logger *slog.Logger) *http.Server {
 // load opens the snapshot and gives it to the service.
 func load(ctx context.Context, service *Service, c *Config) error {
 	start := time.Now()
-	digest, err := c.Store.Resolve(c.Snapshot)
+	digest, err := c.Store.Resolve(ctx, c.Snapshot)
 	if err != nil {
 		return fmt.Errorf("load snapshot: %w", err)
 	}

@@ -15,9 +15,9 @@ import (
 )
 
 type buildCommand struct {
-	Apps         string       `required:"" placeholder:"PATH" help:"App tower: a .parquet file, a folder of them, or .npy, .fbin, .u8bin or .i8bin with --app-ids."`
-	Users        string       `required:"" placeholder:"PATH" help:"User tower, in any of the same formats."`
-	Store        string       `required:"" placeholder:"DIR" help:"Store to write the snapshot to; made if need be."`
+	Apps  string `required:"" placeholder:"PATH" help:"App tower: a .parquet file, a folder of them, or .npy, .fbin, .u8bin or .i8bin with --app-ids."`
+	Users string `required:"" placeholder:"PATH" help:"User tower, in any of the same formats."`
+	requiredStoreFlags
 	Model        string       `required:"" placeholder:"NAME" help:"Name of the model that produced both towers."`
 	ModelVersion string       `required:"" placeholder:"VERSION" help:"Version of that model."`
 	Metric       index.Metric `required:"" placeholder:"METRIC" help:"How users and apps are compared: dot, cosine or l2."`
@@ -102,7 +102,7 @@ func keyType(name string) hnswexport.KeyType {
 	return hnswexport.Uint32
 }
 
-func (c *buildCommand) Run(e *environment) error {
+func (c *buildCommand) Run(e *environment) (err error) {
 	o := c.options()
 	switch n := c.UserShards; {
 	case c.Threads < 1:
@@ -113,10 +113,11 @@ func (c *buildCommand) Run(e *environment) error {
 	if err := o.Validate(); err != nil {
 		return usageError{err}
 	}
-	store, err := shard.CreateStore(c.Store)
+	store, err := shard.CreateStore(e.ctx, c.Store, c.cacheFlags.options())
 	if err != nil {
 		return err
 	}
+	defer closing(&err, store)
 	start := time.Now()
 	report, err := build(e, store, o)
 	if err != nil {
@@ -257,19 +258,6 @@ func jsonReport(r *builder.Report, took time.Duration) buildReport {
 		}
 	}
 	return out
-}
-
-// openStore opens a store and resolves which of its snapshots is meant.
-func openStore(dir, ref string) (*shard.Store, shard.Digest, error) {
-	store, err := shard.OpenStore(dir)
-	if err != nil {
-		return nil, "", err
-	}
-	digest, err := store.Resolve(ref)
-	if err != nil {
-		return nil, "", err
-	}
-	return store, digest, nil
 }
 
 // closing joins the error of closing a snapshot, shard or store to another.

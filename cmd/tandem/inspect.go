@@ -26,16 +26,17 @@ Examples:
     tandem inspect store/shards/*.shard`
 }
 
-func (c *inspectCommand) Run(e *environment) error {
+func (c *inspectCommand) Run(e *environment) (err error) {
 	if err := c.check(); err != nil {
 		return err
 	}
 	if c.Store != "" {
-		store, digest, err := openStore(c.Store, c.snapshot())
+		store, digest, err := openStore(e, c.Store, c.snapshot(), c.cacheFlags.options())
 		if err != nil {
 			return err
 		}
-		m, err := store.Manifest(digest)
+		defer closing(&err, store)
+		m, err := store.Manifest(e.ctx, digest)
 		if err != nil {
 			return err
 		}

@@ -15,7 +15,7 @@ import (
 )
 
 type serveCommand struct {
-	Store    string `required:"" placeholder:"DIR" help:"Store of the snapshot."`
+	requiredStoreFlags
 	Snapshot string `placeholder:"DIGEST" help:"The snapshot's digest or the beginning of it; by default the newest."`
 	Listen   string `default:"127.0.0.1:8080" placeholder:"HOST:PORT" help:"Address to listen on; port 0 takes a free one (default ${default})."`
 
@@ -35,7 +35,7 @@ Example:
     tandem serve --store store --listen :8080`
 }
 
-func (c *serveCommand) Run(e *environment) error {
+func (c *serveCommand) Run(e *environment) (err error) {
 	switch {
 	case c.MaxInFlight != nil && *c.MaxInFlight < 1:
 		return usagef("--max-in-flight is %d, want at least 1", *c.MaxInFlight)
@@ -44,13 +44,14 @@ func (c *serveCommand) Run(e *environment) error {
 	case c.DrainTimeout <= 0:
 		return usagef("--drain-timeout is %s, want more than 0", c.DrainTimeout)
 	}
-	store, digest, err := openStore(c.Store, c.Snapshot)
+	store, digest, err := openStore(e, c.Store, c.Snapshot, c.cacheFlags.options())
 	if errors.Is(err, shard.ErrNoSnapshot) && c.Snapshot == "" {
 		return fmt.Errorf("%w; tandem build makes one", err)
 	}
 	if err != nil {
 		return err
 	}
+	defer closing(&err, store)
 	level := slog.LevelInfo
 	if c.Verbose {
 		level = slog.LevelDebug

@@ -12,7 +12,7 @@ import (
 
 // source is the snapshot or the shard files that a command reads.
 type source struct {
-	Store   string   `placeholder:"DIR" help:"Store of the snapshot."`
+	storeFlags
 	Objects []string `arg:"" optional:"" name:"what" sep:"none" help:"With --store a snapshot's digest or the beginning of it, by default the newest; without, the paths of shard files."`
 }
 
@@ -49,17 +49,18 @@ Examples:
     tandem verify store/shards/*.shard`
 }
 
-func (c *verifyCommand) Run(e *environment) error {
+func (c *verifyCommand) Run(e *environment) (err error) {
 	if err := c.check(); err != nil {
 		return err
 	}
 	if c.Store == "" {
 		return c.files(e)
 	}
-	store, digest, err := openStore(c.Store, c.snapshot())
+	store, digest, err := openStore(e, c.Store, c.snapshot(), c.cacheFlags.options())
 	if err != nil {
 		return err
 	}
+	defer closing(&err, store)
 	shards := 0
 	err = shard.VerifySnapshot(e.ctx, store, digest, func(name string) {
 		shards++

@@ -8,9 +8,7 @@ import (
 	"iter"
 	"net/url"
 	"os"
-	"path"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -161,7 +159,11 @@ func (b *Bucket) Stat(ctx context.Context, key string) (Object, error) {
 }
 
 // List lists the objects whose names begin with prefix, in the order of their names.
+// One that is written or deleted meanwhile may be listed or not.
 func (b *Bucket) List(ctx context.Context, prefix string) iter.Seq2[Object, error] {
+	if b.dir != "" {
+		return listFolder(ctx, b.dir, prefix)
+	}
 	return func(yield func(Object, error) bool) {
 		it := b.blobs.List(&blob.ListOptions{Prefix: prefix})
 		for {
@@ -172,9 +174,6 @@ func (b *Bucket) List(ctx context.Context, prefix string) iter.Seq2[Object, erro
 			if err != nil {
 				yield(Object{}, b.wrap(err, "list", prefix))
 				return
-			}
-			if strings.HasPrefix(path.Base(o.Key), ".") {
-				continue // being written
 			}
 			if !yield(Object{Key: o.Key, Size: o.Size, Time: o.ModTime}, nil) {
 				return
@@ -234,13 +233,4 @@ func contentType(key string) string {
 		return "application/json"
 	}
 	return "application/octet-stream"
-}
-
-// CheckKey returns an error that says what is wrong with a name.
-func CheckKey(key string) error {
-	parts := strings.Split(key, "/")
-	if slices.ContainsFunc(parts, func(p string) bool { return p == "" || p[0] == '.' }) {
-		return fmt.Errorf("object name %q: want parts that / separates and that do not begin with a dot", key)
-	}
-	return nil
 }

@@ -7,8 +7,11 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"iter"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/tandem-ann/tandem/index/sections"
 )
@@ -96,4 +99,45 @@ func removeDurably(path string) error {
 		return err
 	}
 	return sections.SyncDir(filepath.Dir(path))
+}
+
+// listFolder lists the files below a folder whose names, relative to it, begin with
+// prefix. A file that goes while it lists is left out; gocloud.dev's driver fails then.
+func listFolder(ctx context.Context, dir, prefix string) iter.Seq2[Object, error] {
+	return func(yield func(Object, error) bool) {
+		root := filepath.Join(dir, filepath.FromSlash(prefix[:strings.LastIndexByte(prefix, '/')+1]))
+		var list []Object
+		err := filepath.WalkDir(root, func(path string, e fs.DirEntry, err error) error {
+			if err == nil {
+				err = ctx.Err()
+			}
+			if errors.Is(err, fs.ErrNotExist) {
+				return nil
+			}
+			if err != nil || e.IsDir() || e.Name()[0] == '.' { // a dot: being written
+				return err
+			}
+			name, err := filepath.Rel(dir, path)
+			if key := filepath.ToSlash(name); err == nil && strings.HasPrefix(key, prefix) {
+				info, infoErr := e.Info()
+				if infoErr == nil {
+					list = append(list, Object{Key: key, Size: info.Size(), Time: info.ModTime()})
+				} else if !errors.Is(infoErr, fs.ErrNotExist) {
+					return infoErr
+				}
+			}
+			return err
+		})
+		if err != nil {
+			yield(Object{}, fmt.Errorf("list %s: %w", root, err))
+			return
+		}
+		// A walk is in the order of folders, not of whole names.
+		slices.SortFunc(list, func(a, b Object) int { return strings.Compare(a.Key, b.Key) })
+		for _, o := range list {
+			if !yield(o, nil) {
+				return
+			}
+		}
+	}
 }
