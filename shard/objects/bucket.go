@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -196,7 +197,9 @@ func (b *Bucket) Create(ctx context.Context, key string, data []byte) error {
 	if b.dir != "" {
 		return createDurably(b.path(key), data)
 	}
-	return b.wrap(b.blobs.WriteAll(ctx, key, data, &blob.WriterOptions{IfNotExist: true, ContentType: contentType(key)}), "create", key)
+	return b.wrap(again(ctx, func() error {
+		return b.blobs.WriteAll(ctx, key, data, &blob.WriterOptions{IfNotExist: true, ContentType: contentType(key)})
+	}), "create", key)
 }
 
 // Write writes an object, whether it is there or not.
@@ -204,7 +207,39 @@ func (b *Bucket) Write(ctx context.Context, key string, data []byte) error {
 	if b.dir != "" {
 		return writeDurably(b.path(key), data)
 	}
-	return b.wrap(b.blobs.WriteAll(ctx, key, data, &blob.WriterOptions{ContentType: contentType(key)}), "write", key)
+	return b.wrap(again(ctx, func() error {
+		return b.blobs.WriteAll(ctx, key, data, &blob.WriterOptions{ContentType: contentType(key)})
+	}), "write", key)
+}
+
+// collisions are the error codes by which S3, or a server that keeps objects as files,
+// says that a write met another one, decided nothing and should be tried again. Clients
+// do not do that by themselves.
+var collisions = []string{"ConditionalRequestConflict", "OperationAborted", "ExistingObjectIsDirectory"}
+
+// collisionTries is how often a write that meets another is tried, and collisionWait
+// how long it waits before the second time; then twice as long each time.
+const (
+	collisionTries = 6
+	collisionWait  = 10 * time.Millisecond
+)
+
+// again writes again while the store says that the write met another.
+func again(ctx context.Context, write func() error) error {
+	wait := collisionWait
+	for try := 1; ; try++ {
+		err := write()
+		var coded interface{ ErrorCode() string }
+		if try == collisionTries || !errors.As(err, &coded) || !slices.Contains(collisions, coded.ErrorCode()) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return errors.Join(err, ctx.Err())
+		case <-time.After(wait):
+		}
+		wait *= 2
+	}
 }
 
 // Upload writes an object from r, in parts where the store takes large objects so.
