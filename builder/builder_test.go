@@ -12,7 +12,6 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
-	"go.uber.org/goleak"
 
 	"github.com/tandem-ann/tandem/builder"
 	"github.com/tandem-ann/tandem/builder/tower"
@@ -20,8 +19,6 @@ import (
 	"github.com/tandem-ann/tandem/shard"
 	"github.com/tandem-ann/tandem/shard/attribute"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // schema is that of the towers that towers writes.
 func schema(t testing.TB) attribute.Schema {
