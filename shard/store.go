@@ -246,12 +246,26 @@ func (t *transferReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Import takes a snapshot whose shards are in another store, such as one that a build
-// staged, into this one: first the shards that it does not have yet, several at a
-// time, then the manifest. It takes the shard files away from a store in a folder. What
-// an interrupted Import has taken is not taken again. Nothing of it is collected while
-// it runs.
-func (s *Store) Import(ctx context.Context, from *Store, m *Manifest) (_ Digest, err error) {
+// Import takes a snapshot that a build staged in another store into this one: first the
+// shards that it does not have yet, several at a time, then the manifest. The shard
+// files are moved where that is possible. What an interrupted Import has taken is not
+// taken again. Nothing of it is collected while it runs.
+func (s *Store) Import(ctx context.Context, from *Store, m *Manifest) (Digest, error) {
+	return s.take(ctx, from, m, s.takeShard)
+}
+
+// Copy does what [Store.Import] does for a snapshot that another store has, and leaves
+// it there.
+func (s *Store) Copy(ctx context.Context, from *Store, d Digest) error {
+	m, err := from.Manifest(ctx, d)
+	if err != nil {
+		return err
+	}
+	_, err = s.take(ctx, from, m, s.upload)
+	return err
+}
+
+func (s *Store) take(ctx context.Context, from *Store, m *Manifest, shard func(context.Context, string, Digest, int64) error) (_ Digest, err error) {
 	data, err := m.Encode()
 	if err != nil {
 		return "", err
@@ -281,12 +295,12 @@ func (s *Store) Import(ctx context.Context, from *Store, m *Manifest) (_ Digest,
 					return err
 				}
 				defer done()
-				return s.takeShard(taking, path, sh.Digest, sh.Size)
+				return shard(taking, path, sh.Digest, sh.Size)
 			})
 		}
 	}
 	if err := g.Wait(); err != nil {
-		return "", fmt.Errorf("import snapshot: %w", err)
+		return "", fmt.Errorf("take snapshot: %w", err)
 	}
 	return s.Publish(ctx, m)
 }

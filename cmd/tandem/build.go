@@ -113,7 +113,11 @@ func (c *buildCommand) Run(e *environment) (err error) {
 	if err := o.Validate(); err != nil {
 		return usageError{err}
 	}
-	store, err := shard.CreateStore(e.ctx, c.Store, c.cacheFlags.options())
+	moving := newTransfers(e.stderr)
+	defer moving.Done()
+	so := c.cacheFlags.options()
+	so.Progress = moving.Transfer
+	store, err := shard.CreateStore(e.ctx, c.Store, so)
 	if err != nil {
 		return err
 	}

@@ -61,13 +61,18 @@ func (c *verifyCommand) Run(e *environment) (err error) {
 		return err
 	}
 	defer closing(&err, store)
+	return verifySnapshot(e, store, digest)
+}
+
+// verifySnapshot verifies a snapshot and says what is wrong with it.
+func verifySnapshot(e *environment, store *shard.Store, digest shard.Digest) error {
 	shards := 0
-	err = shard.VerifySnapshot(e.ctx, store, digest, func(name string) {
+	err := shard.VerifySnapshot(e.ctx, store, digest, func(name string) {
 		shards++
 		fmt.Fprintf(e.stdout, "verify %s\n", name)
 	})
 	if err != nil {
-		return c.failed(e, "snapshot "+string(digest), err)
+		return notWhole(e, "snapshot "+string(digest), err)
 	}
 	fmt.Fprintf(e.stdout, "snapshot %s is whole: %s\n", digest, plural(int64(shards), "shard"))
 	return nil
@@ -109,14 +114,14 @@ func (c *verifyCommand) file(e *environment, path string) error {
 		}
 	}
 	if err != nil {
-		return c.failed(e, "shard "+path, err)
+		return notWhole(e, "shard "+path, err)
 	}
 	fmt.Fprintf(e.stdout, "shard %s is whole\n", path)
 	return nil
 }
 
-// failed prints everything that is wrong, one a line.
-func (c *verifyCommand) failed(e *environment, what string, err error) error {
+// notWhole prints everything that is wrong, one a line.
+func notWhole(e *environment, what string, err error) error {
 	if e.ctx.Err() != nil {
 		return err
 	}
