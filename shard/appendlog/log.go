@@ -249,6 +249,13 @@ func (l *Log) Read(ctx context.Context, from uint64) iter.Seq2[Entry, error] {
 	}
 }
 
+// waiting reports whether an entry is not there: one object is looked up, so that those
+// that wait for it cost the store little.
+func (l *Log) waiting(ctx context.Context, sequence uint64) bool {
+	_, err := l.bucket.Stat(ctx, l.entryKey(sequence))
+	return errors.Is(err, objects.ErrNotFound)
+}
+
 // Checkpoint returns the last checkpoint; its Sequence is 0 if there is none.
 func (l *Log) Checkpoint(ctx context.Context) (Entry, error) {
 	for {
@@ -338,8 +345,13 @@ func (l *Log) Hint() {
 	}
 }
 
-// slowest is how many polls lie between two looks while the store fails.
-const slowest = 16
+const (
+	// slowest is how many polls lie between two looks while the store fails.
+	slowest = 16
+	// unsure is after how many polls in vain one makes sure that what it waits for was
+	// not there long ago and is compacted.
+	unsure = 64
+)
 
 // Watch hands every entry from a sequence number on to apply, in order, as they appear,
 // until ctx ends or apply fails, and returns why. While the store cannot be read it
@@ -356,8 +368,15 @@ func (l *Log) Watch(ctx context.Context, from uint64, apply func(Entry) error, f
 		delete(l.hints, hint)
 	}()
 	next, wait := max(from, 1), l.o.Poll
-	for {
+	for vain := unsure; ; vain++ {
 		wait = min(wait, slowest*l.o.Poll)
+		if vain < unsure && l.waiting(ctx, next) {
+			if err := l.rest(ctx, hint, wait); err != nil {
+				return err
+			}
+			continue
+		}
+		vain = 0
 		for e, err := range l.Read(ctx, next) {
 			if err != nil {
 				if ctx.Err() != nil {
@@ -375,15 +394,22 @@ func (l *Log) Watch(ctx context.Context, from uint64, apply func(Entry) error, f
 			}
 			next, wait = e.Sequence+1, l.o.Poll
 		}
-		// Spread over a tenth, so that many who watch do not look all at once.
-		timer := time.NewTimer(wait + rand.N(wait/10+1))
-		select {
-		case <-ctx.Done():
-			timer.Stop()
-			return ctx.Err()
-		case <-hint:
-			timer.Stop()
-		case <-timer.C:
+		if err := l.rest(ctx, hint, wait); err != nil {
+			return err
 		}
 	}
+}
+
+// rest waits for a hint or for some time, spread over a tenth so that many who watch do
+// not look all at once.
+func (l *Log) rest(ctx context.Context, hint <-chan struct{}, wait time.Duration) error {
+	timer := time.NewTimer(wait + rand.N(wait/10+1))
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-hint:
+	case <-timer.C:
+	}
+	return nil
 }

@@ -179,18 +179,18 @@ func TestWatchPolls(t *testing.T) {
 		defer bucket.Close()
 		ctx, stop := context.WithCancel(t.Context())
 		ours, theirs := New(bucket, Options{Prefix: "r", Poll: time.Minute}), New(bucket, Options{Prefix: "r"})
-		var seen []uint64
+		var seen atomic.Uint64
 		ended := make(chan error, 1)
 		go func() {
-			ended <- ours.Watch(ctx, 1, func(e Entry) error { seen = append(seen, e.Sequence); return nil }, nil)
+			ended <- ours.Watch(ctx, 1, func(e Entry) error { seen.Store(e.Sequence); return nil }, nil)
 		}()
 		synctest.Wait()
 		require.NoError(t, theirs.Append(ctx, 1, []byte("1")))
 		synctest.Wait()
-		assert.Empty(t, seen, "it has not looked again")
+		assert.Zero(t, seen.Load(), "it has not looked again")
 		time.Sleep(67 * time.Second)
 		synctest.Wait()
-		assert.Equal(t, []uint64{1}, seen)
+		assert.EqualValues(t, 1, seen.Load())
 		stop()
 		assert.ErrorIs(t, <-ended, context.Canceled)
 	})
