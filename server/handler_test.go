@@ -258,7 +258,7 @@ func TestPanics(t *testing.T) {
 	service := NewService(slog.New(slog.NewTextHandler(&log, nil)))
 	broken := &serving{}
 	broken.users.Store(1)
-	service.current.Store(broken)
+	service.current.Store(&state{arms: []arm{{serving: broken}}})
 	s := serve(t, service, Options{})
 	for _, option := range []connect.ClientOption{connect.WithProtoJSON(), connect.WithGRPC()} {
 		log.Reset()

@@ -22,6 +22,7 @@ type cli struct {
 	Serve    serveCommand    `cmd:"" help:"Serve a snapshot over Connect, gRPC and HTTP with JSON."`
 	Query    queryCommand    `cmd:"" help:"Ask a server for candidates."`
 	Snapshot snapshotCommand `cmd:"" help:"List, show, copy, remove and collect the snapshots of a store."`
+	Release  releaseCommand  `cmd:"" help:"Decide which snapshots serve, and with which share of traffic."`
 	Inspect  inspectCommand  `cmd:"" help:"Show what is in a snapshot or in shard files."`
 	Verify   verifyCommand   `cmd:"" help:"Prove that a snapshot is whole, or that shard files are."`
 	Bench    benchCommand    `cmd:"" help:"Measure a snapshot, or our index beside other engines."`

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
+	"github.com/tandem-ann/tandem/server/release"
 	"github.com/tandem-ann/tandem/shard"
 )
 
@@ -31,10 +33,6 @@ func (f *snapshotFlags) open(e *environment) (*shard.Store, shard.Digest, error)
 	return openStore(e, f.Store, f.Snapshot, f.cacheFlags.options())
 }
 
-// liveReleases is how many of the newest releases keep their snapshots: what may be
-// rolled back to.
-const liveReleases = 10
-
 type snapshotLsCommand struct {
 	requiredStoreFlags
 	JSON bool `help:"Print JSON."`
@@ -58,6 +56,7 @@ type listedSnapshot struct {
 	Users        int          `json:"users"`
 	Shards       int          `json:"shards"`
 	Bytes        int64        `json:"bytes"`
+	Arm          string       `json:"arm,omitempty"` // that serves it now
 }
 
 func (c *snapshotLsCommand) Run(e *environment) (err error) {
@@ -68,6 +67,10 @@ func (c *snapshotLsCommand) Run(e *environment) (err error) {
 	defer closing(&err, store)
 	published, err := store.Snapshots(e.ctx)
 	if err != nil {
+		return err
+	}
+	now, err := release.New(store).Current(e.ctx)
+	if err != nil && !errors.Is(err, release.ErrNone) {
 		return err
 	}
 	list := []listedSnapshot{}
@@ -88,6 +91,13 @@ func (c *snapshotLsCommand) Run(e *environment) (err error) {
 				line.Bytes += sm.Size
 			}
 		}
+		if now != nil {
+			for _, a := range now.Arms {
+				if a.Snapshot == p.Digest {
+					line.Arm = strings.TrimPrefix(line.Arm+"+"+a.Name, "+")
+				}
+			}
+		}
 		list = append(list, line)
 	}
 	if c.JSON {
@@ -102,10 +112,10 @@ func writeSnapshots(w io.Writer, list []listedSnapshot) error {
 		return err
 	}
 	t := newTable(w)
-	fmt.Fprintln(t, "snapshot\tmodel\tversion\tpublished\tapps\tusers\tshards\tsize")
+	fmt.Fprintln(t, "snapshot\tmodel\tversion\tpublished\tapps\tusers\tshards\tsize\tarm")
 	for _, s := range list {
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\n", s.Snapshot.Short(), s.Model, s.ModelVersion,
-			s.Published.Format(time.RFC3339), count(int64(s.Apps)), count(int64(s.Users)), s.Shards, byteSize(s.Bytes))
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\t%s\n", s.Snapshot.Short(), s.Model, s.ModelVersion,
+			s.Published.Format(time.RFC3339), count(int64(s.Apps)), count(int64(s.Users)), s.Shards, byteSize(s.Bytes), s.Arm)
 	}
 	return t.Flush()
 }
@@ -299,5 +309,5 @@ func (c *snapshotGcCommand) Run(e *environment) (err error) {
 
 // live returns what lists the snapshots that releases need.
 func live(store *shard.Store) func(context.Context) ([]shard.Digest, error) {
-	return func(ctx context.Context) ([]shard.Digest, error) { return nil, nil }
+	return release.New(store).Live
 }
