@@ -37,7 +37,7 @@ type follower struct {
 	keep     time.Duration
 	limit    int64 // bytes that may be mapped
 	logger   *slog.Logger
-	loaded   func(*shard.Snapshot) // called before a snapshot first answers; may be nil
+	ready    func(*shard.Snapshot) // called when queries are first answered; nil once it was
 
 	mapped map[shard.Digest]*mapping // what Run holds open
 
@@ -66,13 +66,14 @@ type followerStatus struct {
 func newFollower(service *Service, c *Config) *follower {
 	return &follower{
 		service: service, store: c.Store, releases: release.New(c.Store), keep: c.Keep, limit: c.MemoryLimit,
-		logger: c.Logger, loaded: c.Ready, mapped: map[shard.Digest]*mapping{}, news: make(chan struct{}, 1),
+		logger: c.Logger, ready: c.Ready, mapped: map[shard.Digest]*mapping{}, news: make(chan struct{}, 1),
 	}
 }
 
 // adopt takes over a snapshot that answers without a release.
 func (f *follower) adopt(s *serving) {
 	s.acquire()
+	f.ready = nil
 	f.mapped[s.snapshot.Digest()] = &mapping{serving: s, bytes: bytesOf(s.snapshot.Manifest())}
 	f.report(0, nil)
 }
@@ -190,9 +191,6 @@ func (f *follower) serve(ctx context.Context, r *release.Release) error {
 			if err != nil {
 				return fmt.Errorf("arm %s: %w", a.Name, err)
 			}
-			if f.loaded != nil {
-				f.loaded(snapshot)
-			}
 			m = &mapping{serving: f.service.newServing(snapshot), bytes: bytesOf(manifests[i]), until: start.Add(f.keep)}
 			f.mapped[a.Snapshot] = m
 			opened++
@@ -211,6 +209,10 @@ func (f *follower) serve(ctx context.Context, r *release.Release) error {
 		}
 	}
 	f.report(r.Generation, nil)
+	if f.ready != nil {
+		f.ready(arms[0].snapshot)
+		f.ready = nil
+	}
 	f.logger.Info("serving", "generation", r.Generation, "kind", r.Kind, "author", r.Author, "arms", describe(r),
 		"opened", opened, "load_time", time.Since(start).Round(time.Microsecond))
 	return nil

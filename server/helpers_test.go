@@ -111,6 +111,12 @@ func randomVector(r *rand.Rand, dim int) []float32 {
 func (t *towers) publish(tb testing.TB) *shard.Store {
 	store, err := shard.CreateStore(tb.Context(), filepath.Join(tb.TempDir(), "store"), shard.StoreOptions{})
 	require.NoError(tb, err)
+	t.publishTo(tb, store)
+	return store
+}
+
+// publishTo writes the towers as a snapshot of a store.
+func (t *towers) publishTo(tb testing.TB, store *shard.Store) shard.Digest {
 	m := &shard.Manifest{
 		Version: shard.SegmentsVersion, Builder: "test", Model: "feed", ModelVersion: t.version,
 		Metric: t.metric, Dim: t.dim, Inputs: []shard.Input{},
@@ -125,9 +131,9 @@ func (t *towers) publish(tb testing.TB) *shard.Store {
 		m.Apps.Segments[i].Eligible = rows
 	}
 	require.NoError(tb, apps.Close())
-	_, err = store.Publish(tb.Context(), m)
+	digest, err := store.Publish(tb.Context(), m)
 	require.NoError(tb, err)
-	return store
+	return digest
 }
 
 func (t *towers) writeTower(tb testing.TB, store *shard.Store, rows []entity, segments ...shard.Segment) shard.TowerManifest {

@@ -41,8 +41,8 @@ type Config struct {
 	Logger *slog.Logger
 	// Listening, if set, is called when health can be asked.
 	Listening func(net.Addr)
-	// Ready, if set, is called with each snapshot before it answers for the first time.
-	// It must not keep the snapshot.
+	// Ready, if set, is called when queries are answered, with the snapshot of the first
+	// arm. It must not keep the snapshot.
 	Ready func(*shard.Snapshot)
 }
 
@@ -166,13 +166,13 @@ func load(ctx context.Context, service *Service, c *Config) error {
 		return fmt.Errorf("load snapshot %s: %w", digest.Short(), err)
 	}
 	m := snapshot.Manifest()
-	if c.Ready != nil {
-		c.Ready(snapshot)
-	}
 	service.Serve(snapshot)
 	c.Logger.Info("ready", "model", m.Model, "model_version", m.ModelVersion, "snapshot", digest.Short(),
 		"apps", m.Apps.Rows, "app_shards", len(m.Apps.Shards), "users", m.Users.Rows, "user_shards", len(m.Users.Shards),
 		"load_time", time.Since(start).Round(time.Microsecond))
+	if c.Ready != nil {
+		c.Ready(snapshot)
+	}
 	return nil
 }
 

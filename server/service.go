@@ -2,6 +2,7 @@ package server
 
 import (
 	"log/slog"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -133,9 +134,18 @@ func (s *state) route(version, key string) (int, error) {
 	}
 	number, ok := s.router.RouteVersion(key, version)
 	if !ok {
-		return 0, errorf(connect.CodeFailedPrecondition, "model_version %q is not served; served: %q", version, strings.Join(s.router.Versions(), `", "`))
+		return 0, errorf(connect.CodeFailedPrecondition, "model_version %q is not served; served: %s", version, quoted(s.router.Versions()))
 	}
 	return number, nil
+}
+
+// quoted lists texts in quotation marks.
+func quoted(list []string) string {
+	texts := make([]string, len(list))
+	for i, text := range list {
+		texts[i] = strconv.Quote(text)
+	}
+	return strings.Join(texts, ", ")
 }
 
 // newServing returns a snapshot that answers for as long as its owner, the caller, or a
