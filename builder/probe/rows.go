@@ -113,3 +113,11 @@ func HeldOut(t *shard.Tower, n int, keep func(id string) bool) []Row {
 		return r.compare(last) > 0 && (keep == nil || keep(id))
 	})...)
 }
+
+// Has returns whether t has a row of an id.
+func Has(t *shard.Tower) func(id string) bool {
+	return func(id string) bool {
+		_, ok := Find(t, id)
+		return ok
+	}
+}
