@@ -197,6 +197,7 @@ func (r *Report) compareCandidates(ctx context.Context, candidate, previous *sha
 		return err
 	}
 	r.Overlap = overlaps("", given)
+	r.Distinct, r.PreviousDistinct = Distinct(given[0]), Distinct(given[1])
 	for _, rank := range Ranks {
 		var scores [2][]float64
 		for i := range given {
@@ -220,6 +221,17 @@ func (r *Report) compareCandidates(ctx context.Context, candidate, previous *sha
 		s.Overlap = overlaps(s.Name, given)
 	}
 	return nil
+}
+
+// Distinct counts the apps that are in any of the lists.
+func Distinct(given [][]shard.Candidate) int {
+	seen := map[string]bool{}
+	for _, list := range given {
+		for _, c := range list {
+			seen[c.ID] = true
+		}
+	}
+	return len(seen)
 }
 
 // compareSegments counts the eligible rows of each segment that either tower has.

@@ -21,8 +21,8 @@ import (
 // A row has moved if its agreement is below the middle between the medians of agreement
 // and of chance: nearer to that of strangers than to that of most rows. So a retrained
 // model, under which all rows agree less, moves few, and rows that were exchanged have
-// moved unless they were alike. Where most rows are strangers to themselves, the middle
-// says nothing and the median itself does.
+// moved unless they were alike. Where all rows are strangers to themselves, about half are
+// below the middle.
 type Placement struct {
 	Rows      int      `json:"rows"`      // that were looked at; 0 if there are too few to tell
 	Anchors   int      `json:"anchors"`   // of the other tower

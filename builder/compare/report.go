@@ -23,6 +23,11 @@ type Report struct {
 	Overlap    []Overlap   `json:"overlap"`
 	Segments   []Segment   `json:"segments"`
 	Attributes []Attribute `json:"attributes"` // of apps
+
+	// Distinct and PreviousDistinct are how many apps are among the best 100 of any of
+	// those users.
+	Distinct         int `json:"distinct"`
+	PreviousDistinct int `json:"previous_distinct"`
 }
 
 // Side is one of the two snapshots.
@@ -196,6 +201,7 @@ func (r *Report) writeCandidates(w io.Writer) {
 		fmt.Fprintf(w, "%s\t%s\t%s", s.Name, known(s.InCandidate, s.Eligible), known(s.InPrevious, s.PreviousEligible))
 		writeOverlap(w, s.Overlap)
 	}
+	fmt.Fprintf(w, "\n%d apps are among the best %d of any of these users, %d were\n", r.Distinct, Bands[len(Bands)-1], r.PreviousDistinct)
 }
 
 func known(is bool, n int) string {
