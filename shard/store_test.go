@@ -213,6 +213,9 @@ func FuzzDecodeManifest(f *testing.F) {
 	data, err := m.Encode()
 	require.NoError(f, err)
 	f.Add(data)
+	data, err = gatedManifest(f).Encode()
+	require.NoError(f, err)
+	f.Add(data)
 	f.Add([]byte(`{"version": 2}`))
 	f.Add([]byte(`{}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
