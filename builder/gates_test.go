@@ -219,7 +219,7 @@ func testGates(t *testing.T, base *towers, noise float64, only ...string) {
 		tw, r := base.clone(), random()
 		perturb(r, tw.apps, noise)
 		perturb(r, tw.users, noise)
-		tw.apps = tw.apps[len(tw.apps)/100:]
+		tw.apps = tw.apps[:len(tw.apps)-len(tw.apps)/100]
 		tw.users = tw.users[:len(tw.users)-len(tw.users)/50]
 		for i := range 20 {
 			row := tw.apps[i]
@@ -307,9 +307,7 @@ func TestSteamGates(t *testing.T) {
 				}
 				require.NoError(t, r.Close())
 			}
-			// What tells users apart is a small part of these vectors: a tenth of their
-			// length takes a third of the hit rate away, which the gates rightly stop.
-			testGates(t, tw, 0.02, only...)
+			testGates(t, tw, 0.05, only...)
 		})
 	}
 }

@@ -244,6 +244,7 @@ func (r *run) againstPrevious(ctx context.Context, users []*player, own [2][]flo
 		return err
 	}
 	limit := r.Thresholds.Alignment.Drop
+	gone := goneShare(both, probe.Has(r.Candidate.Tower(shard.Apps)))
 	for b, k := range alignedBands {
 		hit, _ := probe.Mean(now[b])
 		was, _ := probe.Mean(before.own[b])
@@ -253,10 +254,23 @@ func (r *run) againstPrevious(ctx context.Context, users []*player, own [2][]flo
 			drop = 0
 		}
 		r.atMost(Alignment, fmt.Sprintf("fall of hit-rate@%d", k), drop, limit,
-			"hit-rate@%d: %s users' vectors find %s of what they interacted with, in the previous snapshot %s: it may fall by %s of that",
-			k, count(len(both)), percent(hit), percent(was), percent(limit))
+			"hit-rate@%d: %s users' vectors find %s of what they interacted with, in the previous snapshot %s: it may fall by %s of that; %s of it are apps that are gone",
+			k, count(len(both)), percent(hit), percent(was), percent(limit), percent(gone))
 	}
 	return nil
+}
+
+// goneShare returns the share of what users interacted with that a tower has not.
+func goneShare(users []*player, has func(string) bool) float64 {
+	all, gone := 0, 0
+	for _, u := range users {
+		for app := range u.apps {
+			if all++; !has(app) {
+				gone++
+			}
+		}
+	}
+	return float64(gone) / float64(max(all, 1))
 }
 
 // difference returns the mean of a less b, pair by pair, and its lower bound, of 95%
