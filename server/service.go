@@ -21,6 +21,8 @@ type Service struct {
 	mu      sync.Mutex // held to change current
 	current atomic.Pointer[serving]
 	open    sync.WaitGroup // the servings whose files are open
+
+	recorder *recorder // set before the first request, or nil
 }
 
 var _ tandemv1connect.RetrievalServiceHandler = (*Service)(nil)
