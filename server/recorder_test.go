@@ -7,6 +7,9 @@ import (
 	"io"
 	"log/slog"
 	"math"
+	"slices"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -141,7 +144,26 @@ func TestRecordShare(t *testing.T) {
 // fakeStore is a store whose uploads do what they are told.
 type fakeStore struct {
 	upload func(ctx context.Context) error
-	rows   []int // of the files that were written
+	rows   list[int] // of the files that were written
+}
+
+// list may be used by several goroutines.
+type list[T any] struct {
+	mu  sync.Mutex
+	all []T
+}
+
+func (l *list[T]) add(v T) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.all = append(l.all, v)
+}
+
+// since returns what was added after the first n.
+func (l *list[T]) since(n int) []T {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.all[n:])
 }
 
 func (f *fakeStore) Upload(ctx context.Context, _ string, r io.Reader) error {
@@ -149,14 +171,14 @@ func (f *fakeStore) Upload(ctx context.Context, _ string, r io.Reader) error {
 		return err
 	}
 	data, err := io.ReadAll(r)
-	f.rows = append(f.rows, len(data))
+	f.rows.add(len(data))
 	return err
 }
 
 // told is a log handler that keeps what is logged and its number of queries.
 type told struct {
 	slog.Handler
-	lines *[]string
+	lines *list[string]
 }
 
 func (h told) Handle(_ context.Context, r slog.Record) error {
@@ -167,15 +189,15 @@ func (h told) Handle(_ context.Context, r slog.Record) error {
 		}
 		return true
 	})
-	*h.lines = append(*h.lines, line)
+	h.lines.add(line)
 	return nil
 }
 
 // inBubble runs a test with a recorder whose time passes only when all wait. Its files
 // have a byte for each query: the real encoder shares channels with other tests.
-func inBubble(t *testing.T, f *fakeStore, o recorderOptions, test func(r *recorder, log *[]string)) {
+func inBubble(t *testing.T, f *fakeStore, o recorderOptions, test func(r *recorder, log *list[string])) {
 	synctest.Test(t, func(*testing.T) {
-		var log []string
+		var log list[string]
 		o.encode = func(rows []querylog.Query) ([]byte, error) { return make([]byte, len(rows)), nil }
 		handler := told{slog.NewTextHandler(io.Discard, nil), &log}
 		r := startRecorder(1, f, slog.New(handler), o)
@@ -195,18 +217,18 @@ func TestRecorderWritesInTime(t *testing.T) {
 	f := &fakeStore{upload: func(context.Context) error { return nil }}
 	o := defaultRecorderOptions()
 	o.rows = 10
-	inBubble(t, f, o, func(r *recorder, log *[]string) {
+	inBubble(t, f, o, func(r *recorder, log *list[string]) {
 		offers(r, 25)
 		synctest.Wait()
-		assert.Equal(t, []int{10, 10}, f.rows, "when there are enough")
+		assert.Equal(t, []int{10, 10}, f.rows.since(0), "when there are enough")
 		after(o.interval)
-		assert.Equal(t, []int{10, 10, 5}, f.rows, "after the interval")
+		assert.Equal(t, []int{10, 10, 5}, f.rows.since(0), "after the interval")
 		after(5 * o.interval)
-		assert.Len(t, f.rows, 3, "nothing is nothing to write")
+		assert.Len(t, f.rows.since(0), 3, "nothing is nothing to write")
 		offers(r, 3)
 		r.close()
-		assert.Equal(t, []int{10, 10, 5, 3}, f.rows, "at the end")
-		assert.Empty(t, *log)
+		assert.Equal(t, []int{10, 10, 5, 3}, f.rows.since(0), "at the end")
+		assert.Empty(t, log.since(0))
 		assert.Zero(t, r.queued.Load())
 	})
 }
@@ -214,39 +236,45 @@ func TestRecorderWritesInTime(t *testing.T) {
 func TestRecorderBoundsFiles(t *testing.T) {
 	f := &fakeStore{upload: func(context.Context) error { return nil }}
 	o := defaultRecorderOptions()
-	inBubble(t, f, o, func(r *recorder, _ *[]string) {
+	inBubble(t, f, o, func(r *recorder, _ *list[string]) {
 		request := &tandemv1.RetrieveRequest{ExcludeIds: []string{string(make([]byte, 20<<20))}}
 		for range 7 {
 			r.offer(time.Now(), request, &tandemv1.RetrieveResponse{})
 			synctest.Wait()
 		}
-		assert.Equal(t, []int{3, 3}, f.rows, "three fit in 64 MiB")
+		assert.Equal(t, []int{3, 3}, f.rows.since(0), "three fit in 64 MiB")
 	})
 }
 
 func TestRecorderSurvivesItsStore(t *testing.T) {
-	broken := errors.New("broken")
-	f := &fakeStore{upload: func(context.Context) error { return broken }}
+	var broken atomic.Bool
+	broken.Store(true)
+	f := &fakeStore{upload: func(context.Context) error {
+		if broken.Load() {
+			return errors.New("broken")
+		}
+		return nil
+	}}
 	o := defaultRecorderOptions()
 	o.rows = 10
-	inBubble(t, f, o, func(r *recorder, log *[]string) {
+	inBubble(t, f, o, func(r *recorder, log *list[string]) {
 		offers(r, 35)
 		synctest.Wait()
-		assert.Empty(t, f.rows)
-		assert.Equal(t, []string{"recorded queries could not be written yet: 10"}, *log, "it is tried once")
+		assert.Empty(t, f.rows.since(0))
+		assert.Equal(t, []string{"recorded queries could not be written yet: 10"}, log.since(0), "it is tried once")
 		after(o.interval)
 		assert.Equal(t, []string{
 			"recorded queries could not be written yet: 10",
 			"queries to record were dropped: they came faster than they could be written: 15",
-		}, (*log)[1:])
-		broken = nil
+		}, log.since(1))
+		broken.Store(false)
 		after(o.interval)
-		assert.Equal(t, []int{10, 10}, f.rows, "what was kept is written")
-		broken = errors.New("broken for good")
+		assert.Equal(t, []int{10, 10}, f.rows.since(0), "what was kept is written")
+		broken.Store(true)
 		offers(r, 4)
-		*log = nil
+		told := len(log.since(0))
 		r.close()
-		assert.Equal(t, []string{"recorded queries could not be written yet: 4", "recorded queries were lost: 4"}, *log)
+		assert.Equal(t, []string{"recorded queries could not be written yet: 4", "recorded queries were lost: 4"}, log.since(told))
 	})
 }
 
@@ -258,7 +286,7 @@ func TestRecorderNeverWaits(t *testing.T) {
 	}}
 	o := defaultRecorderOptions()
 	o.rows, o.queue = 1, 8
-	inBubble(t, f, o, func(r *recorder, log *[]string) {
+	inBubble(t, f, o, func(r *recorder, log *list[string]) {
 		offers(r, 1)
 		synctest.Wait()
 		began := time.Now()
@@ -267,7 +295,7 @@ func TestRecorderNeverWaits(t *testing.T) {
 		assert.EqualValues(t, 20-8, r.dropped.Load())
 		r.close()
 		assert.Equal(t, o.closing, time.Since(began), "the server stops in time")
-		assert.Contains(t, *log, "recorded queries were lost: 2")
-		assert.Contains(t, *log, "queries to record were dropped: they came faster than they could be written: 19")
+		assert.Contains(t, log.since(0), "recorded queries were lost: 2")
+		assert.Contains(t, log.since(0), "queries to record were dropped: they came faster than they could be written: 19")
 	})
 }
