@@ -22,6 +22,7 @@ type serveCommand struct {
 	MaxInFlight     *int          `placeholder:"N" help:"Requests to work on at a time; one more is turned away (default 64 for each processor)."`
 	MaxMessageBytes *int          `placeholder:"N" help:"Largest request to accept (default 8 MiB)."`
 	DrainTimeout    time.Duration `default:"15s" placeholder:"TIME" help:"How long requests may take to end once the server is told to stop (default ${default})."`
+	RecordShare     float64       `default:"0" placeholder:"X" help:"Share of the requests to record into the store with their answers, for tandem replay: 0.001 is one in a thousand (default none)."`
 
 	LogFormat string `default:"text" enum:"text,json" placeholder:"FORMAT" help:"Form of the log on standard error: ${enum} (default ${default})."`
 	Verbose   bool   `help:"Log every request."`
@@ -41,6 +42,8 @@ func (c *serveCommand) Run(e *environment) (err error) {
 		return usagef("--max-in-flight is %d, want at least 1", *c.MaxInFlight)
 	case c.MaxMessageBytes != nil && *c.MaxMessageBytes < 1:
 		return usagef("--max-message-bytes is %d, want at least 1", *c.MaxMessageBytes)
+	case !(c.RecordShare >= 0 && c.RecordShare <= 1):
+		return usagef("--record-share is %v, want 0 to 1", c.RecordShare)
 	case c.DrainTimeout <= 0:
 		return usagef("--drain-timeout is %s, want more than 0", c.DrainTimeout)
 	}
@@ -58,7 +61,7 @@ func (c *serveCommand) Run(e *environment) (err error) {
 	}
 	defer runtime.KeepAlive(ballast())
 	return server.Run(e.ctx, server.Config{
-		Store: store, Snapshot: string(digest), Listen: c.Listen, DrainTimeout: c.DrainTimeout,
+		Store: store, Snapshot: string(digest), Listen: c.Listen, DrainTimeout: c.DrainTimeout, RecordShare: c.RecordShare,
 		Options: server.Options{MaxInFlight: given(c.MaxInFlight), MaxMessageBytes: given(c.MaxMessageBytes)},
 		Logger:  newLogger(e.stderr, c.LogFormat, level),
 	})
