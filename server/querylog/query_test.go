@@ -114,11 +114,14 @@ func TestAnyReader(t *testing.T) {
 
 func TestStopEarly(t *testing.T) {
 	data := encode(t, some(t, 5))
-	for range Decode(data) {
+	for q, err := range Decode(data) {
+		require.NoError(t, err)
+		require.Equal(t, "r0", q.RequestID)
 		break
 	}
 	require.PanicsWithValue(t, "mine", func() {
-		for range Decode(data) {
+		for _, err := range Decode(data) {
+			require.NoError(t, err)
 			panic("mine")
 		}
 	}, "a panic of the consumer is its own")
@@ -219,14 +222,12 @@ func TestDamage(t *testing.T) {
 // TestEveryByte changes each byte of a file: what comes is an error or queries, and
 // never a panic.
 func TestEveryByte(t *testing.T) {
-	good := encode(t, some(t, 4))
+	good := encode(t, some(t, 2))
 	for i := range good {
-		for _, x := range []byte{1, 0x80, 0xff} {
-			data := bytes.Clone(good)
-			data[i] ^= x
-			if _, err := decode(data); err != nil {
-				require.ErrorIs(t, err, ErrDamaged)
-			}
+		data := bytes.Clone(good)
+		data[i] ^= []byte{1, 0x80, 0xff}[i%3]
+		if _, err := decode(data); err != nil {
+			require.ErrorIs(t, err, ErrDamaged)
 		}
 		_, err := decode(good[:i])
 		require.ErrorIs(t, err, ErrDamaged)
@@ -285,7 +286,8 @@ func TestLog(t *testing.T) {
 		assert.Equal(t, []string{"r0", "r1", "r2", "r3"}, ids(t, l, time.Time{}, time.Time{}))
 		assert.Equal(t, []string{"r1", "r2"}, ids(t, l, began.Add(time.Second), began.Add(3*time.Second)))
 		assert.Empty(t, ids(t, l, began.Add(time.Hour), time.Time{}))
-		for range l.Queries(ctx, time.Time{}, time.Time{}) {
+		for _, err := range l.Queries(ctx, time.Time{}, time.Time{}) {
+			require.NoError(t, err)
 			break
 		}
 
@@ -337,5 +339,36 @@ func TestOpen(t *testing.T) {
 	for location, want := range map[string]string{"": "open log: the location is empty", filepath.Join(dir, "none"): "open log: stat "} {
 		_, err := Open(t.Context(), location)
 		require.ErrorContains(t, err, want)
+	}
+}
+
+// many are as many queries as a file has, of 100 candidates each.
+func many(b *testing.B) []Query {
+	queries := some(b, 10_000)
+	for i := range queries {
+		queries[i].Candidates = make([]Candidate, 100)
+		for j := range queries[i].Candidates {
+			queries[i].Candidates[j] = Candidate{fmt.Sprintf("app-%07d", (i*7919+j*104729)%1_000_000), float32(j) / 7}
+		}
+	}
+	return queries
+}
+
+func BenchmarkEncode(b *testing.B) {
+	queries := many(b)
+	b.ReportAllocs()
+	for b.Loop() {
+		b.SetBytes(int64(len(encode(b, queries))))
+	}
+}
+
+func BenchmarkDecode(b *testing.B) {
+	data := encode(b, many(b))
+	b.SetBytes(int64(len(data)))
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := decode(data); err != nil {
+			b.Fatal(err)
+		}
 	}
 }

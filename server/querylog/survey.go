@@ -204,8 +204,7 @@ func (s *survey) page(column int, codec format.CompressionCodec, h *format.PageH
 		return fmt.Errorf("page of type %s", h.Type)
 	}
 	switch encoding {
-	case format.Plain, format.PlainDictionary, format.RLEDictionary, format.RLE,
-		format.DeltaBinaryPacked, format.DeltaLengthByteArray:
+	case format.Plain, format.RLEDictionary, format.RLE, format.DeltaBinaryPacked, format.DeltaLengthByteArray:
 	default: // DELTA_BYTE_ARRAY makes long values of a few bytes
 		return fmt.Errorf("page encoded as %s", encoding)
 	}
