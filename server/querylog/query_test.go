@@ -273,7 +273,7 @@ func ids(t *testing.T, l *Log, since, until time.Time) (list []string) {
 	return list
 }
 
-func TestLog(t *testing.T) {
+func TestLogInABucket(t *testing.T) {
 	objectstest.Run(t, func(t *testing.T, b *objects.Bucket) {
 		ctx := t.Context()
 		queries := some(t, 4)
