@@ -429,8 +429,11 @@ func (c *collection) collectFiles(now time.Time) error {
 		temporary := strings.HasPrefix(e.Name(), ".") && strings.HasSuffix(e.Name(), ".tmp") ||
 			c.cache != nil && filepath.Dir(path) == filepath.Join(c.local, partialDir)
 		info, err := e.Info()
+		if errors.Is(err, os.ErrNotExist) {
+			return nil
+		}
 		if err != nil || !temporary || now.Sub(info.ModTime()) < temporaryLife {
-			return nil // gone, or not ours to delete
+			return err
 		}
 		if !c.DryRun {
 			if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {

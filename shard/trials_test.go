@@ -317,10 +317,11 @@ func (s *trialSet) openTower(t *testing.T, r *rand.Rand, dir string, dim int) *s
 		}
 		stage, err := store.Stage()
 		require.NoError(t, err)
-		path := filepath.Join(stage, "a.shard")
+		path := filepath.Join(stage.Dir(), "a.shard")
 		require.NoError(t, shard.Write(path, ids, x, w))
-		sm, err := store.AddShard(path)
+		sm, err := store.AddShard(t.Context(), path)
 		require.NoError(t, err)
+		require.NoError(t, stage.Close())
 		sm.Rows = len(rows)
 		tm.Rows += len(rows)
 		tm.Shards = append(tm.Shards, sm)
