@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+	"github.com/HdrHistogram/hdrhistogram-go"
 
 	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
 	"github.com/tandem-ann/tandem/api/tandem/v1/tandemv1connect"
@@ -232,19 +233,23 @@ func (s *switching) serve(ctx context.Context) (err error) {
 	loads := make([]*switchLoad, s.o.Clients)
 	var load sync.WaitGroup
 	for i := range loads {
-		loads[i] = &switchLoad{}
+		loads[i] = &switchLoad{steady: newHistogram(), switching: newHistogram()}
 		load.Go(func() { s.load(loading, i, loads[i]) })
 	}
 	err = s.switchAll(ctx)
 	end()
 	load.Wait()
-	var steady, switched []time.Duration
+	steady, switched := newHistogram(), newHistogram()
 	for _, l := range loads {
-		steady, switched = append(steady, l.steady...), append(switched, l.switching...)
+		steady.Merge(l.steady)
+		switched.Merge(l.switching)
 		s.report.Requests += l.requests
 	}
-	s.report.SteadyP50, s.report.SteadyP99 = quantileOf(steady, 0.5), quantileOf(steady, 0.99)
-	s.report.SwitchP50, s.report.SwitchP99 = quantileOf(switched, 0.5), quantileOf(switched, 0.99)
+	us := func(h *hdrhistogram.Histogram, percentile float64) float64 {
+		return float64(h.ValueAtPercentile(percentile)) / 1e3
+	}
+	s.report.SteadyP50, s.report.SteadyP99 = us(steady, 50), us(steady, 99)
+	s.report.SwitchP50, s.report.SwitchP99 = us(switched, 50), us(switched, 99)
 	return err
 }
 
@@ -260,7 +265,7 @@ func quantileOf(times []time.Duration, q float64) float64 {
 // switchLoad is what one client measured.
 type switchLoad struct {
 	requests          int64
-	steady, switching []time.Duration
+	steady, switching *hdrhistogram.Histogram // nanoseconds
 }
 
 // load asks until ctx ends. A request counts as one during a switch if a switch was
@@ -289,9 +294,9 @@ func (s *switching) load(ctx context.Context, client int, l *switchLoad) {
 			})
 		}
 		if before != after || before%2 == 1 {
-			l.switching = append(l.switching, took)
+			_ = l.switching.RecordValue(min(int64(took), maxLatency))
 		} else {
-			l.steady = append(l.steady, took)
+			_ = l.steady.RecordValue(min(int64(took), maxLatency))
 		}
 	}
 }

@@ -95,26 +95,29 @@ func (s *Store) awaitUnmarked(ctx context.Context, intentKey string, digests []D
 		wanted[markKey(d)] = true
 	}
 	for {
-		now, err := s.now(ctx, intentKey)
-		if err != nil {
-			return err
-		}
-		marked := false
+		var marks []objects.Object
 		for o, err := range s.bucket.List(ctx, doomedDir+"/") {
 			if err != nil {
 				return err
 			}
-			if !wanted[o.Key] {
-				continue
-			}
-			if now.Sub(o.Time) < markLife {
-				marked = true
-			} else if err := s.bucket.Delete(ctx, o.Key); err != nil && !errors.Is(err, objects.ErrNotFound) {
-				return err
+			if wanted[o.Key] {
+				marks = append(marks, o)
 			}
 		}
-		if !marked {
+		if len(marks) == 0 {
 			return nil
+		}
+		now, err := s.now(ctx, intentKey)
+		if err != nil {
+			return err
+		}
+		for _, o := range marks {
+			if now.Sub(o.Time) < markLife {
+				continue
+			}
+			if err := s.bucket.Delete(ctx, o.Key); err != nil && !errors.Is(err, objects.ErrNotFound) {
+				return err
+			}
 		}
 		select {
 		case <-ctx.Done():
