@@ -15,9 +15,9 @@ var ladder = [...]float64{0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.2, 1
 
 // Calibrate fits the index to sample queries, which should come from the
 // distribution that will be asked: it chooses where walks start, measures recall
-// against effort, and keeps, for each k band and recall target, the least effort
-// that reaches it. It must be called before the index is written or shared. The
-// result does not depend on threads.
+// against effort, without a filter and under several, and keeps, for each k band and
+// recall target, the least effort that reaches it. It must be called before the index is
+// written or shared. The result does not depend on threads.
 func (x *Index) Calibrate(ctx context.Context, queries *Matrix, threads int) error {
 	if queries.Dim() != x.dim {
 		return errors.New("calibrate: queries have another dimension than the index")
@@ -27,7 +27,8 @@ func (x *Index) Calibrate(ctx context.Context, queries *Matrix, threads int) err
 			return fmt.Errorf("calibrate: query %d: %w", i, err)
 		}
 	}
-	x.effort = nil
+	x.effort, x.filtered = nil, nil
+	x.classify()
 	c := &calibration{x: x, queries: queries, threads: threads}
 	for _, k := range bands {
 		if k <= x.nodes {
@@ -57,6 +58,13 @@ func (x *Index) Calibrate(ctx context.Context, queries *Matrix, threads int) err
 		found = append(found, efforts...)
 	}
 	x.effort = found
+	filtered, err := c.filtered(ctx)
+	if err != nil {
+		x.effort = nil
+		return err
+	}
+	x.filtered = filtered
+	x.classify()
 	return nil
 }
 
@@ -73,6 +81,15 @@ type calibration struct {
 	threads int
 	bands   []int
 	exact   [][]Hit // the best rows of each query, as many as the largest band
+
+	asked []asked // the searches that efforts are measured with
+}
+
+// asked is one search of a calibration.
+type asked struct {
+	query Query // but for K, Ef and Plan
+	exact []Hit
+	near  int // eligible nodes near the query
 }
 
 // together is how many queries are scanned for at a time: the more, the less is read
@@ -81,29 +98,36 @@ const together = 16
 
 // answer finds the exact answers.
 func (c *calibration) answer(ctx context.Context) error {
-	x, k := c.x, c.bands[len(c.bands)-1]
 	c.exact = make([][]Hit, c.queries.Rows())
 	groups := (len(c.exact) + together - 1) / together
 	parallelChunks(c.threads, groups, 1, func(_, group int) {
-		if ctx.Err() != nil {
-			return
-		}
-		var searches []*scratch
-		first := group * together
-		last := min(first+together, len(c.exact))
-		for i := first; i < last; i++ {
-			s := x.scratch.Get().(*scratch)
-			x.begin(s, c.queries.Row(i), k)
-			searches = append(searches, s)
-		}
-		x.scan(searches, Query{K: k, Eligible: len(x.rows)})
-		for i, s := range searches {
-			s.top.sort(x.rows)
-			c.exact[first+i] = x.hits(s, nil)
-			x.scratch.Put(s)
+		if ctx.Err() == nil {
+			first := group * together
+			c.scan(Query{K: c.bands[len(c.bands)-1], Eligible: len(c.x.rows)}, first, c.exact[first:min(first+together, len(c.exact))])
 		}
 	})
+	for i, exact := range c.exact {
+		c.asked = append(c.asked, asked{query: Query{Vector: c.queries.Row(i)}, exact: exact})
+	}
 	return ctx.Err()
+}
+
+// scan finds the exact answers of as many queries from first on as hits has room for,
+// which differ from q in their vectors.
+func (c *calibration) scan(q Query, first int, hits [][]Hit) {
+	x := c.x
+	var searches []*scratch
+	for i := range hits {
+		s := x.scratch.Get().(*scratch)
+		x.begin(s, c.queries.Row(first+i), q.K)
+		searches = append(searches, s)
+	}
+	x.scan(searches, q)
+	for i, s := range searches {
+		s.top.sort(x.rows)
+		hits[i] = x.hits(s, nil)
+		x.scratch.Put(s)
+	}
 }
 
 // A measurement is what walks for the first queries of the sample found.
@@ -113,6 +137,7 @@ type measurement struct {
 	found   int
 	squares int // of found, for its variance
 	scored  int
+	through int
 }
 
 func (m measurement) recall() float32 {
@@ -121,6 +146,8 @@ func (m measurement) recall() float32 {
 
 func (m measurement) meanScored() float32 { return float32(m.scored) / float32(m.queries) }
 
+func (m measurement) meanThrough() float32 { return float32(m.through) / float32(m.queries) }
+
 // measure walks for more queries, until m has as many. A hit counts when its score is
 // as good as the k-th exact one, so ties are no misses.
 func (c *calibration) measure(ctx context.Context, m *measurement, queries int) error {
@@ -128,27 +155,27 @@ func (c *calibration) measure(ctx context.Context, m *measurement, queries int) 
 	if n <= 0 {
 		return nil
 	}
-	found, scored := make([]int, n), make([]int, n)
+	found, stats := make([]int, n), make([]Stats, n)
 	hits := make([][]Hit, max(c.threads, 1))
 	parallel(c.threads, n, func(worker, i int) {
 		if ctx.Err() != nil {
 			return
 		}
-		query := c.queries.Row(m.queries + i)
-		var stats Stats
-		hits[worker], stats, _ = c.x.Search(Query{Vector: query, K: m.k, Ef: m.ef, Plan: GraphWalk}, hits[worker][:0])
-		last := c.exact[m.queries+i][m.k-1].Score
+		a := c.asked[m.queries+i]
+		a.query.K, a.query.Ef, a.query.Plan = m.k, m.ef, GraphWalk
+		hits[worker], stats[i], _ = c.x.Search(a.query, hits[worker][:0])
+		last := a.exact[m.k-1].Score
 		for _, h := range hits[worker] {
 			if !c.x.params.Metric.Better(last, h.Score) {
 				found[i]++
 			}
 		}
-		scored[i] = stats.Scored
 	})
 	for i, f := range found {
 		m.found += f
 		m.squares += f * f
-		m.scored += scored[i]
+		m.scored += stats[i].Scored
+		m.through += stats[i].Through
 	}
 	m.queries = queries
 	return ctx.Err()
@@ -164,7 +191,7 @@ const (
 // reaches reports whether m's effort reaches a recall, and measures it with as many
 // queries as that takes.
 func (c *calibration) reaches(ctx context.Context, m *measurement, recall float32) (bool, error) {
-	all := c.queries.Rows()
+	all := len(c.asked)
 	n := max(m.queries, min(fewQueries, all))
 	for {
 		if err := c.measure(ctx, m, n); err != nil {
@@ -190,7 +217,16 @@ func (m measurement) standardError(recall float64) float64 {
 // costly reports whether m's walks cost more than the scan. Such a walk is never taken,
 // so no effort beyond is worth measuring.
 func (c *calibration) costly(m *measurement) bool {
-	return float64(m.meanScored())*walkCost(m.ef) > c.x.exactCost(len(c.x.rows), m.k)
+	return float64(m.meanScored())*walkCost(m.ef)+float64(m.meanThrough())*throughCost > c.most(m.k)
+}
+
+// most is what a walk for k rows may cost: as much as the exact scan.
+func (c *calibration) most(k int) float64 {
+	eligible := len(c.x.rows)
+	if len(c.asked) > 0 && c.asked[0].query.Filter != nil {
+		eligible = c.asked[0].query.Eligible
+	}
+	return c.x.exactCost(eligible, k)
 }
 
 // steps are the measurements of one band, by ladder step.
@@ -200,12 +236,23 @@ type steps struct {
 	at map[int]*measurement // by effort
 }
 
-// step returns the measurement of a step. Beyond the ladder the effort is every node.
-func (s *steps) step(i int) *measurement {
-	ef := s.c.x.nodes
-	if i < len(ladder) {
-		ef = min(max(int(ladder[i]*float64(s.k)), 1), ef)
+// effort returns that of a step of the ladder.
+func (s *steps) effort(i int) int {
+	return min(max(int(ladder[i]*float64(s.k)), 1), s.c.x.nodes)
+}
+
+// last returns the last step that is worth measuring. A walk scores at least as many nodes
+// as its effort, and one that costs too much by that alone may take seconds a query.
+func (s *steps) last() int {
+	i := len(ladder) - 1
+	for ; i > 0 && float64(s.effort(i))*walkCost(s.effort(i)) > s.c.most(s.k); i-- {
 	}
+	return i
+}
+
+// step returns the measurement of a step.
+func (s *steps) step(i int) *measurement {
+	ef := s.effort(min(i, s.last()))
 	if s.at[ef] == nil {
 		s.at[ef] = &measurement{k: s.k, ef: ef}
 	}
@@ -216,13 +263,13 @@ func (s *steps) step(i int) *measurement {
 // walk of much more effort than that one would take longer than what it saves.
 const stride = 4
 
-// least returns the least step from first on that reaches a recall or costs too much,
-// measured with every query.
+// least returns the least step from first on that reaches a recall or costs too much, or
+// the last one that is worth measuring, measured with every query.
 func (s *steps) least(ctx context.Context, first int, recall float32, costs func(*measurement) bool) (int, error) {
 	does := func(i int) (bool, error) {
 		m := s.step(i)
 		reached, err := s.c.reaches(ctx, m, recall)
-		return reached || m.ef == s.c.x.nodes || costs(m), err
+		return reached || i >= s.last() || m.ef == s.c.x.nodes || costs(m), err
 	}
 	low, high := first, first // steps below low will not do
 	for by := 1; ; by = min(2*by, stride) {
@@ -249,7 +296,7 @@ func (s *steps) least(ctx context.Context, first int, recall float32, costs func
 	}
 	// All queries may show what some did not.
 	for ; ; high++ {
-		if err := s.c.measure(ctx, s.step(high), s.c.queries.Rows()); err != nil {
+		if err := s.c.measure(ctx, s.step(high), len(s.c.asked)); err != nil {
 			return 0, err
 		}
 		if done, err := does(high); done || err != nil {

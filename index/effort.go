@@ -2,6 +2,7 @@ package index
 
 import (
 	"cmp"
+	"math"
 	"slices"
 )
 
@@ -33,8 +34,18 @@ func (x *Index) Effort() []Effort { return slices.Clone(x.effort) }
 // one that no walk cheaper than the scan reached, or without a calibration.
 // Between two bands of k it interpolates; beyond the last it scales.
 func (x *Index) EffortFor(k int, target float64) int {
+	ef, reached := effortFor(x.effort, k, target)
+	if !reached {
+		return 0
+	}
+	return ef
+}
+
+// effortFor returns the effort, and whether it is known to reach the target. Where it is
+// not, the effort is what the last walk that was tried had, or 0.
+func effortFor(efforts []Effort, k int, target float64) (ef int, reached bool) {
 	var low, high Effort
-	for _, e := range x.effort {
+	for _, e := range efforts {
 		if float64(e.Target) < target-1e-6 || e.K == low.K || e.K == high.K {
 			continue // only the least sufficient target of each band counts
 		}
@@ -46,33 +57,140 @@ func (x *Index) EffortFor(k int, target float64) int {
 	}
 	// A band may hold a target that no walk cheaper than the scan reached. Towards it
 	// effort may rise faster than k, in what way nothing tells.
-	if low.Recall < low.Target || high.Recall < high.Target && low.K < k {
-		return 0
-	}
+	reached = low.Recall >= low.Target && (high.Recall >= high.Target || low.K == k)
 	switch {
 	case low.K == 0 && high.K == 0:
-		return 0
+		return 0, false
 	case low.K == 0:
-		return high.Ef
+		return high.Ef, reached
 	case high.K == 0:
-		return max(low.Ef*k/low.K, 1)
+		return max(low.Ef*k/low.K, 1), reached
 	}
-	return low.Ef + (high.Ef-low.Ef)*(k-low.K)/(high.K-low.K)
+	return low.Ef + (high.Ef-low.Ef)*(k-low.K)/(high.K-low.K), reached
 }
 
-// FilteredEffortFor returns the effort for a filtered walk. It has to be more than that
-// of a walk without a filter: neighbours that are found through others are not as near,
-// and a filter that keeps what the queries do not want leaves answers that are further
-// from where they look. On two real towers and on SIFT, with filters of four fifths to a
-// twentieth of the rows that have nothing to do with the query or keep what is like it,
-// half as much again and a little reaches what the calibration found without one. Where
-// no more rows than k are not eligible, a walk has room for them.
-func (x *Index) FilteredEffortFor(k int, target float64, eligible int) int {
-	ef := x.EffortFor(k, target)
-	if ef == 0 || len(x.rows)-eligible <= k {
+// FilteredEffort is what a calibration found of filtered walks where a share of the rows
+// is eligible, for queries that are amid what is eligible or for those that are apart.
+type FilteredEffort struct {
+	Share float32 // of the rows
+	Apart bool
+	// Effort holds means over queries under several kinds of filter. Recall is below
+	// Target where no walk that costs less than the exact scan reaches it.
+	Effort
+	Through float32 // mean lists of nodes that are not eligible that a query looks through
+}
+
+func (e FilteredEffort) before(o FilteredEffort) bool {
+	if e.Share != o.Share {
+		return e.Share > o.Share
+	}
+	if e.Apart != o.Apart {
+		return o.Apart
+	}
+	return e.Effort.before(o.Effort)
+}
+
+// FilteredEffort returns what the calibration found under filters, by falling share,
+// then for queries that are amid and for those that are apart, by k and target.
+func (x *Index) FilteredEffort() []FilteredEffort { return slices.Clone(x.filtered) }
+
+// Filtered efforts are of queries that are amid what is eligible, or apart from it.
+const (
+	amid = iota
+	apart
+	sorts
+)
+
+// class holds the filtered efforts of one share of eligible rows.
+type class struct {
+	share   float64
+	efforts [sorts][]Effort
+	through [sorts][]float32 // of each effort
+}
+
+// classify derives the classes.
+func (x *Index) classify() {
+	x.classes = nil
+	for _, e := range x.filtered {
+		if n := len(x.classes); n == 0 || x.classes[n-1].share != float64(e.Share) {
+			x.classes = append(x.classes, class{share: float64(e.Share)})
+		}
+		c := &x.classes[len(x.classes)-1]
+		sort := amid
+		if e.Apart {
+			sort = apart
+		}
+		c.efforts[sort] = append(c.efforts[sort], e.Effort)
+		c.through[sort] = append(c.through[sort], e.Through)
+	}
+}
+
+// FilteredEffortFor returns the efforts of a filtered walk, for [Query.Ef] and
+// [Query.EfApart]: those that the calibration found to reach the target where such a
+// share of rows is eligible, the exact scan where none does. Between two shares it
+// interpolates by their logarithm. Where no more rows than k are not eligible, a walk
+// has room for them and needs no more effort than without a filter. The files of before
+// filtered walks were calibrated say nothing of them; there it is half as much again as
+// without a filter, and a little, as it takes on SIFT.
+func (x *Index) FilteredEffortFor(k int, target float64, eligible int) (ef, efApart int) {
+	ef = x.EffortFor(k, target)
+	if ef == 0 || eligible == 0 || len(x.rows)-eligible <= k {
+		return ef, 0
+	}
+	if len(x.classes) == 0 {
+		return ef + ef/2 + 20, 0
+	}
+	if ef = x.classEffort(amid, k, target, eligible); ef == 0 {
+		return 0, 0
+	}
+	if efApart = x.classEffort(apart, k, target, eligible); efApart == 0 {
+		efApart = ScanApart
+	}
+	return ef, efApart
+}
+
+// classEffort returns the effort for one sort of query, 0 where that is the exact scan.
+func (x *Index) classEffort(sort, k int, target float64, eligible int) int {
+	high, low, at := x.classesAround(eligible)
+	if low == nil {
+		return 0 // the calibration ended where scans are cheaper
+	}
+	ef, reached := effortFor(low.efforts[sort], k, target)
+	if high == nil || at == 1 {
+		if !reached {
+			return 0
+		}
 		return ef
 	}
-	return ef + ef/2 + 20
+	from, ok := effortFor(high.efforts[sort], k, target)
+	if !reached {
+		// A walk costs about the same at both shares, and the scan costs less the fewer
+		// rows are eligible: somewhere between the two it becomes the better plan. Up to
+		// half-way effort rises to what was tried last, and beyond the scan is taken.
+		at *= 2
+	}
+	if !ok || at > 1 {
+		return 0
+	}
+	return from + int(math.Round(float64(ef-from)*at))
+}
+
+// classesAround returns the classes of the next higher and the next lower share than
+// that of the eligible rows, nil where there is none, and how far it is from one to the
+// other, from 0 to 1.
+func (x *Index) classesAround(eligible int) (high, low *class, at float64) {
+	share := float64(eligible) / float64(len(x.rows))
+	for i := range x.classes {
+		low = &x.classes[i]
+		if low.share <= share {
+			if high == nil {
+				return nil, low, 1
+			}
+			return high, low, math.Log(high.share/share) / math.Log(high.share/low.share)
+		}
+		high = low
+	}
+	return high, nil, 0
 }
 
 // The relative cost of a row, with everything around it: in a scan of all rows,
@@ -116,26 +234,59 @@ func (x *Index) choose(q Query, stats *Stats) Plan {
 // degreeSample is how many nodes tell the mean number of neighbours.
 const degreeSample = 16
 
-// filteredCost estimates what a filtered walk costs, from the share of the rows that
-// are eligible. Of a node's list about two thirds are new to the walk, of a list that it
-// looks through about a half.
+// filteredCost estimates what a filtered walk costs for a query that is amid what is
+// eligible.
 func (x *Index) filteredCost(q Query) float64 {
 	if missing := len(x.rows) - q.Eligible; missing <= max(q.Ef, q.K) {
 		return x.walkScored(q.Ef+missing) * walkCost(q.Ef+missing)
+	}
+	return x.guideCost(x.guideEf(q.Eligible)) + x.afterGuide(amid, q.Ef, q.Eligible)
+}
+
+// guideCost estimates what the walk costs that a filtered walk begins with.
+func (x *Index) guideCost(ef int) float64 { return x.walkScored(ef) * walkCost(ef) }
+
+// afterGuide estimates what the rest of a filtered walk costs for one sort of query:
+// from what was calibrated for shares and efforts around, and without that from the
+// share of the rows that are eligible. Of a node's list about two thirds are new to a
+// walk, of a list that it looks through about a half.
+func (x *Index) afterGuide(sort, ef, eligible int) float64 {
+	high, low, at := x.classesAround(eligible)
+	if high == nil {
+		high = low
+	} else if low == nil {
+		low = high
+	}
+	if low != nil && len(low.efforts[sort]) > 0 && len(high.efforts[sort]) > 0 {
+		from, to := low.afterGuide(x, sort, ef), high.afterGuide(x, sort, ef)
+		return to + (from-to)*at
 	}
 	base := x.layers[0]
 	var degree float64
 	for i := range degreeSample {
 		degree += float64(len(base.neighbours(uint32(i*x.nodes/degreeSample)))) / degreeSample
 	}
-	share := float64(q.Eligible) / float64(len(x.rows))
+	share := float64(eligible) / float64(len(x.rows))
 	own, more := degree*share*2/3, degree*share/2
 	through := degree * (1 - share)
 	if more > 0 {
 		through = min(through, (degree-own)/more)
 	}
-	scored := float64(q.Ef)*(own+through*more) + seedsLeast
-	return scored*walkCost(q.Ef) + float64(q.Ef)*through*throughCost
+	return float64(ef) * ((own+through*more)*walkCost(ef) + through*throughCost)
+}
+
+// afterGuide scales what the calibrated effort nearest to ef costs.
+func (c *class) afterGuide(x *Index, sort, ef int) float64 {
+	nearest := 0
+	for i, e := range c.efforts[sort] {
+		if distance(e.Ef, ef) < distance(c.efforts[sort][nearest].Ef, ef) {
+			nearest = i
+		}
+	}
+	e := c.efforts[sort][nearest]
+	guide := x.walkScored(x.guideEf(max(int(c.share*float64(len(x.rows))), 1)))
+	cost := max(float64(e.Scored)-guide, 0)*walkCost(ef) + float64(c.through[sort][nearest])*throughCost
+	return cost * float64(ef) / float64(e.Ef)
 }
 
 // walkScored estimates how many distances a walk with pools of ef computes, from

@@ -174,6 +174,158 @@ func TestEffortForAnUnreachedBand(t *testing.T) {
 	assert.Zero(t, x.EffortFor(2000, 0.9))
 }
 
+// filteredRecall returns the mean recall of what filtered walks answer that are asked for
+// a target, and how many were walks to the end.
+func filteredRecall(t *testing.T, x *index.Index, queries [][]float32, k int, target float64, filter index.Bitset, eligible int) (mean float64, walks int) {
+	found := 0
+	q := index.Query{K: k, Filter: filter, Eligible: eligible}
+	q.Ef, q.EfApart = x.FilteredEffortFor(k, target, eligible)
+	exact := index.Query{K: k, Filter: filter, Eligible: eligible, Plan: index.ExactScan}
+	for _, v := range queries {
+		q.Vector, exact.Vector = v, v
+		want, _ := search(t, x, exact)
+		hits, stats := search(t, x, q)
+		require.Len(t, hits, k)
+		if stats.Plan == index.FilteredWalk {
+			walks++
+		}
+		for _, h := range hits {
+			if !x.Metric().Better(want[k-1].Score, h.Score) {
+				found++
+			}
+		}
+	}
+	return float64(found) / float64(k*len(queries)), walks
+}
+
+// Efforts found under the filters of the calibration reach their targets under others,
+// whether they have nothing to do with the queries, keep what is near to one, or what is
+// far from it.
+func TestFilteredEffort(t *testing.T) {
+	r := random(5)
+	data := clustered(r, 20_500, 16, 40, 0.7)
+	rows, sample, others := data[:20_000], data[20_000:20_200], data[20_200:]
+	for _, metric := range metrics {
+		if raceEnabled && metric != index.Dot {
+			continue
+		}
+		t.Run(metric.String(), func(t *testing.T) {
+			x := build(t, 16, rows, params(metric))
+			require.NoError(t, x.Calibrate(t.Context(), matrix(t, 16, sample), 2))
+			calibrated := x.FilteredEffort()
+			require.NotEmpty(t, calibrated)
+			walks := 0
+			for _, part := range []int{2, 5, 10, 30} {
+				ranks := make([]int, len(rows)) // of each row, from one of the queries
+				for rank, r := range precise(metric, others[0], rows, nil) {
+					ranks[r.row] = rank
+				}
+				for name, eligible := range map[string]func(row int) bool{
+					"random": func(row int) bool { return mixed(row)%uint32(part) == 0 },
+					"near":   func(row int) bool { return ranks[row] < len(rows)/part },
+					"far":    func(row int) bool { return ranks[row] >= len(rows)-len(rows)/part },
+				} {
+					filter, n := filterOf(x, eligible)
+					for _, k := range []int{10, 100} {
+						got, n := filteredRecall(t, x, others[1:], k, 0.95, filter, n)
+						assert.GreaterOrEqual(t, got, 0.94, "%s, a part of 1/%d, k %d", name, part, k)
+						walks += n
+					}
+				}
+			}
+			assert.Positive(t, walks)
+
+			for _, threads := range []int{1, 3, 0} {
+				require.NoError(t, x.Calibrate(t.Context(), matrix(t, 16, sample), threads))
+				require.Equal(t, calibrated, x.FilteredEffort(), "%d threads", threads)
+			}
+			again, err := openBytes(encode(t, x))
+			require.NoError(t, err)
+			require.Equal(t, calibrated, again.FilteredEffort())
+			for eligible := 1; eligible <= len(rows); eligible += 37 {
+				ef, apart := x.FilteredEffortFor(10, 0.95, eligible)
+				require.GreaterOrEqual(t, ef, 0)
+				require.GreaterOrEqual(t, apart, index.ScanApart)
+				gotEf, gotApart := again.FilteredEffortFor(10, 0.95, eligible)
+				require.Equal(t, [2]int{ef, apart}, [2]int{gotEf, gotApart}, "%d eligible", eligible)
+			}
+		})
+	}
+}
+
+// withFiltered is an index that was calibrated to just this under filters.
+func withFiltered(t *testing.T, filtered []index.FilteredEffort) *index.Index {
+	t.Helper()
+	c := unpack(t, encode(t, tiny(t, index.Dot)))
+	le := binary.LittleEndian
+	effort, data := []byte{}, []byte{}
+	for i, e := range filtered {
+		apart := uint32(0)
+		if e.Apart {
+			apart = 1
+		}
+		data = le.AppendUint32(data, math.Float32bits(e.Share))
+		data = le.AppendUint32(data, apart)
+		for _, out := range []*[]byte{&data, &effort} {
+			if out == &effort && i > 0 {
+				continue
+			}
+			*out = le.AppendUint32(*out, uint32(e.K))
+			*out = le.AppendUint32(*out, math.Float32bits(e.Target))
+			*out = le.AppendUint32(*out, uint32(e.Ef))
+			*out = le.AppendUint32(*out, math.Float32bits(e.Recall))
+			*out = le.AppendUint32(*out, math.Float32bits(e.Scored))
+		}
+		data = le.AppendUint32(data, math.Float32bits(e.Through))
+	}
+	c[c.at("index.effort")].data = effort
+	if at := c.at("index.filtered_effort"); at >= 0 {
+		c[at].data = data
+	} else {
+		c = append(c, section{"index.filtered_effort", data})
+	}
+	x, err := openBytes(c.pack())
+	require.NoError(t, err)
+	require.Equal(t, filtered, x.FilteredEffort())
+	return x
+}
+
+func TestFilteredEffortFor(t *testing.T) {
+	at := func(share float32, apart bool, ef int, recall float32) index.FilteredEffort {
+		return index.FilteredEffort{Share: share, Apart: apart, Effort: index.Effort{K: 1, Target: 0.9, Ef: ef, Recall: recall, Scored: 5}, Through: 3}
+	}
+	x := withFiltered(t, []index.FilteredEffort{
+		at(0.8, false, 10, 0.9), at(0.8, true, 20, 0.95),
+		at(0.2, false, 30, 0.92), at(0.2, true, 60, 0.5),
+		at(0.05, false, 70, 0.1),
+	})
+	rows := x.Rows()
+	require.Equal(t, 40, rows)
+	for eligible, want := range map[int][2]int{
+		40: {10, 0},               // all are
+		36: {10, 20},              // more than the largest share
+		32: {10, 20},              // a share that was calibrated
+		17: {19, 57},              // before it
+		15: {21, index.ScanApart}, // beyond half-way to where no walk does for those that are apart
+		8:  {30, index.ScanApart}, // a share that was calibrated
+		3:  {0, 0},                // beyond it
+		2:  {0, 0},                // the last share
+		1:  {0, 0},                // less than the last share
+		0:  {10, 0},               // which is answered without a search
+		5:  {57, index.ScanApart}, // towards what was tried last
+	} {
+		ef, apart := x.FilteredEffortFor(1, 0.9, eligible)
+		assert.Equal(t, want, [2]int{ef, apart}, "%d eligible", eligible)
+	}
+	ef, apart := x.FilteredEffortFor(1, 0.99, 32)
+	assert.Equal(t, [2]int{}, [2]int{ef, apart}, "nothing is known of such a target")
+
+	x = withEffort(t, []index.Effort{{K: 10, Target: 0.9, Ef: 10, Recall: 0.95}})
+	assert.Empty(t, x.FilteredEffort())
+	ef, apart = x.FilteredEffortFor(10, 0.9, 20)
+	assert.Equal(t, [2]int{35, 0}, [2]int{ef, apart}, "a file of before filtered walks were calibrated")
+}
+
 func TestNotCalibrated(t *testing.T) {
 	x := build(t, 4, gaussian(random(1), 100, 4), params(index.L2))
 	assert.Empty(t, x.Effort())

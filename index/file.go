@@ -23,6 +23,7 @@ const (
 	centreSection     = "index.code_mean"
 	entriesSection    = "index.entries"
 	effortSection     = "index.effort"
+	filteredSection   = "index.filtered_effort"
 )
 
 func linksSection(layer int) string { return fmt.Sprintf("index.links.%d", layer) }
@@ -60,6 +61,9 @@ func (x *Index) Write(w *sections.Writer) error {
 	}
 	for i, l := range x.layers {
 		all = append(all, section{linksSection(i), sections.Bytes(l.links)})
+	}
+	if len(x.filtered) > 0 {
+		all = append(all, section{filteredSection, encodeFiltered(x.filtered)})
 	}
 	for _, s := range all {
 		if err := w.Section(s.name, s.data); err != nil {
@@ -154,7 +158,23 @@ func Open(f *sections.File) (*Index, error) {
 	if x.effort, err = decodeEffort(records); err != nil {
 		return nil, err
 	}
+	if err := x.openFiltered(f); err != nil {
+		return nil, err
+	}
 	return x, x.prepare()
+}
+
+// openFiltered reads the filtered efforts, which files may lack.
+func (x *Index) openFiltered(f *sections.File) error {
+	if !f.Has(filteredSection) {
+		return nil
+	}
+	records, err := f.Section(filteredSection)
+	if err != nil {
+		return err
+	}
+	x.filtered, err = decodeFiltered(records)
+	return err
 }
 
 // checkVectors makes sure that scores of these vectors are what they seem: every
@@ -257,19 +277,43 @@ func checkLinks(l layer, number int) error {
 
 func normOf(v []float32) float64 { return math.Sqrt(squaredNorm(v)) }
 
-const effortRecord = 20
+const (
+	effortRecord   = 20
+	filteredRecord = 4 + 4 + effortRecord + 4
+)
 
 func encodeEffort(effort []Effort) []byte {
 	out := make([]byte, 0, len(effort)*effortRecord)
-	le := binary.LittleEndian
 	for _, e := range effort {
-		out = le.AppendUint32(out, uint32(e.K))
-		out = le.AppendUint32(out, math.Float32bits(e.Target))
-		out = le.AppendUint32(out, uint32(e.Ef))
-		out = le.AppendUint32(out, math.Float32bits(e.Recall))
-		out = le.AppendUint32(out, math.Float32bits(e.Scored))
+		out = e.appendTo(out)
 	}
 	return out
+}
+
+func (e Effort) appendTo(out []byte) []byte {
+	le := binary.LittleEndian
+	out = le.AppendUint32(out, uint32(e.K))
+	out = le.AppendUint32(out, math.Float32bits(e.Target))
+	out = le.AppendUint32(out, uint32(e.Ef))
+	out = le.AppendUint32(out, math.Float32bits(e.Recall))
+	return le.AppendUint32(out, math.Float32bits(e.Scored))
+}
+
+func effortOf(data []byte) Effort {
+	le := binary.LittleEndian
+	return Effort{
+		K:      int(le.Uint32(data)),
+		Target: math.Float32frombits(le.Uint32(data[4:])),
+		Ef:     int(le.Uint32(data[8:])),
+		Recall: math.Float32frombits(le.Uint32(data[12:])),
+		Scored: math.Float32frombits(le.Uint32(data[16:])),
+	}
+}
+
+// valid reports whether no number is beyond what a calibration can find.
+func (e Effort) valid() bool {
+	return e.K >= 1 && e.K <= MaxRows && e.Ef >= 1 && e.Ef <= MaxRows &&
+		e.Target > 0 && e.Target < 1 && e.Recall >= 0 && e.Recall <= 1 && e.Scored >= 0 && e.Scored <= MaxRows
 }
 
 func decodeEffort(data []byte) ([]Effort, error) {
@@ -277,21 +321,49 @@ func decodeEffort(data []byte) ([]Effort, error) {
 		return nil, sections.Corruptf(effortSection, "length %d is not a multiple of %d", len(data), effortRecord)
 	}
 	var effort []Effort
-	le := binary.LittleEndian
 	for ; len(data) > 0; data = data[effortRecord:] {
-		e := Effort{
-			K:      int(le.Uint32(data)),
-			Target: math.Float32frombits(le.Uint32(data[4:])),
-			Ef:     int(le.Uint32(data[8:])),
-			Recall: math.Float32frombits(le.Uint32(data[12:])),
-			Scored: math.Float32frombits(le.Uint32(data[16:])),
-		}
-		inOrder := len(effort) == 0 || effort[len(effort)-1].before(e)
-		if !inOrder || e.K < 1 || e.K > MaxRows || e.Ef < 1 || e.Ef > MaxRows ||
-			!(e.Target > 0 && e.Target < 1) || !(e.Recall >= 0 && e.Recall <= 1) || !(e.Scored >= 0 && e.Scored <= MaxRows) {
+		e := effortOf(data)
+		if !e.valid() || len(effort) > 0 && !effort[len(effort)-1].before(e) {
 			return nil, sections.Corruptf(effortSection, "record %d: %+v", len(effort), e)
 		}
 		effort = append(effort, e)
 	}
 	return effort, nil
+}
+
+func encodeFiltered(filtered []FilteredEffort) []byte {
+	out := make([]byte, 0, len(filtered)*filteredRecord)
+	le := binary.LittleEndian
+	for _, e := range filtered {
+		var apart uint32
+		if e.Apart {
+			apart = 1
+		}
+		out = le.AppendUint32(out, math.Float32bits(e.Share))
+		out = le.AppendUint32(out, apart)
+		out = e.Effort.appendTo(out)
+		out = le.AppendUint32(out, math.Float32bits(e.Through))
+	}
+	return out
+}
+
+func decodeFiltered(data []byte) ([]FilteredEffort, error) {
+	if len(data) == 0 || len(data)%filteredRecord != 0 {
+		return nil, sections.Corruptf(filteredSection, "length %d is not a positive multiple of %d", len(data), filteredRecord)
+	}
+	var filtered []FilteredEffort
+	le := binary.LittleEndian
+	for ; len(data) > 0; data = data[filteredRecord:] {
+		apart := le.Uint32(data[4:])
+		e := FilteredEffort{
+			Share: math.Float32frombits(le.Uint32(data)), Apart: apart == 1, Effort: effortOf(data[8:]),
+			Through: math.Float32frombits(le.Uint32(data[8+effortRecord:])),
+		}
+		inOrder := len(filtered) == 0 || filtered[len(filtered)-1].before(e)
+		if !inOrder || apart > 1 || !e.valid() || !(e.Share > 0 && e.Share < 1) || !(e.Through >= 0 && e.Through <= MaxRows) {
+			return nil, sections.Corruptf(filteredSection, "record %d: %+v", len(filtered), e)
+		}
+		filtered = append(filtered, e)
+	}
+	return filtered, nil
 }

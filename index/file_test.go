@@ -153,6 +153,24 @@ func TestGolden(t *testing.T) {
 	}
 }
 
+// The golden file of an index that is large enough to be calibrated under filters. The
+// others are too small, and are what a file without that is like.
+func TestFilteredGolden(t *testing.T) {
+	path := filepath.Join("testdata", "v1-filtered.tandem")
+	x := build(t, 3, gaussian(random(8), 600, 3), index.Params{Metric: index.L2, M: 2, EfConstruction: 8, Alpha: 1.1})
+	require.NoError(t, x.Calibrate(t.Context(), matrix(t, 3, gaussian(random(9), 60, 3)), 2))
+	if *update {
+		require.NoError(t, os.WriteFile(path, encode(t, x), 0o644))
+	}
+	want, err := os.ReadFile(path)
+	require.NoError(t, err)
+	assert.True(t, bytes.Equal(want, encode(t, x)), "a build of today differs")
+	old := open(t, path)
+	require.NoError(t, old.CheckGraph())
+	require.NotEmpty(t, old.FilteredEffort())
+	assert.Equal(t, x.FilteredEffort(), old.FilteredEffort())
+}
+
 // TestBuildIsGolden fails when a build of today differs from the golden file's: a
 // digest then names other bytes, which a change should do knowingly (-update).
 func TestBuildIsGolden(t *testing.T) {

@@ -3,6 +3,8 @@ package index_test
 import (
 	"encoding/binary"
 	"math"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -315,5 +317,48 @@ func TestOpenAllowsForRounding(t *testing.T) {
 			_, err := openBytes(encode(t, x))
 			require.NoError(t, err, "%v, dimension %d", metric, dim)
 		}
+	}
+}
+
+// TestHostileFilteredEffort does so with what only larger files have.
+func TestHostileFilteredEffort(t *testing.T) {
+	const section, record = "index.filtered_effort", 8 // words
+	golden, err := os.ReadFile(filepath.Join("testdata", "v1-filtered.tandem"))
+	require.NoError(t, err)
+	whole := unpack(t, golden)
+	for _, tt := range []struct {
+		name   string
+		change func([]byte) []byte
+		text   string
+	}{
+		{"empty", text(""), "length 0 is not a positive multiple of 32"},
+		{"short", short, "is not a positive multiple of 32"},
+		{"long", long, "is not a positive multiple of 32"},
+		{"share 0", putFloat(0, 0), "record 0"},
+		{"share 1", putFloat(0, 1), "record 0"},
+		{"share NaN", putFloat(0, math.NaN()), "record 0"},
+		{"shares rise", putFloat(0, 1e-3), "record 1"},
+		{"apart 2", put(1, 2), "record 0"},
+		{"apart first", put(1, 1), "record 1"},
+		{"k 0", put(2, 0), "record 0"},
+		{"target NaN", putFloat(3, math.NaN()), "record 0"},
+		{"ef 0", put(4, 0), "record 0"},
+		{"recall above 1", putFloat(5, 1.5), "record 0"},
+		{"scored infinite", putFloat(6, math.Inf(1)), "record 0"},
+		{"through NaN", putFloat(7, math.NaN()), "record 0"},
+		{"through negative", putFloat(7, -1), "record 0"},
+		{"out of order", swap(3, record+3), "record 1"},
+		{"repeated", func(b []byte) []byte { return append(b, b[len(b)-4*record:]...) }, "record"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c := whole.clone()
+			at := c.at(section)
+			require.GreaterOrEqual(t, at, 0)
+			c[at].data = tt.change(c[at].data)
+			_, err := openBytes(c.pack())
+			require.ErrorIs(t, err, sections.ErrCorrupt)
+			require.ErrorContains(t, err, "section "+section+": ")
+			require.ErrorContains(t, err, tt.text)
+		})
 	}
 }

@@ -22,11 +22,13 @@ type Index struct {
 	codes       codes
 	entries     []uint32 // nodes of layer 0 where walks start; without, they descend
 	effort      []Effort
+	filtered    []FilteredEffort
 
 	// Derived when the index is made.
 	ordinals []uint32 // of each row
 	repeated Bitset   // the nodes that have duplicates
 	cached   bool     // the vectors may well be in cache
+	classes  []class  // of the filtered efforts, by falling share
 	scratch  sync.Pool
 }
 
@@ -85,6 +87,7 @@ func (x *Index) prepare() error {
 	}
 	x.cached = len(x.vectors.bytes()) < cached
 	x.codes.pad(x.stride)
+	x.classify()
 	x.scratch.New = func() any { return new(scratch) }
 	return nil
 }

@@ -35,6 +35,9 @@ func (p Plan) String() string {
 	return fmt.Sprintf("plan(%d)", uint8(p))
 }
 
+// ScanApart is a [Query.EfApart] that asks for the exact scan.
+const ScanApart = -1
+
 // Query is one search.
 type Query struct {
 	// Vector has the index's dimension and passes [Metric.CheckVector].
@@ -45,6 +48,9 @@ type Query struct {
 	// expands before it ends. More finds more and costs more. It keeps the best
 	// max(Ef, K) nodes. 0 asks for the exact scan.
 	Ef int
+	// EfApart is, where not 0, the effort of a filtered walk for a query that proves
+	// to be apart: hardly any eligible row is near it. ScanApart is the exact scan.
+	EfApart int
 	// Filter holds the eligible ordinals; nil means all. Eligible is their
 	// number.
 	Filter   Bitset
@@ -69,6 +75,9 @@ type Stats struct {
 	Scored   int // rows scored, on their codes or on their vectors
 	Expanded int // nodes whose neighbours were scored
 	Through  int // nodes that are not eligible whose neighbours were looked through
+	// Apart says that a filtered walk found hardly any eligible row near the query.
+	Apart bool
+	near  int // eligible nodes that it found there
 	// What the plans were estimated to cost, where there was a choice: a row in a
 	// scan of all rows costs 1. A search by the exact scan although a walk was to
 	// cost less gave the walk up.
@@ -146,6 +155,23 @@ func (x *Index) Search(q Query, dst []Hit) ([]Hit, Stats, error) {
 	}
 	s.trace = nil
 	return x.hits(s, dst), stats, nil
+}
+
+// Improve gives each hit the score of its row with vector, where that is better. The
+// vector must be one that [Index.Search] takes.
+func (x *Index) Improve(vector []float32, hits []Hit) {
+	s := x.scratch.Get().(*scratch)
+	defer x.scratch.Put(s)
+	x.begin(s, vector, 0)
+	s.ids = s.ids[:0]
+	for _, h := range hits {
+		s.ids = append(s.ids, h.Ordinal)
+	}
+	for i, d := range x.distances(s, s.ids) {
+		if score := x.params.Metric.score(d); x.params.Metric.Better(score, hits[i].Score) {
+			hits[i].Score = score
+		}
+	}
 }
 
 // hits appends the top k to dst.

@@ -17,7 +17,8 @@ type walker struct {
 	next     [1]uint32
 	trace    *Trace
 	nearby   [3]nearby
-	eligible Bitset // nodes that may stand for an eligible row
+	eligible Bitset      // nodes that may stand for an eligible row
+	amid     []candidate // eligible nodes that a filtered walk begins with
 }
 
 // score returns the nodes within the bound. The next call reuses the memory.
@@ -134,9 +135,24 @@ func (x *Index) poolWalk(s *scratch, limit, ef int, stats *Stats) {
 	x.rescore(s)
 }
 
-// seedsLeast is how many eligible nodes a filtered walk starts from at least, if there
-// are as many, beside the entries that are eligible.
+// seedsLeast is how many eligible nodes a filtered walk for a query that is apart starts
+// from at least, if there are as many, beside those that are spread or near.
 const seedsLeast = 32
+
+// A filtered walk begins with a walk of all nodes with a pool so large that amidMean
+// eligible nodes would be in it if they had nothing to do with the query, but of
+// guideLeast nodes at least. A query that has amidLeast of them there is amid what is
+// eligible. One that has not is looked at again with a pool guideMore times as large, of
+// which it takes as many times amidLeast, if that costs less than a part of 1/guidePart
+// of the exact scan: else one in seventy would be taken to be apart by chance. If it
+// still has not, it is apart.
+const (
+	amidMean   = 8
+	amidLeast  = 3
+	guideLeast = 16
+	guideMore  = 4
+	guidePart  = 8
+)
 
 // nearby is what a filtered walk has of the neighbours of one node.
 type nearby struct {
@@ -152,13 +168,18 @@ type nearby struct {
 // top k. It gives up, with an empty top k, when it has cost as much as an exact scan
 // would, and when it has come to an end without enough eligible nodes.
 //
-// Only eligible nodes are scored, pooled and expanded. Where a node has fewer eligible
+// It begins where a short walk of all nodes ends (see guide), and then only eligible
+// nodes are scored, pooled and expanded. Where a node has fewer eligible
 // neighbours than a list holds, the lists of the others are read too, until there are as
 // many (Patel et al., "ACORN: Performant and Predicate-Agnostic Search Over Vector
-// Embeddings and Structured Data", SIGMOD 2024, section 5). So a walk finds its way
-// wherever eligible nodes are near each other, which they are in a filter that has to do
-// with the query as in one that has not, and it does not wander through what is near the
-// query but not eligible. It starts from eligible nodes that are spread over all layers.
+// Embeddings and Structured Data", SIGMOD 2024, section 5).
+//
+// How well that does depends on the query more than on the filter. A query that is amid
+// what is eligible has its answer around where the short walk ends, and little effort
+// finds it. For one that is apart, the best eligible rows are far from where it looks,
+// possibly in many places that no eligible nodes join. That takes more effort, which
+// q.EfApart is, or none is enough, and the scan takes over. Such a walk also starts from
+// eligible nodes that are spread over all layers.
 //
 // Four nodes are under way at once, for the same reason as in walk: one whose list is
 // asked for, one whose list is read and whose other neighbours' lists are asked for, one
@@ -172,14 +193,30 @@ func (x *Index) filteredWalk(s *scratch, q Query, budget float64, stats *Stats) 
 		x.collect(s, q.Filter)
 		return
 	}
-	x.codes.code(x.params.Metric, s.query, &s.coded)
+	filter := x.nodeFilter(s, q.Filter)
+	stats.Apart = !x.guide(s, q, stats)
+	if stats.Apart && q.EfApart != 0 {
+		if q.EfApart < 0 {
+			return
+		}
+		q.Ef = min(q.EfApart, x.nodes)
+		stats.Ef = q.Ef
+		if x.afterGuide(apart, q.Ef, q.Eligible) > budget {
+			return
+		}
+	}
 	limit := min(max(q.Ef, q.K), x.nodes)
 	s.pool.reset(limit, q.Ef)
 	s.visited.reset(x.nodes)
-	filter := x.nodeFilter(s, q.Filter)
-	s.ids = x.seeds(s, q.Filter, s.ids[:0])
-	stats.Scored += len(s.ids)
-	s.pool.merge(s.score(&x.codes, s.ids, infinity))
+	for _, c := range s.amid {
+		s.visited.visit(c.ordinal())
+	}
+	if stats.Apart {
+		s.ids = x.seeds(s, q.Filter, s.ids[:0])
+		stats.Scored += len(s.ids)
+		s.pool.merge(s.score(&x.codes, s.ids, infinity))
+	}
+	s.pool.merge(s.amid)
 	l := x.layers[0]
 	for i := range s.nearby {
 		b := &s.nearby[i]
@@ -229,6 +266,37 @@ func (x *Index) filteredWalk(s *scratch, q Query, budget float64, stats *Stats) 
 	}
 	x.rescore(s)
 	x.collect(s, q.Filter)
+}
+
+// guideEf returns the pool of the walk of all nodes that a filtered walk begins with.
+func (x *Index) guideEf(eligible int) int {
+	return min(max(amidMean*len(x.rows)/eligible, guideLeast), x.nodes)
+}
+
+// guide walks among all nodes, leaves the eligible ones of the pool in s.amid, and
+// reports whether the query is amid them.
+func (x *Index) guide(s *scratch, q Query, stats *Stats) bool {
+	x.codes.code(x.params.Metric, s.query, &s.coded)
+	ef := x.guideEf(q.Eligible)
+	more := min(guideMore*ef, x.nodes)
+	for least := amidLeast; ; least *= guideMore {
+		s.pool.reset(ef, ef)
+		s.pool.merge(x.enter(s, stats))
+		steps, scored := s.walk(&x.codes, x.layers[0])
+		stats.Expanded += steps
+		stats.Scored += scored
+		s.amid = s.amid[:0]
+		for _, c := range s.pool.entries {
+			if x.anyEligible(c.ordinal(), q.Filter) {
+				s.amid = append(s.amid, c&^expanded)
+			}
+		}
+		stats.near = len(s.amid)
+		if len(s.amid) >= least || ef == more || x.guideCost(more) > x.exactCost(q.Eligible, 1)/guidePart {
+			return len(s.amid) >= least
+		}
+		ef = more
+	}
 }
 
 // nodeFilter returns the nodes that may stand for an eligible row: those that filter

@@ -63,9 +63,16 @@ func planReason(q *query, s *shard.ShardAnswer) string {
 	}
 	costs := fmt.Sprintf("%s: exact scan costs %s, %s %s", of, grouped(int(s.ExactCost)), walk, grouped(int(s.WalkCost)))
 	if s.Plan == index.ExactScan && s.WalkCost < s.ExactCost {
-		costs += "; the walk went beyond that and was given up"
+		costs += "; the walk was given up: " + whyGivenUp(s.Apart)
 	}
 	return costs
+}
+
+func whyGivenUp(apart bool) string {
+	if apart {
+		return "hardly any eligible row is near the query"
+	}
+	return "it went beyond that"
 }
 
 var verdicts = map[shard.Verdict]tandemv1.Verdict{

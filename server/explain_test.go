@@ -155,7 +155,7 @@ func TestPlanReason(t *testing.T) {
 			shard.ShardAnswer{Asked: 10, Eligible: 11_107, Plan: index.GraphWalk, ExactCost: 11_107, WalkCost: 4100},
 		},
 		{
-			"8,000 eligible of 11,107: exact scan costs 11,107, filtered walk 4,100; the walk went beyond that and was given up", 0.9,
+			"8,000 eligible of 11,107: exact scan costs 11,107, filtered walk 4,100; the walk was given up: it went beyond that", 0.9,
 			shard.ShardAnswer{Asked: 10, Eligible: 8000, Plan: index.ExactScan, ExactCost: 11_107, WalkCost: 4100},
 		},
 	}

@@ -44,6 +44,7 @@ func (s *Service) retrieve(ctx context.Context, r *tandemv1.RetrieveRequest) (*t
 		answer.Explain = newExplain(q, found, prepared)
 		answer.Explain.TotalTime = duration(time.Since(start))
 	}
+	s.recorder.offer(start, r, answer)
 	return answer, nil
 }
 

@@ -36,6 +36,9 @@ type Config struct {
 	// DrainTimeout is how long requests may take to end once the server is told
 	// to stop. Default: DefaultDrainTimeout.
 	DrainTimeout time.Duration
+	// RecordShare is the share of the requests, 0 to 1, that are recorded into the
+	// store with their answers, for replay. Default: 0, none.
+	RecordShare float64
 	// Logger is told the events of the server's life at info level. Default:
 	// slog.Default().
 	Logger *slog.Logger
@@ -88,6 +91,10 @@ func Run(ctx context.Context, c Config) error {
 		}
 	}
 	service := NewService(c.Logger)
+	if c.RecordShare > 0 {
+		service.recorder = startRecorder(c.RecordShare, c.Store.Objects(), c.Logger, defaultRecorderOptions())
+		defer service.recorder.close() // once the requests have ended
+	}
 	h := newHTTPServer(NewHandler(service, c.Options), c.Logger)
 	running, cancel := context.WithCancel(ctx)
 	defer cancel()

@@ -26,6 +26,8 @@ type Service struct {
 	current atomic.Pointer[state]
 	open    sync.WaitGroup // the servings whose files are open
 	status  atomic.Pointer[followerStatus]
+
+	recorder *recorder // set before the first request, or nil
 }
 
 var (

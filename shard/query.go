@@ -35,7 +35,8 @@ type Query struct {
 	// Self is the id of the row that the query is, which is not returned; it is
 	// empty if the query is not of this tower.
 	Self string
-	// AtMost bounds how many candidates have the same value of attributes.
+	// AtMost bounds how many candidates have the same value of attributes, each
+	// named once.
 	AtMost []AtMost
 	// Ef is the search effort in each shard. When it is 0, Target decides.
 	Ef int
@@ -97,6 +98,7 @@ type ShardAnswer struct {
 	Plan                index.Plan
 	Ef                  int
 	ExactCost, WalkCost float64
+	Apart               bool // whether a filtered walk found hardly any eligible row near the query
 	// Deep is whether Query.AtMost passes over so many rows that the exact scan was
 	// asked for.
 	Deep bool
@@ -143,9 +145,12 @@ func (q *Query) validate(schema attribute.Schema) error {
 			return fmt.Errorf("attribute %d is asked for, the tower has %d: %w", field, schema.Len(), index.ErrQuery)
 		}
 	}
-	for _, limit := range q.AtMost {
+	for i, limit := range q.AtMost {
 		if err := limit.validate(schema); err != nil {
 			return err
+		}
+		if slices.ContainsFunc(q.AtMost[:i], func(a AtMost) bool { return a.Field == limit.Field }) {
+			return fmt.Errorf("attribute %s is limited twice, want each once: %w", schema.Field(limit.Field).Name, index.ErrQuery)
 		}
 	}
 	switch {
@@ -226,8 +231,9 @@ func (s *Shard) search(ctx context.Context, q *Query, p *part) {
 	filtered := time.Now()
 	p.answer.Filter += filtered.Sub(start)
 	if iq.Ef == 0 && q.Target < 1 {
-		iq.Ef = s.index.FilteredEffortFor(p.k, q.Target, p.left)
+		iq.Ef, iq.EfApart = s.index.FilteredEffortFor(p.k, q.Target, p.left)
 	}
+	walked := false
 	for i, v := range q.Vectors {
 		iq.Vector = v
 		var stats index.Stats
@@ -235,8 +241,9 @@ func (s *Shard) search(ctx context.Context, q *Query, p *part) {
 		if p.answer.Err != nil {
 			return
 		}
+		walked = walked || stats.Plan != index.ExactScan
 		p.answer.Plan, p.answer.Ef = stats.Plan, stats.Ef
-		p.answer.ExactCost, p.answer.WalkCost = stats.ExactCost, stats.WalkCost
+		p.answer.ExactCost, p.answer.WalkCost, p.answer.Apart = stats.ExactCost, stats.WalkCost, stats.Apart
 		p.answer.Scored += stats.Scored
 		p.answer.Expanded += stats.Expanded
 		if i == 0 {
@@ -244,6 +251,15 @@ func (s *Shard) search(ctx context.Context, q *Query, p *part) {
 		} else {
 			p.found = s.best(append(p.found, p.more...), p.k)
 		}
+	}
+	// A walk for one vector may miss a row that another finds, whose score is then
+	// not yet the best over all. A scan misses none that is among the best k.
+	if walked && len(q.Vectors) > 1 {
+		for _, v := range q.Vectors {
+			s.index.Improve(v, p.found)
+		}
+		p.answer.Scored += len(q.Vectors) * len(p.found)
+		p.found = s.best(p.found, p.k)
 	}
 	for _, h := range p.found {
 		p.hits = append(p.hits, hit{id: s.id(h.Ordinal), score: h.Score, shard: s, ordinal: h.Ordinal})

@@ -48,9 +48,8 @@ func (s Segment) Compile(c *eligibility.Compiler) (eligibility.Bound, error) {
 	if err != nil {
 		return eligibility.Bound{}, fmt.Errorf("segment %s: %w", s.Name, err)
 	}
-	if used := filter.Bindings(); len(used) > 0 {
-		return eligibility.Bound{}, fmt.Errorf("segment %s: filter: it reads user.%s; a segment is the same for every query, so it has no bindings: want attributes and constants",
-			s.Name, used[0])
+	if err := filter.CheckConstant("a segment is the same for every query, so it has no bindings: want attributes and constants"); err != nil {
+		return eligibility.Bound{}, fmt.Errorf("segment %s: %w", s.Name, err)
 	}
 	return filter.Bind(nil)
 }

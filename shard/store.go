@@ -28,6 +28,7 @@ import (
 //	snapshots/DIGEST.json     manifests, named by the SHA-256 of theirs
 //	releases/                 the log of what serves
 //	gates/DIGEST/             what was found when a snapshot was gated
+//	queries/                  recorded queries, which servers write
 //	intents/, doomed/         what writers and [Store.Collect] agree by
 //	staging/                  what builds are writing, in a folder only
 //

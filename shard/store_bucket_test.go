@@ -113,7 +113,8 @@ func TestImportRefusesAnotherFile(t *testing.T) {
 	list, err := store.Snapshots(t.Context())
 	require.NoError(t, err)
 	assert.Empty(t, list)
-	for o := range bucket.List(t.Context(), "") {
+	for o, err := range bucket.List(t.Context(), "") {
+		require.NoError(t, err)
 		assert.Fail(t, "object left", o.Key)
 	}
 }
@@ -201,7 +202,7 @@ func TestCacheBound(t *testing.T) {
 	for i := range 2 {
 		s, err := shard.OpenSnapshot(t.Context(), store, d[i])
 		require.NoError(t, err)
-		defer s.Close()
+		t.Cleanup(func() { require.NoError(t, s.Close()) })
 		require.NoError(t, os.Chtimes(store.ShardPath(m[i].Apps.Shards[0].Digest), at, at))
 		at = at.Add(time.Minute)
 	}

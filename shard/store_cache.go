@@ -139,11 +139,18 @@ func (s *Store) Fetch(ctx context.Context, m *Manifest) error {
 	if s.cache == nil {
 		return nil
 	}
+	// Pinned until all are there, so that one does not make room by removing another.
+	var unpin []func()
+	defer func() {
+		for _, f := range unpin {
+			f()
+		}
+	}()
 	g, fetching := errgroup.WithContext(ctx)
 	g.SetLimit(transfers)
 	for _, kind := range []Kind{Apps, Users} {
 		for _, sm := range m.Tower(kind).Shards {
-			defer s.cache.pin(sm.Digest)() // so that one does not make room by removing another
+			unpin = append(unpin, s.cache.pin(sm.Digest))
 			g.Go(func() error {
 				_, done, err := s.fetch(fetching, sm)
 				if err == nil {

@@ -95,26 +95,29 @@ func (s *Store) awaitUnmarked(ctx context.Context, intentKey string, digests []D
 		wanted[markKey(d)] = true
 	}
 	for {
-		now, err := s.now(ctx, intentKey)
-		if err != nil {
-			return err
-		}
-		marked := false
+		var marks []objects.Object
 		for o, err := range s.bucket.List(ctx, doomedDir+"/") {
 			if err != nil {
 				return err
 			}
-			if !wanted[o.Key] {
-				continue
-			}
-			if now.Sub(o.Time) < markLife {
-				marked = true
-			} else if err := s.bucket.Delete(ctx, o.Key); err != nil && !errors.Is(err, objects.ErrNotFound) {
-				return err
+			if wanted[o.Key] {
+				marks = append(marks, o)
 			}
 		}
-		if !marked {
+		if len(marks) == 0 {
 			return nil
+		}
+		now, err := s.now(ctx, intentKey)
+		if err != nil {
+			return err
+		}
+		for _, o := range marks {
+			if now.Sub(o.Time) < markLife {
+				continue
+			}
+			if err := s.bucket.Delete(ctx, o.Key); err != nil && !errors.Is(err, objects.ErrNotFound) {
+				return err
+			}
 		}
 		select {
 		case <-ctx.Done():
@@ -429,8 +432,11 @@ func (c *collection) collectFiles(now time.Time) error {
 		temporary := strings.HasPrefix(e.Name(), ".") && strings.HasSuffix(e.Name(), ".tmp") ||
 			c.cache != nil && filepath.Dir(path) == filepath.Join(c.local, partialDir)
 		info, err := e.Info()
+		if errors.Is(err, os.ErrNotExist) {
+			return nil
+		}
 		if err != nil || !temporary || now.Sub(info.ModTime()) < temporaryLife {
-			return nil // gone, or not ours to delete
+			return err
 		}
 		if !c.DryRun {
 			if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {

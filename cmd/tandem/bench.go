@@ -16,6 +16,7 @@ type benchCommand struct {
 	Snapshot benchSnapshotCommand `cmd:"" default:"withargs" help:"Measure recall against latency on a snapshot; the default."`
 	Engines  benchEnginesCommand  `cmd:"" help:"Measure our index and other engines on a set of vectors."`
 	Filters  benchFiltersCommand  `cmd:"" help:"Measure our index and other engines under eligibility filters."`
+	Switches benchSwitchesCommand `cmd:"" help:"Measure a server while it switches between two snapshots."`
 }
 
 // benchSnapshotCommand is `tandem bench snapshot`.

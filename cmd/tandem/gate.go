@@ -60,20 +60,11 @@ func (f *gateFlags) previous(e *environment, store *shard.Store, candidate shard
 	return m.Lineage.Previous, err
 }
 
-// gateError says that a snapshot is there, and not fit for release.
-type gateError struct {
-	snapshot      shard.Digest
-	failed, total int
-}
-
-func (e gateError) Error() string {
-	return fmt.Sprintf("snapshot %s is not fit for release: %d of %s failed", e.snapshot.Short(), e.failed, plural(int64(e.total), "check"))
-}
-
 // passed returns an error if a snapshot failed its gates.
 func passed(r *gate.Recorded) error {
 	if failed := r.Failed(); len(failed) > 0 {
-		return gateError{r.Snapshot, len(failed), len(r.Checks())}
+		return unfitError{fmt.Errorf("snapshot %s is not fit for release: %d of %s failed",
+			r.Snapshot.Short(), len(failed), plural(int64(len(r.Checks())), "check"))}
 	}
 	return nil
 }

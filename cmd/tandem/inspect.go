@@ -160,6 +160,7 @@ type shardInfo struct {
 	Attributes []attributeInfo `json:"attributes"`
 	Segments   []segmentInfo   `json:"segments,omitempty"`
 	Effort     []effortInfo    `json:"effort"`
+	Filtered   []filteredInfo  `json:"filtered_effort,omitempty"`
 }
 
 type sectionInfo struct {
@@ -208,6 +209,14 @@ type effortInfo struct {
 	Scored float64 `json:"scored"`
 }
 
+// filteredInfo is the effort of filtered walks where a share of the rows is eligible.
+type filteredInfo struct {
+	Share float64 `json:"share"`
+	Apart bool    `json:"apart"` // from what is eligible
+	effortInfo
+	Through float64 `json:"through"`
+}
+
 func inspectShard(s *shard.Shard) *shardInfo {
 	f, x := s.File(), s.Index()
 	info := &shardInfo{
@@ -235,9 +244,16 @@ func inspectShard(s *shard.Shard) *shardInfo {
 		info.Segments = append(info.Segments, segmentInfo{s.Segments()[i], rows})
 	}
 	for _, e := range x.Effort() {
-		info.Effort = append(info.Effort, effortInfo{e.K, decimal(e.Target), e.Ef, decimal(e.Recall), decimal(e.Scored)})
+		info.Effort = append(info.Effort, effortOf(e))
+	}
+	for _, e := range x.FilteredEffort() {
+		info.Filtered = append(info.Filtered, filteredInfo{decimal(e.Share), e.Apart, effortOf(e.Effort), decimal(e.Through)})
 	}
 	return info
+}
+
+func effortOf(e index.Effort) effortInfo {
+	return effortInfo{e.K, decimal(e.Target), e.Ef, decimal(e.Recall), decimal(e.Scored)}
 }
 
 // decimal returns a float32 as the number it was written as: 0.9, not the float32
@@ -307,6 +323,16 @@ func (s *shardInfo) write(w io.Writer) error {
 		fmt.Fprintln(t, "\nk\ttarget\tef\tcalibrated recall\tscored")
 		for _, e := range s.Effort {
 			fmt.Fprintf(t, "%d\t%v\t%d\t%.4f\t%.0f\n", e.K, e.Target, e.Ef, e.Recall, e.Scored)
+		}
+	}
+	if len(s.Filtered) > 0 {
+		fmt.Fprintln(t, "\neligible\tqueries\tk\ttarget\tef\tcalibrated recall\tscored\tlooked through")
+		for _, e := range s.Filtered {
+			queries := "amid"
+			if e.Apart {
+				queries = "apart"
+			}
+			fmt.Fprintf(t, "%.3g%%\t%s\t%d\t%v\t%d\t%.4f\t%.0f\t%.0f\n", 100*e.Share, queries, e.K, e.Target, e.Ef, e.Recall, e.Scored, e.Through)
 		}
 	}
 	return t.Flush()

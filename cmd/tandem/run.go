@@ -28,6 +28,7 @@ type cli struct {
 	Verify   verifyCommand   `cmd:"" help:"Prove that a snapshot is whole, or that shard files are."`
 	Bench    benchCommand    `cmd:"" help:"Measure a snapshot, or our index beside other engines."`
 	Load     loadCommand     `cmd:"" help:"Measure a running server under load."`
+	Replay   replayCommand   `cmd:"" help:"Ask a snapshot the queries that a server has recorded."`
 	Demo     demoCommand     `cmd:"" help:"Generate, build, serve and ask, in a temporary folder."`
 
 	Version kong.VersionFlag `help:"Print the version and exit."`
@@ -37,8 +38,13 @@ type cli struct {
 const (
 	exitFailure = 1
 	exitUsage   = 2
-	exitGates   = 3 // the snapshot is there, and not fit for release
+	exitUnfit   = 3
 )
+
+// unfitError says that a snapshot is not fit to be released.
+type unfitError struct{ error }
+
+func (e unfitError) Unwrap() error { return e.error }
 
 // usageError is an error in how the command was called.
 type usageError struct{ error }
@@ -102,11 +108,11 @@ func report(ctx context.Context, stderr io.Writer, name string, err error) int {
 		return exitFailure
 	}
 	fmt.Fprintf(stderr, "%s: %v\n", name, err)
-	if errors.As(err, new(usageError)) {
+	switch {
+	case errors.As(err, new(usageError)):
 		return exitUsage
-	}
-	if errors.As(err, new(gateError)) {
-		return exitGates
+	case errors.As(err, new(unfitError)):
+		return exitUnfit
 	}
 	return exitFailure
 }

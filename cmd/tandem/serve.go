@@ -22,6 +22,7 @@ type serveCommand struct {
 	MaxInFlight     *int          `placeholder:"N" help:"Requests to work on at a time; one more is turned away (default 64 for each processor)."`
 	MaxMessageBytes *int          `placeholder:"N" help:"Largest request to accept (default 8 MiB)."`
 	DrainTimeout    time.Duration `default:"15s" placeholder:"TIME" help:"How long requests may take to end once the server is told to stop (default ${default})."`
+	RecordShare     float64       `default:"0" placeholder:"X" help:"Share of the requests to record into the store with their answers, for tandem replay: 0.001 is one in a thousand (default none)."`
 
 	Keep        time.Duration `default:"10m" placeholder:"TIME" help:"How long a snapshot stays mapped once it no longer answers, so that a rollback is instant (default ${default})."`
 	MemoryLimit byteFlag      `placeholder:"SIZE" help:"How much of snapshots may be mapped; a release that takes more beside what answers is refused (default four fifths of the memory)."`
@@ -46,6 +47,8 @@ func (c *serveCommand) Run(e *environment) (err error) {
 		return usagef("--max-message-bytes is %d, want at least 1", *c.MaxMessageBytes)
 	case c.Keep <= 0:
 		return usagef("--keep is %s, want more than 0", c.Keep)
+	case !(c.RecordShare >= 0 && c.RecordShare <= 1):
+		return usagef("--record-share is %v, want 0 to 1", c.RecordShare)
 	case c.DrainTimeout <= 0:
 		return usagef("--drain-timeout is %s, want more than 0", c.DrainTimeout)
 	}
@@ -71,7 +74,7 @@ func (c *serveCommand) Run(e *environment) (err error) {
 	defer runtime.KeepAlive(ballast())
 	return server.Run(e.ctx, server.Config{
 		Store: store, Snapshot: string(digest), Listen: c.Listen, DrainTimeout: c.DrainTimeout,
-		Keep: c.Keep, MemoryLimit: int64(c.MemoryLimit),
+		Keep: c.Keep, MemoryLimit: int64(c.MemoryLimit), RecordShare: c.RecordShare,
 		Options: server.Options{MaxInFlight: given(c.MaxInFlight), MaxMessageBytes: given(c.MaxMessageBytes)},
 		Logger:  newLogger(e.stderr, c.LogFormat, level),
 	})

@@ -45,8 +45,8 @@ type Options struct {
 	Prefix string
 	// Suffix is what the names of entries end with. Default: ".json".
 	Suffix string
-	// Poll is how long [Log.Watch] waits before it looks again. Default: a quarter of
-	// a second in a folder, a second elsewhere.
+	// Poll is how long [Log.Watch] waits before it looks again. Default: a tenth of a
+	// second in a folder, a second elsewhere.
 	Poll time.Duration
 	// Keep is how many entries that a checkpoint sums up stay. A writer or reader
 	// that is not further behind is told that it is, rather than that the log has
@@ -81,7 +81,7 @@ func New(bucket *objects.Bucket, o Options) *Log {
 	if o.Poll <= 0 {
 		o.Poll = time.Second
 		if bucket.Dir() != "" {
-			o.Poll /= 4
+			o.Poll /= 10
 		}
 	}
 	if o.Keep == 0 {

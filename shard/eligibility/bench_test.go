@@ -35,6 +35,7 @@ func benchTable(b *testing.B, schema attribute.Schema) *attribute.Table {
 var benchFilters = []struct{ name, text string }{
 	{"and3", `"linux" in platforms && min_age <= user.age && price < 10.0`},
 	{"and3_ranges", `year >= 2010 && min_age < 16 && price < 35.5`},
+	{"and3_kinds", `country == "c7" && "linux" in platforms && year >= 2010`},
 	{"and3_keywords", `country == "c7" && "linux" in platforms && !free`},
 	{"or_in_and", `("linux" in platforms || "mac" in platforms) && !(country in ["c1", "c2"]) && (price < 5.0 || free)`},
 	{"one", `"linux" in platforms`},
