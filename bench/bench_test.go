@@ -36,7 +36,7 @@ func buildSnapshot(dir string, shards int) (*shard.Snapshot, error) {
 	if err := synthetic.Write(ctx, dir, synthetic.Options{Apps: testApps, Users: testUsers, Dim: 12, Seed: 3}, nil); err != nil {
 		return nil, err
 	}
-	store, err := shard.CreateStore(filepath.Join(dir, "store"))
+	store, err := shard.CreateStore(context.Background(), filepath.Join(dir, "store"), shard.StoreOptions{})
 	if err != nil {
 		return nil, err
 	}

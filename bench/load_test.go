@@ -22,7 +22,7 @@ import (
 // served serves threeShards.
 func served(t *testing.T) string {
 	service := server.NewService(slog.New(slog.DiscardHandler))
-	store, err := shard.OpenStore(filepath.Join(testDir, "3", "store"))
+	store, err := shard.OpenStore(t.Context(), filepath.Join(testDir, "3", "store"), shard.StoreOptions{})
 	require.NoError(t, err)
 	snapshot, err := shard.OpenSnapshot(t.Context(), store, threeShards.Digest())
 	require.NoError(t, err)

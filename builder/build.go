@@ -19,9 +19,9 @@ import (
 // parameters would give another snapshot.
 const Version = "tandem-builder/2"
 
-// Build builds a snapshot of both towers and publishes it in the store. Nothing
-// is published when it returns an error. A [*RejectedError] says which rows could
-// not be served.
+// Build builds a snapshot of both towers, runs the gates on it and publishes it in the
+// store, whether it passes or not. Nothing is published when it returns an error. A
+// [*RejectedError] says which rows could not be served.
 func Build(ctx context.Context, store *shard.Store, o Options) (_ *Report, err error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
@@ -33,17 +33,22 @@ func Build(ctx context.Context, store *shard.Store, o Options) (_ *Report, err e
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(stage)) }()
+	defer func() { err = errors.Join(err, stage.Close()) }()
 
-	staged, err := shard.CreateStore(filepath.Join(stage, "store"))
+	staged, err := shard.CreateStore(ctx, filepath.Join(stage.Dir(), "store"), shard.StoreOptions{})
 	if err != nil {
 		return nil, err
 	}
-	b := &build{Options: o, staged: staged, stage: stage, manifest: &shard.Manifest{
-		Version: shard.ManifestVersion, Builder: Version,
+	defer func() { err = errors.Join(err, staged.Close()) }()
+	b := &build{Options: o, staged: staged, stage: stage.Dir(), manifest: &shard.Manifest{
+		Version: shard.GatesVersion, Builder: Version, Tool: o.Tool,
 		Model: o.Model, ModelVersion: o.ModelVersion, Metric: o.Params.Metric,
+		Parameters: o.parameters(),
 	}}
 	if err := b.listSegments(); err != nil {
+		return nil, err
+	}
+	if err := b.readGates(ctx, store); err != nil {
 		return nil, err
 	}
 	if err := b.ingest(ctx); err != nil {
@@ -64,19 +69,16 @@ func Build(ctx context.Context, store *shard.Store, o Options) (_ *Report, err e
 			return nil, fmt.Errorf("build %s: %w", t.in.kind, err)
 		}
 	}
-	for _, kind := range []shard.Kind{shard.Apps, shard.Users} {
-		for _, sm := range b.manifest.Tower(kind).Shards {
-			if err := store.Adopt(staged, sm.Digest); err != nil {
-				return nil, err
-			}
-		}
+	found, err := b.runGates(ctx, store)
+	if err != nil {
+		return nil, err
 	}
-	digest, err := store.Publish(b.manifest)
+	digest, err := store.Import(ctx, staged, b.manifest)
 	if err != nil {
 		return nil, err
 	}
 	return &Report{
-		Digest: digest, Manifest: b.manifest,
+		Digest: digest, Manifest: b.manifest, Gates: found,
 		Rejected: map[shard.Kind]*Rejections{shard.Apps: &b.apps.rejections, shard.Users: &b.users.rejections},
 	}, nil
 }
@@ -96,6 +98,7 @@ type build struct {
 	manifest    *shard.Manifest
 	apps, users *ingested
 	segments    *segmentsFile // nil without
+	gates       gates
 }
 
 // ingest reads both towers and fails if they do not fit together or too many rows
@@ -261,8 +264,8 @@ func (b *build) shard(ctx context.Context, in *ingested, o TowerOptions, number 
 	if err := shard.Write(path, c.ids, x, c.attributes, segments...); err != nil {
 		return sm, err
 	}
-	sm, err = b.staged.AddShard(path)
-	sm.Rows = x.Rows()
+	sm, err = b.staged.AddShard(ctx, path)
+	sm.Rows, sm.Effort = x.Rows(), x.Effort()
 	return sm, err
 }
 

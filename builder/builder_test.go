@@ -12,7 +12,6 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
-	"go.uber.org/goleak"
 
 	"github.com/tandem-ann/tandem/builder"
 	"github.com/tandem-ann/tandem/builder/tower"
@@ -20,8 +19,6 @@ import (
 	"github.com/tandem-ann/tandem/shard"
 	"github.com/tandem-ann/tandem/shard/attribute"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // schema is that of the towers that towers writes.
 func schema(t testing.TB) attribute.Schema {
@@ -114,7 +111,7 @@ func bare(list []row) []row {
 }
 
 func build(t testing.TB, o builder.Options) (*shard.Store, *builder.Report) {
-	store, err := shard.CreateStore(t.TempDir())
+	store, err := shard.CreateStore(t.Context(), t.TempDir(), shard.StoreOptions{})
 	require.NoError(t, err)
 	report, err := builder.Build(context.Background(), store, o)
 	require.NoError(t, err)
@@ -143,7 +140,7 @@ func TestBuildHoldsEveryRow(t *testing.T) {
 				require.GreaterOrEqual(t, r.Recall, r.Target-0.02, "k %d target %v", r.K, r.Target)
 			}
 			require.NoError(t, shard.VerifySnapshot(context.Background(), store, report.Digest, func(string) {}))
-			entries, err := os.ReadDir(filepath.Join(store.Dir(), "staging"))
+			entries, err := os.ReadDir(filepath.Join(store.Location(), "staging"))
 			require.NoError(t, err)
 			require.Empty(t, entries, "the build leaves nothing behind")
 
@@ -248,7 +245,7 @@ func TestRejections(t *testing.T) {
 		}
 	}
 	o := options(t, index.Cosine, list, rows("user", 20, 8, 8))
-	store, err := shard.CreateStore(t.TempDir())
+	store, err := shard.CreateStore(t.Context(), t.TempDir(), shard.StoreOptions{})
 	require.NoError(t, err)
 	for _, accepted := range []int{0, len(bad) - 1} {
 		o.MaxRejected = accepted
@@ -262,7 +259,7 @@ func TestRejections(t *testing.T) {
 			require.Contains(t, err.Error(), fmt.Sprintf("row %d ", 50+i), "the row is named")
 		}
 	}
-	list2, err := store.Snapshots()
+	list2, err := store.Snapshots(t.Context())
 	require.NoError(t, err)
 	require.Empty(t, list2, "a failed build publishes nothing")
 
@@ -275,7 +272,7 @@ func TestRejections(t *testing.T) {
 }
 
 func TestTowersMustFit(t *testing.T) {
-	store, err := shard.CreateStore(t.TempDir())
+	store, err := shard.CreateStore(t.Context(), t.TempDir(), shard.StoreOptions{})
 	require.NoError(t, err)
 	_, err = builder.Build(context.Background(), store, options(t, index.Dot, rows("app", 10, 8, 1), rows("user", 10, 9, 1)))
 	require.ErrorContains(t, err, "apps have embeddings of dimension 8, users of 9")
@@ -333,7 +330,7 @@ func TestAttributeLinesAreJoined(t *testing.T) {
 	o.Apps.Attributes = tower.AttributeOptions{Path: path, IDKey: "app_id"}
 	notes := &recorder{}
 	o.Progress = notes
-	store, err := shard.CreateStore(dir)
+	store, err := shard.CreateStore(t.Context(), dir, shard.StoreOptions{})
 	require.NoError(t, err)
 	_, err = builder.Build(context.Background(), store, o)
 	require.ErrorContains(t, err, "attribute type change: 1")

@@ -64,7 +64,7 @@ func TestGraphMustHaveTheSameIDs(t *testing.T) {
 	apps := rows("app", 60, 8, 13)
 	o := options(t, index.L2, apps, rows("user", 20, 8, 14))
 	o.Apps.Shards = 1
-	store, err := shard.CreateStore(t.TempDir())
+	store, err := shard.CreateStore(t.Context(), t.TempDir(), shard.StoreOptions{})
 	require.NoError(t, err)
 	for text, list := range map[string][]row{
 		fmt.Sprintf("has no node for the row %q", apps[0].id): apps[1:],

@@ -43,13 +43,13 @@ func TestSegments(t *testing.T) {
 	apps, users := rows("app", 1200, 12, 21), rows("user", 200, 12, 22)
 	o := options(t, index.Dot, apps, users)
 	_, plain := build(t, o)
-	require.Equal(t, shard.ManifestVersion, plain.Manifest.Version)
+	require.Equal(t, shard.GatesVersion, plain.Manifest.Version)
 	o.Segments = segmentsFile(t, segmentsYAML)
 	notes := &recorder{}
 	o.Progress = notes
 	store, report := build(t, o)
 	m := report.Manifest
-	require.Equal(t, shard.SegmentsVersion, m.Version)
+	require.Equal(t, shard.GatesVersion, m.Version)
 	require.Equal(t, plain.Manifest.Apps.Recall, m.Apps.Recall, "segments change nothing else")
 	require.Equal(t, plain.Manifest.Users, m.Users)
 	last := m.Inputs[len(m.Inputs)-1]
@@ -167,7 +167,7 @@ func TestBadSegments(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			o.Segments = segmentsFile(t, tt.text)
-			store, err := shard.CreateStore(t.TempDir())
+			store, err := shard.CreateStore(t.Context(), t.TempDir(), shard.StoreOptions{})
 			require.NoError(t, err)
 			_, err = builder.Build(context.Background(), store, o)
 			require.ErrorContains(t, err, tt.want)
@@ -175,7 +175,7 @@ func TestBadSegments(t *testing.T) {
 		})
 	}
 	o.Segments = "nowhere.yaml"
-	store, err := shard.CreateStore(t.TempDir())
+	store, err := shard.CreateStore(t.Context(), t.TempDir(), shard.StoreOptions{})
 	require.NoError(t, err)
 	_, err = builder.Build(context.Background(), store, o)
 	require.EqualError(t, err, "read segments: open nowhere.yaml: no such file or directory")

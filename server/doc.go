@@ -27,6 +27,9 @@
 // the method, which checks what depends on the snapshot (query), asks a tower and
 // puts the answer on the wire (answer).
 //
+// A share of the requests can be recorded, with their answers, into the store
+// (recorder), as files that package querylog reads and bench/replay asks again.
+//
 // Below this package there are no RPC codes: it alone maps errors to them
 // (errors).
 package server

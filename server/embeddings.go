@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 
 	"connectrpc.com/connect"
@@ -10,7 +11,7 @@ import (
 
 // GetEmbeddings implements [tandemv1connect.RetrievalServiceHandler].
 func (s *Service) GetEmbeddings(_ context.Context, r *connect.Request[tandemv1.GetEmbeddingsRequest]) (*connect.Response[tandemv1.GetEmbeddingsResponse], error) {
-	now, err := s.acquire(r.Msg.ModelVersion)
+	now, err := s.acquire(r.Msg.ModelVersion, cmp.Or(r.Msg.RequestKey, r.Msg.RequestId))
 	if err != nil {
 		return nil, err
 	}
@@ -21,6 +22,8 @@ func (s *Service) GetEmbeddings(_ context.Context, r *connect.Request[tandemv1.G
 		ModelVersion: m.ModelVersion,
 		Snapshot:     string(now.snapshot.Digest()),
 		RequestId:    r.Msg.RequestId,
+		Generation:   now.generation,
+		Arm:          now.name,
 	}
 	tower := now.snapshot.Tower(kindOf(r.Msg.Tower))
 	for _, id := range r.Msg.Ids {

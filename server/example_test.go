@@ -16,7 +16,7 @@ import (
 func ExampleRun() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	store, err := shard.OpenStore("/var/lib/tandem")
+	store, err := shard.OpenStore(context.Background(), "/var/lib/tandem", shard.StoreOptions{})
 	if err != nil {
 		log.Fatal(err)
 	}

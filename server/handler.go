@@ -37,13 +37,13 @@ func (o Options) withDefaults() Options {
 
 // NewHandler returns the service's HTTP handler:
 //
-//   - the RPCs of RetrievalService by Connect, gRPC and gRPC-Web, in protobuf and
+//   - the RPCs of RetrievalService and AdminService by Connect, gRPC and gRPC-Web, in protobuf and
 //     JSON, compressed with gzip or zstd if the caller wants, by GET too
 //   - gRPC health checks and reflection, v1 and v1alpha
 //   - GET /healthz, which is 200, and GET /readyz, which is 503 until there is a
 //     snapshot and again once the service drains
 //
-// gRPC needs HTTP/2. Health and reflection do not count as requests in flight.
+// gRPC needs HTTP/2. Health, reflection and AdminService do not count as requests in flight.
 func NewHandler(s *Service, options Options) http.Handler {
 	options = options.withDefaults()
 	prepareRules()
@@ -63,9 +63,11 @@ func NewHandler(s *Service, options Options) http.Handler {
 	mux := http.NewServeMux()
 	path, h := tandemv1connect.NewRetrievalServiceHandler(s, rpc...)
 	mux.Handle(path, l.limit(h))
+	path, h = tandemv1connect.NewAdminServiceHandler(s, rpc...)
+	mux.Handle(path, untimed(h))
 	path, h = grpchealth.NewHandler(s.health, connect.WithReadMaxBytes(4<<10))
 	mux.Handle(path, untimed(watched(h)))
-	reflector := grpcreflect.NewStaticReflector(tandemv1connect.RetrievalServiceName, grpchealth.HealthV1ServiceName)
+	reflector := grpcreflect.NewStaticReflector(tandemv1connect.RetrievalServiceName, tandemv1connect.AdminServiceName, grpchealth.HealthV1ServiceName)
 	path, h = grpcreflect.NewHandlerV1(reflector, connect.WithReadMaxBytes(64<<10))
 	mux.Handle(path, untimed(until(s.health.draining, h)))
 	path, h = grpcreflect.NewHandlerV1Alpha(reflector, connect.WithReadMaxBytes(64<<10))

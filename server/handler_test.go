@@ -241,7 +241,7 @@ func TestReflection(t *testing.T) {
 	stream := grpcreflect.NewClient(s.http2, s.url, connect.WithGRPC()).NewStream(t.Context())
 	names, err := stream.ListServices()
 	require.NoError(t, err)
-	require.EqualValues(t, []string{"tandem.v1.RetrievalService", "grpc.health.v1.Health"}, []string{string(names[0]), string(names[1])})
+	require.EqualValues(t, []string{"tandem.v1.RetrievalService", "tandem.v1.AdminService", "grpc.health.v1.Health"}, []string{string(names[0]), string(names[1]), string(names[2])})
 	files, err := stream.FileContainingSymbol("tandem.v1.RetrieveRequest")
 	require.NoError(t, err)
 	require.NotEmpty(t, files)
@@ -258,7 +258,7 @@ func TestPanics(t *testing.T) {
 	service := NewService(slog.New(slog.NewTextHandler(&log, nil)))
 	broken := &serving{}
 	broken.users.Store(1)
-	service.current.Store(broken)
+	service.current.Store(&state{arms: []arm{{serving: broken}}})
 	s := serve(t, service, Options{})
 	for _, option := range []connect.ClientOption{connect.WithProtoJSON(), connect.WithGRPC()} {
 		log.Reset()

@@ -109,8 +109,14 @@ func randomVector(r *rand.Rand, dim int) []float32 {
 
 // publish writes the towers as a snapshot of a new store.
 func (t *towers) publish(tb testing.TB) *shard.Store {
-	store, err := shard.CreateStore(filepath.Join(tb.TempDir(), "store"))
+	store, err := shard.CreateStore(tb.Context(), filepath.Join(tb.TempDir(), "store"), shard.StoreOptions{})
 	require.NoError(tb, err)
+	t.publishTo(tb, store)
+	return store
+}
+
+// publishTo writes the towers as a snapshot of a store.
+func (t *towers) publishTo(tb testing.TB, store *shard.Store) shard.Digest {
 	m := &shard.Manifest{
 		Version: shard.SegmentsVersion, Builder: "test", Model: "feed", ModelVersion: t.version,
 		Metric: t.metric, Dim: t.dim, Inputs: []shard.Input{},
@@ -125,17 +131,18 @@ func (t *towers) publish(tb testing.TB) *shard.Store {
 		m.Apps.Segments[i].Eligible = rows
 	}
 	require.NoError(tb, apps.Close())
-	_, err = store.Publish(m)
+	digest, err := store.Publish(tb.Context(), m)
 	require.NoError(tb, err)
-	return store
+	return digest
 }
 
 func (t *towers) writeTower(tb testing.TB, store *shard.Store, rows []entity, segments ...shard.Segment) shard.TowerManifest {
 	params := index.DefaultParams(t.metric)
 	params.M, params.EfConstruction = 8, 32
 	m := shard.TowerManifest{Rows: len(rows), Params: params.String(), Schema: schema, Recall: []shard.Recall{}}
-	dir, err := store.Stage()
+	stage, err := store.Stage()
 	require.NoError(tb, err)
+	defer func() { require.NoError(tb, stage.Close()) }()
 	for number := range t.shards {
 		var mine []entity
 		for _, e := range rows {
@@ -158,9 +165,9 @@ func (t *towers) writeTower(tb testing.TB, store *shard.Store, rows []entity, se
 		}
 		x, err := index.Build(context.Background(), index.Input{Vectors: vectors, Keys: keys}, params)
 		require.NoError(tb, err)
-		path := filepath.Join(dir, fmt.Sprint(number))
+		path := filepath.Join(stage.Dir(), fmt.Sprint(number))
 		require.NoError(tb, shard.Write(path, ids, x, w, segments...))
-		sm, err := store.AddShard(path)
+		sm, err := store.AddShard(tb.Context(), path)
 		require.NoError(tb, err)
 		sm.Rows = len(mine)
 		m.Shards = append(m.Shards, sm)
@@ -170,7 +177,7 @@ func (t *towers) writeTower(tb testing.TB, store *shard.Store, rows []entity, se
 
 // open opens the newest snapshot of a store. The caller closes it.
 func open(tb testing.TB, store *shard.Store) *shard.Snapshot {
-	digest, err := store.Resolve("")
+	digest, err := store.Resolve(tb.Context(), "")
 	require.NoError(tb, err)
 	s, err := shard.OpenSnapshot(context.Background(), store, digest)
 	require.NoError(tb, err)

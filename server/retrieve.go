@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"time"
 
@@ -21,7 +22,7 @@ func (s *Service) Retrieve(ctx context.Context, r *connect.Request[tandemv1.Retr
 // retrieve answers a request that keeps the rules of the contract.
 func (s *Service) retrieve(ctx context.Context, r *tandemv1.RetrieveRequest) (*tandemv1.RetrieveResponse, error) {
 	start := time.Now()
-	now, err := s.acquire(r.ModelVersion)
+	now, err := s.acquire(r.ModelVersion, requestKey(r))
 	if err != nil {
 		return nil, err
 	}
@@ -38,12 +39,19 @@ func (s *Service) retrieve(ctx context.Context, r *tandemv1.RetrieveRequest) (*t
 		return nil, searchError(ctx, err)
 	}
 	answer := newAnswer(now.snapshot, q, found)
-	answer.RequestId = r.RequestId
+	answer.RequestId, answer.Generation, answer.Arm = r.RequestId, now.generation, now.name
 	if r.Explain || len(r.ExplainIds) > 0 {
 		answer.Explain = newExplain(q, found, prepared)
 		answer.Explain.TotalTime = duration(time.Since(start))
 	}
+	s.recorder.offer(start, r, answer)
 	return answer, nil
+}
+
+// requestKey returns what decides the arm of a request. A request that does not say who
+// it is for has a request_id, if only one that was made up for it.
+func requestKey(r *tandemv1.RetrieveRequest) string {
+	return cmp.Or(r.RequestKey, r.UserId, r.RequestId)
 }
 
 // searchContext returns the context of a search. If the caller takes an answer

@@ -223,7 +223,7 @@ func TestAnswer(t *testing.T) {
 	now := s.current.Load()
 	require.Equal(t, "feed", answer.Model)
 	require.Equal(t, "v1", answer.ModelVersion)
-	require.Equal(t, string(now.snapshot.Digest()), answer.Snapshot)
+	require.Equal(t, string(now.arms[0].snapshot.Digest()), answer.Snapshot)
 	require.Equal(t, "r1", answer.RequestId)
 	require.EqualValues(t, 60, answer.Eligible)
 	require.Equal(t, tandemv1.ShortReason_SHORT_REASON_UNSPECIFIED, answer.ShortReason)
@@ -355,14 +355,14 @@ func TestShortReason(t *testing.T) {
 
 func TestServingIsCounted(t *testing.T) {
 	s := smallTowers(index.Dot).loaded(t)
-	first, err := s.acquire("")
+	first, err := s.acquire("", "")
 	require.NoError(t, err)
 	s.replace(nil)
 	require.True(t, first.acquire(), "a request holds it")
 	first.release()
 	first.release()
 	require.False(t, first.acquire(), "the last request has closed it")
-	_, err = s.acquire("")
+	_, err = s.acquire("", "")
 	requireError(t, err, connect.CodeUnavailable, "no snapshot is loaded yet")
 }
 
@@ -400,7 +400,7 @@ func BenchmarkRetrieve(b *testing.B) {
 		})
 	}
 	now := s.current.Load()
-	q, err := newQuery(now.snapshot, benchmarks[0].r)
+	q, err := newQuery(now.arms[0].snapshot, benchmarks[0].r)
 	require.NoError(b, err)
 	b.Run("search_alone", func(b *testing.B) {
 		b.ReportAllocs()

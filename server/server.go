@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/tandem-ann/tandem/server/release"
 	"github.com/tandem-ann/tandem/shard"
 )
 
@@ -16,9 +17,16 @@ import (
 type Config struct {
 	// Store has the snapshots.
 	Store *shard.Store
-	// Snapshot is what [shard.Store.Resolve] takes: a digest or its beginning.
-	// Empty: the newest.
+	// Snapshot is what [shard.Store.Resolve] takes: a digest or its beginning. It is
+	// served whatever is released. Empty: the newest release, and those that follow;
+	// until there is one, the newest snapshot.
 	Snapshot string
+	// Keep is how long a snapshot stays mapped once it no longer answers, so that a
+	// rollback to it is instant. Default: DefaultKeep.
+	Keep time.Duration
+	// MemoryLimit is how many bytes of snapshots may be mapped: a release that would
+	// take more, beside what answers, is refused. Default: [DefaultMemoryLimit].
+	MemoryLimit int64
 	// Listen is the address to listen on, HOST:PORT. Port 0 takes a free one.
 	Listen string
 	// Listener is used instead of Listen if it is set. Run takes ownership of it.
@@ -28,13 +36,16 @@ type Config struct {
 	// DrainTimeout is how long requests may take to end once the server is told
 	// to stop. Default: DefaultDrainTimeout.
 	DrainTimeout time.Duration
+	// RecordShare is the share of the requests, 0 to 1, that are recorded into the
+	// store with their answers, for replay. Default: 0, none.
+	RecordShare float64
 	// Logger is told the events of the server's life at info level. Default:
 	// slog.Default().
 	Logger *slog.Logger
 	// Listening, if set, is called when health can be asked.
 	Listening func(net.Addr)
-	// Ready, if set, is called when queries are answered. It must not keep the
-	// snapshot.
+	// Ready, if set, is called when queries are answered, with the snapshot of the first
+	// arm. It must not keep the snapshot.
 	Ready func(*shard.Snapshot)
 }
 
@@ -49,17 +60,28 @@ const (
 	idleTimeout       = 2 * time.Minute
 )
 
-// Run serves a snapshot until ctx ends. It listens first, then opens, verifies and
-// warms the snapshot, and only then is ready. When ctx ends it stops being ready,
-// lets the requests in flight end, and closes the snapshot. It returns nil if all
-// of that went well, else an error that says what did not: a snapshot that cannot
-// be opened names the file and the section.
+// Run serves what is released until ctx ends. It listens first, then opens, verifies
+// and warms the snapshots of the newest release, and only then is ready. From then on
+// it follows the releases: it loads what a new one needs beside what answers, and
+// switches between two queries. What it cannot load leaves what answers as it is, is
+// logged, shown by GetStatus and tried again.
+//
+// When ctx ends it stops being ready, lets the requests in flight end, and closes all
+// snapshots. It returns nil if all of that went well, else an error that says what did
+// not. Without a release, and with Snapshot, it also returns an error if the snapshot
+// cannot be opened, which names the file and the section.
 func Run(ctx context.Context, c Config) error {
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
 	if c.DrainTimeout <= 0 {
 		c.DrainTimeout = DefaultDrainTimeout
+	}
+	if c.Keep <= 0 {
+		c.Keep = DefaultKeep
+	}
+	if c.MemoryLimit <= 0 {
+		c.MemoryLimit = DefaultMemoryLimit()
 	}
 	listener := c.Listener
 	if listener == nil {
@@ -69,6 +91,10 @@ func Run(ctx context.Context, c Config) error {
 		}
 	}
 	service := NewService(c.Logger)
+	if c.RecordShare > 0 {
+		service.recorder = startRecorder(c.RecordShare, c.Store.Objects(), c.Logger, defaultRecorderOptions())
+		defer service.recorder.close() // once the requests have ended
+	}
 	h := newHTTPServer(NewHandler(service, c.Options), c.Logger)
 	running, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -82,10 +108,8 @@ func Run(ctx context.Context, c Config) error {
 		c.Listening(listener.Addr())
 	}
 
-	err := load(running, service, &c)
-	if err == nil {
-		<-running.Done()
-	} else if running.Err() != nil && errors.Is(err, context.Canceled) {
+	err := follow(running, service, &c)
+	if running.Err() != nil && errors.Is(err, context.Canceled) {
 		err = nil // stopped while it loaded
 	}
 	err = errors.Join(err, drain(service, h, &c))
@@ -109,19 +133,44 @@ func newHTTPServer(h http.Handler, logger *slog.Logger) *http.Server {
 	return s
 }
 
-// load opens the snapshot and gives it to the service.
+// follow loads what is to answer, and follows the releases, until ctx ends.
+func follow(ctx context.Context, service *Service, c *Config) error {
+	f := newFollower(service, c)
+	var following uint64 // the first release to load
+	if c.Snapshot == "" {
+		now, err := f.releases.Current(ctx)
+		switch {
+		case err == nil:
+			following = now.Generation
+		case !errors.Is(err, release.ErrNone):
+			return fmt.Errorf("read releases: %w", err)
+		}
+	}
+	if following == 0 {
+		if err := load(ctx, service, c); err != nil {
+			return err
+		}
+		f.adopt(service.current.Load().arms[0].serving)
+	}
+	if c.Snapshot != "" {
+		<-ctx.Done()
+		f.closeAll()
+		return nil
+	}
+	f.run(ctx, max(following, 1))
+	return nil
+}
+
+// load opens a snapshot and gives it to the service without a release.
 func load(ctx context.Context, service *Service, c *Config) error {
 	start := time.Now()
-	digest, err := c.Store.Resolve(c.Snapshot)
+	digest, err := c.Store.Resolve(ctx, c.Snapshot)
 	if err != nil {
 		return fmt.Errorf("load snapshot: %w", err)
 	}
-	snapshot, err := shard.OpenSnapshot(ctx, c.Store, digest)
+	snapshot, err := openWarm(ctx, c.Store, digest)
 	if err != nil {
 		return fmt.Errorf("load snapshot %s: %w", digest.Short(), err)
-	}
-	if err := snapshot.Warm(ctx); err != nil {
-		return errors.Join(fmt.Errorf("load snapshot %s: %w", digest.Short(), err), snapshot.Close())
 	}
 	m := snapshot.Manifest()
 	service.Serve(snapshot)
@@ -134,8 +183,8 @@ func load(ctx context.Context, service *Service, c *Config) error {
 	return nil
 }
 
-// drain stops the server and closes the snapshot, whatever happens not before the
-// last request on it has ended.
+// drain stops the server and closes what answers, whatever happens not before the last
+// request on it has ended.
 func drain(service *Service, h *http.Server, c *Config) error {
 	c.Logger.Info("draining", "timeout", c.DrainTimeout)
 	service.Drain()

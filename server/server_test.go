@@ -181,9 +181,9 @@ func TestRunCutsOff(t *testing.T) {
 
 func TestRunFails(t *testing.T) {
 	store := smallTowers(index.Dot).publish(t)
-	digest, err := store.Resolve("")
+	digest, err := store.Resolve(t.Context(), "")
 	require.NoError(t, err)
-	m, err := store.Manifest(digest)
+	m, err := store.Manifest(t.Context(), digest)
 	require.NoError(t, err)
 	run := func(ctx context.Context, c Config) error {
 		c.Logger = slog.New(slog.DiscardHandler)

@@ -2,16 +2,20 @@ package server
 
 import (
 	"log/slog"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"connectrpc.com/connect"
 
 	"github.com/tandem-ann/tandem/api/tandem/v1/tandemv1connect"
+	"github.com/tandem-ann/tandem/server/release"
 	"github.com/tandem-ann/tandem/shard"
 )
 
-// Service answers retrieval RPCs from the snapshot that it was last given. Until
+// Service answers retrieval RPCs from the release that it was last given. Until
 // then it answers that it is unavailable. Its methods may be called from any
 // number of goroutines.
 type Service struct {
@@ -19,22 +23,136 @@ type Service struct {
 	health *health
 
 	mu      sync.Mutex // held to change current
-	current atomic.Pointer[serving]
+	current atomic.Pointer[state]
 	open    sync.WaitGroup // the servings whose files are open
+	status  atomic.Pointer[followerStatus]
+
+	recorder *recorder // set before the first request, or nil
 }
 
-var _ tandemv1connect.RetrievalServiceHandler = (*Service)(nil)
+var (
+	_ tandemv1connect.RetrievalServiceHandler = (*Service)(nil)
+	_ tandemv1connect.AdminServiceHandler     = (*Service)(nil)
+)
 
 // NewService returns a service without a snapshot. It logs each request at debug
 // level and what must not happen at error level.
 func NewService(logger *slog.Logger) *Service {
-	return &Service{logger: logger, health: newHealth()}
+	s := &Service{logger: logger, health: newHealth()}
+	s.status.Store(&followerStatus{})
+	return s
 }
 
-// Serve makes snapshot what answers from now on, and the service ready. It takes
-// ownership of snapshot. One that it replaces is closed when the last request on
-// it has ended.
+// state is everything that answers: one generation of it. Nothing of it changes.
+type state struct {
+	generation uint64
+	router     *release.Router // nil where there is one arm, without a release
+	arms       []arm
+	since      time.Time
+}
+
+// arm is one snapshot that answers.
+type arm struct {
+	*serving
+	generation uint64
+	name       string
+	weight     int
+}
+
+// Serve makes snapshot what answers from now on, without a release, and the service
+// ready. It takes ownership of snapshot. What it replaces is closed when the last
+// request on it has ended.
 func (s *Service) Serve(snapshot *shard.Snapshot) {
+	own := s.newServing(snapshot)
+	s.replace(&state{arms: []arm{{serving: own, name: release.Control, weight: release.Total}}, since: time.Now()})
+	s.health.set(phaseReady)
+}
+
+// switchTo makes a release what answers from now on, and the service ready. It uses the
+// snapshots, one for each arm, beside their owner.
+func (s *Service) switchTo(r *release.Release, snapshots []*serving) {
+	next := &state{generation: r.Generation, router: release.NewRouter(r), since: time.Now()}
+	for i, a := range r.Arms {
+		snapshots[i].acquire() // its owner holds it open
+		next.arms = append(next.arms, arm{serving: snapshots[i], generation: r.Generation, name: a.Name, weight: a.Weight})
+	}
+	s.replace(next)
+	s.health.set(phaseReady)
+}
+
+// Drain makes the service report that it is not ready, for good. It still answers
+// requests; the streams of health watches and of reflection end.
+func (s *Service) Drain() { s.health.set(phaseDraining) }
+
+// Close drains, takes away what answers, waits for the requests on it to end and
+// closes it. Serve must not be called after it.
+func (s *Service) Close() {
+	s.Drain()
+	s.replace(nil)
+	s.open.Wait()
+}
+
+func (s *Service) replace(next *state) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if last := s.current.Swap(next); last != nil {
+		for _, a := range last.arms {
+			a.release()
+		}
+	}
+}
+
+// acquire returns the arm that answers a request: the one that its key falls into,
+// or, if it is pinned to a model version, one that serves it. The caller releases it.
+func (s *Service) acquire(version, key string) (*arm, error) {
+	for {
+		now := s.current.Load()
+		if now == nil {
+			if s.health.current() == phaseDraining {
+				return nil, errorf(connect.CodeUnavailable, "the server is stopping")
+			}
+			return nil, errorf(connect.CodeUnavailable, "no snapshot is loaded yet")
+		}
+		number, err := now.route(version, key)
+		if err != nil {
+			return nil, err
+		}
+		if a := &now.arms[number]; a.acquire() {
+			return a, nil
+		} // else it was replaced since it was loaded
+	}
+}
+
+// route returns the number of the arm of a request.
+func (s *state) route(version, key string) (int, error) {
+	if s.router == nil {
+		if served := s.arms[0].snapshot.Manifest().ModelVersion; version != "" && version != served {
+			return 0, errorf(connect.CodeFailedPrecondition, "model_version %q is not served; served: %q", version, served)
+		}
+		return 0, nil
+	}
+	if version == "" {
+		return s.router.Route(key), nil
+	}
+	number, ok := s.router.RouteVersion(key, version)
+	if !ok {
+		return 0, errorf(connect.CodeFailedPrecondition, "model_version %q is not served; served: %s", version, quoted(s.router.Versions()))
+	}
+	return number, nil
+}
+
+// quoted lists texts in quotation marks.
+func quoted(list []string) string {
+	texts := make([]string, len(list))
+	for i, text := range list {
+		texts[i] = strconv.Quote(text)
+	}
+	return strings.Join(texts, ", ")
+}
+
+// newServing returns a snapshot that answers for as long as its owner, the caller, or a
+// request holds it.
+func (s *Service) newServing(snapshot *shard.Snapshot) *serving {
 	next := &serving{snapshot: snapshot}
 	next.users.Store(1)
 	next.closed = func(err error) {
@@ -44,55 +162,14 @@ func (s *Service) Serve(snapshot *shard.Snapshot) {
 		s.open.Done()
 	}
 	s.open.Add(1)
-	s.replace(next)
-	s.health.set(phaseReady)
-}
-
-// Drain makes the service report that it is not ready, for good. It still answers
-// requests; the streams of health watches and of reflection end.
-func (s *Service) Drain() { s.health.set(phaseDraining) }
-
-// Close drains, takes the snapshot away, waits for the requests on it to end and
-// closes it. Serve must not be called after it.
-func (s *Service) Close() {
-	s.Drain()
-	s.replace(nil)
-	s.open.Wait()
-}
-
-func (s *Service) replace(next *serving) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if last := s.current.Swap(next); last != nil {
-		last.release()
-	}
-}
-
-// acquire returns what serves requests that are pinned to a model version, or not
-// pinned if it is empty. The caller releases it.
-func (s *Service) acquire(version string) (*serving, error) {
-	for {
-		now := s.current.Load()
-		if now == nil {
-			if s.health.current() == phaseDraining {
-				return nil, errorf(connect.CodeUnavailable, "the server is stopping")
-			}
-			return nil, errorf(connect.CodeUnavailable, "no snapshot is loaded yet")
-		}
-		if served := now.snapshot.Manifest().ModelVersion; version != "" && version != served {
-			return nil, errorf(connect.CodeFailedPrecondition, "model_version %q is not served; served: %q", version, served)
-		}
-		if now.acquire() {
-			return now, nil
-		} // else it was replaced since it was loaded
-	}
+	return next
 }
 
 // serving is a snapshot that answers requests. Nothing of it changes but the
 // count.
 type serving struct {
 	snapshot *shard.Snapshot
-	users    atomic.Int64 // the requests on it, and 1 while it is current
+	users    atomic.Int64 // those who hold it: requests, states and its owner
 	closed   func(error)  // called once the files are closed
 }
 

@@ -64,7 +64,7 @@ func keepsRules(r *tandemv1.RetrieveRequest) bool {
 		len(r.Filter) <= 16<<10 && len(r.Bindings) <= 256 &&
 		len(r.IncludeIds) <= 100_000 && len(r.ExcludeIds) <= 100_000 && len(r.ExplainIds) <= 100 && len(r.AtMost) <= 8 &&
 		len(r.ModelVersion) <= 256 && len(r.Attributes) <= 256 && len(r.RequestId) <= 128 &&
-		len(r.Segment) <= 64 &&
+		len(r.Segment) <= 64 && len(r.RequestKey) <= 256 &&
 		(r.RecallTarget == nil || *r.RecallTarget > 0 && *r.RecallTarget <= 1) &&
 		(r.Ef == nil || *r.Ef >= 1 && *r.Ef <= 1_000_000) &&
 		(r.MinCoverage == nil || *r.MinCoverage >= 0 && *r.MinCoverage <= 1)

@@ -218,6 +218,16 @@ func (s *segments) find(name string) (attribute.Bitmap, bool) {
 	return s.bitmaps[i], true
 }
 
+// InSegment makes dst, a bitset for the shard's rows, those of a segment, and reports
+// whether there is a segment of that name.
+func (s *Shard) InSegment(name string, dst index.Bitset) bool {
+	b, ok := s.segments.find(name)
+	if ok {
+		b.CopyTo(dst)
+	}
+	return ok
+}
+
 // check proves that each bitmap holds what its expression says of the attributes.
 func (s *segments) check(table *attribute.Table) error {
 	if len(s.list) == 0 {

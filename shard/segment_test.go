@@ -254,7 +254,7 @@ func TestManifestWithSegments(t *testing.T) {
 			m := segmentedManifest(t, store, grid(40), 1, 2, params, list...)
 			require.Equal(t, 4, m.Apps.Segments[0].Eligible)
 			change(m)
-			d, err := store.Publish(m)
+			d, err := store.Publish(t.Context(), m)
 			if err == nil {
 				var s *shard.Snapshot
 				if s, err = shard.OpenSnapshot(context.Background(), store, d); err == nil {
@@ -414,15 +414,15 @@ func TestBitmapIsWhatCounts(t *testing.T) {
 	parts[first+1].data = teen
 	parts[first+2].data = binary.LittleEndian.AppendUint64(make([]byte, 8), uint64(len(teen)))
 	store := newStore(t, t.TempDir())
-	path := filepath.Join(store.Dir(), "staging", "made")
+	path := filepath.Join(store.Location(), "staging", "made")
 	require.NoError(t, os.WriteFile(path, pack(parts), 0o600))
-	sm, err := store.AddShard(path)
+	sm, err := store.AddShard(t.Context(), path)
 	require.NoError(t, err)
 	sm.Rows = segmentRows
 	m := newManifest(t, store, grid(1), 1, 1, index.DefaultParams(index.Dot))
 	m.Version, m.Apps.Shards, m.Apps.Rows = shard.SegmentsVersion, []shard.ShardManifest{sm}, segmentRows
 	m.Apps.Segments = []shard.SegmentManifest{{Segment: shard.Segment{Name: "teen", Expression: "min_age < 18"}, Eligible: 3}}
-	d, err := store.Publish(m)
+	d, err := store.Publish(t.Context(), m)
 	require.NoError(t, err)
 	s, err := shard.OpenSnapshot(context.Background(), store, d)
 	require.NoError(t, err)

@@ -22,9 +22,12 @@ type Snapshot struct {
 // bound and that each shard is the one the manifest names; reading every byte
 // also brings the files into memory. An error names the file and the section.
 func OpenSnapshot(ctx context.Context, store *Store, digest Digest) (*Snapshot, error) {
-	m, err := store.Manifest(digest)
+	m, err := store.Manifest(ctx, digest)
 	if err != nil {
 		return nil, err
+	}
+	if err := store.Fetch(ctx, m); err != nil {
+		return nil, fmt.Errorf("open snapshot %s: %w", digest.Short(), err)
 	}
 	s := &Snapshot{manifest: m, digest: digest}
 	if s.apps, err = OpenTower(ctx, store, m, Apps); err != nil {
@@ -49,7 +52,7 @@ func OpenTower(ctx context.Context, store *Store, m *Manifest, kind Kind) (*Towe
 		if err = ctx.Err(); err != nil {
 			break
 		}
-		if s, err = openNumbered(store, m, kind, number); err != nil {
+		if s, err = openNumbered(ctx, store, m, kind, number); err != nil {
 			break
 		}
 		shards = append(shards, s)
@@ -67,10 +70,24 @@ func OpenTower(ctx context.Context, store *Store, m *Manifest, kind Kind) (*Towe
 // shardName names a shard by its place in its tower.
 func shardName(kind Kind, number int) string { return fmt.Sprintf("%s-%04d", kind, number) }
 
-// openNumbered opens one shard of a snapshot.
-func openNumbered(store *Store, m *Manifest, kind Kind, number int) (*Shard, error) {
+// openNumbered opens one shard of a snapshot. What was damaged in the cache is
+// downloaded once more.
+func openNumbered(ctx context.Context, store *Store, m *Manifest, kind Kind, number int) (*Shard, error) {
+	s, err := openFetched(ctx, store, m, kind, number)
+	if errors.Is(err, sections.ErrCorrupt) && store.discard(m.Tower(kind).Shards[number].Digest) {
+		return openFetched(ctx, store, m, kind, number)
+	}
+	return s, err
+}
+
+func openFetched(ctx context.Context, store *Store, m *Manifest, kind Kind, number int) (*Shard, error) {
 	tm := m.Tower(kind)
-	s, err := Open(store.ShardPath(tm.Shards[number].Digest))
+	path, done, err := store.fetch(ctx, tm.Shards[number])
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	s, err := Open(path)
 	if err != nil {
 		return nil, err
 	}
@@ -139,9 +156,12 @@ func (s *Snapshot) Warm(ctx context.Context) error {
 // of every graph. It goes on after an error and returns all it found. It calls
 // progress with the name of each shard it is about to read.
 func VerifySnapshot(ctx context.Context, store *Store, digest Digest, progress func(shard string)) error {
-	m, err := store.Manifest(digest)
+	m, err := store.Manifest(ctx, digest)
 	if err != nil {
 		return err
+	}
+	if err := store.Fetch(ctx, m); err != nil {
+		return fmt.Errorf("verify snapshot %s: %w", digest.Short(), err)
 	}
 	var all error
 	eligible := make([]int, len(m.Apps.Segments))
@@ -151,7 +171,7 @@ func VerifySnapshot(ctx context.Context, store *Store, digest Digest, progress f
 				return errors.Join(all, err)
 			}
 			progress(shardName(kind, number))
-			rows, err := verifyShard(store, m, kind, number)
+			rows, err := verifyShard(ctx, store, m, kind, number)
 			all = errors.Join(all, err)
 			for i := range rows {
 				eligible[i] += rows[i]
@@ -171,8 +191,8 @@ func VerifySnapshot(ctx context.Context, store *Store, digest Digest, progress f
 }
 
 // verifyShard returns how many rows each segment has in the shard.
-func verifyShard(store *Store, m *Manifest, kind Kind, number int) ([]int, error) {
-	s, err := openNumbered(store, m, kind, number)
+func verifyShard(ctx context.Context, store *Store, m *Manifest, kind Kind, number int) ([]int, error) {
+	s, err := openNumbered(ctx, store, m, kind, number)
 	if err != nil {
 		return nil, err
 	}

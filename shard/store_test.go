@@ -14,12 +14,13 @@ import (
 	"github.com/tandem-ann/tandem/index"
 	"github.com/tandem-ann/tandem/index/sections"
 	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/objects"
 )
 
 // publish writes a small snapshot to a new store.
 func publish(t *testing.T, rows, shards int) (*shard.Store, shard.Digest) {
 	store := newStore(t, t.TempDir())
-	d, err := store.Publish(newManifest(t, store, grid(rows), 1, shards, index.DefaultParams(index.Dot)))
+	d, err := store.Publish(t.Context(), newManifest(t, store, grid(rows), 1, shards, index.DefaultParams(index.Dot)))
 	require.NoError(t, err)
 	return store, d
 }
@@ -45,45 +46,45 @@ func TestPublishNeedsItsShards(t *testing.T) {
 	store := newStore(t, t.TempDir())
 	m := newManifest(t, store, grid(10), 1, 1, index.DefaultParams(index.Dot))
 	require.NoError(t, os.Truncate(store.ShardPath(m.Apps.Shards[0].Digest), 4096))
-	_, err := store.Publish(m)
+	_, err := store.Publish(t.Context(), m)
 	require.ErrorIs(t, err, sections.ErrCorrupt)
 	require.NoError(t, os.Remove(store.ShardPath(m.Apps.Shards[0].Digest)))
-	_, err = store.Publish(m)
-	require.ErrorIs(t, err, os.ErrNotExist)
-	list, err := store.Snapshots()
+	_, err = store.Publish(t.Context(), m)
+	require.ErrorIs(t, err, objects.ErrNotFound)
+	list, err := store.Snapshots(t.Context())
 	require.NoError(t, err)
 	require.Empty(t, list)
 }
 
 func TestResolve(t *testing.T) {
 	store := newStore(t, t.TempDir())
-	_, err := store.Resolve("")
+	_, err := store.Resolve(t.Context(), "")
 	require.ErrorIs(t, err, shard.ErrNoSnapshot)
 	var digests []shard.Digest
 	for i, version := range []string{"1", "2", "3"} {
 		m := newManifest(t, store, grid(10), 1, 1, index.DefaultParams(index.Dot))
 		m.ModelVersion = version
-		d, err := store.Publish(m)
+		d, err := store.Publish(t.Context(), m)
 		require.NoError(t, err)
 		at := time.Unix(int64(1000*(i+1)), 0)
 		require.NoError(t, os.Chtimes(store.ManifestPath(d), at, at))
 		digests = append(digests, d)
 	}
-	newest, err := store.Resolve("")
+	newest, err := store.Resolve(t.Context(), "")
 	require.NoError(t, err)
 	require.Equal(t, digests[2], newest)
-	found, err := store.Resolve(string(digests[0][:20]))
+	found, err := store.Resolve(t.Context(), string(digests[0][:20]))
 	require.NoError(t, err)
 	require.Equal(t, digests[0], found)
-	_, err = store.Resolve("zz")
+	_, err = store.Resolve(t.Context(), "zz")
 	require.ErrorIs(t, err, shard.ErrNoSnapshot)
 
-	m, err := store.Manifest(digests[0])
+	m, err := store.Manifest(t.Context(), digests[0])
 	require.NoError(t, err)
-	again, err := store.Publish(m)
+	again, err := store.Publish(t.Context(), m)
 	require.NoError(t, err)
 	require.Equal(t, digests[0], again)
-	newest, err = store.Resolve("")
+	newest, err = store.Resolve(t.Context(), "")
 	require.NoError(t, err)
 	require.Equal(t, digests[0], newest, "publishing again makes it the newest")
 }
@@ -92,7 +93,7 @@ func TestResolve(t *testing.T) {
 // error names the place.
 func TestEveryByteOfAShardIsChecked(t *testing.T) {
 	store, d := publish(t, 12, 1)
-	m, err := store.Manifest(d)
+	m, err := store.Manifest(t.Context(), d)
 	require.NoError(t, err)
 	data, err := os.ReadFile(store.ShardPath(m.Apps.Shards[0].Digest))
 	require.NoError(t, err)
@@ -136,14 +137,8 @@ func TestEveryByteOfAShardIsChecked(t *testing.T) {
 // Damage to a store is found by the library and by verification, which name the
 // file.
 func TestDamagedStore(t *testing.T) {
-	flip := func(t *testing.T, path string, at int64) {
-		data, err := os.ReadFile(path)
-		require.NoError(t, err)
-		data[at] ^= 1
-		require.NoError(t, os.WriteFile(path, data, 0o600))
-	}
 	shardPath := func(store *shard.Store, d shard.Digest, number int) string {
-		m, err := store.Manifest(d)
+		m, err := store.Manifest(t.Context(), d)
 		require.NoError(t, err)
 		return store.ShardPath(m.Apps.Shards[number].Digest)
 	}
@@ -196,7 +191,7 @@ func TestDamagedStore(t *testing.T) {
 			data = []byte(strings.Replace(string(data), `"version": 1`, `"version": 9`, 1))
 			require.NoError(t, os.WriteFile(s.ManifestPath(d), data, 0o600))
 			return s.ManifestPath(d)
-		}, "version is 9, this build reads versions 1 to 2", sections.ErrVersion},
+		}, "version is 9, this build reads versions 1 to 3", sections.ErrVersion},
 	} {
 		t.Run(name, func(t *testing.T) {
 			store, d := publish(t, 40, 2)
@@ -218,6 +213,9 @@ func FuzzDecodeManifest(f *testing.F) {
 	data, err := m.Encode()
 	require.NoError(f, err)
 	f.Add(data)
+	data, err = gatedManifest(f).Encode()
+	require.NoError(f, err)
+	f.Add(data)
 	f.Add([]byte(`{"version": 2}`))
 	f.Add([]byte(`{}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
@@ -229,4 +227,12 @@ func FuzzDecodeManifest(f *testing.F) {
 		_, err = m.Encode()
 		require.NoError(t, err, "what decodes can be encoded")
 	})
+}
+
+// flip changes one byte of a file.
+func flip(t *testing.T, path string, at int64) {
+	data, err := os.ReadFile(path)
+	require.NoError(t, err)
+	data[at] ^= 1
+	require.NoError(t, os.WriteFile(path, data, 0o600))
 }

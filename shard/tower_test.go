@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"math"
-	"os"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -94,11 +93,11 @@ func writeTower(t tb, store *shard.Store, apps []app, dim, shards int, params in
 		require.NoError(t, err)
 		stage, err := store.Stage()
 		require.NoError(t, err)
-		path := filepath.Join(stage, "a.shard")
+		path := filepath.Join(stage.Dir(), "a.shard")
 		require.NoError(t, shard.Write(path, ids, x, w, segments...))
-		sm, err := store.AddShard(path)
+		sm, err := store.AddShard(context.Background(), path)
 		require.NoError(t, err)
-		require.NoError(t, os.Remove(stage))
+		require.NoError(t, stage.Close())
 		sm.Rows = len(rows)
 		m.Rows += len(rows)
 		m.Shards = append(m.Shards, sm)
@@ -118,7 +117,7 @@ func newManifest(t tb, store *shard.Store, apps []app, dim, shards int, params i
 
 // newStore makes a store that cleanup removes.
 func newStore(t tb, dir string) *shard.Store {
-	store, err := shard.CreateStore(dir)
+	store, err := shard.CreateStore(context.Background(), dir, shard.StoreOptions{})
 	require.NoError(t, err)
 	return store
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -472,11 +471,11 @@ func (s *trialSet) open(t testing.TB, d drawer, dir string, shards int, kind vec
 		}
 		stage, err := store.Stage()
 		require.NoError(t, err)
-		path := filepath.Join(stage, "a.shard")
+		path := filepath.Join(stage.Dir(), "a.shard")
 		require.NoError(t, shard.Write(path, ids, x, w, segments...), s.name)
-		sm, err := store.AddShard(path)
+		sm, err := store.AddShard(t.Context(), path)
 		require.NoError(t, err)
-		require.NoError(t, os.Remove(stage))
+		require.NoError(t, stage.Close())
 		sm.Rows = len(rows)
 		m.Rows += len(rows)
 		m.Shards = append(m.Shards, sm)

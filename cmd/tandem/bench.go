@@ -16,11 +16,12 @@ type benchCommand struct {
 	Snapshot benchSnapshotCommand `cmd:"" default:"withargs" help:"Measure recall against latency on a snapshot; the default."`
 	Engines  benchEnginesCommand  `cmd:"" help:"Measure our index and other engines on a set of vectors."`
 	Filters  benchFiltersCommand  `cmd:"" help:"Measure our index and other engines under eligibility filters."`
+	Switches benchSwitchesCommand `cmd:"" help:"Measure a server while it switches between two snapshots."`
 }
 
 // benchSnapshotCommand is `tandem bench snapshot`.
 type benchSnapshotCommand struct {
-	Store        string     `required:"" placeholder:"DIR" help:"Store of the snapshot."`
+	requiredStoreFlags
 	Snapshot     string     `arg:"" optional:"" help:"The snapshot's digest or the beginning of it; by default the newest."`
 	Target       shard.Kind `default:"apps" enum:"apps,users" placeholder:"TOWER" help:"Tower to search, apps or users; the other one asks (default ${default})."`
 	K            []int      `default:"10,100" placeholder:"N" help:"How many candidates to ask for (default ${default})."`
@@ -89,10 +90,11 @@ func (c *benchSnapshotCommand) Run(e *environment) (err error) {
 	if err := o.Validate(); err != nil {
 		return usageError{err}
 	}
-	store, digest, err := openStore(c.Store, c.Snapshot)
+	store, digest, err := openStore(e, c.Store, c.Snapshot, c.cacheFlags.options())
 	if err != nil {
 		return err
 	}
+	defer closing(&err, store)
 	s, err := shard.OpenSnapshot(e.ctx, store, digest)
 	if err != nil {
 		return err

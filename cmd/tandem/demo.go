@@ -86,7 +86,7 @@ func (c *demoCommand) build(e *environment, dir string) (*shard.Store, shard.Dig
 	if err := generate(e, towers, o); err != nil {
 		return nil, "", err
 	}
-	store, err := shard.CreateStore(filepath.Join(dir, "store"))
+	store, err := shard.CreateStore(e.ctx, filepath.Join(dir, "store"), shard.StoreOptions{})
 	if err != nil {
 		return nil, "", err
 	}

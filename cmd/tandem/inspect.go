@@ -26,16 +26,17 @@ Examples:
     tandem inspect store/shards/*.shard`
 }
 
-func (c *inspectCommand) Run(e *environment) error {
+func (c *inspectCommand) Run(e *environment) (err error) {
 	if err := c.check(); err != nil {
 		return err
 	}
 	if c.Store != "" {
-		store, digest, err := openStore(c.Store, c.snapshot())
+		store, digest, err := openStore(e, c.Store, c.snapshot(), c.cacheFlags.options())
 		if err != nil {
 			return err
 		}
-		m, err := store.Manifest(digest)
+		defer closing(&err, store)
+		m, err := store.Manifest(e.ctx, digest)
 		if err != nil {
 			return err
 		}
@@ -91,7 +92,7 @@ type snapshotInfo struct {
 
 // writeSnapshot writes a manifest for people.
 func writeSnapshot(w io.Writer, digest shard.Digest, m *shard.Manifest) error {
-	fmt.Fprintf(w, "snapshot %s\n%s at %s, metric %s, dim %d, built by %s\n\n", digest, m.Model, m.ModelVersion, m.Metric, m.Dim, m.Builder)
+	fmt.Fprintf(w, "snapshot %s\n%s at %s, metric %s, dim %d, built by %s\n\n", digest, m.Model, m.ModelVersion, m.Metric, m.Dim, strings.TrimSpace(m.Builder+" "+parenthesised(m.Tool)))
 	if err := writeTowers(w, m); err != nil {
 		return err
 	}
@@ -122,6 +123,9 @@ func writeSnapshot(w io.Writer, digest shard.Digest, m *shard.Manifest) error {
 	if err := writeSegments(w, m); err != nil {
 		return err
 	}
+	if m.Gates != nil {
+		writeGates(w, m.Gates.Previous, m.Gates.Checks)
+	}
 	for i, s := range m.Apps.Segments {
 		if i == 0 {
 			fmt.Fprintln(w)
@@ -129,6 +133,14 @@ func writeSnapshot(w io.Writer, digest shard.Digest, m *shard.Manifest) error {
 		fmt.Fprintf(w, "segment %s: %s\n", s.Name, strings.Join(strings.Fields(s.Expression), " "))
 	}
 	return nil
+}
+
+// parenthesised returns text in parentheses, if there is any.
+func parenthesised(text string) string {
+	if text == "" {
+		return ""
+	}
+	return "(" + text + ")"
 }
 
 // shardInfo is what a shard file holds. It is its JSON form.

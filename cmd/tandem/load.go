@@ -24,8 +24,8 @@ type loadCommand struct {
 
 	Users        string `placeholder:"PATH" help:"Users to ask with: a user tower in Parquet, or a file of ids, one a line; by default users of --store's snapshot that its build has not seen."`
 	UserIDColumn string `default:"user_id" placeholder:"NAME" help:"Column of user ids in Parquet (default ${default})."`
-	Store        string `placeholder:"DIR" help:"Store of the snapshot that the server serves, to measure recall against an exact scan."`
-	Snapshot     string `placeholder:"DIGEST" help:"The snapshot's digest or the beginning of it; by default the newest."`
+	storeFlags
+	Snapshot string `placeholder:"DIGEST" help:"The snapshot's digest or the beginning of it; by default the newest."`
 
 	Clients  []int         `default:"1,8" placeholder:"N" help:"How many clients ask at a time (default ${default})."`
 	Duration time.Duration `default:"10s" placeholder:"TIME" help:"How long each number of clients asks (default ${default})."`
@@ -85,10 +85,11 @@ func (c *loadCommand) Run(e *environment) (err error) {
 		}
 	}
 	if c.Store != "" {
-		store, digest, err := openStore(c.Store, c.Snapshot)
+		store, digest, err := openStore(e, c.Store, c.Snapshot, c.cacheFlags.options())
 		if err != nil {
 			return err
 		}
+		defer closing(&err, store)
 		if o.Snapshot, err = shard.OpenSnapshot(e.ctx, store, digest); err != nil {
 			return err
 		}

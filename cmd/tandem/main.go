@@ -3,7 +3,8 @@
 // example in its own help.
 //
 // It is the one place that reads flags and turns errors into exit codes: 0 for
-// success, 1 for a failure, 2 for wrong use.
+// success, 1 for a failure, 2 for wrong use, 3 for a snapshot that is not fit to be
+// released.
 package main
 
 import (

@@ -21,10 +21,14 @@ type cli struct {
 	Build    buildCommand    `cmd:"" help:"Build both towers into a snapshot in a store."`
 	Serve    serveCommand    `cmd:"" help:"Serve a snapshot over Connect, gRPC and HTTP with JSON."`
 	Query    queryCommand    `cmd:"" help:"Ask a server for candidates."`
+	Snapshot snapshotCommand `cmd:"" help:"List, show, copy, remove and collect the snapshots of a store."`
+	Gate     gateCommand     `cmd:"" help:"Run the gates on a snapshot of a store."`
+	Release  releaseCommand  `cmd:"" help:"Decide which snapshots serve, and with which share of traffic."`
 	Inspect  inspectCommand  `cmd:"" help:"Show what is in a snapshot or in shard files."`
 	Verify   verifyCommand   `cmd:"" help:"Prove that a snapshot is whole, or that shard files are."`
 	Bench    benchCommand    `cmd:"" help:"Measure a snapshot, or our index beside other engines."`
 	Load     loadCommand     `cmd:"" help:"Measure a running server under load."`
+	Replay   replayCommand   `cmd:"" help:"Ask a snapshot the queries that a server has recorded."`
 	Demo     demoCommand     `cmd:"" help:"Generate, build, serve and ask, in a temporary folder."`
 
 	Version kong.VersionFlag `help:"Print the version and exit."`
@@ -34,7 +38,13 @@ type cli struct {
 const (
 	exitFailure = 1
 	exitUsage   = 2
+	exitUnfit   = 3
 )
+
+// unfitError says that a snapshot is not fit to be released.
+type unfitError struct{ error }
+
+func (e unfitError) Unwrap() error { return e.error }
 
 // usageError is an error in how the command was called.
 type usageError struct{ error }
@@ -98,8 +108,11 @@ func report(ctx context.Context, stderr io.Writer, name string, err error) int {
 		return exitFailure
 	}
 	fmt.Fprintf(stderr, "%s: %v\n", name, err)
-	if errors.As(err, new(usageError)) {
+	switch {
+	case errors.As(err, new(usageError)):
 		return exitUsage
+	case errors.As(err, new(unfitError)):
+		return exitUnfit
 	}
 	return exitFailure
 }
@@ -135,15 +148,16 @@ func vars() kong.Vars {
 	}
 }
 
+// toolRelease names the release of the binary.
+func toolRelease() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok || info.Main.Version == "" || info.Main.Version == "(devel)" {
+		return "tandem devel"
+	}
+	return "tandem " + info.Main.Version
+}
+
 // version describes the binary in one line.
 func version() string {
-	text := "tandem devel"
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return text
-	}
-	if v := info.Main.Version; v != "" && v != "(devel)" {
-		text = "tandem " + v
-	}
-	return strings.Join([]string{text, info.GoVersion, runtime.GOOS + "/" + runtime.GOARCH}, " ")
+	return strings.Join([]string{toolRelease(), runtime.Version(), runtime.GOOS + "/" + runtime.GOARCH}, " ")
 }

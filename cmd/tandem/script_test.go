@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"flag"
@@ -106,11 +107,11 @@ func serving(ts *testscript.TestScript, _ bool, args []string) {
 // shard VAR STORE TOWER NUMBER sets a variable to the path of a shard file of the
 // newest snapshot, as a command on that store names it.
 func shardFile(ts *testscript.TestScript, _ bool, args []string) {
-	store, err := shard.OpenStore(ts.MkAbs(args[1]))
+	store, err := shard.OpenStore(context.Background(), ts.MkAbs(args[1]), shard.StoreOptions{})
 	ts.Check(err)
-	digest, err := store.Resolve("")
+	digest, err := store.Resolve(context.Background(), "")
 	ts.Check(err)
-	m, err := store.Manifest(digest)
+	m, err := store.Manifest(context.Background(), digest)
 	ts.Check(err)
 	number, err := strconv.Atoi(args[3])
 	ts.Check(err)

@@ -15,41 +15,57 @@ import (
 )
 
 type serveCommand struct {
-	Store    string `required:"" placeholder:"DIR" help:"Store of the snapshot."`
-	Snapshot string `placeholder:"DIGEST" help:"The snapshot's digest or the beginning of it; by default the newest."`
+	requiredStoreFlags
+	Snapshot string `placeholder:"DIGEST" help:"Serve this snapshot, by its digest or the beginning of it, whatever is released. By default the newest release, and those that follow; until there is one, the newest snapshot."`
 	Listen   string `default:"127.0.0.1:8080" placeholder:"HOST:PORT" help:"Address to listen on; port 0 takes a free one (default ${default})."`
 
 	MaxInFlight     *int          `placeholder:"N" help:"Requests to work on at a time; one more is turned away (default 64 for each processor)."`
 	MaxMessageBytes *int          `placeholder:"N" help:"Largest request to accept (default 8 MiB)."`
 	DrainTimeout    time.Duration `default:"15s" placeholder:"TIME" help:"How long requests may take to end once the server is told to stop (default ${default})."`
+	RecordShare     float64       `default:"0" placeholder:"X" help:"Share of the requests to record into the store with their answers, for tandem replay: 0.001 is one in a thousand (default none)."`
+
+	Keep        time.Duration `default:"10m" placeholder:"TIME" help:"How long a snapshot stays mapped once it no longer answers, so that a rollback is instant (default ${default})."`
+	MemoryLimit byteFlag      `placeholder:"SIZE" help:"How much of snapshots may be mapped; a release that takes more beside what answers is refused (default four fifths of the memory)."`
 
 	LogFormat string `default:"text" enum:"text,json" placeholder:"FORMAT" help:"Form of the log on standard error: ${enum} (default ${default})."`
 	Verbose   bool   `help:"Log every request."`
 }
 
 func (serveCommand) Help() string {
-	return `Verifies and warms the snapshot first; GET /readyz answers 200 from then on. SIGINT and SIGTERM let the requests in flight end.
+	return `Verifies and warms what is released first; GET /readyz answers 200 from then on. It follows the releases: it loads what a new one needs beside what answers, then switches between two queries. What it cannot load leaves what answers as it is; tandem release status --server tells. SIGINT and SIGTERM let the requests in flight end.
 
 Example:
 
     tandem serve --store store --listen :8080`
 }
 
-func (c *serveCommand) Run(e *environment) error {
+func (c *serveCommand) Run(e *environment) (err error) {
 	switch {
 	case c.MaxInFlight != nil && *c.MaxInFlight < 1:
 		return usagef("--max-in-flight is %d, want at least 1", *c.MaxInFlight)
 	case c.MaxMessageBytes != nil && *c.MaxMessageBytes < 1:
 		return usagef("--max-message-bytes is %d, want at least 1", *c.MaxMessageBytes)
+	case c.Keep <= 0:
+		return usagef("--keep is %s, want more than 0", c.Keep)
+	case !(c.RecordShare >= 0 && c.RecordShare <= 1):
+		return usagef("--record-share is %v, want 0 to 1", c.RecordShare)
 	case c.DrainTimeout <= 0:
 		return usagef("--drain-timeout is %s, want more than 0", c.DrainTimeout)
 	}
-	store, digest, err := openStore(c.Store, c.Snapshot)
+	store, err := shard.OpenStore(e.ctx, c.Store, c.cacheFlags.options())
+	if err != nil {
+		return err
+	}
+	defer closing(&err, store)
+	digest, err := store.Resolve(e.ctx, c.Snapshot)
 	if errors.Is(err, shard.ErrNoSnapshot) && c.Snapshot == "" {
 		return fmt.Errorf("%w; tandem build makes one", err)
 	}
 	if err != nil {
 		return err
+	}
+	if c.Snapshot == "" {
+		digest = "" // what is released, or the newest when the server looks
 	}
 	level := slog.LevelInfo
 	if c.Verbose {
@@ -58,6 +74,7 @@ func (c *serveCommand) Run(e *environment) error {
 	defer runtime.KeepAlive(ballast())
 	return server.Run(e.ctx, server.Config{
 		Store: store, Snapshot: string(digest), Listen: c.Listen, DrainTimeout: c.DrainTimeout,
+		Keep: c.Keep, MemoryLimit: int64(c.MemoryLimit), RecordShare: c.RecordShare,
 		Options: server.Options{MaxInFlight: given(c.MaxInFlight), MaxMessageBytes: given(c.MaxMessageBytes)},
 		Logger:  newLogger(e.stderr, c.LogFormat, level),
 	})

@@ -12,7 +12,7 @@ import (
 
 // source is the snapshot or the shard files that a command reads.
 type source struct {
-	Store   string   `placeholder:"DIR" help:"Store of the snapshot."`
+	storeFlags
 	Objects []string `arg:"" optional:"" name:"what" sep:"none" help:"With --store a snapshot's digest or the beginning of it, by default the newest; without, the paths of shard files."`
 }
 
@@ -49,24 +49,30 @@ Examples:
     tandem verify store/shards/*.shard`
 }
 
-func (c *verifyCommand) Run(e *environment) error {
+func (c *verifyCommand) Run(e *environment) (err error) {
 	if err := c.check(); err != nil {
 		return err
 	}
 	if c.Store == "" {
 		return c.files(e)
 	}
-	store, digest, err := openStore(c.Store, c.snapshot())
+	store, digest, err := openStore(e, c.Store, c.snapshot(), c.cacheFlags.options())
 	if err != nil {
 		return err
 	}
+	defer closing(&err, store)
+	return verifySnapshot(e, store, digest)
+}
+
+// verifySnapshot verifies a snapshot and says what is wrong with it.
+func verifySnapshot(e *environment, store *shard.Store, digest shard.Digest) error {
 	shards := 0
-	err = shard.VerifySnapshot(e.ctx, store, digest, func(name string) {
+	err := shard.VerifySnapshot(e.ctx, store, digest, func(name string) {
 		shards++
 		fmt.Fprintf(e.stdout, "verify %s\n", name)
 	})
 	if err != nil {
-		return c.failed(e, "snapshot "+string(digest), err)
+		return notWhole(e, "snapshot "+string(digest), err)
 	}
 	fmt.Fprintf(e.stdout, "snapshot %s is whole: %s\n", digest, plural(int64(shards), "shard"))
 	return nil
@@ -108,14 +114,14 @@ func (c *verifyCommand) file(e *environment, path string) error {
 		}
 	}
 	if err != nil {
-		return c.failed(e, "shard "+path, err)
+		return notWhole(e, "shard "+path, err)
 	}
 	fmt.Fprintf(e.stdout, "shard %s is whole\n", path)
 	return nil
 }
 
-// failed prints everything that is wrong, one a line.
-func (c *verifyCommand) failed(e *environment, what string, err error) error {
+// notWhole prints everything that is wrong, one a line.
+func notWhole(e *environment, what string, err error) error {
 	if e.ctx.Err() != nil {
 		return err
 	}

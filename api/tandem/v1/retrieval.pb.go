@@ -444,8 +444,9 @@ type RetrieveRequest struct {
 	// unless it is set otherwise, bounds them too.
 	ExcludeIds []string `protobuf:"bytes,9,rep,name=exclude_ids,json=excludeIds,proto3" json:"exclude_ids,omitempty"`
 	// Answer only from this model version, such as the one that computed the
-	// query vector. At most 256 bytes. Default: the version of the arm that the
-	// request falls into.
+	// query vector: by the arm that the request falls into if that serves it, or else
+	// by another that does. At most 256 bytes. Default: the version of the arm that
+	// the request falls into.
 	ModelVersion string `protobuf:"bytes,10,opt,name=model_version,json=modelVersion,proto3" json:"model_version,omitempty"`
 	// The recall to reach, as the share of the true k best that come back on
 	// average: above 0, at most 1. The snapshot knows which effort it takes. 1
@@ -481,6 +482,10 @@ type RetrieveRequest struct {
 	// candidates, or all that at_most leaves, which short_reason says. At most 8, each
 	// of another attribute. Default: none.
 	AtMost []*AtMost `protobuf:"bytes,18,rep,name=at_most,json=atMost,proto3" json:"at_most,omitempty"`
+	// Who the request is for, such as the id of the user whose vector it has: it
+	// decides, with the salt of the release, which arm answers, the same one each time.
+	// At most 256 bytes. Default: user_id; without it the request falls into any arm.
+	RequestKey string `protobuf:"bytes,21,opt,name=request_key,json=requestKey,proto3" json:"request_key,omitempty"`
 	// Ids of the target tower to explain: why each is or is not in the answer. At
 	// most 100, each of 1 to 256 bytes. They imply explain. Default: none.
 	ExplainIds    []string `protobuf:"bytes,19,rep,name=explain_ids,json=explainIds,proto3" json:"explain_ids,omitempty"`
@@ -651,6 +656,13 @@ func (x *RetrieveRequest) GetAtMost() []*AtMost {
 	return nil
 }
 
+func (x *RetrieveRequest) GetRequestKey() string {
+	if x != nil {
+		return x.RequestKey
+	}
+	return ""
+}
+
 func (x *RetrieveRequest) GetExplainIds() []string {
 	if x != nil {
 		return x.ExplainIds
@@ -688,7 +700,12 @@ type RetrieveResponse struct {
 	// The request's request_id, or the one that was generated for it.
 	RequestId string `protobuf:"bytes,10,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	// How each shard answered; set if the request has explain or explain_ids.
-	Explain       *Explain `protobuf:"bytes,11,opt,name=explain,proto3" json:"explain,omitempty"`
+	Explain *Explain `protobuf:"bytes,11,opt,name=explain,proto3" json:"explain,omitempty"`
+	// The generation of the release that answered; 0 if nothing was released and the
+	// server serves a snapshot by itself.
+	Generation uint64 `protobuf:"varint,12,opt,name=generation,proto3" json:"generation,omitempty"`
+	// The arm of the release that answered, such as "control".
+	Arm           string `protobuf:"bytes,13,opt,name=arm,proto3" json:"arm,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -798,6 +815,20 @@ func (x *RetrieveResponse) GetExplain() *Explain {
 		return x.Explain
 	}
 	return nil
+}
+
+func (x *RetrieveResponse) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *RetrieveResponse) GetArm() string {
+	if x != nil {
+		return x.Arm
+	}
+	return ""
 }
 
 // Candidate is one entity of the target tower.
@@ -1776,7 +1807,10 @@ type GetEmbeddingsRequest struct {
 	ModelVersion string `protobuf:"bytes,3,opt,name=model_version,json=modelVersion,proto3" json:"model_version,omitempty"`
 	// A name for this request in logs, traces and the answer. At most 128 bytes.
 	// Default: generated.
-	RequestId     string `protobuf:"bytes,4,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	RequestId string `protobuf:"bytes,4,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// Who the request is for; see RetrieveRequest. At most 256 bytes. Default: the
+	// request falls into any arm.
+	RequestKey    string `protobuf:"bytes,5,opt,name=request_key,json=requestKey,proto3" json:"request_key,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1839,6 +1873,13 @@ func (x *GetEmbeddingsRequest) GetRequestId() string {
 	return ""
 }
 
+func (x *GetEmbeddingsRequest) GetRequestKey() string {
+	if x != nil {
+		return x.RequestKey
+	}
+	return ""
+}
+
 // GetEmbeddingsResponse returns vectors and says which model they belong to.
 // Vectors of different model versions must not be compared.
 type GetEmbeddingsResponse struct {
@@ -1854,7 +1895,11 @@ type GetEmbeddingsResponse struct {
 	// The ids that the tower does not have, in the order of the request's ids.
 	UnknownIds []string `protobuf:"bytes,5,rep,name=unknown_ids,json=unknownIds,proto3" json:"unknown_ids,omitempty"`
 	// The request's request_id, or the one that was generated for it.
-	RequestId     string `protobuf:"bytes,6,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	RequestId string `protobuf:"bytes,6,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// The generation of the release that answered; 0 if nothing was released.
+	Generation uint64 `protobuf:"varint,7,opt,name=generation,proto3" json:"generation,omitempty"`
+	// The arm of the release that answered.
+	Arm           string `protobuf:"bytes,8,opt,name=arm,proto3" json:"arm,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1931,6 +1976,20 @@ func (x *GetEmbeddingsResponse) GetRequestId() string {
 	return ""
 }
 
+func (x *GetEmbeddingsResponse) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *GetEmbeddingsResponse) GetArm() string {
+	if x != nil {
+		return x.Arm
+	}
+	return ""
+}
+
 // Embedding is one entity's vector.
 type Embedding struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1997,7 +2056,7 @@ const file_tandem_v1_retrieval_proto_rawDesc = "" +
 	"\x06AtMost\x12\x1c\n" +
 	"\tattribute\x18\x01 \x01(\tR\tattribute\x12v\n" +
 	"\x01n\x18\x02 \x01(\rBh\xbaHe\xba\x01b\n" +
-	"\tat_most.n\x1aUthis >= 1u && this <= 10000u ? '' : 'n is ' + string(this) + '; accepted: 1 to 10000'R\x01n\"\xba\x1f\n" +
+	"\tat_most.n\x1aUthis >= 1u && this <= 10000u ? '' : 'n is ' + string(this) + '; accepted: 1 to 10000'R\x01n\"\xf2 \n" +
 	"\x0fRetrieveRequest\x12\x16\n" +
 	"\x06vector\x18\x01 \x03(\x02R\x06vector\x12\xa4\x01\n" +
 	"\avectors\x18\x02 \x03(\v2\x11.tandem.v1.VectorBw\xbaHt\xba\x01q\n" +
@@ -2041,7 +2100,10 @@ const file_tandem_v1_retrieval_proto_rawDesc = "" +
 	"\x14retrieve.include_ids\x1afthis.size() <= 100000 ? '' : 'include_ids has ' + string(this.size()) + ' ids; accepted: up to 100000'\xd8\x01\x01R\n" +
 	"includeIds\x12\xa8\x01\n" +
 	"\aat_most\x18\x12 \x03(\v2\x11.tandem.v1.AtMostB|\xbaHy\xba\x01s\n" +
-	"\x10retrieve.at_most\x1a_this.size() <= 8 ? '' : 'at_most has ' + string(this.size()) + ' attributes; accepted: up to 8'\xd8\x01\x01R\x06atMost\x12\xa3\x01\n" +
+	"\x10retrieve.at_most\x1a_this.size() <= 8 ? '' : 'at_most has ' + string(this.size()) + ' attributes; accepted: up to 8'\xd8\x01\x01R\x06atMost\x12\xb5\x01\n" +
+	"\vrequest_key\x18\x15 \x01(\tB\x93\x01\xbaH\x8f\x01\xba\x01\x88\x01\n" +
+	"\x14retrieve.request_key\x1apbytes(this).size() <= 256 ? '' : 'request_key has ' + string(bytes(this).size()) + ' bytes; accepted: up to 256'\xd8\x01\x01R\n" +
+	"requestKey\x12\xa3\x01\n" +
 	"\vexplain_ids\x18\x13 \x03(\tB\x81\x01\xbaH~\xba\x01x\n" +
 	"\x14retrieve.explain_ids\x1a`this.size() <= 100 ? '' : 'explain_ids has ' + string(this.size()) + ' ids; accepted: up to 100'\xd8\x01\x01R\n" +
 	"explainIds\x1aS\n" +
@@ -2052,7 +2114,7 @@ const file_tandem_v1_retrieval_proto_rawDesc = "" +
 	"\x0fretrieve.effort\x1a\xa6\x01!has(this.ef) || !has(this.recall_target) ? '' : 'set recall_target or ef, not both; recall_target is ' + string(this.recall_target) + ' and ef is ' + string(this.ef)B\x10\n" +
 	"\x0e_recall_targetB\x05\n" +
 	"\x03_efB\x0f\n" +
-	"\r_min_coverage\"\xc5\x03\n" +
+	"\r_min_coverage\"\xf7\x03\n" +
 	"\x10RetrieveResponse\x124\n" +
 	"\n" +
 	"candidates\x18\x01 \x03(\v2\x14.tandem.v1.CandidateR\n" +
@@ -2068,7 +2130,11 @@ const file_tandem_v1_retrieval_proto_rawDesc = "" +
 	"\n" +
 	"request_id\x18\n" +
 	" \x01(\tR\trequestId\x12,\n" +
-	"\aexplain\x18\v \x01(\v2\x12.tandem.v1.ExplainR\aexplain\"\xd1\x01\n" +
+	"\aexplain\x18\v \x01(\v2\x12.tandem.v1.ExplainR\aexplain\x12\x1e\n" +
+	"\n" +
+	"generation\x18\f \x01(\x04R\n" +
+	"generation\x12\x10\n" +
+	"\x03arm\x18\r \x01(\tR\x03arm\"\xd1\x01\n" +
 	"\tCandidate\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05score\x18\x02 \x01(\x02R\x05score\x12D\n" +
@@ -2144,7 +2210,7 @@ const file_tandem_v1_retrieval_proto_rawDesc = "" +
 	"\aoutcome\"9\n" +
 	"\tItemError\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\tR\x04code\x12\x18\n" +
-	"\amessage\x18\x02 \x01(\tR\amessage\"\x89\a\n" +
+	"\amessage\x18\x02 \x01(\tR\amessage\"\xc7\b\n" +
 	"\x14GetEmbeddingsRequest\x12\xb4\x01\n" +
 	"\x05tower\x18\x01 \x01(\x0e2\x10.tandem.v1.TowerB\x8b\x01\xbaH\x87\x01\xba\x01\x80\x01\n" +
 	"\x14get_embeddings.tower\x1ahthis == 1 || this == 2 ? '' : 'tower is ' + string(this) + '; accepted: TOWER_APPS (1), TOWER_USERS (2)'\xd8\x01\x01R\x05tower\x12\xb9\x02\n" +
@@ -2155,7 +2221,10 @@ const file_tandem_v1_retrieval_proto_rawDesc = "" +
 	"\x1cget_embeddings.model_version\x1arbytes(this).size() <= 256 ? '' : 'model_version has ' + string(bytes(this).size()) + ' bytes; accepted: up to 256'\xd8\x01\x01R\fmodelVersion\x12\xb7\x01\n" +
 	"\n" +
 	"request_id\x18\x04 \x01(\tB\x97\x01\xbaH\x93\x01\xba\x01\x8c\x01\n" +
-	"\x19get_embeddings.request_id\x1aobytes(this).size() <= 128 ? '' : 'request_id has ' + string(bytes(this).size()) + ' bytes; accepted: up to 128'\xd8\x01\x01R\trequestId\"\xe4\x01\n" +
+	"\x19get_embeddings.request_id\x1aobytes(this).size() <= 128 ? '' : 'request_id has ' + string(bytes(this).size()) + ' bytes; accepted: up to 128'\xd8\x01\x01R\trequestId\x12\xbb\x01\n" +
+	"\vrequest_key\x18\x05 \x01(\tB\x99\x01\xbaH\x95\x01\xba\x01\x8e\x01\n" +
+	"\x1aget_embeddings.request_key\x1apbytes(this).size() <= 256 ? '' : 'request_key has ' + string(bytes(this).size()) + ' bytes; accepted: up to 256'\xd8\x01\x01R\n" +
+	"requestKey\"\x96\x02\n" +
 	"\x15GetEmbeddingsResponse\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12#\n" +
 	"\rmodel_version\x18\x02 \x01(\tR\fmodelVersion\x12\x1a\n" +
@@ -2166,7 +2235,11 @@ const file_tandem_v1_retrieval_proto_rawDesc = "" +
 	"\vunknown_ids\x18\x05 \x03(\tR\n" +
 	"unknownIds\x12\x1d\n" +
 	"\n" +
-	"request_id\x18\x06 \x01(\tR\trequestId\"3\n" +
+	"request_id\x18\x06 \x01(\tR\trequestId\x12\x1e\n" +
+	"\n" +
+	"generation\x18\a \x01(\x04R\n" +
+	"generation\x12\x10\n" +
+	"\x03arm\x18\b \x01(\tR\x03arm\"3\n" +
 	"\tEmbedding\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
 	"\x06values\x18\x02 \x03(\x02R\x06values*?\n" +

@@ -174,6 +174,11 @@ func TestValidation(t *testing.T) {
 			"coverage above 1", retrieve(func(r req) { r.MinCoverage = new(1.01) }),
 			"min_coverage: min_coverage is 1.01; accepted: 0 to 1",
 		},
+		{"request key", retrieve(func(r req) { r.RequestKey = long }), ""},
+		{
+			"request key too long", retrieve(func(r req) { r.RequestKey = long + "x" }),
+			"request_key: request_key has 257 bytes; accepted: up to 256",
+		},
 		{"request id", retrieve(func(r req) { r.RequestId = long[:128] }), ""},
 		{
 			"request id too long", retrieve(func(r req) { r.RequestId = long[:129] }),

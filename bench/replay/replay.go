@@ -1,0 +1,395 @@
+package replay
+
+import (
+	"cmp"
+	"container/heap"
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"log/slog"
+	"runtime"
+	"slices"
+	"time"
+
+	"connectrpc.com/connect"
+	"github.com/cespare/xxhash/v2"
+
+	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
+	"github.com/tandem-ann/tandem/index/kernel"
+	"github.com/tandem-ann/tandem/server"
+	"github.com/tandem-ann/tandem/server/querylog"
+	"github.com/tandem-ann/tandem/shard"
+)
+
+// ErrNoQueries is the class of an error that says that there is no query to replay.
+var ErrNoQueries = errors.New("no recorded queries")
+
+// The reasons for which a query is left out.
+const (
+	OtherVersion = "query vectors of another model version"
+	LacksShards  = "recorded answers that lack shards"
+)
+
+// Run replays recorded queries. That some of them fail is no error but in the report;
+// that there are none is one, of class [ErrNoQueries]. A damaged log is one of class
+// [querylog.ErrDamaged].
+func Run(ctx context.Context, o Options) (*Report, error) {
+	if err := o.Validate(); err != nil {
+		return nil, err
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	r := &runner{options: &o, leftOut: map[string]int{}}
+	var err error
+	if r.against, err = open(ctx, &o, o.Against); err != nil {
+		return nil, err
+	}
+	defer r.against.service.Close()
+	if o.Baseline != "" {
+		if r.baseline, err = open(ctx, &o, o.Baseline); err != nil {
+			return nil, err
+		}
+		defer r.baseline.service.Close()
+	}
+	for q, err := range r.queries(ctx) {
+		if err == nil {
+			err = r.replay(ctx, q)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	r.progress()
+	if r.read == 0 {
+		return nil, fmt.Errorf("%s: %w", o.Log.Location(), ErrNoQueries)
+	}
+	return r.report(), nil
+}
+
+// site is a snapshot that answers.
+type site struct {
+	service  *server.Service
+	snapshot Snapshot
+	failures map[string]*Failure // by code
+}
+
+// open opens and warms a snapshot, and serves it.
+func open(ctx context.Context, o *Options, ref string) (*site, error) {
+	digest, err := o.Store.Resolve(ctx, ref)
+	if err != nil {
+		return nil, err
+	}
+	snapshot, err := shard.OpenSnapshot(ctx, o.Store, digest)
+	if err != nil {
+		return nil, err
+	}
+	if err := snapshot.Warm(ctx); err != nil {
+		return nil, errors.Join(err, snapshot.Close())
+	}
+	m := snapshot.Manifest()
+	s := &site{
+		service:  server.NewService(o.Logger),
+		snapshot: Snapshot{Digest: digest, Model: m.Model, ModelVersion: m.ModelVersion, Apps: m.Apps.Rows, Users: m.Users.Rows},
+		failures: map[string]*Failure{},
+	}
+	s.service.Serve(snapshot)
+	return s, nil
+}
+
+// understands reports whether the vectors of a request that a model version answered
+// mean something to the snapshot.
+func (s *site) understands(q *querylog.Query, r *tandemv1.RetrieveRequest) bool {
+	byVector := len(r.Vector) > 0 || len(r.Vectors) > 0
+	return !byVector || q.ModelVersion == s.snapshot.ModelVersion && (q.Model == "" || q.Model == s.snapshot.Model)
+}
+
+// ask asks a request. It returns ok if it was answered; else the failure is counted. A
+// log is not trusted, so a request goes the way of one in a batch, where the service
+// itself holds it against the rules and turns a panic into an error.
+func (s *site) ask(ctx context.Context, r *tandemv1.RetrieveRequest) (candidates []querylog.Candidate, us float64, ok bool, err error) {
+	batch := connect.NewRequest(&tandemv1.BatchRetrieveRequest{Requests: []*tandemv1.RetrieveRequest{r}})
+	start := time.Now()
+	response, err := s.service.BatchRetrieve(ctx, batch)
+	us = float64(time.Since(start)) / 1e3
+	if err = cmp.Or(err, ctx.Err()); err != nil {
+		return nil, 0, false, err
+	}
+	result := response.Msg.Results[0]
+	if e := result.GetError(); e != nil {
+		s.fail(e)
+		return nil, us, false, nil
+	}
+	for _, c := range result.GetResponse().Candidates {
+		candidates = append(candidates, querylog.Candidate{ID: c.Id, Score: c.Score})
+	}
+	return candidates, us, true, nil
+}
+
+// fail counts a failure.
+func (s *site) fail(e *tandemv1.ItemError) {
+	f := s.failures[e.Code]
+	if f == nil {
+		f = &Failure{Code: e.Code, Example: e.Message}
+		s.failures[e.Code] = f
+	}
+	f.Queries++
+}
+
+// listFailures lists the failures, the most frequent first.
+func (s *site) listFailures() []Failure {
+	list := []Failure{}
+	for _, f := range s.failures {
+		list = append(list, *f)
+	}
+	slices.SortFunc(list, func(a, b Failure) int {
+		return cmp.Or(cmp.Compare(b.Queries, a.Queries), cmp.Compare(a.Code, b.Code))
+	})
+	return list
+}
+
+// runner is one run.
+type runner struct {
+	options  *Options
+	against  *site
+	baseline *site // nil for none
+
+	read        int
+	first, last time.Time
+	leftOut     map[string]int
+	samples     []sample
+	segments    names
+	arms        names
+}
+
+// sample is what came of one query.
+type sample struct {
+	segment, arm int
+	answered     bool
+	change       change  // from the recorded answer, if it was answered
+	recorded     float64 // latencies in microseconds
+	replayed     float64
+
+	asked    bool    // of the baseline too
+	both     bool    // answered, by the baseline too
+	from     change  // from the baseline's answer, if both
+	baseline float64 // latency
+}
+
+// maxNames is how many segments and how many arms are told apart. A log may have any
+// number of them.
+const maxNames = 200
+
+// others is the name of those beyond.
+const others = "(others)"
+
+// names numbers names.
+type names struct {
+	numbers map[string]int
+	list    []string
+}
+
+func (n *names) number(name string) int {
+	if i, ok := n.numbers[name]; ok {
+		return i
+	}
+	if n.numbers == nil {
+		n.numbers = map[string]int{}
+	}
+	if len(n.list) >= maxNames {
+		if name == others {
+			n.list = append(n.list, name)
+			n.numbers[name] = maxNames
+			return maxNames
+		}
+		return n.number(others)
+	}
+	n.list = append(n.list, name)
+	n.numbers[name] = len(n.list) - 1
+	return len(n.list) - 1
+}
+
+// queries returns what to replay: all, or a sample of them.
+func (r *runner) queries(ctx context.Context) iter.Seq2[*querylog.Query, error] {
+	o := r.options
+	return func(yield func(*querylog.Query, error) bool) {
+		var chosen sampled
+		for q, err := range o.Log.Queries(ctx, o.Since, o.Until) {
+			if err != nil {
+				yield(nil, err)
+				return
+			}
+			r.count(q)
+			if o.Limit == 0 {
+				if !yield(q, nil) {
+					return
+				}
+				continue
+			}
+			heap.Push(&chosen, draw{xxhash.Sum64String(q.RequestID + q.Time.String()), q})
+			if chosen.Len() > o.Limit {
+				heap.Pop(&chosen)
+			}
+		}
+		slices.SortFunc(chosen, func(a, b draw) int {
+			return cmp.Or(a.query.Time.Compare(b.query.Time), cmp.Compare(a.hash, b.hash))
+		})
+		for _, d := range chosen {
+			if !yield(d.query, nil) {
+				return
+			}
+		}
+	}
+}
+
+// draw is a query and what decides whether it is in a sample: those of the least
+// hashes are, so that a sample is the same each time and its size does not change which
+// are in it first.
+type draw struct {
+	hash  uint64
+	query *querylog.Query
+}
+
+// sampled is a heap with the largest hash on top.
+type sampled []draw
+
+func (s sampled) Len() int           { return len(s) }
+func (s sampled) Less(i, j int) bool { return s[i].hash > s[j].hash }
+func (s sampled) Swap(i, j int)      { s[i], s[j] = s[j], s[i] }
+func (s *sampled) Push(x any)        { *s = append(*s, x.(draw)) }
+func (s *sampled) Pop() any {
+	last := (*s)[len(*s)-1]
+	*s = (*s)[:len(*s)-1]
+	return last
+}
+
+func (r *runner) progress() {
+	if r.options.Progress != nil {
+		r.options.Progress(r.read)
+	}
+}
+
+// count counts a query that was read.
+func (r *runner) count(q *querylog.Query) {
+	if r.read%64 == 0 {
+		r.progress()
+	}
+	if r.read++; r.read == 1 || q.Time.Before(r.first) {
+		r.first = q.Time
+	}
+	if q.Time.After(r.last) {
+		r.last = q.Time
+	}
+}
+
+// replay replays one query.
+func (r *runner) replay(ctx context.Context, q *querylog.Query) error {
+	request, err := q.Decode()
+	if err != nil {
+		return fmt.Errorf("read log: %s: %w", r.options.Log.Location(), err)
+	}
+	switch {
+	case q.Coverage < 1:
+		r.leftOut[LacksShards]++
+		return nil
+	case !r.against.understands(q, request):
+		r.leftOut[OtherVersion]++
+		return nil
+	case len(r.samples) == MaxQueries:
+		return fmt.Errorf("%s has more than %d queries to replay; set a limit", r.options.Log.Location(), MaxQueries)
+	}
+	request.ModelVersion = ""
+	s := sample{segment: r.segments.number(q.Segment), arm: r.arms.number(q.Arm), recorded: float64(q.LatencyUS)}
+	s.asked = r.baseline != nil && r.baseline.understands(q, request)
+	var answer, base []querylog.Candidate
+	steps := []func() error{func() (err error) {
+		answer, s.replayed, s.answered, err = r.against.ask(ctx, request)
+		return err
+	}}
+	if s.asked {
+		steps = append(steps, func() (err error) {
+			base, s.baseline, s.both, err = r.baseline.ask(ctx, request)
+			return err
+		})
+		if len(r.samples)%2 == 1 { // the second finds warm caches
+			slices.Reverse(steps)
+		}
+	}
+	for _, step := range steps {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	s.both = s.both && s.answered
+	if s.answered {
+		s.change = compare(q.Candidates, answer)
+	}
+	if s.both {
+		s.from = compare(base, answer)
+	}
+	r.samples = append(r.samples, s)
+	return nil
+}
+
+// report sums the run up.
+func (r *runner) report() *Report {
+	out := &Report{
+		Log: r.options.Log.Location(), Read: r.read, First: r.first, Last: r.last, LeftOut: r.leftOut,
+		Against: r.against.snapshot, Failures: r.against.listFailures(),
+		Overall:    r.group("", func(*sample) bool { return true }),
+		Segments:   []Group{},
+		Arms:       []Group{},
+		Processors: runtime.GOMAXPROCS(0), Kernel: kernel.Name(), Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH,
+	}
+	if r.baseline != nil {
+		out.Baseline, out.BaselineFailures = &r.baseline.snapshot, r.baseline.listFailures()
+	}
+	for i, name := range r.segments.list {
+		out.Segments = append(out.Segments, r.group(name, func(s *sample) bool { return s.segment == i }))
+	}
+	for i, name := range r.arms.list {
+		out.Arms = append(out.Arms, r.group(name, func(s *sample) bool { return s.arm == i }))
+	}
+	byName := func(a, b Group) int { return cmp.Compare(a.Name, b.Name) }
+	slices.SortFunc(out.Segments, byName)
+	slices.SortFunc(out.Arms, byName)
+	return out
+}
+
+// group sums up the samples that are in it.
+func (r *runner) group(name string, in func(*sample) bool) Group {
+	g := Group{Name: name}
+	var changes, from []change
+	var recorded, replayed, candidate, baseline []float64
+	asked := 0
+	for i := range r.samples {
+		s := &r.samples[i]
+		if !in(s) {
+			continue
+		}
+		g.Queries++
+		if s.asked {
+			asked++
+		}
+		if !s.answered {
+			g.Failed++
+			continue
+		}
+		changes = append(changes, s.change)
+		recorded, replayed = append(recorded, s.recorded), append(replayed, s.replayed)
+		if s.both {
+			from = append(from, s.from)
+			candidate, baseline = append(candidate, s.replayed), append(baseline, s.baseline)
+		}
+	}
+	g.Change, g.Recorded, g.Replayed = sumUp(changes), latencyOf(recorded), latencyOf(replayed)
+	if r.baseline == nil {
+		return g
+	}
+	g.Baseline = &BaselineGroup{Asked: asked, Queries: len(from), Change: sumUp(from), Replayed: latencyOf(candidate), Latency: latencyOf(baseline)}
+	if g.Baseline.Latency.Mean > 0 {
+		g.Baseline.LatencyRatio = g.Baseline.Replayed.Mean / g.Baseline.Latency.Mean
+	}
+	return g
+}

@@ -1,0 +1,167 @@
+package builder_test
+
+import (
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	_ "gocloud.dev/blob/s3blob" // s3://
+
+	"github.com/tandem-ann/tandem/builder"
+	"github.com/tandem-ann/tandem/index"
+	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/objects/objectstest"
+)
+
+var kills = flag.Int("kills", 6, "how often a build is killed in TestKilledBuilds")
+
+// job is a build that another process does.
+type job struct {
+	Store, Cache string
+	Options      builder.Options
+}
+
+// jobVariable has the path of a job's file where this process is to do it.
+const jobVariable = "TANDEM_TEST_BUILD"
+
+func TestMain(m *testing.M) {
+	if path := os.Getenv(jobVariable); path != "" {
+		if err := work(path); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	objectstest.Main(m)
+}
+
+func work(path string) error {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	var j job
+	if err := json.Unmarshal(data, &j); err != nil {
+		return err
+	}
+	store, err := shard.CreateStore(context.Background(), j.Store, shard.StoreOptions{Cache: j.Cache, Progress: func(p shard.Transfer) {
+		if p.Upload && p.Done == p.Size {
+			fmt.Println(p.Digest)
+		}
+	}})
+	if err != nil {
+		return err
+	}
+	_, err = builder.Build(context.Background(), store, j.Options)
+	return err
+}
+
+// A builder that is killed at any point leaves a store that opens, in which every
+// snapshot and every shard is whole; the next build finishes, and moves nothing that is
+// there.
+func TestKilledBuilds(t *testing.T) {
+	t.Run("folder", func(t *testing.T) { testKilledBuilds(t, filepath.Join(t.TempDir(), "store")) })
+	t.Run("s3", func(t *testing.T) { testKilledBuilds(t, objectstest.S3Location(t)) })
+}
+
+func testKilledBuilds(t *testing.T, location string) {
+	o := options(t, index.Dot, rows("app", 400, 8, 1), rows("user", 200, 8, 2))
+	j := job{Store: location, Cache: t.TempDir(), Options: o}
+	run := func(version string) *exec.Cmd {
+		j.Options.ModelVersion = version
+		data, err := json.Marshal(j)
+		require.NoError(t, err)
+		path := filepath.Join(t.TempDir(), "job.json")
+		require.NoError(t, os.WriteFile(path, data, 0o600))
+		cmd := exec.Command(os.Args[0])
+		cmd.Env = append(os.Environ(), jobVariable+"="+path)
+		cmd.Stderr = os.Stderr
+		return cmd
+	}
+	start := time.Now()
+	require.NoError(t, run("first").Run())
+	whole := time.Since(start)
+
+	r := rand.New(rand.NewPCG(1, 2))
+	for i := range *kills {
+		// A version of its own, so that there is a manifest to write; the shards are
+		// other ones for each seed of the graph.
+		o := &j.Options
+		o.Params.Seed = uint64(i)
+		cmd := run(fmt.Sprintf("killed-%d", i))
+		require.NoError(t, cmd.Start())
+		timer := time.AfterFunc(time.Duration(r.Float64()*1.1*float64(whole)), func() { _ = cmd.Process.Kill() })
+		_ = cmd.Wait() // killed, or done before
+		timer.Stop()
+		checkWhole(t, location)
+
+		before := shardsOf(t, location)
+		cmd = run(fmt.Sprintf("killed-%d", i))
+		moved, err := cmd.Output()
+		require.NoError(t, err)
+		after := shardsOf(t, location)
+		for key, at := range before {
+			assert.Equal(t, at, after[key], "%s was written again", key)
+			assert.NotContains(t, string(moved), key, "it was uploaded again")
+		}
+		checkWhole(t, location)
+	}
+	store, err := shard.OpenStore(t.Context(), location, shard.StoreOptions{Cache: t.TempDir()})
+	require.NoError(t, err)
+	defer store.Close()
+	list, err := store.Snapshots(t.Context())
+	require.NoError(t, err)
+	assert.Len(t, list, *kills+1)
+	if store.Objects().Dir() != "" {
+		_, err = store.Collect(t.Context(), shard.CollectOptions{KeepFor: time.Hour})
+		require.NoError(t, err)
+		left, err := os.ReadDir(filepath.Join(location, "staging"))
+		require.NoError(t, err)
+		assert.Empty(t, left, "what killed builds left is collected")
+	}
+}
+
+// checkWhole verifies every snapshot, and that every shard is what its name says.
+func checkWhole(t *testing.T, location string) {
+	t.Helper()
+	store, err := shard.OpenStore(t.Context(), location, shard.StoreOptions{Cache: t.TempDir()})
+	require.NoError(t, err)
+	defer store.Close()
+	list, err := store.Snapshots(t.Context())
+	require.NoError(t, err)
+	for _, p := range list {
+		require.NoError(t, shard.VerifySnapshot(t.Context(), store, p.Digest, func(string) {}))
+	}
+	for o, err := range store.Objects().List(t.Context(), "shards/") {
+		require.NoError(t, err)
+		r, err := store.Objects().Reader(t.Context(), o.Key, 0)
+		require.NoError(t, err)
+		d, _, err := shard.SumReader(r)
+		require.NoError(t, err)
+		require.NoError(t, r.Close())
+		require.Equal(t, "shards/"+string(d)+".shard", o.Key)
+	}
+}
+
+// shardsOf returns when each shard was written, by digest.
+func shardsOf(t *testing.T, location string) map[string]time.Time {
+	t.Helper()
+	store, err := shard.OpenStore(t.Context(), location, shard.StoreOptions{Cache: t.TempDir()})
+	require.NoError(t, err)
+	defer store.Close()
+	list := map[string]time.Time{}
+	for o, err := range store.Objects().List(t.Context(), "shards/") {
+		require.NoError(t, err)
+		list[o.Key[len("shards/"):len("shards/")+64]] = o.Time
+	}
+	return list
+}

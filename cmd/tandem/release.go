@@ -1,0 +1,407 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"os"
+	"os/user"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"connectrpc.com/connect"
+
+	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
+	"github.com/tandem-ann/tandem/api/tandem/v1/tandemv1connect"
+	"github.com/tandem-ann/tandem/builder/gate"
+	"github.com/tandem-ann/tandem/server/release"
+	"github.com/tandem-ann/tandem/shard"
+)
+
+// releaseCommand is `tandem release`.
+type releaseCommand struct {
+	Status   releaseStatusCommand   `cmd:"" help:"Show what serves, in the store and on servers."`
+	Start    releaseStartCommand    `cmd:"" help:"Give a snapshot a share of traffic."`
+	Split    releaseSplitCommand    `cmd:"" help:"Divide the traffic anew."`
+	Promote  releasePromoteCommand  `cmd:"" help:"Give one arm all traffic."`
+	Rollback releaseRollbackCommand `cmd:"" help:"Bring an earlier generation back."`
+	History  releaseHistoryCommand  `cmd:"" help:"List the releases."`
+}
+
+// serverFlags name servers that follow the releases.
+type serverFlags struct {
+	Server []string `sep:"none" placeholder:"URL" help:"Server that follows the store. May be repeated."`
+}
+
+// changeFlags are those of every change to what serves.
+type changeFlags struct {
+	requiredStoreFlags
+	serverFlags
+	Wait       time.Duration `default:"0s" placeholder:"TIME" help:"Wait so long until every --server serves the change."`
+	Author     string        `placeholder:"NAME" help:"Who makes the change (default the user and the host)."`
+	Reason     string        `placeholder:"TEXT" help:"Why, for those who read the history."`
+	Generation uint64        `placeholder:"N" help:"Change this generation, and fail if another serves by now (default what serves now)."`
+	JSON       bool          `help:"Print the release as JSON."`
+}
+
+// change returns who makes a change.
+func (f *changeFlags) change() (release.Change, error) {
+	if f.Wait > 0 && len(f.Server) == 0 {
+		return release.Change{}, usagef("--wait needs --server: whom to wait for")
+	}
+	return release.Change{Author: cmp.Or(f.Author, author()), Reason: f.Reason, Generation: f.Generation}, nil
+}
+
+// author is the user at this host.
+func author() string {
+	name := os.Getenv("USER")
+	if u, err := user.Current(); err == nil {
+		name = u.Username
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		return name
+	}
+	return name + "@" + host
+}
+
+// run opens the releases, makes the change, tells what serves and waits for servers.
+func (f *changeFlags) run(e *environment, make func(*release.Releases, release.Change) (*release.Release, error)) (err error) {
+	c, err := f.change()
+	if err != nil {
+		return err
+	}
+	store, err := shard.OpenStore(e.ctx, f.Store, f.cacheFlags.options())
+	if err != nil {
+		return err
+	}
+	defer closing(&err, store)
+	releases := release.New(store)
+	releases.Passed = func(ctx context.Context, d shard.Digest) error { return gate.Passed(ctx, store.Objects(), d) }
+	r, err := make(releases, c)
+	if err != nil {
+		return err
+	}
+	if f.JSON {
+		err = writeJSON(e.stdout, r)
+	} else {
+		err = writeRelease(e.stdout, r)
+	}
+	if err != nil || f.Wait == 0 {
+		return err
+	}
+	return f.serverFlags.await(e, r.Generation, f.Wait)
+}
+
+// statusPoll is how often a server is asked what it serves while one waits for it.
+const statusPoll = 50 * time.Millisecond
+
+// await waits until every server serves a generation, or a later one.
+func (f *serverFlags) await(e *environment, generation uint64, limit time.Duration) error {
+	ctx, cancel := context.WithTimeout(e.ctx, limit)
+	defer cancel()
+	start := time.Now()
+	for _, address := range f.Server {
+		for {
+			s, err := serverStatus(ctx, address)
+			if err == nil && s.Generation >= generation {
+				break
+			}
+			select {
+			case <-ctx.Done():
+				switch {
+				case e.ctx.Err() != nil:
+					return e.ctx.Err()
+				case s == nil:
+					return fmt.Errorf("server %s does not answer: %w", address, err)
+				}
+				return fmt.Errorf("server %s serves generation %d after %s, not %d: %s", address, s.Generation, limit, generation, phaseText(s))
+			case <-time.After(statusPoll):
+			}
+		}
+	}
+	fmt.Fprintf(e.stderr, "%s generation %d after %s\n", plural(int64(len(f.Server)), "server")+" serving", generation, time.Since(start).Round(time.Millisecond))
+	return nil
+}
+
+func serverStatus(ctx context.Context, address string) (*tandemv1.GetStatusResponse, error) {
+	base, err := serverURL(address)
+	if err != nil {
+		return nil, err
+	}
+	answer, err := tandemv1connect.NewAdminServiceClient(http.DefaultClient, base).GetStatus(ctx, connect.NewRequest(&tandemv1.GetStatusRequest{}))
+	if err != nil {
+		return nil, err
+	}
+	return answer.Msg, nil
+}
+
+func phaseText(s *tandemv1.GetStatusResponse) string {
+	text := strings.ToLower(strings.TrimPrefix(s.Phase.String(), "PHASE_"))
+	if s.Error != "" {
+		text += ": " + s.Error
+	}
+	return text
+}
+
+func writeRelease(w io.Writer, r *release.Release) error {
+	fmt.Fprintf(w, "generation %d: %s by %s at %s", r.Generation, r.Kind, r.Author, r.Time.Format(time.RFC3339))
+	if r.Of != 0 {
+		fmt.Fprintf(w, " to generation %d", r.Of)
+	}
+	if r.Reason != "" {
+		fmt.Fprintf(w, ": %s", r.Reason)
+	}
+	if r.Override != "" {
+		fmt.Fprintf(w, "\ngates were overridden: %s", r.Override)
+	}
+	fmt.Fprintf(w, "\nmodel %s, salt %s\n", r.Model, r.Salt)
+	t := newTable(w)
+	fmt.Fprintln(t, "arm\tper mille\tmodel version\tsnapshot\tbuckets\tpins")
+	for _, a := range r.Arms {
+		buckets, err := a.Buckets.MarshalText()
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(t, "%s\t%d\t%s\t%s\t%s\t%d\n", a.Name, a.Weight, a.ModelVersion, a.Snapshot.Short(), buckets, len(a.Pins))
+	}
+	return t.Flush()
+}
+
+type releaseStatusCommand struct {
+	requiredStoreFlags
+	serverFlags
+	JSON bool `help:"Print JSON."`
+}
+
+func (releaseStatusCommand) Help() string {
+	return `Exits with 1 if a server does not serve what is released.
+
+Example:
+
+    tandem release status --store store --server 127.0.0.1:8080`
+}
+
+// serverInfo is what one server says of itself.
+type serverInfo struct {
+	Server string                      `json:"server"`
+	Error  string                      `json:"error,omitempty"`
+	Status *tandemv1.GetStatusResponse `json:"status,omitempty"`
+}
+
+func (c *releaseStatusCommand) Run(e *environment) (err error) {
+	store, err := shard.OpenStore(e.ctx, c.Store, c.cacheFlags.options())
+	if err != nil {
+		return err
+	}
+	defer closing(&err, store)
+	now, err := release.New(store).Current(e.ctx)
+	if err != nil && !errors.Is(err, release.ErrNone) {
+		return err
+	}
+	var servers []serverInfo
+	behind := 0
+	for _, address := range c.Server {
+		info := serverInfo{Server: address}
+		if info.Status, err = serverStatus(e.ctx, address); err != nil {
+			info.Error = err.Error()
+		}
+		if info.Status == nil || now != nil && info.Status.Generation != now.Generation {
+			behind++
+		}
+		servers = append(servers, info)
+	}
+	if c.JSON {
+		err = writeJSON(e.stdout, struct {
+			Release *release.Release `json:"release"`
+			Servers []serverInfo     `json:"servers,omitempty"`
+		}{now, servers})
+	} else {
+		err = writeStatus(e.stdout, now, servers)
+	}
+	if err == nil && behind > 0 {
+		err = fmt.Errorf("%d of %s not serving what is released", behind, plural(int64(len(servers)), "server"))
+	}
+	return err
+}
+
+func writeStatus(w io.Writer, now *release.Release, servers []serverInfo) error {
+	if now == nil {
+		fmt.Fprintln(w, "nothing was released yet; tandem release start does")
+	} else if err := writeRelease(w, now); err != nil {
+		return err
+	}
+	if len(servers) == 0 {
+		return nil
+	}
+	t := newTable(w)
+	fmt.Fprintln(t, "\nserver\tgeneration\tphase\tmapped\tlimit\tkept")
+	for _, s := range servers {
+		if s.Status == nil {
+			fmt.Fprintf(t, "%s\t\t%s\n", s.Server, s.Error)
+			continue
+		}
+		fmt.Fprintf(t, "%s\t%d\t%s\t%s\t%s\t%d\n", s.Server, s.Status.Generation, phaseText(s.Status),
+			byteSize(int64(s.Status.MappedBytes)), byteSize(int64(s.Status.MemoryLimit)), len(s.Status.KeptSnapshots))
+	}
+	return t.Flush()
+}
+
+type releaseStartCommand struct {
+	changeFlags
+	Snapshot string `arg:"" placeholder:"DIGEST" help:"The snapshot's digest or the beginning of it."`
+	Arm      string `placeholder:"NAME" help:"Name of the new arm (default control for the first release, else candidate)."`
+	Weight   int    `default:"10" placeholder:"N" help:"Share of traffic, per mille, of a snapshot that starts beside others (default ${default}: 1%)."`
+	Override string `placeholder:"REASON" help:"Release it although its gates failed or were not run, for this reason, which is recorded."`
+}
+
+func (releaseStartCommand) Help() string {
+	return `The first release gives its snapshot all traffic. A later one adds an arm: those who fall into it stay there while it grows.
+
+Example:
+
+    tandem release start --store store 4be1 --weight 10 --reason "new user features"`
+}
+
+func (c *releaseStartCommand) Run(e *environment) error {
+	if c.Snapshot == "" {
+		return usagef("the digest is empty; accepted: the beginning of one, or all of it")
+	}
+	return c.run(e, func(r *release.Releases, change release.Change) (*release.Release, error) {
+		change.Override = c.Override
+		digest, err := r.Store().Resolve(e.ctx, c.Snapshot)
+		if err != nil {
+			return nil, err
+		}
+		return r.Start(e.ctx, release.StartOptions{Change: change, Snapshot: digest, Arm: c.Arm, Weight: c.Weight})
+	})
+}
+
+type releaseSplitCommand struct {
+	changeFlags
+	Weights []string `arg:"" optional:"" name:"arm=weight" help:"Shares of traffic, per mille: candidate=100. Arms that are not named share what is left as they did."`
+	Pin     []string `sep:"none" placeholder:"ARM=KEY" help:"User id or request key that falls into this arm from now on. May be repeated."`
+	Unpin   []string `sep:"none" placeholder:"KEY" help:"User id or request key that no longer is pinned. May be repeated."`
+	Remove  []string `sep:"none" placeholder:"ARM" help:"Arm to end. May be repeated."`
+}
+
+func (releaseSplitCommand) Help() string {
+	return `Example:
+
+    tandem release split --store store candidate=100 --pin candidate=user-0000042`
+}
+
+func (c *releaseSplitCommand) Run(e *environment) error {
+	o := release.SplitOptions{Unpin: c.Unpin, Remove: c.Remove, Weights: map[string]int{}, Pins: map[string][]string{}}
+	for _, text := range c.Weights {
+		name, weight, ok := strings.Cut(text, "=")
+		n, err := strconv.Atoi(weight)
+		if _, twice := o.Weights[name]; !ok || err != nil || twice {
+			return usagef("%q; accepted: ARM=WEIGHT per mille, each arm once, such as candidate=100", text)
+		}
+		o.Weights[name] = n
+	}
+	for _, text := range c.Pin {
+		name, key, ok := strings.Cut(text, "=")
+		if !ok || key == "" {
+			return usagef("--pin is %q; accepted: ARM=KEY, such as candidate=user-0000042", text)
+		}
+		o.Pins[name] = append(o.Pins[name], key)
+	}
+	return c.run(e, func(r *release.Releases, change release.Change) (*release.Release, error) {
+		o.Change = change
+		return r.Split(e.ctx, o)
+	})
+}
+
+type releasePromoteCommand struct {
+	changeFlags
+	Arm string `arg:"" optional:"" help:"Arm to give all traffic; it is named control then. By default the one that is not control, if there is one."`
+}
+
+func (releasePromoteCommand) Help() string {
+	return `Example:
+
+    tandem release promote --store store candidate --server 127.0.0.1:8080 --wait 1m`
+}
+
+func (c *releasePromoteCommand) Run(e *environment) error {
+	return c.run(e, func(r *release.Releases, change release.Change) (*release.Release, error) {
+		return r.Promote(e.ctx, change, c.Arm)
+	})
+}
+
+type releaseRollbackCommand struct {
+	changeFlags
+	To uint64 `placeholder:"N" help:"Generation to bring back (default the one before what serves)."`
+}
+
+func (releaseRollbackCommand) Help() string {
+	return `Servers that still have its snapshots mapped switch at once.
+
+Example:
+
+    tandem release rollback --store store --reason "clicks fell"`
+}
+
+func (c *releaseRollbackCommand) Run(e *environment) error {
+	return c.run(e, func(r *release.Releases, change release.Change) (*release.Release, error) {
+		return r.Rollback(e.ctx, change, c.To)
+	})
+}
+
+type releaseHistoryCommand struct {
+	requiredStoreFlags
+	Limit int  `default:"20" placeholder:"N" help:"How many releases, newest first (default ${default})."`
+	JSON  bool `help:"Print JSON."`
+}
+
+func (releaseHistoryCommand) Help() string {
+	return `Example:
+
+    tandem release history --store store`
+}
+
+func (c *releaseHistoryCommand) Run(e *environment) (err error) {
+	if c.Limit < 1 {
+		return usagef("--limit is %d, want at least 1", c.Limit)
+	}
+	store, err := shard.OpenStore(e.ctx, c.Store, c.cacheFlags.options())
+	if err != nil {
+		return err
+	}
+	defer closing(&err, store)
+	list := []*release.Release{}
+	for r, err := range release.New(store).History(e.ctx) {
+		if err != nil {
+			return err
+		}
+		if list = append(list, r); len(list) == c.Limit {
+			break
+		}
+	}
+	if c.JSON {
+		return writeJSON(e.stdout, list)
+	}
+	t := newTable(e.stdout)
+	fmt.Fprintln(t, "generation\ttime\tkind\tarms\tauthor\treason")
+	for _, r := range list {
+		arms := map[string]string{}
+		for _, a := range r.Arms {
+			arms[a.Name] = fmt.Sprintf("%s %d %s", a.Name, a.Weight, a.ModelVersion)
+		}
+		reason := r.Reason
+		if r.Override != "" {
+			reason += " (gates overridden: " + r.Override + ")"
+		}
+		fmt.Fprintf(t, "%d\t%s\t%s\t%s\t%s\t%s\n", r.Generation, r.Time.Format(time.RFC3339), r.Kind,
+			strings.Join(slices.Sorted(maps.Values(arms)), ", "), r.Author, reason)
+	}
+	return t.Flush()
+}

@@ -1,0 +1,314 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/tandem-ann/tandem/server/release"
+	"github.com/tandem-ann/tandem/shard"
+)
+
+// snapshotCommand is `tandem snapshot`.
+type snapshotCommand struct {
+	Ls     snapshotLsCommand     `cmd:"" help:"List the snapshots of a store."`
+	Show   snapshotShowCommand   `cmd:"" help:"Show a snapshot's manifest."`
+	Verify snapshotVerifyCommand `cmd:"" help:"Prove that a snapshot is whole."`
+	Diff   snapshotDiffCommand   `cmd:"" help:"Show how two snapshots differ."`
+	Copy   snapshotCopyCommand   `cmd:"" help:"Copy a snapshot to another store."`
+	Rm     snapshotRmCommand     `cmd:"" help:"Remove snapshots that no release needs."`
+	Gc     snapshotGcCommand     `cmd:"" help:"Delete what no release and no rule keeps."`
+}
+
+// snapshotFlags name one snapshot of a store.
+type snapshotFlags struct {
+	requiredStoreFlags
+	Snapshot string `arg:"" optional:"" placeholder:"DIGEST" help:"The snapshot's digest or the beginning of it; by default the newest."`
+}
+
+// open opens the store and resolves the snapshot. The caller closes the store.
+func (f *snapshotFlags) open(e *environment) (*shard.Store, shard.Digest, error) {
+	return openStore(e, f.Store, f.Snapshot, f.cacheFlags.options())
+}
+
+type snapshotLsCommand struct {
+	requiredStoreFlags
+	JSON bool `help:"Print JSON."`
+}
+
+func (snapshotLsCommand) Help() string {
+	return `Newest first.
+
+Example:
+
+    tandem snapshot ls --store store`
+}
+
+// listedSnapshot is a line of `tandem snapshot ls`.
+type listedSnapshot struct {
+	Snapshot     shard.Digest `json:"snapshot"`
+	Model        string       `json:"model"`
+	ModelVersion string       `json:"model_version"`
+	Published    time.Time    `json:"published"`
+	Apps         int          `json:"apps"`
+	Users        int          `json:"users"`
+	Shards       int          `json:"shards"`
+	Bytes        int64        `json:"bytes"`
+	Arm          string       `json:"arm,omitempty"` // that serves it now
+}
+
+func (c *snapshotLsCommand) Run(e *environment) (err error) {
+	store, err := shard.OpenStore(e.ctx, c.Store, c.cacheFlags.options())
+	if err != nil {
+		return err
+	}
+	defer closing(&err, store)
+	published, err := store.Snapshots(e.ctx)
+	if err != nil {
+		return err
+	}
+	now, err := release.New(store).Current(e.ctx)
+	if err != nil && !errors.Is(err, release.ErrNone) {
+		return err
+	}
+	list := []listedSnapshot{}
+	for _, p := range published {
+		m, err := store.Manifest(e.ctx, p.Digest)
+		if errors.Is(err, shard.ErrNoSnapshot) {
+			continue // removed meanwhile
+		}
+		if err != nil {
+			return err
+		}
+		line := listedSnapshot{
+			Snapshot: p.Digest, Model: m.Model, ModelVersion: m.ModelVersion, Published: p.Time.UTC(),
+			Apps: m.Apps.Rows, Users: m.Users.Rows, Shards: len(m.Apps.Shards) + len(m.Users.Shards),
+		}
+		for _, kind := range []shard.Kind{shard.Apps, shard.Users} {
+			for _, sm := range m.Tower(kind).Shards {
+				line.Bytes += sm.Size
+			}
+		}
+		if now != nil {
+			for _, a := range now.Arms {
+				if a.Snapshot == p.Digest {
+					line.Arm = strings.TrimPrefix(line.Arm+"+"+a.Name, "+")
+				}
+			}
+		}
+		list = append(list, line)
+	}
+	if c.JSON {
+		return writeJSON(e.stdout, list)
+	}
+	return writeSnapshots(e.stdout, list)
+}
+
+func writeSnapshots(w io.Writer, list []listedSnapshot) error {
+	if len(list) == 0 {
+		_, err := fmt.Fprintln(w, "no snapshots; tandem build makes one")
+		return err
+	}
+	t := newTable(w)
+	fmt.Fprintln(t, "snapshot\tmodel\tversion\tpublished\tapps\tusers\tshards\tsize\tarm")
+	for _, s := range list {
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\t%s\n", s.Snapshot.Short(), s.Model, s.ModelVersion,
+			s.Published.Format(time.RFC3339), count(int64(s.Apps)), count(int64(s.Users)), s.Shards, byteSize(s.Bytes), s.Arm)
+	}
+	return t.Flush()
+}
+
+type snapshotShowCommand struct {
+	snapshotFlags
+	JSON bool `help:"Print JSON."`
+}
+
+func (snapshotShowCommand) Help() string {
+	return `Shows what it was built from and how, its shards, recall and segments. It opens no shard.
+
+Example:
+
+    tandem snapshot show --store store 4be1`
+}
+
+func (c *snapshotShowCommand) Run(e *environment) (err error) {
+	store, digest, err := c.open(e)
+	if err != nil {
+		return err
+	}
+	defer closing(&err, store)
+	m, err := store.Manifest(e.ctx, digest)
+	if err != nil {
+		return err
+	}
+	if c.JSON {
+		return writeJSON(e.stdout, snapshotInfo{digest, m})
+	}
+	return writeSnapshot(e.stdout, digest, m)
+}
+
+type snapshotVerifyCommand struct {
+	snapshotFlags
+}
+
+func (snapshotVerifyCommand) Help() string {
+	return `Does what tandem verify does for a snapshot: reads every byte of it, and proves checksums, bounds and that every node of every graph can be reached.
+
+Example:
+
+    tandem snapshot verify --store s3://bucket?region=eu-west-1 4be1`
+}
+
+func (c *snapshotVerifyCommand) Run(e *environment) (err error) {
+	store, digest, err := c.open(e)
+	if err != nil {
+		return err
+	}
+	defer closing(&err, store)
+	return verifySnapshot(e, store, digest)
+}
+
+type snapshotCopyCommand struct {
+	snapshotFlags
+	To string `required:"" placeholder:"STORE" help:"Store to copy to; a folder is made if need be."`
+}
+
+func (snapshotCopyCommand) Help() string {
+	return `Shards that the other store has are not copied again, and a copy that was interrupted goes on when it is run again.
+
+Example:
+
+    tandem snapshot copy --store store --to s3://bucket?region=eu-west-1 4be1`
+}
+
+func (c *snapshotCopyCommand) Run(e *environment) (err error) {
+	p := newTransfers(e.stderr)
+	defer p.Done()
+	o := c.cacheFlags.options()
+	o.Progress = p.Transfer
+	store, digest, err := openStore(e, c.Store, c.Snapshot, o)
+	if err != nil {
+		return err
+	}
+	defer closing(&err, store)
+	to, err := shard.CreateStore(e.ctx, c.To, o)
+	if err != nil {
+		return err
+	}
+	defer closing(&err, to)
+	if err := to.Copy(e.ctx, store, digest); err != nil {
+		return err
+	}
+	p.Done()
+	fmt.Fprintf(e.stdout, "snapshot %s is in %s\n", digest, c.To)
+	return nil
+}
+
+type snapshotRmCommand struct {
+	requiredStoreFlags
+	Snapshots []string `arg:"" name:"digest" help:"Digests of snapshots, or the beginnings of them."`
+}
+
+func (snapshotRmCommand) Help() string {
+	return `Refuses a snapshot that one of the last ten releases serves. tandem snapshot gc frees the space of its shards.
+
+Example:
+
+    tandem snapshot rm --store store 4be1 77c0`
+}
+
+func (c *snapshotRmCommand) Run(e *environment) (err error) {
+	store, err := shard.OpenStore(e.ctx, c.Store, c.cacheFlags.options())
+	if err != nil {
+		return err
+	}
+	defer closing(&err, store)
+	var digests []shard.Digest
+	for _, ref := range c.Snapshots {
+		if ref == "" {
+			return usagef("a digest is empty; accepted: the beginning of one, or all of it")
+		}
+		d, err := store.Resolve(e.ctx, ref)
+		if err != nil {
+			return err
+		}
+		digests = append(digests, d)
+	}
+	for _, d := range digests {
+		if err := store.Remove(e.ctx, d, live(store)); err != nil {
+			return err
+		}
+		fmt.Fprintf(e.stdout, "removed snapshot %s\n", d)
+	}
+	return nil
+}
+
+type snapshotGcCommand struct {
+	requiredStoreFlags
+	Keep    int           `default:"3" placeholder:"N" help:"Newest snapshots to keep (default ${default})."`
+	KeepFor time.Duration `default:"168h" placeholder:"TIME" help:"Keep snapshots published within this time (default ${default})."`
+	Grace   time.Duration `default:"24h" placeholder:"TIME" help:"Keep shards without a snapshot that were written within this time (default ${default})."`
+	DryRun  bool          `help:"Say what would be deleted, and delete nothing."`
+	JSON    bool          `help:"Print JSON."`
+}
+
+func (snapshotGcCommand) Help() string {
+	return `Keeps what the last ten releases serve, what is being published or released meanwhile, and what the rules say; deletes other snapshots, shards that no snapshot has, and what was left by processes that died. It may run at any time, beside builds, releases and servers.
+
+Example:
+
+    tandem snapshot gc --store store --keep 7 --dry-run`
+}
+
+// collectedInfo is what `tandem snapshot gc` deleted.
+type collectedInfo struct {
+	DryRun    bool           `json:"dry_run"`
+	Snapshots []shard.Digest `json:"snapshots"`
+	Shards    []shard.Digest `json:"shards"`
+	Bytes     int64          `json:"bytes"`
+	Leftovers []string       `json:"leftovers"`
+}
+
+func (c *snapshotGcCommand) Run(e *environment) (err error) {
+	switch {
+	case c.Keep < 0:
+		return usagef("--keep is %d, want at least 0", c.Keep)
+	case c.KeepFor < 0:
+		return usagef("--keep-for is %s, want at least 0", c.KeepFor)
+	case c.Grace < 0:
+		return usagef("--grace is %s, want at least 0", c.Grace)
+	}
+	store, err := shard.OpenStore(e.ctx, c.Store, c.cacheFlags.options())
+	if err != nil {
+		return err
+	}
+	defer closing(&err, store)
+	done, err := store.Collect(e.ctx, shard.CollectOptions{Live: live(store), Keep: c.Keep, KeepFor: c.KeepFor, Grace: c.Grace, DryRun: c.DryRun})
+	if err != nil {
+		return err
+	}
+	if c.JSON {
+		return writeJSON(e.stdout, collectedInfo{c.DryRun, done.Snapshots, done.Shards, done.Bytes, done.Leftovers})
+	}
+	verb := "deleted"
+	if c.DryRun {
+		verb = "would delete"
+	}
+	for _, d := range done.Snapshots {
+		fmt.Fprintf(e.stdout, "%s snapshot %s\n", verb, d)
+	}
+	for _, name := range done.Leftovers {
+		fmt.Fprintf(e.stdout, "%s leftover %s\n", verb, name)
+	}
+	fmt.Fprintf(e.stdout, "%s %s, %s with %s, %s\n", verb, plural(int64(len(done.Snapshots)), "snapshot"),
+		plural(int64(len(done.Shards)), "shard"), byteSize(done.Bytes), plural(int64(len(done.Leftovers)), "leftover"))
+	return nil
+}
+
+// live returns what lists the snapshots that releases need.
+func live(store *shard.Store) func(context.Context) ([]shard.Digest, error) {
+	return release.New(store).Live
+}

@@ -1,0 +1,65 @@
+package main
+
+import (
+	"errors"
+	"math"
+	"strconv"
+	"strings"
+
+	"github.com/tandem-ann/tandem/shard"
+)
+
+// storeFlags say which store a command reads, and where this machine keeps what it
+// downloads of it.
+type storeFlags struct {
+	Store string `placeholder:"STORE" help:"Store of the snapshot: a folder, or a URL such as s3://bucket?region=eu-west-1&prefix=tandem/."`
+	cacheFlags
+}
+
+// requiredStoreFlags are those of a command that always reads a store.
+type requiredStoreFlags struct {
+	Store string `required:"" placeholder:"STORE" help:"Store: a folder, or a URL such as s3://bucket?region=eu-west-1&prefix=tandem/, gs://bucket or azblob://container."`
+	cacheFlags
+}
+
+type cacheFlags struct {
+	Cache     string   `placeholder:"DIR" help:"Folder for shards of a store that is no folder (default tandem in the user's cache folder)."`
+	CacheSize byteFlag `placeholder:"SIZE" help:"How much --cache may hold, such as 200GiB; what was not used for longest goes first (default no bound)."`
+}
+
+// byteFlag is a number of bytes with a unit.
+type byteFlag int64
+
+// UnmarshalText reads a number such as 200GiB or 1500.
+func (b *byteFlag) UnmarshalText(text []byte) error {
+	s, unit := string(text), 1.0
+	for i, name := range []string{"KiB", "MiB", "GiB", "TiB"} {
+		if number, ok := strings.CutSuffix(s, name); ok {
+			s, unit = strings.TrimSpace(number), math.Pow(1024, float64(i+1))
+		}
+	}
+	n, err := strconv.ParseFloat(s, 64)
+	if n *= unit; err != nil || !(n >= 1 && n < 1<<62) {
+		return usagef("%q is no size; accepted: a number of bytes, or one with KiB, MiB, GiB or TiB", text)
+	}
+	*b = byteFlag(n)
+	return nil
+}
+
+func (c *cacheFlags) options() shard.StoreOptions {
+	return shard.StoreOptions{Cache: c.Cache, CacheBytes: int64(c.CacheSize)}
+}
+
+// openStore opens a store and resolves which of its snapshots is meant. The caller
+// closes the store.
+func openStore(e *environment, location, ref string, o shard.StoreOptions) (*shard.Store, shard.Digest, error) {
+	store, err := shard.OpenStore(e.ctx, location, o)
+	if err != nil {
+		return nil, "", err
+	}
+	digest, err := store.Resolve(e.ctx, ref)
+	if err != nil {
+		return nil, "", errors.Join(err, store.Close())
+	}
+	return store, digest, nil
+}

@@ -1,0 +1,322 @@
+package server
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/tandem-ann/tandem/server/release"
+	"github.com/tandem-ann/tandem/shard"
+)
+
+const (
+	// DefaultKeep is how long a snapshot stays mapped by default once it no longer
+	// answers, so that a rollback to it is instant.
+	DefaultKeep = 10 * time.Minute
+	// A release that could not be loaded is tried again after firstRetry, and then
+	// twice as long each time, up to lastRetry.
+	firstRetry = time.Second
+	lastRetry  = time.Minute
+)
+
+// follower makes a service serve the newest release of a store: it downloads, verifies,
+// maps and warms what that needs beside what answers, and then switches. What it cannot
+// load leaves what answers as it is.
+//
+// Two goroutines work: one reads the log and notes the newest release, and Run loads
+// it. A newer release ends the loading of an older one.
+type follower struct {
+	service  *Service
+	store    *shard.Store
+	releases *release.Releases
+	keep     time.Duration
+	limit    int64 // bytes that may be mapped
+	logger   *slog.Logger
+	ready    func(*shard.Snapshot) // called when queries are first answered; nil once it was
+
+	mapped map[shard.Digest]*mapping // what Run holds open
+
+	mu     sync.Mutex
+	newest *release.Release // nil until there is one
+	cancel context.CancelFunc
+	news   chan struct{} // has an element when newest has changed
+}
+
+// mapping is a snapshot that is open.
+type mapping struct {
+	*serving
+	bytes int64
+	until time.Time // when it is closed; zero while it answers
+}
+
+// followerStatus is what a follower says of itself.
+type followerStatus struct {
+	target uint64
+	failed error // why the target is not served
+	kept   []shard.Digest
+	bytes  int64
+	limit  int64
+}
+
+func newFollower(service *Service, c *Config) *follower {
+	return &follower{
+		service: service, store: c.Store, releases: release.New(c.Store), keep: c.Keep, limit: c.MemoryLimit,
+		logger: c.Logger, ready: c.Ready, mapped: map[shard.Digest]*mapping{}, news: make(chan struct{}, 1),
+	}
+}
+
+// adopt takes over a snapshot that answers without a release.
+func (f *follower) adopt(s *serving) {
+	s.acquire()
+	f.ready = nil
+	f.mapped[s.snapshot.Digest()] = &mapping{serving: s, bytes: bytesOf(s.snapshot.Manifest())}
+	f.report(0, nil)
+}
+
+// bytesOf returns the size of all shards of a snapshot.
+func bytesOf(m *shard.Manifest) int64 {
+	var n int64
+	for _, kind := range []shard.Kind{shard.Apps, shard.Users} {
+		for _, sm := range m.Tower(kind).Shards {
+			n += sm.Size
+		}
+	}
+	return n
+}
+
+// run follows until ctx ends, and closes what it holds.
+func (f *follower) run(ctx context.Context, from uint64) {
+	watching, stop := context.WithCancel(ctx)
+	var watch sync.WaitGroup
+	watch.Go(func() {
+		err := f.releases.Watch(watching, from, f.note, func(err error) {
+			f.logger.Error("read releases", "error", err)
+		})
+		if watching.Err() == nil {
+			f.logger.Error("releases are no longer followed", "error", err)
+		}
+	})
+	defer func() {
+		stop()
+		watch.Wait()
+		f.closeAll()
+	}()
+	retry := firstRetry
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-f.news:
+			retry = firstRetry
+		case <-timer.C:
+		}
+		wait := lastRetry
+		loading, target := f.begin(ctx)
+		if target != nil {
+			err := f.serve(loading, target)
+			switch {
+			case ctx.Err() != nil:
+				return
+			case loading.Err() != nil: // a newer one is there
+			case err != nil:
+				f.logger.Error("release is not served", "generation", target.Generation, "error", err, "retry", retry)
+				f.report(target.Generation, err)
+				wait, retry = retry, min(2*retry, lastRetry)
+			}
+		}
+		timer.Reset(min(wait, f.closeOld()))
+	}
+}
+
+// note remembers the newest release.
+func (f *follower) note(r *release.Release) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.newest = r
+	if f.cancel != nil {
+		f.cancel()
+	}
+	select {
+	case f.news <- struct{}{}:
+	default:
+	}
+	return nil
+}
+
+// begin returns the release to serve, nil if it answers already, and a context that
+// ends when there is a newer one.
+func (f *follower) begin(ctx context.Context) (context.Context, *release.Release) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.cancel != nil {
+		f.cancel()
+	}
+	var loading context.Context
+	loading, f.cancel = context.WithCancel(ctx)
+	if now := f.service.current.Load(); f.newest == nil || now != nil && now.generation == f.newest.Generation {
+		return loading, nil
+	}
+	return loading, f.newest
+}
+
+// serve loads what a release needs and switches to it.
+func (f *follower) serve(ctx context.Context, r *release.Release) error {
+	start := time.Now()
+	f.report(r.Generation, nil)
+	manifests := make([]*shard.Manifest, len(r.Arms))
+	for i, a := range r.Arms {
+		var err error
+		if manifests[i], err = f.store.Manifest(ctx, a.Snapshot); err != nil {
+			return err
+		}
+	}
+	if err := f.admit(r, manifests); err != nil {
+		return err
+	}
+	arms := make([]*serving, len(r.Arms))
+	opened := 0
+	for i, a := range r.Arms {
+		m := f.mapped[a.Snapshot]
+		if m == nil {
+			f.logger.Info("loading", "generation", r.Generation, "arm", a.Name, "snapshot", a.Snapshot.Short(),
+				"model_version", a.ModelVersion, "bytes", bytesOf(manifests[i]))
+			snapshot, err := openWarm(ctx, f.store, a.Snapshot)
+			if err != nil {
+				return fmt.Errorf("arm %s: %w", a.Name, err)
+			}
+			m = &mapping{serving: f.service.newServing(snapshot), bytes: bytesOf(manifests[i]), until: start.Add(f.keep)}
+			f.mapped[a.Snapshot] = m
+			opened++
+		}
+		arms[i] = m.serving
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	f.service.switchTo(r, arms)
+	for d, m := range f.mapped {
+		if slices.ContainsFunc(r.Arms, func(a release.Arm) bool { return a.Snapshot == d }) {
+			m.until = time.Time{}
+		} else if m.until.IsZero() {
+			m.until = time.Now().Add(f.keep)
+		}
+	}
+	f.report(r.Generation, nil)
+	if f.ready != nil {
+		f.ready(arms[0].snapshot)
+		f.ready = nil
+	}
+	f.logger.Info("serving", "generation", r.Generation, "kind", r.Kind, "author", r.Author, "arms", describe(r),
+		"opened", opened, "load_time", time.Since(start).Round(time.Microsecond))
+	return nil
+}
+
+func describe(r *release.Release) (text string) {
+	for i, a := range r.Arms {
+		if i > 0 {
+			text += ", "
+		}
+		text += fmt.Sprintf("%s %d %s", a.Name, a.Weight, a.Snapshot.Short())
+	}
+	return text
+}
+
+// openWarm opens a snapshot and warms it.
+func openWarm(ctx context.Context, store *shard.Store, d shard.Digest) (*shard.Snapshot, error) {
+	s, err := shard.OpenSnapshot(ctx, store, d)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.Warm(ctx); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+// admit makes sure that what a release needs fits beside what answers. For that it
+// closes what no longer answers, the oldest first.
+func (f *follower) admit(r *release.Release, manifests []*shard.Manifest) error {
+	var need, have int64
+	needed := map[shard.Digest]bool{}
+	for i, a := range r.Arms {
+		if f.mapped[a.Snapshot] == nil && !needed[a.Snapshot] {
+			need += bytesOf(manifests[i])
+		}
+		needed[a.Snapshot] = true
+	}
+	var kept []shard.Digest
+	for d, m := range f.mapped {
+		have += m.bytes
+		if !m.until.IsZero() && !needed[d] {
+			kept = append(kept, d)
+		}
+	}
+	if need == 0 {
+		return nil
+	}
+	slices.SortFunc(kept, func(a, b shard.Digest) int {
+		return cmp.Or(f.mapped[a].until.Compare(f.mapped[b].until), cmp.Compare(a, b))
+	})
+	for _, d := range kept {
+		if have+need <= f.limit {
+			break
+		}
+		have -= f.mapped[d].bytes
+		f.close(d)
+	}
+	if have+need > f.limit {
+		return fmt.Errorf("not admitted: it takes %d bytes beside the %d that answer, and %d may be mapped", need, have, f.limit)
+	}
+	return nil
+}
+
+func (f *follower) closeAll() {
+	for _, m := range f.mapped {
+		m.release()
+	}
+	clear(f.mapped)
+}
+
+func (f *follower) close(d shard.Digest) {
+	f.logger.Info("closing", "snapshot", d.Short())
+	f.mapped[d].release()
+	delete(f.mapped, d)
+}
+
+// closeOld closes what was kept long enough, and returns when to look again.
+func (f *follower) closeOld() time.Duration {
+	next := lastRetry
+	for d, m := range f.mapped {
+		if m.until.IsZero() {
+			continue
+		}
+		if left := time.Until(m.until); left > 0 {
+			next = min(next, left)
+			continue
+		}
+		f.close(d)
+	}
+	now := f.service.status.Load()
+	f.report(now.target, now.failed)
+	return next
+}
+
+// report says what the follower does.
+func (f *follower) report(target uint64, failed error) {
+	s := &followerStatus{target: target, failed: failed, limit: f.limit}
+	for d, m := range f.mapped {
+		s.bytes += m.bytes
+		if !m.until.IsZero() {
+			s.kept = append(s.kept, d)
+		}
+	}
+	slices.Sort(s.kept)
+	f.service.status.Store(s)
+}

@@ -1,0 +1,374 @@
+package querylog
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/parquet-go/parquet-go"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/proto"
+
+	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
+	"github.com/tandem-ann/tandem/shard/objects"
+	"github.com/tandem-ann/tandem/shard/objects/objectstest"
+)
+
+func TestMain(m *testing.M) { objectstest.Main(m) }
+
+var began = time.Date(2026, 11, 25, 8, 15, 0, 123456000, time.UTC)
+
+// some returns n queries, a second apart.
+func some(tb testing.TB, n int) []Query {
+	var out []Query
+	for i := range n {
+		r := &tandemv1.RetrieveRequest{RequestId: fmt.Sprint("r", i), K: uint32(i), Segment: "teen", Filter: "free"}
+		if i%2 == 0 {
+			r.UserId = fmt.Sprint("u", i)
+		} else {
+			r.AppId = fmt.Sprint("a", i)
+		}
+		a := &tandemv1.RetrieveResponse{
+			Model: "feed", ModelVersion: "7", Snapshot: "abc", Plan: tandemv1.Plan_PLAN_GRAPH_WALK, Eligible: 40,
+			Coverage: &tandemv1.Coverage{EligibleShare: 0.5},
+		}
+		for j := range i % 5 {
+			a.Candidates = append(a.Candidates, &tandemv1.Candidate{Id: fmt.Sprint("c", j), Score: -float32(j) / 3})
+		}
+		q, err := New(began.Add(time.Duration(i)*time.Second), 1500*time.Microsecond, r, a)
+		require.NoError(tb, err)
+		out = append(out, q)
+	}
+	return out
+}
+
+func encode(tb testing.TB, queries []Query) []byte {
+	data, err := Encode(queries)
+	require.NoError(tb, err)
+	return data
+}
+
+// decode returns all queries of a file, or the error.
+func decode(data []byte) (out []Query, err error) {
+	for q, err := range Decode(data) {
+		if err != nil {
+			return out, err
+		}
+		out = append(out, *q)
+	}
+	return out, nil
+}
+
+func TestRoundTrip(t *testing.T) {
+	for _, n := range []int{0, 1, 7, 3000} {
+		want := some(t, n)
+		got, err := decode(encode(t, want))
+		require.NoError(t, err)
+		require.Len(t, got, n)
+		for i := range want {
+			if len(want[i].Candidates) == 0 {
+				want[i].Candidates = nil
+			}
+			require.Equal(t, want[i], got[i])
+		}
+	}
+	q := some(t, 3)[2]
+	r, err := q.Decode()
+	require.NoError(t, err)
+	require.True(t, proto.Equal(&tandemv1.RetrieveRequest{RequestId: "r2", UserId: "u2", K: 2, Segment: "teen", Filter: "free"}, r))
+	require.Equal(t, []any{"u2", int64(2), "free", "teen", "feed", "7", "abc", "PLAN_GRAPH_WALK", int64(40), 0.5, int64(1500), began.Add(2 * time.Second)},
+		[]any{q.UserID, q.K, q.Filter, q.Segment, q.Model, q.ModelVersion, q.Snapshot, q.Plan, q.Eligible, q.Coverage, q.LatencyUS, q.Time})
+	q.Request = []byte{0xff}
+	_, err = q.Decode()
+	require.ErrorIs(t, err, ErrDamaged)
+}
+
+// TestAnyReader reads a file as someone without this package would.
+func TestAnyReader(t *testing.T) {
+	type row struct {
+		Time       time.Time `parquet:"time"`
+		UserID     string    `parquet:"user_id"`
+		LatencyUS  int64     `parquet:"latency_us"`
+		Candidates []struct {
+			ID    string  `parquet:"id"`
+			Score float32 `parquet:"score"`
+		} `parquet:"candidates,list"`
+	}
+	data := encode(t, some(t, 5))
+	rows, err := parquet.Read[row](bytes.NewReader(data), int64(len(data)))
+	require.NoError(t, err)
+	require.Len(t, rows, 5)
+	assert.Equal(t, "u4", rows[4].UserID)
+	assert.True(t, rows[4].Time.Equal(began.Add(4*time.Second)))
+	assert.Equal(t, "c3", rows[4].Candidates[3].ID)
+	assert.Equal(t, float32(-1), rows[4].Candidates[3].Score)
+}
+
+func TestStopEarly(t *testing.T) {
+	data := encode(t, some(t, 5))
+	for q, err := range Decode(data) {
+		require.NoError(t, err)
+		require.Equal(t, "r0", q.RequestID)
+		break
+	}
+	require.PanicsWithValue(t, "mine", func() {
+		for _, err := range Decode(data) {
+			require.NoError(t, err)
+			panic("mine")
+		}
+	}, "a panic of the consumer is its own")
+}
+
+// encodeAs writes rows of another type with a version.
+func encodeAs[T any](tb testing.TB, version string, rows []T, options ...parquet.WriterOption) []byte {
+	var out bytes.Buffer
+	if version != "" {
+		options = append(options, parquet.KeyValueMetadata(versionKey, version))
+	}
+	w := parquet.NewGenericWriter[T](&out, options...)
+	_, err := w.Write(rows)
+	require.NoError(tb, err)
+	require.NoError(tb, w.Close())
+	return out.Bytes()
+}
+
+// least is a row with nothing but what is required.
+type least struct {
+	Time         time.Time   `parquet:"time,timestamp(microsecond)"`
+	Request      []byte      `parquet:"request"`
+	ModelVersion string      `parquet:"model_version"`
+	Candidates   []Candidate `parquet:"candidates,list"`
+	More         string      `parquet:"more"`
+}
+
+func TestOtherColumns(t *testing.T) {
+	got, err := decode(encodeAs(t, Version, []least{{began, []byte("x"), "7", []Candidate{{"a", 1}}, "more"}}))
+	require.NoError(t, err)
+	require.Equal(t, []Query{{Time: began, Request: []byte("x"), ModelVersion: "7", Coverage: 1, Candidates: []Candidate{{"a", 1}}}}, got)
+}
+
+// change returns queries with the last changed.
+func change(tb testing.TB, f func(*Query)) []byte {
+	queries := some(tb, 3)
+	f(&queries[2])
+	return encode(tb, queries)
+}
+
+func TestDamage(t *testing.T) {
+	good := encode(t, some(t, 50))
+	footer := func(n uint32) []byte {
+		data := bytes.Clone(good)
+		binary.LittleEndian.PutUint32(data[len(data)-8:], n)
+		return data
+	}
+	// A footer that is a list of 2^31-1 structs.
+	bomb := []byte("PAR1\x19\xfc\xff\xff\xff\xff\x07\x00\x08\x00\x00\x00PAR1")
+	type wrong struct {
+		Time         int64       `parquet:"time"`
+		Request      []byte      `parquet:"request"`
+		ModelVersion string      `parquet:"model_version"`
+		Candidates   []Candidate `parquet:"candidates,list"`
+	}
+	type flat struct {
+		Time         time.Time `parquet:"time,timestamp(microsecond)"`
+		Request      []byte    `parquet:"request"`
+		ModelVersion string    `parquet:"model_version"`
+	}
+	zeros := strings.Repeat("\x00", maxRequest+1)
+	for _, test := range []struct {
+		name string
+		data []byte
+		want string
+	}{
+		{"empty", nil, "0 bytes that are no Parquet file"},
+		{"text", []byte("PAR1 is how it begins, and no more"), "34 bytes that are no Parquet file"},
+		{"cut", good[:len(good)-1], "that are no Parquet file"},
+		{"front", append([]byte("PAR1"), good[40:]...), ""},
+		{"footer too long", footer(1 << 30), "footer of 1073741824 bytes in a file of "},
+		{"footer too short", footer(3), ""},
+		{"footer large", append(append([]byte("PAR1"), make([]byte, 300<<10)...), "\x01\x00\x04\x00PAR1"...), "footer of 262145 bytes"},
+		{"list bomb", bomb, "the footer's structure"},
+		{"no version", encodeAs(t, "", []least{{}}), "does not say in its metadata that it has queries"},
+		{"version", encodeAs(t, "2", []least{{}}), `of version "2"; this program reads 1`},
+		{"type", encodeAs(t, Version, []wrong{{}}), "column time is INT(64,true) at levels 0 and 0, want TIMESTAMP"},
+		{"column missing", encodeAs(t, Version, []flat{{}}), "has no column candidates.list.element.id"},
+		{"codec", encodeAs(t, Version, []least{{}}, parquet.Compression(&parquet.Snappy)), "compressed with SNAPPY; accepted: ZSTD"},
+		{"negative", change(t, func(q *Query) { q.LatencyUS = -1 }), "row 2: column latency_us: -1; accepted: at least 0"},
+		{"coverage", change(t, func(q *Query) { q.Coverage = math.NaN() }), "row 2: column coverage: NaN; accepted: 0 to 1"},
+		{"score", change(t, func(q *Query) { q.Candidates[1].Score = float32(math.Inf(1)) }), "row 2: column candidates.list.element.score: +Inf"},
+		{"text long", change(t, func(q *Query) { q.Arm = strings.Repeat("x", 300) }), "row 2: column arm: 300 bytes; accepted: up to 256"},
+		{"id long", change(t, func(q *Query) { q.Candidates[1].ID = strings.Repeat("x", 300) }), "element.id: 300 bytes"},
+		{"request long", change(t, func(q *Query) { q.Request = []byte(zeros) }), "column request: 67108865 bytes"},
+		{"page", change(t, func(q *Query) { q.Request = make([]byte, maxPageBytes) }), "page of 134217"},
+		{"many", change(t, func(q *Query) { q.Candidates = make([]Candidate, maxCandidates+1) }), "more than 10000 candidates"},
+		{"too many", change(t, func(q *Query) { q.Candidates = make([]Candidate, maxValues+1) }), "more than 8388608 values"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			_, err := decode(test.data)
+			require.ErrorIs(t, err, ErrDamaged)
+			require.ErrorContains(t, err, test.want)
+		})
+	}
+}
+
+// TestEveryByte changes each byte of a file: what comes is an error or queries, and
+// never a panic.
+func TestEveryByte(t *testing.T) {
+	good := encode(t, some(t, 2))
+	for i := range good {
+		data := bytes.Clone(good)
+		data[i] ^= []byte{1, 0x80, 0xff}[i%3]
+		if _, err := decode(data); err != nil {
+			require.ErrorIs(t, err, ErrDamaged)
+		}
+		_, err := decode(good[:i])
+		require.ErrorIs(t, err, ErrDamaged)
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	f.Add(encode(f, some(f, 4)))
+	f.Add(encodeAs(f, Version, []least{{}}))
+	f.Add(encodeAs(f, Version, []least{{}}, parquet.DataPageVersion(1), parquet.Compression(&parquet.Zstd)))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		queries, err := decode(data)
+		if err != nil {
+			require.ErrorIs(t, err, ErrDamaged)
+		}
+		for i := range queries {
+			require.LessOrEqual(t, len(queries[i].Candidates), maxCandidates)
+			_, _ = queries[i].Decode() // it must not panic
+		}
+	})
+}
+
+func TestKey(t *testing.T) {
+	key := Key(began)
+	require.Regexp(t, `^queries/2026-11-25/20261125T081500\.123Z-[0-9a-f]{16}\.parquet$`, key)
+	require.NotEqual(t, key, Key(began))
+	at, ok := written(key)
+	require.True(t, ok)
+	require.Equal(t, began.Truncate(time.Millisecond), at)
+	for _, key := range []string{"queries/x.parquet", "20261125T081500.parquet", strings.Repeat("9", 30)} {
+		_, ok := written(key)
+		require.False(t, ok, key)
+	}
+}
+
+// ids returns the request ids of a log.
+func ids(t *testing.T, l *Log, since, until time.Time) (list []string) {
+	t.Helper()
+	for q, err := range l.Queries(t.Context(), since, until) {
+		require.NoError(t, err)
+		list = append(list, q.RequestID)
+	}
+	return list
+}
+
+func TestLogInABucket(t *testing.T) {
+	objectstest.Run(t, func(t *testing.T, b *objects.Bucket) {
+		ctx := t.Context()
+		queries := some(t, 4)
+		require.NoError(t, b.Create(ctx, "snapshots/x.json", []byte("{}")))
+		require.NoError(t, b.Create(ctx, "queries/README", []byte("not a file of queries")))
+		require.Empty(t, ids(t, Of(b), time.Time{}, time.Time{}))
+		require.NoError(t, b.Create(ctx, Key(began.Add(2*time.Second)), encode(t, queries[:2])))
+		require.NoError(t, b.Create(ctx, Key(began.Add(time.Hour)), encode(t, queries[2:])))
+		l := Of(b)
+		assert.Equal(t, []string{"r0", "r1", "r2", "r3"}, ids(t, l, time.Time{}, time.Time{}))
+		assert.Equal(t, []string{"r1", "r2"}, ids(t, l, began.Add(time.Second), began.Add(3*time.Second)))
+		assert.Empty(t, ids(t, l, began.Add(time.Hour), time.Time{}))
+		for _, err := range l.Queries(ctx, time.Time{}, time.Time{}) {
+			require.NoError(t, err)
+			break
+		}
+
+		require.NoError(t, b.Create(ctx, "queries/9.parquet", []byte("nothing of the kind")))
+		n := 0
+		var last error
+		for _, err := range l.Queries(ctx, time.Time{}, time.Time{}) {
+			n, last = n+1, err
+		}
+		require.Equal(t, 1+4, n)
+		require.ErrorIs(t, last, ErrDamaged)
+		require.ErrorContains(t, last, "queries/9.parquet: damaged file of queries: 19 bytes that are no Parquet file")
+		stopped, cancel := context.WithCancel(ctx)
+		cancel()
+		for _, err := range l.Queries(stopped, time.Time{}, time.Time{}) {
+			require.ErrorIs(t, err, context.Canceled)
+		}
+		require.NoError(t, l.Close())
+		_, err := b.Read(ctx, "queries/README")
+		require.NoError(t, err, "the bucket is open")
+	})
+}
+
+func TestOpen(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "day", "some.file")
+	require.NoError(t, os.MkdirAll(filepath.Dir(file), 0o755))
+	require.NoError(t, os.WriteFile(file, encode(t, some(t, 2)), 0o600))
+	require.NoError(t, os.WriteFile(file+".parquet", encode(t, some(t, 1)), 0o600))
+	for location, want := range map[string][]string{
+		file: {"r0", "r1"}, file + ".parquet": {"r0"}, dir: {"r0"}, "file://" + filepath.ToSlash(dir): {"r0"},
+	} {
+		l, err := Open(t.Context(), location)
+		require.NoError(t, err)
+		require.Equal(t, want, ids(t, l, time.Time{}, time.Time{}), location)
+		require.Contains(t, l.Location(), dir)
+		require.NoError(t, l.Close())
+	}
+	large := filepath.Join(dir, "large.parquet")
+	require.NoError(t, os.WriteFile(large, nil, 0o600))
+	require.NoError(t, os.Truncate(large, MaxFileBytes+1))
+	l, err := Open(t.Context(), large)
+	require.NoError(t, err)
+	defer l.Close()
+	for _, err := range l.Queries(t.Context(), time.Time{}, time.Time{}) {
+		require.ErrorIs(t, err, ErrDamaged)
+		require.ErrorContains(t, err, "large.parquet: damaged file of queries: 268435457 bytes; accepted: up to 268435456")
+	}
+	for location, want := range map[string]string{"": "open log: the location is empty", filepath.Join(dir, "none"): "open log: stat "} {
+		_, err := Open(t.Context(), location)
+		require.ErrorContains(t, err, want)
+	}
+}
+
+// many are as many queries as a file has, of 100 candidates each.
+func many(b *testing.B) []Query {
+	queries := some(b, 10_000)
+	for i := range queries {
+		queries[i].Candidates = make([]Candidate, 100)
+		for j := range queries[i].Candidates {
+			queries[i].Candidates[j] = Candidate{fmt.Sprintf("app-%07d", (i*7919+j*104729)%1_000_000), float32(j) / 7}
+		}
+	}
+	return queries
+}
+
+func BenchmarkEncode(b *testing.B) {
+	queries := many(b)
+	b.ReportAllocs()
+	for b.Loop() {
+		b.SetBytes(int64(len(encode(b, queries))))
+	}
+}
+
+func BenchmarkDecode(b *testing.B) {
+	data := encode(b, many(b))
+	b.SetBytes(int64(len(data)))
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := decode(data); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -1,0 +1,231 @@
+package server
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"log/slog"
+	"math"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cespare/xxhash/v2"
+
+	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
+	"github.com/tandem-ann/tandem/server/querylog"
+)
+
+// recorder samples requests and writes them, with their answers, into a store as
+// package querylog has them.
+//
+// A request is never kept waiting. One that is sampled is copied and put into a queue
+// with a bound on its length and on its bytes; one goroutine, which run is, takes it
+// from there. What does not fit is dropped and counted. A store that fails is tried
+// again at the next interval, with what could not be written and then no more than
+// another file of queries in memory.
+//
+// A nil recorder samples nothing.
+type recorder struct {
+	store     uploader
+	logger    *slog.Logger
+	o         recorderOptions
+	threshold uint64 // the largest hash of an id that is sampled
+
+	queue   chan *querylog.Query
+	queued  atomic.Int64 // bytes in queue
+	dropped atomic.Int64 // queries that were dropped and not told of yet
+	stop    chan struct{}
+	done    chan struct{} // closed when run has ended
+	cancel  context.CancelFunc
+	closing sync.Once
+
+	// What run owns.
+	rows    []querylog.Query
+	bytes   int    // of rows
+	pending []byte // a file that could not be written yet, of count queries under key
+	count   int
+	key     string
+}
+
+// uploader is what a recorder needs of a store.
+type uploader interface {
+	Upload(ctx context.Context, key string, r io.Reader) error
+}
+
+// recorderOptions say when and how a recorder writes.
+type recorderOptions struct {
+	rows     int           // the most queries in a file
+	bytes    int           // about the most bytes in a file, and in the queue
+	queue    int           // the most queries in the queue
+	interval time.Duration // the longest that a query waits for its file
+	timeout  time.Duration // for one write
+	closing  time.Duration // for the last write, when the server stops
+	encode   func([]querylog.Query) ([]byte, error)
+}
+
+func defaultRecorderOptions() recorderOptions {
+	return recorderOptions{
+		rows: 10_000, bytes: 64 << 20, queue: 4096,
+		interval: time.Minute, timeout: time.Minute, closing: 10 * time.Second,
+		encode: querylog.Encode,
+	}
+}
+
+// startRecorder starts a recorder of a share of the requests, above 0 and at most 1. The
+// caller closes it.
+func startRecorder(share float64, store uploader, logger *slog.Logger, o recorderOptions) *recorder {
+	ctx, cancel := context.WithCancel(context.Background())
+	r := &recorder{
+		store: store, logger: logger, o: o, threshold: thresholdOf(share),
+		queue: make(chan *querylog.Query, o.queue), stop: make(chan struct{}), done: make(chan struct{}), cancel: cancel,
+	}
+	go r.run(ctx)
+	return r
+}
+
+// thresholdOf returns which hashes are the share of them.
+func thresholdOf(share float64) uint64 {
+	if share >= 1 {
+		return math.MaxUint64
+	}
+	return uint64(math.Ldexp(max(share, 0), 64))
+}
+
+// offer records a request that came at start and its answer, if it is sampled. The
+// choice depends on the request's id alone, so a request that is sent again under its
+// id is chosen again.
+func (r *recorder) offer(start time.Time, request *tandemv1.RetrieveRequest, answer *tandemv1.RetrieveResponse) {
+	if r == nil || xxhash.Sum64String(request.RequestId) > r.threshold {
+		return
+	}
+	q, err := querylog.New(start, time.Since(start), request, answer)
+	if err != nil {
+		r.logger.Error("a query was not recorded", "request_id", request.RequestId, "error", err)
+		return
+	}
+	q.RequestKey = request.RequestKey
+	q.Generation, q.Arm = int64(answer.Generation), answer.Arm
+	size := int64(q.Size())
+	if r.queued.Add(size) > int64(r.o.bytes) {
+		r.queued.Add(-size)
+		r.dropped.Add(1)
+		return
+	}
+	select {
+	case r.queue <- &q:
+	default:
+		r.queued.Add(-size)
+		r.dropped.Add(1)
+	}
+}
+
+// close writes what was recorded and ends the recorder. What the store does not take
+// in time is lost, and counted in the log. Requests must have ended: what is offered
+// later is lost.
+func (r *recorder) close() {
+	if r == nil {
+		return
+	}
+	r.closing.Do(func() {
+		late := time.AfterFunc(r.o.closing, r.cancel)
+		defer late.Stop()
+		close(r.stop)
+		<-r.done
+		r.cancel()
+	})
+}
+
+// run writes what is offered until the recorder is closed.
+func (r *recorder) run(ctx context.Context) {
+	defer close(r.done)
+	ticker := time.NewTicker(r.o.interval)
+	defer ticker.Stop()
+	for {
+		select {
+		case q := <-r.queue:
+			r.add(ctx, q)
+		case <-ticker.C:
+			r.flush(ctx)
+		case <-r.stop:
+			r.finish(ctx)
+			return
+		}
+	}
+}
+
+// finish writes what is left, or says that it is lost.
+func (r *recorder) finish(ctx context.Context) {
+	for {
+		select {
+		case q := <-r.queue:
+			r.add(ctx, q)
+			continue
+		default:
+		}
+		break
+	}
+	r.flush(ctx)
+	if lost := r.count + len(r.rows); lost > 0 {
+		r.logger.Error("recorded queries were lost", "queries", lost)
+	}
+}
+
+// add takes a query from the queue.
+func (r *recorder) add(ctx context.Context, q *querylog.Query) {
+	size := q.Size()
+	r.queued.Add(-int64(size))
+	if len(r.rows) > 0 && (len(r.rows) >= r.o.rows || r.bytes+size > r.o.bytes) {
+		if r.pending != nil { // it is tried again at the next interval
+			r.dropped.Add(1)
+			return
+		}
+		r.write(ctx)
+	}
+	r.rows = append(r.rows, *q)
+	r.bytes += size
+	if len(r.rows) >= r.o.rows && r.pending == nil {
+		r.write(ctx)
+	}
+}
+
+// flush writes what could not be written before, and what came since.
+func (r *recorder) flush(ctx context.Context) {
+	if r.pending == nil || r.upload(ctx) {
+		r.write(ctx)
+	}
+	if n := r.dropped.Swap(0); n > 0 {
+		r.logger.Warn("queries to record were dropped: they came faster than they could be written", "queries", n)
+	}
+}
+
+// write makes a file of the rows and writes it. Nothing else may be pending.
+func (r *recorder) write(ctx context.Context) {
+	if len(r.rows) == 0 {
+		return
+	}
+	data, err := r.o.encode(r.rows)
+	if err != nil {
+		r.logger.Error("recorded queries were lost", "queries", len(r.rows), "error", err)
+	} else {
+		r.pending, r.count, r.key = data, len(r.rows), querylog.Key(time.Now())
+	}
+	clear(r.rows) // their strings
+	r.rows, r.bytes = r.rows[:0], 0
+	if err == nil {
+		r.upload(ctx)
+	}
+}
+
+// upload writes the pending file, and reports whether it did.
+func (r *recorder) upload(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, r.o.timeout)
+	defer cancel()
+	if err := r.store.Upload(ctx, r.key, bytes.NewReader(r.pending)); err != nil {
+		r.logger.Warn("recorded queries could not be written yet", "queries", r.count, "object", r.key, "error", err)
+		return false
+	}
+	r.logger.Debug("recorded queries", "queries", r.count, "object", r.key, "bytes", len(r.pending))
+	r.pending, r.count, r.key = nil, 0, ""
+	return true
+}

@@ -1,0 +1,243 @@
+package release
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/tandem-ann/tandem/shard"
+)
+
+// Bounds of a release.
+const (
+	Total   = 1000 // buckets, and the sum of the weights
+	MaxArms = 16
+	MaxPins = 1000 // of an arm
+	MaxText = 1000 // bytes of the author, of a reason, and of the salt
+	maxName = 64   // bytes of an arm's name
+)
+
+// version is that of the encoding.
+const version = 1
+
+// Kind is what a release did.
+type Kind string
+
+// The kinds.
+const (
+	Started    Kind = "start"    // a snapshot began to serve
+	Divided    Kind = "split"    // weights or pins changed
+	Promoted   Kind = "promote"  // one arm took all traffic
+	RolledBack Kind = "rollback" // an earlier release came back
+)
+
+// Release is the whole serving state, from one change to the next.
+type Release struct {
+	Version    int       `json:"version"`
+	Generation uint64    `json:"generation"` // its place in the log, from 1
+	ID         string    `json:"id"`         // random, so that no two entries are equal
+	Kind       Kind      `json:"kind"`
+	Of         uint64    `json:"of,omitempty"` // the generation that a rollback brought back
+	Time       time.Time `json:"time"`
+	Author     string    `json:"author"`
+	Reason     string    `json:"reason,omitempty"`
+	// Override is why a snapshot was released whose gates failed, or were not run.
+	Override string `json:"override,omitempty"`
+	Model    string `json:"model"`
+	// Salt mixes users anew for each experiment.
+	Salt string `json:"salt"`
+	Arms []Arm  `json:"arms"`
+}
+
+// Arm is one snapshot with a share of traffic.
+type Arm struct {
+	Name         string       `json:"name"`
+	Snapshot     shard.Digest `json:"snapshot"`
+	ModelVersion string       `json:"model_version"`
+	Weight       int          `json:"weight"`  // per mille
+	Buckets      Buckets      `json:"buckets"` // as many as Weight says
+	// Pins are keys, such as user ids, that fall into this arm whatever their bucket.
+	Pins []string `json:"pins,omitempty"`
+}
+
+// Arm returns the arm of a name, or nil.
+func (r *Release) Arm(name string) *Arm {
+	i := slices.IndexFunc(r.Arms, func(a Arm) bool { return a.Name == name })
+	if i < 0 {
+		return nil
+	}
+	return &r.Arms[i]
+}
+
+// Buckets are numbers below [Total], ascending. Their text is that of ranges:
+// "0-989,995".
+type Buckets []int
+
+// MarshalText implements [encoding.TextMarshaler].
+func (b Buckets) MarshalText() ([]byte, error) {
+	var ranges []string
+	for i := 0; i < len(b); {
+		j := i + 1
+		for j < len(b) && b[j] == b[j-1]+1 {
+			j++
+		}
+		if text := strconv.Itoa(b[i]); j == i+1 {
+			ranges = append(ranges, text)
+		} else {
+			ranges = append(ranges, text+"-"+strconv.Itoa(b[j-1]))
+		}
+		i = j
+	}
+	return []byte(strings.Join(ranges, ",")), nil
+}
+
+// UnmarshalText implements [encoding.TextUnmarshaler].
+func (b *Buckets) UnmarshalText(text []byte) error {
+	*b = nil
+	if len(text) == 0 {
+		return nil
+	}
+	next := 0
+	for part := range strings.SplitSeq(string(text), ",") {
+		first, last, isRange := strings.Cut(part, "-")
+		from, err := strconv.ParseUint(first, 10, 16)
+		to := from
+		if isRange && err == nil {
+			to, err = strconv.ParseUint(last, 10, 16)
+		}
+		if err != nil || int(from) < next || to < from || to >= Total {
+			return fmt.Errorf("buckets %.80q: want ascending numbers and ranges below %d, such as 0-989,995", text, Total)
+		}
+		for n := from; n <= to; n++ {
+			*b = append(*b, int(n))
+		}
+		next = int(to) + 1
+	}
+	return nil
+}
+
+// Encode returns the entry of the log.
+func (r *Release) Encode() ([]byte, error) {
+	if err := r.validate(); err != nil {
+		return nil, fmt.Errorf("encode release: %w", err)
+	}
+	data, err := json.MarshalIndent(r, "", " ")
+	if err != nil {
+		return nil, fmt.Errorf("encode release: %w", err)
+	}
+	return append(data, '\n'), nil
+}
+
+// Decode reads what Encode wrote. It refuses what it does not know.
+func Decode(data []byte) (*Release, error) {
+	var head struct {
+		Version int `json:"version"`
+	}
+	if err := json.Unmarshal(data, &head); err != nil {
+		return nil, fmt.Errorf("release: %w", err)
+	}
+	if head.Version != version {
+		return nil, fmt.Errorf("release: version is %d, this build reads version %d", head.Version, version)
+	}
+	r := &Release{}
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.DisallowUnknownFields()
+	if err := d.Decode(r); err != nil {
+		return nil, fmt.Errorf("release: %w", err)
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return nil, errors.New("release: bytes follow the object")
+	}
+	if err := r.validate(); err != nil {
+		return nil, fmt.Errorf("release: %w", err)
+	}
+	return r, nil
+}
+
+func (r *Release) validate() error {
+	switch {
+	case r.Version != version:
+		return fmt.Errorf("version is %d, want %d", r.Version, version)
+	case r.Generation == 0 || r.ID == "" || len(r.ID) > maxName:
+		return fmt.Errorf("generation %d has the id %.80q", r.Generation, r.ID)
+	case !slices.Contains([]Kind{Started, Divided, Promoted, RolledBack}, r.Kind):
+		return fmt.Errorf("kind is %.80q", r.Kind)
+	case len(r.Author) > MaxText || len(r.Reason) > MaxText || len(r.Override) > MaxText || len(r.Salt) > MaxText:
+		return fmt.Errorf("author, reason, override and salt have %d, %d, %d and %d bytes; accepted: up to %d each",
+			len(r.Author), len(r.Reason), len(r.Override), len(r.Salt), MaxText)
+	case len(r.Arms) < 1 || len(r.Arms) > MaxArms:
+		return fmt.Errorf("%d arms; accepted: 1 to %d", len(r.Arms), MaxArms)
+	}
+	if err := shard.CheckID(r.Model); err != nil {
+		return fmt.Errorf("model: %w", err)
+	}
+	var owner [Total]string
+	pinned := map[string]string{}
+	owned := 0
+	for i, a := range r.Arms {
+		if err := a.validate(); err != nil {
+			return fmt.Errorf("arms[%d]: %w", i, err)
+		}
+		if slices.ContainsFunc(r.Arms[:i], func(b Arm) bool { return a.Name == b.Name }) {
+			return fmt.Errorf("arms[%d]: there is another arm %s", i, a.Name)
+		}
+		for _, n := range a.Buckets {
+			if n < 0 || n >= Total || owner[n] != "" {
+				return fmt.Errorf("arms[%d]: bucket %d is no bucket, or twice there", i, n)
+			}
+			owner[n] = a.Name
+			owned++
+		}
+		for _, key := range a.Pins {
+			if other, twice := pinned[key]; twice {
+				return fmt.Errorf("arms[%d]: %.80q is pinned to %s already", i, key, other)
+			}
+			pinned[key] = a.Name
+		}
+	}
+	if owned != Total {
+		return fmt.Errorf("the weights add up to %d; accepted: %d", owned, Total)
+	}
+	return nil
+}
+
+func (a *Arm) validate() error {
+	switch {
+	case CheckArmName(a.Name) != nil:
+		return CheckArmName(a.Name)
+	case !a.Snapshot.Valid():
+		return fmt.Errorf("snapshot %.80q is no SHA-256", a.Snapshot)
+	case a.Weight != len(a.Buckets):
+		return fmt.Errorf("weight is %d with %d buckets", a.Weight, len(a.Buckets))
+	case len(a.Pins) > MaxPins:
+		return fmt.Errorf("%d pins; accepted: up to %d", len(a.Pins), MaxPins)
+	}
+	if err := shard.CheckID(a.ModelVersion); err != nil {
+		return fmt.Errorf("model version: %w", err)
+	}
+	for _, key := range a.Pins {
+		if err := shard.CheckID(key); err != nil {
+			return fmt.Errorf("pin: %w", err)
+		}
+	}
+	return nil
+}
+
+// CheckArmName returns an error that says what is wrong with an arm's name.
+func CheckArmName(name string) error {
+	for _, c := range []byte(name) {
+		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '_' && c != '-' {
+			return fmt.Errorf("arm name %.80q; accepted: a-z, 0-9, _ and -", name)
+		}
+	}
+	if len(name) < 1 || len(name) > maxName {
+		return fmt.Errorf("arm name %.80q has %d bytes; accepted: 1 to %d", name, len(name), maxName)
+	}
+	return nil
+}

@@ -1,0 +1,456 @@
+package release
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"iter"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/appendlog"
+	"github.com/tandem-ann/tandem/shard/objects"
+)
+
+var (
+	// ErrNone is the class of the error that says that nothing was released yet.
+	ErrNone = errors.New("nothing was released yet")
+	// ErrConflict is the class of every error that says that another change was first.
+	ErrConflict = appendlog.ErrConflict
+	// ErrGates is the class of every error that says that a snapshot's gates keep it
+	// from being released.
+	ErrGates = errors.New("the gates do not let it pass")
+	// ErrChange is the class of every error that says that a change makes no sense.
+	ErrChange = errors.New("cannot be done")
+)
+
+// The names that arms get by themselves.
+const (
+	Control   = "control"
+	Candidate = "candidate"
+)
+
+// keptReleases is how many of the newest releases keep their snapshots from being
+// collected, so that they may be rolled back to.
+const keptReleases = 10
+
+// Releases is the log of releases of a store. It may be used by any number of
+// goroutines and processes.
+type Releases struct {
+	store *shard.Store
+	log   *appendlog.Log
+	// Passed returns an error that says what is wrong unless a snapshot's gates let it
+	// be released. Nil asks nobody.
+	Passed func(context.Context, shard.Digest) error
+}
+
+// New returns the releases of a store.
+func New(store *shard.Store) *Releases {
+	return &Releases{store: store, log: appendlog.New(store.Objects(), appendlog.Options{Prefix: "releases"})}
+}
+
+// Store returns the store that the releases are of.
+func (r *Releases) Store() *shard.Store { return r.store }
+
+// Get returns the release of a generation.
+func (r *Releases) Get(ctx context.Context, generation uint64) (*Release, error) {
+	e, err := r.log.Get(ctx, generation)
+	if errors.Is(err, objects.ErrNotFound) {
+		return nil, fmt.Errorf("there is no generation %d: %w", generation, ErrChange)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return decode(e)
+}
+
+func decode(e appendlog.Entry) (*Release, error) {
+	release, err := Decode(e.Data)
+	if err == nil && release.Generation != e.Sequence {
+		err = fmt.Errorf("its generation is %d", release.Generation)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read release %d: %w", e.Sequence, err)
+	}
+	return release, nil
+}
+
+// Current returns what serves now. The error is of class [ErrNone] if nothing was
+// released.
+func (r *Releases) Current(ctx context.Context) (*Release, error) {
+	head, err := r.log.Head(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if head == 0 {
+		return nil, ErrNone
+	}
+	return r.Get(ctx, head)
+}
+
+// History returns releases, newest first.
+func (r *Releases) History(ctx context.Context) iter.Seq2[*Release, error] {
+	return func(yield func(*Release, error) bool) {
+		head, err := r.log.Head(ctx)
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		for ; head > 0; head-- {
+			release, err := r.Get(ctx, head)
+			if !yield(release, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+// Live returns the snapshots of the last ten releases: those that must not be
+// collected.
+func (r *Releases) Live(ctx context.Context) ([]shard.Digest, error) {
+	var list []shard.Digest
+	n := 0
+	for release, err := range r.History(ctx) {
+		if err != nil {
+			return nil, err
+		}
+		for _, a := range release.Arms {
+			if !slices.Contains(list, a.Snapshot) {
+				list = append(list, a.Snapshot)
+			}
+		}
+		if n++; n == keptReleases {
+			break
+		}
+	}
+	return list, nil
+}
+
+// Watch hands each release from a generation on to apply, as package appendlog does.
+func (r *Releases) Watch(ctx context.Context, from uint64, apply func(*Release) error, failed func(error)) error {
+	return r.log.Watch(ctx, from, func(e appendlog.Entry) error {
+		release, err := decode(e)
+		if err != nil {
+			failed(err) // a newer one may be right
+			return nil
+		}
+		return apply(release)
+	}, failed)
+}
+
+// Change is who changes what serves, and why.
+type Change struct {
+	Author string
+	Reason string
+	// Generation is the one that the change is made to. An error of class
+	// [ErrConflict] says that another serves. 0: whatever serves when the change begins.
+	Generation uint64
+	// Override is why a snapshot is released whatever its gates say; empty if it is
+	// not.
+	Override string
+}
+
+// StartOptions say how a snapshot begins to serve.
+type StartOptions struct {
+	Change
+	Snapshot shard.Digest
+	// Arm is the name of the new arm. Default: control for the first release, else
+	// candidate.
+	Arm string
+	// Weight is the arm's share of traffic, per mille, which the others give up in
+	// proportion. The first release takes all, whatever Weight is.
+	Weight int
+}
+
+// Start adds an arm that serves a snapshot. The first release begins an experiment with
+// a salt of its own; so does a start beside a single arm.
+func (r *Releases) Start(ctx context.Context, o StartOptions) (*Release, error) {
+	return r.change(ctx, o.Change, Started, func(ctx context.Context, next *Release) error {
+		m, err := r.store.Manifest(ctx, o.Snapshot)
+		if err != nil {
+			return err
+		}
+		if err := r.passes(ctx, o.Snapshot, o.Override); err != nil {
+			return err
+		}
+		arm := Arm{Name: o.Arm, Snapshot: o.Snapshot, ModelVersion: m.ModelVersion}
+		weights := []int{Total}
+		if len(next.Arms) == 0 {
+			next.Model = m.Model
+			if arm.Name == "" {
+				arm.Name = Control
+			}
+		} else {
+			if next.Model != m.Model {
+				return fmt.Errorf("snapshot %s is of model %s, %s serves: %w", o.Snapshot.Short(), m.Model, next.Model, ErrChange)
+			}
+			if arm.Name == "" {
+				arm.Name = Candidate
+			}
+			if next.Arm(arm.Name) != nil {
+				return fmt.Errorf("there is an arm %s already; promote it, roll back, or name another: %w", arm.Name, ErrChange)
+			}
+			if o.Weight < 0 || o.Weight > Total {
+				return fmt.Errorf("weight is %d; accepted: 0 to %d per mille: %w", o.Weight, Total, ErrChange)
+			}
+			weights = append(shrink(next.Arms, o.Weight), o.Weight)
+		}
+		if len(next.Arms) <= 1 {
+			next.Salt = newID()
+		}
+		next.Arms = append(next.Arms, arm)
+		divide(next.Arms, weights)
+		return nil
+	}, o.Snapshot)
+}
+
+// passes returns an error unless a snapshot's gates let it be released, or an override
+// does.
+func (r *Releases) passes(ctx context.Context, d shard.Digest, override string) error {
+	if r.Passed == nil || override != "" {
+		return nil
+	}
+	if err := r.Passed(ctx, d); err != nil {
+		return fmt.Errorf("snapshot %s: %w: %w", d.Short(), ErrGates, err)
+	}
+	return nil
+}
+
+// SplitOptions say how traffic is divided anew.
+type SplitOptions struct {
+	Change
+	// Weights are per mille, by the name of the arm. Those of the others are scaled to
+	// what is left. An arm of weight 0 serves those who are pinned to it, or to its
+	// model version.
+	Weights map[string]int
+	// Pins are keys that fall into an arm from now on, and Unpin those that no longer
+	// do.
+	Pins  map[string][]string
+	Unpin []string
+	// Remove are the names of arms that end.
+	Remove []string
+}
+
+// Split divides the traffic anew.
+func (r *Releases) Split(ctx context.Context, o SplitOptions) (*Release, error) {
+	return r.change(ctx, o.Change, Divided, func(_ context.Context, next *Release) error {
+		for name := range o.Weights {
+			if next.Arm(name) == nil {
+				return unknownArm(next, name)
+			}
+		}
+		for name := range o.Pins {
+			if next.Arm(name) == nil {
+				return unknownArm(next, name)
+			}
+		}
+		if len(o.Weights) == 0 && len(o.Pins) == 0 && len(o.Unpin) == 0 && len(o.Remove) == 0 {
+			return fmt.Errorf("no weight and no pin is given: %w", ErrChange)
+		}
+		weights, err := o.weights(next)
+		if err != nil {
+			return err
+		}
+		divide(next.Arms, weights)
+		for i := range next.Arms {
+			a := &next.Arms[i]
+			gone := slices.Clone(o.Unpin)
+			for _, keys := range o.Pins {
+				gone = append(gone, keys...)
+			}
+			a.Pins = slices.DeleteFunc(slices.Clone(a.Pins), func(key string) bool { return slices.Contains(gone, key) })
+			a.Pins = append(a.Pins, o.Pins[a.Name]...)
+			slices.Sort(a.Pins)
+			a.Pins = slices.Compact(a.Pins)
+		}
+		for _, name := range o.Remove {
+			if next.Arm(name) == nil {
+				return unknownArm(next, name)
+			}
+			next.Arms = slices.DeleteFunc(next.Arms, func(a Arm) bool { return a.Name == name })
+		}
+		return nil
+	})
+}
+
+// weights returns the weight of each arm.
+func (o *SplitOptions) weights(next *Release) ([]int, error) {
+	given, rest := 0, 0
+	var others []Arm
+	for _, a := range next.Arms {
+		w, ok := o.Weights[a.Name]
+		if slices.Contains(o.Remove, a.Name) {
+			w, ok = 0, true
+		}
+		switch {
+		case ok && (w < 0 || w > Total):
+			return nil, fmt.Errorf("the weight of arm %s is %d; accepted: 0 to %d per mille: %w", a.Name, w, Total, ErrChange)
+		case ok:
+			given += w
+		default:
+			others = append(others, a)
+			rest += a.Weight
+		}
+	}
+	if given > Total || given < Total && rest == 0 {
+		return nil, fmt.Errorf("the weights add up to %d per mille, and no other arm has traffic; accepted: %d: %w", given, Total, ErrChange)
+	}
+	// Scaled to the whole first, so that shrink keeps the proportions.
+	whole := slices.Clone(others)
+	left := Total
+	for i := range whole {
+		whole[i].Weight = others[i].Weight * Total / max(rest, 1)
+		left -= whole[i].Weight
+	}
+	for i := range whole {
+		if left > 0 && others[i].Weight > 0 {
+			whole[i].Weight++
+			left--
+		}
+	}
+	scaled := shrink(whole, given)
+	weights := make([]int, 0, len(next.Arms))
+	for _, a := range next.Arms {
+		w, ok := o.Weights[a.Name]
+		if !ok && !slices.Contains(o.Remove, a.Name) {
+			w, scaled = scaled[0], scaled[1:]
+		} else if slices.Contains(o.Remove, a.Name) {
+			w = 0
+		}
+		weights = append(weights, w)
+	}
+	return weights, nil
+}
+
+func unknownArm(r *Release, name string) error {
+	var names []string
+	for _, a := range r.Arms {
+		names = append(names, a.Name)
+	}
+	return fmt.Errorf("there is no arm %s; there are: %s: %w", name, strings.Join(names, ", "), ErrChange)
+}
+
+// Promote gives one arm all traffic; the others end, and it is named control. Arm may be
+// empty where there are two: the one that is not control.
+func (r *Releases) Promote(ctx context.Context, c Change, arm string) (*Release, error) {
+	return r.change(ctx, c, Promoted, func(_ context.Context, next *Release) error {
+		if arm == "" {
+			others := slices.DeleteFunc(slices.Clone(next.Arms), func(a Arm) bool { return a.Name == Control })
+			if len(others) != 1 {
+				return fmt.Errorf("%d arms could be promoted; name one: %w", len(others), ErrChange)
+			}
+			arm = others[0].Name
+		}
+		promoted := next.Arm(arm)
+		if promoted == nil {
+			return unknownArm(next, arm)
+		}
+		one := []Arm{*promoted}
+		one[0].Name, one[0].Pins = Control, nil
+		divide(one, []int{Total})
+		next.Arms = one
+		return nil
+	})
+}
+
+// Rollback brings the state of an earlier generation back, as a new one; 0 means the
+// generation before the one that serves.
+func (r *Releases) Rollback(ctx context.Context, c Change, to uint64) (*Release, error) {
+	var digests []shard.Digest
+	// What it goes back to never changes, so it may be read before it is protected.
+	if to == 0 {
+		now, err := r.Current(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("rollback: %w", err)
+		}
+		if c.Generation == 0 {
+			c.Generation = now.Generation
+		}
+		if to = now.Generation - 1; to == 0 {
+			return nil, fmt.Errorf("rollback: generation 1 is the first: %w", ErrChange)
+		}
+	}
+	old, err := r.Get(ctx, to)
+	if err != nil {
+		return nil, fmt.Errorf("rollback: %w", err)
+	}
+	for _, a := range old.Arms {
+		digests = append(digests, a.Snapshot)
+	}
+	return r.change(ctx, c, RolledBack, func(ctx context.Context, next *Release) error {
+		for _, d := range digests {
+			if _, err := r.store.Manifest(ctx, d); err != nil {
+				return err
+			}
+		}
+		next.Of, next.Model, next.Salt, next.Arms = to, old.Model, old.Salt, old.Arms
+		return nil
+	}, digests...)
+}
+
+// change makes one change to what serves: edit turns what serves now into what is to
+// serve next. The snapshots that edit brings in are protected from being collected.
+func (r *Releases) change(ctx context.Context, c Change, kind Kind, edit func(context.Context, *Release) error, brought ...shard.Digest) (_ *Release, err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("%s: %w", kind, err)
+		}
+	}()
+	now, err := r.Current(ctx)
+	if errors.Is(err, ErrNone) && kind == Started {
+		now, err = &Release{}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if c.Generation != 0 && c.Generation != now.Generation {
+		return nil, r.conflict(ctx, c.Generation+1)
+	}
+	if len(brought) > 0 {
+		unprotect, err := r.store.Protect(ctx, brought...)
+		if err != nil {
+			return nil, err
+		}
+		defer func() { _ = unprotect() }() // what it leaves keeps a snapshot for an hour more
+	}
+	next := &Release{
+		Version: version, Generation: now.Generation + 1, ID: newID(), Kind: kind,
+		Time: time.Now().UTC().Truncate(time.Millisecond), Author: c.Author, Reason: c.Reason, Override: c.Override,
+		Model: now.Model, Salt: now.Salt, Arms: slices.Clone(now.Arms),
+	}
+	if err := edit(ctx, next); err != nil {
+		return nil, err
+	}
+	data, err := next.Encode()
+	if err != nil {
+		return nil, err
+	}
+	err = r.log.Append(ctx, next.Generation, data)
+	if errors.Is(err, appendlog.ErrConflict) {
+		return nil, r.conflict(ctx, next.Generation)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return next, nil
+}
+
+// conflict says who was first.
+func (r *Releases) conflict(ctx context.Context, generation uint64) error {
+	first, err := r.Get(ctx, generation)
+	if err != nil {
+		return fmt.Errorf("generation %d is not what serves: %w", generation-1, ErrConflict)
+	}
+	return fmt.Errorf("generation %d is a %s by %s at %s (%q): %w; look at it and try again",
+		generation, first.Kind, first.Author, first.Time.Format(time.RFC3339), first.Reason, ErrConflict)
+}
+
+func newID() string {
+	var id [16]byte
+	_, _ = rand.Read(id[:]) // it never fails
+	return hex.EncodeToString(id[:])
+}

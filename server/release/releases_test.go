@@ -1,0 +1,287 @@
+package release_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"gocloud.dev/blob/memblob"
+	"pgregory.net/rapid"
+
+	"github.com/tandem-ann/tandem/index"
+	"github.com/tandem-ann/tandem/server/release"
+	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/objects"
+	"github.com/tandem-ann/tandem/shard/objects/objectstest"
+)
+
+func TestMain(m *testing.M) { objectstest.Main(m) }
+
+// newReleases returns the releases of a store that has manifests of some versions of a
+// model; nothing here opens their shards.
+func newReleases(t testing.TB, bucket *objects.Bucket, versions ...string) (*release.Releases, []shard.Digest) {
+	store, err := shard.NewStore(bucket, shard.StoreOptions{Cache: t.TempDir()})
+	require.NoError(t, err)
+	var digests []shard.Digest
+	for _, v := range versions {
+		empty := shard.TowerManifest{Shards: []shard.ShardManifest{{Digest: shard.Sum([]byte(v)), Size: 1}}}
+		m := &shard.Manifest{
+			Version: shard.ManifestVersion, Builder: "test", Model: "feed", ModelVersion: v, Metric: index.Dot, Dim: 1, Apps: empty, Users: empty,
+		}
+		if v == "other" {
+			m.Model = "other"
+		}
+		data, err := m.Encode()
+		require.NoError(t, err)
+		d := shard.Sum(data)
+		require.NoError(t, bucket.Write(t.Context(), "snapshots/"+string(d)+".json", data))
+		digests = append(digests, d)
+	}
+	return release.New(store), digests
+}
+
+func folder(t testing.TB) *objects.Bucket {
+	bucket, err := objects.Open(t.Context(), t.TempDir())
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, bucket.Close()) })
+	return bucket
+}
+
+// shares returns the weights by the arm's name.
+func shares(r *release.Release) map[string]int {
+	weights := map[string]int{}
+	for _, a := range r.Arms {
+		weights[a.Name] = a.Weight
+	}
+	return weights
+}
+
+func TestReleases(t *testing.T) {
+	objectstest.Run(t, func(t *testing.T, bucket *objects.Bucket) {
+		ctx := t.Context()
+		r, d := newReleases(t, bucket, "1", "2", "3", "other")
+		_, err := r.Current(ctx)
+		require.ErrorIs(t, err, release.ErrNone)
+		_, err = r.Promote(ctx, release.Change{}, "")
+		require.ErrorIs(t, err, release.ErrNone)
+
+		first, err := r.Start(ctx, release.StartOptions{Snapshot: d[0], Weight: 10, Change: release.Change{Author: "ann", Reason: "begin"}})
+		require.NoError(t, err)
+		assert.Equal(t, map[string]int{"control": 1000}, shares(first))
+		now, err := r.Current(ctx)
+		require.NoError(t, err)
+		assert.Equal(t, first, now)
+
+		_, err = r.Start(ctx, release.StartOptions{Snapshot: shard.Sum(nil)})
+		require.ErrorIs(t, err, shard.ErrNoSnapshot)
+		_, err = r.Start(ctx, release.StartOptions{Snapshot: d[3]})
+		require.ErrorIs(t, err, release.ErrChange)
+		require.ErrorContains(t, err, "is of model other, feed serves")
+		_, err = r.Start(ctx, release.StartOptions{Snapshot: d[1], Arm: "control"})
+		require.ErrorContains(t, err, "there is an arm control already")
+		_, err = r.Start(ctx, release.StartOptions{Snapshot: d[1], Weight: 1001})
+		require.ErrorContains(t, err, "weight is 1001; accepted: 0 to 1000 per mille")
+
+		second, err := r.Start(ctx, release.StartOptions{Snapshot: d[1], Weight: 10})
+		require.NoError(t, err)
+		assert.Equal(t, map[string]int{"control": 990, "candidate": 10}, shares(second))
+		third, err := r.Start(ctx, release.StartOptions{Snapshot: d[2], Arm: "bold", Weight: 100})
+		require.NoError(t, err)
+		assert.Equal(t, map[string]int{"control": 891, "candidate": 9, "bold": 100}, shares(third))
+		assert.Equal(t, second.Salt, third.Salt)
+
+		split, err := r.Split(ctx, release.SplitOptions{Weights: map[string]int{"candidate": 400, "bold": 0}, Pins: map[string][]string{"bold": {"u7", "u3"}}})
+		require.NoError(t, err)
+		assert.Equal(t, map[string]int{"control": 600, "candidate": 400, "bold": 0}, shares(split))
+		assert.Equal(t, []string{"u3", "u7"}, split.Arm("bold").Pins)
+		split, err = r.Split(ctx, release.SplitOptions{Pins: map[string][]string{"candidate": {"u7"}}, Unpin: []string{"u3"}})
+		require.NoError(t, err)
+		assert.Equal(t, []any{[]string{"u7"}, 0}, []any{split.Arm("candidate").Pins, len(split.Arm("bold").Pins)})
+		_, err = r.Split(ctx, release.SplitOptions{Weights: map[string]int{"nobody": 1}})
+		require.ErrorContains(t, err, "there is no arm nobody; there are: control, candidate, bold")
+		_, err = r.Split(ctx, release.SplitOptions{Weights: map[string]int{"control": 700, "candidate": 400}})
+		require.ErrorContains(t, err, "the weights add up to 1100 per mille")
+		_, err = r.Promote(ctx, release.Change{}, "")
+		require.ErrorContains(t, err, "2 arms could be promoted; name one")
+		split, err = r.Split(ctx, release.SplitOptions{Remove: []string{"bold"}})
+		require.NoError(t, err)
+		assert.Equal(t, map[string]int{"control": 600, "candidate": 400}, shares(split))
+
+		promoted, err := r.Promote(ctx, release.Change{Generation: split.Generation}, "")
+		require.NoError(t, err)
+		assert.Equal(t, map[string]int{"control": 1000}, shares(promoted))
+		assert.Equal(t, d[1], promoted.Arms[0].Snapshot)
+		_, err = r.Promote(ctx, release.Change{Generation: split.Generation}, "control")
+		require.ErrorIs(t, err, release.ErrConflict)
+
+		back, err := r.Rollback(ctx, release.Change{Reason: "worse"}, 0)
+		require.NoError(t, err)
+		assert.Equal(t, split.Arms, back.Arms)
+		assert.Equal(t, split.Salt, back.Salt)
+		assert.Equal(t, split.Generation, back.Of)
+		_, err = r.Rollback(ctx, release.Change{}, 99)
+		require.ErrorContains(t, err, "there is no generation 99")
+
+		var kinds []release.Kind
+		for one, err := range r.History(ctx) {
+			require.NoError(t, err)
+			kinds = append(kinds, one.Kind)
+		}
+		assert.Equal(t, []release.Kind{"rollback", "promote", "split", "split", "split", "start", "start", "start"}, kinds)
+		live, err := r.Live(ctx)
+		require.NoError(t, err)
+		assert.ElementsMatch(t, d[:3], live)
+	})
+}
+
+func TestGatesStopReleases(t *testing.T) {
+	r, d := newReleases(t, folder(t), "1")
+	r.Passed = func(context.Context, shard.Digest) error { return errors.New("recall is low") }
+	_, err := r.Start(t.Context(), release.StartOptions{Snapshot: d[0]})
+	require.ErrorIs(t, err, release.ErrGates)
+	require.ErrorContains(t, err, "recall is low")
+	got, err := r.Start(t.Context(), release.StartOptions{Snapshot: d[0], Change: release.Change{Override: "a test"}})
+	require.NoError(t, err)
+	assert.Equal(t, "a test", got.Override)
+}
+
+// Of those that change one generation at a time, one wins; the others are told who.
+func TestOnePublisherWins(t *testing.T) {
+	objectstest.Run(t, func(t *testing.T, bucket *objects.Bucket) {
+		r, d := newReleases(t, bucket, "1", "2")
+		_, err := r.Start(t.Context(), release.StartOptions{Snapshot: d[0]})
+		require.NoError(t, err)
+		for round := range uint64(5) {
+			var wins, conflicts atomic.Int32
+			var racing sync.WaitGroup
+			for i := range 4 {
+				racing.Go(func() {
+					_, err := r.Start(t.Context(), release.StartOptions{
+						Snapshot: d[1], Arm: fmt.Sprintf("arm-%d-%d", round, i), Weight: 10,
+						Change: release.Change{Author: fmt.Sprint("publisher ", i), Generation: round + 1},
+					})
+					switch {
+					case err == nil:
+						wins.Add(1)
+					case errors.Is(err, release.ErrConflict):
+						conflicts.Add(1)
+						assert.ErrorContains(t, err, "is a start by publisher ")
+					default:
+						t.Error(err)
+					}
+				})
+			}
+			racing.Wait()
+			assert.Equal(t, []int32{1, 3}, []int32{wins.Load(), conflicts.Load()})
+		}
+	})
+}
+
+// Every bucket has one arm, weights are what was asked, and nobody leaves an arm that
+// grows, nor joins one that does not.
+func TestTrafficIsSticky(t *testing.T) {
+	bucket := objects.New(memblob.OpenBucket(nil), "mem://")
+	defer bucket.Close()
+	r, d := newReleases(t, bucket, "1", "2", "3")
+	_, err := r.Start(t.Context(), release.StartOptions{Snapshot: d[0]})
+	require.NoError(t, err)
+	for i, name := range []string{"b", "c"} {
+		_, err := r.Start(t.Context(), release.StartOptions{Snapshot: d[i+1], Arm: name, Weight: 10})
+		require.NoError(t, err)
+	}
+	rapid.Check(t, func(rt *rapid.T) {
+		before, err := r.Current(t.Context())
+		require.NoError(rt, err)
+		weights := map[string]int{"b": rapid.IntRange(0, 500).Draw(rt, "b")}
+		if rapid.Bool().Draw(rt, "both") {
+			weights["c"] = rapid.IntRange(0, 500).Draw(rt, "c")
+		}
+		if weights["b"]+weights["c"] == 1000 || before.Arm("control").Weight == 0 && before.Arm("c").Weight == 0 {
+			weights["b"] = 1
+		}
+		after, err := r.Split(t.Context(), release.SplitOptions{Weights: weights})
+		require.NoError(rt, err)
+		for name, w := range weights {
+			require.Equal(rt, w, after.Arm(name).Weight)
+		}
+		owners := map[int]string{}
+		for _, a := range after.Arms {
+			for _, n := range a.Buckets {
+				if owners[n] != "" {
+					rt.Fatalf("bucket %d has two arms", n)
+				}
+				owners[n] = a.Name
+			}
+		}
+		require.Len(rt, owners, 1000)
+		for _, old := range before.Arms {
+			grown := after.Arm(old.Name)
+			kept := 0
+			for _, n := range old.Buckets {
+				if owners[n] == old.Name {
+					kept++
+				}
+			}
+			require.Equal(rt, min(old.Weight, grown.Weight), kept, "who leaves %s, or joins it", old.Name)
+		}
+		router := release.NewRouter(after)
+		key := rapid.String().Draw(rt, "key")
+		require.True(rt, slices.Contains(after.Arms[router.Route(key)].Buckets, release.Bucket(after.Salt, key)))
+	})
+	now, err := r.Split(t.Context(), release.SplitOptions{Weights: map[string]int{"b": 100, "c": 10}})
+	require.NoError(t, err)
+	router := release.NewRouter(now)
+	counts := make([]int, 3)
+	const users = 100_000
+	for i := range users {
+		counts[router.Route(fmt.Sprint("user-", i))]++
+	}
+	for i, a := range now.Arms {
+		assert.InDelta(t, float64(a.Weight)/1000, float64(counts[i])/users, 0.003, a.Name)
+	}
+}
+
+func TestBuckets(t *testing.T) {
+	for text, want := range map[string]string{"": "", "0": "0", "0-2": "0-2", "0,1,2": "0-2", "5,7-9,998-999": "5,7-9,998-999", "3-3": "3"} {
+		var b release.Buckets
+		require.NoError(t, b.UnmarshalText([]byte(text)))
+		got, err := b.MarshalText()
+		require.NoError(t, err)
+		assert.Equal(t, want, string(got))
+	}
+	for _, text := range []string{"x", "-1", "2-1", "1,1", "2,1", "1000", "0-1000", ",", "1,", "99999999999"} {
+		var b release.Buckets
+		assert.ErrorContains(t, b.UnmarshalText([]byte(text)), "want ascending numbers and ranges below 1000", text)
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	r, d := newReleases(f, folder(f), "1", "2")
+	first, err := r.Start(f.Context(), release.StartOptions{Snapshot: d[0]})
+	require.NoError(f, err)
+	second, err := r.Start(f.Context(), release.StartOptions{Snapshot: d[1], Weight: 10})
+	require.NoError(f, err)
+	for _, one := range []*release.Release{first, second} {
+		data, err := one.Encode()
+		require.NoError(f, err)
+		f.Add(data)
+	}
+	f.Add([]byte(`{"version":1,"generation":1,"arms":[{}]}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		one, err := release.Decode(data)
+		if err != nil {
+			return
+		}
+		again, err := one.Encode()
+		require.NoError(t, err)
+		twice, err := release.Decode(again)
+		require.NoError(t, err)
+		release.NewRouter(twice).Route("u1")
+	})
+}

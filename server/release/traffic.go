@@ -1,0 +1,130 @@
+package release
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/cespare/xxhash/v2"
+)
+
+// Bucket returns the bucket of a key.
+func Bucket(salt, key string) int {
+	var d xxhash.Digest
+	d.Reset()
+	_, _ = d.WriteString(salt) // it never fails
+	_, _ = d.Write([]byte{0})
+	_, _ = d.WriteString(key)
+	return int(d.Sum64() % Total)
+}
+
+// Router finds the arm of a key. It is immutable.
+type Router struct {
+	salt string
+	arms [Total]uint8 // by bucket
+	pins map[string]uint8
+	// versions lists the arms of each model version, those with traffic first.
+	versions map[string][]uint8
+}
+
+// NewRouter returns the router of a release.
+func NewRouter(r *Release) *Router {
+	t := &Router{salt: r.Salt, pins: map[string]uint8{}, versions: map[string][]uint8{}}
+	for i, a := range r.Arms {
+		for _, n := range a.Buckets {
+			t.arms[n] = uint8(i)
+		}
+		for _, key := range a.Pins {
+			t.pins[key] = uint8(i)
+		}
+		t.versions[a.ModelVersion] = append(t.versions[a.ModelVersion], uint8(i))
+	}
+	for _, list := range t.versions {
+		slices.SortStableFunc(list, func(a, b uint8) int { return cmp.Compare(r.Arms[b].Weight, r.Arms[a].Weight) })
+	}
+	return t
+}
+
+// Route returns the number of the arm that a key falls into.
+func (t *Router) Route(key string) int {
+	if len(t.pins) > 0 {
+		if arm, ok := t.pins[key]; ok {
+			return int(arm)
+		}
+	}
+	return int(t.arms[Bucket(t.salt, key)])
+}
+
+// RouteVersion returns the number of the arm, of those that serve a model version, that
+// a key falls into, and false if none serves it. It is the arm that Route returns
+// if that serves the version, and else the one of those with the most traffic.
+func (t *Router) RouteVersion(key, version string) (arm int, ok bool) {
+	list := t.versions[version]
+	if len(list) == 0 {
+		return 0, false
+	}
+	if own := t.Route(key); slices.Contains(list, uint8(own)) {
+		return own, true
+	}
+	return int(list[0]), true
+}
+
+// Versions lists the model versions that are served, ascending.
+func (t *Router) Versions() []string {
+	var list []string
+	for v := range t.versions {
+		list = append(list, v)
+	}
+	slices.Sort(list)
+	return list
+}
+
+// divide gives the arms their weights. Arms that shrink give up their last buckets, and
+// those that grow take them in order. No other bucket moves.
+func divide(arms []Arm, weights []int) {
+	var free []int
+	var owned [Total]bool
+	for i := range arms {
+		a := &arms[i]
+		if n := weights[i]; n < len(a.Buckets) {
+			a.Buckets = slices.Clone(a.Buckets[:n])
+		}
+		for _, n := range a.Buckets {
+			owned[n] = true
+		}
+	}
+	for n, taken := range owned {
+		if !taken {
+			free = append(free, n)
+		}
+	}
+	for i := range arms {
+		a := &arms[i]
+		if grow := weights[i] - len(a.Buckets); grow > 0 {
+			a.Buckets = append(slices.Clone(a.Buckets), free[:grow]...)
+			slices.Sort(a.Buckets)
+			free = free[grow:]
+		}
+		a.Weight = weights[i]
+	}
+}
+
+// shrink returns weights that leave out a part of the traffic, in the proportions of
+// arms: each is rounded down, and what is left goes to those that lost most by it, the
+// first ones first.
+func shrink(arms []Arm, part int) []int {
+	weights := make([]int, len(arms))
+	order := make([]int, len(arms))
+	left := Total - part
+	for i, a := range arms {
+		weights[i] = a.Weight * (Total - part) / Total
+		left -= weights[i]
+		order[i] = i
+	}
+	slices.SortStableFunc(order, func(a, b int) int {
+		return cmp.Compare(arms[b].Weight*(Total-part)%Total, arms[a].Weight*(Total-part)%Total)
+	})
+	for _, i := range order[:left] {
+		weights[i]++
+	}
+	return weights
+}
