@@ -126,7 +126,7 @@ func Load(ctx context.Context, o LoadOptions) (*LoadReport, error) {
 	l := &loader{options: o}
 	defer l.close()
 	report := &LoadReport{
-		Server: o.Server, Protocol: "HTTP/2", K: int(o.Request.K), Ef: int(o.Request.GetEf()), Filter: o.Request.Filter,
+		Server: o.Server, Protocol: "HTTP/2", K: int(o.Request.K), Ef: int(o.Request.GetEf()), Filter: o.Request.Filter, Segment: o.Request.Segment,
 		Users: len(o.Users), Processors: runtime.GOMAXPROCS(0), Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH,
 	}
 	if o.HTTP1 {
@@ -316,7 +316,7 @@ func (l *loader) recall(ctx context.Context) (*float64, int, error) {
 		kind = shard.Users
 	}
 	tower, users := o.Snapshot.Tower(kind), o.Snapshot.Tower(shard.Users)
-	q := shard.Query{K: int(o.Request.K), Target: 1, Plan: index.ExactScan, MinCoverage: 1}
+	q := shard.Query{K: int(o.Request.K), Segment: o.Request.Segment, Target: 1, Plan: index.ExactScan, MinCoverage: 1}
 	if o.Request.Filter != "" {
 		filter, err := tower.Compile(o.Request.Filter)
 		if err != nil {

@@ -22,6 +22,7 @@ type LoadReport struct {
 	Ef            int          `json:"ef,omitempty"`
 	Target        float64      `json:"target,omitempty"`
 	Filter        string       `json:"filter,omitempty"`
+	Segment       string       `json:"segment,omitempty"`
 	Users         int          `json:"users"`            // different users that asked
 	Bytes         int          `json:"bytes"`            // the first answer's size
 	Recall        *float64     `json:"recall,omitempty"` // absent if it was not measured
@@ -69,7 +70,12 @@ func (r *LoadReport) WriteTable(w io.Writer) error {
 		how = fmt.Sprintf("ef %d", r.Ef)
 	}
 	fmt.Fprintf(&b, "queries   k=%d, %s, of %d real users; an answer has %d bytes\n", r.K, how, r.Users, r.Bytes)
-	if r.Filter != "" {
+	switch {
+	case r.Segment != "" && r.Filter != "":
+		fmt.Fprintf(&b, "filter    %s in segment %s\n", r.Filter, r.Segment)
+	case r.Segment != "":
+		fmt.Fprintf(&b, "segment   %s\n", r.Segment)
+	case r.Filter != "":
 		fmt.Fprintf(&b, "filter    %s\n", r.Filter)
 	}
 	if r.Recall != nil {

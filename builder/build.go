@@ -19,9 +19,9 @@ import (
 // parameters would give another snapshot.
 const Version = "tandem-builder/2"
 
-// Build builds a snapshot of both towers and publishes it in the store. Nothing
-// is published when it returns an error. A [*RejectedError] says which rows could
-// not be served.
+// Build builds a snapshot of both towers, runs the gates on it and publishes it in the
+// store, whether it passes or not. Nothing is published when it returns an error. A
+// [*RejectedError] says which rows could not be served.
 func Build(ctx context.Context, store *shard.Store, o Options) (_ *Report, err error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
@@ -41,10 +41,14 @@ func Build(ctx context.Context, store *shard.Store, o Options) (_ *Report, err e
 	}
 	defer func() { err = errors.Join(err, staged.Close()) }()
 	b := &build{Options: o, staged: staged, stage: stage.Dir(), manifest: &shard.Manifest{
-		Version: shard.ManifestVersion, Builder: Version,
+		Version: shard.GatesVersion, Builder: Version, Tool: o.Tool,
 		Model: o.Model, ModelVersion: o.ModelVersion, Metric: o.Params.Metric,
+		Parameters: o.parameters(),
 	}}
 	if err := b.listSegments(); err != nil {
+		return nil, err
+	}
+	if err := b.readGates(ctx, store); err != nil {
 		return nil, err
 	}
 	if err := b.ingest(ctx); err != nil {
@@ -65,12 +69,16 @@ func Build(ctx context.Context, store *shard.Store, o Options) (_ *Report, err e
 			return nil, fmt.Errorf("build %s: %w", t.in.kind, err)
 		}
 	}
+	found, err := b.runGates(ctx, store)
+	if err != nil {
+		return nil, err
+	}
 	digest, err := store.Import(ctx, staged, b.manifest)
 	if err != nil {
 		return nil, err
 	}
 	return &Report{
-		Digest: digest, Manifest: b.manifest,
+		Digest: digest, Manifest: b.manifest, Gates: found,
 		Rejected: map[shard.Kind]*Rejections{shard.Apps: &b.apps.rejections, shard.Users: &b.users.rejections},
 	}, nil
 }
@@ -90,6 +98,7 @@ type build struct {
 	manifest    *shard.Manifest
 	apps, users *ingested
 	segments    *segmentsFile // nil without
+	gates       gates
 }
 
 // ingest reads both towers and fails if they do not fit together or too many rows
@@ -256,7 +265,7 @@ func (b *build) shard(ctx context.Context, in *ingested, o TowerOptions, number 
 		return sm, err
 	}
 	sm, err = b.staged.AddShard(ctx, path)
-	sm.Rows = x.Rows()
+	sm.Rows, sm.Effort = x.Rows(), x.Effort()
 	return sm, err
 }
 

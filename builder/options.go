@@ -3,6 +3,7 @@ package builder
 import (
 	"fmt"
 
+	"github.com/tandem-ann/tandem/builder/gate"
 	"github.com/tandem-ann/tandem/builder/tower"
 	"github.com/tandem-ann/tandem/builder/tower/hnswexport"
 	"github.com/tandem-ann/tandem/index"
@@ -26,6 +27,17 @@ type Options struct {
 	// MaxRejected is how many rows of both towers together may be rejected before
 	// the build fails.
 	MaxRejected int
+	// Gates is the path of a YAML file of what the snapshot must pass to be released;
+	// empty for [gate.DefaultThresholds].
+	Gates string
+	// Interactions is the path of a Parquet or CSV file of what users did, with the id
+	// columns of both towers; empty if there is none. See [tower.InteractionOptions].
+	Interactions string
+	// Previous is the snapshot of the same store that the gates compare with; empty for
+	// none.
+	Previous shard.Digest
+	// Tool is the release of the tool that builds, for the manifest; it may be empty.
+	Tool string
 	// Progress is told what the build does; nil for nothing.
 	Progress Progress
 }
@@ -67,6 +79,9 @@ func (o *Options) Validate() error {
 	if o.MaxRejected < 0 {
 		return fmt.Errorf("max rejected is %d, want at least 0", o.MaxRejected)
 	}
+	if o.Previous != "" && !o.Previous.Valid() {
+		return fmt.Errorf("previous snapshot %.80q is not a digest", o.Previous)
+	}
 	for _, t := range []struct {
 		kind shard.Kind
 		TowerOptions
@@ -88,4 +103,7 @@ type Report struct {
 	Digest   shard.Digest
 	Manifest *shard.Manifest
 	Rejected map[shard.Kind]*Rejections
+	// Gates is what the gates found. A snapshot that fails is published, so that it can
+	// be looked at, and not fit for release.
+	Gates *gate.Recorded
 }

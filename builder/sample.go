@@ -5,13 +5,14 @@ import (
 	"container/heap"
 	"slices"
 
+	"github.com/tandem-ann/tandem/builder/probe"
 	"github.com/tandem-ann/tandem/index"
 	"github.com/tandem-ann/tandem/shard"
 )
 
 // sampleSize is how many rows of a tower are kept as queries to the other: one
 // half calibrates, the other measures.
-const sampleSize = 1000
+const sampleSize = probe.SampleSize
 
 // sample keeps the vectors of the rows with the lowest sample keys. Which rows
 // those are does not depend on the order of the input.

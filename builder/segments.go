@@ -155,7 +155,6 @@ func (b *build) listSegments() error {
 	if b.segments, err = readSegments(b.Segments); err != nil {
 		return err
 	}
-	b.manifest.Version = shard.SegmentsVersion
 	for _, s := range b.segments.list {
 		b.manifest.Apps.Segments = append(b.manifest.Apps.Segments, shard.SegmentManifest{Segment: s})
 	}

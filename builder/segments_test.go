@@ -161,7 +161,8 @@ func TestBadSegments(t *testing.T) {
 		"not UTF-8":       {"a: \xff", "yaml: "},
 		"empty filter":    {"a: ''", "segments.yaml:1: segment a: filter: line 1, column 1: empty"},
 		"unknown":         {"ok: free\na: |\n  free &&\n    agee > 3", "segments.yaml:2: segment a: filter: line 2, column 3: unknown attribute agee"},
-		"binding":         {"a: min_age <= user.age", "segments.yaml:1: segment a: filter: it reads user.age; a segment is the same for every query, so it has no bindings"},
+		"binding":         {"a: min_age <= user.age", "segments.yaml:1: segment a: filter: line 1, column 12: it reads user.age; a segment is the same for every query, so it has no bindings"},
+		"binding below":   {"a: |\n  free &&\n    (user.old < user.new || min_age < user.age)", "segments.yaml:1: segment a: filter: line 2, column 4: it reads user.old; "},
 		"all at once":     {"a: x\nb: free\nc: y", "segments.yaml:3: segment c: filter: line 1, column 1: unknown attribute y"},
 	} {
 		t.Run(name, func(t *testing.T) {

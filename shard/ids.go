@@ -1,7 +1,9 @@
 package shard
 
 import (
+	"encoding/binary"
 	"sort"
+	"strings"
 	"unsafe"
 
 	"github.com/tandem-ann/tandem/index/sections"
@@ -13,10 +15,19 @@ const (
 )
 
 // ids are the ids of a shard's rows, strictly ascending, in place.
+//
+// To look an id up by halves in a mapped file waits for memory at each step. So the
+// first bytes in which ids differ are kept of a sample of them, which is small enough
+// for a processor's cache: it tells where a few ids are that may be the one.
 type ids struct {
 	offsets []uint64
 	bytes   []byte
+	prefix  string   // what all ids begin with; it aliases the mapped file
+	heads   []uint64 // of every headEvery-th id
 }
+
+// headEvery is how many ids are between two whose head is kept.
+const headEvery = 16
 
 func writeIDs(w *sections.Writer, list []string) error {
 	offsets := make([]uint64, 1, len(list)+1)
@@ -66,18 +77,55 @@ func openIDs(f *sections.File, rows int) (ids, error) {
 			return list, sections.Corruptf(idBytesSection, "row %d: id %q is not after %q", row, id, list.at(uint32(row-1)))
 		}
 	}
+	if rows > 0 {
+		list.sample()
+	}
 	return list, nil
 }
 
+// sample keeps the heads of ids that are in order.
+func (l *ids) sample() {
+	n := len(l.offsets) - 1
+	first, last := l.at(0), l.at(uint32(n-1))
+	shared := 0
+	for shared < min(len(first), len(last)) && first[shared] == last[shared] {
+		shared++
+	}
+	l.prefix = first[:shared]
+	l.heads = make([]uint64, 0, (n+headEvery-1)/headEvery)
+	for row := 0; row < n; row += headEvery {
+		l.heads = append(l.heads, head(l.at(uint32(row))[shared:]))
+	}
+}
+
+// head returns the first 8 bytes of a string as a number: where the heads of two
+// strings differ, they are in the order of the strings.
+func head(s string) uint64 {
+	var b [8]byte
+	copy(b[:], s)
+	return binary.BigEndian.Uint64(b[:])
+}
+
 // at returns the id of a row. It aliases the mapped file.
-func (l ids) at(row uint32) string {
+func (l *ids) at(row uint32) string {
 	from, to := l.offsets[row], l.offsets[row+1]
 	return unsafe.String(unsafe.SliceData(l.bytes[from:to]), to-from)
 }
 
 // find returns the row of an id.
-func (l ids) find(id string) (uint32, bool) {
-	n := len(l.offsets) - 1
-	row := sort.Search(n, func(i int) bool { return l.at(uint32(i)) >= id })
-	return uint32(row), row < n && l.at(uint32(row)) == id
+func (l *ids) find(id string) (uint32, bool) {
+	rest, ok := strings.CutPrefix(id, l.prefix)
+	if !ok || len(l.heads) == 0 {
+		return 0, false
+	}
+	h := head(rest)
+	// The row is from the last id of a lesser head on, and before the first of a greater.
+	from := sort.Search(len(l.heads), func(i int) bool { return l.heads[i] >= h })
+	to := from
+	for step := 1; to < len(l.heads) && l.heads[to] == h; step *= 2 {
+		to = min(to+step, len(l.heads)) // ids that share more than a head are few
+	}
+	low, high := max(from-1, 0)*headEvery, min(to*headEvery, len(l.offsets)-1)
+	row := low + sort.Search(high-low, func(i int) bool { return l.at(uint32(low+i)) >= id })
+	return uint32(row), row < high && l.at(uint32(row)) == id
 }

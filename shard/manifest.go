@@ -21,9 +21,11 @@ import (
 //
 //	1: model, towers, shards, inputs, recall report.
 //	2: segments of the app tower.
+//	3: the tool, every parameter, calibrations, lineage and the gate report.
 const (
 	ManifestVersion = 1 // without segments
 	SegmentsVersion = 2 // with segments
+	GatesVersion    = 3 // with or without segments
 )
 
 // Manifest is the root object of a snapshot. The same inputs, parameters and
@@ -31,7 +33,8 @@ const (
 // name of a machine.
 type Manifest struct {
 	Version      int           `json:"version"`
-	Builder      string        `json:"builder"` // what wrote the snapshot
+	Builder      string        `json:"builder"`        // what wrote the snapshot
+	Tool         string        `json:"tool,omitempty"` // the release of the tool that ran the builder
 	Model        string        `json:"model"`
 	ModelVersion string        `json:"model_version"`
 	Metric       index.Metric  `json:"metric"`
@@ -39,6 +42,9 @@ type Manifest struct {
 	Apps         TowerManifest `json:"apps"`
 	Users        TowerManifest `json:"users"`
 	Inputs       []Input       `json:"inputs"`
+	Parameters   *Parameters   `json:"parameters,omitempty"`
+	Lineage      *Lineage      `json:"lineage,omitempty"` // nil if no snapshot came before
+	Gates        *GateReport   `json:"gates,omitempty"`
 }
 
 // TowerManifest lists the shards of one tower.
@@ -60,11 +66,13 @@ type ShardManifest struct {
 	Size     int64  `json:"size"`   // bytes
 	Rows     int    `json:"rows"`
 	Checksum string `json:"checksum"` // sections.File.Checksum, 16 hexadecimal digits
+
+	Effort []index.Effort `json:"effort,omitempty"` // what its calibration found
 }
 
 // Input is one file that the snapshot was built from.
 type Input struct {
-	Role   string `json:"role"` // e.g. apps, users, apps-graph, app-segments
+	Role   string `json:"role"` // e.g. apps, users, apps-graph, app-segments, gates
 	Name   string `json:"name"` // without its folder
 	Size   int64  `json:"size"`
 	Digest Digest `json:"digest"`
@@ -140,8 +148,8 @@ func DecodeManifest(data []byte) (*Manifest, error) {
 	if err := json.Unmarshal(data, &head); err != nil {
 		return nil, fmt.Errorf("manifest: %w: %w", err, sections.ErrCorrupt)
 	}
-	if head.Version < ManifestVersion || head.Version > SegmentsVersion {
-		return nil, fmt.Errorf("manifest: version is %d, this build reads versions %d to %d: %w", head.Version, ManifestVersion, SegmentsVersion, sections.ErrVersion)
+	if head.Version < ManifestVersion || head.Version > GatesVersion {
+		return nil, fmt.Errorf("manifest: version is %d, this build reads versions %d to %d: %w", head.Version, ManifestVersion, GatesVersion, sections.ErrVersion)
 	}
 	m := &Manifest{}
 	d := json.NewDecoder(bytes.NewReader(data))
@@ -159,12 +167,8 @@ func DecodeManifest(data []byte) (*Manifest, error) {
 }
 
 func (m *Manifest) validate() error {
-	version := ManifestVersion
-	if len(m.Apps.Segments) > 0 {
-		version = SegmentsVersion
-	}
-	if m.Version != version {
-		return fmt.Errorf("version is %d, want %d for %d segments", m.Version, version, len(m.Apps.Segments))
+	if version := m.lowestVersion(); m.Version != version {
+		return fmt.Errorf("version is %d, want %d for %d segments and what else it says", m.Version, version, len(m.Apps.Segments))
 	}
 	if n := len(m.Users.Segments); n > 0 {
 		return fmt.Errorf("users: %d segments, only apps have any", n)
@@ -183,7 +187,18 @@ func (m *Manifest) validate() error {
 			return fmt.Errorf("%s: %w", kind, err)
 		}
 	}
-	return nil
+	return m.validateGated()
+}
+
+// lowestVersion returns the lowest version that has all that the manifest says.
+func (m *Manifest) lowestVersion() int {
+	switch {
+	case m.gated():
+		return GatesVersion
+	case len(m.Apps.Segments) > 0:
+		return SegmentsVersion
+	}
+	return ManifestVersion
 }
 
 func (t *TowerManifest) validate() error {

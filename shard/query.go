@@ -35,7 +35,8 @@ type Query struct {
 	// Self is the id of the row that the query is, which is not returned; it is
 	// empty if the query is not of this tower.
 	Self string
-	// AtMost bounds how many candidates have the same value of attributes.
+	// AtMost bounds how many candidates have the same value of attributes, each
+	// named once.
 	AtMost []AtMost
 	// Ef is the search effort in each shard. When it is 0, Target decides.
 	Ef int
@@ -144,9 +145,12 @@ func (q *Query) validate(schema attribute.Schema) error {
 			return fmt.Errorf("attribute %d is asked for, the tower has %d: %w", field, schema.Len(), index.ErrQuery)
 		}
 	}
-	for _, limit := range q.AtMost {
+	for i, limit := range q.AtMost {
 		if err := limit.validate(schema); err != nil {
 			return err
+		}
+		if slices.ContainsFunc(q.AtMost[:i], func(a AtMost) bool { return a.Field == limit.Field }) {
+			return fmt.Errorf("attribute %s is limited twice, want each once: %w", schema.Field(limit.Field).Name, index.ErrQuery)
 		}
 	}
 	switch {

@@ -48,9 +48,8 @@ func (s Segment) Compile(c *eligibility.Compiler) (eligibility.Bound, error) {
 	if err != nil {
 		return eligibility.Bound{}, fmt.Errorf("segment %s: %w", s.Name, err)
 	}
-	if used := filter.Bindings(); len(used) > 0 {
-		return eligibility.Bound{}, fmt.Errorf("segment %s: filter: it reads user.%s; a segment is the same for every query, so it has no bindings: want attributes and constants",
-			s.Name, used[0])
+	if err := filter.CheckConstant("a segment is the same for every query, so it has no bindings: want attributes and constants"); err != nil {
+		return eligibility.Bound{}, fmt.Errorf("segment %s: %w", s.Name, err)
 	}
 	return filter.Bind(nil)
 }
@@ -217,6 +216,16 @@ func (s *segments) find(name string) (attribute.Bitmap, bool) {
 		return attribute.Bitmap{}, false
 	}
 	return s.bitmaps[i], true
+}
+
+// InSegment makes dst, a bitset for the shard's rows, those of a segment, and reports
+// whether there is a segment of that name.
+func (s *Shard) InSegment(name string, dst index.Bitset) bool {
+	b, ok := s.segments.find(name)
+	if ok {
+		b.CopyTo(dst)
+	}
+	return ok
 }
 
 // check proves that each bitmap holds what its expression says of the attributes.

@@ -197,14 +197,15 @@ func TestBadSegmentsAreNotWritten(t *testing.T) {
 	x, err := index.Build(context.Background(), index.Input{Vectors: vectors, Keys: []uint64{1}}, index.DefaultParams(index.Dot))
 	require.NoError(t, err)
 	for text, list := range map[string][]shard.Segment{
-		`segment name "Teen": want 1 to 64 of a-z, 0-9 and _`:                      {{Name: "Teen", Expression: "true"}},
-		`segment name "": want 1 to 64`:                                            {{Expression: "true"}},
-		`segment a: expression has 0 bytes, want 1 to 16384`:                       {{Name: "a"}},
-		`segment a is listed after b, want ascending names`:                        {{Name: "b", Expression: "true"}, {Name: "a", Expression: "true"}},
-		`segment a is listed after a`:                                              {{Name: "a", Expression: "true"}, {Name: "a", Expression: "true"}},
-		`257 segments, at most 256 are accepted`:                                   make([]shard.Segment, 257),
-		`segment a: filter: line 1, column 9: unknown attribute age`:               {{Name: "a", Expression: "true && age > 3"}},
-		`segment a: filter: it reads user.age; a segment is the same for every qu`: {{Name: "a", Expression: "min_age <= user.age"}},
+		`segment name "Teen": want 1 to 64 of a-z, 0-9 and _`:                                         {{Name: "Teen", Expression: "true"}},
+		`segment name "": want 1 to 64`:                                                               {{Expression: "true"}},
+		`segment a: expression has 0 bytes, want 1 to 16384`:                                          {{Name: "a"}},
+		`segment a is listed after b, want ascending names`:                                           {{Name: "b", Expression: "true"}, {Name: "a", Expression: "true"}},
+		`segment a is listed after a`:                                                                 {{Name: "a", Expression: "true"}, {Name: "a", Expression: "true"}},
+		`257 segments, at most 256 are accepted`:                                                      make([]shard.Segment, 257),
+		`segment a: filter: line 1, column 9: unknown attribute age`:                                  {{Name: "a", Expression: "true && age > 3"}},
+		`segment a: filter: line 1, column 12: it reads user.age; a segment is the same for every qu`: {{Name: "a", Expression: "min_age <= user.age"}},
+		`segment a: filter: line 2, column 11: it reads user.a; `:                                     {{Name: "a", Expression: "free &&\n  (\"x\" == user.a) || user.z > user.b"}},
 	} {
 		dir := t.TempDir()
 		err := shard.Write(filepath.Join(dir, "a.shard"), []string{"x"}, x, attribute.NewWriter(appSchema(), 1), list...)

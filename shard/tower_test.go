@@ -451,17 +451,18 @@ func TestBestInOneShard(t *testing.T) {
 func TestBadQueries(t *testing.T) {
 	tw := openGrid(t, 10, 2)
 	for text, q := range map[string]*shard.Query{
-		"query has no vector":                            {K: 1, Target: 1},
-		"k is 0, want at least 1":                        {Vectors: [][]float32{{1}}, Target: 1},
-		"recall target is 0, want above 0 and at most 1": {Vectors: [][]float32{{1}}, K: 1},
-		"attribute 5 is asked for, the tower has 5":      {Vectors: [][]float32{{1}}, K: 1, Target: 1, Attributes: []int{5}},
-		"at most 0 of attribute free, want at least 1":   {Vectors: [][]float32{{1}}, K: 1, Target: 1, AtMost: []shard.AtMost{{free, 0}}},
-		"at most 1 of attribute 9, the tower has 5":      {Vectors: [][]float32{{1}}, K: 1, Target: 1, AtMost: []shard.AtMost{{9, 1}}},
-		"at most 1 of attribute price, a float, want a":  {Vectors: [][]float32{{1}}, K: 1, Target: 1, AtMost: []shard.AtMost{{4, 1}}},
-		"ef is -1, want at least 0":                      {Vectors: [][]float32{{1}}, K: 1, Ef: -1},
-		"vector has 2 components, want 1":                {Vectors: [][]float32{{1, 2}}, K: 1, Target: 1},
-		"component 0 is NaN, want a finite number":       {Vectors: [][]float32{{float32(math.NaN())}}, K: 1, Target: 1},
-		"norm is 2e+18, want at most 1e+18":              {Vectors: [][]float32{{2e18}}, K: 1, Target: 1},
+		"query has no vector":                             {K: 1, Target: 1},
+		"k is 0, want at least 1":                         {Vectors: [][]float32{{1}}, Target: 1},
+		"recall target is 0, want above 0 and at most 1":  {Vectors: [][]float32{{1}}, K: 1},
+		"attribute 5 is asked for, the tower has 5":       {Vectors: [][]float32{{1}}, K: 1, Target: 1, Attributes: []int{5}},
+		"at most 0 of attribute free, want at least 1":    {Vectors: [][]float32{{1}}, K: 1, Target: 1, AtMost: []shard.AtMost{{free, 0}}},
+		"attribute free is limited twice, want each once": {Vectors: [][]float32{{1}}, K: 1, Target: 1, AtMost: []shard.AtMost{{free, 3}, {developer, 1}, {free, 2}}},
+		"at most 1 of attribute 9, the tower has 5":       {Vectors: [][]float32{{1}}, K: 1, Target: 1, AtMost: []shard.AtMost{{9, 1}}},
+		"at most 1 of attribute price, a float, want a":   {Vectors: [][]float32{{1}}, K: 1, Target: 1, AtMost: []shard.AtMost{{4, 1}}},
+		"ef is -1, want at least 0":                       {Vectors: [][]float32{{1}}, K: 1, Ef: -1},
+		"vector has 2 components, want 1":                 {Vectors: [][]float32{{1, 2}}, K: 1, Target: 1},
+		"component 0 is NaN, want a finite number":        {Vectors: [][]float32{{float32(math.NaN())}}, K: 1, Target: 1},
+		"norm is 2e+18, want at most 1e+18":               {Vectors: [][]float32{{2e18}}, K: 1, Target: 1},
 	} {
 		_, err := tw.Search(context.Background(), q)
 		require.ErrorIs(t, err, index.ErrQuery)

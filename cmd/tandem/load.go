@@ -40,6 +40,7 @@ type loadCommand struct {
 	Ef            *uint32  `xor:"effort" placeholder:"N" help:"Effort of the walk in each shard: how many nodes it expands. It may be below --k."`
 	Filter        string   `placeholder:"CEL" help:"Eligibility filter of all queries."`
 	Bind          []string `sep:"none" placeholder:"NAME=JSON" help:"Value of user.NAME in the filter. May be repeated."`
+	Segment       string   `placeholder:"NAME" help:"Segment of all queries."`
 	RecallQueries int      `default:"500" placeholder:"N" help:"Users to measure recall on (default ${default})."`
 
 	JSON string `placeholder:"FILE" help:"Write the report as JSON too; - prints it instead of the table."`
@@ -61,7 +62,7 @@ func (c *loadCommand) Run(e *environment) (err error) {
 	if err != nil {
 		return err
 	}
-	r := &tandemv1.RetrieveRequest{Target: tandemv1.Tower_TOWER_APPS, K: c.K, RecallTarget: c.RecallTarget, Ef: c.Ef, Filter: c.Filter}
+	r := &tandemv1.RetrieveRequest{Target: tandemv1.Tower_TOWER_APPS, K: c.K, RecallTarget: c.RecallTarget, Ef: c.Ef, Filter: c.Filter, Segment: c.Segment}
 	if c.Target == "users" {
 		r.Target = tandemv1.Tower_TOWER_USERS
 	}

@@ -13,6 +13,10 @@ func (e *Error) Error() string {
 	return fmt.Sprintf("filter: line %d, column %d: %s", e.Line, e.Column, e.Message)
 }
 
+func (e *Error) before(o *Error) bool {
+	return e.Line < o.Line || e.Line == o.Line && e.Column < o.Column
+}
+
 // BindError says why values cannot be bound to a filter.
 type BindError struct {
 	Binding string // without "user."

@@ -11,6 +11,7 @@ type Filter struct {
 	compiler *Compiler
 	names    []string // of the bindings, by slot
 	sorted   []string
+	first    *Error // the binding that the text names first, and where; nil if there is none
 	root     *node
 	clauses  []clause
 	fixed    *plan // if there are no bindings
@@ -36,6 +37,15 @@ func (f *Filter) String() string { return f.text }
 // Bindings returns the names of the bindings that the filter uses, without
 // "user.", ascending. The caller must not change it.
 func (f *Filter) Bindings() []string { return f.sorted }
+
+// CheckConstant returns an [*Error] at the first binding if the filter uses any; why
+// says in its message what speaks against bindings.
+func (f *Filter) CheckConstant(why string) error {
+	if f.first == nil {
+		return nil
+	}
+	return &Error{f.first.Line, f.first.Column, "it reads user." + f.first.Message + "; " + why}
+}
 
 // Bind gives the bindings their values: a bool, int64, float64, string,
 // [time.Time], or a []any of them. A string is accepted as a timestamp (RFC 3339)

@@ -193,7 +193,7 @@ func (t *translation) operand(e ast.Expr) (operand, error) {
 			return operand{slot: noSlot, value: scalar{kind: text, text: string(v)}}, nil
 		}
 	case ast.SelectKind:
-		return operand{slot: t.slot(e.AsSelect().FieldName())}, nil
+		return operand{slot: t.slot(e)}, nil
 	case ast.CallKind:
 		if call := e.AsCall(); call.FunctionName() == fnTimestamp {
 			v, err := parseInstant(string(call.Args()[0].AsLiteral().(types.String)))
@@ -211,7 +211,11 @@ func (t *translation) operand(e ast.Expr) (operand, error) {
 }
 
 // slot returns the number of a binding.
-func (t *translation) slot(name string) int {
+func (t *translation) slot(e ast.Expr) int {
+	name := e.AsSelect().FieldName()
+	if first, at := &t.filter.first, t.errorf(e.AsSelect().Operand(), "%s", name); *first == nil || at.before(*first) {
+		*first = at
+	}
 	if i := slices.Index(t.filter.names, name); i >= 0 {
 		return i
 	}
@@ -223,7 +227,7 @@ func (t *translation) slot(name string) int {
 func (t *translation) operands(e ast.Expr) (operands, error) {
 	switch e.Kind() {
 	case ast.SelectKind:
-		return operands{slot: t.slot(e.AsSelect().FieldName())}, nil
+		return operands{slot: t.slot(e)}, nil
 	case ast.ListKind:
 		list := operands{slot: noSlot}
 		for _, item := range e.AsList().Elements() {

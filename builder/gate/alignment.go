@@ -1,0 +1,230 @@
+package gate
+
+import (
+	"cmp"
+	"container/heap"
+	"context"
+	"fmt"
+	"math"
+	"slices"
+
+	"github.com/tandem-ann/tandem/builder/probe"
+	"github.com/tandem-ann/tandem/builder/tower"
+	"github.com/tandem-ann/tandem/shard"
+)
+
+// alignedUsers is how many users' interactions are looked at.
+const alignedUsers = 2000
+
+// minConfidence is what the lower bound of a difference must be above.
+const minConfidence = 0
+
+// player is a user with the apps that the user interacted with.
+type player struct {
+	id   string
+	key  uint64
+	apps map[string]bool
+}
+
+func (p *player) compare(o *player) int {
+	return cmp.Or(cmp.Compare(p.key, o.key), cmp.Compare(p.id, o.id))
+}
+
+// playerHeap has the highest key on top.
+type playerHeap []*player
+
+func (h playerHeap) Len() int           { return len(h) }
+func (h playerHeap) Less(i, j int) bool { return h[i].compare(h[j]) > 0 }
+func (h playerHeap) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
+func (h *playerHeap) Push(x any)        { *h = append(*h, x.(*player)) }
+func (h *playerHeap) Pop() any {
+	last := (*h)[len(*h)-1]
+	*h = (*h)[:len(*h)-1]
+	return last
+}
+
+// players are the users of the lowest sample keys among those who interacted, and how
+// many interactions are of users and apps that are known.
+type players struct {
+	list         playerHeap
+	byID         map[string]*player
+	lines, known int
+}
+
+// read reads the interactions of the candidate's users. A user who makes room for
+// others never comes back, for whoever is kept has a lower key; so all interactions of
+// those who are kept are, too.
+func (p *players) read(ctx context.Context, o tower.InteractionOptions, candidate, previous *shard.Snapshot) error {
+	p.byID = map[string]*player{}
+	hasUser, hasApp := probe.Has(candidate.Tower(shard.Users)), probe.Has(candidate.Tower(shard.Apps))
+	hadApp := func(string) bool { return false }
+	if previous != nil {
+		hadApp = probe.Has(previous.Tower(shard.Apps))
+	}
+	return tower.ReadInteractions(o, func(user, app string) error {
+		if p.lines++; p.lines%4096 == 0 {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+		}
+		has := hasApp(app)
+		if !hasUser(user) || !has && !hadApp(app) {
+			return nil
+		}
+		if has {
+			p.known++
+		}
+		p.add(user, app)
+		return nil
+	})
+}
+
+func (p *players) add(user, app string) {
+	u := p.byID[user]
+	if u == nil {
+		u = &player{id: user, key: shard.SampleKey(user), apps: map[string]bool{}}
+		if len(p.list) == alignedUsers && u.compare(p.list[0]) > 0 {
+			return
+		}
+		heap.Push(&p.list, u)
+		p.byID[user] = u
+		if len(p.list) > alignedUsers {
+			delete(p.byID, heap.Pop(&p.list).(*player).id)
+		}
+	}
+	u.apps[app] = true
+}
+
+// hitRates returns, for each user, the share of their apps among the best k of each
+// band, found with their own vector and with that of another user.
+func hitRates(ctx context.Context, s *shard.Snapshot, users []*player) (own, shuffled [2][]float64, err error) {
+	vectors := make([][]float32, len(users))
+	for i, u := range users {
+		row, _ := probe.Find(s.Tower(shard.Users), u.id)
+		vectors[i] = row.Vector()
+	}
+	exact, err := probe.Exact(ctx, s.Tower(shard.Apps), vectors, topK, nil)
+	if err != nil {
+		return own, shuffled, err
+	}
+	rate := func(u *player, best []probe.Hit) float64 {
+		n := 0
+		for _, h := range best {
+			if u.apps[h.ID] {
+				n++
+			}
+		}
+		return float64(n) / float64(len(u.apps))
+	}
+	for b, k := range [2]int{10, topK} {
+		for i, u := range users {
+			// The order is that of a hash, so the user half-way round is any other.
+			other := exact.All[(i+max(len(users)/2, 1))%len(users)]
+			mine := exact.All[i]
+			own[b] = append(own[b], rate(u, mine[:min(k, len(mine))]))
+			shuffled[b] = append(shuffled[b], rate(u, other[:min(k, len(other))]))
+		}
+	}
+	return own, shuffled, nil
+}
+
+// alignment judges whether users' vectors find what the users interacted with. It scores
+// whole vectors, for it is about the towers and not the index.
+func (r *run) alignment(ctx context.Context) error {
+	if r.off(Alignment) || r.Interactions.Path == "" {
+		return nil
+	}
+	var p players
+	if err := p.read(ctx, r.Interactions, r.Candidate, r.Previous); err != nil {
+		return err
+	}
+	l := r.Thresholds.Alignment
+	known := float64(p.known) / float64(max(p.lines, 1))
+	r.atLeast(Alignment, "known interactions", known, l.Known,
+		"%s of %s interactions (%s) are of users and apps that the towers have, at least %s are required", count(p.known), count(p.lines), percent(known), percent(l.Known))
+	users := slices.SortedFunc(slices.Values(p.list), (*player).compare)
+	if len(users) < 2 {
+		r.atLeast(Alignment, "users with interactions", float64(len(users)), 2, "interactions of %s are known, which tells nothing of the towers", plural(len(users), "user"))
+		return nil
+	}
+	own, shuffled, err := hitRates(ctx, r.Candidate, users)
+	if err != nil {
+		return err
+	}
+	for b, k := range [2]int{10, topK} {
+		r.againstShuffled(k, own[b], shuffled[b])
+	}
+	if r.Previous == nil {
+		return nil
+	}
+	return r.againstPrevious(ctx, users, own)
+}
+
+// againstShuffled judges a hit rate against that of shuffled users. Where both vectors
+// are of one model a user's own finds more; where they are not, it is as good as any.
+func (r *run) againstShuffled(k int, own, shuffled []float64) {
+	limit := r.Thresholds.Alignment.Ratio
+	mean, lower := difference(own, shuffled)
+	hit, _ := probe.Mean(own)
+	control := hit - mean
+	// The least hit rate that so many users could have shown.
+	ratio := hit / math.Max(control, 1/float64(len(own)*topK))
+	sure := lower > minConfidence
+	text := fmt.Sprintf("hit-rate@%d: %s users' own vectors find %s of what they interacted with, those of other users %s: %.2f times as much, at least %v times is required",
+		k, count(len(own)), percent(hit), percent(control), ratio, limit)
+	switch {
+	case ratio < limit:
+		text += "; the towers do not belong together: they may be of different model versions"
+	case !sure:
+		text += fmt.Sprintf("; the difference, %.4f, may be chance (its lower bound is %.4f)", mean, lower)
+	}
+	r.add(Alignment, fmt.Sprintf("hit-rate@%d against shuffled users", k), math.Min(ratio, largest), shard.BoundMin, limit, ratio >= limit && sure, text)
+}
+
+// againstPrevious judges hit rates against those of the previous snapshot, for the users
+// of both.
+func (r *run) againstPrevious(ctx context.Context, users []*player, own [2][]float64) error {
+	has := probe.Has(r.Previous.Tower(shard.Users))
+	var both []*player
+	var now [2][]float64
+	for i, u := range users {
+		if has(u.id) {
+			both = append(both, u)
+			for b := range now {
+				now[b] = append(now[b], own[b][i])
+			}
+		}
+	}
+	if len(both) < fewest {
+		return nil
+	}
+	before, _, err := hitRates(ctx, r.Previous, both)
+	if err != nil {
+		return err
+	}
+	limit := r.Thresholds.Alignment.Drop
+	for b, k := range [2]int{10, topK} {
+		hit, _ := probe.Mean(now[b])
+		was, _ := probe.Mean(before[b])
+		drop := math.Max(fall(hit, was), 0)
+		// A fall that may be chance is none.
+		if _, lower := difference(before[b], now[b]); lower <= minConfidence {
+			drop = 0
+		}
+		r.atMost(Alignment, fmt.Sprintf("fall of hit-rate@%d", k), drop, limit,
+			"hit-rate@%d: %s users' vectors find %s of what they interacted with, in the previous snapshot %s: it may fall by %s of that",
+			k, count(len(both)), percent(hit), percent(was), percent(limit))
+	}
+	return nil
+}
+
+// difference returns the mean of a less b, pair by pair, and its lower bound, of 95%
+// confidence.
+func difference(a, b []float64) (mean, lower float64) {
+	d := make([]float64, len(a))
+	for i := range a {
+		d[i] = a[i] - b[i]
+	}
+	mean, standardError := probe.Mean(d)
+	return mean, mean - confidence*standardError
+}

@@ -1,0 +1,46 @@
+package gate
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/tandem-ann/tandem/builder/probe"
+	"github.com/tandem-ann/tandem/shard"
+)
+
+// Measure runs the latency gate: the default query for 100 candidates, for each held-out
+// user, one at a time, in this process, after every shard was asked once. What it finds
+// is true of this machine at this time, so it is no part of a manifest.
+func Measure(ctx context.Context, s *shard.Snapshot, t Thresholds) ([]shard.GateCheck, error) {
+	if t.Off[Latency] {
+		return nil, nil
+	}
+	queries := probe.Vectors(probe.HeldOut(s.Tower(shard.Users), probe.SampleSize/2, nil))
+	if len(queries) == 0 {
+		return nil, nil
+	}
+	if err := s.Warm(ctx); err != nil {
+		return nil, fmt.Errorf("gate %s: %w", Latency, err)
+	}
+	times := make([]float64, len(queries))
+	for i, q := range queries {
+		start := time.Now()
+		if _, err := s.Tower(shard.Apps).Search(ctx, probe.Default(q, topK, "")); err != nil {
+			return nil, fmt.Errorf("gate %s: %w", Latency, err)
+		}
+		times[i] = float64(time.Since(start)) / float64(time.Millisecond)
+	}
+	slices.Sort(times)
+	var checks []shard.GateCheck
+	for _, q := range []struct {
+		name         string
+		share, limit float64
+	}{{"p50", 0.5, t.Latency.P50}, {"p99", 0.99, t.Latency.P99}} {
+		x := probe.Quantile(times, q.share)
+		checks = append(checks, check(Latency, q.name+" in milliseconds", x, shard.BoundMax, q.limit, x <= q.limit,
+			fmt.Sprintf("the %s of %s queries for %d candidates is %.3g ms, at most %v ms are accepted", q.name, count(len(times)), topK, x, q.limit)))
+	}
+	return checks, nil
+}

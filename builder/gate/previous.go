@@ -1,0 +1,173 @@
+package gate
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+
+	"github.com/tandem-ann/tandem/builder/compare"
+	"github.com/tandem-ann/tandem/index"
+	"github.com/tandem-ann/tandem/shard"
+)
+
+// fall returns by how much of what it was a value has fallen; below 0 it has risen.
+func fall(now, before float64) float64 {
+	if before <= 0 {
+		return 0
+	}
+	return 1 - now/before
+}
+
+// spreadAgainst judges the spread of candidates against what it was.
+func (r *run) spreadAgainst(c *compare.Report) {
+	if c.Apps.Rows <= topK || c.Apps.PreviousRows <= topK || c.Queried == 0 {
+		return
+	}
+	now, before := spread(c.Distinct, c.Apps.Rows, c.Queried), spread(c.PreviousDistinct, c.Apps.PreviousRows, c.Queried)
+	r.atMost(Concentration, "fall of the spread", fall(now, before), r.Thresholds.Concentration.Drop,
+		"%s apps are among the best %d of any of %s users, %s were in the previous snapshot: the spread is %s, it was %s; it may fall by %s of that",
+		count(c.Distinct), topK, count(c.Queried), count(c.PreviousDistinct), percent(now), percent(before), percent(r.Thresholds.Concentration.Drop))
+}
+
+// change says how a number differs from what it was.
+func change(now, before int) string {
+	switch {
+	case before == 0 || now == before:
+		return "as many"
+	case now < before:
+		return percent(1-float64(now)/float64(before)) + " fewer"
+	}
+	return percent(float64(now)/float64(before)-1) + " more"
+}
+
+// rows judges how the towers and the segments grow and shrink.
+func (r *run) rows(c *compare.Report) {
+	l := r.Thresholds.Rows
+	for _, kind := range []shard.Kind{shard.Apps, shard.Users} {
+		t := c.Tower(kind)
+		text := fmt.Sprintf("%s: %s rows, the previous snapshot has %s: %s", kind, count(t.Rows), count(t.PreviousRows), change(t.Rows, t.PreviousRows))
+		drop := fall(float64(t.Rows), float64(t.PreviousRows))
+		if drop >= 0 {
+			r.atMost(Rows, fmt.Sprintf("fewer %s", kind), drop, l.Fewer, "%s, at most %s are accepted", text, percent(l.Fewer))
+		} else {
+			r.atMost(Rows, fmt.Sprintf("more %s", kind), -drop, l.More, "%s, at most %s are accepted", text, percent(l.More))
+		}
+		limit := l.RemovedApps
+		if kind == shard.Users {
+			limit = l.RemovedUsers
+		}
+		gone := float64(t.Removed) / float64(max(t.PreviousRows, 1))
+		text = fmt.Sprintf("%s of the %s %s of the previous snapshot are gone (%s), at most %s are accepted",
+			count(t.Removed), count(t.PreviousRows), kind, percent(gone), percent(limit))
+		if len(t.FirstRemoved) > 0 {
+			text += "; e.g. " + strings.Join(t.FirstRemoved, ", ")
+		}
+		r.atMost(Rows, fmt.Sprintf("removed %s", kind), gone, limit, "%s", text)
+	}
+	for _, s := range c.Segments {
+		if !s.InCandidate || !s.InPrevious || r.Thresholds.segment(s.Name).Off {
+			continue
+		}
+		drop := fall(float64(s.Eligible), float64(s.PreviousEligible))
+		if s.PreviousEligible-s.Eligible < fewest {
+			drop = math.Min(drop, 0)
+		}
+		r.atMost(Rows, "fewer eligible in segment "+s.Name, math.Max(drop, 0), l.SegmentFewer,
+			"segment %s: %s apps are eligible, in the previous snapshot %s are: %s, at most %s fewer are accepted",
+			s.Name, count(s.Eligible), count(s.PreviousEligible), change(s.Eligible, s.PreviousEligible), percent(l.SegmentFewer))
+	}
+}
+
+// coverage judges how many apps have each attribute.
+func (r *run) coverage(c *compare.Report) {
+	for _, a := range c.Attributes {
+		if a.PreviousType == "" {
+			continue
+		}
+		limit := r.Thresholds.CoverageDrop
+		subject := "coverage of " + a.Name
+		if a.Type == "" {
+			r.atMost(Coverage, subject, 1, limit, "attribute %s is gone: %s of apps had it in the previous snapshot", a.Name, percent(a.PreviousCoverage))
+			continue
+		}
+		drop := math.Max(fall(a.Coverage, a.PreviousCoverage), 0)
+		if lost := a.PreviousCoverage*float64(c.Apps.Rows) - float64(a.Rows); lost < fewest {
+			drop = 0
+		}
+		r.atMost(Coverage, subject, drop, limit, "attribute %s: %s of apps have it, in the previous snapshot %s do; it may fall by %s of that",
+			a.Name, percent(a.Coverage), percent(a.PreviousCoverage), percent(limit))
+	}
+}
+
+// norms judges how the norms of both towers have changed. Under cosine they decide
+// nothing.
+func (r *run) norms(c *compare.Report) {
+	if c.Candidate.Metric == index.Cosine || c.Candidate.Metric != c.Previous.Metric {
+		return
+	}
+	for _, kind := range []shard.Kind{shard.Apps, shard.Users} {
+		var worst compare.Quantile
+		drift := 1.0
+		for _, q := range c.Tower(kind).Norms {
+			if q.Share < 0.1 || q.Share > 0.9 {
+				continue // a few rows
+			}
+			const nothing = 1e-6
+			a, b := math.Max(q.Candidate, nothing), math.Max(q.Previous, nothing)
+			if d := math.Min(math.Max(a/b, b/a), largest); d > drift || worst.Share == 0 {
+				worst, drift = q, d
+			}
+		}
+		r.atMost(Norms, fmt.Sprintf("drift of norms of %s", kind), drift, r.Thresholds.NormDrift,
+			"norms of %s: the %s quantile is %.4g, in the previous snapshot %.4g: a factor of %.3g, at most %v is accepted",
+			kind, percent(worst.Share), worst.Candidate, worst.Previous, drift, r.Thresholds.NormDrift)
+	}
+}
+
+// overlap judges how many candidates the same users keep.
+func (r *run) overlap(c *compare.Report) {
+	list := slices.Clone(c.Overlap)
+	for _, s := range c.Segments {
+		if !r.Thresholds.segment(s.Name).Off {
+			list = append(list, s.Overlap...)
+		}
+	}
+	for _, o := range list {
+		limit := r.Thresholds.Overlap.At10
+		if o.K == topK {
+			limit = r.Thresholds.Overlap.At100
+		}
+		subject := fmt.Sprintf("overlap@%d", o.K)
+		if o.Segment != "" {
+			subject += " in segment " + o.Segment
+		}
+		if o.Users == 0 {
+			r.atLeast(Overlap, subject, 0, limit, "%s: the snapshots have no user in common to compare the candidates of", subject)
+			continue
+		}
+		r.atLeast(Overlap, subject, o.Mean, limit, "%s: %s users have %s of their candidates in common with the previous snapshot, at least %s are required",
+			subject, count(o.Users), percent(o.Mean), percent(limit))
+	}
+}
+
+// placement judges how many rows have moved among those of the other tower.
+func (r *run) placement(c *compare.Report) {
+	for _, kind := range []shard.Kind{shard.Apps, shard.Users} {
+		p := &c.Tower(kind).Placement
+		limit, other := r.Thresholds.Placement.Apps, shard.Users
+		if kind == shard.Users {
+			limit, other = r.Thresholds.Placement.Users, shard.Apps
+		}
+		if p.Rows == 0 {
+			continue // too few to tell
+		}
+		text := fmt.Sprintf("%s of %s %s (%s) are not where they were among the %s in the previous snapshot, as if vectors had been exchanged; at most %s are accepted; "+
+			"the scores of most agree by %.2f with what they were, those of another by %.2f",
+			count(p.Moved), count(p.Rows), kind, percent(p.Share), other, percent(limit), p.Agreement, p.Chance)
+		if len(p.First) > 0 {
+			text += "; e.g. " + strings.Join(p.First, ", ")
+		}
+		r.atMost(Placement, fmt.Sprintf("moved %s", kind), p.Share, limit, "%s", text)
+	}
+}

@@ -1,0 +1,210 @@
+package gate
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// The names of the gates, in the order in which they run.
+const (
+	Structure     = "structure"
+	Recall        = "recall"
+	Concentration = "concentration"
+	Rows          = "rows"
+	Coverage      = "coverage"
+	Norms         = "norms"
+	Overlap       = "overlap"
+	Placement     = "placement"
+	Alignment     = "alignment"
+	Latency       = "latency"
+)
+
+// Names lists all gates in the order in which they run.
+func Names() []string {
+	return []string{Structure, Recall, Concentration, Rows, Coverage, Norms, Overlap, Placement, Alignment, Latency}
+}
+
+// Thresholds are the limits of all gates; see [DefaultThresholds].
+type Thresholds struct {
+	// Off are the gates that do not run.
+	Off map[string]bool
+	// Recall is of all apps and, where Segments does not say otherwise, of each
+	// segment.
+	Recall   RecallLimits
+	Segments map[string]SegmentLimits
+
+	Concentration ConcentrationLimits
+	Rows          RowLimits
+	// Coverage is by how much of what it was the share of apps that have an attribute
+	// may fall.
+	CoverageDrop float64
+	// NormDrift is the largest factor by which a quantile of a tower's norms may rise or
+	// fall.
+	NormDrift float64
+	Overlap   OverlapLimits
+	Placement PlacementLimits
+	Alignment AlignmentLimits
+	Latency   LatencyLimits
+}
+
+// RecallLimits are the least recalls at the default target. At10 and At100 bound the
+// Wilson lower bound of recall@10 and recall@100, Worst the mean of the worst hundredth
+// of the users, and Found how many of the apps of a segment that are among users' best
+// 100 of all apps are given to them there.
+type RecallLimits struct {
+	At10, At100, Worst, Found float64
+}
+
+// SegmentLimits are the recall limits of one segment.
+type SegmentLimits struct {
+	Off bool
+	RecallLimits
+}
+
+// ConcentrationLimits bound how alike the candidates of users are. The spread is the
+// share of the apps that could be among anyone's best 100, beyond those of the first
+// user, that are.
+type ConcentrationLimits struct {
+	Spread float64 // the least
+	Drop   float64 // by how much of what it was it may fall
+}
+
+// RowLimits bound how the towers grow and shrink: shares of what was there.
+type RowLimits struct {
+	Fewer, More  float64 // rows of either tower
+	RemovedApps  float64 // ids that are gone
+	RemovedUsers float64
+	SegmentFewer float64 // eligible apps of a segment
+}
+
+// OverlapLimits are the least mean overlaps, of all apps and in each segment.
+type OverlapLimits struct {
+	At10, At100 float64
+}
+
+// PlacementLimits are the largest shares of rows that have moved; see
+// compare.Placement.
+type PlacementLimits struct {
+	Apps, Users float64
+}
+
+// AlignmentLimits bound what interactions say of the towers.
+type AlignmentLimits struct {
+	// Ratio is the least ratio of the hit rate to that of shuffled users.
+	Ratio float64
+	// Drop is by how much of what it was the hit rate may fall.
+	Drop float64
+	// Known is the least share of the interactions that are of users and apps that the
+	// towers have.
+	Known float64
+}
+
+// LatencyLimits bound the default query for 100 candidates, one at a time, in
+// milliseconds.
+type LatencyLimits struct {
+	P50, P99 float64
+}
+
+// DefaultThresholds returns limits under which a daily retrain passes and what is broken
+// does not:
+//
+//	structure: on
+//	recall: {at_10: 0.96, at_100: 0.96, worst: 0.3, found: 0.8}
+//	concentration: {spread: 0.005, drop: 0.5}
+//	rows: {fewer: 0.2, more: 1, removed_apps: 0.2, removed_users: 0.5, segment_fewer: 0.5}
+//	coverage: {drop: 0.2}
+//	norms: {drift: 2}
+//	overlap: {at_10: 0.2, at_100: 0.2}
+//	placement: {apps: 0.02, users: 0.02}
+//	alignment: {ratio: 1.2, drop: 0.2, known: 0.5}
+//	latency: {p50_ms: 50, p99_ms: 250}
+func DefaultThresholds() Thresholds {
+	return Thresholds{
+		Off:           map[string]bool{},
+		Recall:        RecallLimits{At10: 0.96, At100: 0.96, Worst: 0.3, Found: 0.8},
+		Segments:      map[string]SegmentLimits{},
+		Concentration: ConcentrationLimits{Spread: 0.005, Drop: 0.5},
+		Rows:          RowLimits{Fewer: 0.2, More: 1, RemovedApps: 0.2, RemovedUsers: 0.5, SegmentFewer: 0.5},
+		CoverageDrop:  0.2,
+		NormDrift:     2,
+		Overlap:       OverlapLimits{At10: 0.2, At100: 0.2},
+		Placement:     PlacementLimits{Apps: 0.02, Users: 0.02},
+		Alignment:     AlignmentLimits{Ratio: 1.2, Drop: 0.2, Known: 0.5},
+		Latency:       LatencyLimits{P50: 50, P99: 250},
+	}
+}
+
+// limit is one number that a file of gates may set.
+type limit struct {
+	key       string
+	value     *float64
+	low, high float64
+}
+
+// largest bounds limits that have no bound of their own.
+const largest = 1e6
+
+// limits returns what may be set of a gate, nothing of one that is only on or off.
+func (t *Thresholds) limits(gate string) []limit {
+	switch gate {
+	case Recall:
+		return t.Recall.limits()
+	case Concentration:
+		return []limit{{"spread", &t.Concentration.Spread, 0, 1}, {"drop", &t.Concentration.Drop, 0, 1}}
+	case Rows:
+		return []limit{
+			{"fewer", &t.Rows.Fewer, 0, 1}, {"more", &t.Rows.More, 0, largest},
+			{"removed_apps", &t.Rows.RemovedApps, 0, 1}, {"removed_users", &t.Rows.RemovedUsers, 0, 1},
+			{"segment_fewer", &t.Rows.SegmentFewer, 0, 1},
+		}
+	case Coverage:
+		return []limit{{"drop", &t.CoverageDrop, 0, 1}}
+	case Norms:
+		return []limit{{"drift", &t.NormDrift, 1, largest}}
+	case Overlap:
+		return []limit{{"at_10", &t.Overlap.At10, 0, 1}, {"at_100", &t.Overlap.At100, 0, 1}}
+	case Placement:
+		return []limit{{"apps", &t.Placement.Apps, 0, 1}, {"users", &t.Placement.Users, 0, 1}}
+	case Alignment:
+		return []limit{{"ratio", &t.Alignment.Ratio, 1, largest}, {"drop", &t.Alignment.Drop, 0, 1}, {"known", &t.Alignment.Known, 0, 1}}
+	case Latency:
+		return []limit{{"p50_ms", &t.Latency.P50, 0, largest}, {"p99_ms", &t.Latency.P99, 0, largest}}
+	}
+	return nil
+}
+
+func (r *RecallLimits) limits() []limit {
+	return []limit{{"at_10", &r.At10, 0, 1}, {"at_100", &r.At100, 0, 1}, {"worst", &r.Worst, 0, 1}, {"found", &r.Found, 0, 1}}
+}
+
+// keys lists the keys of limits.
+func keys(list []limit) string {
+	names := make([]string, len(list))
+	for i, l := range list {
+		names[i] = l.key
+	}
+	return strings.Join(names, ", ")
+}
+
+// segment returns the limits of a segment.
+func (t *Thresholds) segment(name string) SegmentLimits {
+	if l, ok := t.Segments[name]; ok {
+		return l
+	}
+	return SegmentLimits{RecallLimits: t.Recall}
+}
+
+// CheckSegments returns an error if limits are for a segment that is none of known.
+func (t *Thresholds) CheckSegments(known []string) error {
+	for name := range t.Segments {
+		if !slices.Contains(known, name) {
+			accepted := "none, the app tower has no segments"
+			if len(known) > 0 {
+				accepted = strings.Join(known, ", ")
+			}
+			return fmt.Errorf("recall.segments.%s: the app tower has no such segment; accepted: %.1000s", name, accepted)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,137 @@
+package builder
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"github.com/tandem-ann/tandem/builder/gate"
+	"github.com/tandem-ann/tandem/builder/synthetic"
+	"github.com/tandem-ann/tandem/builder/tower"
+	"github.com/tandem-ann/tandem/shard"
+)
+
+// gates is what the gates of a build look at beside the snapshot.
+type gates struct {
+	thresholds   gate.Thresholds
+	interactions tower.InteractionOptions
+	inputs       []shard.Input // the files of both, as far as there are any
+}
+
+// readGates reads the thresholds and looks whether the interactions can be read and the
+// previous snapshot is there, so that a build fails before it has spent time.
+func (b *build) readGates(ctx context.Context, store *shard.Store) error {
+	b.gates = gates{thresholds: gate.DefaultThresholds(), interactions: b.interactionOptions()}
+	if b.Gates != "" {
+		t, input, err := gate.ReadThresholds(b.Gates)
+		if err != nil {
+			return err
+		}
+		b.gates.thresholds = t
+		b.gates.inputs = append(b.gates.inputs, input)
+	}
+	var names []string
+	for _, s := range b.manifest.Apps.Segments {
+		names = append(names, s.Name)
+	}
+	if err := b.gates.thresholds.CheckSegments(names); err != nil {
+		return fmt.Errorf("read gates %s: %w", b.Gates, err)
+	}
+	if b.Interactions != "" {
+		if err := b.lookAtInteractions(); err != nil {
+			return err
+		}
+	}
+	if b.Previous == "" {
+		return nil
+	}
+	_, err := store.Manifest(ctx, b.Previous)
+	return err
+}
+
+// lookAtInteractions reads the first interaction, and digests the file.
+func (b *build) lookAtInteractions() error {
+	enough := errors.New("enough")
+	err := tower.ReadInteractions(b.gates.interactions, func(string, string) error { return enough })
+	if err != nil && !errors.Is(err, enough) {
+		return err
+	}
+	d, size, err := shard.SumFile(b.Interactions)
+	if err != nil {
+		return err
+	}
+	b.gates.inputs = append(b.gates.inputs, shard.Input{Role: "interactions", Name: filepath.Base(b.Interactions), Size: size, Digest: d})
+	return nil
+}
+
+// interactionOptions name the columns of interactions as the towers name their ids.
+func (o *Options) interactionOptions() tower.InteractionOptions {
+	return tower.InteractionOptions{
+		Path:       o.Interactions,
+		UserColumn: cmp.Or(o.Users.Input.IDColumn, synthetic.UserIDColumn),
+		AppColumn:  cmp.Or(o.Apps.Input.IDColumn, synthetic.AppIDColumn),
+	}
+}
+
+// runGates runs the gates on the staged snapshot, puts their report into the manifest
+// and what else they found into the store.
+func (b *build) runGates(ctx context.Context, store *shard.Store) (_ *gate.Recorded, err error) {
+	b.Progress.Stage("run the gates", -1)
+	start := time.Now()
+	m := b.manifest
+	if b.Previous != "" {
+		m.Lineage = &shard.Lineage{Previous: b.Previous}
+	}
+	m.Inputs = append(m.Inputs, b.gates.inputs...)
+	staged, err := b.staged.Publish(ctx, m)
+	if err != nil {
+		return nil, err
+	}
+	in := gate.Input{Thresholds: b.gates.thresholds, Interactions: b.gates.interactions}
+	if in.Candidate, err = shard.OpenSnapshot(ctx, b.staged, staged); err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, in.Candidate.Close()) }()
+	if b.Previous != "" {
+		if in.Previous, err = shard.OpenSnapshot(ctx, store, b.Previous); err != nil {
+			return nil, err
+		}
+		defer func() { err = errors.Join(err, in.Previous.Close()) }()
+	}
+	found := &gate.Recorded{Time: start.UTC(), Tool: b.Tool, Inputs: b.gates.inputs}
+	if found.Report, err = gate.Run(ctx, in); err != nil {
+		return nil, err
+	}
+	if found.Latency, err = gate.Measure(ctx, in.Candidate, b.gates.thresholds); err != nil {
+		return nil, err
+	}
+	m.Gates = found.Report
+	data, err := m.Encode()
+	if err != nil {
+		return nil, err
+	}
+	found.Snapshot, found.Seconds = shard.Sum(data), time.Since(start).Seconds()
+	// It is recorded first, so that no snapshot is there without.
+	return found, gate.Record(ctx, store.Objects(), found)
+}
+
+// parameters returns what the build was told beside its input files.
+func (o *Options) parameters() *shard.Parameters {
+	of := func(t TowerOptions) shard.TowerParameters {
+		p := shard.TowerParameters{
+			IDColumn: t.Input.IDColumn, EmbeddingColumn: cmp.Or(t.Input.EmbeddingColumn, tower.DefaultEmbeddingColumn),
+			IgnoreColumns: t.Input.IgnoreColumns, NumberRows: t.Input.NumberRows,
+		}
+		if t.Attributes.Path != "" {
+			p.AttributesIDKey, p.AttributesIgnoreKeys = t.Attributes.IDKey, t.Attributes.IgnoreKeys
+		}
+		if t.Graph != "" {
+			p.GraphKeys = t.GraphKeys.String()
+		}
+		return p
+	}
+	return &shard.Parameters{MaxRejected: o.MaxRejected, Apps: of(o.Apps), Users: of(o.Users)}
+}

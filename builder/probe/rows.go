@@ -1,0 +1,123 @@
+package probe
+
+import (
+	"cmp"
+	"container/heap"
+	"slices"
+
+	"github.com/tandem-ann/tandem/shard"
+)
+
+// SampleSize is how many rows of a tower a build keeps as queries to the other: those
+// of the lowest sample keys, of which every other one calibrates and the rest measure.
+const SampleSize = 1000
+
+// Row is one row of a tower.
+type Row struct {
+	ID      string
+	shard   *shard.Shard
+	ordinal uint32
+	key     uint64
+}
+
+// Vector returns a copy of the row's vector.
+func (r Row) Vector() []float32 { return r.shard.Index().Vector(r.ordinal, nil) }
+
+// Norm returns the Euclidean norm of the row's vector.
+func (r Row) Norm() float64 { return float64(r.shard.Index().Norm(r.ordinal)) }
+
+// Vectors returns a copy of the vector of each row.
+func Vectors(rows []Row) [][]float32 {
+	list := make([][]float32, len(rows))
+	for i, r := range rows {
+		list[i] = r.Vector()
+	}
+	return list
+}
+
+// Find returns the row of an id.
+func Find(t *shard.Tower, id string) (Row, bool) {
+	if len(t.Shards()) == 0 {
+		return Row{}, false
+	}
+	s := t.Shards()[shard.Partition(id, len(t.Shards()))]
+	ordinal, ok := s.Ordinal(id)
+	return Row{ID: id, shard: s, ordinal: ordinal, key: shard.SampleKey(id)}, ok
+}
+
+// In returns the rows of t that have the ids of rows. Every id must be in t.
+func In(t *shard.Tower, rows []Row) []Row {
+	list := make([]Row, len(rows))
+	for i, r := range rows {
+		list[i], _ = Find(t, r.ID)
+	}
+	return list
+}
+
+func (r Row) compare(o Row) int { return cmp.Or(cmp.Compare(r.key, o.key), cmp.Compare(r.ID, o.ID)) }
+
+// rowHeap has the highest key on top.
+type rowHeap []Row
+
+func (h rowHeap) Len() int           { return len(h) }
+func (h rowHeap) Less(i, j int) bool { return h[i].compare(h[j]) > 0 }
+func (h rowHeap) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
+func (h *rowHeap) Push(x any)        { *h = append(*h, x.(Row)) }
+func (h *rowHeap) Pop() any {
+	last := (*h)[len(*h)-1]
+	*h = (*h)[:len(*h)-1]
+	return last
+}
+
+// Pick returns the n rows of the lowest sample keys among those of t that keep accepts,
+// or all of them if they are fewer, lowest first. A nil keep accepts every row.
+func Pick(t *shard.Tower, n int, keep func(id string) bool) []Row {
+	var h rowHeap
+	if n <= 0 {
+		return nil
+	}
+	for _, s := range t.Shards() {
+		for ordinal := range uint32(s.Rows()) {
+			id := s.ID(ordinal)
+			row := Row{ID: id, shard: s, ordinal: ordinal, key: shard.SampleKey(id)}
+			if len(h) == n && row.compare(h[0]) >= 0 || keep != nil && !keep(id) {
+				continue
+			}
+			heap.Push(&h, row)
+			if len(h) > n {
+				heap.Pop(&h)
+			}
+		}
+	}
+	slices.SortFunc(h, Row.compare)
+	return h
+}
+
+// HeldOut returns at most n rows of t that calibrated nothing in a build of it, and that
+// keep accepts, of the lowest sample keys first: those that the build measured with, and
+// if they are too few, those that it did not use. A nil keep accepts every row.
+func HeldOut(t *shard.Tower, n int, keep func(id string) bool) []Row {
+	used := Pick(t, SampleSize, nil)
+	var list []Row
+	for i, r := range used {
+		if i%2 == 1 && len(list) < n && (keep == nil || keep(r.ID)) {
+			list = append(list, r)
+		}
+	}
+	if len(list) == n || len(used) < SampleSize {
+		return list
+	}
+	last := used[len(used)-1]
+	return append(list, Pick(t, n-len(list), func(id string) bool {
+		r := Row{ID: id, key: shard.SampleKey(id)}
+		return r.compare(last) > 0 && (keep == nil || keep(id))
+	})...)
+}
+
+// Has returns whether t has a row of an id.
+func Has(t *shard.Tower) func(id string) bool {
+	return func(id string) bool {
+		_, ok := Find(t, id)
+		return ok
+	}
+}

@@ -1,0 +1,190 @@
+package shard
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+
+	"github.com/tandem-ann/tandem/index"
+)
+
+// The limits of what a manifest says of gates and parameters.
+const (
+	MaxGateChecks = 1 << 14
+	maxGateName   = 64
+	maxGateText   = 4096 // bytes
+	maxColumns    = 4096
+)
+
+// Parameters are what a build was told beside its input files and what the towers'
+// manifests say: with those, they are all it takes to build the snapshot again.
+type Parameters struct {
+	MaxRejected int             `json:"max_rejected"` // rows of both towers together
+	Apps        TowerParameters `json:"apps"`
+	Users       TowerParameters `json:"users"`
+}
+
+// TowerParameters say how the input files of one tower are read. A field that has no
+// meaning for their format is empty.
+type TowerParameters struct {
+	IDColumn        string   `json:"id_column,omitempty"`
+	EmbeddingColumn string   `json:"embedding_column,omitempty"`
+	IgnoreColumns   []string `json:"ignore_columns,omitempty"`
+	NumberRows      bool     `json:"number_rows,omitempty"` // ids are the rows' numbers
+
+	AttributesIDKey      string   `json:"attributes_id_key,omitempty"`
+	AttributesIgnoreKeys []string `json:"attributes_ignore_keys,omitempty"`
+
+	GraphKeys string `json:"graph_keys,omitempty"` // the Go type of a graph's keys
+}
+
+// Lineage says what a snapshot follows.
+type Lineage struct {
+	Previous Digest `json:"previous"` // the snapshot that its gates compared it with
+}
+
+// GateReport says how a snapshot did at its gates. The same snapshot, previous
+// snapshot, interactions and thresholds give the same report to the byte.
+type GateReport struct {
+	// Previous is the snapshot that it was compared with; empty if there was none.
+	Previous Digest `json:"previous,omitempty"`
+	// Off are the gates that were turned off, in ascending order.
+	Off []string `json:"off,omitempty"`
+	// Checks are in the order in which the gates ran.
+	Checks []GateCheck `json:"checks"`
+}
+
+// GateCheck is one thing that a gate looked at.
+type GateCheck struct {
+	Gate    string    `json:"gate"`    // e.g. recall
+	Subject string    `json:"subject"` // e.g. recall@100 in segment ios_teen
+	Value   float64   `json:"value"`   // what was found, to six decimals
+	Bound   GateBound `json:"bound"`   // how Limit bounds Value
+	Limit   float64   `json:"limit"`
+	Passed  bool      `json:"passed"`
+	Text    string    `json:"text"` // for people; of a check that failed it names the cause
+}
+
+// GateBound is how a limit bounds a value.
+type GateBound string
+
+// The bounds.
+const (
+	BoundMin GateBound = "min" // the value must not be below the limit
+	BoundMax GateBound = "max" // the value must not be above the limit
+)
+
+// Passed reports whether every check passed.
+func (r *GateReport) Passed() bool { return len(r.Failed()) == 0 }
+
+// Failed returns the checks that did not pass.
+func (r *GateReport) Failed() []GateCheck {
+	var list []GateCheck
+	for _, c := range r.Checks {
+		if !c.Passed {
+			list = append(list, c)
+		}
+	}
+	return list
+}
+
+// Validate returns an error that names the check that no gate writes.
+func (r *GateReport) Validate() error {
+	if r.Previous != "" && !r.Previous.Valid() {
+		return fmt.Errorf("gates: previous %.80q is not a SHA-256", r.Previous)
+	}
+	if !slices.IsSorted(r.Off) {
+		return fmt.Errorf("gates: those turned off are %.200q, want them in ascending order", r.Off)
+	}
+	if n := len(r.Checks); n > MaxGateChecks {
+		return fmt.Errorf("gates: %d checks, at most %d are accepted", n, MaxGateChecks)
+	}
+	for i := range r.Checks {
+		if err := r.Checks[i].validate(); err != nil {
+			return fmt.Errorf("gates: check %d: %w", i, err)
+		}
+	}
+	return nil
+}
+
+func (c *GateCheck) validate() error {
+	switch {
+	case c.Gate == "" || len(c.Gate) > maxGateName:
+		return fmt.Errorf("gate is %.80q, want 1 to %d bytes", c.Gate, maxGateName)
+	case c.Bound != BoundMin && c.Bound != BoundMax:
+		return fmt.Errorf("bound is %.20q, want %s or %s", c.Bound, BoundMin, BoundMax)
+	case !finite(c.Value) || !finite(c.Limit):
+		return fmt.Errorf("value is %v and limit %v, want finite numbers", c.Value, c.Limit)
+	case len(c.Subject) > maxGateText || len(c.Text) > maxGateText:
+		return fmt.Errorf("subject has %d bytes and text %d, at most %d are accepted", len(c.Subject), len(c.Text), maxGateText)
+	}
+	return nil
+}
+
+func finite(x float64) bool { return !math.IsNaN(x) && !math.IsInf(x, 0) }
+
+// gated reports whether the manifest says what only [GatesVersion] can.
+func (m *Manifest) gated() bool {
+	if m.Tool != "" || m.Parameters != nil || m.Gates != nil || m.Lineage != nil {
+		return true
+	}
+	for _, kind := range []Kind{Apps, Users} {
+		for _, s := range m.Tower(kind).Shards {
+			if len(s.Effort) > 0 {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// validateGated checks what [GatesVersion] adds.
+func (m *Manifest) validateGated() error {
+	const maxTool = 256
+	if len(m.Tool) > maxTool || strings.ContainsAny(m.Tool, "\r\n") {
+		return fmt.Errorf("tool is %.80q, want one line of at most %d bytes", m.Tool, maxTool)
+	}
+	if p := m.Parameters; p != nil {
+		if p.MaxRejected < 0 {
+			return fmt.Errorf("parameters: max_rejected is %d, want at least 0", p.MaxRejected)
+		}
+		for _, t := range []*TowerParameters{&p.Apps, &p.Users} {
+			if n := max(len(t.IgnoreColumns), len(t.AttributesIgnoreKeys)); n > maxColumns {
+				return fmt.Errorf("parameters: %d columns are ignored, at most %d are accepted", n, maxColumns)
+			}
+		}
+	}
+	if l := m.Lineage; l != nil && !l.Previous.Valid() {
+		return fmt.Errorf("lineage: previous %.80q is not a SHA-256", l.Previous)
+	}
+	for _, kind := range []Kind{Apps, Users} {
+		for i, s := range m.Tower(kind).Shards {
+			if err := checkEffort(s.Effort); err != nil {
+				return fmt.Errorf("%s: shard %d: %w", kind, i, err)
+			}
+		}
+	}
+	if m.Gates == nil {
+		return nil
+	}
+	if p := m.Gates.Previous; p != "" && (m.Lineage == nil || m.Lineage.Previous != p) {
+		return fmt.Errorf("gates: previous is %s, the lineage says otherwise", p)
+	}
+	return m.Gates.Validate()
+}
+
+// maxEfforts is more than a calibration has.
+const maxEfforts = 1 << 12
+
+func checkEffort(list []index.Effort) error {
+	if len(list) > maxEfforts {
+		return fmt.Errorf("%d efforts, at most %d are accepted", len(list), maxEfforts)
+	}
+	for _, e := range list {
+		if e.K < 1 || e.Ef < 0 || !(e.Target > 0 && e.Target < 1) || !(e.Recall >= 0 && e.Recall <= 1) || !(e.Scored >= 0) {
+			return fmt.Errorf("effort %+v is none that a calibration finds", e)
+		}
+	}
+	return nil
+}
