@@ -24,7 +24,7 @@ type gates struct {
 // readGates reads the thresholds and looks whether the interactions can be read and the
 // previous snapshot is there, so that a build fails before it has spent time.
 func (b *build) readGates(ctx context.Context, store *shard.Store) error {
-	b.gates = gates{thresholds: gate.DefaultThresholds(), interactions: b.interactionOptions()}
+	b.gates = gates{thresholds: gate.DefaultThresholds(), interactions: InteractionOptions(b.Interactions, b.manifest.Parameters)}
 	if b.Gates != "" {
 		t, input, err := gate.ReadThresholds(b.Gates)
 		if err != nil {
@@ -59,20 +59,28 @@ func (b *build) lookAtInteractions() error {
 	if err != nil && !errors.Is(err, enough) {
 		return err
 	}
-	d, size, err := shard.SumFile(b.Interactions)
-	if err != nil {
-		return err
-	}
-	b.gates.inputs = append(b.gates.inputs, shard.Input{Role: "interactions", Name: filepath.Base(b.Interactions), Size: size, Digest: d})
-	return nil
+	input, err := InteractionsInput(b.Interactions)
+	b.gates.inputs = append(b.gates.inputs, input)
+	return err
 }
 
-// interactionOptions name the columns of interactions as the towers name their ids.
-func (o *Options) interactionOptions() tower.InteractionOptions {
+// InteractionsInput describes a file of interactions.
+func InteractionsInput(path string) (shard.Input, error) {
+	d, size, err := shard.SumFile(path)
+	return shard.Input{Role: "interactions", Name: filepath.Base(path), Size: size, Digest: d}, err
+}
+
+// InteractionOptions say how to read the interactions with a snapshot of these
+// parameters: their columns of ids are called as those of the towers. Without parameters
+// they are called as `tandem generate` calls them.
+func InteractionOptions(path string, p *shard.Parameters) tower.InteractionOptions {
+	if p == nil {
+		p = &shard.Parameters{}
+	}
 	return tower.InteractionOptions{
-		Path:       o.Interactions,
-		UserColumn: cmp.Or(o.Users.Input.IDColumn, synthetic.UserIDColumn),
-		AppColumn:  cmp.Or(o.Apps.Input.IDColumn, synthetic.AppIDColumn),
+		Path:       path,
+		UserColumn: cmp.Or(p.Users.IDColumn, synthetic.UserIDColumn),
+		AppColumn:  cmp.Or(p.Apps.IDColumn, synthetic.AppIDColumn),
 	}
 }
 

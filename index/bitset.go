@@ -37,6 +37,19 @@ func (b Bitset) Fill(n int) {
 // And keeps what is also in o, which has the same length.
 func (b Bitset) And(o Bitset) {
 	o = o[:len(b)]
+	// Eight words at a time: a loop of one spends most of its time on the loop.
+	for len(b) >= 8 {
+		x, y := (*[8]uint64)(b), (*[8]uint64)(o)
+		x[0] &= y[0]
+		x[1] &= y[1]
+		x[2] &= y[2]
+		x[3] &= y[3]
+		x[4] &= y[4]
+		x[5] &= y[5]
+		x[6] &= y[6]
+		x[7] &= y[7]
+		b, o = b[8:], o[8:]
+	}
 	for i := range b {
 		b[i] &= o[i]
 	}
@@ -45,6 +58,19 @@ func (b Bitset) And(o Bitset) {
 // AndNot removes what is in o, which has the same length.
 func (b Bitset) AndNot(o Bitset) {
 	o = o[:len(b)]
+	// Eight words at a time: a loop of one spends most of its time on the loop.
+	for len(b) >= 8 {
+		x, y := (*[8]uint64)(b), (*[8]uint64)(o)
+		x[0] &^= y[0]
+		x[1] &^= y[1]
+		x[2] &^= y[2]
+		x[3] &^= y[3]
+		x[4] &^= y[4]
+		x[5] &^= y[5]
+		x[6] &^= y[6]
+		x[7] &^= y[7]
+		b, o = b[8:], o[8:]
+	}
 	for i := range b {
 		b[i] &^= o[i]
 	}
@@ -53,6 +79,19 @@ func (b Bitset) AndNot(o Bitset) {
 // Or adds what is in o, which has the same length.
 func (b Bitset) Or(o Bitset) {
 	o = o[:len(b)]
+	// Eight words at a time: a loop of one spends most of its time on the loop.
+	for len(b) >= 8 {
+		x, y := (*[8]uint64)(b), (*[8]uint64)(o)
+		x[0] |= y[0]
+		x[1] |= y[1]
+		x[2] |= y[2]
+		x[3] |= y[3]
+		x[4] |= y[4]
+		x[5] |= y[5]
+		x[6] |= y[6]
+		x[7] |= y[7]
+		b, o = b[8:], o[8:]
+	}
 	for i := range b {
 		b[i] |= o[i]
 	}
@@ -60,11 +99,20 @@ func (b Bitset) Or(o Bitset) {
 
 // Count returns the number of ordinals in the set.
 func (b Bitset) Count() int {
-	n := 0
-	for _, w := range b {
-		n += bits.OnesCount64(w)
+	// Four sums, so that no count waits for the one before.
+	var n0, n1, n2, n3 int
+	for len(b) >= 4 {
+		x := (*[4]uint64)(b)
+		n0 += bits.OnesCount64(x[0])
+		n1 += bits.OnesCount64(x[1])
+		n2 += bits.OnesCount64(x[2])
+		n3 += bits.OnesCount64(x[3])
+		b = b[4:]
 	}
-	return n
+	for _, w := range b {
+		n0 += bits.OnesCount64(w)
+	}
+	return n0 + n1 + n2 + n3
 }
 
 // Append appends the set's ordinals to dst in ascending order.

@@ -20,8 +20,8 @@
 //   - rows, coverage, norms, overlap, placement: how package compare finds the snapshot
 //     to differ from the one before.
 //   - alignment: whether users' vectors find the apps that the users interacted with,
-//     more often than the vectors of other users do. Towers of two versions do not,
-//     whatever their labels say.
+//     more often than the vectors of other users do, and than their own in a space that
+//     was turned at random. Towers of two versions do not, whatever their labels say.
 //
 // All that is a function of its inputs, so its report is part of the manifest, whose
 // digest names the snapshot. [Measure] adds the latency gate, which is not; the whole is

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -8,6 +9,7 @@ import (
 	"time"
 
 	"github.com/tandem-ann/tandem/builder"
+	"github.com/tandem-ann/tandem/builder/gate"
 	"github.com/tandem-ann/tandem/builder/tower"
 	"github.com/tandem-ann/tandem/builder/tower/hnswexport"
 	"github.com/tandem-ann/tandem/index"
@@ -45,6 +47,8 @@ type buildCommand struct {
 	Graph     string `placeholder:"FILE" help:"A coder/hnsw export over the app ids, to freeze instead of constructing a graph. Takes one shard."`
 	GraphKeys string `default:"auto" enum:"auto,string,int,int64,uint64,int32,uint32" placeholder:"TYPE" help:"Go type of the export's keys: ${enum} (default ${default})."`
 
+	gateFlags
+
 	JSON bool `help:"Print the report as JSON."`
 }
 
@@ -59,7 +63,9 @@ Example:
 A file of segments:
 
     ios_teen: '"ios" in platforms && min_age < 18'
-    free_to_play: free`
+    free_to_play: free
+
+The gates run on the snapshot, and their report is in its manifest. A snapshot that fails is published, so that it can be looked at; the exit code is then 3, and tandem release start refuses it.`
 }
 
 func (c *buildCommand) options() builder.Options {
@@ -71,6 +77,7 @@ func (c *buildCommand) options() builder.Options {
 		Model: c.Model, ModelVersion: c.ModelVersion,
 		Params:  index.Params{Metric: c.Metric, M: c.M, EfConstruction: c.EfConstruction, Alpha: c.Alpha, Seed: c.Seed},
 		Threads: c.Threads, MaxRejected: c.MaxRejected, Segments: c.Segments,
+		Gates: c.Gates, Interactions: c.Interactions, Tool: toolRelease(),
 		Apps: builder.TowerOptions{
 			Input:      c.input(c.Apps, c.AppIDs, c.AppIDColumn),
 			Attributes: c.attributes(c.AppAttributes, c.AppIDColumn),
@@ -122,15 +129,20 @@ func (c *buildCommand) Run(e *environment) (err error) {
 		return err
 	}
 	defer closing(&err, store)
+	if o.Previous, err = c.previous(e, store, ""); err != nil {
+		return err
+	}
 	start := time.Now()
 	report, err := build(e, store, o)
 	if err != nil {
 		return err
 	}
 	if c.JSON {
-		return writeJSON(e.stdout, jsonReport(report, time.Since(start)))
+		err = writeJSON(e.stdout, jsonReport(report, time.Since(start)))
+	} else {
+		err = writeReport(e.stdout, report, time.Since(start), o.Threads)
 	}
-	return writeReport(e.stdout, report, time.Since(start), o.Threads)
+	return cmp.Or(err, passed(report.Gates))
 }
 
 // build builds a snapshot and shows how far it is.
@@ -159,6 +171,7 @@ func writeReport(w io.Writer, r *builder.Report, took time.Duration, threads int
 	if err := writeSegments(w, m); err != nil {
 		return err
 	}
+	writeGates(w, m.Gates.Previous, r.Gates.Checks())
 	_, err := fmt.Fprintf(w, "\nbuilt in %s on %s; the snapshot is\n%s\n", seconds(took), plural(int64(threads), "thread"), r.Digest)
 	return err
 }
@@ -245,6 +258,7 @@ type buildReport struct {
 	Seconds  float64                    `json:"seconds"`
 	Rejected map[shard.Kind][]rejection `json:"rejected"`
 	Manifest *shard.Manifest            `json:"manifest"`
+	Gates    *gate.Recorded             `json:"gates"`
 }
 
 type rejection struct {
@@ -254,7 +268,7 @@ type rejection struct {
 }
 
 func jsonReport(r *builder.Report, took time.Duration) buildReport {
-	out := buildReport{Snapshot: r.Digest, Seconds: took.Seconds(), Manifest: r.Manifest, Rejected: map[shard.Kind][]rejection{}}
+	out := buildReport{Snapshot: r.Digest, Seconds: took.Seconds(), Manifest: r.Manifest, Gates: r.Gates, Rejected: map[shard.Kind][]rejection{}}
 	for kind, rejected := range r.Rejected {
 		out.Rejected[kind] = []rejection{}
 		for _, k := range rejected.Kinds {

@@ -92,7 +92,7 @@ type snapshotInfo struct {
 
 // writeSnapshot writes a manifest for people.
 func writeSnapshot(w io.Writer, digest shard.Digest, m *shard.Manifest) error {
-	fmt.Fprintf(w, "snapshot %s\n%s at %s, metric %s, dim %d, built by %s\n\n", digest, m.Model, m.ModelVersion, m.Metric, m.Dim, m.Builder)
+	fmt.Fprintf(w, "snapshot %s\n%s at %s, metric %s, dim %d, built by %s\n\n", digest, m.Model, m.ModelVersion, m.Metric, m.Dim, strings.TrimSpace(m.Builder+" "+parenthesised(m.Tool)))
 	if err := writeTowers(w, m); err != nil {
 		return err
 	}
@@ -123,6 +123,9 @@ func writeSnapshot(w io.Writer, digest shard.Digest, m *shard.Manifest) error {
 	if err := writeSegments(w, m); err != nil {
 		return err
 	}
+	if m.Gates != nil {
+		writeGates(w, m.Gates.Previous, m.Gates.Checks)
+	}
 	for i, s := range m.Apps.Segments {
 		if i == 0 {
 			fmt.Fprintln(w)
@@ -130,6 +133,14 @@ func writeSnapshot(w io.Writer, digest shard.Digest, m *shard.Manifest) error {
 		fmt.Fprintf(w, "segment %s: %s\n", s.Name, strings.Join(strings.Fields(s.Expression), " "))
 	}
 	return nil
+}
+
+// parenthesised returns text in parentheses, if there is any.
+func parenthesised(text string) string {
+	if text == "" {
+		return ""
+	}
+	return "(" + text + ")"
 }
 
 // shardInfo is what a shard file holds. It is its JSON form.

@@ -19,6 +19,7 @@ import (
 
 	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
 	"github.com/tandem-ann/tandem/api/tandem/v1/tandemv1connect"
+	"github.com/tandem-ann/tandem/builder/gate"
 	"github.com/tandem-ann/tandem/server/release"
 	"github.com/tandem-ann/tandem/shard"
 )
@@ -81,7 +82,9 @@ func (f *changeFlags) run(e *environment, make func(*release.Releases, release.C
 		return err
 	}
 	defer closing(&err, store)
-	r, err := make(release.New(store), c)
+	releases := release.New(store)
+	releases.Passed = func(ctx context.Context, d shard.Digest) error { return gate.Passed(ctx, store.Objects(), d) }
+	r, err := make(releases, c)
 	if err != nil {
 		return err
 	}

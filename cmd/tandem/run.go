@@ -22,6 +22,7 @@ type cli struct {
 	Serve    serveCommand    `cmd:"" help:"Serve a snapshot over Connect, gRPC and HTTP with JSON."`
 	Query    queryCommand    `cmd:"" help:"Ask a server for candidates."`
 	Snapshot snapshotCommand `cmd:"" help:"List, show, copy, remove and collect the snapshots of a store."`
+	Gate     gateCommand     `cmd:"" help:"Run the gates on a snapshot of a store."`
 	Release  releaseCommand  `cmd:"" help:"Decide which snapshots serve, and with which share of traffic."`
 	Inspect  inspectCommand  `cmd:"" help:"Show what is in a snapshot or in shard files."`
 	Verify   verifyCommand   `cmd:"" help:"Prove that a snapshot is whole, or that shard files are."`
@@ -147,15 +148,16 @@ func vars() kong.Vars {
 	}
 }
 
+// toolRelease names the release of the binary.
+func toolRelease() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok || info.Main.Version == "" || info.Main.Version == "(devel)" {
+		return "tandem devel"
+	}
+	return "tandem " + info.Main.Version
+}
+
 // version describes the binary in one line.
 func version() string {
-	text := "tandem devel"
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return text
-	}
-	if v := info.Main.Version; v != "" && v != "(devel)" {
-		text = "tandem " + v
-	}
-	return strings.Join([]string{text, info.GoVersion, runtime.GOOS + "/" + runtime.GOARCH}, " ")
+	return strings.Join([]string{toolRelease(), runtime.Version(), runtime.GOOS + "/" + runtime.GOARCH}, " ")
 }

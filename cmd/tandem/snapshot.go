@@ -17,6 +17,7 @@ type snapshotCommand struct {
 	Ls     snapshotLsCommand     `cmd:"" help:"List the snapshots of a store."`
 	Show   snapshotShowCommand   `cmd:"" help:"Show a snapshot's manifest."`
 	Verify snapshotVerifyCommand `cmd:"" help:"Prove that a snapshot is whole."`
+	Diff   snapshotDiffCommand   `cmd:"" help:"Show how two snapshots differ."`
 	Copy   snapshotCopyCommand   `cmd:"" help:"Copy a snapshot to another store."`
 	Rm     snapshotRmCommand     `cmd:"" help:"Remove snapshots that no release needs."`
 	Gc     snapshotGcCommand     `cmd:"" help:"Delete what no release and no rule keeps."`

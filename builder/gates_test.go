@@ -1,0 +1,604 @@
+package builder_test
+
+import (
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/tandem-ann/tandem/builder"
+	"github.com/tandem-ann/tandem/builder/compare"
+	"github.com/tandem-ann/tandem/builder/gate"
+	"github.com/tandem-ann/tandem/builder/synthetic"
+	"github.com/tandem-ann/tandem/builder/tower"
+	"github.com/tandem-ann/tandem/index"
+	"github.com/tandem-ann/tandem/index/sections"
+	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/attribute"
+)
+
+// towers are both towers of one model version in memory, as a trainer has them.
+type towers struct {
+	apps, users  []tower.Row
+	appSchema    attribute.Schema
+	userSchema   attribute.Schema
+	interactions string // path
+	segments     string // path
+}
+
+const rareSegment = "blocked" // about one app in fifty
+
+// syntheticTowers generates towers of which one app in a hundred is in a segment.
+func syntheticTowers(t testing.TB, apps, users int) *towers {
+	o := synthetic.Options{Apps: int64(apps), Users: int64(users), Dim: 24, Seed: 5, Interactions: 12}
+	dir := t.TempDir()
+	require.NoError(t, synthetic.Write(t.Context(), dir, o, nil))
+	g, err := synthetic.New(o)
+	require.NoError(t, err)
+	tw := &towers{
+		appSchema: synthetic.AppSchema(), userSchema: synthetic.UserSchema(),
+		interactions: filepath.Join(dir, synthetic.InteractionsFile),
+		segments:     segmentsFile(t, rareSegment+": moderation == \"blocked\"\nmobile: '\"ios\" in platforms || \"android\" in platforms'\n"),
+	}
+	for i := range apps {
+		var row tower.Row
+		g.App(int64(i), &row)
+		tw.apps = append(tw.apps, row)
+	}
+	for i := range users {
+		var row tower.Row
+		g.User(int64(i), &row)
+		tw.users = append(tw.users, row)
+	}
+	return tw
+}
+
+// clone returns towers whose vectors may be changed.
+func (tw *towers) clone() *towers {
+	c := *tw
+	for _, list := range []*[]tower.Row{&c.apps, &c.users} {
+		*list = slices.Clone(*list)
+		for i := range *list {
+			(*list)[i].Vector = slices.Clone((*list)[i].Vector)
+		}
+	}
+	return &c
+}
+
+// options writes the towers and returns how to build them.
+func (tw *towers) options(t testing.TB, version string) builder.Options {
+	write := func(name, column string, s attribute.Schema, rows []tower.Row) tower.Options {
+		path := filepath.Join(t.TempDir(), name)
+		w, err := tower.CreateParquet(path, tower.ParquetOptions{IDColumn: column, EmbeddingColumn: tower.DefaultEmbeddingColumn, Schema: s})
+		require.NoError(t, err)
+		for i := range rows {
+			require.NoError(t, w.Append(&rows[i]))
+		}
+		require.NoError(t, w.Close())
+		return tower.Options{Path: path, IDColumn: column}
+	}
+	return builder.Options{
+		Apps:  builder.TowerOptions{Input: write("apps.parquet", "app_id", tw.appSchema, tw.apps), Shards: 1},
+		Users: builder.TowerOptions{Input: write("users.parquet", "user_id", tw.userSchema, tw.users), Shards: 1},
+		Model: "feed", ModelVersion: version, Params: index.DefaultParams(index.Dot), Threads: 2, Segments: tw.segments,
+	}
+}
+
+// rotation returns a random orthogonal matrix, by Gram and Schmidt.
+func rotation(r *rand.Rand, dim int) [][]float64 {
+	m := make([][]float64, dim)
+	for i := range m {
+		m[i] = make([]float64, dim)
+		for j := range m[i] {
+			m[i][j] = r.NormFloat64()
+		}
+		for _, other := range m[:i] {
+			along := 0.0
+			for j := range other {
+				along += other[j] * m[i][j]
+			}
+			for j := range other {
+				m[i][j] -= along * other[j]
+			}
+		}
+		norm := 0.0
+		for _, x := range m[i] {
+			norm += x * x
+		}
+		for j := range m[i] {
+			m[i][j] /= math.Sqrt(norm)
+		}
+	}
+	return m
+}
+
+func rotate(m [][]float64, rows []tower.Row) {
+	for i := range rows {
+		v := rows[i].Vector
+		out := make([]float32, len(v))
+		for j, axis := range m {
+			sum := 0.0
+			for k, x := range axis {
+				sum += x * float64(v[k])
+			}
+			out[j] = float32(sum)
+		}
+		rows[i].Vector = out
+	}
+}
+
+// perturb moves each vector by a share of its length in a random direction, as a model
+// that was trained for another day has.
+func perturb(r *rand.Rand, rows []tower.Row, by float64) {
+	for i := range rows {
+		v := rows[i].Vector
+		norm := 0.0
+		for _, x := range v {
+			norm += float64(x) * float64(x)
+		}
+		step := by * math.Sqrt(norm/float64(len(v)))
+		for j := range v {
+			v[j] += float32(step * r.NormFloat64())
+		}
+	}
+}
+
+// shuffle exchanges the vectors of a share of the rows among their ids.
+func shuffle(r *rand.Rand, rows []tower.Row, share float64) {
+	some := r.Perm(len(rows))[:int(share*float64(len(rows)))]
+	first := rows[some[0]].Vector
+	for i, at := range some[:len(some)-1] {
+		rows[at].Vector = rows[some[i+1]].Vector
+	}
+	rows[some[len(some)-1]].Vector = first
+}
+
+// failed returns the texts of the checks that failed, by gate.
+func failed(checks []shard.GateCheck) map[string][]string {
+	out := map[string][]string{}
+	for _, c := range checks {
+		if !c.Passed {
+			out[c.Gate] = append(out[c.Gate], c.Text)
+		}
+	}
+	return out
+}
+
+// requireFailed checks that a gate failed with a text that has all the words.
+func requireFailed(t *testing.T, checks []shard.GateCheck, gate string, words ...string) {
+	t.Helper()
+	texts := failed(checks)[gate]
+	require.NotEmpty(t, texts, "gate %s passed; failed are %v", gate, failed(checks))
+	for _, text := range texts {
+		if !slices.ContainsFunc(words, func(w string) bool { return !strings.Contains(text, w) }) {
+			return
+		}
+	}
+	require.Fail(t, "no failure has all the words", "%q: %q", words, texts)
+}
+
+// testGates builds what must and what must not pass beside a snapshot that serves. noise
+// is how much a healthy retrain perturbs vectors.
+func testGates(t *testing.T, base *towers, noise float64) {
+	store, first := build(t, base.options(t, "1"))
+	require.Empty(t, failed(first.Gates.Checks()), "a snapshot without a previous one")
+	next := func(t *testing.T, tw *towers, previous shard.Digest, interactions bool) *builder.Report {
+		o := tw.options(t, "2")
+		o.Previous = previous
+		if interactions {
+			o.Interactions = base.interactions
+		}
+		report, err := builder.Build(t.Context(), store, o)
+		require.NoError(t, err)
+		return report
+	}
+	dim := len(base.apps[0].Vector)
+	random := func() *rand.Rand { return rand.New(rand.NewPCG(9, 9)) }
+
+	t.Run("again", func(t *testing.T) {
+		report := next(t, base, first.Digest, true)
+		require.Empty(t, failed(report.Gates.Checks()))
+	})
+	t.Run("retrained", func(t *testing.T) {
+		tw, r := base.clone(), random()
+		perturb(r, tw.apps, noise)
+		perturb(r, tw.users, noise)
+		tw.apps = tw.apps[len(tw.apps)/100:]
+		tw.users = tw.users[:len(tw.users)-len(tw.users)/50]
+		for i := range 20 {
+			row := tw.apps[i]
+			row.ID, row.Vector = fmt.Sprintf("fresh-%d", i), slices.Clone(tw.apps[2*i+1].Vector)
+			tw.apps = append(tw.apps, row)
+		}
+		report := next(t, tw, first.Digest, true)
+		require.Empty(t, failed(report.Gates.Checks()))
+	})
+	t.Run("rotated towers", func(t *testing.T) {
+		tw, r := base.clone(), random()
+		m := rotation(r, dim)
+		for _, rows := range [][]tower.Row{tw.apps, tw.users} {
+			perturb(r, rows, noise)
+			rotate(m, rows)
+		}
+		report := next(t, tw, first.Digest, true)
+		require.Empty(t, failed(report.Gates.Checks()))
+	})
+	t.Run("towers of two versions", func(t *testing.T) {
+		tw := base.clone()
+		rotate(rotation(random(), dim), tw.users)
+		report := next(t, tw, "", true)
+		requireFailed(t, report.Gates.Checks(), gate.Alignment, "hit-rate@100: ", "the towers do not belong together: they may be of different model versions")
+		require.NotContains(t, failed(report.Gates.Checks()), gate.Recall, "the index is as good as any")
+
+		report = next(t, tw, first.Digest, false)
+		requireFailed(t, report.Gates.Checks(), gate.Overlap, "overlap@100: ", "of their candidates in common with the previous snapshot, at least 20% are required")
+		requireFailed(t, report.Gates.Checks(), gate.Placement, " apps (", "are not where they were among the users")
+	})
+	t.Run("shuffled vectors", func(t *testing.T) {
+		tw := base.clone()
+		shuffle(random(), tw.apps, 0.05)
+		report := next(t, tw, first.Digest, true)
+		requireFailed(t, report.Gates.Checks(), gate.Placement, " apps (", "as if vectors had been exchanged; at most 2% are accepted", "e.g. ")
+		placed := check(report.Gates.Checks(), gate.Placement, "moved apps")
+		assert.InDelta(t, 0.05, placed.Value, 0.015)
+		require.Len(t, failed(report.Gates.Checks()), 1, "nothing else shows it: %v", failed(report.Gates.Checks()))
+	})
+	t.Run("half the apps", func(t *testing.T) {
+		tw := base.clone()
+		tw.apps = tw.apps[:len(tw.apps)/2]
+		report := next(t, tw, first.Digest, false)
+		requireFailed(t, report.Gates.Checks(), gate.Rows, "apps: ", "50% fewer, at most 20% are accepted")
+	})
+}
+
+// check returns one check.
+func check(list []shard.GateCheck, gate, subject string) shard.GateCheck {
+	for _, c := range list {
+		if c.Gate == gate && c.Subject == subject {
+			return c
+		}
+	}
+	return shard.GateCheck{}
+}
+
+func TestGates(t *testing.T) { testGates(t, syntheticTowers(t, 3000, 1200), 0.1) }
+
+// The gates tell good from bad on real towers as they do on synthetic ones.
+func TestSteamGates(t *testing.T) {
+	if testing.Short() || raceEnabled {
+		t.Skip("builds a real data set several times, which takes long")
+	}
+	for _, set := range []string{"steam", "steam_sgd"} {
+		t.Run(set, func(t *testing.T) {
+			dir := filepath.Join(steamData, set)
+			if _, err := os.Stat(dir); err != nil {
+				t.Skipf("the optional data set %s is not here: %v", set, err)
+			}
+			tw := &towers{interactions: filepath.Join(steamData, "steam", "heldout.csv")}
+			for _, f := range []struct {
+				name, column string
+				rows         *[]tower.Row
+			}{{"apps.parquet", "app_id", &tw.apps}, {"users.parquet", "user_id", &tw.users}} {
+				r, err := tower.Open(tower.Options{Path: filepath.Join(dir, f.name), IDColumn: f.column})
+				require.NoError(t, err)
+				for range r.Rows() {
+					row, err := r.Next()
+					require.NoError(t, err)
+					*f.rows = append(*f.rows, tower.Row{ID: row.ID, Vector: slices.Clone(row.Vector)})
+				}
+				require.NoError(t, r.Close())
+			}
+			// What tells users apart is a small part of these vectors: a tenth of their
+			// length takes a third of the hit rate away, which the gates rightly stop.
+			testGates(t, tw, 0.02)
+		})
+	}
+}
+
+// rewrite publishes a snapshot whose first app shard has other sections, under valid
+// checksums: change changes them.
+func rewrite(t *testing.T, store *shard.Store, report *builder.Report, change func(s *shard.Shard, section map[string][]byte)) shard.Digest {
+	t.Helper()
+	m := *report.Manifest
+	m.Apps.Shards = slices.Clone(m.Apps.Shards)
+	sm := &m.Apps.Shards[0]
+	s, err := shard.Open(store.ShardPath(sm.Digest))
+	require.NoError(t, err)
+	f := s.File()
+	data := map[string][]byte{}
+	for _, e := range f.Entries() {
+		section, err := f.Section(e.Name)
+		require.NoError(t, err)
+		data[e.Name] = slices.Clone(section)
+	}
+	change(s, data)
+	path := filepath.Join(t.TempDir(), "damaged.shard")
+	w, err := sections.Create(path)
+	require.NoError(t, err)
+	w.Require(f.Features())
+	for _, e := range f.Entries() {
+		require.NoError(t, w.Section(e.Name, data[e.Name]))
+	}
+	require.NoError(t, w.Commit())
+	require.NoError(t, s.Close())
+	added, err := store.AddShard(t.Context(), path)
+	require.NoError(t, err)
+	sm.Digest, sm.Size, sm.Checksum = added.Digest, added.Size, added.Checksum
+	m.Gates = nil
+	digest, err := store.Publish(t.Context(), &m)
+	require.NoError(t, err)
+	return digest
+}
+
+func runGates(t *testing.T, store *shard.Store, d shard.Digest) []shard.GateCheck {
+	t.Helper()
+	report, err := gate.Run(t.Context(), gate.Input{Candidate: open(t, store, d), Thresholds: gate.DefaultThresholds()})
+	require.NoError(t, err)
+	return report.Checks
+}
+
+// A segment whose apps the index hides is found, though hardly anything is missing of
+// all apps.
+func TestGatesFindBadSegment(t *testing.T) {
+	apps := 8000
+	if raceEnabled || testing.Short() {
+		apps = 4000
+	}
+	base := syntheticTowers(t, apps, 1200)
+	store, report := build(t, base.options(t, "1"))
+	require.Empty(t, failed(report.Gates.Checks()))
+	members := func(s *shard.Shard) (list []uint32, is index.Bitset) {
+		is = index.NewBitset(s.Rows())
+		require.True(t, s.InSegment(rareSegment, is))
+		return is.Append(nil), is
+	}
+	found := "apps of segment " + rareSegment + " found among all"
+
+	t.Run("codes", func(t *testing.T) {
+		d := rewrite(t, store, report, func(s *shard.Shard, section map[string][]byte) {
+			list, _ := members(s)
+			codes := section["index.codes"]
+			stride := len(codes) / (s.Rows() - s.Index().Duplicates())
+			for _, ordinal := range list {
+				if int(ordinal)*stride >= len(codes) {
+					continue // it repeats another's vector
+				}
+				for i := range stride {
+					codes[int(ordinal)*stride+i] = -codes[int(ordinal)*stride+i] // 128 is 0
+				}
+			}
+		})
+		checks := runGates(t, store, d)
+		requireFailed(t, checks, gate.Structure, "shard apps-0000: ", "section index.codes")
+		requireFailed(t, checks, gate.Recall, "of the apps of segment "+rareSegment)
+		assert.True(t, check(checks, gate.Recall, "recall@100").Passed)
+		assert.NotContains(t, fmt.Sprint(failed(checks)), os.TempDir(), "a report does not depend on where the store is")
+	})
+	t.Run("links", func(t *testing.T) {
+		// Every invariant holds, and the only way to the segment's apps is one that no
+		// walk takes.
+		d := rewrite(t, store, report, func(s *shard.Shard, section map[string][]byte) { hide(s, members, section) })
+		checks := runGates(t, store, d)
+		require.NotContains(t, failed(checks), gate.Structure)
+		requireFailed(t, checks, gate.Recall, "of the apps of segment "+rareSegment+" that are among the best 100 of all apps")
+		assert.Len(t, failed(checks)[gate.Recall], 1, "%v", failed(checks))
+		assert.True(t, check(checks, gate.Recall, "recall@100").Passed)
+		assert.Less(t, check(checks, gate.Recall, found).Value, 0.7)
+	})
+	t.Run("bitmap", func(t *testing.T) {
+		other := base.options(t, "1")
+		other.Segments = segmentsFile(t, rareSegment+": moderation == \"limited\"\nmobile: '\"ios\" in platforms || \"android\" in platforms'\n")
+		limited, err := builder.Build(t.Context(), store, other)
+		require.NoError(t, err)
+		m := *report.Manifest
+		m.Apps.Segments = slices.Clone(m.Apps.Segments)
+		for i := range m.Apps.Segments {
+			m.Apps.Segments[i].Eligible = limited.Manifest.Apps.Segments[i].Eligible
+		}
+		broken := *report
+		broken.Manifest = &m
+		from, err := sections.Open(store.ShardPath(limited.Manifest.Apps.Shards[0].Digest))
+		require.NoError(t, err)
+		defer from.Close()
+		d := rewrite(t, store, &broken, func(_ *shard.Shard, section map[string][]byte) {
+			for _, name := range []string{"segment.bitmaps", "segment.bitmap_offsets"} {
+				section[name], err = from.Section(name)
+				require.NoError(t, err)
+			}
+		})
+		requireFailed(t, runGates(t, store, d), gate.Structure, "segment "+rareSegment+": its bitmap has ")
+	})
+}
+
+// hide takes the links to the segment's nodes away, but for a chain through them all,
+// and leaves no walk to start there.
+func hide(s *shard.Shard, members func(*shard.Shard) ([]uint32, index.Bitset), section map[string][]byte) {
+	list, is := members(s)
+	nodes := s.Rows() - s.Index().Duplicates()
+	width := s.Index().Layers()[0].Width
+	links := section["index.links.0"]
+	at := func(node uint32, i int) []byte { return links[4*(int(node)*width+i):][:4] }
+	set := func(node uint32, neighbours []uint32) {
+		for i := range width {
+			v := uint32(math.MaxUint32)
+			if i < len(neighbours) {
+				v = neighbours[i]
+			}
+			binary.LittleEndian.PutUint32(at(node, i), v)
+		}
+	}
+	get := func(node uint32) (out []uint32) {
+		for i := range width {
+			if v := binary.LittleEndian.Uint32(at(node, i)); v != math.MaxUint32 {
+				out = append(out, v)
+			}
+		}
+		return out
+	}
+	hidden := func(node uint32) bool { return int(node) < nodes && is.Has(node) }
+	for node := range uint32(nodes) {
+		set(node, slices.DeleteFunc(get(node), hidden))
+	}
+	// The chain begins at the least node that is not hidden, and ties no two that are
+	// alike: it is in the order of ordinals.
+	start := uint32(0)
+	for hidden(start) {
+		start++
+	}
+	for _, node := range list {
+		if int(node) < nodes {
+			neighbours := get(start)
+			set(start, append(neighbours[:min(len(neighbours), width-1)], node))
+			start = node
+		}
+	}
+	entries := section["index.entries"]
+	for i := range len(entries) / 4 {
+		for node := binary.LittleEndian.Uint32(entries[4*i:]); hidden(node); node++ {
+			binary.LittleEndian.PutUint32(entries[4*i:], (node+1)%uint32(nodes))
+		}
+	}
+}
+
+// The same inputs give the same report, which is in the manifest with all it takes to
+// build the snapshot again; each run is recorded.
+func TestGateReports(t *testing.T) {
+	base := syntheticTowers(t, 500, 300)
+	o := base.options(t, "1")
+	o.Interactions, o.Tool, o.MaxRejected = base.interactions, "tandem v1", 3
+	o.Gates = filepath.Join(t.TempDir(), "gates.yaml")
+	require.NoError(t, os.WriteFile(o.Gates, []byte("recall:\n  segments:\n    mobile: {at_10: 0.5}\nlatency: off\n"), 0o644))
+	store, first := build(t, o)
+	o.Previous = first.Digest
+	var reports []*builder.Report
+	for _, threads := range []int{1, 3} {
+		o.Threads = threads
+		report, err := builder.Build(t.Context(), store, o)
+		require.NoError(t, err)
+		reports = append(reports, report)
+	}
+	require.Equal(t, reports[0].Digest, reports[1].Digest)
+	require.Equal(t, reports[0].Manifest, reports[1].Manifest)
+	m, err := store.Manifest(t.Context(), reports[0].Digest)
+	require.NoError(t, err)
+	require.Equal(t, shard.GatesVersion, m.Version)
+	require.Equal(t, "tandem v1", m.Tool)
+	require.Equal(t, &shard.Lineage{Previous: first.Digest}, m.Lineage)
+	require.Equal(t, first.Digest, m.Gates.Previous)
+	require.Empty(t, m.Gates.Off, "latency is no part of the report")
+	require.Equal(t, 3, m.Parameters.MaxRejected)
+	require.Equal(t, "user_id", m.Parameters.Users.IDColumn)
+	require.NotEmpty(t, m.Apps.Shards[0].Effort)
+	require.Equal(t, 0.5, check(m.Gates.Checks, gate.Recall, "recall@10 in segment mobile").Limit)
+	roles := map[string]bool{}
+	for _, in := range m.Inputs {
+		roles[in.Role] = true
+	}
+	require.Equal(t, map[string]bool{"apps": true, "users": true, "app-segments": true, "gates": true, "interactions": true}, roles)
+
+	last, err := gate.Last(t.Context(), store.Objects(), reports[0].Digest)
+	require.NoError(t, err)
+	require.Equal(t, reports[1].Gates.Report, last.Report)
+	require.Equal(t, "tandem v1", last.Tool)
+	require.NoError(t, gate.Passed(t.Context(), store.Objects(), reports[0].Digest))
+	last.Latency = []shard.GateCheck{{Gate: "latency", Text: "it is slow"}}
+	require.NoError(t, gate.Record(t.Context(), store.Objects(), last))
+	err = gate.Passed(t.Context(), store.Objects(), reports[0].Digest)
+	require.ErrorIs(t, err, gate.ErrFailed)
+	require.ErrorContains(t, err, "latency: it is slow")
+	_, err = gate.Last(t.Context(), store.Objects(), shard.Sum(nil))
+	require.ErrorIs(t, err, gate.ErrNotRun)
+
+	for name, change := range map[string]func(*builder.Options){
+		"no such previous": func(o *builder.Options) { o.Previous = shard.Sum(nil) },
+		"no digest":        func(o *builder.Options) { o.Previous = "newest" },
+		"no gates":         func(o *builder.Options) { o.Gates = "nowhere.yaml" },
+		"no interactions":  func(o *builder.Options) { o.Interactions = "nowhere.csv" },
+		"other columns":    func(o *builder.Options) { o.Interactions = o.Apps.Input.Path },
+	} {
+		bad := o
+		change(&bad)
+		_, err := builder.Build(t.Context(), store, bad)
+		require.Error(t, err, name)
+	}
+}
+
+func TestUnknownSegmentOfGates(t *testing.T) {
+	base := syntheticTowers(t, 200, 100)
+	o := base.options(t, "1")
+	o.Gates = filepath.Join(t.TempDir(), "gates.yaml")
+	require.NoError(t, os.WriteFile(o.Gates, []byte("recall: {segments: {mobil: off}}\n"), 0o644))
+	store, err := shard.CreateStore(t.Context(), t.TempDir(), shard.StoreOptions{})
+	require.NoError(t, err)
+	_, err = builder.Build(t.Context(), store, o)
+	require.ErrorContains(t, err, "recall.segments.mobil: the app tower has no such segment; accepted: blocked, mobile")
+}
+
+// What a comparison finds is what was changed.
+func TestCompare(t *testing.T) {
+	base := syntheticTowers(t, 600, 300)
+	store, one := build(t, base.options(t, "1"))
+	tw := base.clone()
+	tw.apps = slices.Delete(tw.apps, 0, 10)
+	fresh := tw.apps[0]
+	fresh.ID = "a-fresh-app"
+	tw.apps = append(tw.apps, fresh)
+	for i := range tw.users {
+		for j := range tw.users[i].Vector {
+			tw.users[i].Vector[j] *= 3
+		}
+	}
+	for i := range tw.apps {
+		tw.apps[i].Attributes = slices.Clone(tw.apps[i].Attributes)
+		field, _ := tw.appSchema.Lookup("moderation")
+		tw.apps[i].Attributes[field] = attribute.Value{}
+	}
+	o := tw.options(t, "2")
+	o.Segments = segmentsFile(t, "mobile: '\"ios\" in platforms || \"android\" in platforms'\nnewer: free\n")
+	two, err := builder.Build(t.Context(), store, o)
+	require.NoError(t, err)
+	c, err := compare.Compare(context.Background(), open(t, store, two.Digest), open(t, store, one.Digest), compare.Options{})
+	require.NoError(t, err)
+	assert.Equal(t, []int{591, 600, 1, 10, 590}, []int{c.Apps.Rows, c.Apps.PreviousRows, c.Apps.Added, c.Apps.Removed, c.Apps.Kept})
+	assert.Equal(t, []string{"a-fresh-app"}, c.Apps.FirstAdded)
+	assert.Equal(t, []string{"app-0000000", "app-0000001", "app-0000002", "app-0000003", "app-0000004"}, c.Apps.FirstRemoved)
+	assert.Zero(t, c.Apps.Placement.Moved)
+	assert.InDelta(t, 1, c.Users.Placement.Agreement, 1e-6)
+	for i, q := range c.Users.Norms {
+		assert.InDelta(t, 3, q.Candidate/q.Previous, 1e-4)
+		assert.InDelta(t, 1, c.Apps.Norms[i].Candidate/c.Apps.Norms[i].Previous, 0.1)
+	}
+	assert.InDelta(t, 3, c.Scores[0].Quantiles[3].Candidate/c.Scores[0].Quantiles[3].Previous, 0.1)
+	assert.Greater(t, c.Overlap[1].Mean, 0.97)
+	names := map[string][2]bool{}
+	for _, s := range c.Segments {
+		names[s.Name] = [2]bool{s.InCandidate, s.InPrevious}
+	}
+	assert.Equal(t, map[string][2]bool{"mobile": {true, true}, "newer": {true, false}, "blocked": {false, true}}, names)
+	for _, a := range c.Attributes {
+		if a.Name == "moderation" {
+			assert.Zero(t, a.Rows)
+			assert.Equal(t, 1.0, a.PreviousCoverage)
+		}
+	}
+	var text strings.Builder
+	require.NoError(t, c.WriteTable(&text))
+	for _, want := range []string{"apps removed  app-0000000 ", "overlap@100", "moderation", "norms of users"} {
+		assert.Contains(t, text.String(), want)
+	}
+	text.Reset()
+	require.NoError(t, c.WriteJSON(&text))
+	var back compare.Report
+	require.NoError(t, json.Unmarshal([]byte(text.String()), &back))
+	assert.Equal(t, *c, back)
+}

@@ -1,0 +1,215 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/tandem-ann/tandem/builder"
+	"github.com/tandem-ann/tandem/builder/compare"
+	"github.com/tandem-ann/tandem/builder/gate"
+	"github.com/tandem-ann/tandem/server/release"
+	"github.com/tandem-ann/tandem/shard"
+)
+
+// gateFlags are what the gates look at beside a snapshot.
+type gateFlags struct {
+	Gates        string `placeholder:"FILE" help:"YAML mapping of gates to their limits; by default those of the README."`
+	Interactions string `placeholder:"FILE" help:"Parquet or CSV file of what users did, with the id columns of both towers: the gates then see whether the towers belong together."`
+	Previous     string `placeholder:"DIGEST" help:"Snapshot to compare with, or none; by default the one that is released to most traffic."`
+}
+
+// noPrevious is the value of --previous that says that there is none.
+const noPrevious = "none"
+
+// previous returns the snapshot to compare with, empty for none. That a candidate is
+// released already tells nothing of it: then it is the one that its own build compared it
+// with.
+func (f *gateFlags) previous(e *environment, store *shard.Store, candidate shard.Digest) (shard.Digest, error) {
+	switch f.Previous {
+	case noPrevious:
+		return "", nil
+	case "":
+	default:
+		return store.Resolve(e.ctx, f.Previous)
+	}
+	now, err := release.New(store).Current(e.ctx)
+	if errors.Is(err, release.ErrNone) {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	var most release.Arm
+	for _, arm := range now.Arms {
+		if arm.Weight > most.Weight {
+			most = arm
+		}
+	}
+	if most.Snapshot != candidate {
+		return most.Snapshot, nil
+	}
+	m, err := store.Manifest(e.ctx, candidate)
+	if err != nil || m.Lineage == nil {
+		return "", err
+	}
+	if _, err = store.Manifest(e.ctx, m.Lineage.Previous); errors.Is(err, shard.ErrNoSnapshot) {
+		return "", nil // collected meanwhile
+	}
+	return m.Lineage.Previous, err
+}
+
+// passed returns an error if a snapshot failed its gates.
+func passed(r *gate.Recorded) error {
+	if failed := r.Failed(); len(failed) > 0 {
+		return unfitError{fmt.Errorf("snapshot %s is not fit for release: %d of %s failed",
+			r.Snapshot.Short(), len(failed), plural(int64(len(r.Checks())), "check"))}
+	}
+	return nil
+}
+
+// writeGates writes how a snapshot did at its gates, and each check that failed.
+func writeGates(w io.Writer, previous shard.Digest, checks []shard.GateCheck) {
+	failed := (&shard.GateReport{Checks: checks}).Failed()
+	against := "without a previous snapshot"
+	if previous != "" {
+		against = "against snapshot " + previous.Short()
+	}
+	if len(failed) == 0 {
+		fmt.Fprintf(w, "\ngates, %s: %s passed\n", against, plural(int64(len(checks)), "check"))
+		return
+	}
+	fmt.Fprintf(w, "\ngates, %s: %d of %s failed\n", against, len(failed), plural(int64(len(checks)), "check"))
+	for _, c := range failed {
+		fmt.Fprintf(w, "  %s: %s\n", c.Gate, c.Text)
+	}
+}
+
+type gateCommand struct {
+	snapshotFlags
+	gateFlags
+	JSON string `placeholder:"FILE" help:"Write what was found as JSON too; - prints it instead of the table."`
+}
+
+func (gateCommand) Help() string {
+	return `Runs every gate anew, whatever the build found, and records the run in the store: tandem release start asks for the last one. The exit code is 3 if a check fails.
+
+Example:
+
+    tandem gate --store store 4be1 --interactions interactions.parquet`
+}
+
+func (c *gateCommand) Run(e *environment) (err error) {
+	found := &gate.Recorded{Time: time.Now().UTC(), Tool: toolRelease()}
+	in := gate.Input{Thresholds: gate.DefaultThresholds()}
+	if c.Gates != "" {
+		var input shard.Input
+		if in.Thresholds, input, err = gate.ReadThresholds(c.Gates); err != nil {
+			return err
+		}
+		found.Inputs = append(found.Inputs, input)
+	}
+	store, digest, err := c.open(e)
+	if err != nil {
+		return err
+	}
+	defer closing(&err, store)
+	previous, err := c.previous(e, store, digest)
+	if err != nil {
+		return err
+	}
+	if in.Candidate, err = shard.OpenSnapshot(e.ctx, store, digest); err != nil {
+		return err
+	}
+	defer closing(&err, in.Candidate)
+	if previous != "" {
+		if in.Previous, err = shard.OpenSnapshot(e.ctx, store, previous); err != nil {
+			return err
+		}
+		defer closing(&err, in.Previous)
+	}
+	if c.Interactions != "" {
+		in.Interactions = builder.InteractionOptions(c.Interactions, in.Candidate.Manifest().Parameters)
+		input, err := builder.InteractionsInput(c.Interactions)
+		if err != nil {
+			return err
+		}
+		found.Inputs = append(found.Inputs, input)
+	}
+	p := newProgress(e.stderr)
+	defer p.Done()
+	p.Stage("run the gates", -1)
+	if found.Report, err = gate.Run(e.ctx, in); err != nil {
+		return err
+	}
+	if found.Latency, err = gate.Measure(e.ctx, in.Candidate, in.Thresholds); err != nil {
+		return err
+	}
+	p.Done()
+	found.Snapshot, found.Seconds = digest, time.Since(found.Time).Seconds()
+	if err := gate.Record(e.ctx, store.Objects(), found); err != nil {
+		return err
+	}
+	if err := c.write(e, found); err != nil {
+		return err
+	}
+	return passed(found)
+}
+
+func (c *gateCommand) write(e *environment, found *gate.Recorded) error {
+	if c.JSON == "-" {
+		return found.WriteJSON(e.stdout)
+	}
+	if c.JSON != "" {
+		if err := writeFile(c.JSON, found.WriteJSON); err != nil {
+			return err
+		}
+	}
+	return found.WriteTable(e.stdout)
+}
+
+type snapshotDiffCommand struct {
+	requiredStoreFlags
+	Candidate string `arg:"" placeholder:"DIGEST" help:"The snapshot's digest or the beginning of it."`
+	Previous  string `arg:"" placeholder:"DIGEST" help:"The snapshot before, likewise."`
+	JSON      bool   `help:"Print JSON."`
+}
+
+func (snapshotDiffCommand) Help() string {
+	return `Compares the second snapshot with what the first has become: ids, norms, scores, the candidates of the same users in all apps and in each segment, attributes, and whether apps and users are where they were among each other, whichever way a retrained model has turned its space.
+
+Example:
+
+    tandem snapshot diff --store store 4be1 09c2`
+}
+
+func (c *snapshotDiffCommand) Run(e *environment) (err error) {
+	store, candidate, err := openStore(e, c.Store, c.Candidate, c.cacheFlags.options())
+	if err != nil {
+		return err
+	}
+	defer closing(&err, store)
+	previous, err := store.Resolve(e.ctx, c.Previous)
+	if err != nil {
+		return err
+	}
+	now, err := shard.OpenSnapshot(e.ctx, store, candidate)
+	if err != nil {
+		return err
+	}
+	defer closing(&err, now)
+	before, err := shard.OpenSnapshot(e.ctx, store, previous)
+	if err != nil {
+		return err
+	}
+	defer closing(&err, before)
+	report, err := compare.Compare(e.ctx, now, before, compare.Options{})
+	if err != nil {
+		return err
+	}
+	if c.JSON {
+		return report.WriteJSON(e.stdout)
+	}
+	return report.WriteTable(e.stdout)
+}
