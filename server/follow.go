@@ -50,7 +50,6 @@ type follower struct {
 // mapping is a snapshot that is open.
 type mapping struct {
 	*serving
-	bytes int64
 	until time.Time // when it is closed; zero while it answers
 }
 
@@ -74,16 +73,23 @@ func newFollower(service *Service, c *Config) *follower {
 func (f *follower) adopt(s *serving) {
 	s.acquire()
 	f.ready = nil
-	f.mapped[s.snapshot.Digest()] = &mapping{serving: s, bytes: bytesOf(s.snapshot.Manifest())}
+	f.mapped[s.snapshot.Digest()] = &mapping{serving: s}
 	f.report(0, nil)
 }
 
-// bytesOf returns the size of all shards of a snapshot.
-func bytesOf(m *shard.Manifest) int64 {
+// bytesOf returns how many bytes of shards snapshots have. A shard that several of them
+// have is in memory once.
+func bytesOf(manifests ...*shard.Manifest) int64 {
+	counted := map[shard.Digest]bool{}
 	var n int64
-	for _, kind := range []shard.Kind{shard.Apps, shard.Users} {
-		for _, sm := range m.Tower(kind).Shards {
-			n += sm.Size
+	for _, m := range manifests {
+		for _, kind := range []shard.Kind{shard.Apps, shard.Users} {
+			for _, sm := range m.Tower(kind).Shards {
+				if !counted[sm.Digest] {
+					counted[sm.Digest] = true
+					n += sm.Size
+				}
+			}
 		}
 	}
 	return n
@@ -191,7 +197,7 @@ func (f *follower) serve(ctx context.Context, r *release.Release) error {
 			if err != nil {
 				return fmt.Errorf("arm %s: %w", a.Name, err)
 			}
-			m = &mapping{serving: f.service.newServing(snapshot), bytes: bytesOf(manifests[i]), until: start.Add(f.keep)}
+			m = &mapping{serving: f.service.newServing(snapshot), until: start.Add(f.keep)}
 			f.mapped[a.Snapshot] = m
 			opened++
 		}
@@ -241,38 +247,42 @@ func openWarm(ctx context.Context, store *shard.Store, d shard.Digest) (*shard.S
 }
 
 // admit makes sure that what a release needs fits beside what answers. For that it
-// closes what no longer answers, the oldest first.
+// closes what no longer answers, the oldest first, and no more of it than it must.
 func (f *follower) admit(r *release.Release, manifests []*shard.Manifest) error {
-	var need, have int64
 	needed := map[shard.Digest]bool{}
-	for i, a := range r.Arms {
-		if f.mapped[a.Snapshot] == nil && !needed[a.Snapshot] {
-			need += bytesOf(manifests[i])
-		}
+	opens := false
+	for _, a := range r.Arms {
 		needed[a.Snapshot] = true
+		opens = opens || f.mapped[a.Snapshot] == nil
 	}
+	if !opens {
+		return nil
+	}
+	var staying []*shard.Manifest
 	var kept []shard.Digest
 	for d, m := range f.mapped {
-		have += m.bytes
-		if !m.until.IsZero() && !needed[d] {
+		if m.until.IsZero() || needed[d] {
+			staying = append(staying, m.snapshot.Manifest())
+		} else {
 			kept = append(kept, d)
 		}
 	}
-	if need == 0 {
-		return nil
+	have := bytesOf(staying...)
+	staying = append(staying, manifests...)
+	if least := bytesOf(staying...); least > f.limit {
+		return fmt.Errorf("not admitted: it takes %d bytes beside the %d that answer, and %d may be mapped", least-have, have, f.limit)
 	}
+	// The newest first: those that still fit stay.
 	slices.SortFunc(kept, func(a, b shard.Digest) int {
-		return cmp.Or(f.mapped[a].until.Compare(f.mapped[b].until), cmp.Compare(a, b))
+		return cmp.Or(f.mapped[b].until.Compare(f.mapped[a].until), cmp.Compare(a, b))
 	})
-	for _, d := range kept {
-		if have+need <= f.limit {
+	for i, d := range kept {
+		if staying = append(staying, f.mapped[d].snapshot.Manifest()); bytesOf(staying...) > f.limit {
+			for _, old := range kept[i:] {
+				f.close(old)
+			}
 			break
 		}
-		have -= f.mapped[d].bytes
-		f.close(d)
-	}
-	if have+need > f.limit {
-		return fmt.Errorf("not admitted: it takes %d bytes beside the %d that answer, and %d may be mapped", need, have, f.limit)
 	}
 	return nil
 }
@@ -311,12 +321,14 @@ func (f *follower) closeOld() time.Duration {
 // report says what the follower does.
 func (f *follower) report(target uint64, failed error) {
 	s := &followerStatus{target: target, failed: failed, limit: f.limit}
+	var open []*shard.Manifest
 	for d, m := range f.mapped {
-		s.bytes += m.bytes
+		open = append(open, m.snapshot.Manifest())
 		if !m.until.IsZero() {
 			s.kept = append(s.kept, d)
 		}
 	}
+	s.bytes = bytesOf(open...)
 	slices.Sort(s.kept)
 	f.service.status.Store(s)
 }

@@ -197,6 +197,34 @@ func TestServerAdmitsWhatFits(t *testing.T) {
 	assert.LessOrEqual(t, int64(s.MappedBytes), 2*size+size/2)
 }
 
+// A shard that several snapshots have is in memory once, and a release that is refused
+// takes nothing away that was kept for a rollback.
+func TestServerCountsSharedShardsOnce(t *testing.T) {
+	f := newFleet(t, 2, Config{})
+	size := int64(f.status(t).MappedBytes)
+	same := *f.towers[0]
+	same.version = "v1b"
+	d := same.publishTo(t, f.store)
+	f.p.stop()
+	require.NoError(t, <-f.p.done)
+
+	f.p = start(t, Config{Store: f.store, MemoryLimit: size + size/2})
+	f.admin = tandemv1connect.NewAdminServiceClient(f.p.http2, f.p.url)
+	f.start(t, d, 10)
+	s := f.await(t, 2)
+	assert.Len(t, s.Arms, 2)
+	assert.EqualValues(t, size, s.MappedBytes)
+	_, err := f.releases.Promote(t.Context(), release.Change{}, "")
+	require.NoError(t, err)
+	s = f.await(t, 3)
+	require.Equal(t, []string{string(f.digests[0])}, s.KeptSnapshots)
+
+	f.start(t, f.digests[1], 10)
+	s = f.until(t, func(s *tandemv1.GetStatusResponse) bool { return s.Phase == tandemv1.Phase_PHASE_FAILED })
+	assert.Contains(t, s.Error, "not admitted: it takes ")
+	assert.Equal(t, []string{string(f.digests[0])}, s.KeptSnapshots)
+}
+
 // Under load from several clients a server switches between snapshots: no request
 // fails, no answer mixes generations, and nothing grows.
 func TestSwitchesUnderLoad(t *testing.T) {

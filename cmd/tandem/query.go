@@ -39,6 +39,7 @@ type queryCommand struct {
 	Exclude      []string `sep:"none" placeholder:"ID" help:"Id that must not be returned. May be repeated."`
 	AtMost       []string `sep:"none" placeholder:"NAME=N" help:"Return at most N candidates with the same value of this attribute: developer=2. May be repeated."`
 	Attributes   []string `placeholder:"NAME" help:"Attributes to return, separated by commas; * is all."`
+	RequestKey   string   `placeholder:"KEY" help:"Who or what the query is for, which decides its arm (default --user)."`
 	ModelVersion string   `placeholder:"VERSION" help:"Answer only from this model version."`
 	RecallTarget *float64 `xor:"effort" placeholder:"X" help:"Recall to reach, up to 1, which is the exact scan."`
 	Ef           *uint32  `xor:"effort" placeholder:"N" help:"Effort of the walk in each shard: how many nodes it expands. It may be below --k."`
@@ -66,7 +67,7 @@ func (queryCommand) Help() string {
 func (c *queryCommand) request() (*tandemv1.RetrieveRequest, error) {
 	r := &tandemv1.RetrieveRequest{
 		UserId: c.User, AppId: c.App, Target: tandemv1.Tower_TOWER_APPS, K: c.K,
-		Filter: c.Filter, Segment: c.Segment, IncludeIds: c.IncludeID, ExcludeIds: c.Exclude, Attributes: c.Attributes, ModelVersion: c.ModelVersion,
+		Filter: c.Filter, Segment: c.Segment, IncludeIds: c.IncludeID, ExcludeIds: c.Exclude, Attributes: c.Attributes, ModelVersion: c.ModelVersion, RequestKey: c.RequestKey,
 		RecallTarget: c.RecallTarget, Ef: c.Ef, MinCoverage: c.MinCoverage, Explain: c.Explain, ExplainIds: c.ExplainID,
 	}
 	for _, text := range c.AtMost {
@@ -200,8 +201,12 @@ func writeProto(w io.Writer, m proto.Message) error {
 
 // writeAnswer writes an answer for people.
 func writeAnswer(w io.Writer, request *tandemv1.RetrieveRequest, a *tandemv1.RetrieveResponse) error {
-	fmt.Fprintf(w, "%s at %s, snapshot %.12s, %s, %s eligible, coverage %.3g (%d of %s)\n",
-		a.Model, a.ModelVersion, a.Snapshot, planName(a.Plan), count(int64(a.Eligible)),
+	served := fmt.Sprintf("%s at %s, snapshot %.12s", a.Model, a.ModelVersion, a.Snapshot)
+	if a.Generation > 0 {
+		served += fmt.Sprintf(", generation %d, arm %s", a.Generation, a.Arm)
+	}
+	fmt.Fprintf(w, "%s, %s, %s eligible, coverage %.3g (%d of %s)\n",
+		served, planName(a.Plan), count(int64(a.Eligible)),
 		a.Coverage.GetEligibleShare(), a.Coverage.GetShardsAnswered(), plural(int64(a.Coverage.GetShards()), "shard"))
 	if a.ShortReason != tandemv1.ShortReason_SHORT_REASON_UNSPECIFIED {
 		fmt.Fprintf(w, "short: %s\n", a.ShortReasonText)
