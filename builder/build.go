@@ -145,34 +145,58 @@ func (b *build) ingest(ctx context.Context) error {
 
 // digestInputs records what the snapshot is built from.
 func (b *build) digestInputs(ctx context.Context) error {
+	var err error
+	if b.manifest.Inputs, err = digestAll(ctx, b.towerInputs()); err == nil && b.segments != nil {
+		b.manifest.Inputs = append(b.manifest.Inputs, b.segments.input)
+	}
+	return err
+}
+
+// inputPath is where an input is; the path is empty if there is none.
+type inputPath struct{ role, path string }
+
+// towerInputs returns where the inputs of both towers are.
+func (o *Options) towerInputs() []inputPath {
+	var list []inputPath
 	for _, t := range []struct {
 		kind shard.Kind
 		TowerOptions
-	}{{shard.Apps, b.Apps}, {shard.Users, b.Users}} {
-		for _, f := range []struct{ role, path string }{
+	}{{shard.Apps, o.Apps}, {shard.Users, o.Users}} {
+		for _, f := range []inputPath{
 			{"", t.Input.Path}, {"-ids", t.Input.IDs}, {"-attributes", t.Attributes.Path}, {"-graph", t.Graph},
 		} {
-			files, err := inputFiles(f.path)
-			if err != nil {
-				return err
-			}
-			for _, path := range files {
-				if err := ctx.Err(); err != nil {
-					return err
-				}
-				d, size, err := shard.SumFile(path)
-				if err != nil {
-					return err
-				}
-				b.manifest.Inputs = append(b.manifest.Inputs,
-					shard.Input{Role: string(t.kind) + f.role, Name: filepath.Base(path), Size: size, Digest: d})
-			}
+			list = append(list, inputPath{string(t.kind) + f.role, f.path})
 		}
 	}
-	if b.segments != nil {
-		b.manifest.Inputs = append(b.manifest.Inputs, b.segments.input)
+	return list
+}
+
+// digestAll describes all files of inputs.
+func digestAll(ctx context.Context, inputs []inputPath) ([]shard.Input, error) {
+	var list []shard.Input
+	for _, in := range inputs {
+		files, err := inputFiles(in.path)
+		if err != nil {
+			return nil, err
+		}
+		for _, path := range files {
+			if err := ctx.Err(); err != nil {
+				return nil, err
+			}
+			input, err := digestFile(in.role, path)
+			if err != nil {
+				return nil, err
+			}
+			list = append(list, input)
+		}
 	}
-	return nil
+	return list, nil
+}
+
+// digestFile describes one file.
+func digestFile(role, path string) (shard.Input, error) {
+	d, size, err := shard.SumFile(path)
+	return shard.Input{Role: role, Name: filepath.Base(path), Size: size, Digest: d}, err
 }
 
 // inputFiles returns the files that an input path means: itself, or the Parquet

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"time"
 
 	"github.com/tandem-ann/tandem/builder/gate"
@@ -48,7 +47,7 @@ func (b *build) readGates(ctx context.Context, store *shard.Store) error {
 	if b.Previous == "" {
 		return nil
 	}
-	_, err := store.Manifest(ctx, b.Previous)
+	_, err := cmp.Or(b.PreviousStore, store).Manifest(ctx, b.Previous)
 	return err
 }
 
@@ -66,8 +65,7 @@ func (b *build) lookAtInteractions() error {
 
 // InteractionsInput describes a file of interactions.
 func InteractionsInput(path string) (shard.Input, error) {
-	d, size, err := shard.SumFile(path)
-	return shard.Input{Role: "interactions", Name: filepath.Base(path), Size: size, Digest: d}, err
+	return digestFile("interactions", path)
 }
 
 // InteractionOptions say how to read the interactions with a snapshot of these
@@ -104,7 +102,7 @@ func (b *build) runGates(ctx context.Context, store *shard.Store) (_ *gate.Recor
 	}
 	defer func() { err = errors.Join(err, in.Candidate.Close()) }()
 	if b.Previous != "" {
-		if in.Previous, err = shard.OpenSnapshot(ctx, store, b.Previous); err != nil {
+		if in.Previous, err = shard.OpenSnapshot(ctx, cmp.Or(b.PreviousStore, store), b.Previous); err != nil {
 			return nil, err
 		}
 		defer func() { err = errors.Join(err, in.Previous.Close()) }()

@@ -33,9 +33,10 @@ type Options struct {
 	// Interactions is the path of a Parquet or CSV file of what users did, with the id
 	// columns of both towers; empty if there is none. See [tower.InteractionOptions].
 	Interactions string
-	// Previous is the snapshot of the same store that the gates compare with; empty for
-	// none.
+	// Previous is the snapshot that the gates compare with; empty for none.
 	Previous shard.Digest
+	// PreviousStore is the store that has Previous; nil for the one that is built into.
+	PreviousStore *shard.Store
 	// Tool is the release of the tool that builds, for the manifest; it may be empty.
 	Tool string
 	// Progress is told what the build does; nil for nothing.

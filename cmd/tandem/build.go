@@ -28,11 +28,7 @@ type buildCommand struct {
 	UserShards *int `placeholder:"N" help:"Number of shards of the user tower; by default as many as --shards."`
 	Threads    int  `default:"${threads}" placeholder:"N" help:"Threads to build on; the snapshot does not depend on it (default all cores, here ${default})."`
 
-	AppIDs          string   `name:"app-ids" placeholder:"FILE" help:"Ids of apps, one a line, for formats without ids."`
-	UserIDs         string   `name:"user-ids" placeholder:"FILE" help:"Ids of users, one a line, for formats without ids."`
-	AppAttributes   string   `placeholder:"FILE" help:"JSON Lines of further attributes of apps, joined by --app-id-column."`
-	UserAttributes  string   `placeholder:"FILE" help:"JSON Lines of further attributes of users, joined by --user-id-column."`
-	Segments        string   `placeholder:"FILE" help:"YAML mapping of segment names to eligibility filters of apps; queries may name a segment."`
+	towerFiles
 	AppIDColumn     string   `name:"app-id-column" default:"app_id" placeholder:"NAME" help:"Column or key of app ids (default ${default})."`
 	UserIDColumn    string   `name:"user-id-column" default:"user_id" placeholder:"NAME" help:"Column or key of user ids (default ${default})."`
 	EmbeddingColumn string   `default:"embedding" placeholder:"NAME" help:"Column of embeddings (default ${default})."`
@@ -44,12 +40,36 @@ type buildCommand struct {
 	Alpha          float32 `default:"${alpha}" placeholder:"X" help:"Slack of the neighbour selection (default ${default})."`
 	Seed           uint64  `default:"0" placeholder:"N" help:"Seed of the graph's levels and order (default ${default})."`
 
-	Graph     string `placeholder:"FILE" help:"A coder/hnsw export over the app ids, to freeze instead of constructing a graph. Takes one shard."`
 	GraphKeys string `default:"auto" enum:"auto,string,int,int64,uint64,int32,uint32" placeholder:"TYPE" help:"Go type of the export's keys: ${enum} (default ${default})."`
 
 	gateFlags
 
 	JSON bool `help:"Print the report as JSON."`
+}
+
+// towerFiles are the files that a build reads beside those of both towers and of the
+// gates.
+type towerFiles struct {
+	AppIDs         string `name:"app-ids" placeholder:"FILE" help:"Ids of apps, one a line, for formats without ids."`
+	UserIDs        string `name:"user-ids" placeholder:"FILE" help:"Ids of users, one a line, for formats without ids."`
+	AppAttributes  string `placeholder:"FILE" help:"JSON Lines of further attributes of apps, joined by --app-id-column."`
+	UserAttributes string `placeholder:"FILE" help:"JSON Lines of further attributes of users, joined by --user-id-column."`
+	Segments       string `placeholder:"FILE" help:"YAML mapping of segment names to eligibility filters of apps; queries may name a segment."`
+	Graph          string `placeholder:"FILE" help:"A coder/hnsw export over the app ids, to freeze instead of constructing a graph. Takes one shard."`
+}
+
+// inputs are all files that a build reads, by the flags that name them.
+type inputs struct {
+	apps, users string
+	towerFiles
+	gateFiles
+}
+
+// set tells the options of a build where its inputs are.
+func (in *inputs) set(o *builder.Options) {
+	o.Apps.Input.Path, o.Apps.Input.IDs, o.Apps.Attributes.Path, o.Apps.Graph = in.apps, in.AppIDs, in.AppAttributes, in.Graph
+	o.Users.Input.Path, o.Users.Input.IDs, o.Users.Attributes.Path = in.users, in.UserIDs, in.UserAttributes
+	o.Segments, o.Gates, o.Interactions = in.Segments, in.Gates, in.Interactions
 }
 
 func (buildCommand) Help() string {
@@ -68,50 +88,38 @@ A file of segments:
 The gates run on the snapshot, and their report is in its manifest. A snapshot that fails is published, so that it can be looked at; the exit code is then 3, and tandem release start refuses it.`
 }
 
-func (c *buildCommand) options() builder.Options {
+func (c *buildCommand) options() (builder.Options, error) {
 	userShards := c.Shards
 	if c.UserShards != nil {
 		userShards = *c.UserShards
 	}
-	return builder.Options{
+	keys, err := hnswexport.ParseKeyType(c.GraphKeys)
+	o := builder.Options{
 		Model: c.Model, ModelVersion: c.ModelVersion,
 		Params:  index.Params{Metric: c.Metric, M: c.M, EfConstruction: c.EfConstruction, Alpha: c.Alpha, Seed: c.Seed},
-		Threads: c.Threads, MaxRejected: c.MaxRejected, Segments: c.Segments,
-		Gates: c.Gates, Interactions: c.Interactions, Tool: toolRelease(),
-		Apps: builder.TowerOptions{
-			Input:      c.input(c.Apps, c.AppIDs, c.AppIDColumn),
-			Attributes: c.attributes(c.AppAttributes, c.AppIDColumn),
-			Shards:     c.Shards, Graph: c.Graph, GraphKeys: keyType(c.GraphKeys),
-		},
-		Users: builder.TowerOptions{
-			Input:      c.input(c.Users, c.UserIDs, c.UserIDColumn),
-			Attributes: c.attributes(c.UserAttributes, c.UserIDColumn),
-			Shards:     userShards,
-		},
+		Threads: c.Threads, MaxRejected: c.MaxRejected, Tool: toolRelease(),
+		Apps:  c.tower(c.AppIDColumn, c.Shards),
+		Users: c.tower(c.UserIDColumn, userShards),
 	}
+	o.Apps.GraphKeys = keys
+	(&inputs{c.Apps, c.Users, c.towerFiles, c.gateFiles}).set(&o)
+	return o, err
 }
 
-func (c *buildCommand) input(path, ids, idColumn string) tower.Options {
-	return tower.Options{Path: path, IDs: ids, IDColumn: idColumn, EmbeddingColumn: c.EmbeddingColumn, IgnoreColumns: c.IgnoreColumn}
-}
-
-func (c *buildCommand) attributes(path, idKey string) tower.AttributeOptions {
-	return tower.AttributeOptions{Path: path, IDKey: idKey, IgnoreKeys: c.IgnoreColumn}
-}
-
-// keyType returns the key type of a name that the parser has accepted.
-func keyType(name string) hnswexport.KeyType {
-	for t := hnswexport.Auto; t < hnswexport.Uint32; t++ {
-		if t.String() == name {
-			return t
-		}
+// tower says how one tower is read and divided.
+func (c *buildCommand) tower(idColumn string, shards int) builder.TowerOptions {
+	return builder.TowerOptions{
+		Input:      tower.Options{IDColumn: idColumn, EmbeddingColumn: c.EmbeddingColumn, IgnoreColumns: c.IgnoreColumn},
+		Attributes: tower.AttributeOptions{IDKey: idColumn, IgnoreKeys: c.IgnoreColumn},
+		Shards:     shards,
 	}
-	return hnswexport.Uint32
 }
 
 func (c *buildCommand) Run(e *environment) (err error) {
-	o := c.options()
+	o, err := c.options()
 	switch n := c.UserShards; {
+	case err != nil:
+		return usageError{err}
 	case c.Threads < 1:
 		return usagef("threads is %d, want at least 1", c.Threads)
 	case n != nil && (*n < 1 || *n > shard.MaxShards):

@@ -13,11 +13,16 @@ import (
 	"github.com/tandem-ann/tandem/shard"
 )
 
-// gateFlags are what the gates look at beside a snapshot.
-type gateFlags struct {
+// gateFiles are the files that the gates read.
+type gateFiles struct {
 	Gates        string `placeholder:"FILE" help:"YAML mapping of gates to their limits; by default those of the README."`
 	Interactions string `placeholder:"FILE" help:"Parquet or CSV file of what users did, with the id columns of both towers: the gates then see whether the towers belong together."`
-	Previous     string `placeholder:"DIGEST" help:"Snapshot to compare with, or none; by default the one that is released to most traffic."`
+}
+
+// gateFlags are what the gates look at beside a snapshot.
+type gateFlags struct {
+	gateFiles
+	Previous string `placeholder:"DIGEST" help:"Snapshot to compare with, or none; by default the one that is released to most traffic."`
 }
 
 // noPrevious is the value of --previous that says that there is none.

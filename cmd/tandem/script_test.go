@@ -46,6 +46,7 @@ func TestScripts(t *testing.T) {
 			"shard":    shardFile,
 			"corrupt":  corrupt,
 			"fbin":     fbin,
+			"forge":    forge,
 			"empty":    empty,
 		},
 	})
@@ -149,6 +150,23 @@ func fbin(ts *testscript.TestScript, _ bool, args []string) {
 		}
 	}
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), data, 0o644))
+}
+
+// forge VAR STORE publishes the newest snapshot with another tool and recall than it has,
+// and sets a variable to its digest.
+func forge(ts *testscript.TestScript, _ bool, args []string) {
+	ctx := context.Background()
+	store, err := shard.OpenStore(ctx, ts.MkAbs(args[1]), shard.StoreOptions{})
+	ts.Check(err)
+	digest, err := store.Resolve(ctx, "")
+	ts.Check(err)
+	m, err := store.Manifest(ctx, digest)
+	ts.Check(err)
+	m.Tool, m.Users.Recall[1].Recall = "tandem v0", 0.125
+	digest, err = store.Publish(ctx, m)
+	ts.Check(err)
+	ts.Check(store.Close())
+	ts.Setenv(args[0], string(digest))
 }
 
 // empty DIR fails if a folder has anything in it.

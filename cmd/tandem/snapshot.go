@@ -150,27 +150,6 @@ func (c *snapshotShowCommand) Run(e *environment) (err error) {
 	return writeSnapshot(e.stdout, digest, m)
 }
 
-type snapshotVerifyCommand struct {
-	snapshotFlags
-}
-
-func (snapshotVerifyCommand) Help() string {
-	return `Does what tandem verify does for a snapshot: reads every byte of it, and proves checksums, bounds and that every node of every graph can be reached.
-
-Example:
-
-    tandem snapshot verify --store s3://bucket?region=eu-west-1 4be1`
-}
-
-func (c *snapshotVerifyCommand) Run(e *environment) (err error) {
-	store, digest, err := c.open(e)
-	if err != nil {
-		return err
-	}
-	defer closing(&err, store)
-	return verifySnapshot(e, store, digest)
-}
-
 type snapshotCopyCommand struct {
 	snapshotFlags
 	To string `required:"" placeholder:"STORE" help:"Store to copy to; a folder is made if need be."`

@@ -72,7 +72,9 @@ func TestBindings(t *testing.T) {
 
 func TestKeyType(t *testing.T) {
 	for _, want := range []hnswexport.KeyType{hnswexport.Auto, hnswexport.String, hnswexport.Int, hnswexport.Int64, hnswexport.Uint64, hnswexport.Int32, hnswexport.Uint32} {
-		assert.Equal(t, want, keyType(want.String()))
+		got, err := hnswexport.ParseKeyType(want.String())
+		require.NoError(t, err)
+		assert.Equal(t, want, got)
 	}
 }
 

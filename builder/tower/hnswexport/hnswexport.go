@@ -28,6 +28,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 )
 
 // A KeyType is the Go type of a graph's keys, which decides their encoding.
@@ -54,6 +55,15 @@ func (t KeyType) String() string {
 		return keyTypeNames[t]
 	}
 	return fmt.Sprintf("KeyType(%d)", uint8(t))
+}
+
+// ParseKeyType returns the key type of a name.
+func ParseKeyType(name string) (KeyType, error) {
+	i := slices.Index(keyTypeNames[:], name)
+	if i < 0 {
+		return 0, fmt.Errorf("key type is %.80q, want one of %s", name, strings.Join(keyTypeNames[:], ", "))
+	}
+	return KeyType(i), nil
 }
 
 // A Graph is what an export holds. It does not depend on the order of nodes and

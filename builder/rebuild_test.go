@@ -1,0 +1,47 @@
+package builder_test
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/tandem-ann/tandem/builder"
+	"github.com/tandem-ann/tandem/shard"
+)
+
+func TestRebuild(t *testing.T) {
+	base := syntheticTowers(t, 500, 300)
+	o := base.options(t, "1")
+	o.Interactions, o.Tool, o.MaxRejected, o.Params.Seed = base.interactions, "tandem v1", 3, 9
+	_, report := build(t, o)
+	m := report.Manifest
+
+	again, err := builder.FromManifest(m)
+	require.NoError(t, err)
+	for _, each := range []struct{ to, from *builder.TowerOptions }{{&again.Apps, &o.Apps}, {&again.Users, &o.Users}} {
+		each.to.Input.Path, each.to.Attributes.Path = each.from.Input.Path, each.from.Attributes.Path
+	}
+	again.Segments, again.Interactions = o.Segments, o.Interactions
+	inputs, err := again.Inputs(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, m.Inputs, inputs)
+	_, second := build(t, again)
+	require.Equal(t, report.Digest, second.Digest, m.Difference(second.Manifest))
+
+	other := again.Params
+	other.M++
+	for text, change := range map[string]func(*shard.Manifest){
+		"built by tandem-builder/1, this is tandem-builder/": func(m *shard.Manifest) { m.Builder = "tandem-builder/1" },
+		"records no parameters, want version 3":              func(m *shard.Manifest) { m.Parameters = nil },
+		"want the same":                                      func(m *shard.Manifest) { m.Users.Params = other.String() },
+		`key type is "float", want one of auto`: func(m *shard.Manifest) {
+			m.Parameters = &shard.Parameters{Apps: shard.TowerParameters{GraphKeys: "float"}}
+		},
+		"apps: ": func(m *shard.Manifest) { m.Apps.Params = "m=1" },
+	} {
+		bad := *m
+		change(&bad)
+		_, err := builder.FromManifest(&bad)
+		require.ErrorContains(t, err, text)
+	}
+}

@@ -1,0 +1,232 @@
+package main
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/tandem-ann/tandem/builder"
+	"github.com/tandem-ann/tandem/shard"
+)
+
+type snapshotVerifyCommand struct {
+	snapshotFlags
+	Rebuild bool `help:"Build it again of the same inputs, which are named as for tandem build, and compare the digests."`
+
+	Apps  string `placeholder:"PATH" help:"With --rebuild: app tower."`
+	Users string `placeholder:"PATH" help:"With --rebuild: user tower."`
+	towerFiles
+	gateFiles
+	Previous string `placeholder:"DIGEST" help:"Snapshot that the gates compared it with, or none; the manifest says which, so another one is an error."`
+	Threads  int    `default:"${threads}" placeholder:"N" help:"Threads to build on (default all cores, here ${default})."`
+}
+
+func (snapshotVerifyCommand) Help() string {
+	return `Does what tandem verify does for a snapshot: reads every byte of it, and proves checksums, bounds and that every node of every graph can be reached.
+
+With --rebuild it also builds the snapshot again, in a temporary folder (TMPDIR says where), with the parameters that its manifest records. The inputs may be in other folders than they were, under the same names; their SHA-256 are compared with the manifest first. It prints "same digest", or the first thing that differs and exits with 1.
+
+Examples:
+
+    tandem snapshot verify --store s3://bucket?region=eu-west-1 4be1
+
+    tandem snapshot verify --store store 4be1 --rebuild --apps towers/apps.parquet --users towers/users.parquet`
+}
+
+func (c *snapshotVerifyCommand) inputs() *inputs {
+	return &inputs{c.Apps, c.Users, c.towerFiles, c.gateFiles}
+}
+
+func (c *snapshotVerifyCommand) Run(e *environment) (err error) {
+	if err := c.check(); err != nil {
+		return err
+	}
+	store, digest, err := c.open(e)
+	if err != nil {
+		return err
+	}
+	defer closing(&err, store)
+	if !c.Rebuild {
+		return verifySnapshot(e, store, digest)
+	}
+	m, err := store.Manifest(e.ctx, digest)
+	if err != nil {
+		return err
+	}
+	o, err := c.options(e, store, m)
+	if err != nil {
+		return err
+	}
+	if err := verifySnapshot(e, store, digest); err != nil {
+		return err
+	}
+	return rebuild(e, digest, m, o)
+}
+
+// check returns an error if a flag goes only with --rebuild.
+func (c *snapshotVerifyCommand) check() error {
+	if c.Threads < 1 {
+		return usagef("threads is %d, want at least 1", c.Threads)
+	}
+	if c.Rebuild {
+		return nil
+	}
+	if c.Previous != "" {
+		return usagef("--previous is %s, which needs --rebuild", c.Previous)
+	}
+	for _, f := range c.inputs().flags() {
+		if f.path != "" {
+			return usagef("%s is %s, which needs --rebuild", f.flag, f.path)
+		}
+	}
+	return nil
+}
+
+// options returns how to build the snapshot again, or what is other than it was.
+func (c *snapshotVerifyCommand) options(e *environment, store *shard.Store, m *shard.Manifest) (builder.Options, error) {
+	o, err := builder.FromManifest(m)
+	if err != nil {
+		return o, fmt.Errorf("rebuild: %w", err)
+	}
+	o.Threads, o.PreviousStore = c.Threads, store
+	c.inputs().set(&o)
+	if err := c.checkPrevious(e, store, o.Previous); err != nil {
+		return o, err
+	}
+	if err := c.inputs().missing(m); err != nil {
+		return o, err
+	}
+	found, err := o.Inputs(e.ctx)
+	if err != nil {
+		return o, err
+	}
+	return o, c.inputs().compare(m.Inputs, found)
+}
+
+// checkPrevious returns an error if the snapshot that the gates compared with is gone, or
+// --previous is another one.
+func (c *snapshotVerifyCommand) checkPrevious(e *environment, store *shard.Store, want shard.Digest) error {
+	if c.Previous == noPrevious && want != "" || c.Previous != "" && c.Previous != noPrevious && !(want != "" && strings.HasPrefix(string(want), c.Previous)) {
+		return fmt.Errorf("--previous is %s, the gates compared the snapshot with %s", c.Previous, cmp.Or(string(want), noPrevious))
+	}
+	if want == "" {
+		return nil
+	}
+	_, err := store.Manifest(e.ctx, want)
+	if errors.Is(err, shard.ErrNoSnapshot) {
+		return fmt.Errorf("the snapshot that its gates compared it with: %w; tandem snapshot copy brings it back from another store", err)
+	}
+	return err
+}
+
+// inputFlag is a flag that names an input.
+type inputFlag struct{ role, flag, path string }
+
+// flags returns the flags of the inputs, in the order of a manifest.
+func (in *inputs) flags() []inputFlag {
+	return []inputFlag{
+		{"apps", "--apps", in.apps},
+		{"apps-ids", "--app-ids", in.AppIDs},
+		{"apps-attributes", "--app-attributes", in.AppAttributes},
+		{"apps-graph", "--graph", in.Graph},
+		{"users", "--users", in.users},
+		{"users-ids", "--user-ids", in.UserIDs},
+		{"users-attributes", "--user-attributes", in.UserAttributes},
+		{"app-segments", "--segments", in.Segments},
+		{"gates", "--gates", in.Gates},
+		{"interactions", "--interactions", in.Interactions},
+	}
+}
+
+// missing returns an error if the inputs are not those, by their roles, that a snapshot was
+// built from.
+func (in *inputs) missing(m *shard.Manifest) error {
+	flags := in.flags()
+	var missing []string
+	for _, want := range m.Inputs {
+		i := slices.IndexFunc(flags, func(f inputFlag) bool { return f.role == want.Role })
+		if i < 0 {
+			return fmt.Errorf("rebuild: the snapshot was built from %s of the role %.80q, which no flag names", want.Name, want.Role)
+		}
+		if flags[i].path == "" {
+			missing = append(missing, flags[i].flag+"=PATH of "+want.Name)
+			flags[i].path = want.Name // a folder's files are named once
+		}
+	}
+	if len(missing) > 0 {
+		return usagef("missing flags: %s: the snapshot was built from them", strings.Join(missing, ", "))
+	}
+	for _, f := range in.flags() {
+		if f.path != "" && !slices.ContainsFunc(m.Inputs, func(i shard.Input) bool { return i.Role == f.role }) {
+			return usagef("%s is %s, the snapshot was built without", f.flag, f.path)
+		}
+	}
+	return nil
+}
+
+// compare returns an error that names the first file that is not what a snapshot was built
+// from. The names count, as the manifest has them.
+func (in *inputs) compare(want, got []shard.Input) error {
+	for _, f := range in.flags() {
+		want, got := ofRole(want, f.role), ofRole(got, f.role)
+		for i := range min(len(want), len(got)) {
+			switch w, g := want[i], got[i]; {
+			case w.Digest != g.Digest:
+				return fmt.Errorf("%s differs: %s is %s, whose %s has the SHA-256 %s (%d bytes); the snapshot was built from %s with %s (%d bytes)",
+					f.role, f.flag, f.path, g.Name, g.Digest, g.Size, w.Name, w.Digest, w.Size)
+			case w.Name != g.Name:
+				return fmt.Errorf("%s differs: %s is %s, whose %s has the content of %s, and the name is part of the snapshot: rename it",
+					f.role, f.flag, f.path, g.Name, w.Name)
+			}
+		}
+		if len(want) != len(got) {
+			return fmt.Errorf("%s differs: %s is %s, which has %s, the snapshot was built from %d", f.role, f.flag, f.path, plural(int64(len(got)), "file"), len(want))
+		}
+	}
+	return nil
+}
+
+func ofRole(list []shard.Input, role string) []shard.Input {
+	var out []shard.Input
+	for _, in := range list {
+		if in.Role == role {
+			out = append(out, in)
+		}
+	}
+	return out
+}
+
+// rebuild builds a snapshot again, and returns an error that names the first thing that is
+// not as it was.
+func rebuild(e *environment, digest shard.Digest, want *shard.Manifest, o builder.Options) (err error) {
+	dir, err := os.MkdirTemp("", "tandem-rebuild-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	store, err := shard.CreateStore(e.ctx, dir, shard.StoreOptions{})
+	if err != nil {
+		return err
+	}
+	defer closing(&err, store)
+	report, err := build(e, store, o)
+	if err != nil {
+		return fmt.Errorf("rebuild: %w", err)
+	}
+	if report.Digest == digest {
+		note := ""
+		if tool := toolRelease(); want.Tool != tool {
+			note = fmt.Sprintf(", built by %q and again by %q", want.Tool, tool)
+		}
+		fmt.Fprintf(e.stdout, "snapshot %s was built again: same digest%s\n", digest, note)
+		return nil
+	}
+	difference := want.Difference(report.Manifest)
+	if tool := toolRelease(); want.Tool != tool {
+		difference = fmt.Sprintf("tool: it was built by %q, this is %q; %s", want.Tool, tool, difference)
+	}
+	return fmt.Errorf("snapshot %s was built again as %s, which differs: %s", digest, report.Digest, difference)
+}
