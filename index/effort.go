@@ -9,11 +9,11 @@ import (
 // Effort is what a calibration found: with an effort of Ef, which may be below K, sample
 // queries for K rows had this mean recall.
 type Effort struct {
-	K      int
-	Target float32 // the recall target that Ef is the least effort for
-	Ef     int
-	Recall float32 // mean recall@K of the sample; below Target where none reaches it
-	Scored float32 // mean distance computations a query
+	K      int     `json:"k"`
+	Target float32 `json:"target"` // the recall target that Ef is the least effort for
+	Ef     int     `json:"ef"`
+	Recall float32 `json:"recall"` // mean recall@K of the sample; below Target where none reaches it
+	Scored float32 `json:"scored"` // mean distance computations a query
 }
 
 func (e Effort) before(o Effort) bool {

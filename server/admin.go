@@ -30,11 +30,16 @@ func (s *Service) GetStatus(context.Context, *connect.Request[tandemv1.GetStatus
 			})
 		}
 	}
+	failed := f.failed
+	// A release that came later makes good for an entry that is none.
+	if u := s.unreadable.Load(); u != nil && u.Generation > out.TargetGeneration {
+		out.TargetGeneration, failed = u.Generation, u
+	}
 	switch {
 	case s.health.current() == phaseDraining:
 		out.Phase = tandemv1.Phase_PHASE_DRAINING
-	case f.failed != nil:
-		out.Phase, out.Error = tandemv1.Phase_PHASE_FAILED, f.failed.Error()
+	case failed != nil:
+		out.Phase, out.Error = tandemv1.Phase_PHASE_FAILED, failed.Error()
 	case now != nil && out.Generation == out.TargetGeneration:
 		out.Phase = tandemv1.Phase_PHASE_SERVING
 	}

@@ -102,6 +102,9 @@ func (f *follower) run(ctx context.Context, from uint64) {
 	watch.Go(func() {
 		err := f.releases.Watch(watching, from, f.note, func(err error) {
 			f.logger.Error("read releases", "error", err)
+			if u := (*release.UnreadableError)(nil); errors.As(err, &u) {
+				f.service.unreadable.Store(u)
+			}
 		})
 		if watching.Err() == nil {
 			f.logger.Error("releases are no longer followed", "error", err)

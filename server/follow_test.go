@@ -167,6 +167,31 @@ func TestServerKeepsWhatItHas(t *testing.T) {
 	assert.Empty(t, s.Error)
 }
 
+// An entry of the log that is no release is shown, and a later one makes good for it.
+func TestServerShowsUnreadableRelease(t *testing.T) {
+	f := newFleet(t, 1, Config{})
+	entry := func(generation int) string { return fmt.Sprintf("releases/%012d.json", generation) }
+	first, err := f.store.Objects().Read(t.Context(), entry(1))
+	require.NoError(t, err)
+	for i, bad := range []string{"{", strings.Replace(string(first), `"version": 1`, `"version": 9`, 1), string(first)} {
+		require.NoError(t, f.store.Objects().Create(t.Context(), entry(i+2), []byte(bad)))
+		s := f.until(t, func(s *tandemv1.GetStatusResponse) bool { return s.TargetGeneration == uint64(i+2) })
+		assert.Equal(t, tandemv1.Phase_PHASE_FAILED, s.Phase)
+		assert.EqualValues(t, 1, s.Generation)
+		assert.Contains(t, s.Error, fmt.Sprintf("read release %d: %s", i+2, []string{
+			"release: unexpected end of JSON input", "release: version is 9, this build reads version 1", "its generation is 1",
+		}[i]))
+		assert.Equal(t, http.StatusOK, f.p.get(t, "/readyz").status)
+		assert.EqualValues(t, 1, f.ask(t, &tandemv1.RetrieveRequest{UserId: "u1", K: 1}).Generation)
+	}
+
+	good := strings.Replace(string(first), `"generation": 1`, `"generation": 5`, 1)
+	require.NoError(t, f.store.Objects().Create(t.Context(), entry(5), []byte(good)))
+	s := f.await(t, 5)
+	assert.Equal(t, tandemv1.Phase_PHASE_SERVING, s.Phase)
+	assert.Empty(t, s.Error)
+}
+
 func TestServerAdmitsWhatFits(t *testing.T) {
 	f := newFleet(t, 3, Config{})
 	size := int64(f.status(t).MappedBytes)

@@ -27,6 +27,9 @@ type Service struct {
 	open    sync.WaitGroup // the servings whose files are open
 	status  atomic.Pointer[followerStatus]
 
+	// unreadable is the newest entry of the log that is no release; nil if there is none.
+	unreadable atomic.Pointer[release.UnreadableError]
+
 	recorder *recorder // set before the first request, or nil
 }
 

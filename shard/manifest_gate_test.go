@@ -2,6 +2,8 @@ package shard_test
 
 import (
 	"math"
+	"reflect"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -36,6 +38,12 @@ func TestGatedManifest(t *testing.T) {
 	require.Equal(t, m, back)
 	require.False(t, back.Gates.Passed())
 	require.Equal(t, m.Gates.Checks[1:], back.Gates.Failed())
+	// Manifests of before efforts had names for JSON have Go's.
+	old := strings.NewReplacer(`"ef": 20`, `"Ef": 20`, `"scored": 120`, `"Scored": 120`).Replace(string(data))
+	require.NotEqual(t, string(data), old)
+	back, err = shard.DecodeManifest([]byte(old))
+	require.NoError(t, err)
+	require.Equal(t, m, back)
 
 	for text, change := range map[string]func(*shard.Manifest){
 		"version is 2, want 3": func(m *shard.Manifest) { m.Version = 2 },
@@ -72,7 +80,7 @@ func TestGatedManifest(t *testing.T) {
 		`"passed": true`:  `"passed": true, "because": "I say so"`,
 		`"version": 3`:    `"version": 4`,
 		`"value": 0.98`:   `"value": 1e999`,
-		`"Ef": 20`:        `"Ef": -1`,
+		`"ef": 20`:        `"ef": -1`,
 		`"lineage": {`:    `"lineage": null, "ancestry": {`,
 		`"tool": "tandem`: `"tool": "tandem\n`,
 	} {
@@ -86,4 +94,32 @@ func TestGatedManifest(t *testing.T) {
 			require.ErrorIs(t, err, sections.ErrCorrupt)
 		}
 	}
+}
+
+// Every field of a manifest has a name of one style, those of other packages' types too:
+// Go's own would change the format whenever a field is renamed.
+func TestManifestNames(t *testing.T) {
+	name := regexp.MustCompile(`^[a-z][a-z0-9_]*(,omitempty)?$`)
+	seen := map[reflect.Type]bool{}
+	var visit func(reflect.Type)
+	visit = func(typ reflect.Type) {
+		switch {
+		case seen[typ]:
+			return
+		case typ.Kind() == reflect.Pointer || typ.Kind() == reflect.Slice:
+			visit(typ.Elem())
+			return
+		case typ.Kind() != reflect.Struct:
+			return
+		}
+		seen[typ] = true
+		for field := range typ.Fields() {
+			if field.IsExported() && !field.Anonymous {
+				require.Regexp(t, name, field.Tag.Get("json"), "%s.%s", typ, field.Name)
+			}
+			visit(field.Type)
+		}
+	}
+	visit(reflect.TypeFor[shard.Manifest]())
+	require.True(t, seen[reflect.TypeFor[index.Effort]()])
 }

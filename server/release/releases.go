@@ -74,10 +74,24 @@ func decode(e appendlog.Entry) (*Release, error) {
 		err = fmt.Errorf("its generation is %d", release.Generation)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read release %d: %w", e.Sequence, err)
+		return nil, &UnreadableError{Generation: e.Sequence, Err: err}
 	}
 	return release, nil
 }
+
+// UnreadableError says that the entry of a generation is in the log, and is no release
+// that this build reads.
+type UnreadableError struct {
+	Generation uint64
+	Err        error
+}
+
+func (e *UnreadableError) Error() string {
+	return fmt.Sprintf("read release %d: %v", e.Generation, e.Err)
+}
+
+// Unwrap returns what is wrong with the entry.
+func (e *UnreadableError) Unwrap() error { return e.Err }
 
 // Current returns what serves now. The error is of class [ErrNone] if nothing was
 // released.
@@ -131,6 +145,8 @@ func (r *Releases) Live(ctx context.Context) ([]shard.Digest, error) {
 }
 
 // Watch hands each release from a generation on to apply, as package appendlog does.
+// It passes over an entry that is no release, and calls failed with an
+// [*UnreadableError].
 func (r *Releases) Watch(ctx context.Context, from uint64, apply func(*Release) error, failed func(error)) error {
 	return r.log.Watch(ctx, from, func(e appendlog.Entry) error {
 		release, err := decode(e)

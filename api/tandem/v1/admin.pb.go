@@ -34,8 +34,8 @@ const (
 	Phase_PHASE_SERVING Phase = 1
 	// It downloads, verifies or warms what the release needs.
 	Phase_PHASE_LOADING Phase = 2
-	// It could not load what the release needs, keeps serving what it has, and tries
-	// again: error says why.
+	// It could not read the release or load what it needs, keeps serving what it has,
+	// and tries again to load, or waits for a newer release: error says why.
 	Phase_PHASE_FAILED Phase = 3
 	// It stops.
 	Phase_PHASE_DRAINING Phase = 4
@@ -133,7 +133,7 @@ type GetStatusResponse struct {
 	Generation uint64 `protobuf:"varint,2,opt,name=generation,proto3" json:"generation,omitempty"`
 	// The newest generation that the server knows of, which it should serve.
 	TargetGeneration uint64 `protobuf:"varint,3,opt,name=target_generation,json=targetGeneration,proto3" json:"target_generation,omitempty"`
-	// Why it does not serve that one, if it failed to load it.
+	// Why it does not serve that one, if it failed to read or load it.
 	Error string `protobuf:"bytes,4,opt,name=error,proto3" json:"error,omitempty"`
 	// The arms that answer.
 	Arms []*ArmStatus `protobuf:"bytes,5,rep,name=arms,proto3" json:"arms,omitempty"`
