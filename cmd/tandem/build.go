@@ -97,7 +97,7 @@ func (c *buildCommand) options() (builder.Options, error) {
 	o := builder.Options{
 		Model: c.Model, ModelVersion: c.ModelVersion,
 		Params:  index.Params{Metric: c.Metric, M: c.M, EfConstruction: c.EfConstruction, Alpha: c.Alpha, Seed: c.Seed},
-		Threads: c.Threads, MaxRejected: c.MaxRejected, Tool: toolRelease(),
+		Threads: c.Threads, MaxRejected: c.MaxRejected, Tool: toolRelease,
 		Apps:  c.tower(c.AppIDColumn, c.Shards),
 		Users: c.tower(c.UserIDColumn, userShards),
 	}

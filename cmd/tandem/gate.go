@@ -106,7 +106,7 @@ Example:
 }
 
 func (c *gateCommand) Run(e *environment) (err error) {
-	found := &gate.Recorded{Time: time.Now().UTC(), Tool: toolRelease()}
+	found := &gate.Recorded{Time: time.Now().UTC(), Tool: toolRelease}
 	in := gate.Input{Thresholds: gate.DefaultThresholds()}
 	if c.Gates != "" {
 		var input shard.Input

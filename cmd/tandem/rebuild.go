@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -20,8 +19,7 @@ type snapshotVerifyCommand struct {
 	Users string `placeholder:"PATH" help:"With --rebuild: user tower."`
 	towerFiles
 	gateFiles
-	Previous string `placeholder:"DIGEST" help:"Snapshot that the gates compared it with, or none; the manifest says which, so another one is an error."`
-	Threads  int    `default:"${threads}" placeholder:"N" help:"Threads to build on (default all cores, here ${default})."`
+	Threads int `default:"${threads}" placeholder:"N" help:"Threads to build on (default all cores, here ${default})."`
 }
 
 func (snapshotVerifyCommand) Help() string {
@@ -74,9 +72,6 @@ func (c *snapshotVerifyCommand) check() error {
 	if c.Rebuild {
 		return nil
 	}
-	if c.Previous != "" {
-		return usagef("--previous is %s, which needs --rebuild", c.Previous)
-	}
 	for _, f := range c.inputs().flags() {
 		if f.path != "" {
 			return usagef("%s is %s, which needs --rebuild", f.flag, f.path)
@@ -93,7 +88,7 @@ func (c *snapshotVerifyCommand) options(e *environment, store *shard.Store, m *s
 	}
 	o.Threads, o.PreviousStore = c.Threads, store
 	c.inputs().set(&o)
-	if err := c.checkPrevious(e, store, o.Previous); err != nil {
+	if err := checkPrevious(e, store, o.Previous); err != nil {
 		return o, err
 	}
 	if err := c.inputs().missing(m); err != nil {
@@ -106,16 +101,12 @@ func (c *snapshotVerifyCommand) options(e *environment, store *shard.Store, m *s
 	return o, c.inputs().compare(m.Inputs, found)
 }
 
-// checkPrevious returns an error if the snapshot that the gates compared with is gone, or
-// --previous is another one.
-func (c *snapshotVerifyCommand) checkPrevious(e *environment, store *shard.Store, want shard.Digest) error {
-	if c.Previous == noPrevious && want != "" || c.Previous != "" && c.Previous != noPrevious && !(want != "" && strings.HasPrefix(string(want), c.Previous)) {
-		return fmt.Errorf("--previous is %s, the gates compared the snapshot with %s", c.Previous, cmp.Or(string(want), noPrevious))
-	}
-	if want == "" {
+// checkPrevious returns an error if the snapshot that the gates compared with is gone.
+func checkPrevious(e *environment, store *shard.Store, previous shard.Digest) error {
+	if previous == "" {
 		return nil
 	}
-	_, err := store.Manifest(e.ctx, want)
+	_, err := store.Manifest(e.ctx, previous)
 	if errors.Is(err, shard.ErrNoSnapshot) {
 		return fmt.Errorf("the snapshot that its gates compared it with: %w; tandem snapshot copy brings it back from another store", err)
 	}
@@ -218,15 +209,15 @@ func rebuild(e *environment, digest shard.Digest, want *shard.Manifest, o builde
 	}
 	if report.Digest == digest {
 		note := ""
-		if tool := toolRelease(); want.Tool != tool {
-			note = fmt.Sprintf(", built by %q and again by %q", want.Tool, tool)
+		if want.Tool != toolRelease {
+			note = fmt.Sprintf(", built by %q and again by %q", want.Tool, toolRelease)
 		}
 		fmt.Fprintf(e.stdout, "snapshot %s was built again: same digest%s\n", digest, note)
 		return nil
 	}
 	difference := want.Difference(report.Manifest)
-	if tool := toolRelease(); want.Tool != tool {
-		difference = fmt.Sprintf("tool: it was built by %q, this is %q; %s", want.Tool, tool, difference)
+	if want.Tool != toolRelease {
+		difference = fmt.Sprintf("tool: it was built by %q, this is %q; %s", want.Tool, toolRelease, difference)
 	}
 	return fmt.Errorf("snapshot %s was built again as %s, which differs: %s", digest, report.Digest, difference)
 }

@@ -148,16 +148,16 @@ func vars() kong.Vars {
 	}
 }
 
-// toolRelease names the release of the binary.
-func toolRelease() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok || info.Main.Version == "" || info.Main.Version == "(devel)" {
-		return "tandem devel"
-	}
-	return "tandem " + info.Main.Version
-}
+// toolRelease names the release of the tool, in manifests too. It is a constant, so that
+// every binary of one commit gives the same digests: what the linker records depends on
+// whether it was built in a clone, with files that are not committed, or from an archive.
+const toolRelease = "tandem 0.5"
 
 // version describes the binary in one line.
 func version() string {
-	return strings.Join([]string{toolRelease(), runtime.Version(), runtime.GOOS + "/" + runtime.GOARCH}, " ")
+	words := []string{toolRelease, runtime.Version(), runtime.GOOS + "/" + runtime.GOARCH}
+	if info, ok := debug.ReadBuildInfo(); ok && strings.HasPrefix(info.Main.Version, "v") {
+		words = append(words, info.Main.Version)
+	}
+	return strings.Join(words, " ")
 }
