@@ -17,7 +17,7 @@ import (
 
 // Version names what wrote a snapshot. It changes whenever the same inputs and
 // parameters would give another snapshot.
-const Version = "tandem-builder/2"
+const Version = "tandem-builder/3"
 
 // Build builds a snapshot of both towers, runs the gates on it and publishes it in the
 // store, whether it passes or not. Nothing is published when it returns an error. A
