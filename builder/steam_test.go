@@ -31,10 +31,14 @@ func steam(t *testing.T, set string) *shard.Snapshot {
 	if testing.Short() || raceEnabled {
 		t.Skip("builds a real data set, which takes long")
 	}
+	// TestSteamGates runs the gates on these towers.
+	gates := filepath.Join(t.TempDir(), "gates.yaml")
+	off := "recall: off\nstructure: off\nconcentration: off\nlatency: off\n"
+	require.NoError(t, os.WriteFile(gates, []byte(off), 0o600))
 	store, report := build(t, builder.Options{
 		Apps:  builder.TowerOptions{Input: tower.Options{Path: filepath.Join(dir, "apps.parquet"), IDColumn: "app_id"}, Shards: 4},
 		Users: builder.TowerOptions{Input: tower.Options{Path: filepath.Join(dir, "users.parquet"), IDColumn: "user_id"}, Shards: 1},
-		Model: set, ModelVersion: "1", Params: index.DefaultParams(index.Dot), Threads: 2,
+		Model: set, ModelVersion: "1", Params: index.DefaultParams(index.Dot), Threads: 2, Gates: gates,
 	})
 	for _, r := range report.Manifest.Apps.Recall {
 		require.GreaterOrEqual(t, r.Recall, r.Target-0.005, "recall@%d at target %v", r.K, r.Target)
