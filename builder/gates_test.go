@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/json"
-	"flag"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -278,42 +277,17 @@ func check(list []shard.GateCheck, gate, subject string) shard.GateCheck {
 
 func TestGates(t *testing.T) { testGates(t, syntheticTowers(t, 1500, 600), 0.1) }
 
-var steamPart = flag.Int64("steam-part", 5, "one in how many rows of the real towers TestSteamGates takes; 1 adds cases, and takes minutes")
-
 // The gates tell good from bad on real towers as they do on synthetic ones.
 func TestSteamGates(t *testing.T) {
-	if testing.Short() || raceEnabled {
-		t.Skip("builds a real data set several times, which takes long")
-	}
-	cases := map[string][]string{"steam": {"again", "retrained", "towers of two versions", "shuffled vectors"}}
+	cases := map[string][]string{"steam": {"retrained", "towers of two versions", "shuffled vectors"}}
 	if *steamPart == 1 {
-		cases["steam"] = append(cases["steam"], "half the apps")
+		cases["steam"] = append(cases["steam"], "again", "half the apps")
 		// Among a part of its apps too many users find the same ones.
 		cases["steam_sgd"] = []string{"again", "rotated towers", "shuffled vectors"}
 	}
 	for set, only := range cases {
 		t.Run(set, func(t *testing.T) {
-			dir := filepath.Join(steamData, set)
-			if _, err := os.Stat(dir); err != nil {
-				t.Skipf("the optional data set %s is not here: %v", set, err)
-			}
-			tw := &towers{}
-			for _, f := range []struct {
-				name, column string
-				rows         *[]tower.Row
-			}{{"apps.parquet", "app_id", &tw.apps}, {"users.parquet", "user_id", &tw.users}} {
-				r, err := tower.Open(tower.Options{Path: filepath.Join(dir, f.name), IDColumn: f.column})
-				require.NoError(t, err)
-				for i := range r.Rows() {
-					row, err := r.Next()
-					require.NoError(t, err)
-					if i%*steamPart != 0 {
-						continue
-					}
-					*f.rows = append(*f.rows, tower.Row{ID: row.ID, Vector: slices.Clone(row.Vector)})
-				}
-				require.NoError(t, r.Close())
-			}
+			tw := steamTowers(t, set, *steamPart)
 			tw.interactions = interactionsOf(t, tw, filepath.Join(steamData, "steam", "heldout.csv"))
 			testGates(t, tw, 0.05, only...)
 		})
