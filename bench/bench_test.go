@@ -176,7 +176,7 @@ func TestRunWithFilter(t *testing.T) {
 	assert.Positive(t, r.Eligible)
 	assert.Less(t, r.Eligible, testApps)
 	assert.Equal(t, float64(r.Eligible), find(t, r, 10, Exact, 0, 0).Scored)
-	assert.Equal(t, map[string]float64{"filtered walk": 1}, find(t, r, 10, Ef, 40, 0).Plans)
+	assert.Greater(t, find(t, r, 10, Ef, 40, 0).Plans["filtered walk"], 0.5, "the other queries are apart")
 
 	o.Filter, o.Bindings = "false", nil
 	r, err = Run(t.Context(), s, o)

@@ -102,8 +102,11 @@ func (c *calibration) answer(ctx context.Context) error {
 	groups := (len(c.exact) + together - 1) / together
 	parallelChunks(c.threads, groups, 1, func(_, group int) {
 		if ctx.Err() == nil {
-			first := group * together
-			c.scan(Query{K: c.bands[len(c.bands)-1], Eligible: len(c.x.rows)}, first, c.exact[first:min(first+together, len(c.exact))])
+			var queries []int
+			for i := group * together; i < min((group+1)*together, len(c.exact)); i++ {
+				queries = append(queries, i)
+			}
+			c.scan(Query{K: c.bands[len(c.bands)-1], Eligible: len(c.x.rows)}, queries, c.exact)
 		}
 	})
 	for i, exact := range c.exact {
@@ -112,20 +115,20 @@ func (c *calibration) answer(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// scan finds the exact answers of as many queries from first on as hits has room for,
-// which differ from q in their vectors.
-func (c *calibration) scan(q Query, first int, hits [][]Hit) {
+// scan finds the exact answers of some of the queries, which differ from q in their
+// vectors, and puts each at the place of its query.
+func (c *calibration) scan(q Query, queries []int, hits [][]Hit) {
 	x := c.x
 	var searches []*scratch
-	for i := range hits {
+	for _, i := range queries {
 		s := x.scratch.Get().(*scratch)
-		x.begin(s, c.queries.Row(first+i), q.K)
+		x.begin(s, c.queries.Row(i), q.K)
 		searches = append(searches, s)
 	}
 	x.scan(searches, q)
 	for i, s := range searches {
 		s.top.sort(x.rows)
-		hits[i] = x.hits(s, nil)
+		hits[queries[i]] = x.hits(s, nil)
 		x.scratch.Put(s)
 	}
 }

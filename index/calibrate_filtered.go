@@ -22,11 +22,15 @@ import (
 // walk itself finds out (see [Index.filteredWalk]), more than on how the filter came about:
 // measured on SIFT and on a million clustered rows, queries that are amid need about the
 // same effort under filters of all kinds. So the searches under filters of all
-// kinds are put together, and efforts are found for those that are amid and for those
-// that are apart. Of those that are amid only the half that has the fewest eligible nodes
-// near counts, since a filter that nobody has seen may be one under which all queries are
+// kinds are put together. Only those that are amid count, since the others are answered by
+// the exact scan, and of them only the half that has the fewest eligible nodes
+// near, since a filter that nobody has seen may be one under which all queries are
 // like those. How many rows are eligible matters too, so that is done for a few shares,
 // ever smaller until no walk can cost less than the exact scan.
+//
+// Filters of our own say nothing of queries that are apart: on a real tower, what little
+// effort found the answers of the few such queries under these filters missed most under
+// filters by popularity.
 
 // Each share is a part of 1/shareStep of the one before it, the last one half of it.
 const (
@@ -36,7 +40,7 @@ const (
 )
 
 const (
-	// fewestAsked is how many searches must be of a sort for their recall to tell something.
+	// fewestAsked is how many searches it takes for their recall to tell something.
 	fewestAsked = 16
 	// fewestEligible is how many times k rows must be eligible: of fewer, a scan costs less.
 	fewestEligible = 4
@@ -61,29 +65,25 @@ func (c *calibration) filtered(ctx context.Context) ([]FilteredEffort, error) {
 			return nil, err
 		}
 		useful := false
-		for sort := range searches {
-			for _, k := range c.bands {
-				of := &calibration{x: c.x, threads: c.threads}
-				for _, a := range searches[sort] {
-					if len(a.exact) >= k {
-						of.asked = append(of.asked, a)
-					}
+		for _, k := range c.bands {
+			of := &calibration{x: c.x, threads: c.threads}
+			for _, a := range searches {
+				if len(a.exact) >= k {
+					of.asked = append(of.asked, a)
 				}
-				if len(of.asked) < fewestAsked {
-					continue
-				}
-				if sort == amid {
-					of.asked = poorer(of.asked)
-				}
-				efforts, err := of.filteredEfforts(ctx, k)
-				if err != nil {
-					return nil, err
-				}
-				for _, e := range efforts {
-					e.Share, e.Apart = float32(share), sort == apart
-					found = append(found, e)
-					useful = useful || e.Recall >= e.Target
-				}
+			}
+			if len(of.asked) < fewestAsked {
+				continue
+			}
+			of.asked = poorer(of.asked)
+			efforts, err := of.filteredEfforts(ctx, k)
+			if err != nil {
+				return nil, err
+			}
+			for _, e := range efforts {
+				e.Share = float32(share)
+				found = append(found, e)
+				useful = useful || e.Recall >= e.Target
 			}
 		}
 		if !useful {
@@ -145,42 +145,57 @@ func (c *calibration) filteredEfforts(ctx context.Context, k int) ([]FilteredEff
 	return efforts, nil
 }
 
-// underFilters returns searches for the first queries under each filter, in turns: those
-// that are amid what is eligible, and those that are apart. They have as many exact hits
-// as the largest band they are asked for has rows.
-func (c *calibration) underFilters(ctx context.Context, filters []Query) (found [sorts][]asked, err error) {
+// underFilters returns searches for the first queries under each filter, in turns, if they
+// are amid what is eligible. They have as many exact hits as the largest band they are
+// asked for has rows.
+func (c *calibration) underFilters(ctx context.Context, filters []Query) ([]asked, error) {
 	queries := min(c.queries.Rows(), filteredQueries(c.bands[0]))
-	groups := (queries + together - 1) / together
+	near := make([]int, queries*len(filters)) // eligible nodes near, 0 for those that are apart
+	parallel(c.threads, len(near), func(_, i int) {
+		if ctx.Err() == nil {
+			near[i] = c.x.amid(c.queries.Row(i/len(filters)), filters[i%len(filters)])
+		}
+	})
+	type group struct {
+		filter  int
+		queries []int
+	}
+	var groups []group
+	for f := range filters {
+		last := -1 // the group that has room for a query
+		for i := range queries {
+			if near[i*len(filters)+f] == 0 {
+				continue
+			}
+			if last < 0 || len(groups[last].queries) == together {
+				last = len(groups)
+				groups = append(groups, group{filter: f})
+			}
+			groups[last].queries = append(groups[last].queries, i)
+		}
+	}
 	exact := make([][][]Hit, len(filters))
 	for f := range exact {
 		exact[f] = make([][]Hit, queries)
 	}
-	parallelChunks(c.threads, groups*len(filters), 1, func(_, i int) {
-		q, first := filters[i%len(filters)], i/len(filters)*together
+	parallelChunks(c.threads, len(groups), 1, func(_, i int) {
+		g, q := groups[i], filters[groups[i].filter]
 		for _, k := range c.bands {
-			if filteredQueries(k) > first && fewestEligible*k <= q.Eligible {
+			if filteredQueries(k) > g.queries[0] && fewestEligible*k <= q.Eligible {
 				q.K = k
 			}
 		}
 		if q.K > 0 && ctx.Err() == nil {
-			c.scan(q, first, exact[i%len(filters)][first:min(first+together, queries)])
+			c.scan(q, g.queries, exact[g.filter])
 		}
 	})
-	sort, near := make([]int, queries*len(filters)), make([]int, queries*len(filters))
-	parallel(c.threads, len(sort), func(_, i int) {
-		q := filters[i%len(filters)]
-		q.Vector, q.K, q.Ef, q.Plan = c.queries.Row(i/len(filters)), 1, 1, GraphWalk
-		if ctx.Err() == nil {
-			_, stats, _ := c.x.Search(q, nil)
-			if near[i] = stats.near; stats.Apart {
-				sort[i] = apart
-			}
+	var found []asked
+	for i, n := range near {
+		if n > 0 {
+			q := filters[i%len(filters)]
+			q.Vector = c.queries.Row(i / len(filters))
+			found = append(found, asked{q, exact[i%len(filters)][i/len(filters)], n})
 		}
-	})
-	for i := range sort {
-		q := filters[i%len(filters)]
-		q.Vector = c.queries.Row(i / len(filters))
-		found[sort[i]] = append(found[sort[i]], asked{q, exact[i%len(filters)][i/len(filters)], near[i]})
 	}
 	return found, ctx.Err()
 }

@@ -67,10 +67,9 @@
 // eligible.
 //
 // The calibration walks under filters of its own too (see calibrate_filtered.go). It
-// finds efforts by the share of the rows that is eligible, for two sorts of queries: those
-// that the short walk finds to be amid what is eligible, and those that are apart from
-// it. Where rows lie in many clusters, no walk may find the answers to the latter, and
-// the exact scan gives them.
+// finds efforts by the share of the rows that is eligible, for queries that the short walk
+// finds to be amid what is eligible. Those that are apart from it are answered by the exact
+// scan: no walk can tell whether it has found their answers.
 //
 // # Measured worse
 //

@@ -70,10 +70,9 @@ func effortFor(efforts []Effort, k int, target float64) (ef int, reached bool) {
 }
 
 // FilteredEffort is what a calibration found of filtered walks where a share of the rows
-// is eligible, for queries that are amid what is eligible or for those that are apart.
+// is eligible, for queries that are amid what is eligible.
 type FilteredEffort struct {
 	Share float32 // of the rows
-	Apart bool
 	// Effort holds means over queries under several kinds of filter. Recall is below
 	// Target where no walk that costs less than the exact scan reaches it.
 	Effort
@@ -84,28 +83,18 @@ func (e FilteredEffort) before(o FilteredEffort) bool {
 	if e.Share != o.Share {
 		return e.Share > o.Share
 	}
-	if e.Apart != o.Apart {
-		return o.Apart
-	}
 	return e.Effort.before(o.Effort)
 }
 
-// FilteredEffort returns what the calibration found under filters, by falling share,
-// then for queries that are amid and for those that are apart, by k and target.
+// FilteredEffort returns what the calibration found under filters, by falling share, then
+// by k and target.
 func (x *Index) FilteredEffort() []FilteredEffort { return slices.Clone(x.filtered) }
-
-// Filtered efforts are of queries that are amid what is eligible, or apart from it.
-const (
-	amid = iota
-	apart
-	sorts
-)
 
 // class holds the filtered efforts of one share of eligible rows.
 type class struct {
 	share   float64
-	efforts [sorts][]Effort
-	through [sorts][]float32 // of each effort
+	efforts []Effort
+	through []float32 // of each effort
 }
 
 // classify derives the classes.
@@ -116,67 +105,53 @@ func (x *Index) classify() {
 			x.classes = append(x.classes, class{share: float64(e.Share)})
 		}
 		c := &x.classes[len(x.classes)-1]
-		sort := amid
-		if e.Apart {
-			sort = apart
-		}
-		c.efforts[sort] = append(c.efforts[sort], e.Effort)
-		c.through[sort] = append(c.through[sort], e.Through)
+		c.efforts = append(c.efforts, e.Effort)
+		c.through = append(c.through, e.Through)
 	}
 }
 
-// FilteredEffortFor returns the efforts of a filtered walk, for [Query.Ef] and
-// [Query.EfApart]: those that the calibration found to do with room to spare where such a
-// share of rows is eligible, the exact scan where none does. Between two shares it
-// interpolates by their logarithm. Where no more rows than k are not eligible, a walk
+// FilteredEffortFor returns the effort of a filtered walk that the calibration found to
+// do with room to spare where such a share of rows is eligible, and 0, the exact scan,
+// where none does. Between two shares it interpolates by their logarithm. Where no more
+// rows than k are not eligible, a walk
 // has room for them and needs no more effort than without a filter. The files of before
 // filtered walks were calibrated say nothing of them; there it is half as much again as
 // without a filter, and a little, as it takes on SIFT.
-func (x *Index) FilteredEffortFor(k int, target float64, eligible int) (ef, efApart int) {
-	ef = x.EffortFor(k, target)
+func (x *Index) FilteredEffortFor(k int, target float64, eligible int) int {
+	ef := x.EffortFor(k, target)
 	if ef == 0 || eligible == 0 || len(x.rows)-eligible <= k {
-		return ef, 0
+		return ef
 	}
 	if len(x.classes) == 0 {
-		return ef + ef/2 + 20, 0
+		return ef + ef/2 + 20
 	}
-	found := x.classEffort(amid, k, target, eligible)
+	found := x.classEffort(k, target, eligible)
 	if found == 0 {
-		return 0, 0
+		return 0
 	}
-	ef = max(found+found/4, ef+filteredLeast)
-	if efApart = x.classEffort(apart, k, 1-(1-target)/missShare, eligible); efApart == 0 {
-		return ef, ScanApart
-	}
-	return ef, max(ef, efApart)
+	return max(found+found/4, ef+filteredLeast)
 }
 
-// Filters that people write are harder than those that a calibration can make up: they
-// keep what is alike in ways that the vectors do not show. So a query that is amid what
-// is eligible gets a quarter more effort than was found, and filteredLeast more than
-// without a filter at least; and one that is apart the effort for a target that leaves a
-// part of 1/missShare of the misses, and no less than the other: where most rows are
-// eligible hardly a query of the sample is apart. On a real tower, filters by popularity that no query
-// is about are scanned then at a target of 0.95 already, which no effort reached.
-const (
-	missShare     = 5
-	filteredLeast = 20
-)
+// filteredLeast is how much more effort a filtered walk gets at least than one without a
+// filter, beside a quarter more than was found. Filters that people write are harder than
+// those that a calibration can make up: they keep what is alike in ways that the vectors
+// do not show.
+const filteredLeast = 20
 
-// classEffort returns the effort for one sort of query, 0 where that is the exact scan.
-func (x *Index) classEffort(sort, k int, target float64, eligible int) int {
+// classEffort returns the effort that was found, 0 where that is the exact scan.
+func (x *Index) classEffort(k int, target float64, eligible int) int {
 	high, low, at := x.classesAround(eligible)
 	if low == nil {
 		return 0 // the calibration ended where scans are cheaper
 	}
-	ef, reached := effortFor(low.efforts[sort], k, target)
+	ef, reached := effortFor(low.efforts, k, target)
 	if high == nil || at == 1 {
 		if !reached {
 			return 0
 		}
 		return ef
 	}
-	from, ok := effortFor(high.efforts[sort], k, target)
+	from, ok := effortFor(high.efforts, k, target)
 	if !reached {
 		// A walk costs about the same at both shares, and the scan costs less the fewer
 		// rows are eligible: somewhere between the two it becomes the better plan. Up to
@@ -258,25 +233,24 @@ func (x *Index) filteredCost(q Query) float64 {
 	if missing := len(x.rows) - q.Eligible; missing <= max(q.Ef, q.K) {
 		return x.walkScored(q.Ef+missing) * walkCost(q.Ef+missing)
 	}
-	return x.guideCost(x.guideEf(q.Eligible)) + x.afterGuide(amid, q.Ef, q.Eligible)
+	return x.guideCost(x.guideEf(q.Eligible)) + x.afterGuide(q.Ef, q.Eligible)
 }
 
 // guideCost estimates what the walk costs that a filtered walk begins with.
 func (x *Index) guideCost(ef int) float64 { return x.walkScored(ef) * walkCost(ef) }
 
-// afterGuide estimates what the rest of a filtered walk costs for one sort of query:
-// from what was calibrated for shares and efforts around, and without that from the
+// afterGuide estimates what the rest of a filtered walk costs: from what was calibrated for shares and efforts around, and without that from the
 // share of the rows that are eligible. Of a node's list about two thirds are new to a
 // walk, of a list that it looks through about a half.
-func (x *Index) afterGuide(sort, ef, eligible int) float64 {
+func (x *Index) afterGuide(ef, eligible int) float64 {
 	high, low, at := x.classesAround(eligible)
 	if high == nil {
 		high = low
 	} else if low == nil {
 		low = high
 	}
-	if low != nil && len(low.efforts[sort]) > 0 && len(high.efforts[sort]) > 0 {
-		from, to := low.afterGuide(x, sort, ef), high.afterGuide(x, sort, ef)
+	if low != nil {
+		from, to := low.afterGuide(x, ef), high.afterGuide(x, ef)
 		return to + (from-to)*at
 	}
 	base := x.layers[0]
@@ -294,16 +268,16 @@ func (x *Index) afterGuide(sort, ef, eligible int) float64 {
 }
 
 // afterGuide scales what the calibrated effort nearest to ef costs.
-func (c *class) afterGuide(x *Index, sort, ef int) float64 {
+func (c *class) afterGuide(x *Index, ef int) float64 {
 	nearest := 0
-	for i, e := range c.efforts[sort] {
-		if distance(e.Ef, ef) < distance(c.efforts[sort][nearest].Ef, ef) {
+	for i, e := range c.efforts {
+		if distance(e.Ef, ef) < distance(c.efforts[nearest].Ef, ef) {
 			nearest = i
 		}
 	}
-	e := c.efforts[sort][nearest]
+	e := c.efforts[nearest]
 	guide := x.walkScored(x.guideEf(max(int(c.share*float64(len(x.rows))), 1)))
-	cost := max(float64(e.Scored)-guide, 0)*walkCost(ef) + float64(c.through[sort][nearest])*throughCost
+	cost := max(float64(e.Scored)-guide, 0)*walkCost(ef) + float64(c.through[nearest])*throughCost
 	return cost * float64(ef) / float64(e.Ef)
 }
 

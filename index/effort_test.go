@@ -180,7 +180,7 @@ func TestEffortForAnUnreachedBand(t *testing.T) {
 func filteredRecall(t *testing.T, x *index.Index, queries [][]float32, k int, target float64, filter index.Bitset, eligible int) (mean float64, walks int) {
 	found := 0
 	q := index.Query{K: k, Filter: filter, Eligible: eligible}
-	q.Ef, q.EfApart = x.FilteredEffortFor(k, target, eligible)
+	q.Ef = x.FilteredEffortFor(k, target, eligible)
 	exact := index.Query{K: k, Filter: filter, Eligible: eligible, Plan: index.ExactScan}
 	for _, v := range queries {
 		q.Vector, exact.Vector = v, v
@@ -247,11 +247,9 @@ func TestFilteredEffort(t *testing.T) {
 			require.NoError(t, err)
 			require.Equal(t, calibrated, again.FilteredEffort())
 			for eligible := 1; eligible <= len(rows); eligible += 37 {
-				ef, apart := x.FilteredEffortFor(10, 0.95, eligible)
+				ef := x.FilteredEffortFor(10, 0.95, eligible)
 				require.GreaterOrEqual(t, ef, 0)
-				require.GreaterOrEqual(t, apart, index.ScanApart)
-				gotEf, gotApart := again.FilteredEffortFor(10, 0.95, eligible)
-				require.Equal(t, [2]int{ef, apart}, [2]int{gotEf, gotApart}, "%d eligible", eligible)
+				require.Equal(t, ef, again.FilteredEffortFor(10, 0.95, eligible), "%d eligible", eligible)
 			}
 		})
 	}
@@ -292,12 +290,7 @@ func withFiltered(t *testing.T, filtered []index.FilteredEffort) *index.Index {
 	le := binary.LittleEndian
 	effort, data := []byte{}, []byte{}
 	for i, e := range filtered {
-		apart := uint32(0)
-		if e.Apart {
-			apart = 1
-		}
 		data = le.AppendUint32(data, math.Float32bits(e.Share))
-		data = le.AppendUint32(data, apart)
 		for _, out := range []*[]byte{&data, &effort} {
 			if out == &effort && i > 0 {
 				continue
@@ -311,10 +304,10 @@ func withFiltered(t *testing.T, filtered []index.FilteredEffort) *index.Index {
 		data = le.AppendUint32(data, math.Float32bits(e.Through))
 	}
 	c[c.at("index.effort")].data = effort
-	if at := c.at("index.filtered_effort"); at >= 0 {
+	if at := c.at("index.effort_filtered"); at >= 0 {
 		c[at].data = data
 	} else {
-		c = append(c, section{"index.filtered_effort", data})
+		c = append(c, section{"index.effort_filtered", data})
 	}
 	x, err := openBytes(c.pack())
 	require.NoError(t, err)
@@ -323,43 +316,31 @@ func withFiltered(t *testing.T, filtered []index.FilteredEffort) *index.Index {
 }
 
 func TestFilteredEffortFor(t *testing.T) {
-	at := func(share float32, apart bool, ef int, recall float32) index.FilteredEffort {
-		target := float32(0.9)
-		if apart {
-			target = 0.98 // a fifth of the misses
-		}
-		return index.FilteredEffort{Share: share, Apart: apart, Effort: index.Effort{K: 1, Target: target, Ef: ef, Recall: recall, Scored: 5}, Through: 3}
+	at := func(share float32, ef int, recall float32) index.FilteredEffort {
+		return index.FilteredEffort{Share: share, Effort: index.Effort{K: 1, Target: 0.9, Ef: ef, Recall: recall, Scored: 5}, Through: 3}
 	}
-	x := withFiltered(t, []index.FilteredEffort{
-		at(0.8, false, 10, 0.9), at(0.8, true, 20, 0.99),
-		at(0.2, false, 30, 0.92), at(0.2, true, 60, 0.5),
-		at(0.05, false, 70, 0.1),
-	})
+	x := withFiltered(t, []index.FilteredEffort{at(0.8, 10, 0.9), at(0.2, 30, 0.92), at(0.05, 70, 0.1)})
 	rows := x.Rows()
 	require.Equal(t, 40, rows)
-	for eligible, want := range map[int][2]int{
-		40: {10, 0},               // all are
-		36: {30, 30},              // more than the largest share: 20 more than without a filter
-		32: {30, 30},              // a share that was calibrated: no less where the query is apart
-		17: {30, 57},              // before it
-		15: {30, index.ScanApart}, // beyond half-way to where no walk does for those that are apart
-		8:  {37, index.ScanApart}, // a share that was calibrated, and a quarter more
-		3:  {0, 0},                // beyond it
-		2:  {0, 0},                // the last share
-		1:  {0, 0},                // less than the last share
-		0:  {10, 0},               // which is answered without a search
-		5:  {71, index.ScanApart}, // towards what was tried last
+	for eligible, want := range map[int]int{
+		40: 10, // all are
+		36: 30, // more than the largest share: 20 more than without a filter
+		32: 30, // a share that was calibrated
+		15: 30, // between two
+		8:  37, // a share that was calibrated, and a quarter more
+		5:  71, // towards what was tried last
+		3:  0,  // beyond half-way to it
+		2:  0,  // the last share
+		1:  0,  // less than the last share
+		0:  10, // which is answered without a search
 	} {
-		ef, apart := x.FilteredEffortFor(1, 0.9, eligible)
-		assert.Equal(t, want, [2]int{ef, apart}, "%d eligible", eligible)
+		assert.Equal(t, want, x.FilteredEffortFor(1, 0.9, eligible), "%d eligible", eligible)
 	}
-	ef, apart := x.FilteredEffortFor(1, 0.99, 32)
-	assert.Equal(t, [2]int{}, [2]int{ef, apart}, "nothing is known of such a target")
+	assert.Zero(t, x.FilteredEffortFor(1, 0.99, 32), "nothing is known of such a target")
 
 	x = withEffort(t, []index.Effort{{K: 10, Target: 0.9, Ef: 10, Recall: 0.95}})
 	assert.Empty(t, x.FilteredEffort())
-	ef, apart = x.FilteredEffortFor(10, 0.9, 20)
-	assert.Equal(t, [2]int{35, 0}, [2]int{ef, apart}, "a file of before filtered walks were calibrated")
+	assert.Equal(t, 35, x.FilteredEffortFor(10, 0.9, 20), "a file of before filtered walks were calibrated")
 }
 
 func TestNotCalibrated(t *testing.T) {

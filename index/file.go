@@ -23,7 +23,7 @@ const (
 	centreSection     = "index.code_mean"
 	entriesSection    = "index.entries"
 	effortSection     = "index.effort"
-	filteredSection   = "index.filtered_effort"
+	filteredSection   = "index.effort_filtered"
 )
 
 func linksSection(layer int) string { return fmt.Sprintf("index.links.%d", layer) }
@@ -279,7 +279,7 @@ func normOf(v []float32) float64 { return math.Sqrt(squaredNorm(v)) }
 
 const (
 	effortRecord   = 20
-	filteredRecord = 4 + 4 + effortRecord + 4
+	filteredRecord = 4 + effortRecord + 4
 )
 
 func encodeEffort(effort []Effort) []byte {
@@ -335,12 +335,7 @@ func encodeFiltered(filtered []FilteredEffort) []byte {
 	out := make([]byte, 0, len(filtered)*filteredRecord)
 	le := binary.LittleEndian
 	for _, e := range filtered {
-		var apart uint32
-		if e.Apart {
-			apart = 1
-		}
 		out = le.AppendUint32(out, math.Float32bits(e.Share))
-		out = le.AppendUint32(out, apart)
 		out = e.Effort.appendTo(out)
 		out = le.AppendUint32(out, math.Float32bits(e.Through))
 	}
@@ -354,13 +349,12 @@ func decodeFiltered(data []byte) ([]FilteredEffort, error) {
 	var filtered []FilteredEffort
 	le := binary.LittleEndian
 	for ; len(data) > 0; data = data[filteredRecord:] {
-		apart := le.Uint32(data[4:])
 		e := FilteredEffort{
-			Share: math.Float32frombits(le.Uint32(data)), Apart: apart == 1, Effort: effortOf(data[8:]),
-			Through: math.Float32frombits(le.Uint32(data[8+effortRecord:])),
+			Share: math.Float32frombits(le.Uint32(data)), Effort: effortOf(data[4:]),
+			Through: math.Float32frombits(le.Uint32(data[4+effortRecord:])),
 		}
 		inOrder := len(filtered) == 0 || filtered[len(filtered)-1].before(e)
-		if !inOrder || apart > 1 || !e.valid() || !(e.Share > 0 && e.Share < 1) || !(e.Through >= 0 && e.Through <= MaxRows) {
+		if !inOrder || !e.valid() || !(e.Share > 0 && e.Share < 1) || !(e.Through >= 0 && e.Through <= MaxRows) {
 			return nil, sections.Corruptf(filteredSection, "record %d: %+v", len(filtered), e)
 		}
 		filtered = append(filtered, e)

@@ -35,9 +35,6 @@ func (p Plan) String() string {
 	return fmt.Sprintf("plan(%d)", uint8(p))
 }
 
-// ScanApart is a [Query.EfApart] that asks for the exact scan.
-const ScanApart = -1
-
 // Query is one search.
 type Query struct {
 	// Vector has the index's dimension and passes [Metric.CheckVector].
@@ -48,15 +45,13 @@ type Query struct {
 	// expands before it ends. More finds more and costs more. It keeps the best
 	// max(Ef, K) nodes. 0 asks for the exact scan.
 	Ef int
-	// EfApart is, where not 0, the effort of a filtered walk for a query that proves
-	// to be apart: hardly any eligible row is near it. ScanApart is the exact scan.
-	EfApart int
 	// Filter holds the eligible ordinals; nil means all. Eligible is their
 	// number.
 	Filter   Bitset
 	Eligible int
 	// Plan is Auto, or ExactScan or GraphWalk to force one. A forced walk is a
-	// FilteredWalk when there is a filter.
+	// FilteredWalk when there is a filter; it costs what it costs, but gives up like
+	// any where hardly any eligible row is near the query.
 	Plan Plan
 	// Trace, if not nil, records what a walk scores.
 	Trace *Trace
@@ -77,7 +72,6 @@ type Stats struct {
 	Through  int // nodes that are not eligible whose neighbours were looked through
 	// Apart says that a filtered walk found hardly any eligible row near the query.
 	Apart bool
-	near  int // eligible nodes that it found there
 	// GaveUp says that the exact scan took over from a walk.
 	GaveUp bool
 	// What the plans were estimated to cost, where there was a choice: a row in a

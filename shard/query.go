@@ -232,7 +232,7 @@ func (s *Shard) search(ctx context.Context, q *Query, p *part) {
 	filtered := time.Now()
 	p.answer.Filter += filtered.Sub(start)
 	if iq.Ef == 0 && q.Target < 1 {
-		iq.Ef, iq.EfApart = s.index.FilteredEffortFor(p.k, q.Target, p.left)
+		iq.Ef = s.index.FilteredEffortFor(p.k, q.Target, p.left)
 	}
 	walked := false
 	for i, v := range q.Vectors {

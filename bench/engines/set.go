@@ -28,8 +28,8 @@ type SetOptions struct {
 	Attributes bool
 }
 
-// MaxSample is how many queries calibrate our index.
-const MaxSample = 1000
+// MaxSample is how many queries calibrate our index, as many as in a build of a snapshot.
+const MaxSample = 500
 
 // Set is what the engines are measured on.
 type Set struct {

@@ -98,7 +98,7 @@ func (e *tandemEngine) query(s Setting) index.Query {
 	case s.Target > 0:
 		q.Ef, q.Plan = e.index.EffortFor(s.K, s.Target), index.Auto
 		if e.filter != nil {
-			q.Ef, q.EfApart = e.index.FilteredEffortFor(s.K, s.Target, e.eligible)
+			q.Ef = e.index.FilteredEffortFor(s.K, s.Target, e.eligible)
 		}
 	case s.Ef == 0:
 		q.Plan = index.ExactScan

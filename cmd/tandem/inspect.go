@@ -212,7 +212,6 @@ type effortInfo struct {
 // filteredInfo is the effort of filtered walks where a share of the rows is eligible.
 type filteredInfo struct {
 	Share float64 `json:"share"`
-	Apart bool    `json:"apart"` // from what is eligible
 	effortInfo
 	Through float64 `json:"through"`
 }
@@ -247,7 +246,7 @@ func inspectShard(s *shard.Shard) *shardInfo {
 		info.Effort = append(info.Effort, effortOf(e))
 	}
 	for _, e := range x.FilteredEffort() {
-		info.Filtered = append(info.Filtered, filteredInfo{decimal(e.Share), e.Apart, effortOf(e.Effort), decimal(e.Through)})
+		info.Filtered = append(info.Filtered, filteredInfo{decimal(e.Share), effortOf(e.Effort), decimal(e.Through)})
 	}
 	return info
 }
@@ -326,13 +325,9 @@ func (s *shardInfo) write(w io.Writer) error {
 		}
 	}
 	if len(s.Filtered) > 0 {
-		fmt.Fprintln(t, "\neligible\tqueries\tk\ttarget\tef\tcalibrated recall\tscored\tlooked through")
+		fmt.Fprintln(t, "\neligible\tk\ttarget\tef\tcalibrated recall\tscored\tlooked through")
 		for _, e := range s.Filtered {
-			queries := "amid"
-			if e.Apart {
-				queries = "apart"
-			}
-			fmt.Fprintf(t, "%.3g%%\t%s\t%d\t%v\t%d\t%.4f\t%.0f\t%.0f\n", 100*e.Share, queries, e.K, e.Target, e.Ef, e.Recall, e.Scored, e.Through)
+			fmt.Fprintf(t, "%.3g%%\t%d\t%v\t%d\t%.4f\t%.0f\t%.0f\n", 100*e.Share, e.K, e.Target, e.Ef, e.Recall, e.Scored, e.Through)
 		}
 	}
 	return t.Flush()
