@@ -115,7 +115,7 @@ func (c *Compiler) compile(text string) (*Filter, error) {
 	source := common.NewTextSource(text)
 	parsed, errs := c.parser.Parse(source)
 	if all := errs.GetErrors(); len(all) > 0 {
-		return nil, parseError(all[0])
+		return nil, parseError(text, all[0])
 	}
 	t := &translation{schema: c.schema, info: parsed.SourceInfo(), filter: &Filter{text: strings.Clone(text), compiler: c}}
 	if err := t.vet(parsed.Expr(), 0); err != nil {
@@ -137,14 +137,36 @@ func (c *Compiler) compile(text string) (*Filter, error) {
 	return t.filter.finish(n)
 }
 
-// parseError returns the parser's error as ours.
-func parseError(e *common.Error) *Error {
+// ourError returns an error of cel-go as ours.
+func ourError(e *common.Error) *Error {
 	line, column := e.Location.Line(), e.Location.Column()+1
 	if line < 1 || column < 1 { // it is about the whole text
 		line, column = 1, 1
 	}
-	message := strings.TrimPrefix(e.Message, "Syntax error: ")
-	return &Error{line, column, message}
+	return &Error{line, column, strings.TrimPrefix(e.Message, "Syntax error: ")}
+}
+
+// parseError returns the parser's error as ours, with what stands at its place.
+func parseError(text string, parsed *common.Error) *Error {
+	e := ourError(parsed)
+	if strings.Contains(e.Message, "recursion limit") {
+		e.Message = fmt.Sprintf("nested too deep: at most %d levels are accepted", MaxDepth)
+		return e
+	}
+	rest := []rune(strings.Split(text, "\n")[e.Line-1])
+	rest = rest[min(e.Column-1, len(rest)):]
+	switch rest = rest[:min(len(rest), 20)]; {
+	case len(rest) == 0 && strings.HasPrefix(e.Message, "expected"):
+		e.Message += " where the text ends"
+	case len(rest) == 0:
+		e.Message = "the text ends where more is expected"
+	case strings.HasPrefix(e.Message, "unexpected"):
+		e.Message = fmt.Sprintf("unexpected %q", string(rest))
+	default:
+		e.Message += fmt.Sprintf(" at %q", string(rest))
+	}
+	e.Message += `: a filter is conditions like price < 5 or "ios" in platforms, with &&, || and !`
+	return e
 }
 
 // errorf returns an error at the place of an expression.

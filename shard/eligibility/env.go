@@ -129,11 +129,11 @@ func (t *translation) typeError(checked *ast.AST, e *common.Error) *Error {
 	}))
 	switch {
 	case at == nil:
-		return parseError(e)
+		return ourError(e)
 	case checked.GetType(at.ID()).Kind() != types.ErrorKind: // it has a type, but not the one its place wants
 		return t.errorf(at, "%s is not a condition", t.describe(checked, at))
 	case at.Kind() != ast.CallKind:
-		return parseError(e)
+		return ourError(e)
 	}
 	call := at.AsCall()
 	args := call.Args()
