@@ -50,8 +50,8 @@ type Query struct {
 	Filter   Bitset
 	Eligible int
 	// Plan is Auto, or ExactScan or GraphWalk to force one. A forced walk is a
-	// FilteredWalk when there is a filter; it costs what it costs, but gives up like
-	// any where hardly any eligible row is near the query.
+	// FilteredWalk when there is a filter; it costs what it costs, but the scan takes
+	// over where hardly any row is eligible, or hardly any that is near the query.
 	Plan Plan
 	// Trace, if not nil, records what a walk scores.
 	Trace *Trace

@@ -159,7 +159,8 @@ type nearby struct {
 }
 
 // filteredWalk pools the ef best eligible nodes it can find and hands their rows to the
-// top k. It gives up, with an empty top k, where hardly any eligible node is near the
+// top k. It gives up, with an empty top k, where so few rows are eligible that to look
+// for them costs more than to scan them, where hardly any eligible node is near the
 // query, when it has cost as much as an exact scan would, and when it has come to an end
 // without enough eligible nodes.
 //
@@ -187,6 +188,9 @@ func (x *Index) filteredWalk(s *scratch, q Query, budget float64, stats *Stats) 
 		x.poolWalk(s, max(q.Ef, q.K)+missing, q.Ef+missing, stats)
 		x.collect(s, q.Filter)
 		return
+	}
+	if x.guideCost(x.guideEf(q.Eligible)) > x.exactCost(q.Eligible, q.K) {
+		return // only a walk that is forced comes here
 	}
 	filter := x.nodeFilter(s, q.Filter)
 	if stats.Apart = !x.guide(s, q, stats); stats.Apart {
