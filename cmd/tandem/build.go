@@ -73,7 +73,7 @@ func (in *inputs) set(o *builder.Options) {
 }
 
 func (buildCommand) Help() string {
-	return `The last line of the report is the snapshot's digest. The same files and flags give the same digest, on any number of threads.
+	return `The last line of the report is the snapshot's digest. The same files and flags give the same digest, on any number of threads, if what is released to most traffic is the same, which the gates compare with, or --previous.
 
 Example:
 
