@@ -148,6 +148,43 @@ func (c *column) copyStretch(lo, hi int, dst index.Bitset) {
 	c.setAll(c.cut(to), hi, dst)
 }
 
+// andStretch keeps in dst what is in sorted[lo:hi] too. It passes over the cuts and dst
+// alone: what the nearest cuts lack of the stretch and dst has is put aside in scratch
+// meanwhile.
+func (c *column) andStretch(lo, hi int, dst, scratch index.Bitset) {
+	cuts := len(c.cumulative) / max(len(dst), 1)
+	from, to := c.nearestCut(lo, cuts), c.nearestCut(hi, cuts)
+	lack := max(c.cut(from)-lo, 0) + max(hi-c.cut(to), 0)
+	if from >= to || lack > len(scratch) || c.fewer(lo, hi, len(dst)) {
+		c.copyStretch(lo, hi, scratch)
+		dst.And(scratch)
+		return
+	}
+	aside := c.common(c.cut(to), hi, dst, c.common(lo, c.cut(from), dst, scratch[:0]))
+	dst.And(c.cumulative[(to-1)*len(dst):][:len(dst)])
+	if from > 0 {
+		dst.AndNot(c.cumulative[(from-1)*len(dst):][:len(dst)])
+	}
+	c.unsetAll(c.cut(from), lo, dst)
+	c.unsetAll(hi, c.cut(to), dst)
+	for _, o := range aside {
+		dst.Set(uint32(o))
+	}
+}
+
+// common appends the ordinals of sorted[lo:hi] that dst has to a list that has room for
+// them all; an empty or backward stretch is nothing.
+func (c *column) common(lo, hi int, dst index.Bitset, list []uint64) []uint64 {
+	n := len(list)
+	list = list[:cap(list)]
+	for ; lo < hi; lo++ {
+		o := c.sorted[lo]
+		list[n] = uint64(o)
+		n += int(dst[o>>6] >> (o & 63) & 1)
+	}
+	return list[:n]
+}
+
 // fewer reports whether sorted[lo:hi] is so short that visiting each of its
 // ordinals costs less than passing over a bitset of that many words.
 func (c *column) fewer(lo, hi, words int) bool { return hi-lo <= max(minStep, words/4) }

@@ -170,10 +170,10 @@ func (s Set) And(dst, scratch index.Bitset) {
 			s.c.posting(s.lo).and(dst)
 			return
 		}
-		fallthrough
-	default:
 		s.CopyTo(scratch)
 		dst.And(scratch)
+	case stretch:
+		s.c.andStretch(s.lo, s.hi, dst, scratch)
 	}
 }
 
