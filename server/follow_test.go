@@ -185,9 +185,17 @@ func TestServerShowsUnreadableRelease(t *testing.T) {
 		assert.EqualValues(t, 1, f.ask(t, &tandemv1.RetrieveRequest{UserId: "u1", K: 1}).Generation)
 	}
 
+	f.p.stop()
+	require.NoError(t, <-f.p.done)
+	f.p = start(t, Config{Store: f.store})
+	f.admin = tandemv1connect.NewAdminServiceClient(f.p.http2, f.p.url)
+	s := f.until(t, func(s *tandemv1.GetStatusResponse) bool { return s.Generation == 1 && s.TargetGeneration == 4 })
+	assert.Equal(t, tandemv1.Phase_PHASE_FAILED, s.Phase, "it starts with the newest that it can read")
+	assert.Contains(t, s.Error, "read release 4: its generation is 1")
+
 	good := strings.Replace(string(first), `"generation": 1`, `"generation": 5`, 1)
 	require.NoError(t, f.store.Objects().Create(t.Context(), entry(5), []byte(good)))
-	s := f.await(t, 5)
+	s = f.await(t, 5)
 	assert.Equal(t, tandemv1.Phase_PHASE_SERVING, s.Phase)
 	assert.Empty(t, s.Error)
 }

@@ -138,12 +138,16 @@ func follow(ctx context.Context, service *Service, c *Config) error {
 	f := newFollower(service, c)
 	var following uint64 // the first release to load
 	if c.Snapshot == "" {
-		now, err := f.releases.Current(ctx)
+		// One that cannot be read is passed over, as it is by a server that runs. Where no
+		// other was released, what may be served is unknown.
+		now, unreadable, err := f.releases.Newest(ctx)
 		switch {
 		case err == nil:
 			following = now.Generation
 		case !errors.Is(err, release.ErrNone):
 			return fmt.Errorf("read releases: %w", err)
+		case unreadable != nil:
+			return fmt.Errorf("read releases: %w", unreadable)
 		}
 	}
 	if following == 0 {

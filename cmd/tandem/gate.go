@@ -39,11 +39,8 @@ func (f *gateFlags) previous(e *environment, store *shard.Store, candidate shard
 	default:
 		return store.Resolve(e.ctx, f.Previous)
 	}
-	now, err := release.New(store).Current(e.ctx)
-	if errors.Is(err, release.ErrNone) {
-		return "", nil
-	}
-	if err != nil {
+	now, err := newestRelease(e, store)
+	if err != nil || now == nil {
 		return "", err
 	}
 	var most release.Arm

@@ -195,15 +195,49 @@ type serverInfo struct {
 	Status *tandemv1.GetStatusResponse `json:"status,omitempty"`
 }
 
+// unreadableInfo stands for a release that cannot be read.
+type unreadableInfo struct {
+	Generation uint64 `json:"generation"`
+	Error      string `json:"error"`
+}
+
+func newUnreadableInfo(u *release.UnreadableError) *unreadableInfo {
+	if u == nil {
+		return nil
+	}
+	return &unreadableInfo{u.Generation, "cannot be read: " + u.Err.Error()}
+}
+
+// newestRelease returns the newest release that can be read, nil if there is none, and
+// tells people if that is not what was released last.
+func newestRelease(e *environment, store *shard.Store) (*release.Release, error) {
+	now, unreadable, err := release.New(store).Newest(e.ctx)
+	if errors.Is(err, release.ErrNone) {
+		err = nil
+	}
+	if unreadable != nil && err == nil {
+		fmt.Fprintf(e.stderr, "release %d cannot be read, the newest that can is meant: %v\n", unreadable.Generation, unreadable.Err)
+	}
+	return now, err
+}
+
 func (c *releaseStatusCommand) Run(e *environment) (err error) {
 	store, err := shard.OpenStore(e.ctx, c.Store, c.cacheFlags.options())
 	if err != nil {
 		return err
 	}
 	defer closing(&err, store)
-	now, err := release.New(store).Current(e.ctx)
+	now, last, err := release.New(store).Newest(e.ctx)
 	if err != nil && !errors.Is(err, release.ErrNone) {
 		return err
+	}
+	released := uint64(0)
+	if now != nil {
+		released = now.Generation
+	}
+	unreadable := newUnreadableInfo(last)
+	if unreadable != nil {
+		released = unreadable.Generation
 	}
 	var servers []serverInfo
 	behind := 0
@@ -212,18 +246,19 @@ func (c *releaseStatusCommand) Run(e *environment) (err error) {
 		if info.Status, err = serverStatus(e.ctx, address); err != nil {
 			info.Error = err.Error()
 		}
-		if info.Status == nil || now != nil && info.Status.Generation != now.Generation {
+		if info.Status == nil || released != 0 && info.Status.Generation != released {
 			behind++
 		}
 		servers = append(servers, info)
 	}
 	if c.JSON {
 		err = writeJSON(e.stdout, struct {
-			Release *release.Release `json:"release"`
-			Servers []serverInfo     `json:"servers,omitempty"`
-		}{now, servers})
+			Unreadable *unreadableInfo  `json:"unreadable,omitempty"`
+			Release    *release.Release `json:"release"` // the newest that can be read
+			Servers    []serverInfo     `json:"servers,omitempty"`
+		}{unreadable, now, servers})
 	} else {
-		err = writeStatus(e.stdout, now, servers)
+		err = writeStatus(e.stdout, now, unreadable, servers)
 	}
 	if err == nil && behind > 0 {
 		err = fmt.Errorf("%d of %s not serving what is released", behind, plural(int64(len(servers)), "server"))
@@ -231,11 +266,17 @@ func (c *releaseStatusCommand) Run(e *environment) (err error) {
 	return err
 }
 
-func writeStatus(w io.Writer, now *release.Release, servers []serverInfo) error {
-	if now == nil {
+func writeStatus(w io.Writer, now *release.Release, unreadable *unreadableInfo, servers []serverInfo) error {
+	switch {
+	case unreadable != nil:
+		fmt.Fprintf(w, "generation %d: %s\n", unreadable.Generation, unreadable.Error)
+	case now == nil:
 		fmt.Fprintln(w, "nothing was released yet; tandem release start does")
-	} else if err := writeRelease(w, now); err != nil {
-		return err
+	}
+	if now != nil {
+		if err := writeRelease(w, now); err != nil {
+			return err
+		}
 	}
 	if len(servers) == 0 {
 		return nil
@@ -339,7 +380,7 @@ func (c *releasePromoteCommand) Run(e *environment) error {
 
 type releaseRollbackCommand struct {
 	changeFlags
-	To uint64 `placeholder:"N" help:"Generation to bring back (default the one before what serves)."`
+	To uint64 `placeholder:"N" help:"Generation to bring back (default the one before what serves). With it a rollback also follows a release that cannot be read."`
 }
 
 func (releaseRollbackCommand) Help() string {
@@ -377,12 +418,15 @@ func (c *releaseHistoryCommand) Run(e *environment) (err error) {
 		return err
 	}
 	defer closing(&err, store)
-	list := []*release.Release{}
+	list := []any{} // *release.Release, or *unreadableInfo in place of one
 	for r, err := range release.New(store).History(e.ctx) {
-		if err != nil {
+		var line any = r
+		if u := (*release.UnreadableError)(nil); errors.As(err, &u) {
+			line = newUnreadableInfo(u)
+		} else if err != nil {
 			return err
 		}
-		if list = append(list, r); len(list) == c.Limit {
+		if list = append(list, line); len(list) == c.Limit {
 			break
 		}
 	}
@@ -391,7 +435,12 @@ func (c *releaseHistoryCommand) Run(e *environment) (err error) {
 	}
 	t := newTable(e.stdout)
 	fmt.Fprintln(t, "generation\ttime\tkind\tarms\tauthor\treason")
-	for _, r := range list {
+	for _, line := range list {
+		if u, ok := line.(*unreadableInfo); ok {
+			fmt.Fprintf(t, "%d\t\t\t\t\t%s\n", u.Generation, u.Error)
+			continue
+		}
+		r := line.(*release.Release)
 		arms := map[string]string{}
 		for _, a := range r.Arms {
 			arms[a.Name] = fmt.Sprintf("%s %d %s", a.Name, a.Weight, a.ModelVersion)

@@ -70,8 +70,8 @@ func (c *snapshotLsCommand) Run(e *environment) (err error) {
 	if err != nil {
 		return err
 	}
-	now, err := release.New(store).Current(e.ctx)
-	if err != nil && !errors.Is(err, release.ErrNone) {
+	now, err := newestRelease(e, store)
+	if err != nil {
 		return err
 	}
 	list := []listedSnapshot{}

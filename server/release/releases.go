@@ -1,6 +1,7 @@
 package release
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -106,7 +107,39 @@ func (r *Releases) Current(ctx context.Context) (*Release, error) {
 	return r.Get(ctx, head)
 }
 
-// History returns releases, newest first.
+// Newest returns the newest release that can be read, and what says of the last entry of
+// the log that it cannot, nil if it can. The error is of class [ErrNone] if there is no
+// release that can be read.
+func (r *Releases) Newest(ctx context.Context) (newest *Release, unreadable *UnreadableError, _ error) {
+	for release, err := range r.History(ctx) {
+		u := (*UnreadableError)(nil)
+		switch {
+		case errors.As(err, &u):
+			unreadable = cmp.Or(unreadable, u)
+		case err != nil:
+			return nil, unreadable, err
+		default:
+			return release, unreadable, nil
+		}
+	}
+	return nil, unreadable, ErrNone
+}
+
+// goOn adds to an error that says that what was released last cannot be read how to go
+// on without it.
+func (r *Releases) goOn(ctx context.Context, err error) error {
+	if u := (*UnreadableError)(nil); !errors.As(err, &u) {
+		return err
+	}
+	newest, _, readErr := r.Newest(ctx)
+	if readErr != nil {
+		return err // there is nothing to go back to
+	}
+	return fmt.Errorf("%w; tandem release rollback --to %d goes on without it", err, newest.Generation)
+}
+
+// History returns releases, newest first. In place of one that cannot be read there is
+// an [*UnreadableError], and earlier ones follow; any other error ends it.
 func (r *Releases) History(ctx context.Context) iter.Seq2[*Release, error] {
 	return func(yield func(*Release, error) bool) {
 		head, err := r.log.Head(ctx)
@@ -116,7 +149,8 @@ func (r *Releases) History(ctx context.Context) iter.Seq2[*Release, error] {
 		}
 		for ; head > 0; head-- {
 			release, err := r.Get(ctx, head)
-			if !yield(release, err) || err != nil {
+			u := (*UnreadableError)(nil)
+			if !yield(release, err) || err != nil && !errors.As(err, &u) {
 				return
 			}
 		}
@@ -124,13 +158,17 @@ func (r *Releases) History(ctx context.Context) iter.Seq2[*Release, error] {
 }
 
 // Live returns the snapshots of the last ten releases: those that must not be
-// collected.
+// collected. It fails if the last of all cannot be read, since what it serves is unknown;
+// of an earlier one nothing serves any more.
 func (r *Releases) Live(ctx context.Context) ([]shard.Digest, error) {
 	var list []shard.Digest
 	n := 0
 	for release, err := range r.History(ctx) {
+		if u := (*UnreadableError)(nil); n > 0 && errors.As(err, &u) {
+			continue
+		}
 		if err != nil {
-			return nil, err
+			return nil, r.goOn(ctx, err)
 		}
 		for _, a := range release.Arms {
 			if !slices.Contains(list, a.Snapshot) {
@@ -374,14 +412,15 @@ func (r *Releases) Promote(ctx context.Context, c Change, arm string) (*Release,
 }
 
 // Rollback brings the state of an earlier generation back, as a new one; 0 means the
-// generation before the one that serves.
+// generation before the one that serves. It is the one change that can follow a release
+// that cannot be read, and only to a generation that is named.
 func (r *Releases) Rollback(ctx context.Context, c Change, to uint64) (*Release, error) {
 	var digests []shard.Digest
 	// What it goes back to never changes, so it may be read before it is protected.
 	if to == 0 {
 		now, err := r.Current(ctx)
 		if err != nil {
-			return nil, fmt.Errorf("rollback: %w", err)
+			return nil, fmt.Errorf("rollback: %w", r.goOn(ctx, err))
 		}
 		if c.Generation == 0 {
 			c.Generation = now.Generation
@@ -391,6 +430,9 @@ func (r *Releases) Rollback(ctx context.Context, c Change, to uint64) (*Release,
 		}
 	}
 	old, err := r.Get(ctx, to)
+	if u := (*UnreadableError)(nil); errors.As(err, &u) {
+		return nil, fmt.Errorf("rollback: %w; name another generation, of those that tandem release history lists", err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("rollback: %w", err)
 	}
@@ -417,11 +459,14 @@ func (r *Releases) change(ctx context.Context, c Change, kind Kind, edit func(co
 		}
 	}()
 	now, err := r.Current(ctx)
-	if errors.Is(err, ErrNone) && kind == Started {
-		now, err = &Release{}, nil
-	}
-	if err != nil {
-		return nil, err
+	u := (*UnreadableError)(nil)
+	switch {
+	case errors.Is(err, ErrNone) && kind == Started:
+		now = &Release{}
+	case errors.As(err, &u) && kind == RolledBack:
+		now = &Release{Generation: u.Generation} // a rollback takes no more of it
+	case err != nil:
+		return nil, r.goOn(ctx, err)
 	}
 	if c.Generation != 0 && c.Generation != now.Generation {
 		return nil, r.conflict(ctx, c.Generation+1)
@@ -458,6 +503,9 @@ func (r *Releases) change(ctx context.Context, c Change, kind Kind, edit func(co
 // conflict says who was first.
 func (r *Releases) conflict(ctx context.Context, generation uint64) error {
 	first, err := r.Get(ctx, generation)
+	if u := (*UnreadableError)(nil); errors.As(err, &u) {
+		return fmt.Errorf("%w: %w", err, ErrConflict)
+	}
 	if err != nil {
 		return fmt.Errorf("generation %d is not what serves: %w", generation-1, ErrConflict)
 	}

@@ -140,6 +140,79 @@ func TestReleases(t *testing.T) {
 	})
 }
 
+// What was released last and cannot be read stops every change but a rollback to a
+// generation that is named, and hides no earlier release.
+func TestUnreadableRelease(t *testing.T) {
+	objectstest.Run(t, func(t *testing.T, bucket *objects.Bucket) {
+		ctx := t.Context()
+		r, d := newReleases(t, bucket, "1", "2")
+		spoil := func(generation int, data string) {
+			require.NoError(t, bucket.Create(ctx, fmt.Sprintf("releases/%012d.json", generation), []byte(data)))
+		}
+		unreadable := &release.UnreadableError{}
+		first, err := r.Start(ctx, release.StartOptions{Snapshot: d[0]})
+		require.NoError(t, err)
+		second, err := r.Start(ctx, release.StartOptions{Snapshot: d[1]})
+		require.NoError(t, err)
+		spoil(3, "\x00\xff")
+		spoil(4, `{"version": 9}`)
+
+		newest, u, err := r.Newest(ctx)
+		require.NoError(t, err)
+		assert.Equal(t, second, newest)
+		assert.EqualValues(t, 4, u.Generation)
+		var listed []uint64
+		for one, err := range r.History(ctx) {
+			if errors.As(err, &unreadable) {
+				listed = append(listed, 100+unreadable.Generation)
+				continue
+			}
+			require.NoError(t, err)
+			listed = append(listed, one.Generation)
+		}
+		assert.Equal(t, []uint64{104, 103, 2, 1}, listed)
+
+		_, started := r.Start(ctx, release.StartOptions{Snapshot: d[0], Arm: "third"})
+		_, split := r.Split(ctx, release.SplitOptions{Weights: map[string]int{"control": 0}})
+		_, promoted := r.Promote(ctx, release.Change{}, "")
+		_, rolled := r.Rollback(ctx, release.Change{}, 0)
+		_, live := r.Live(ctx)
+		for _, err := range []error{started, split, promoted, rolled, live} {
+			require.ErrorAs(t, err, &unreadable)
+			assert.ErrorContains(t, err, "version is 9, this build reads version 1; tandem release rollback --to 2 goes on without it")
+		}
+		_, err = r.Rollback(ctx, release.Change{}, 3)
+		require.ErrorContains(t, err, "name another generation")
+		_, err = r.Rollback(ctx, release.Change{Generation: 2}, 1)
+		require.ErrorIs(t, err, release.ErrConflict)
+
+		back, err := r.Rollback(ctx, release.Change{Generation: 4}, 1)
+		require.NoError(t, err)
+		assert.Equal(t, []uint64{5, 1}, []uint64{back.Generation, back.Of})
+		assert.Equal(t, first.Arms, back.Arms)
+		assert.Equal(t, first.Salt, back.Salt)
+		_, err = r.Rollback(ctx, release.Change{}, 0)
+		require.ErrorContains(t, err, "read release 4: release: version is 9, this build reads version 1; name another generation")
+		digests, err := r.Live(ctx)
+		require.NoError(t, err)
+		assert.ElementsMatch(t, d, digests)
+		_, err = r.Start(ctx, release.StartOptions{Snapshot: d[1]})
+		require.NoError(t, err)
+	})
+}
+
+func TestNothingReadableIsReleased(t *testing.T) {
+	r, d := newReleases(t, folder(t), "1")
+	require.NoError(t, r.Store().Objects().Create(t.Context(), "releases/000000000001.json", []byte("{")))
+	_, u, err := r.Newest(t.Context())
+	require.ErrorIs(t, err, release.ErrNone)
+	assert.EqualValues(t, 1, u.Generation)
+	_, err = r.Start(t.Context(), release.StartOptions{Snapshot: d[0]})
+	require.ErrorAs(t, err, &u)
+	_, err = r.Live(t.Context())
+	require.ErrorAs(t, err, &u)
+}
+
 func TestGatesStopReleases(t *testing.T) {
 	r, d := newReleases(t, folder(t), "1")
 	r.Passed = func(context.Context, shard.Digest) error { return errors.New("recall is low") }
