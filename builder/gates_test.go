@@ -155,7 +155,11 @@ func perturb(r *rand.Rand, rows []tower.Row, by float64) {
 
 // shuffle exchanges the vectors of a share of the rows among their ids.
 func shuffle(r *rand.Rand, rows []tower.Row, share float64) {
-	some := r.Perm(len(rows))[:int(share*float64(len(rows)))]
+	exchange(rows, r.Perm(len(rows))[:int(share*float64(len(rows)))])
+}
+
+// exchange gives each of some rows the vector of the next.
+func exchange(rows []tower.Row, some []int) {
 	first := rows[some[0]].Vector
 	for i, at := range some[:len(some)-1] {
 		rows[at].Vector = rows[some[i+1]].Vector
@@ -256,6 +260,20 @@ func testGates(t *testing.T, base *towers, noise float64, only ...string) {
 		placed := check(report.Gates.Checks(), gate.Placement, "moved apps")
 		assert.InDelta(t, 0.05, placed.Value, 0.015)
 		require.Len(t, failed(report.Gates.Checks()), 1, "nothing else shows it: %v", failed(report.Gates.Checks()))
+	})
+	try("shuffled segment", func(t *testing.T) {
+		tw := base.clone()
+		field, _ := tw.appSchema.Lookup("moderation")
+		var some []int
+		for i, row := range tw.apps {
+			if row.Attributes[field].Equal(attribute.OfKeyword("blocked")) {
+				some = append(some, i)
+			}
+		}
+		random().Shuffle(len(some), func(i, j int) { some[i], some[j] = some[j], some[i] })
+		exchange(tw.apps, some)
+		report := next(t, tw, first.Digest, true)
+		requireFailed(t, report.Gates.Checks(), gate.Placement, "segment "+rareSegment+": ", "as if vectors had been exchanged; at most 10% are accepted")
 	})
 	try("half the apps", func(t *testing.T) {
 		tw := base.clone()

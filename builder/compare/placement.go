@@ -32,6 +32,16 @@ type Placement struct {
 	Moved     int      `json:"moved"`
 	Share     float64  `json:"share"`           // Moved of Rows
 	First     []string `json:"first,omitempty"` // some that have moved, the least agreement first
+	// Segments has the same for the segments of the candidate's apps.
+	Segments []SegmentPlacement `json:"segments,omitempty"`
+}
+
+// SegmentPlacement says how many apps of a segment have moved.
+type SegmentPlacement struct {
+	Segment string  `json:"segment"`
+	Rows    int     `json:"rows"` // that were looked at
+	Moved   int     `json:"moved"`
+	Share   float64 `json:"share"` // Moved of Rows
 }
 
 // fewest is how many rows and anchors it takes to tell where a row is.
@@ -63,12 +73,26 @@ func place(ctx context.Context, candidate, previous *shard.Snapshot, kind shard.
 		// Rows are in the order of a hash, so the one half-way round is any other.
 		strange[i] = correlation(now[i], before[(i+len(rows)/2)%len(rows)])
 	}
-	p.judge(rows, own, strange)
+	moved := p.judge(rows, own, strange)
+	for _, s := range candidate.Tower(kind).Segments() {
+		in := SegmentPlacement{Segment: s.Name}
+		for i, member := range probe.Members(candidate.Tower(kind), s.Name, rows) {
+			if member {
+				in.Rows++
+			}
+			if member && moved[i] {
+				in.Moved++
+			}
+		}
+		in.Share = probe.Rounded(float64(in.Moved) / float64(max(in.Rows, 1)))
+		p.Segments = append(p.Segments, in)
+	}
 	return p, nil
 }
 
-// judge counts the rows that have moved.
-func (p *Placement) judge(rows []probe.Row, own, strange []float64) {
+// judge counts the rows that have moved, and says which.
+func (p *Placement) judge(rows []probe.Row, own, strange []float64) (moved []bool) {
+	moved = make([]bool, len(rows))
 	p.Agreement, p.Chance = probe.Median(own), probe.Median(strange)
 	p.Threshold = (p.Agreement + p.Chance) / 2
 	var worst []int
@@ -77,6 +101,7 @@ func (p *Placement) judge(rows []probe.Row, own, strange []float64) {
 			continue
 		}
 		p.Moved++
+		moved[i] = true
 		at := len(worst)
 		for at > 0 && own[worst[at-1]] > c {
 			at--
@@ -91,6 +116,7 @@ func (p *Placement) judge(rows []probe.Row, own, strange []float64) {
 	}
 	p.Share = probe.Rounded(float64(p.Moved) / float64(p.Rows))
 	p.Agreement, p.Chance, p.Threshold = probe.Rounded(p.Agreement), probe.Rounded(p.Chance), probe.Rounded(p.Threshold)
+	return moved
 }
 
 // profiles returns the standardised profile of each row.

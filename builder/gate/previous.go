@@ -169,5 +169,14 @@ func (r *run) placement(c *compare.Report) {
 			text += "; e.g. " + strings.Join(p.First, ", ")
 		}
 		r.atMost(Placement, fmt.Sprintf("moved %s", kind), p.Share, limit, "%s", text)
+		for _, s := range p.Segments {
+			if s.Rows < fewest || r.Thresholds.segment(s.Segment).Off {
+				continue
+			}
+			limit := r.Thresholds.Placement.SegmentApps
+			r.atMost(Placement, "moved apps in segment "+s.Segment, s.Share, limit,
+				"segment %s: %s of %s apps (%s) are not where they were among the %s in the previous snapshot, as if vectors had been exchanged; at most %s are accepted",
+				s.Segment, count(s.Moved), count(s.Rows), percent(s.Share), other, percent(limit))
+		}
 	}
 }

@@ -83,10 +83,10 @@ type OverlapLimits struct {
 	At10, At100 float64
 }
 
-// PlacementLimits are the largest shares of rows that have moved; see
-// compare.Placement.
+// PlacementLimits are the largest shares of rows that have moved, of all apps, of those of
+// a segment, and of all users; see compare.Placement.
 type PlacementLimits struct {
-	Apps, Users float64
+	Apps, SegmentApps, Users float64
 }
 
 // AlignmentLimits bound what interactions say of the towers.
@@ -117,7 +117,7 @@ type LatencyLimits struct {
 //	coverage: {drop: 0.2}
 //	norms: {drift: 2}
 //	overlap: {at_10: 0.2, at_100: 0.2}
-//	placement: {apps: 0.02, users: 0.02}
+//	placement: {apps: 0.02, segment_apps: 0.1, users: 0.02}
 //	alignment: {ratio: 1.5, drop: 0.2, known: 0.5}
 //	latency: {p50_ms: 50, p99_ms: 250}
 func DefaultThresholds() Thresholds {
@@ -130,7 +130,7 @@ func DefaultThresholds() Thresholds {
 		CoverageDrop:  0.2,
 		NormDrift:     2,
 		Overlap:       OverlapLimits{At10: 0.2, At100: 0.2},
-		Placement:     PlacementLimits{Apps: 0.02, Users: 0.02},
+		Placement:     PlacementLimits{Apps: 0.02, SegmentApps: 0.1, Users: 0.02},
 		Alignment:     AlignmentLimits{Ratio: 1.5, Drop: 0.2, Known: 0.5},
 		Latency:       LatencyLimits{P50: 50, P99: 250},
 	}
@@ -166,7 +166,7 @@ func (t *Thresholds) limits(gate string) []limit {
 	case Overlap:
 		return []limit{{"at_10", &t.Overlap.At10, 0, 1}, {"at_100", &t.Overlap.At100, 0, 1}}
 	case Placement:
-		return []limit{{"apps", &t.Placement.Apps, 0, 1}, {"users", &t.Placement.Users, 0, 1}}
+		return []limit{{"apps", &t.Placement.Apps, 0, 1}, {"segment_apps", &t.Placement.SegmentApps, 0, 1}, {"users", &t.Placement.Users, 0, 1}}
 	case Alignment:
 		return []limit{{"ratio", &t.Alignment.Ratio, 1, largest}, {"drop", &t.Alignment.Drop, 0, 1}, {"known", &t.Alignment.Known, 0, 1}}
 	case Latency:

@@ -5,6 +5,7 @@ import (
 	"container/heap"
 	"slices"
 
+	"github.com/tandem-ann/tandem/index"
 	"github.com/tandem-ann/tandem/shard"
 )
 
@@ -50,6 +51,20 @@ func In(t *shard.Tower, rows []Row) []Row {
 	list := make([]Row, len(rows))
 	for i, r := range rows {
 		list[i], _ = Find(t, r.ID)
+	}
+	return list
+}
+
+// Members says of each of rows, which are of t, whether it is in a segment of t.
+func Members(t *shard.Tower, segment string, rows []Row) []bool {
+	sets := map[*shard.Shard]index.Bitset{}
+	for _, s := range t.Shards() {
+		sets[s] = index.NewBitset(s.Rows())
+		s.InSegment(segment, sets[s])
+	}
+	list := make([]bool, len(rows))
+	for i, r := range rows {
+		list[i] = sets[r.shard].Has(r.ordinal)
 	}
 	return list
 }
