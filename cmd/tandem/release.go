@@ -83,7 +83,13 @@ func (f *changeFlags) run(e *environment, make func(*release.Releases, release.C
 	}
 	defer closing(&err, store)
 	releases := release.New(store)
-	releases.Passed = func(ctx context.Context, d shard.Digest) error { return gate.Passed(ctx, store.Objects(), d) }
+	releases.Judge = func(ctx context.Context, d shard.Digest) (release.Verdict, error) {
+		v, err := gate.Judge(ctx, store, d)
+		if err != nil {
+			return release.Verdict{}, err
+		}
+		return release.Verdict{Failed: v.Err(), Off: v.Off, Compared: v.Compared}, nil
+	}
 	r, err := make(releases, c)
 	if err != nil {
 		return err
@@ -160,6 +166,11 @@ func writeRelease(w io.Writer, r *release.Release) error {
 	}
 	if r.Override != "" {
 		fmt.Fprintf(w, "\ngates were overridden: %s", r.Override)
+	}
+	for _, a := range r.Arms {
+		if len(a.GatesOff) > 0 {
+			fmt.Fprintf(w, "\n%s was started with gates off: %s", a.Name, strings.Join(a.GatesOff, ", "))
+		}
 	}
 	fmt.Fprintf(w, "\nmodel %s, salt %s\n", r.Model, r.Salt)
 	t := newTable(w)
@@ -395,6 +406,9 @@ func (c *releaseHistoryCommand) Run(e *environment) (err error) {
 		arms := map[string]string{}
 		for _, a := range r.Arms {
 			arms[a.Name] = fmt.Sprintf("%s %d %s", a.Name, a.Weight, a.ModelVersion)
+			if len(a.GatesOff) > 0 {
+				arms[a.Name] += fmt.Sprintf(" (gates off: %s)", strings.Join(a.GatesOff, ", "))
+			}
 		}
 		reason := r.Reason
 		if r.Override != "" {

@@ -141,14 +141,41 @@ func TestReleases(t *testing.T) {
 }
 
 func TestGatesStopReleases(t *testing.T) {
-	r, d := newReleases(t, folder(t), "1")
-	r.Passed = func(context.Context, shard.Digest) error { return errors.New("recall is low") }
-	_, err := r.Start(t.Context(), release.StartOptions{Snapshot: d[0]})
+	r, d := newReleases(t, folder(t), "1", "2")
+	var v release.Verdict
+	var broken error
+	r.Judge = func(context.Context, shard.Digest) (release.Verdict, error) { return v, broken }
+	start := func(d shard.Digest, arm, override string) (*release.Release, error) {
+		return r.Start(t.Context(), release.StartOptions{Snapshot: d, Arm: arm, Change: release.Change{Override: override}})
+	}
+	v.Failed = errors.New("recall is low")
+	_, err := start(d[0], "", "")
 	require.ErrorIs(t, err, release.ErrGates)
 	require.ErrorContains(t, err, "recall is low")
-	got, err := r.Start(t.Context(), release.StartOptions{Snapshot: d[0], Change: release.Change{Override: "a test"}})
+	v.Failed, broken = nil, errors.New("not run")
+	_, err = start(d[0], "", "")
+	require.ErrorIs(t, err, release.ErrGates)
+	require.ErrorIs(t, err, broken)
+	broken = nil
+
+	first, err := start(d[0], "", "")
+	require.NoError(t, err, "there is nothing to compare it with")
+	_, err = start(d[0], "again", "")
+	require.NoError(t, err, "it serves already")
+	_, err = start(d[1], "", "")
+	require.ErrorIs(t, err, release.ErrGates)
+	require.ErrorContains(t, err, "compared it with no previous snapshot while "+first.Arms[0].Snapshot.Short()+" is released; run tandem gate")
+	v.Compared, v.Off = true, []string{"rows", "latency"}
+	_, err = start(d[1], "", "")
+	require.NoError(t, err)
+	v = release.Verdict{Failed: errors.New("recall is low"), Off: []string{"norms"}}
+	got, err := start(d[1], "forced", "a test")
 	require.NoError(t, err)
 	assert.Equal(t, "a test", got.Override)
+	promoted, err := r.Promote(t.Context(), release.Change{}, "candidate")
+	require.NoError(t, err)
+	assert.Equal(t, [][]string{{"rows", "latency"}, {"norms"}, {"rows", "latency"}},
+		[][]string{got.Arm("candidate").GatesOff, got.Arm("forced").GatesOff, promoted.Arms[0].GatesOff}, "it stays with the arm")
 }
 
 // Of those that change one generation at a time, one wins; the others are told who.
