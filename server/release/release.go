@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/tandem-ann/tandem/shard"
 )
@@ -233,6 +234,21 @@ func (a *Arm) validate() error {
 		}
 	}
 	return nil
+}
+
+// Escape returns a text of a release as one line that is safe to print: a log may hold
+// any characters.
+func Escape(text string) string {
+	var b strings.Builder
+	for _, c := range text {
+		if unicode.IsPrint(c) {
+			b.WriteRune(c)
+		} else {
+			quoted := strconv.QuoteRune(c)
+			b.WriteString(quoted[1 : len(quoted)-1])
+		}
+	}
+	return b.String()
 }
 
 // CheckArmName returns an error that says what is wrong with an arm's name.

@@ -487,7 +487,7 @@ func (r *Releases) conflict(ctx context.Context, generation uint64) error {
 		return fmt.Errorf("generation %d is not what serves: %w", generation-1, ErrConflict)
 	}
 	return fmt.Errorf("generation %d is a %s by %s at %s (%q): %w; look at it and try again",
-		generation, first.Kind, first.Author, first.Time.Format(time.RFC3339), first.Reason, ErrConflict)
+		generation, first.Kind, Escape(first.Author), first.Time.Format(time.RFC3339), first.Reason, ErrConflict)
 }
 
 func newID() string {

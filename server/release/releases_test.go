@@ -274,6 +274,12 @@ func TestTrafficIsSticky(t *testing.T) {
 	}
 }
 
+func TestEscape(t *testing.T) {
+	for text, want := range map[string]string{"": "", "a plain ‘line’": "a plain ‘line’", "a\nb\tc\x1b[2J": `a\nb\tc\x1b[2J`, "\u202eright": `\u202eright`, "\xff": "\ufffd"} {
+		assert.Equal(t, want, release.Escape(text))
+	}
+}
+
 func TestBuckets(t *testing.T) {
 	for text, want := range map[string]string{"": "", "0": "0", "0-2": "0-2", "0,1,2": "0-2", "5,7-9,998-999": "5,7-9,998-999", "3-3": "3"} {
 		var b release.Buckets
