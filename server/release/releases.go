@@ -197,6 +197,10 @@ func (r *Releases) Start(ctx context.Context, o StartOptions) (*Release, error) 
 		if err != nil {
 			return err
 		}
+		// Servers would find out, and keep what they have; but the log would say otherwise.
+		if err := r.store.CheckShards(ctx, m); err != nil {
+			return fmt.Errorf("snapshot %s cannot be served: %w; tandem snapshot verify finds all that is wrong with it", o.Snapshot.Short(), err)
+		}
 		off, err := r.passes(ctx, next, o.Snapshot, o.Override)
 		if err != nil {
 			return err

@@ -24,7 +24,7 @@ import (
 func TestMain(m *testing.M) { objectstest.Main(m) }
 
 // newReleases returns the releases of a store that has manifests of some versions of a
-// model; nothing here opens their shards.
+// model; nothing here opens their shards, which are one byte.
 func newReleases(t testing.TB, bucket *objects.Bucket, versions ...string) (*release.Releases, []shard.Digest) {
 	store, err := shard.NewStore(bucket, shard.StoreOptions{Cache: t.TempDir()})
 	require.NoError(t, err)
@@ -41,6 +41,7 @@ func newReleases(t testing.TB, bucket *objects.Bucket, versions ...string) (*rel
 		require.NoError(t, err)
 		d := shard.Sum(data)
 		require.NoError(t, bucket.Write(t.Context(), "snapshots/"+string(d)+".json", data))
+		require.NoError(t, bucket.Write(t.Context(), "shards/"+string(empty.Shards[0].Digest)+".shard", []byte{0}))
 		digests = append(digests, d)
 	}
 	return release.New(store), digests
@@ -176,6 +177,21 @@ func TestGatesStopReleases(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, [][]string{{"rows", "latency"}, {"norms"}, {"rows", "latency"}},
 		[][]string{got.Arm("candidate").GatesOff, got.Arm("forced").GatesOff, promoted.Arms[0].GatesOff}, "it stays with the arm")
+}
+
+func TestStartNeedsShards(t *testing.T) {
+	objectstest.Run(t, func(t *testing.T, bucket *objects.Bucket) {
+		r, d := newReleases(t, bucket, "1")
+		key := "shards/" + string(shard.Sum([]byte("1"))) + ".shard"
+		require.NoError(t, bucket.Write(t.Context(), key, []byte("no")))
+		_, err := r.Start(t.Context(), release.StartOptions{Snapshot: d[0], Change: release.Change{Override: "no reason"}})
+		require.ErrorContains(t, err, "-0000 ("+key+") has 2 bytes, the manifest says 1")
+		require.NoError(t, bucket.Delete(t.Context(), key))
+		_, err = r.Start(t.Context(), release.StartOptions{Snapshot: d[0]})
+		require.ErrorContains(t, err, "-0000 ("+key+") is not in the store; tandem snapshot verify ")
+		_, err = r.Current(t.Context())
+		require.ErrorIs(t, err, release.ErrNone)
+	})
 }
 
 // Of those that change one generation at a time, one wins; the others are told who.
