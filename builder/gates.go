@@ -107,7 +107,7 @@ func (b *build) runGates(ctx context.Context, store *shard.Store) (_ *gate.Recor
 		}
 		defer func() { err = errors.Join(err, in.Previous.Close()) }()
 	}
-	found := &gate.Recorded{Time: start.UTC(), Tool: b.Tool, Inputs: b.gates.inputs}
+	found := &gate.Recorded{Time: start.UTC(), Tool: b.Tool, Inputs: b.gates.inputs, LatencyOff: b.gates.thresholds.Off[gate.Latency]}
 	if found.Report, err = gate.Run(ctx, in); err != nil {
 		return nil, err
 	}

@@ -535,17 +535,25 @@ func TestGateReports(t *testing.T) {
 	}
 	require.Equal(t, map[string]bool{"apps": true, "users": true, "app-segments": true, "gates": true, "interactions": true}, roles)
 
-	last, err := gate.Last(t.Context(), store.Objects(), reports[0].Digest)
+	last, err := gate.Last(t.Context(), store, reports[0].Digest)
 	require.NoError(t, err)
 	require.Equal(t, reports[1].Gates.Report, last.Report)
 	require.Equal(t, "tandem v1", last.Tool)
-	require.NoError(t, gate.Passed(t.Context(), store.Objects(), reports[0].Digest))
+	verdict, err := gate.Judge(t.Context(), store, reports[0].Digest)
+	require.NoError(t, err)
+	require.Equal(t, &gate.Verdict{Off: []string{gate.Latency}, Compared: true}, verdict)
 	last.Latency = []shard.GateCheck{{Gate: "latency", Text: "it is slow"}}
 	require.NoError(t, gate.Record(t.Context(), store.Objects(), last))
-	err = gate.Passed(t.Context(), store.Objects(), reports[0].Digest)
-	require.ErrorIs(t, err, gate.ErrFailed)
-	require.ErrorContains(t, err, "latency: it is slow")
-	_, err = gate.Last(t.Context(), store.Objects(), shard.Sum(nil))
+	verdict, err = gate.Judge(t.Context(), store, reports[0].Digest)
+	require.NoError(t, err)
+	require.Empty(t, verdict.Off)
+	require.ErrorIs(t, verdict.Err(), gate.ErrFailed)
+	require.ErrorContains(t, verdict.Err(), "latency failed\n  latency: it is slow")
+	ungated := *m
+	ungated.Gates, ungated.Lineage = nil, nil
+	d, err := store.Publish(t.Context(), &ungated)
+	require.NoError(t, err)
+	_, err = gate.Judge(t.Context(), store, d)
 	require.ErrorIs(t, err, gate.ErrNotRun)
 
 	for name, change := range map[string]func(*builder.Options){

@@ -205,6 +205,30 @@ func (s *Store) hasShard(ctx context.Context, d Digest, size int64) (bool, error
 	return err == nil && o.Size == size, err
 }
 
+// CheckShards returns an error unless the store has every shard of a snapshot, of the
+// size that the manifest says. It reads none of them.
+func (s *Store) CheckShards(ctx context.Context, m *Manifest) error {
+	g, looking := errgroup.WithContext(ctx)
+	g.SetLimit(transfers)
+	for _, kind := range []Kind{Apps, Users} {
+		for number, sm := range m.Tower(kind).Shards {
+			g.Go(func() error {
+				o, err := s.bucket.Stat(looking, shardKey(sm.Digest))
+				switch {
+				case errors.Is(err, objects.ErrNotFound):
+					return fmt.Errorf("shard %s (%s) is not in the store", shardName(kind, number), shardKey(sm.Digest))
+				case err != nil:
+					return fmt.Errorf("shard %s: %w", shardName(kind, number), err)
+				case o.Size != sm.Size:
+					return fmt.Errorf("shard %s (%s) has %d bytes, the manifest says %d: %w", shardName(kind, number), shardKey(sm.Digest), o.Size, sm.Size, sections.ErrCorrupt)
+				}
+				return nil
+			})
+		}
+	}
+	return g.Wait()
+}
+
 // upload copies a shard file into the store, and makes sure on the way that it is the
 // one it is named for.
 func (s *Store) upload(ctx context.Context, path string, d Digest, size int64) error {

@@ -253,7 +253,7 @@ func (r *run) againstPrevious(ctx context.Context, users []*player, own [2][]flo
 		if _, lower := difference(before.own[b], now[b]); lower <= minConfidence {
 			drop = 0
 		}
-		r.atMost(Alignment, fmt.Sprintf("fall of hit-rate@%d", k), drop, limit,
+		r.atMost(Alignment, fmt.Sprintf(fallOf+"hit-rate@%d", k), drop, limit,
 			"hit-rate@%d: %s users' vectors find %s of what they interacted with, in the previous snapshot %s: it may fall by %s of that; %s of it are apps that are gone",
 			k, count(len(both)), percent(hit), percent(was), percent(limit), percent(gone))
 	}

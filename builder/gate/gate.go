@@ -25,7 +25,7 @@
 //
 // All that is a function of its inputs, so its report is part of the manifest, whose
 // digest names the snapshot. [Measure] adds the latency gate, which is not; the whole is
-// recorded in the store ([Record]), where [Last] finds it.
+// recorded in the store ([Record]). [Judge] says what all runs on a snapshot amount to.
 //
 // The Wilson score interval is that of Wilson, "Probable Inference, the Law of
 // Succession, and Statistical Inference", JASA 1927. The hits of one user are not

@@ -19,13 +19,17 @@ func fall(now, before float64) float64 {
 	return 1 - now/before
 }
 
+// fallOf begins the subject of a check of how something has fallen, in a gate that has
+// other checks which need no previous snapshot.
+const fallOf = "fall of "
+
 // spreadAgainst judges the spread of candidates against what it was.
 func (r *run) spreadAgainst(c *compare.Report) {
 	if c.Apps.Rows <= topK || c.Apps.PreviousRows <= topK || c.Queried == 0 {
 		return
 	}
 	now, before := spread(c.Distinct, c.Apps.Rows, c.Queried), spread(c.PreviousDistinct, c.Apps.PreviousRows, c.Queried)
-	r.atMost(Concentration, "fall of the spread", fall(now, before), r.Thresholds.Concentration.Drop,
+	r.atMost(Concentration, fallOf+"the spread", fall(now, before), r.Thresholds.Concentration.Drop,
 		"%s apps are among the best %d of any of %s users, %s were in the previous snapshot: the spread is %s, it was %s; it may fall by %s of that",
 		count(c.Distinct), topK, count(c.Queried), count(c.PreviousDistinct), percent(now), percent(before), percent(r.Thresholds.Concentration.Drop))
 }

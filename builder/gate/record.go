@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -26,6 +27,8 @@ type Recorded struct {
 	Inputs  []shard.Input     `json:"inputs,omitempty"`
 	Report  *shard.GateReport `json:"report"`
 	Latency []shard.GateCheck `json:"latency,omitempty"`
+	// LatencyOff says that the latency gate was turned off; the report says it of others.
+	LatencyOff bool `json:"latency_off,omitempty"`
 }
 
 // Checks returns all checks, those of the report first.
@@ -36,6 +39,15 @@ func (r *Recorded) Checks() []shard.GateCheck {
 // Failed returns the checks that did not pass.
 func (r *Recorded) Failed() []shard.GateCheck {
 	return (&shard.GateReport{Checks: r.Checks()}).Failed()
+}
+
+// Off lists the gates that were turned off.
+func (r *Recorded) Off() []string {
+	off := slices.Clone(r.Report.Off)
+	if r.LatencyOff {
+		off = append(off, Latency)
+	}
+	return off
 }
 
 // Passed reports whether every check passed.
@@ -84,47 +96,44 @@ func Record(ctx context.Context, bucket *objects.Bucket, r *Recorded) error {
 	}
 }
 
-// Last returns the last run on a snapshot. An error is of class [ErrNotRun] if there is
-// none.
-func Last(ctx context.Context, bucket *objects.Bucket, d shard.Digest) (*Recorded, error) {
-	l := logOf(bucket, d)
-	head, err := l.Head(ctx)
+// runs returns the runs on a snapshot, oldest first. The report in its manifest is the
+// oldest: all there is of a snapshot that was copied from another store.
+func runs(ctx context.Context, store *shard.Store, d shard.Digest) ([]*Recorded, error) {
+	m, err := store.Manifest(ctx, d)
 	if err != nil {
-		return nil, fmt.Errorf("read gates: %w", err)
+		return nil, err
 	}
-	if head == 0 {
+	var list []*Recorded
+	if m.Gates != nil {
+		list = append(list, &Recorded{Snapshot: d, Tool: m.Tool, Report: m.Gates})
+	}
+	for e, err := range logOf(store.Objects(), d).Read(ctx, 1) {
+		if err != nil {
+			return nil, fmt.Errorf("read gates: %w", err)
+		}
+		r := &Recorded{}
+		if err := json.Unmarshal(e.Data, r); err != nil {
+			return nil, fmt.Errorf("read gates of snapshot %s, entry %d: %w", d.Short(), e.Sequence, err)
+		}
+		if r.Report == nil || r.Snapshot != d {
+			return nil, fmt.Errorf("read gates of snapshot %s, entry %d: it is not of this snapshot", d.Short(), e.Sequence)
+		}
+		list = append(list, r)
+	}
+	if len(list) == 0 {
 		return nil, fmt.Errorf("snapshot %s: %w", d.Short(), ErrNotRun)
 	}
-	e, err := l.Get(ctx, head)
-	if err != nil {
-		return nil, fmt.Errorf("read gates: %w", err)
-	}
-	r := &Recorded{}
-	if err := json.Unmarshal(e.Data, r); err != nil {
-		return nil, fmt.Errorf("read gates of snapshot %s, entry %d: %w", d.Short(), head, err)
-	}
-	if r.Report == nil || r.Snapshot != d {
-		return nil, fmt.Errorf("read gates of snapshot %s, entry %d: it is not of this snapshot", d.Short(), head)
-	}
-	return r, nil
+	return list, nil
 }
 
-// Passed returns nil if the last run on a snapshot passed. Else an error, of class
-// [ErrNotRun] or [ErrFailed], says why not.
-func Passed(ctx context.Context, bucket *objects.Bucket, d shard.Digest) error {
-	r, err := Last(ctx, bucket, d)
+// Last returns the last run on a snapshot. An error is of class [ErrNotRun] if there is
+// none.
+func Last(ctx context.Context, store *shard.Store, d shard.Digest) (*Recorded, error) {
+	list, err := runs(ctx, store, d)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	failed := r.Failed()
-	if len(failed) == 0 {
-		return nil
-	}
-	text := failed[0].Gate + ": " + failed[0].Text
-	if len(failed) > 1 {
-		text += fmt.Sprintf(" (and %d more)", len(failed)-1)
-	}
-	return fmt.Errorf("%w: %s", ErrFailed, text)
+	return list[len(list)-1], nil
 }
 
 // WriteJSON writes the run as one indented object.
@@ -156,8 +165,8 @@ func (r *Recorded) WriteTable(w io.Writer) error {
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s %v\n", mark, c.Gate, c.Subject, strconv.FormatFloat(c.Value, 'g', 4, 64), bound, c.Limit)
 	}
 	_ = t.Flush() // a strings.Builder takes everything
-	if len(r.Report.Off) > 0 {
-		fmt.Fprintf(&b, "\noff: %s\n", strings.Join(r.Report.Off, ", "))
+	if off := r.Off(); len(off) > 0 {
+		fmt.Fprintf(&b, "\noff: %s\n", strings.Join(off, ", "))
 	}
 	failed := r.Failed()
 	if len(failed) > 0 {

@@ -95,7 +95,7 @@ type gateCommand struct {
 }
 
 func (gateCommand) Help() string {
-	return `Runs every gate anew, whatever the build found, and records the run in the store: tandem release start asks for the last one. The exit code is 3 if a check fails.
+	return `Runs every gate anew, whatever the build found, and records the run in the store. Of each gate the newest run that evaluated it decides whether tandem release start takes the snapshot. The exit code is 3 if a check fails.
 
 Example:
 
@@ -149,6 +149,7 @@ func (c *gateCommand) Run(e *environment) (err error) {
 		return err
 	}
 	p.Done()
+	found.LatencyOff = in.Thresholds.Off[gate.Latency]
 	found.Snapshot, found.Seconds = digest, time.Since(found.Time).Seconds()
 	if err := gate.Record(e.ctx, store.Objects(), found); err != nil {
 		return err

@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"connectrpc.com/connect"
 
@@ -46,7 +47,7 @@ type changeFlags struct {
 	Wait       time.Duration `default:"0s" placeholder:"TIME" help:"Wait so long until every --server serves the change."`
 	Author     string        `placeholder:"NAME" help:"Who makes the change (default the user and the host)."`
 	Reason     string        `placeholder:"TEXT" help:"Why, for those who read the history."`
-	Generation uint64        `placeholder:"N" help:"Change this generation, and fail if another serves by now (default what serves now)."`
+	Generation *uint64       `placeholder:"N" help:"Change this generation, and fail if another serves by now (default what serves now)."`
 	JSON       bool          `help:"Print the release as JSON."`
 }
 
@@ -55,7 +56,44 @@ func (f *changeFlags) change() (release.Change, error) {
 	if f.Wait > 0 && len(f.Server) == 0 {
 		return release.Change{}, usagef("--wait needs --server: whom to wait for")
 	}
-	return release.Change{Author: cmp.Or(f.Author, author()), Reason: f.Reason, Generation: f.Generation}, nil
+	c := release.Change{Author: cmp.Or(f.Author, author()), Reason: f.Reason}
+	if err := checkLine("--author", f.Author); err != nil {
+		return c, err
+	}
+	if err := checkLine("--reason", f.Reason); err != nil {
+		return c, err
+	}
+	var err error
+	c.Generation, err = generation("--generation", f.Generation)
+	return c, err
+}
+
+// checkLine returns an error unless a text is one that a table can show.
+func checkLine(flag, text string) error {
+	if strings.ContainsFunc(text, unicode.IsControl) {
+		return usagef("%s is %.200q; accepted: one line without control characters", flag, text)
+	}
+	return nil
+}
+
+// generation returns the value of a flag, 0 if it is not given. Who gives 0 means
+// something else, or has an empty variable.
+func generation(flag string, n *uint64) (uint64, error) {
+	switch {
+	case n == nil:
+		return 0, nil
+	case *n == 0:
+		return 0, usagef("%s is 0; accepted: the number of a release, from 1", flag)
+	}
+	return *n, nil
+}
+
+// checkWeight returns an error unless a weight is one that an arm may have.
+func checkWeight(what string, n int) error {
+	if n < 0 || n > release.Total {
+		return usagef("%s is %d; accepted: 0 to %d per mille", what, n, release.Total)
+	}
+	return nil
 }
 
 // author is the user at this host.
@@ -83,7 +121,13 @@ func (f *changeFlags) run(e *environment, make func(*release.Releases, release.C
 	}
 	defer closing(&err, store)
 	releases := release.New(store)
-	releases.Passed = func(ctx context.Context, d shard.Digest) error { return gate.Passed(ctx, store.Objects(), d) }
+	releases.Judge = func(ctx context.Context, d shard.Digest) (release.Verdict, error) {
+		v, err := gate.Judge(ctx, store, d)
+		if err != nil {
+			return release.Verdict{}, err
+		}
+		return release.Verdict{Failed: v.Err(), Off: v.Off, Compared: v.Compared}, nil
+	}
 	r, err := make(releases, c)
 	if err != nil {
 		return err
@@ -151,17 +195,22 @@ func phaseText(s *tandemv1.GetStatusResponse) string {
 }
 
 func writeRelease(w io.Writer, r *release.Release) error {
-	fmt.Fprintf(w, "generation %d: %s by %s at %s", r.Generation, r.Kind, r.Author, r.Time.Format(time.RFC3339))
+	fmt.Fprintf(w, "generation %d: %s by %s at %s", r.Generation, r.Kind, release.Escape(r.Author), r.Time.Format(time.RFC3339))
 	if r.Of != 0 {
 		fmt.Fprintf(w, " to generation %d", r.Of)
 	}
 	if r.Reason != "" {
-		fmt.Fprintf(w, ": %s", r.Reason)
+		fmt.Fprintf(w, ": %s", release.Escape(r.Reason))
 	}
 	if r.Override != "" {
-		fmt.Fprintf(w, "\ngates were overridden: %s", r.Override)
+		fmt.Fprintf(w, "\ngates were overridden: %s", release.Escape(r.Override))
 	}
-	fmt.Fprintf(w, "\nmodel %s, salt %s\n", r.Model, r.Salt)
+	for _, a := range r.Arms {
+		if len(a.GatesOff) > 0 {
+			fmt.Fprintf(w, "\n%s was started with gates off: %s", a.Name, release.Escape(strings.Join(a.GatesOff, ", ")))
+		}
+	}
+	fmt.Fprintf(w, "\nmodel %s, salt %s\n", release.Escape(r.Model), release.Escape(r.Salt))
 	t := newTable(w)
 	fmt.Fprintln(t, "arm\tper mille\tmodel version\tsnapshot\tbuckets\tpins")
 	for _, a := range r.Arms {
@@ -169,7 +218,7 @@ func writeRelease(w io.Writer, r *release.Release) error {
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(t, "%s\t%d\t%s\t%s\t%s\t%d\n", a.Name, a.Weight, a.ModelVersion, a.Snapshot.Short(), buckets, len(a.Pins))
+		fmt.Fprintf(t, "%s\t%d\t%s\t%s\t%s\t%d\n", a.Name, a.Weight, release.Escape(a.ModelVersion), a.Snapshot.Short(), buckets, len(a.Pins))
 	}
 	return t.Flush()
 }
@@ -296,10 +345,10 @@ func writeStatus(w io.Writer, now *release.Release, unreadable *unreadableInfo, 
 
 type releaseStartCommand struct {
 	changeFlags
-	Snapshot string `arg:"" placeholder:"DIGEST" help:"The snapshot's digest or the beginning of it."`
-	Arm      string `placeholder:"NAME" help:"Name of the new arm (default control for the first release, else candidate)."`
-	Weight   int    `default:"10" placeholder:"N" help:"Share of traffic, per mille, of a snapshot that starts beside others (default ${default}: 1%)."`
-	Override string `placeholder:"REASON" help:"Release it although its gates failed or were not run, for this reason, which is recorded."`
+	Snapshot string  `arg:"" placeholder:"DIGEST" help:"The snapshot's digest or the beginning of it."`
+	Arm      string  `placeholder:"NAME" help:"Name of the new arm (default control for the first release, else candidate)."`
+	Weight   int     `default:"10" placeholder:"N" help:"Share of traffic, per mille, of a snapshot that starts beside others (default ${default}: 1%)."`
+	Override *string `placeholder:"REASON" help:"Release it although its gates failed or were not run, for this reason, which is recorded."`
 }
 
 func (releaseStartCommand) Help() string {
@@ -314,8 +363,21 @@ func (c *releaseStartCommand) Run(e *environment) error {
 	if c.Snapshot == "" {
 		return usagef("the digest is empty; accepted: the beginning of one, or all of it")
 	}
+	if err := checkWeight("--weight", c.Weight); err != nil {
+		return err
+	}
+	override := ""
+	if c.Override != nil {
+		// An empty one is no reason, though whoever gives it wants the gates overridden.
+		if override = *c.Override; strings.TrimSpace(override) == "" {
+			return usagef("--override is %q; accepted: the reason, which is recorded", override)
+		}
+		if err := checkLine("--override", override); err != nil {
+			return err
+		}
+	}
 	return c.run(e, func(r *release.Releases, change release.Change) (*release.Release, error) {
-		change.Override = c.Override
+		change.Override = override
 		digest, err := r.Store().Resolve(e.ctx, c.Snapshot)
 		if err != nil {
 			return nil, err
@@ -339,6 +401,7 @@ func (releaseSplitCommand) Help() string {
 }
 
 func (c *releaseSplitCommand) Run(e *environment) error {
+	sum := 0
 	o := release.SplitOptions{Unpin: c.Unpin, Remove: c.Remove, Weights: map[string]int{}, Pins: map[string][]string{}}
 	for _, text := range c.Weights {
 		name, weight, ok := strings.Cut(text, "=")
@@ -346,7 +409,13 @@ func (c *releaseSplitCommand) Run(e *environment) error {
 		if _, twice := o.Weights[name]; !ok || err != nil || twice {
 			return usagef("%q; accepted: ARM=WEIGHT per mille, each arm once, such as candidate=100", text)
 		}
+		if err := checkWeight("the weight of arm "+name, n); err != nil {
+			return err
+		}
 		o.Weights[name] = n
+		if sum += n; sum > release.Total {
+			return usagef("the weights add up to %d; accepted: up to %d per mille", sum, release.Total)
+		}
 	}
 	for _, text := range c.Pin {
 		name, key, ok := strings.Cut(text, "=")
@@ -380,7 +449,7 @@ func (c *releasePromoteCommand) Run(e *environment) error {
 
 type releaseRollbackCommand struct {
 	changeFlags
-	To uint64 `placeholder:"N" help:"Generation to bring back (default the one before what serves). With it a rollback also follows a release that cannot be read."`
+	To *uint64 `placeholder:"N" help:"Generation to bring back (default the one before what serves). With it a rollback also follows a release that cannot be read."`
 }
 
 func (releaseRollbackCommand) Help() string {
@@ -392,8 +461,12 @@ Example:
 }
 
 func (c *releaseRollbackCommand) Run(e *environment) error {
+	to, err := generation("--to", c.To)
+	if err != nil {
+		return err
+	}
 	return c.run(e, func(r *release.Releases, change release.Change) (*release.Release, error) {
-		return r.Rollback(e.ctx, change, c.To)
+		return r.Rollback(e.ctx, change, to)
 	})
 }
 
@@ -437,20 +510,23 @@ func (c *releaseHistoryCommand) Run(e *environment) (err error) {
 	fmt.Fprintln(t, "generation\ttime\tkind\tarms\tauthor\treason")
 	for _, line := range list {
 		if u, ok := line.(*unreadableInfo); ok {
-			fmt.Fprintf(t, "%d\t\t\t\t\t%s\n", u.Generation, u.Error)
+			fmt.Fprintf(t, "%d\t\t\t\t\t%s\n", u.Generation, release.Escape(u.Error))
 			continue
 		}
 		r := line.(*release.Release)
 		arms := map[string]string{}
 		for _, a := range r.Arms {
-			arms[a.Name] = fmt.Sprintf("%s %d %s", a.Name, a.Weight, a.ModelVersion)
+			arms[a.Name] = fmt.Sprintf("%s %d %s", a.Name, a.Weight, release.Escape(a.ModelVersion))
+			if len(a.GatesOff) > 0 {
+				arms[a.Name] += fmt.Sprintf(" (gates off: %s)", release.Escape(strings.Join(a.GatesOff, ", ")))
+			}
 		}
 		reason := r.Reason
 		if r.Override != "" {
 			reason += " (gates overridden: " + r.Override + ")"
 		}
 		fmt.Fprintf(t, "%d\t%s\t%s\t%s\t%s\t%s\n", r.Generation, r.Time.Format(time.RFC3339), r.Kind,
-			strings.Join(slices.Sorted(maps.Values(arms)), ", "), r.Author, reason)
+			strings.Join(slices.Sorted(maps.Values(arms)), ", "), release.Escape(r.Author), release.Escape(reason))
 	}
 	return t.Flush()
 }

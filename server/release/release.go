@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/tandem-ann/tandem/shard"
 )
@@ -20,7 +21,8 @@ const (
 	MaxArms = 16
 	MaxPins = 1000 // of an arm
 	MaxText = 1000 // bytes of the author, of a reason, and of the salt
-	maxName = 64   // bytes of an arm's name
+	maxName = 64   // bytes of an arm's name, and of a gate's
+	maxOff  = 64   // gates that were off
 )
 
 // version is that of the encoding.
@@ -64,6 +66,9 @@ type Arm struct {
 	Buckets      Buckets      `json:"buckets"` // as many as Weight says
 	// Pins are keys, such as user ids, that fall into this arm whatever their bucket.
 	Pins []string `json:"pins,omitempty"`
+	// GatesOff are the gates that were off when the snapshot was started: nobody knows
+	// whether it would have passed them.
+	GatesOff []string `json:"gates_off,omitempty"`
 }
 
 // Arm returns the arm of a name, or nil.
@@ -217,6 +222,8 @@ func (a *Arm) validate() error {
 		return fmt.Errorf("weight is %d with %d buckets", a.Weight, len(a.Buckets))
 	case len(a.Pins) > MaxPins:
 		return fmt.Errorf("%d pins; accepted: up to %d", len(a.Pins), MaxPins)
+	case len(a.GatesOff) > maxOff || slices.ContainsFunc(a.GatesOff, func(name string) bool { return len(name) > maxName }):
+		return fmt.Errorf("%d gates are off; accepted: up to %d, each of up to %d bytes", len(a.GatesOff), maxOff, maxName)
 	}
 	if err := shard.CheckID(a.ModelVersion); err != nil {
 		return fmt.Errorf("model version: %w", err)
@@ -227,6 +234,21 @@ func (a *Arm) validate() error {
 		}
 	}
 	return nil
+}
+
+// Escape returns a text of a release as one line that is safe to print: a log may hold
+// any characters.
+func Escape(text string) string {
+	var b strings.Builder
+	for _, c := range text {
+		if unicode.IsPrint(c) {
+			b.WriteRune(c)
+		} else {
+			quoted := strconv.QuoteRune(c)
+			b.WriteString(quoted[1 : len(quoted)-1])
+		}
+	}
+	return b.String()
 }
 
 // CheckArmName returns an error that says what is wrong with an arm's name.

@@ -44,9 +44,15 @@ const keptReleases = 10
 type Releases struct {
 	store *shard.Store
 	log   *appendlog.Log
-	// Passed returns an error that says what is wrong unless a snapshot's gates let it
-	// be released. Nil asks nobody.
-	Passed func(context.Context, shard.Digest) error
+	// Judge says what the gates of a snapshot have found. Nil asks nobody.
+	Judge func(context.Context, shard.Digest) (Verdict, error)
+}
+
+// Verdict is what the gates of a snapshot have found.
+type Verdict struct {
+	Failed   error    // says which failed and why; nil if none did
+	Off      []string // the gates that were off
+	Compared bool     // whether they compared it with a previous snapshot
 }
 
 // New returns the releases of a store.
@@ -228,10 +234,15 @@ func (r *Releases) Start(ctx context.Context, o StartOptions) (*Release, error) 
 		if err != nil {
 			return err
 		}
-		if err := r.passes(ctx, o.Snapshot, o.Override); err != nil {
+		// Servers would find out, and keep what they have; but the log would say otherwise.
+		if err := r.store.CheckShards(ctx, m); err != nil {
+			return fmt.Errorf("snapshot %s cannot be served: %w; tandem snapshot verify finds all that is wrong with it", o.Snapshot.Short(), err)
+		}
+		off, err := r.passes(ctx, next, o.Snapshot, o.Override)
+		if err != nil {
 			return err
 		}
-		arm := Arm{Name: o.Arm, Snapshot: o.Snapshot, ModelVersion: m.ModelVersion}
+		arm := Arm{Name: o.Arm, Snapshot: o.Snapshot, ModelVersion: m.ModelVersion, GatesOff: off}
 		weights := []int{Total}
 		if len(next.Arms) == 0 {
 			next.Model = m.Model
@@ -262,16 +273,33 @@ func (r *Releases) Start(ctx context.Context, o StartOptions) (*Release, error) 
 	}, o.Snapshot)
 }
 
-// passes returns an error unless a snapshot's gates let it be released, or an override
-// does.
-func (r *Releases) passes(ctx context.Context, d shard.Digest, override string) error {
-	if r.Passed == nil || override != "" {
+// passes returns an error unless a snapshot's gates let it be released beside what
+// serves, or an override does, and the gates that were off.
+func (r *Releases) passes(ctx context.Context, now *Release, d shard.Digest, override string) (off []string, err error) {
+	if r.Judge == nil {
+		return nil, nil
+	}
+	v, err := r.Judge(ctx, d)
+	if err == nil {
+		err = v.Failed
+	}
+	if err == nil && !v.Compared {
+		err = uncompared(now, d)
+	}
+	if err != nil && override == "" {
+		return nil, fmt.Errorf("snapshot %s: %w: %w", d.Short(), ErrGates, err)
+	}
+	return v.Off, nil
+}
+
+// uncompared returns an error for a snapshot that no gate compared with another, unless
+// there is none to compare it with: nothing serves, or it serves already.
+func uncompared(now *Release, d shard.Digest) error {
+	if len(now.Arms) == 0 || slices.ContainsFunc(now.Arms, func(a Arm) bool { return a.Snapshot == d }) {
 		return nil
 	}
-	if err := r.Passed(ctx, d); err != nil {
-		return fmt.Errorf("snapshot %s: %w: %w", d.Short(), ErrGates, err)
-	}
-	return nil
+	most := slices.MaxFunc(now.Arms, func(a, b Arm) int { return cmp.Compare(a.Weight, b.Weight) })
+	return fmt.Errorf("its gates compared it with no previous snapshot while %s is released; run tandem gate", most.Snapshot.Short())
 }
 
 // SplitOptions say how traffic is divided anew.
@@ -510,7 +538,7 @@ func (r *Releases) conflict(ctx context.Context, generation uint64) error {
 		return fmt.Errorf("generation %d is not what serves: %w", generation-1, ErrConflict)
 	}
 	return fmt.Errorf("generation %d is a %s by %s at %s (%q): %w; look at it and try again",
-		generation, first.Kind, first.Author, first.Time.Format(time.RFC3339), first.Reason, ErrConflict)
+		generation, first.Kind, Escape(first.Author), first.Time.Format(time.RFC3339), first.Reason, ErrConflict)
 }
 
 func newID() string {

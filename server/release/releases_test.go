@@ -24,7 +24,7 @@ import (
 func TestMain(m *testing.M) { objectstest.Main(m) }
 
 // newReleases returns the releases of a store that has manifests of some versions of a
-// model; nothing here opens their shards.
+// model; nothing here opens their shards, which are one byte.
 func newReleases(t testing.TB, bucket *objects.Bucket, versions ...string) (*release.Releases, []shard.Digest) {
 	store, err := shard.NewStore(bucket, shard.StoreOptions{Cache: t.TempDir()})
 	require.NoError(t, err)
@@ -41,6 +41,7 @@ func newReleases(t testing.TB, bucket *objects.Bucket, versions ...string) (*rel
 		require.NoError(t, err)
 		d := shard.Sum(data)
 		require.NoError(t, bucket.Write(t.Context(), "snapshots/"+string(d)+".json", data))
+		require.NoError(t, bucket.Write(t.Context(), "shards/"+string(empty.Shards[0].Digest)+".shard", []byte{0}))
 		digests = append(digests, d)
 	}
 	return release.New(store), digests
@@ -214,14 +215,56 @@ func TestNothingReadableIsReleased(t *testing.T) {
 }
 
 func TestGatesStopReleases(t *testing.T) {
-	r, d := newReleases(t, folder(t), "1")
-	r.Passed = func(context.Context, shard.Digest) error { return errors.New("recall is low") }
-	_, err := r.Start(t.Context(), release.StartOptions{Snapshot: d[0]})
+	r, d := newReleases(t, folder(t), "1", "2")
+	var v release.Verdict
+	var broken error
+	r.Judge = func(context.Context, shard.Digest) (release.Verdict, error) { return v, broken }
+	start := func(d shard.Digest, arm, override string) (*release.Release, error) {
+		return r.Start(t.Context(), release.StartOptions{Snapshot: d, Arm: arm, Change: release.Change{Override: override}})
+	}
+	v.Failed = errors.New("recall is low")
+	_, err := start(d[0], "", "")
 	require.ErrorIs(t, err, release.ErrGates)
 	require.ErrorContains(t, err, "recall is low")
-	got, err := r.Start(t.Context(), release.StartOptions{Snapshot: d[0], Change: release.Change{Override: "a test"}})
+	v.Failed, broken = nil, errors.New("not run")
+	_, err = start(d[0], "", "")
+	require.ErrorIs(t, err, release.ErrGates)
+	require.ErrorIs(t, err, broken)
+	broken = nil
+
+	first, err := start(d[0], "", "")
+	require.NoError(t, err, "there is nothing to compare it with")
+	_, err = start(d[0], "again", "")
+	require.NoError(t, err, "it serves already")
+	_, err = start(d[1], "", "")
+	require.ErrorIs(t, err, release.ErrGates)
+	require.ErrorContains(t, err, "compared it with no previous snapshot while "+first.Arms[0].Snapshot.Short()+" is released; run tandem gate")
+	v.Compared, v.Off = true, []string{"rows", "latency"}
+	_, err = start(d[1], "", "")
+	require.NoError(t, err)
+	v = release.Verdict{Failed: errors.New("recall is low"), Off: []string{"norms"}}
+	got, err := start(d[1], "forced", "a test")
 	require.NoError(t, err)
 	assert.Equal(t, "a test", got.Override)
+	promoted, err := r.Promote(t.Context(), release.Change{}, "candidate")
+	require.NoError(t, err)
+	assert.Equal(t, [][]string{{"rows", "latency"}, {"norms"}, {"rows", "latency"}},
+		[][]string{got.Arm("candidate").GatesOff, got.Arm("forced").GatesOff, promoted.Arms[0].GatesOff}, "it stays with the arm")
+}
+
+func TestStartNeedsShards(t *testing.T) {
+	objectstest.Run(t, func(t *testing.T, bucket *objects.Bucket) {
+		r, d := newReleases(t, bucket, "1")
+		key := "shards/" + string(shard.Sum([]byte("1"))) + ".shard"
+		require.NoError(t, bucket.Write(t.Context(), key, []byte("no")))
+		_, err := r.Start(t.Context(), release.StartOptions{Snapshot: d[0], Change: release.Change{Override: "no reason"}})
+		require.ErrorContains(t, err, "-0000 ("+key+") has 2 bytes, the manifest says 1")
+		require.NoError(t, bucket.Delete(t.Context(), key))
+		_, err = r.Start(t.Context(), release.StartOptions{Snapshot: d[0]})
+		require.ErrorContains(t, err, "-0000 ("+key+") is not in the store; tandem snapshot verify ")
+		_, err = r.Current(t.Context())
+		require.ErrorIs(t, err, release.ErrNone)
+	})
 }
 
 // Of those that change one generation at a time, one wins; the others are told who.
@@ -317,6 +360,12 @@ func TestTrafficIsSticky(t *testing.T) {
 	}
 	for i, a := range now.Arms {
 		assert.InDelta(t, float64(a.Weight)/1000, float64(counts[i])/users, 0.003, a.Name)
+	}
+}
+
+func TestEscape(t *testing.T) {
+	for text, want := range map[string]string{"": "", "a plain ‘line’": "a plain ‘line’", "a\nb\tc\x1b[2J": `a\nb\tc\x1b[2J`, "\u202eright": `\u202eright`, "\xff": "\ufffd"} {
+		assert.Equal(t, want, release.Escape(text))
 	}
 }
 
