@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
@@ -153,12 +154,14 @@ func TestServerKeepsWhatItHas(t *testing.T) {
 	path := f.store.ShardPath(m.Apps.Shards[0].Digest)
 	whole, err := os.ReadFile(path)
 	require.NoError(t, err)
-	require.NoError(t, os.Truncate(path, 5000))
+	broken := bytes.Clone(whole)
+	broken[len(broken)/2] ^= 1
+	require.NoError(t, os.WriteFile(path, broken, 0o600))
 	f.start(t, f.digests[1], 500)
 	s := f.until(t, func(s *tandemv1.GetStatusResponse) bool { return s.Phase == tandemv1.Phase_PHASE_FAILED })
 	assert.EqualValues(t, 1, s.Generation)
 	assert.EqualValues(t, 2, s.TargetGeneration)
-	assert.Contains(t, s.Error, "header: file has 5000 bytes")
+	assert.Contains(t, s.Error, "checksum")
 	assert.Equal(t, http.StatusOK, f.p.get(t, "/readyz").status)
 	assert.EqualValues(t, 1, f.ask(t, &tandemv1.RetrieveRequest{UserId: "u1", K: 1}).Generation)
 
