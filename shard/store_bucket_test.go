@@ -3,9 +3,11 @@ package shard_test
 import (
 	"context"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -319,6 +321,55 @@ func TestCollectKeepsLiveStages(t *testing.T) {
 	assert.NoFileExists(t, old)
 	require.NoError(t, alive.Close())
 	assert.NoDirExists(t, alive.Dir())
+}
+
+// What killed publishers were writing goes after the grace, wherever in the store it is;
+// what is being written stays.
+func TestCollectTemporaryFiles(t *testing.T) {
+	store := newStore(t, t.TempDir())
+	var old, young []string
+	at := time.Now().Add(-2 * time.Hour)
+	for _, name := range []string{"releases/.000000000012.json.1.tmp", "gates/ab/.000000000001.json.1.tmp", "queries/day/.x.parquet.1.tmp",
+		"snapshots/.ab.json.1.tmp", "shards/.ab.shard.1.tmp", "intents/.ab.json.1.tmp"} {
+		path := filepath.Join(store.Location(), name)
+		require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o755))
+		require.NoError(t, os.WriteFile(path, nil, 0o600))
+		require.NoError(t, os.Chtimes(path, at, at))
+		old = append(old, path)
+		young = append(young, strings.Replace(path, ".1.tmp", ".2.tmp", 1))
+		require.NoError(t, os.WriteFile(young[len(young)-1], nil, 0o600))
+	}
+	// A writer in the middle of an object, older than any grace.
+	reader, writer := io.Pipe()
+	written := make(chan error)
+	go func() { written <- store.Objects().Upload(t.Context(), "queries/slow.parquet", reader) }()
+	_, err := writer.Write([]byte("half"))
+	require.NoError(t, err)
+	slow, err := filepath.Glob(filepath.Join(store.Location(), "queries", ".slow.parquet.*.tmp"))
+	require.NoError(t, err)
+	require.Len(t, slow, 1)
+	require.NoError(t, os.Chtimes(slow[0], at, at))
+
+	collect := func(grace time.Duration, dryRun bool) []string {
+		o := everything()
+		o.Grace, o.DryRun = grace, dryRun
+		done, err := store.Collect(t.Context(), o)
+		require.NoError(t, err)
+		return done.Leftovers
+	}
+	assert.Empty(t, collect(3*time.Hour, false))
+	assert.ElementsMatch(t, old, collect(time.Hour, true))
+	assert.ElementsMatch(t, old, collect(time.Hour, false))
+	assert.ElementsMatch(t, young, collect(0, false))
+	assert.Empty(t, collect(0, false))
+
+	_, err = writer.Write([]byte(" and half"))
+	require.NoError(t, err)
+	require.NoError(t, writer.Close())
+	require.NoError(t, <-written)
+	data, err := store.Objects().Read(t.Context(), "queries/slow.parquet")
+	require.NoError(t, err)
+	assert.Equal(t, "half and half", string(data))
 }
 
 // Publishers race with collectors that want to delete everything as soon as they may:

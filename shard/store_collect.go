@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -151,8 +150,9 @@ type CollectOptions struct {
 	Keep int
 	// KeepFor is how long a snapshot is kept since it was last published.
 	KeepFor time.Duration
-	// Grace is how long a shard that no snapshot has is kept. Shards that are being
-	// imported are kept in any case.
+	// Grace is how long a shard that no snapshot has, or a temporary file of a folder, is
+	// kept. Shards that are being imported and files that are being written are kept in
+	// any case.
 	Grace time.Duration
 	// DryRun reports what would go, and deletes nothing.
 	DryRun bool
@@ -397,12 +397,13 @@ func (c *collection) collectObjects(ctx context.Context, own string, now time.Ti
 	return nil
 }
 
-// temporaryLife is how old a temporary file must be to be one of a writer that died:
+// temporaryLife is how old a file of the cache must be to be one of a process that died:
 // nobody writes one for so long.
 const temporaryLife = 24 * time.Hour
 
 // collectFiles deletes what died with a process on this machine: the folders of builds,
-// partial downloads, and temporary files.
+// partial downloads, and, in a store that is a folder, the temporary files of objects
+// that are older than the grace and that nobody is writing.
 func (c *collection) collectFiles(now time.Time) error {
 	builds, err := filepath.Glob(filepath.Join(c.local, stagingDir, "build-*"))
 	if err != nil {
@@ -429,21 +430,22 @@ func (c *collection) collectFiles(now time.Time) error {
 			}
 			return nil
 		}
-		temporary := strings.HasPrefix(e.Name(), ".") && strings.HasSuffix(e.Name(), ".tmp") ||
-			c.cache != nil && filepath.Dir(path) == filepath.Join(c.local, partialDir)
+		temporary, life := objects.IsTemporary(e.Name()), c.Grace
+		if c.cache != nil {
+			temporary = temporary || filepath.Dir(path) == filepath.Join(c.local, partialDir)
+			life = temporaryLife
+		}
 		info, err := e.Info()
 		if errors.Is(err, os.ErrNotExist) {
 			return nil
 		}
-		if err != nil || !temporary || now.Sub(info.ModTime()) < temporaryLife {
+		if err != nil || !temporary || now.Sub(info.ModTime()) < life {
 			return err
 		}
-		if !c.DryRun {
-			if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-				return err
-			}
+		dead, err := objects.RemoveTemporary(path, c.DryRun)
+		if dead {
+			c.done.Leftovers = append(c.done.Leftovers, path)
 		}
-		c.done.Leftovers = append(c.done.Leftovers, path)
-		return nil
+		return err
 	})
 }

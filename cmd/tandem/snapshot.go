@@ -229,7 +229,7 @@ type snapshotGcCommand struct {
 	requiredStoreFlags
 	Keep    int           `default:"3" placeholder:"N" help:"Newest snapshots to keep (default ${default})."`
 	KeepFor time.Duration `default:"168h" placeholder:"TIME" help:"Keep snapshots published within this time (default ${default})."`
-	Grace   time.Duration `default:"24h" placeholder:"TIME" help:"Keep shards without a snapshot that were written within this time (default ${default})."`
+	Grace   time.Duration `default:"24h" placeholder:"TIME" help:"Keep shards without a snapshot, and unfinished files, that were written within this time (default ${default})."`
 	DryRun  bool          `help:"Say what would be deleted, and delete nothing."`
 	JSON    bool          `help:"Print JSON."`
 }

@@ -13,6 +13,8 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/tandem-ann/tandem/index/sections"
 )
 
@@ -39,13 +41,13 @@ func copyDurably(ctx context.Context, path string, r io.Reader) error {
 }
 
 // placeDurably writes and syncs a temporary file beside path, has it placed, and syncs
-// the folder.
+// the folder. The file is locked until it is placed: see [RemoveTemporary].
 func placeDurably(ctx context.Context, path string, r io.Reader, place func(temporary string) error) error {
 	dir := filepath.Dir(path)
 	if err := makeDir(dir); err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+".*.tmp")
+	f, err := createLocked(dir, "."+filepath.Base(path)+".*"+temporarySuffix)
 	if err != nil {
 		return err
 	}
@@ -57,14 +59,69 @@ func placeDurably(ctx context.Context, path string, r io.Reader, place func(temp
 	if err == nil {
 		err = f.Sync()
 	}
-	err = errors.Join(err, f.Close())
 	if err == nil {
 		err = place(f.Name())
 	}
-	if err != nil {
+	if err = errors.Join(err, f.Close()); err != nil {
 		return errors.Join(err, removeIfThere(f.Name()))
 	}
 	return sections.SyncDir(dir)
+}
+
+const temporarySuffix = ".tmp"
+
+// IsTemporary reports whether a file of a folder is one that is being written, or was
+// when its writer died.
+func IsTemporary(name string) bool {
+	return strings.HasPrefix(name, ".") && strings.HasSuffix(name, temporarySuffix)
+}
+
+// createLocked makes a temporary file that [RemoveTemporary] leaves alone until it is
+// closed.
+func createLocked(dir, pattern string) (*os.File, error) {
+	for {
+		f, err := os.CreateTemp(dir, pattern)
+		if err != nil {
+			return nil, err
+		}
+		err = unix.Flock(int(f.Fd()), unix.LOCK_EX)
+		_, statErr := os.Stat(f.Name())
+		if err == nil && statErr == nil {
+			return f, nil
+		}
+		err = errors.Join(err, f.Close())
+		if err != nil || !errors.Is(statErr, fs.ErrNotExist) {
+			return nil, errors.Join(err, statErr, removeIfThere(f.Name()))
+		}
+		// A RemoveTemporary was quicker than the lock.
+	}
+}
+
+// RemoveTemporary removes a temporary file that nobody is writing, and reports whether
+// nobody is. A dry run removes nothing.
+func RemoveTemporary(path string, dryRun bool) (dead bool, err error) {
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
+		return false, nil // it has been placed, or is another user's, who may be writing it
+	}
+	if err != nil {
+		return false, err
+	}
+	defer f.Close() // and unlock it
+	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		return false, nil // it was placed before the lock
+	}
+	if dryRun {
+		return true, nil
+	}
+	return true, removeIfThere(path)
 }
 
 // makeDir makes a folder and what is above it, durably.
