@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"time"
 
 	"github.com/tandem-ann/tandem/builder/gate"
@@ -63,9 +64,14 @@ func (b *build) lookAtInteractions() error {
 	return err
 }
 
-// InteractionsInput describes a file of interactions.
+// InteractionsInput describes a file of interactions. If it is not there the error is a
+// [tower.InteractionsPathError].
 func InteractionsInput(path string) (shard.Input, error) {
-	return digestFile("interactions", path)
+	input, err := digestFile("interactions", path)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = tower.InteractionsPathError{Err: err}
+	}
+	return input, err
 }
 
 // InteractionOptions say how to read the interactions with a snapshot of these

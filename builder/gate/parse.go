@@ -20,9 +20,23 @@ import (
 // maxFile is the largest file of gates that is read, in bytes.
 const maxFile = 1 << 20
 
-// ReadThresholds reads a file of gates, and describes it as an input of a build. See
-// [ParseThresholds].
+// ThresholdsError is an error in the limits that were given, or that their file cannot be
+// read: whoever gave them is to change them.
+type ThresholdsError struct{ error }
+
+func (e ThresholdsError) Unwrap() error { return e.error }
+
+// ReadThresholds reads a file of gates, and describes it as an input of a build. Every
+// error is a [ThresholdsError]. See [ParseThresholds].
 func ReadThresholds(path string) (Thresholds, shard.Input, error) {
+	t, input, err := readThresholds(path)
+	if err != nil {
+		return t, input, ThresholdsError{err}
+	}
+	return t, input, nil
+}
+
+func readThresholds(path string) (Thresholds, shard.Input, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return Thresholds{}, shard.Input{}, fmt.Errorf("read gates: %w", err)

@@ -196,7 +196,8 @@ func (t *Thresholds) segment(name string) SegmentLimits {
 	return SegmentLimits{RecallLimits: t.Recall}
 }
 
-// CheckSegments returns an error if limits are for a segment that is none of known.
+// CheckSegments returns a [ThresholdsError] if limits are for a segment that is none of
+// known.
 func (t *Thresholds) CheckSegments(known []string) error {
 	for name := range t.Segments {
 		if !slices.Contains(known, name) {
@@ -204,7 +205,7 @@ func (t *Thresholds) CheckSegments(known []string) error {
 			if len(known) > 0 {
 				accepted = strings.Join(known, ", ")
 			}
-			return fmt.Errorf("recall.segments.%s: the app tower has no such segment; accepted: %.1000s", name, accepted)
+			return ThresholdsError{fmt.Errorf("recall.segments.%s: the app tower has no such segment; accepted: %.1000s", name, accepted)}
 		}
 	}
 	return nil

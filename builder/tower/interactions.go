@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -24,6 +25,13 @@ type InteractionOptions struct {
 	UserColumn, AppColumn string
 }
 
+// InteractionsPathError says that a path cannot be one of interactions: there is no such
+// file, or its extension is not known.
+type InteractionsPathError struct{ Err error }
+
+func (e InteractionsPathError) Error() string { return e.Err.Error() }
+func (e InteractionsPathError) Unwrap() error { return e.Err }
+
 // ReadInteractions calls each with every interaction, in the order of the file. The
 // strings are good for ever. An error of each ends the reading and is returned.
 func ReadInteractions(o InteractionOptions, each func(user, app string) error) error {
@@ -34,7 +42,10 @@ func ReadInteractions(o InteractionOptions, each func(user, app string) error) e
 	case ".csv":
 		err = readCSVPairs(o, each)
 	default:
-		err = fmt.Errorf("extension %q is not known; accepted are .parquet and .csv", ext)
+		err = InteractionsPathError{fmt.Errorf("extension %q is not known; accepted are .parquet and .csv", ext)}
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		err = InteractionsPathError{err}
 	}
 	if err != nil {
 		return fmt.Errorf("read interactions %s: %w", o.Path, err)

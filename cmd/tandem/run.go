@@ -12,6 +12,8 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"github.com/tandem-ann/tandem/builder/gate"
+	"github.com/tandem-ann/tandem/builder/tower"
 	"github.com/tandem-ann/tandem/index"
 )
 
@@ -109,7 +111,7 @@ func report(ctx context.Context, stderr io.Writer, name string, err error) int {
 	}
 	fmt.Fprintf(stderr, "%s: %v\n", name, err)
 	switch {
-	case errors.As(err, new(usageError)):
+	case errors.As(err, new(usageError)), errors.As(err, new(gate.ThresholdsError)), errors.As(err, new(tower.InteractionsPathError)):
 		return exitUsage
 	case errors.As(err, new(unfitError)):
 		return exitUnfit
