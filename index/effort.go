@@ -113,10 +113,9 @@ func (x *Index) classify() {
 // FilteredEffortFor returns the effort of a filtered walk that the calibration found to
 // do with room to spare where such a share of rows is eligible, and 0, the exact scan,
 // where none does. Between two shares it interpolates by their logarithm. Where no more
-// rows than k are not eligible, a walk
-// has room for them and needs no more effort than without a filter. The files of before
-// filtered walks were calibrated say nothing of them; there it is half as much again as
-// without a filter, and a little, as it takes on SIFT.
+// rows than k are not eligible, a walk has room for them and needs no more effort than
+// without a filter. A file without filtered efforts says nothing of them; there it is
+// half as much again as without a filter, and a little, as it takes on SIFT.
 func (x *Index) FilteredEffortFor(k int, target float64, eligible int) int {
 	ef := x.EffortFor(k, target)
 	if ef == 0 || eligible == 0 || len(x.rows)-eligible <= k {
