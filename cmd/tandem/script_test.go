@@ -1,10 +1,13 @@
 package main
 
 import (
+	"archive/tar"
+	"compress/gzip"
 	"context"
 	"encoding/binary"
 	"errors"
 	"flag"
+	"io"
 	"math"
 	"net/http"
 	"os"
@@ -48,6 +51,7 @@ func TestScripts(t *testing.T) {
 			"fbin":     fbin,
 			"forge":    forge,
 			"empty":    empty,
+			"oldstore": oldStore,
 		},
 	})
 }
@@ -177,3 +181,33 @@ func empty(ts *testscript.TestScript, _ bool, args []string) {
 		ts.Fatalf("%s has %s", args[0], e.Name())
 	}
 }
+
+// oldStore VERSION DIR makes DIR the small store that a version of the tool wrote, with
+// the times that its files had.
+func oldStore(ts *testscript.TestScript, _ bool, args []string) {
+	f, err := os.Open(filepath.Join(oldStores, args[0]+".tar.gz"))
+	ts.Check(err)
+	defer f.Close()
+	unpacked, err := gzip.NewReader(f)
+	ts.Check(err)
+	for files := tar.NewReader(unpacked); ; {
+		h, err := files.Next()
+		if errors.Is(err, io.EOF) {
+			return
+		}
+		ts.Check(err)
+		path := filepath.Join(ts.MkAbs(args[1]), strings.TrimPrefix(filepath.Clean(h.Name), "store"))
+		if h.FileInfo().IsDir() {
+			ts.Check(os.MkdirAll(path, 0o755))
+			continue
+		}
+		data, err := io.ReadAll(files)
+		ts.Check(err)
+		ts.Check(os.MkdirAll(filepath.Dir(path), 0o755))
+		ts.Check(os.WriteFile(path, data, 0o644))
+		ts.Check(os.Chtimes(path, h.ModTime, h.ModTime))
+	}
+}
+
+// oldStores is where the stores of earlier versions are, one archive each.
+var oldStores, _ = filepath.Abs(filepath.Join("testdata", "stores"))
