@@ -1,30 +1,36 @@
 package objects
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"iter"
 	"net/url"
-	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
 	"gocloud.dev/blob"
-	"gocloud.dev/blob/fileblob"
 	_ "gocloud.dev/blob/memblob" // mem://, for tests
-	"gocloud.dev/gcerrors"
 )
 
 var (
 	// ErrNotFound is the class of every error that says that there is no such object.
 	ErrNotFound = errors.New("no such object")
 	// ErrExists is the class of every error that says that an object which was to be
-	// created is there already.
+	// created is there already, with other bytes.
 	ErrExists = errors.New("object exists")
+	// ErrGone is the class of every error that says that the whole bucket is not where it
+	// was: its folder has vanished or is another one, as where a file system was
+	// unmounted, or the cloud has no bucket of that name. Nothing is known about objects
+	// then; it is never of class [ErrNotFound].
+	ErrGone = errors.New("the store is gone")
+	// ErrNotDurable is the class of every error that says that a change to a folder was
+	// made, and can be seen, but that the disk did not confirm it: a crash of the machine
+	// may undo it.
+	ErrNotDurable = errors.New("it may not outlast a crash")
 )
 
 // Bucket is a space of objects. Their names are UTF-8, in parts that / separates; a
@@ -32,8 +38,23 @@ var (
 // processes.
 type Bucket struct {
 	location string
-	dir      string // the folder, empty if it is none
-	blobs    *blob.Bucket
+	folder   *folder // nil if it is none
+	driver   driver
+}
+
+// driver is a kind of place where objects are. Its errors are of the classes above.
+type driver interface {
+	read(ctx context.Context, key string) ([]byte, error)
+	reader(ctx context.Context, key string, offset int64) (io.ReadCloser, error)
+	stat(ctx context.Context, key string) (Object, error)
+	list(ctx context.Context, prefix string) iter.Seq2[Object, error]
+	delete(ctx context.Context, key string) error
+	// create says [ErrExists] whatever the bytes are of what is there, and that it is
+	// durable.
+	create(ctx context.Context, key string, data []byte) error
+	write(ctx context.Context, key string, data []byte) error
+	upload(ctx context.Context, key string, r io.Reader) error
+	close() error
 }
 
 // Object describes one object.
@@ -43,36 +64,52 @@ type Object struct {
 	Time time.Time // when it was last written, by the store's clock
 }
 
+// Option is an option of [Open].
+type Option func(*options)
+
+type options struct{ timeout time.Duration }
+
+// DefaultTimeout is how long a store that is no folder may be silent.
+const DefaultTimeout = 10 * time.Second
+
+// WithTimeout sets how long a store that is no folder may be silent before a request is
+// given up and made again. Zero or less is [DefaultTimeout].
+func WithTimeout(timeout time.Duration) Option {
+	return func(o *options) { o.timeout = timeout }
+}
+
 // Open opens the bucket at a location: the path of a folder, file:///PATH, or a URL of
 // a scheme that a driver is linked for, such as s3://BUCKET?region=R&prefix=P/. A
 // folder must exist.
-func Open(ctx context.Context, location string) (*Bucket, error) {
+func Open(ctx context.Context, location string, list ...Option) (*Bucket, error) {
 	dir, isDir, err := Folder(location)
 	if err != nil {
 		return nil, err
 	}
-	b := &Bucket{location: location, dir: dir}
 	if isDir {
-		info, statErr := os.Stat(dir)
-		switch {
-		case statErr != nil:
-			return nil, statErr
-		case !info.IsDir():
-			return nil, fmt.Errorf("%s is not a folder", dir)
+		f, err := openFolder(dir)
+		if err != nil {
+			return nil, err
 		}
-		b.blobs, err = fileblob.OpenBucket(dir, &fileblob.Options{Metadata: fileblob.MetadataDontWrite, NoTempDir: true})
-	} else {
-		b.blobs, err = blob.OpenBucket(ctx, location)
+		return &Bucket{location: location, folder: f, driver: f}, nil
 	}
+	blobs, err := blob.OpenBucket(ctx, location)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", location, err)
 	}
-	return b, nil
+	return New(blobs, location, list...), nil
 }
 
 // New returns a bucket of blobs, such as one that tests keep in memory.
-func New(blobs *blob.Bucket, location string) *Bucket {
-	return &Bucket{location: location, blobs: blobs}
+func New(blobs *blob.Bucket, location string, list ...Option) *Bucket {
+	o := options{}
+	for _, set := range list {
+		set(&o)
+	}
+	if o.timeout <= 0 {
+		o.timeout = DefaultTimeout
+	}
+	return &Bucket{location: location, driver: &cloud{location, blobs, patience{o.timeout}}}
 }
 
 // Folder returns the folder that a location means, if it means one.
@@ -101,171 +138,137 @@ func (b *Bucket) Location() string { return b.location }
 
 // Dir returns the bucket's folder, where each object is the file of its name; empty if
 // the bucket is not a folder.
-func (b *Bucket) Dir() string { return b.dir }
-
-// Close frees what the bucket holds.
-func (b *Bucket) Close() error { return b.blobs.Close() }
-
-// wrap gives an error of a driver its class and the object's name.
-func (b *Bucket) wrap(err error, what, key string) error {
-	if err == nil {
-		return nil
+func (b *Bucket) Dir() string {
+	if b.folder == nil {
+		return ""
 	}
-	class := error(nil)
-	switch gcerrors.Code(err) {
-	case gcerrors.NotFound:
-		class = ErrNotFound
-	case gcerrors.FailedPrecondition, gcerrors.AlreadyExists:
-		class = ErrExists
-	}
-	if class != nil {
-		return fmt.Errorf("%s %s: %w", what, b.name(key), class)
-	}
-	return fmt.Errorf("%s %s: %w", what, b.name(key), err)
+	return b.folder.dir
 }
 
 // name names an object for people.
 func (b *Bucket) name(key string) string {
-	if b.dir != "" {
-		return b.path(key)
+	if b.folder != nil {
+		return b.folder.path(key)
 	}
 	return strings.TrimSuffix(b.location, "/") + "/" + key
 }
 
-// path returns the file of an object in a folder.
-func (b *Bucket) path(key string) string { return filepath.Join(b.dir, filepath.FromSlash(key)) }
+// Close frees what the bucket holds.
+func (b *Bucket) Close() error { return b.driver.close() }
 
-// Read returns an object's bytes.
-func (b *Bucket) Read(ctx context.Context, key string) ([]byte, error) {
-	data, err := b.blobs.ReadAll(ctx, key)
-	return data, b.wrap(err, "read", key)
+// Reopen takes the folder that is now at the bucket's location for the bucket, if it is
+// another one than before: a file system was mounted again, or a store restored. It is
+// for readers that check what they read against what they have read before. An empty
+// folder, such as is left where nothing is mounted, is an error of class [ErrGone].
+func (b *Bucket) Reopen() error {
+	if b.folder == nil {
+		return nil
+	}
+	return b.folder.reopen()
 }
 
-// Reader reads an object from a byte on. The caller closes it.
+// Read returns an object's bytes, all of them or an error.
+func (b *Bucket) Read(ctx context.Context, key string) ([]byte, error) {
+	return b.driver.read(ctx, key)
+}
+
+// Reader reads an object from a byte on. The caller closes it. A read fails if ctx ends
+// or nothing comes for the bucket's timeout.
 func (b *Bucket) Reader(ctx context.Context, key string, offset int64) (io.ReadCloser, error) {
-	r, err := b.blobs.NewRangeReader(ctx, key, offset, -1, nil)
-	if err != nil {
-		return nil, b.wrap(err, "read", key)
-	}
-	return r, nil
+	return b.driver.reader(ctx, key, offset)
 }
 
 // Stat describes an object.
 func (b *Bucket) Stat(ctx context.Context, key string) (Object, error) {
-	a, err := b.blobs.Attributes(ctx, key)
-	if err != nil {
-		return Object{}, b.wrap(err, "look up", key)
-	}
-	return Object{Key: key, Size: a.Size, Time: a.ModTime}, nil
+	return b.driver.stat(ctx, key)
 }
 
 // List lists the objects whose names begin with prefix, in the order of their names.
-// One that is written or deleted meanwhile may be listed or not.
+// One that is written or deleted meanwhile may be listed or not. An error ends it, and
+// says that what was listed is not all. In a folder, what cannot be looked at is an
+// error: a symbolic link to nothing or in a ring, a file in the place of a folder, and
+// what is neither a file nor a folder. Names that begin with a dot are left out.
 func (b *Bucket) List(ctx context.Context, prefix string) iter.Seq2[Object, error] {
-	if b.dir != "" {
-		return listFolder(ctx, b.dir, prefix)
-	}
-	return func(yield func(Object, error) bool) {
-		it := b.blobs.List(&blob.ListOptions{Prefix: prefix})
-		for {
-			o, err := it.Next(ctx)
-			if errors.Is(err, io.EOF) {
-				return
-			}
-			if err != nil {
-				yield(Object{}, b.wrap(err, "list", prefix))
-				return
-			}
-			if !yield(Object{Key: o.Key, Size: o.Size, Time: o.ModTime}, nil) {
-				return
-			}
-		}
-	}
+	return b.driver.list(ctx, prefix)
 }
 
 // Delete deletes an object. One that is not there is of class [ErrNotFound].
 func (b *Bucket) Delete(ctx context.Context, key string) error {
-	if b.dir != "" {
-		return removeDurably(b.path(key))
-	}
-	return b.wrap(b.blobs.Delete(ctx, key), "delete", key)
+	return b.driver.delete(ctx, key)
 }
 
-// Create writes an object that must not be there yet: an error of class [ErrExists]
-// says that it is. After another error it may or may not have been written.
+// Create writes an object that must not be there yet. When it returns nil, the object
+// is there with these bytes, and durable. An error of class [ErrExists] says that one
+// with other bytes is. After another error it may or may not have been written, now or
+// shortly.
+//
+// An object that is there with the same bytes is taken for this one, since a store may
+// have created it and its answer been lost, which the client library may hide. Writers
+// that compete for a name must therefore write bytes that differ, such as an id that is
+// drawn at random.
 func (b *Bucket) Create(ctx context.Context, key string, data []byte) error {
-	if b.dir != "" {
-		return createDurably(b.path(key), data)
+	err := b.driver.create(ctx, key, data)
+	if !errors.Is(err, ErrExists) {
+		return err
 	}
-	return b.wrap(again(ctx, func() error {
-		return b.blobs.WriteAll(ctx, key, data, &blob.WriterOptions{IfNotExist: true, ContentType: contentType(key)})
-	}), "create", key)
+	there, readErr := b.driver.read(ctx, key)
+	switch {
+	case errors.Is(readErr, ErrNotFound):
+		return fmt.Errorf("create %s: an object was there and is gone again: whether it was this one is unknown", b.name(key))
+	case readErr != nil:
+		return fmt.Errorf("create %s: an object is there; whether it is this one is unknown: %w", b.name(key), readErr)
+	case !bytes.Equal(there, data):
+		return err
+	}
+	return nil
 }
 
-// Write writes an object, whether it is there or not.
+// Write writes an object, whether it is there or not. One that fails may still take
+// effect later, if the store was slow.
 func (b *Bucket) Write(ctx context.Context, key string, data []byte) error {
-	if b.dir != "" {
-		return writeDurably(b.path(key), data)
-	}
-	return b.wrap(again(ctx, func() error {
-		return b.blobs.WriteAll(ctx, key, data, &blob.WriterOptions{ContentType: contentType(key)})
-	}), "write", key)
-}
-
-// collisions are the error codes by which S3, or a server that keeps objects as files,
-// says that a write met another one, decided nothing and should be tried again. Clients
-// do not do that by themselves.
-var collisions = []string{"ConditionalRequestConflict", "OperationAborted", "ExistingObjectIsDirectory"}
-
-// collisionTries is how often a write that meets another is tried, and collisionWait
-// how long it waits before the second time; then twice as long each time.
-const (
-	collisionTries = 6
-	collisionWait  = 10 * time.Millisecond
-)
-
-// again writes again while the store says that the write met another.
-func again(ctx context.Context, write func() error) error {
-	wait := collisionWait
-	for try := 1; ; try++ {
-		err := write()
-		var coded interface{ ErrorCode() string }
-		if try == collisionTries || !errors.As(err, &coded) || !slices.Contains(collisions, coded.ErrorCode()) {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return errors.Join(err, ctx.Err())
-		case <-time.After(wait):
-		}
-		wait *= 2
-	}
+	return b.driver.write(ctx, key, data)
 }
 
 // Upload writes an object from r, in parts where the store takes large objects so.
-// Nothing appears if r or ctx fails.
+// Nothing appears if r or ctx fails. It fails if the store takes nothing for too long.
 func (b *Bucket) Upload(ctx context.Context, key string, r io.Reader) error {
-	if b.dir != "" {
-		return copyDurably(ctx, b.path(key), r)
-	}
-	// The writer gives the object up when its context ends before Close.
-	writing, cancel := context.WithCancel(ctx)
-	defer cancel()
-	w, err := b.blobs.NewWriter(writing, key, &blob.WriterOptions{ContentType: contentType(key)})
-	if err != nil {
-		return b.wrap(err, "upload", key)
-	}
-	if _, err := io.Copy(w, r); err != nil {
-		cancel()
-		_ = w.Close() // it says that it was cancelled
-		return b.wrap(err, "upload", key)
-	}
-	return b.wrap(w.Close(), "upload", key)
+	return b.driver.upload(ctx, key, r)
 }
 
-func contentType(key string) string {
-	if strings.HasSuffix(key, ".json") {
-		return "application/json"
+// CheckWritable returns an error unless objects can be written here, durably, and
+// created only where there is none, which needs hard links in a folder and conditional
+// writes in a cloud. It tries that with an object of the given name, which it deletes;
+// should it die first, what it leaves is an empty JSON object.
+func (b *Bucket) CheckWritable(ctx context.Context, key string) error {
+	first, second := []byte("{}"), []byte("{ }")
+	if err := b.Create(ctx, key, first); err != nil {
+		return fmt.Errorf("try whether %s can be written: %w", b.location, err)
 	}
-	return "application/octet-stream"
+	err := b.Create(ctx, key, second)
+	if deleteErr := b.Delete(context.WithoutCancel(ctx), key); !errors.Is(deleteErr, ErrNotFound) && deleteErr != nil {
+		return fmt.Errorf("try whether %s can be written: %w", b.location, deleteErr)
+	}
+	switch {
+	case err == nil:
+		return fmt.Errorf("%s creates an object over one that is there: it ignores the condition If-None-Match: *, by which writers agree who was first", b.location)
+	case !errors.Is(err, ErrExists):
+		return fmt.Errorf("try whether %s can be written: %w", b.location, err)
+	}
+	return nil
+}
+
+// MakeDir makes a folder of a bucket that is a folder, named as objects are, and those
+// above it, durably, and returns its path. It does not make the bucket's own.
+func (b *Bucket) MakeDir(name string) (string, error) {
+	if b.folder == nil {
+		return "", fmt.Errorf("make %s: %s is no folder", name, b.location)
+	}
+	err := b.folder.here()
+	if err == nil {
+		err = b.folder.explain(b.folder.makeDir(name))
+	}
+	if err != nil {
+		return "", fmt.Errorf("make %s: %w", b.folder.path(name), err)
+	}
+	return b.folder.path(name), nil
 }

@@ -1,7 +1,6 @@
 package objects
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -12,189 +11,331 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-
-	"golang.org/x/sys/unix"
+	"sync"
 
 	"github.com/tandem-ann/tandem/index/sections"
 )
 
-// createDurably writes a whole file that must not be there yet. Linking the synced
-// temporary file to the name decides between writers, in one process or in several.
-func createDurably(path string, data []byte) error {
-	return placeDurably(context.Background(), path, bytes.NewReader(data), func(temporary string) error {
-		err := os.Link(temporary, path)
-		if errors.Is(err, fs.ErrExist) {
-			return fmt.Errorf("create %s: %w", path, ErrExists)
-		}
-		return errors.Join(err, os.Remove(temporary))
-	})
+// folder is a bucket whose objects are the files of a folder.
+type folder struct {
+	dir string
+	// The system calls that decide between writers and that make names durable.
+	link    func(from, to string) error
+	syncDir func(dir string) error
+
+	mu      sync.Mutex
+	root    fs.FileInfo            // which folder it is
+	pin     *os.File               // keeps its inode from being another's; nil if it may not be read
+	durable map[string]fs.FileInfo // the folders in it whose names are known to be
 }
 
-// writeDurably writes a whole file.
-func writeDurably(path string, data []byte) error {
-	return copyDurably(context.Background(), path, bytes.NewReader(data))
-}
-
-// copyDurably writes a whole file from r.
-func copyDurably(ctx context.Context, path string, r io.Reader) error {
-	return placeDurably(ctx, path, r, func(temporary string) error { return os.Rename(temporary, path) })
-}
-
-// placeDurably writes and syncs a temporary file beside path, has it placed, and syncs
-// the folder. The file is locked until it is placed: see [RemoveTemporary].
-func placeDurably(ctx context.Context, path string, r io.Reader, place func(temporary string) error) error {
-	dir := filepath.Dir(path)
-	if err := makeDir(dir); err != nil {
-		return err
+func openFolder(dir string) (*folder, error) {
+	f := &folder{dir: filepath.Clean(dir), link: os.Link, syncDir: sections.SyncDir, durable: map[string]fs.FileInfo{}}
+	if err := f.take(); err != nil {
+		return nil, err
 	}
-	f, err := createLocked(dir, "."+filepath.Base(path)+".*"+temporarySuffix)
+	return f, nil
+}
+
+// take takes the folder that is at the path now.
+func (f *folder) take() error {
+	info, err := os.Stat(f.dir)
 	if err != nil {
 		return err
 	}
-	_, err = io.Copy(f, r)
-	err = errors.Join(err, ctx.Err())
+	if !info.IsDir() {
+		return fmt.Errorf("%s is not a folder", f.dir)
+	}
+	pin, err := os.Open(f.dir)
 	if err == nil {
-		err = f.Chmod(0o644) // a server may run as another user
+		info, err = pin.Stat()
+	} else if errors.Is(err, fs.ErrPermission) {
+		err = nil
 	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	if err == nil {
-		err = f.Sync()
+		f.root, f.pin, pin = info, pin, f.pin
+		clear(f.durable)
 	}
-	if err == nil {
-		err = place(f.Name())
+	if pin != nil {
+		err = errors.Join(err, pin.Close())
 	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return errors.Join(err, removeIfThere(f.Name()))
-	}
-	return sections.SyncDir(dir)
+	return err
 }
 
-const temporarySuffix = ".tmp"
-
-// IsTemporary reports whether a file of a folder is one that is being written, or was
-// when its writer died.
-func IsTemporary(name string) bool {
-	return strings.HasPrefix(name, ".") && strings.HasSuffix(name, temporarySuffix)
-}
-
-// createLocked makes a temporary file that [RemoveTemporary] leaves alone until it is
-// closed.
-func createLocked(dir, pattern string) (*os.File, error) {
-	for {
-		f, err := os.CreateTemp(dir, pattern)
-		if err != nil {
-			return nil, err
-		}
-		err = unix.Flock(int(f.Fd()), unix.LOCK_EX)
-		_, statErr := os.Stat(f.Name())
-		if err == nil && statErr == nil {
-			return f, nil
-		}
-		err = errors.Join(err, f.Close())
-		if err != nil || !errors.Is(statErr, fs.ErrNotExist) {
-			return nil, errors.Join(err, statErr, removeIfThere(f.Name()))
-		}
-		// A RemoveTemporary was quicker than the lock.
-	}
-}
-
-// RemoveTemporary removes a temporary file that nobody is writing, and reports whether
-// nobody is. A dry run removes nothing.
-func RemoveTemporary(path string, dryRun bool) (dead bool, err error) {
-	f, err := os.Open(path)
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
-		return false, nil // it has been placed, or is another user's, who may be writing it
-	}
-	if err != nil {
-		return false, err
-	}
-	defer f.Close() // and unlock it
-	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-	if errors.Is(err, unix.EWOULDBLOCK) {
-		return false, nil
-	}
-	if err != nil {
-		return false, err
-	}
-	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
-		return false, nil // it was placed before the lock
-	}
-	if dryRun {
-		return true, nil
-	}
-	return true, removeIfThere(path)
-}
-
-// makeDir makes a folder and what is above it, durably.
-func makeDir(dir string) error {
-	if _, err := os.Stat(dir); err == nil {
+func (f *folder) close() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	pin := f.pin
+	f.pin = nil
+	if pin == nil {
 		return nil
 	}
-	if parent := filepath.Dir(dir); parent != dir {
-		if err := makeDir(parent); err != nil {
-			return err
-		}
-	}
-	if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
-		return err
-	}
-	return sections.SyncDir(filepath.Dir(dir))
+	return pin.Close()
 }
 
-func removeIfThere(path string) error {
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
+// path returns the file of an object.
+func (f *folder) path(key string) string { return filepath.Join(f.dir, filepath.FromSlash(key)) }
+
+// here returns an error of class [ErrGone] unless the folder is the one that was
+// opened. It is asked after whatever was found, or not found, in the folder, and before
+// anything is written.
+func (f *folder) here() error {
+	info, err := os.Stat(f.dir)
+	if err != nil {
+		// Whoever asks about a file in it must not take this for the file's absence.
+		return fmt.Errorf("folder %s: %w: %v", f.dir, ErrGone, err)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !os.SameFile(info, f.root) {
+		return fmt.Errorf("folder %s: %w: another folder is there than when it was opened", f.dir, ErrGone)
 	}
 	return nil
 }
 
-func removeDurably(path string) error {
-	err := os.Remove(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("delete %s: %w", path, ErrNotFound)
+func (f *folder) reopen() error {
+	if f.here() == nil {
+		return nil
+	}
+	entries, err := os.ReadDir(f.dir)
+	if err == nil && !slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return !hidden(e.Name()) }) {
+		err = errors.New("it is empty")
+	}
+	if err == nil {
+		err = f.take()
 	}
 	if err != nil {
-		return err
+		return fmt.Errorf("reopen %s: %w: %v", f.dir, ErrGone, err)
 	}
-	return sections.SyncDir(filepath.Dir(path))
+	return nil
 }
 
-// listFolder lists the files below a folder whose names, relative to it, begin with
-// prefix. A file that goes while it lists is left out; gocloud.dev's driver fails then.
-func listFolder(ctx context.Context, dir, prefix string) iter.Seq2[Object, error] {
+// hidden reports whether a name in a folder is none of an object's.
+func hidden(name string) bool { return strings.HasPrefix(name, ".") }
+
+// explain returns the error of what was done to a file: that the bucket is gone, if it
+// is.
+func (f *folder) explain(err error) error {
+	if gone := f.here(); gone != nil {
+		return gone
+	}
+	return err
+}
+
+// absent explains that a file cannot be looked at: an error of class [ErrNotFound] if
+// there is no such name, and another one if a symbolic link leads to nothing.
+func (f *folder) absent(key string, err error) error {
+	if !errors.Is(err, fs.ErrNotExist) {
+		return f.explain(err)
+	}
+	path := f.dir
+	for part := range strings.SplitSeq(key, "/") {
+		path = filepath.Join(path, part)
+		if _, err := os.Lstat(path); err != nil {
+			break
+		}
+		if _, err := os.Stat(path); err != nil {
+			return f.explain(dangling(path, err))
+		}
+	}
+	return f.explain(ErrNotFound)
+}
+
+// dangling is the error of a symbolic link that cannot be followed. It is not of the
+// class of a file that does not exist, which would mean nothing.
+func dangling(path string, err error) error {
+	return fmt.Errorf("symbolic link %s cannot be followed: %v", path, err)
+}
+
+// look describes a file, which must be one.
+func (f *folder) look(key string) (fs.FileInfo, error) {
+	path := f.path(key)
+	info, err := os.Stat(path)
+	switch {
+	case err != nil:
+		return nil, f.absent(key, err)
+	case info.IsDir():
+		return nil, f.explain(ErrNotFound) // the files in it are objects
+	}
+	return info, f.explain(regular(path, info))
+}
+
+// regular returns an error for what is neither a file nor a folder: reading it might
+// not end.
+func regular(path string, info fs.FileInfo) error {
+	if !info.Mode().IsRegular() {
+		return fmt.Errorf("%s is neither a file nor a folder, but %s", path, info.Mode().Type())
+	}
+	return nil
+}
+
+func (f *folder) open(ctx context.Context, key string) (*os.File, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if _, err := f.look(key); err != nil {
+		return nil, err
+	}
+	file, err := os.Open(f.path(key))
+	if err != nil {
+		return nil, f.absent(key, err)
+	}
+	return file, nil
+}
+
+func (f *folder) read(ctx context.Context, key string) ([]byte, error) {
+	file, err := f.open(ctx, key)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", f.path(key), err)
+	}
+	defer file.Close() // nothing was written
+	data, err := io.ReadAll(file)
+	if err = f.explain(err); err != nil {
+		return nil, fmt.Errorf("read %s: %w", f.path(key), err)
+	}
+	return data, nil
+}
+
+func (f *folder) reader(ctx context.Context, key string, offset int64) (io.ReadCloser, error) {
+	file, err := f.open(ctx, key)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", f.path(key), err)
+	}
+	if _, err := file.Seek(offset, io.SeekStart); err != nil {
+		return nil, errors.Join(fmt.Errorf("read %s: %w", f.path(key), err), file.Close())
+	}
+	return file, nil
+}
+
+func (f *folder) stat(ctx context.Context, key string) (Object, error) {
+	if err := ctx.Err(); err != nil {
+		return Object{}, fmt.Errorf("look up %s: %w", f.path(key), err)
+	}
+	info, err := f.look(key)
+	if err != nil {
+		return Object{}, fmt.Errorf("look up %s: %w", f.path(key), err)
+	}
+	return Object{Key: key, Size: info.Size(), Time: info.ModTime()}, nil
+}
+
+// list lists the files below the folder whose names, relative to it, begin with prefix.
+func (f *folder) list(ctx context.Context, prefix string) iter.Seq2[Object, error] {
 	return func(yield func(Object, error) bool) {
-		root := filepath.Join(dir, filepath.FromSlash(prefix[:strings.LastIndexByte(prefix, '/')+1]))
-		var list []Object
-		err := filepath.WalkDir(root, func(path string, e fs.DirEntry, err error) error {
-			if err == nil {
-				err = ctx.Err()
-			}
-			if errors.Is(err, fs.ErrNotExist) {
-				return nil
-			}
-			if err != nil || e.IsDir() || e.Name()[0] == '.' { // a dot: being written
-				return err
-			}
-			name, err := filepath.Rel(dir, path)
-			if key := filepath.ToSlash(name); err == nil && strings.HasPrefix(key, prefix) {
-				info, infoErr := e.Info()
-				if infoErr == nil {
-					list = append(list, Object{Key: key, Size: info.Size(), Time: info.ModTime()})
-				} else if !errors.Is(infoErr, fs.ErrNotExist) {
-					return infoErr
-				}
-			}
-			return err
-		})
+		list, err := f.listAll(ctx, prefix)
 		if err != nil {
-			yield(Object{}, fmt.Errorf("list %s: %w", root, err))
+			yield(Object{}, fmt.Errorf("list %s: %w", f.path(prefix), err))
 			return
 		}
-		// A walk is in the order of folders, not of whole names.
-		slices.SortFunc(list, func(a, b Object) int { return strings.Compare(a.Key, b.Key) })
 		for _, o := range list {
 			if !yield(o, nil) {
 				return
 			}
 		}
 	}
+}
+
+func (f *folder) listAll(ctx context.Context, prefix string) ([]Object, error) {
+	within := strings.Trim(prefix[:strings.LastIndexByte(prefix, '/')+1], "/")
+	base := f.path(within)
+	info, err := os.Stat(base)
+	if err != nil {
+		if err = f.absent(within, err); errors.Is(err, ErrNotFound) {
+			return nil, nil // no object has such a name
+		}
+		return nil, err
+	}
+	if !info.IsDir() {
+		return nil, f.explain(fmt.Errorf("%s is not a folder", base))
+	}
+	key := func(path string) string {
+		name, _ := filepath.Rel(f.dir, path) // it is below it
+		return filepath.ToSlash(name)
+	}
+	var list []Object
+	err = Walk(ctx, base, func(path string) bool {
+		return !hidden(filepath.Base(path)) && strings.HasPrefix(key(path), prefix)
+	}, func(path string, info fs.FileInfo) error {
+		list = append(list, Object{Key: key(path), Size: info.Size(), Time: info.ModTime()})
+		return regular(path, info)
+	})
+	if err = f.explain(err); err != nil {
+		return nil, err
+	}
+	// A walk is in the order of folders, not of whole names.
+	slices.SortFunc(list, func(a, b Object) int { return strings.Compare(a.Key, b.Key) })
+	return list, nil
+}
+
+// Walk calls visit for what is in a folder and below it, other than folders, in no order
+// to rely on, and follows symbolic links, as reads and writes do. What it does not want
+// it leaves out, and does not look at. What goes meanwhile is left out. A link to
+// nothing, links in a ring, and a folder that cannot be read are errors.
+func Walk(ctx context.Context, dir string, want func(path string) bool, visit func(path string, info fs.FileInfo) error) error {
+	info, err := os.Stat(dir)
+	if err != nil {
+		return err
+	}
+	return (&walk{want, visit}).folder(ctx, dir, []fs.FileInfo{info})
+}
+
+type walk struct {
+	want  func(string) bool
+	visit func(string, fs.FileInfo) error
+}
+
+// folder walks a folder; within are it and those that it is in.
+func (w *walk) folder(ctx context.Context, dir string, within []fs.FileInfo) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return unlessGone(dir, err)
+	}
+	for _, e := range entries {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		path := filepath.Join(dir, e.Name())
+		if !w.want(path) {
+			continue
+		}
+		info, err := os.Stat(path)
+		if err != nil {
+			if err := unlessGone(path, err); err != nil {
+				return err
+			}
+			continue
+		}
+		if !info.IsDir() {
+			if err := w.visit(path, info); err != nil {
+				return err
+			}
+			continue
+		}
+		if slices.ContainsFunc(within, func(above fs.FileInfo) bool { return os.SameFile(above, info) }) {
+			return fmt.Errorf("symbolic link %s leads back to a folder that it is in", path)
+		}
+		if err := w.folder(ctx, path, append(within[:len(within):len(within)], info)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// unlessGone returns nil if err says that a file does not exist, and there is no link of
+// its name either.
+func unlessGone(path string, err error) error {
+	if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	switch _, linkErr := os.Lstat(path); {
+	case errors.Is(linkErr, fs.ErrNotExist):
+		return nil
+	case linkErr != nil:
+		return linkErr
+	}
+	if _, err := os.Stat(path); err != nil {
+		return dangling(path, err)
+	}
+	return nil // it was written again meanwhile
 }

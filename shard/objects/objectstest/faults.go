@@ -43,6 +43,9 @@ const (
 	Hang Fault = "hang"
 	// LoseHanging does what was asked and never answers.
 	LoseHanging Fault = "lose hanging"
+	// Late does not answer, and does what was asked Rule.Delay after the client has given
+	// it up.
+	Late Fault = "late"
 	// Slow waits for Rule.Delay and then does what was asked, or gives up when the
 	// context ends before.
 	Slow Fault = "slow"
@@ -70,6 +73,8 @@ func (fault Fault) fits(op Op) bool {
 		return op == Read
 	case Tear:
 		return op == Create || op == Write
+	case Late:
+		return op == Create || op == Write || op == Delete
 	case Lag, Empty:
 		return op == List
 	case Cut, Stall:
@@ -94,8 +99,8 @@ type Rule struct {
 	Times  int    // how many meet the fault then; 0 is all
 
 	Fault Fault         // default: Fail
-	Err   error         // default: [ErrInjected]
-	Delay time.Duration // of Slow and Lag
+	Err   error         // default: [ErrInjected]; it may have a method Code, as [Coded]
+	Delay time.Duration // of Slow, Late and Lag
 	Bytes int64         // of Cut, Short, Stall and Tear
 
 	// Do, if not nil, is called before the fault, and is all that happens if Fault is
@@ -112,11 +117,24 @@ var (
 	ErrDenied error = statusError(403)
 )
 
+// Coded is an error that a driver of gocloud.dev/blob gives a code.
+type Coded interface {
+	error
+	Code() gcerrors.ErrorCode
+}
+
 // statusError is an answer with an HTTP status, as the S3 client returns it.
 type statusError int
 
 func (e statusError) Error() string       { return fmt.Sprintf("injected: status %d", int(e)) }
 func (e statusError) HTTPStatusCode() int { return int(e) }
+
+func (e statusError) Code() gcerrors.ErrorCode {
+	if e == 403 {
+		return gcerrors.PermissionDenied
+	}
+	return gcerrors.Unknown
+}
 
 // Faults is an object store in memory that fails as it is told to. It keeps the
 // promises of package objects otherwise. It may be used by any number of goroutines,
@@ -156,8 +174,8 @@ func NewFaults() *Faults {
 
 // Bucket returns the store as a client sees it; several, with names of their own, can
 // be told apart by rules. The caller may close it, or not.
-func (f *Faults) Bucket(client string) *objects.Bucket {
-	return objects.New(blob.NewBucket(&connection{faults: f, client: client}), "faults://"+client)
+func (f *Faults) Bucket(client string, list ...objects.Option) *objects.Bucket {
+	return objects.New(blob.NewBucket(&connection{faults: f, client: client}), "faults://"+client, list...)
 }
 
 // Inject adds a rule. Of several that a request matches, the first that is not used up
@@ -291,6 +309,13 @@ func (f *Faults) draw(q Request) Rule {
 	}
 }
 
+// late waits until the client gives up, and has the effect come later.
+func (r *Rule) late(ctx context.Context, effect func()) error {
+	<-ctx.Done()
+	time.AfterFunc(r.Delay, effect)
+	return ctx.Err()
+}
+
 // after ends a request that has had its effect.
 func (r *Rule) after(ctx context.Context) error {
 	switch r.Fault {
@@ -305,14 +330,14 @@ func (r *Rule) after(ctx context.Context) error {
 
 // errorCode gives the errors of the store their codes.
 func errorCode(err error) gcerrors.ErrorCode {
-	var status statusError
+	var coded Coded
 	switch {
 	case errors.Is(err, errNotFound):
 		return gcerrors.NotFound
 	case errors.Is(err, errExists):
 		return gcerrors.FailedPrecondition
-	case errors.As(err, &status) && status == 403:
-		return gcerrors.PermissionDenied
+	case errors.As(err, &coded):
+		return coded.Code()
 	case errors.Is(err, context.Canceled):
 		return gcerrors.Canceled
 	case errors.Is(err, context.DeadlineExceeded):

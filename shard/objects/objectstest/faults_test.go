@@ -97,6 +97,15 @@ func TestFaults(t *testing.T) {
 
 		briefly, cancel = context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
+		inject(Rule{Fault: Late, Delay: time.Minute})
+		require.ErrorIs(t, create(briefly, b, "late", "come"), context.DeadlineExceeded)
+		assert.Equal(t, "nothing", data("late"))
+		time.Sleep(time.Hour)
+		assert.Equal(t, "come", data("late"))
+		f.Remove("late")
+
+		briefly, cancel = context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
 		inject(Rule{Fault: Hang, Client: "one"})
 		_, err = b.Attributes(briefly, "a/1")
 		require.ErrorIs(t, err, context.DeadlineExceeded)

@@ -170,6 +170,9 @@ func (c *connection) Delete(ctx context.Context, key string, _ *driver.DeleteOpt
 	if err != nil {
 		return err
 	}
+	if r.Fault == Late {
+		return r.late(ctx, func() { c.faults.Remove(key) })
+	}
 	c.faults.mu.Lock()
 	there := c.faults.remove(key)
 	c.faults.mu.Unlock()
@@ -296,6 +299,9 @@ func (w *writer) Close() error {
 	}
 	if err := w.broken(w.data.Len() + 1); err != nil { // a body that breaks at its end, too
 		return err
+	}
+	if w.rule.Fault == Late {
+		return w.rule.late(w.ctx, func() { _ = w.place() })
 	}
 	if err := w.place(); err != nil {
 		return err

@@ -1,0 +1,268 @@
+package objects
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"net"
+	"net/http"
+	"strings"
+
+	"gocloud.dev/blob"
+	"gocloud.dev/gcerrors"
+	"google.golang.org/api/googleapi"
+)
+
+// cloud is a bucket that a driver of gocloud.dev/blob reaches. Client libraries try
+// again what a store refuses, but have no bound on a request that is never answered,
+// nor try again when a body is cut; so that is done here, over all they do.
+type cloud struct {
+	location string
+	blobs    *blob.Bucket
+	patience patience
+}
+
+const (
+	// pageSize is how many objects are listed by one request.
+	pageSize = 1000
+	// partSize and parts bound what of an upload is on its way at a time.
+	partSize = 8 << 20
+	parts    = 4
+)
+
+func (c *cloud) close() error { return c.blobs.Close() }
+
+// wrap gives an error of a driver its class and the object's name.
+func (c *cloud) wrap(err error, what, key string) error {
+	if err == nil {
+		return nil
+	}
+	name := strings.TrimSuffix(c.location, "/") + "/" + key
+	switch class := classOf(err); {
+	case class == ErrGone, class != nil && what == "list": // no list is "not found" where there is a bucket
+		return fmt.Errorf("%s %s: %w: %v", what, name, ErrGone, err)
+	case class == ErrNotFound, class == ErrExists && what == "create":
+		return fmt.Errorf("%s %s: %w", what, name, class)
+	}
+	return fmt.Errorf("%s %s: %w", what, name, err)
+}
+
+// classOf returns the class of an error of a driver, nil if it has none. Drivers say
+// "not found" of more than that: of a host without an address, of a bucket in another
+// region, and of an object that may not be read.
+func classOf(err error) error {
+	switch gcerrors.Code(err) {
+	case gcerrors.NotFound:
+		unresolved := (*net.DNSError)(nil)
+		status := statusOf(err)
+		switch {
+		case codeOf(err) == "NoSuchBucket":
+			return ErrGone
+		case errors.As(err, &unresolved), status != 0 && status != http.StatusNotFound:
+			return nil
+		}
+		return ErrNotFound
+	case gcerrors.FailedPrecondition, gcerrors.AlreadyExists:
+		return ErrExists
+	}
+	return nil
+}
+
+// statusOf returns the HTTP status that an error came with, 0 if it is not known.
+func statusOf(err error) int {
+	var status interface{ HTTPStatusCode() int }
+	if errors.As(err, &status) {
+		return status.HTTPStatusCode()
+	}
+	if google := (*googleapi.Error)(nil); errors.As(err, &google) {
+		return google.Code
+	}
+	return 0
+}
+
+// codeOf returns the code by which S3 names an error.
+func codeOf(err error) string {
+	var coded interface{ ErrorCode() string }
+	if errors.As(err, &coded) {
+		return coded.ErrorCode()
+	}
+	return ""
+}
+
+func (c *cloud) read(ctx context.Context, key string) ([]byte, error) {
+	var data []byte
+	_, err := c.patience.retry(ctx, func() error {
+		w := c.patience.watch(ctx)
+		defer w.stop()
+		r, err := c.blobs.NewReader(w.ctx, key, nil)
+		if err != nil {
+			return w.explain(err)
+		}
+		defer r.Close() // all of it was read, or that failed
+		w.allow(r.Size())
+		if data, err = io.ReadAll(r); err != nil {
+			return w.explain(err)
+		}
+		if size := r.Size(); size >= 0 && int64(len(data)) != size {
+			return fmt.Errorf("%d bytes came of %d: %w", len(data), size, io.ErrUnexpectedEOF)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, c.wrap(err, "read", key)
+	}
+	return data, nil
+}
+
+func (c *cloud) reader(ctx context.Context, key string, offset int64) (io.ReadCloser, error) {
+	var s *stream
+	_, err := c.patience.retry(ctx, func() error {
+		w := c.patience.watch(ctx)
+		r, err := c.blobs.NewRangeReader(w.ctx, key, offset, -1, nil)
+		if err != nil {
+			defer w.stop()
+			return w.explain(err)
+		}
+		w.pause()
+		s = &stream{r: r, watch: w, wrap: func(err error) error { return c.wrap(err, "read", key) }}
+		return nil
+	})
+	if err != nil {
+		return nil, c.wrap(err, "read", key)
+	}
+	return s, nil
+}
+
+// stream reads an object and fails when nothing comes.
+type stream struct {
+	r     io.ReadCloser
+	watch *watch
+	wrap  func(error) error
+}
+
+func (s *stream) Read(p []byte) (int, error) {
+	s.watch.allow(0)
+	n, err := s.r.Read(p)
+	s.watch.pause()
+	if err != nil && !errors.Is(err, io.EOF) {
+		err = s.wrap(s.watch.explain(err))
+	}
+	return n, err
+}
+
+func (s *stream) Close() error {
+	err := s.r.Close()
+	s.watch.stop()
+	return err
+}
+
+func (c *cloud) stat(ctx context.Context, key string) (Object, error) {
+	var o Object
+	_, err := c.patience.attempts(ctx, 0, func(ctx context.Context) error {
+		a, err := c.blobs.Attributes(ctx, key)
+		if err == nil {
+			o = Object{Key: key, Size: a.Size, Time: a.ModTime}
+		}
+		return err
+	})
+	return o, c.wrap(err, "look up", key)
+}
+
+func (c *cloud) list(ctx context.Context, prefix string) iter.Seq2[Object, error] {
+	return func(yield func(Object, error) bool) {
+		for token := blob.FirstPageToken; len(token) > 0; {
+			var page []*blob.ListObject
+			var next []byte
+			_, err := c.patience.attempts(ctx, 0, func(ctx context.Context) (err error) {
+				page, next, err = c.blobs.ListPage(ctx, token, pageSize, &blob.ListOptions{Prefix: prefix})
+				return err
+			})
+			if err != nil {
+				yield(Object{}, c.wrap(err, "list", prefix))
+				return
+			}
+			for _, o := range page {
+				if !yield(Object{Key: o.Key, Size: o.Size, Time: o.ModTime}, nil) {
+					return
+				}
+			}
+			token = next
+		}
+	}
+}
+
+func (c *cloud) delete(ctx context.Context, key string) error {
+	tries, err := c.patience.attempts(ctx, 0, func(ctx context.Context) error { return c.blobs.Delete(ctx, key) })
+	if tries > 1 && errors.Is(classOf(err), ErrNotFound) {
+		return nil // an attempt before has deleted it, and the answer was lost
+	}
+	return c.wrap(err, "delete", key)
+}
+
+func (c *cloud) create(ctx context.Context, key string, data []byte) error {
+	return c.put(ctx, "create", key, data, true)
+}
+
+func (c *cloud) write(ctx context.Context, key string, data []byte) error {
+	return c.put(ctx, "write", key, data, false)
+}
+
+func (c *cloud) put(ctx context.Context, what, key string, data []byte, ifNotExist bool) error {
+	_, err := c.patience.attempts(ctx, int64(len(data)), func(ctx context.Context) error {
+		return c.blobs.WriteAll(ctx, key, data, &blob.WriterOptions{IfNotExist: ifNotExist, ContentType: contentType(key)})
+	})
+	return c.wrap(err, what, key)
+}
+
+// upload makes one attempt: r cannot be read again.
+func (c *cloud) upload(ctx context.Context, key string, r io.Reader) error {
+	watch := c.patience.watch(ctx)
+	defer watch.stop() // which gives up what was not closed
+	// The writer gives the object up when its context ends before Close.
+	w, err := c.blobs.NewWriter(watch.ctx, key, &blob.WriterOptions{
+		ContentType: contentType(key), BufferSize: partSize, MaxConcurrency: parts,
+	})
+	if err != nil {
+		return c.wrap(watch.explain(err), "upload", key)
+	}
+	watch.pause()
+	watched := &watchedWriter{w: w, watch: watch}
+	if _, err := io.Copy(watched, r); err != nil {
+		watch.stop()
+		_ = w.Close() // it says that it was cancelled
+		return c.wrap(watch.explain(err), "upload", key)
+	}
+	watch.allow(watched.onItsWay(0))
+	return c.wrap(watch.explain(w.Close()), "upload", key)
+}
+
+// watchedWriter fails when a store takes nothing. The time that its source needs does
+// not count.
+type watchedWriter struct {
+	w     io.Writer
+	watch *watch
+	taken int64 // bytes
+}
+
+// onItsWay returns how many bytes the store may have to take before it takes more, or
+// the end.
+func (w *watchedWriter) onItsWay(more int) int64 {
+	return min(w.taken, (parts+2)*partSize) + int64(more)
+}
+
+func (w *watchedWriter) Write(p []byte) (int, error) {
+	w.watch.allow(w.onItsWay(len(p)))
+	defer w.watch.pause()
+	n, err := w.w.Write(p)
+	w.taken += int64(n)
+	return n, err
+}
+
+func contentType(key string) string {
+	if strings.HasSuffix(key, ".json") {
+		return "application/json"
+	}
+	return "application/octet-stream"
+}
