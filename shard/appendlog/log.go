@@ -13,7 +13,6 @@
 package appendlog
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -148,11 +147,13 @@ func last(list []uint64) uint64 {
 // Append appends an entry, which must be the next: sequence is that of the head and
 // one. An error of class [ErrConflict] says that another writer was first, and nothing
 // was appended. When Append returns nil the entry is durable. After another error it
-// may have been appended; appending it again finds out.
+// may have been appended; appending it again finds out. One of class
+// [objects.ErrNotDurable] says that it was, that readers see it, and that a crash of the
+// machine may undo it.
 //
 // Data must differ from what anyone else would append: that is how a writer whose
-// store answers late, and who tries again, knows its own entry. Append wakes those that
-// watch this Log.
+// answer was lost knows its own entry (see [objects.Bucket.Create]). Append wakes those
+// that watch this Log.
 func (l *Log) Append(ctx context.Context, sequence uint64, data []byte) error {
 	if err := l.append(ctx, sequence, data); err != nil {
 		return fmt.Errorf("append entry %d of log %s: %w", sequence, l.o.Prefix, err)
@@ -166,18 +167,12 @@ func (l *Log) append(ctx context.Context, sequence uint64, data []byte) error {
 		return err
 	}
 	key := l.entryKey(sequence)
-	if err := l.bucket.Create(ctx, key, data); err != nil {
-		// A client that tries again after a lost answer is told that its own entry
-		// exists.
-		there, readErr := l.bucket.Read(ctx, key)
-		switch {
-		case readErr == nil && !bytes.Equal(there, data):
-			return ErrConflict
-		case readErr != nil && errors.Is(err, objects.ErrExists):
-			return errors.Join(ErrConflict, readErr)
-		case readErr != nil:
-			return err
-		}
+	err := l.bucket.Create(ctx, key, data)
+	if errors.Is(err, objects.ErrExists) {
+		return ErrConflict
+	}
+	if err != nil {
+		return err
 	}
 	// A writer that is far behind may have created an entry that was there once, was
 	// summed up and deleted. Only entries that are Keep behind are.
@@ -247,13 +242,6 @@ func (l *Log) Read(ctx context.Context, from uint64) iter.Seq2[Entry, error] {
 			}
 		}
 	}
-}
-
-// waiting reports whether an entry is not there: one object is looked up, so that those
-// that wait for it cost the store little.
-func (l *Log) waiting(ctx context.Context, sequence uint64) bool {
-	_, err := l.bucket.Stat(ctx, l.entryKey(sequence))
-	return errors.Is(err, objects.ErrNotFound)
 }
 
 // Checkpoint returns the last checkpoint; its Sequence is 0 if there is none.
@@ -347,9 +335,9 @@ func (l *Log) Hint() {
 
 const (
 	// slowest is how many polls lie between two looks while the store fails.
-	slowest = 16
-	// unsure is after how many polls in vain one makes sure that what it waits for was
-	// not there long ago and is compacted.
+	slowest = 8
+	// unsure is after how many polls one makes sure that what it waits for was not there
+	// long ago and is compacted.
 	unsure = 64
 )
 
@@ -357,6 +345,10 @@ const (
 // until ctx ends or apply fails, and returns why. While the store cannot be read it
 // calls failed, waits longer each time, and goes on; an entry that is compacted is an
 // error of class [ErrCompacted].
+//
+// It goes on in another folder too, once one with something in it is at the store's
+// location (see [objects.Bucket.Reopen]): apply has to make sure that what follows
+// belongs to what it has seen.
 func (l *Log) Watch(ctx context.Context, from uint64, apply func(Entry) error, failed func(error)) error {
 	hint := make(chan struct{}, 1)
 	l.mu.Lock()
@@ -368,36 +360,55 @@ func (l *Log) Watch(ctx context.Context, from uint64, apply func(Entry) error, f
 		delete(l.hints, hint)
 	}()
 	next, wait := max(from, 1), l.o.Poll
-	for vain := unsure; ; vain++ {
-		wait = min(wait, slowest*l.o.Poll)
-		if vain < unsure && l.waiting(ctx, next) {
-			if err := l.rest(ctx, hint, wait); err != nil {
-				return err
+	for look := 0; ; look++ {
+		reached, err, applyErr := l.advance(ctx, next, look%unsure == 0, apply)
+		switch {
+		case applyErr != nil:
+			return applyErr
+		case err != nil && ctx.Err() != nil:
+			return ctx.Err()
+		case errors.Is(err, ErrCompacted):
+			return err
+		case err != nil:
+			failed(err)
+			wait = min(2*wait, slowest*l.o.Poll)
+			if errors.Is(err, objects.ErrGone) {
+				_ = l.bucket.Reopen() // while it fails, so does the next look
 			}
-			continue
+			look = -1
+		default:
+			wait = l.o.Poll
 		}
-		vain = 0
-		for e, err := range l.Read(ctx, next) {
-			if err != nil {
-				if ctx.Err() != nil {
-					return ctx.Err()
-				}
-				if errors.Is(err, ErrCompacted) {
-					return err
-				}
-				failed(err)
-				wait *= 2
-				break
-			}
-			if err := apply(e); err != nil {
-				return err
-			}
-			next, wait = e.Sequence+1, l.o.Poll
-		}
+		next = reached
 		if err := l.rest(ctx, hint, wait); err != nil {
 			return err
 		}
 	}
+}
+
+// advance hands the entries from a sequence number on to apply, and returns the one that
+// comes next. Unless it is to be sure, it first looks the next one up: that is one
+// request, so that those that wait for an entry cost the store little.
+func (l *Log) advance(ctx context.Context, next uint64, sure bool, apply func(Entry) error) (_ uint64, err, applyErr error) {
+	if !sure {
+		_, err := l.bucket.Stat(ctx, l.entryKey(next))
+		if errors.Is(err, objects.ErrNotFound) {
+			return next, nil, nil
+		}
+		if err != nil {
+			return next, fmt.Errorf("look for entry %d of log %s: %w", next, l.o.Prefix, err), nil
+		}
+	}
+	for e, err := range l.Read(ctx, next) {
+		if err != nil {
+			return next, err, nil
+		}
+		if err := apply(e); err != nil {
+			return next, nil, err
+		}
+		next = e.Sequence + 1
+	}
+	return next, nil, nil
 }
 
 // rest waits for a hint or for some time, spread over a tenth so that many who watch do

@@ -195,3 +195,43 @@ func TestWatchPolls(t *testing.T) {
 		assert.ErrorIs(t, <-ended, context.Canceled)
 	})
 }
+
+// An entry whose name the disk has not confirmed is not acknowledged, even though it
+// can be read.
+func TestAcknowledgedMeansDurable(t *testing.T) {
+	dir := t.TempDir()
+	appends := func(dir string) (lines []string) {
+		bucket, err := objects.Open(context.Background(), dir)
+		if err != nil {
+			return []string{err.Error()}
+		}
+		l := New(bucket, Options{Prefix: "r"})
+		head, err := l.Head(context.Background())
+		if err == nil {
+			err = l.Append(context.Background(), head+1, fmt.Append(nil, head+1))
+		}
+		return []string{fmt.Sprint(err == nil), fmt.Sprint(errors.Is(err, objects.ErrNotDurable)), fmt.Sprint(err)}
+	}
+	const syncs = 3 // the store's folder, for the name of the log's; the file; the log's folder
+	for n := 1; n <= syncs+1; n++ {
+		lines := objectstest.UnderStrace(t, dir, appends, "-e", fmt.Sprintf("inject=fsync:error=EIO:when=%d", n))
+		require.Len(t, lines, 3)
+		l := New(open(t, dir), Options{Prefix: "r"})
+		there := read(t, l, 1)
+		assert.Equal(t, fmt.Sprint(n > syncs), lines[0], lines)
+		assert.Equal(t, fmt.Sprint(n == syncs), lines[1], lines)
+		if n <= syncs {
+			assert.Contains(t, lines[2], "input/output error")
+		}
+		want := [][]string{{}, {}, {"1 1"}, {"1 1", "2 2"}}[n-1]
+		assert.ElementsMatch(t, want, there, "after %d", n)
+	}
+}
+
+func open(t *testing.T, dir string) *objects.Bucket {
+	t.Helper()
+	bucket, err := objects.Open(t.Context(), dir)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, bucket.Close()) })
+	return bucket
+}
