@@ -19,8 +19,8 @@ type Stage struct {
 // Stage makes a new folder for a build to work in: in the store if it is a folder, so
 // that files can be moved, else beside the cache. The build closes it.
 func (s *Store) Stage() (*Stage, error) {
-	parent := filepath.Join(s.local, stagingDir)
-	if err := os.MkdirAll(parent, 0o755); err != nil {
+	parent, err := s.makeStaging()
+	if err != nil {
 		return nil, fmt.Errorf("stage: %w", err)
 	}
 	for {
@@ -43,6 +43,16 @@ func (s *Store) Stage() (*Stage, error) {
 			return nil, fmt.Errorf("stage: %w", err)
 		}
 	}
+}
+
+// makeStaging makes the folder that stages are in. A store that has vanished it does not
+// make again.
+func (s *Store) makeStaging() (string, error) {
+	if s.cache == nil {
+		return s.bucket.MakeDir(stagingDir)
+	}
+	dir := filepath.Join(s.local, stagingDir)
+	return dir, os.MkdirAll(dir, 0o755)
 }
 
 // Dir returns the folder.

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -52,6 +53,10 @@ type StoreOptions struct {
 	// CacheBytes bounds the shards in the cache, in bytes: those that were not used for
 	// longest go first, but none that is being opened. Default: no bound.
 	CacheBytes int64
+	// Timeout is how long a store that is no folder may be silent before a request is made
+	// again; it fails after four times that (see package objects). Default:
+	// [objects.DefaultTimeout].
+	Timeout time.Duration
 	// Progress is told of the shards that are uploaded and downloaded. Calls come from
 	// several goroutines. Default: nobody is told.
 	Progress func(Transfer)
@@ -81,7 +86,7 @@ var ErrNoSnapshot = errors.New("no such snapshot")
 // OpenStore opens the store at a location that [objects.Open] takes. A folder must
 // exist.
 func OpenStore(ctx context.Context, location string, o StoreOptions) (*Store, error) {
-	bucket, err := objects.Open(ctx, location)
+	bucket, err := objects.Open(ctx, location, objects.WithTimeout(o.Timeout))
 	if err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
@@ -105,24 +110,28 @@ func NewStore(bucket *objects.Bucket, o StoreOptions) (*Store, error) {
 	return s, nil
 }
 
-// CreateStore opens the store at a location. It makes a folder if need be, but no
-// bucket.
+// CreateStore opens the store at a location for writing, and makes sure that it can be
+// written. It makes a folder if need be, durably, but no bucket.
 func CreateStore(ctx context.Context, location string, o StoreOptions) (*Store, error) {
 	dir, isDir, err := objects.Folder(location)
 	if err != nil {
 		return nil, fmt.Errorf("create store: %w", err)
 	}
 	if isDir {
-		for _, sub := range []string{shardsDir, snapshotsDir, stagingDir} {
-			if err := os.MkdirAll(filepath.Join(dir, sub), 0o755); err != nil {
+		for _, sub := range []string{"", shardsDir, snapshotsDir, stagingDir} {
+			if err := objects.MakeDir(filepath.Join(dir, sub)); err != nil {
 				return nil, fmt.Errorf("create store: %w", err)
 			}
 		}
-		if err := sections.SyncDir(dir); err != nil {
-			return nil, fmt.Errorf("create store: %w", err)
-		}
 	}
-	return OpenStore(ctx, location, o)
+	s, err := OpenStore(ctx, location, o)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.bucket.CheckWritable(ctx, fmt.Sprintf("%s/try-%016x.json", intentsDir, rand.Uint64())); err != nil {
+		return nil, errors.Join(fmt.Errorf("create store: %w", err), s.Close())
+	}
+	return s, nil
 }
 
 // Close frees what the store holds. Snapshots that it opened stay open.

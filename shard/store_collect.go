@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -230,7 +231,7 @@ func (c *collection) run(ctx context.Context) error {
 	if err := c.collectObjects(ctx, key, now); err != nil {
 		return err
 	}
-	return c.collectFiles(now)
+	return c.collectFiles(ctx, now)
 }
 
 // collectShards deletes the shards that no snapshot has.
@@ -404,12 +405,20 @@ const temporaryLife = 24 * time.Hour
 // collectFiles deletes what died with a process on this machine: the folders of builds,
 // partial downloads, and, in a store that is a folder, the temporary files of objects
 // that are older than the grace and that nobody is writing.
-func (c *collection) collectFiles(now time.Time) error {
-	builds, err := filepath.Glob(filepath.Join(c.local, stagingDir, "build-*"))
+func (c *collection) collectFiles(ctx context.Context, now time.Time) error {
+	staging := filepath.Join(c.local, stagingDir)
+	builds, err := os.ReadDir(staging)
+	if _, linkErr := os.Lstat(staging); errors.Is(linkErr, os.ErrNotExist) {
+		err = nil // no build has been here
+	}
 	if err != nil {
 		return err
 	}
-	for _, dir := range builds {
+	for _, e := range builds {
+		if !strings.HasPrefix(e.Name(), "build-") {
+			continue
+		}
+		dir := filepath.Join(staging, e.Name())
 		dead, err := c.removeStage(dir)
 		if err != nil {
 			return err
@@ -418,29 +427,14 @@ func (c *collection) collectFiles(now time.Time) error {
 			c.done.Leftovers = append(c.done.Leftovers, dir)
 		}
 	}
-	return filepath.WalkDir(c.local, func(path string, e os.DirEntry, err error) error {
-		switch {
-		case errors.Is(err, os.ErrNotExist):
-			return nil
-		case err != nil:
-			return err
-		case e.IsDir():
-			if path == filepath.Join(c.local, stagingDir) {
-				return filepath.SkipDir
-			}
-			return nil
-		}
-		temporary, life := objects.IsTemporary(e.Name()), c.Grace
+	return objects.Walk(ctx, c.local, func(path string) bool { return path != staging }, func(path string, info os.FileInfo) error {
+		temporary, life := objects.IsTemporary(info.Name()), c.Grace
 		if c.cache != nil {
 			temporary = temporary || filepath.Dir(path) == filepath.Join(c.local, partialDir)
 			life = temporaryLife
 		}
-		info, err := e.Info()
-		if errors.Is(err, os.ErrNotExist) {
+		if !temporary || now.Sub(info.ModTime()) < life {
 			return nil
-		}
-		if err != nil || !temporary || now.Sub(info.ModTime()) < life {
-			return err
 		}
 		dead, err := objects.RemoveTemporary(path, c.DryRun)
 		if dead {

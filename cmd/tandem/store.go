@@ -5,6 +5,7 @@ import (
 	"math"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/tandem-ann/tandem/shard"
 )
@@ -25,6 +26,8 @@ type requiredStoreFlags struct {
 type cacheFlags struct {
 	Cache     string   `placeholder:"DIR" help:"Folder for shards of a store that is no folder (default tandem in the user's cache folder)."`
 	CacheSize byteFlag `placeholder:"SIZE" help:"How much --cache may hold, such as 200GiB; what was not used for longest goes first (default no bound)."`
+
+	StoreTimeout time.Duration `default:"10s" placeholder:"TIME" help:"How long a store that is no folder may be silent before a request to it is made again, up to four times (default ${default})."`
 }
 
 // byteFlag is a number of bytes with a unit.
@@ -47,7 +50,7 @@ func (b *byteFlag) UnmarshalText(text []byte) error {
 }
 
 func (c *cacheFlags) options() shard.StoreOptions {
-	return shard.StoreOptions{Cache: c.Cache, CacheBytes: int64(c.CacheSize)}
+	return shard.StoreOptions{Cache: c.Cache, CacheBytes: int64(c.CacheSize), Timeout: c.StoreTimeout}
 }
 
 // openStore opens a store and resolves which of its snapshots is meant. The caller
