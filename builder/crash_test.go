@@ -54,7 +54,7 @@ func work(path string) error {
 		return err
 	}
 	store, err := shard.CreateStore(context.Background(), j.Store, shard.StoreOptions{Cache: j.Cache, Progress: func(p shard.Transfer) {
-		if p.Upload && p.Done == p.Size {
+		if p.Kind == shard.Upload && p.Done == p.Size {
 			fmt.Println(p.Digest)
 		}
 	}})

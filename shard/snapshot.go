@@ -26,9 +26,11 @@ func OpenSnapshot(ctx context.Context, store *Store, digest Digest) (*Snapshot, 
 	if err != nil {
 		return nil, err
 	}
-	if err := store.Fetch(ctx, m); err != nil {
+	done, err := store.Fetch(ctx, m)
+	if err != nil {
 		return nil, fmt.Errorf("open snapshot %s: %w", digest.Short(), err)
 	}
+	defer done()
 	s := &Snapshot{manifest: m, digest: digest}
 	if s.apps, err = OpenTower(ctx, store, m, Apps); err != nil {
 		return nil, err
@@ -74,7 +76,7 @@ func shardName(kind Kind, number int) string { return fmt.Sprintf("%s-%04d", kin
 // downloaded once more.
 func openNumbered(ctx context.Context, store *Store, m *Manifest, kind Kind, number int) (*Shard, error) {
 	s, err := openFetched(ctx, store, m, kind, number)
-	if errors.Is(err, sections.ErrCorrupt) && store.discard(m.Tower(kind).Shards[number].Digest) {
+	if err != nil && ctx.Err() == nil && store.discardDamaged(m.Tower(kind).Shards[number].Digest) {
 		return openFetched(ctx, store, m, kind, number)
 	}
 	return s, err
@@ -149,55 +151,6 @@ func (s *Snapshot) Warm(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-// VerifySnapshot opens every file of a snapshot and proves all that can be proved
-// of it: what [OpenSnapshot] checks, the SHA-256 of every file and the invariants
-// of every graph. It goes on after an error and returns all it found. It calls
-// progress with the name of each shard it is about to read.
-func VerifySnapshot(ctx context.Context, store *Store, digest Digest, progress func(shard string)) error {
-	m, err := store.Manifest(ctx, digest)
-	if err != nil {
-		return err
-	}
-	if err := store.Fetch(ctx, m); err != nil {
-		return fmt.Errorf("verify snapshot %s: %w", digest.Short(), err)
-	}
-	var all error
-	eligible := make([]int, len(m.Apps.Segments))
-	for _, kind := range []Kind{Apps, Users} {
-		for number, sm := range m.Tower(kind).Shards {
-			if err := ctx.Err(); err != nil {
-				return errors.Join(all, err)
-			}
-			progress(shardName(kind, number))
-			rows, err := verifyShard(ctx, store, m, kind, number)
-			all = errors.Join(all, err)
-			for i := range rows {
-				eligible[i] += rows[i]
-			}
-			path := store.ShardPath(sm.Digest)
-			if d, _, err := sumFile(path); err != nil {
-				all = errors.Join(all, fmt.Errorf("verify shard: %w", err))
-			} else if d != sm.Digest {
-				all = errors.Join(all, fmt.Errorf("verify shard %s: its SHA-256 is %s: %w", path, d, sections.ErrCorrupt))
-			}
-		}
-	}
-	if all == nil { // else a count says nothing new
-		all = m.Apps.checkEligible(eligible)
-	}
-	return all
-}
-
-// verifyShard returns how many rows each segment has in the shard.
-func verifyShard(ctx context.Context, store *Store, m *Manifest, kind Kind, number int) ([]int, error) {
-	s, err := openNumbered(ctx, store, m, kind, number)
-	if err != nil {
-		return nil, err
-	}
-	rows := s.SegmentRows()
-	return rows, errors.Join(s.Check(), s.Close())
 }
 
 // Close unmaps all files.

@@ -3,11 +3,8 @@ package shard
 import (
 	"cmp"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -16,7 +13,6 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sys/unix"
 
 	"github.com/tandem-ann/tandem/index/sections"
 	"github.com/tandem-ann/tandem/shard/objects"
@@ -50,28 +46,19 @@ type StoreOptions struct {
 	// where builds for it work. Default: tandem in the user's cache folder. A store
 	// that is a folder has no use for it.
 	Cache string
-	// CacheBytes bounds the shards in the cache, in bytes: those that were not used for
-	// longest go first, but none that is being opened. Default: no bound.
+	// CacheBytes bounds the shards in the cache, in bytes, with those that are being
+	// downloaded, by this process or another one. What was not used for longest goes
+	// first, but nothing that a process is opening. It does not bound what is in staging/,
+	// nor the space of files that were removed while they were mapped. Default: no bound.
 	CacheBytes int64
 	// Timeout is how long a store that is no folder may be silent before a request is made
 	// again; it fails after four times that (see package objects). Default:
 	// [objects.DefaultTimeout].
 	Timeout time.Duration
-	// Progress is told of the shards that are uploaded and downloaded. Calls come from
-	// several goroutines. Default: nobody is told.
+	// Progress is told of the shards that are uploaded, downloaded and checked. Calls come
+	// from several goroutines. Default: nobody is told.
 	Progress func(Transfer)
 }
-
-// Transfer is the progress of one shard between this machine and a bucket.
-type Transfer struct {
-	Digest Digest
-	Upload bool
-	Done   int64 // bytes
-	Size   int64 // bytes
-}
-
-// transfers is how many shards are uploaded or downloaded at a time.
-const transfers = 4
 
 const (
 	shardsDir    = "shards"
@@ -160,60 +147,6 @@ func (s *Store) ManifestPath(d Digest) string {
 	return filepath.Join(s.bucket.Dir(), snapshotsDir, string(d)+".json")
 }
 
-// AddShard takes a durable shard file that nothing else uses into the store, and
-// describes it. It moves the file where it can. A shard that the store has is not
-// written again.
-func (s *Store) AddShard(ctx context.Context, path string) (ShardManifest, error) {
-	f, err := sections.Open(path)
-	if err != nil {
-		return ShardManifest{}, err
-	}
-	m := ShardManifest{Size: f.Size(), Checksum: checksumText(f)}
-	if err := f.Close(); err != nil {
-		return m, err
-	}
-	if m.Digest, _, err = sumFile(path); err != nil {
-		return m, fmt.Errorf("add shard: %w", err)
-	}
-	return m, s.takeShard(ctx, path, m.Digest, m.Size)
-}
-
-// takeShard moves or uploads a shard file, unless the store has it.
-func (s *Store) takeShard(ctx context.Context, path string, d Digest, size int64) error {
-	there, err := s.hasShard(ctx, d, size)
-	if err != nil {
-		return fmt.Errorf("add shard: %w", err)
-	}
-	if dir := s.bucket.Dir(); dir != "" && !there {
-		if err := os.MkdirAll(filepath.Join(dir, shardsDir), 0o755); err != nil {
-			return fmt.Errorf("add shard: %w", err)
-		}
-		if err := os.Rename(path, s.ShardPath(d)); err == nil {
-			return sections.SyncDir(filepath.Join(dir, shardsDir))
-		} else if !errors.Is(err, unix.EXDEV) {
-			return fmt.Errorf("add shard: %w", err)
-		}
-	}
-	if !there {
-		if err := s.upload(ctx, path, d, size); err != nil {
-			return fmt.Errorf("add shard: %w", err)
-		}
-	}
-	if err := os.Remove(path); err != nil {
-		return fmt.Errorf("add shard: %w", err)
-	}
-	return nil
-}
-
-// hasShard reports whether the store has a shard, whole.
-func (s *Store) hasShard(ctx context.Context, d Digest, size int64) (bool, error) {
-	o, err := s.bucket.Stat(ctx, shardKey(d))
-	if errors.Is(err, objects.ErrNotFound) {
-		return false, nil
-	}
-	return err == nil && o.Size == size, err
-}
-
 // CheckShards returns an error unless the store has every shard of a snapshot, of the
 // size that the manifest says. It reads none of them.
 func (s *Store) CheckShards(ctx context.Context, m *Manifest) error {
@@ -238,114 +171,26 @@ func (s *Store) CheckShards(ctx context.Context, m *Manifest) error {
 	return g.Wait()
 }
 
-// upload copies a shard file into the store, and makes sure on the way that it is the
-// one it is named for.
-func (s *Store) upload(ctx context.Context, path string, d Digest, size int64) error {
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	h := sha256.New()
-	r := &transferReader{r: io.TeeReader(f, h), transfer: Transfer{Digest: d, Upload: true, Size: size}, report: s.o.Progress}
-	// What is wrong must be known before the last byte is sent.
-	r.end = func() error {
-		if sum := Digest(hex.EncodeToString(h.Sum(nil))); sum != d {
-			return fmt.Errorf("upload %s: its SHA-256 is %s, not %s: %w", path, sum, d, sections.ErrCorrupt)
-		}
-		return nil
-	}
-	return s.bucket.Upload(ctx, shardKey(d), r)
-}
-
-// transferReader reports what is read.
-type transferReader struct {
-	r        io.Reader
-	transfer Transfer
-	report   func(Transfer)
-	end      func() error // called at the end of r, if not nil
-}
-
-func (t *transferReader) Read(p []byte) (int, error) {
-	n, err := t.r.Read(p)
-	t.transfer.Done += int64(n)
-	if t.report != nil && n > 0 {
-		t.report(t.transfer)
-	}
-	if errors.Is(err, io.EOF) && t.end != nil {
-		if endErr := t.end(); endErr != nil {
-			return n, endErr
-		}
-	}
-	return n, err
-}
-
-// Import takes a snapshot that a build staged in another store into this one: first the
-// shards that it does not have yet, several at a time, then the manifest. The shard
-// files are moved where that is possible. What an interrupted Import has taken is not
-// taken again. Nothing of it is collected while it runs.
-func (s *Store) Import(ctx context.Context, from *Store, m *Manifest) (Digest, error) {
-	return s.take(ctx, from, m, s.takeShard)
-}
-
-// Copy does what [Store.Import] does for a snapshot that another store has, and leaves
-// it there.
-func (s *Store) Copy(ctx context.Context, from *Store, d Digest) error {
-	m, err := from.Manifest(ctx, d)
-	if err != nil {
-		return err
-	}
-	_, err = s.take(ctx, from, m, s.upload)
-	return err
-}
-
-func (s *Store) take(ctx context.Context, from *Store, m *Manifest, shard func(context.Context, string, Digest, int64) error) (_ Digest, err error) {
-	data, err := m.Encode()
-	if err != nil {
-		return "", err
-	}
-	digests := append(m.shardDigests(), Sum(data))
-	release, err := s.Protect(ctx, digests...)
-	if err != nil {
-		return "", err
-	}
-	defer func() { err = errors.Join(err, release()) }()
-	g, taking := errgroup.WithContext(ctx)
-	g.SetLimit(transfers)
-	taken := map[Digest]bool{}
+// shards lists the shards of both towers, each file once: shards without a row are equal.
+func (m *Manifest) shards() []ShardManifest {
+	var list []ShardManifest
+	listed := map[Digest]bool{}
 	for _, kind := range []Kind{Apps, Users} {
-		for _, sh := range m.Tower(kind).Shards {
-			if taken[sh.Digest] {
-				continue // two shards without a row
+		for _, sm := range m.Tower(kind).Shards {
+			if !listed[sm.Digest] {
+				listed[sm.Digest] = true
+				list = append(list, sm)
 			}
-			taken[sh.Digest] = true
-			g.Go(func() error {
-				there, err := s.hasShard(taking, sh.Digest, sh.Size)
-				if err != nil || there {
-					return err
-				}
-				path, done, err := from.fetch(taking, sh)
-				if err != nil {
-					return err
-				}
-				defer done()
-				return shard(taking, path, sh.Digest, sh.Size)
-			})
 		}
 	}
-	if err := g.Wait(); err != nil {
-		return "", fmt.Errorf("take snapshot: %w", err)
-	}
-	return s.Publish(ctx, m)
+	return list
 }
 
-// shardDigests lists the shards of both towers.
+// shardDigests lists the digests of [Manifest.shards].
 func (m *Manifest) shardDigests() []Digest {
 	var list []Digest
-	for _, kind := range []Kind{Apps, Users} {
-		for _, sh := range m.Tower(kind).Shards {
-			list = append(list, sh.Digest)
-		}
+	for _, sm := range m.shards() {
+		list = append(list, sm.Digest)
 	}
 	return list
 }
@@ -379,45 +224,67 @@ func (s *Store) Publish(ctx context.Context, m *Manifest) (Digest, error) {
 	if err != nil {
 		return "", err
 	}
-	for _, kind := range []Kind{Apps, Users} {
-		for _, sh := range m.Tower(kind).Shards {
-			o, err := s.bucket.Stat(ctx, shardKey(sh.Digest))
-			if err != nil {
-				return "", fmt.Errorf("publish: %w", err)
-			}
-			if o.Size != sh.Size {
-				return "", fmt.Errorf("publish: shard %s has %d bytes, the manifest says %d: %w",
-					sh.Digest, o.Size, sh.Size, sections.ErrCorrupt)
-			}
+	return Sum(data), s.publish(ctx, m, data)
+}
+
+// publish writes the bytes of a manifest.
+func (s *Store) publish(ctx context.Context, m *Manifest, data []byte) error {
+	for _, sm := range m.shards() {
+		if err := s.checkSize(ctx, sm); err != nil {
+			return fmt.Errorf("publish: %w", err)
 		}
 	}
-	d := Sum(data)
-	if err := s.bucket.Write(ctx, manifestKey(d), data); err != nil {
-		return "", fmt.Errorf("publish: %w", err)
+	if dir := s.bucket.Dir(); dir != "" {
+		// Who placed a shard that was there already may not have lived to do this.
+		if err := sections.SyncDir(filepath.Join(dir, shardsDir)); err != nil {
+			return fmt.Errorf("publish: %w", err)
+		}
 	}
-	return d, nil
+	if err := s.bucket.Write(ctx, manifestKey(Sum(data)), data); err != nil {
+		return fmt.Errorf("publish: %w", err)
+	}
+	return nil
 }
+
+// checkSize returns an error unless the store has a shard, of the right size.
+func (s *Store) checkSize(ctx context.Context, sm ShardManifest) error {
+	o, err := s.bucket.Stat(ctx, shardKey(sm.Digest))
+	if err == nil && o.Size != sm.Size {
+		err = fmt.Errorf("%s has %d bytes, the manifest says %d: %w", s.name(shardKey(sm.Digest)), o.Size, sm.Size, sections.ErrCorrupt)
+	}
+	return err
+}
+
+// name names an object for people.
+func (s *Store) name(key string) string { return strings.TrimSuffix(s.Location(), "/") + "/" + key }
 
 // Manifest reads the manifest of a snapshot and checks it against its name.
 func (s *Store) Manifest(ctx context.Context, d Digest) (*Manifest, error) {
+	m, _, err := s.manifest(ctx, d)
+	return m, err
+}
+
+// manifest returns a manifest and its bytes.
+func (s *Store) manifest(ctx context.Context, d Digest) (*Manifest, []byte, error) {
 	data, err := s.bucket.Read(ctx, manifestKey(d))
 	if errors.Is(err, objects.ErrNotFound) {
-		return nil, fmt.Errorf("store %s: snapshot %s: %w", s.Location(), d, ErrNoSnapshot)
+		return nil, nil, fmt.Errorf("store %s: snapshot %s: %w", s.Location(), d, ErrNoSnapshot)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read manifest: %w", err)
+		return nil, nil, fmt.Errorf("read manifest: %w", err)
 	}
-	// The version comes first: a newer manifest should say so rather than seem
-	// damaged.
-	name := strings.TrimSuffix(s.Location(), "/") + "/" + manifestKey(d)
 	m, err := DecodeManifest(data)
-	if err != nil {
-		return nil, fmt.Errorf("read manifest %s: %w", name, err)
-	}
 	if sum := Sum(data); sum != d {
-		return nil, fmt.Errorf("read manifest %s: its digest is %s, not its name: %w", name, sum, sections.ErrCorrupt)
+		damage := fmt.Errorf("its digest is %s, not its name: %w", sum, sections.ErrCorrupt)
+		if err != nil {
+			damage = fmt.Errorf("%w; %w", damage, err)
+		}
+		err = damage
 	}
-	return m, nil
+	if err != nil {
+		return nil, nil, fmt.Errorf("read manifest %s: %w", s.name(manifestKey(d)), err)
+	}
+	return m, data, nil
 }
 
 // Published is a snapshot in a store.

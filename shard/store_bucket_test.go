@@ -3,6 +3,7 @@ package shard_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -42,9 +43,10 @@ func (c *transferred) options(cache string) shard.StoreOptions {
 	return shard.StoreOptions{Cache: cache, Progress: func(p shard.Transfer) {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		if p.Upload {
+		switch p.Kind {
+		case shard.Upload:
 			c.up[p.Digest] = p.Done
-		} else {
+		case shard.Download:
 			c.by[p.Digest] = p.Done
 		}
 	}}
@@ -168,7 +170,7 @@ func TestDownloadGoesOn(t *testing.T) {
 				first[p.Digest] = p.Done
 			}
 			store := newStoreIn(t, bucket, o)
-			require.NoError(t, os.WriteFile(filepath.Join(cache, "partial", string(sm.Digest)), c.partial, 0o600))
+			require.NoError(t, os.WriteFile(filepath.Join(cache, "partial", fmt.Sprintf("%s-%d", sm.Digest, sm.Size)), c.partial, 0o600))
 			s, err := shard.OpenSnapshot(t.Context(), store, d[0])
 			require.NoError(t, err)
 			require.NoError(t, s.Close())
@@ -185,7 +187,9 @@ func TestDownloadGoesOn(t *testing.T) {
 func TestCacheHeals(t *testing.T) {
 	bucket, m, d := bucketWith(t, 200)
 	store := newStoreIn(t, bucket, shard.StoreOptions{Cache: t.TempDir()})
-	require.NoError(t, store.Fetch(t.Context(), m[0]))
+	done, err := store.Fetch(t.Context(), m[0])
+	require.NoError(t, err)
+	done()
 	flip(t, store.ShardPath(m[0].Apps.Shards[0].Digest), 5000)
 	s, err := shard.OpenSnapshot(t.Context(), store, d[0])
 	require.NoError(t, err, "what is damaged in the cache is downloaded again")

@@ -3,38 +3,39 @@ package shard
 import (
 	"cmp"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
-	"sync"
+	"strconv"
+	"strings"
 	"time"
 
-	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
-
-	"github.com/tandem-ann/tandem/index/sections"
 )
 
 // cache keeps the shards of buckets on this machine. Several processes may share its
 // folder:
 //
-//	shards/DIGEST.shard    a whole shard
-//	partial/DIGEST         one that is being downloaded, locked by who does
+//	shards/DIGEST.shard    a whole shard; who opens it has a shared lock on it
+//	partial/DIGEST-SIZE    one that is being downloaded, locked by who does
+//	lock                   locked by who makes room, or gives a whole shard its name
 //	staging/               what builds are writing
 //
-// A file that is mapped may be removed: it is gone once nobody maps it.
+// Goals: the files of shards/ and partial/ never take more than the bound, whatever any
+// number of processes do, and none is removed that someone is about to open. A process
+// that is killed leaves nothing that has to be cleaned up first.
+//
+// Design: locks are those of the kernel (flock), which end with their process. A file
+// under a lock stays; what is being downloaded counts with the size that it will have.
+// Who wants shards takes the room for all that are missing at once, so that no two wait
+// for each other with half of what they need. A file that is mapped, and locked no more,
+// may be removed: its space is free once nobody maps it.
 type cache struct {
 	dir   string
 	bound int64 // bytes; 0 is none
-
-	mu   sync.Mutex // held to count and to remove files
-	pins map[Digest]int
 }
 
 const partialDir = "partial"
@@ -56,230 +57,289 @@ func openCache(o StoreOptions) (*cache, error) {
 			return nil, fmt.Errorf("make the cache: %w", err)
 		}
 	}
-	return &cache{dir: dir, bound: o.CacheBytes, pins: map[Digest]int{}}, nil
+	return &cache{dir: dir, bound: o.CacheBytes}, nil
 }
 
 func (c *cache) path(d Digest) string { return filepath.Join(c.dir, shardsDir, string(d)+".shard") }
 
-// pin keeps a shard in the cache until it is unpinned.
-func (c *cache) pin(d Digest) (unpin func()) {
-	c.mu.Lock()
-	c.pins[d]++
-	c.mu.Unlock()
-	return sync.OnceFunc(func() {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		if c.pins[d]--; c.pins[d] == 0 {
-			delete(c.pins, d)
-		}
-	})
+func (c *cache) partial(sm ShardManifest) string {
+	return filepath.Join(c.dir, partialDir, fmt.Sprintf("%s-%d", sm.Digest, sm.Size))
 }
 
-// has reports whether a whole shard is there, and notes that it was used.
-func (c *cache) has(sm ShardManifest) bool {
-	info, err := os.Stat(c.path(sm.Digest))
-	if err != nil || info.Size() != sm.Size {
-		return false
+// reserved returns the size that a partial download will have; 0 if its name does not
+// say.
+func reserved(name string) int64 {
+	_, size, _ := strings.Cut(name, "-")
+	n, err := strconv.ParseInt(size, 10, 64)
+	if err != nil {
+		return 0
 	}
-	now := time.Now()
-	_ = os.Chtimes(c.path(sm.Digest), now, now) // in another user's cache it stays older than it is
-	return true
+	return n
 }
 
-// makeRoom removes the shards that were not used for longest, until so many bytes more
-// are within the bound.
-func (c *cache) makeRoom(size int64) error {
-	if c.bound == 0 {
+const (
+	// lockPoll is how often a lock that another has is tried, or whether there is room.
+	lockPoll = 20 * time.Millisecond
+	// cachePatience is how long a process waits for others that use the cache: for room,
+	// for the lock, or for a download of theirs that does not get on.
+	cachePatience = time.Minute
+)
+
+// claim is the hold that someone has on shards of the cache.
+type claim struct {
+	whole   []*os.File // under a shared lock
+	missing []*missing
+	waited  []ShardManifest // that another is downloading
+}
+
+// missing is a shard that is to be downloaded by who claimed it.
+type missing struct {
+	ShardManifest
+	file *os.File // the partial download, under a lock
+}
+
+// release ends the hold.
+func (c *claim) release() {
+	for _, f := range c.whole {
+		_ = f.Close() // it was only read
+	}
+	for _, m := range c.missing {
+		if info, err := m.file.Stat(); err == nil && info.Size() == 0 {
+			_ = os.Remove(m.file.Name()) // left, it takes no room
+		}
+		_ = m.file.Close() // what it has is checked before it is used
+	}
+	*c = claim{}
+}
+
+// errNoRoom says that what others use leaves too little room.
+var errNoRoom = errors.New("no room in the cache")
+
+// claim holds those of the shards that are whole, and makes room for all others. While
+// others use what room there is, it waits for a time.
+func (c *cache) claim(ctx context.Context, shards []ShardManifest) (*claim, error) {
+	var all int64
+	for _, sm := range shards {
+		all += sm.Size
+	}
+	if c.bound > 0 && all > c.bound {
+		return nil, fmt.Errorf("the cache %s may hold %d bytes; what is being opened takes %d", c.dir, c.bound, all)
+	}
+	held := &claim{}
+	for _, sm := range shards {
+		if f := c.hold(sm); f != nil {
+			held.whole = append(held.whole, f)
+		}
+	}
+	if len(held.whole) == len(shards) {
+		return held, nil // in a cache that this user may only read, too
+	}
+	held.release()
+	for deadline := time.Now().Add(cachePatience); ; {
+		held, err := c.tryClaim(ctx, shards)
+		if err == nil || !errors.Is(err, errNoRoom) || time.Now().After(deadline) {
+			return held, err
+		}
+		if err := sleep(ctx, lockPoll); err != nil {
+			return nil, err
+		}
+	}
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(d):
 		return nil
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	entries, err := os.ReadDir(filepath.Join(c.dir, shardsDir))
+}
+
+func (c *cache) tryClaim(ctx context.Context, shards []ShardManifest) (*claim, error) {
+	unlock, err := c.lock(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	var files []fs.FileInfo
-	total := size
-	for _, e := range entries {
-		info, err := e.Info()
-		if errors.Is(err, fs.ErrNotExist) {
+	defer unlock()
+	held := &claim{}
+	for _, sm := range shards {
+		if f := c.hold(sm); f != nil {
+			held.whole = append(held.whole, f)
 			continue
 		}
+		f, err := openLocked(c.partial(sm))
+		if err != nil {
+			held.release()
+			return nil, err
+		}
+		if f == nil {
+			held.waited = append(held.waited, sm)
+			continue
+		}
+		held.missing = append(held.missing, &missing{sm, f})
+	}
+	if err := c.makeRoom(held.missing); err != nil {
+		held.release()
+		return nil, err
+	}
+	return held, nil
+}
+
+// hold returns a whole shard's file under a shared lock, and notes that it was used; nil
+// if it is not there.
+func (c *cache) hold(sm ShardManifest) *os.File {
+	f, err := os.Open(c.path(sm.Digest))
+	if err != nil {
+		return nil // what cannot be read is downloaded anew
+	}
+	err = unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB) // fails while it is being removed
+	info, statErr := f.Stat()
+	if err != nil || statErr != nil || info.Size() != sm.Size || !isAt(f, f.Name()) {
+		_ = f.Close() // it was only read
+		return nil
+	}
+	now := time.Now()
+	_ = os.Chtimes(f.Name(), now, now) // in another user's cache it stays older than it is
+	return f
+}
+
+// isAt reports whether a file that was opened is still the one at a path.
+func isAt(f *os.File, path string) bool {
+	there, err := os.Stat(path)
+	mine, mineErr := f.Stat()
+	return err == nil && mineErr == nil && os.SameFile(there, mine)
+}
+
+// lock takes the lock of the cache. It is held for as long as it takes to look at the
+// folder.
+func (c *cache) lock(ctx context.Context) (unlock func(), err error) {
+	path := filepath.Join(c.dir, "lock")
+	for deadline := time.Now().Add(cachePatience); ; {
+		f, err := openLocked(path)
+		if err != nil {
+			return nil, err
+		}
+		if f != nil {
+			return func() { _ = f.Close() }, nil // nothing is written to it
+		}
+		if time.Now().After(deadline) {
+			return nil, fmt.Errorf("%s has been locked by another process for %s", path, cachePatience)
+		}
+		if err := sleep(ctx, lockPoll); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// cachedFile is a file of the cache that may be removed for room.
+type cachedFile struct {
+	path string
+	info fs.FileInfo
+}
+
+// makeRoom removes what was not used for longest, until what is missing is within the
+// bound too. The caller has the lock of the cache.
+func (c *cache) makeRoom(list []*missing) error {
+	if c.bound == 0 || len(list) == 0 {
+		return nil
+	}
+	var total int64
+	claimed := map[string]bool{}
+	for _, m := range list {
+		total += m.Size
+		claimed[m.file.Name()] = true
+	}
+	var files []cachedFile
+	for _, sub := range []string{shardsDir, partialDir} {
+		entries, err := os.ReadDir(filepath.Join(c.dir, sub))
 		if err != nil {
 			return err
 		}
-		files = append(files, info)
-		total += info.Size()
+		for _, e := range entries {
+			f := cachedFile{path: filepath.Join(c.dir, sub, e.Name())}
+			if f.info, err = e.Info(); errors.Is(err, fs.ErrNotExist) || claimed[f.path] {
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			size := f.info.Size()
+			if sub == partialDir && f.isLocked() {
+				size = max(size, reserved(e.Name()))
+			}
+			total += size
+			files = append(files, f)
+		}
 	}
-	slices.SortFunc(files, func(a, b fs.FileInfo) int {
-		return cmp.Or(a.ModTime().Compare(b.ModTime()), cmp.Compare(a.Name(), b.Name()))
+	slices.SortFunc(files, func(a, b cachedFile) int {
+		return cmp.Or(a.info.ModTime().Compare(b.info.ModTime()), cmp.Compare(a.path, b.path))
 	})
 	for _, f := range files {
 		if total <= c.bound {
 			return nil
 		}
-		if d, ok := digestOf(shardsDir+"/"+f.Name(), shardsDir, ".shard"); ok && c.pins[d] > 0 {
-			continue
-		}
-		if err := os.Remove(filepath.Join(c.dir, shardsDir, f.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		removed, err := f.remove()
+		if err != nil {
 			return err
 		}
-		total -= f.Size()
+		if removed {
+			total -= f.info.Size()
+		}
 	}
 	if total > c.bound {
-		return fmt.Errorf("the cache %s may hold %d bytes; what is being opened takes %d", c.dir, c.bound, total)
+		return fmt.Errorf("the cache %s may hold %d bytes; what is being opened, and what others open or download, takes %d: %w", c.dir, c.bound, total, errNoRoom)
 	}
 	return nil
 }
 
-// Fetch brings the shards of a snapshot onto this machine, several at a time, so that
-// opening it has nothing to download. What is there is not downloaded again, and an
-// interrupted download goes on where it ended. In a folder there is nothing to do.
-func (s *Store) Fetch(ctx context.Context, m *Manifest) error {
-	if s.cache == nil {
-		return nil
-	}
-	// Pinned until all are there, so that one does not make room by removing another.
-	var unpin []func()
-	defer func() {
-		for _, f := range unpin {
-			f()
-		}
-	}()
-	g, fetching := errgroup.WithContext(ctx)
-	g.SetLimit(transfers)
-	for _, kind := range []Kind{Apps, Users} {
-		for _, sm := range m.Tower(kind).Shards {
-			unpin = append(unpin, s.cache.pin(sm.Digest))
-			g.Go(func() error {
-				_, done, err := s.fetch(fetching, sm)
-				if err == nil {
-					done()
-				}
-				return err
-			})
-		}
-	}
-	return g.Wait()
-}
-
-// fetch returns where a shard is on this machine. It stays there at least until done is
-// called.
-func (s *Store) fetch(ctx context.Context, sm ShardManifest) (path string, done func(), err error) {
-	if s.cache == nil {
-		return s.ShardPath(sm.Digest), func() {}, nil
-	}
-	done = s.cache.pin(sm.Digest)
-	if s.cache.has(sm) {
-		return s.cache.path(sm.Digest), done, nil
-	}
-	if err := s.download(ctx, sm); err != nil {
-		done()
-		return "", nil, fmt.Errorf("download shard %s: %w", sm.Digest, err)
-	}
-	return s.cache.path(sm.Digest), done, nil
-}
-
-// discard removes a shard from the cache, and reports whether there is a cache.
-func (s *Store) discard(d Digest) bool {
-	return s.cache != nil && os.Remove(s.cache.path(d)) == nil
-}
-
-// attempts is how often a download goes on after the store failed.
-const attempts = 4
-
-// download brings a shard into the cache. Of several that want it, here or in other
-// processes, one downloads it while the others wait.
-func (s *Store) download(ctx context.Context, sm ShardManifest) error {
-	partial := filepath.Join(s.cache.dir, partialDir, string(sm.Digest))
-	f, err := openLocked(ctx, partial)
+// isLocked reports whether someone has a lock on the file.
+func (f cachedFile) isLocked() bool {
+	opened, err := os.Open(f.path)
 	if err != nil {
-		return err
+		return false
 	}
-	defer f.Close() // and unlock
-	if s.cache.has(sm) {
-		return os.Remove(partial) // another has downloaded it
-	}
-	if err := s.cache.makeRoom(sm.Size); err != nil {
-		return err
-	}
-	for attempt := 1; ; attempt++ {
-		err := s.resume(ctx, f, sm)
-		if err == nil {
-			break
-		}
-		if ctx.Err() != nil || attempt == attempts {
-			return err
-		}
-	}
-	if err := os.Rename(partial, s.cache.path(sm.Digest)); err != nil {
-		return err
-	}
-	return sections.SyncDir(filepath.Join(s.cache.dir, shardsDir))
+	defer opened.Close() // and unlock
+	free, err := lock(opened)
+	return err == nil && !free
 }
 
-// resume downloads what a partial file lacks, and syncs it once it is whole. A file
-// that turns out wrong is emptied.
-func (s *Store) resume(ctx context.Context, f *os.File, sm ShardManifest) error {
-	if _, err := f.Seek(0, io.SeekStart); err != nil {
-		return err
-	}
-	h := sha256.New()
-	have, err := io.Copy(h, f)
-	if err != nil {
-		return err
-	}
-	if have < sm.Size {
-		r, err := s.bucket.Reader(ctx, shardKey(sm.Digest), have)
-		if err != nil {
-			return err
-		}
-		defer r.Close()
-		t := &transferReader{r: r, transfer: Transfer{Digest: sm.Digest, Done: have, Size: sm.Size}, report: s.o.Progress}
-		// One byte more than it should be is enough to know.
-		n, err := io.Copy(io.MultiWriter(f, h), io.LimitReader(t, sm.Size-have+1))
-		have += n
-		if err != nil {
-			return err
+// remove removes the file unless someone has a lock on it.
+func (f cachedFile) remove() (bool, error) {
+	opened, err := os.Open(f.path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return true, nil
+	case errors.Is(err, fs.ErrPermission):
+		return false, nil // another user's, who may be opening it
+	case err == nil:
+		defer opened.Close() // and unlock
+		if free, err := lock(opened); err != nil || !free || !isAt(opened, f.path) {
+			return false, err
 		}
 	}
-	if sum := Digest(hex.EncodeToString(h.Sum(nil))); sum != sm.Digest {
-		return errors.Join(fmt.Errorf("its SHA-256 is %s and it has %d bytes, want %d: %w", sum, have, sm.Size, sections.ErrCorrupt), f.Truncate(0))
+	// Also one that cannot be opened any more: nobody else opens it either.
+	if err := os.Remove(f.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return false, err
 	}
-	return f.Sync()
+	return true, nil
 }
 
-// lockPoll is how often a lock that another process holds is tried.
-const lockPoll = 20 * time.Millisecond
-
-// openLocked opens a file, which it makes if need be, and waits until nobody else has
-// it open so.
-func openLocked(ctx context.Context, path string) (*os.File, error) {
+// openLocked opens a file, which it makes if need be, under a lock; nil if someone else
+// has it open so.
+func openLocked(path string) (*os.File, error) {
 	for {
 		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o644)
 		if err != nil {
 			return nil, err
 		}
 		locked, err := lock(f)
-		if locked {
-			// Whoever had it may have moved it away or removed it.
-			there, statErr := os.Stat(path)
-			mine, mineErr := f.Stat()
-			if statErr == nil && mineErr == nil && os.SameFile(there, mine) {
-				return f, nil
-			}
+		if locked && isAt(f, path) {
+			return f, nil
 		}
-		if err := errors.Join(err, f.Close()); err != nil {
+		if err := errors.Join(err, f.Close()); err != nil || !locked {
 			return nil, err
 		}
-		if locked {
-			continue
-		}
-		select {
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		case <-time.After(lockPoll):
-		}
+		// Whoever had it moved it away or removed it.
 	}
 }
 

@@ -7,37 +7,48 @@ import (
 	"github.com/tandem-ann/tandem/shard"
 )
 
-// transfers shows how many bytes of all shards together were uploaded or downloaded.
+// transfers shows how many bytes of all shards together were uploaded, downloaded or
+// checked.
 type transfers struct {
 	mu    sync.Mutex
 	p     progress
-	known map[shard.Digest]shard.Transfer
+	shown shard.TransferKind
+	known map[shard.TransferKind]map[shard.Digest]shard.Transfer
 }
 
 func newTransfers(w io.Writer) *transfers {
-	return &transfers{p: newProgress(w), known: map[shard.Digest]shard.Transfer{}}
+	return &transfers{p: newProgress(w), known: map[shard.TransferKind]map[shard.Digest]shard.Transfer{}}
 }
 
-// Transfer is told of each transfer. Calls may come from any goroutine.
+// Transfer is told of each transfer. Calls may come from any goroutine. Of several kinds
+// it shows one until all that is known of it is done.
 func (t *transfers) Transfer(now shard.Transfer) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	last, known := t.known[now.Digest]
-	t.known[now.Digest] = now
-	var done, size int64
-	for _, each := range t.known {
-		if each.Upload == now.Upload {
-			done, size = done+each.Done, size+each.Size
+	if t.known[now.Kind] == nil {
+		t.known[now.Kind] = map[shard.Digest]shard.Transfer{}
+	}
+	_, known := t.known[now.Kind][now.Digest]
+	t.known[now.Kind][now.Digest] = now
+	if now.Kind != t.shown {
+		if done, size := t.total(t.shown); done < size {
+			return
 		}
 	}
-	if !known || last.Upload != now.Upload {
-		name := "download bytes"
-		if now.Upload {
-			name = "upload bytes"
-		}
-		t.p.Stage(name, size)
+	done, size := t.total(now.Kind)
+	if !known || now.Kind != t.shown {
+		t.shown = now.Kind
+		t.p.Stage(string(now.Kind)+" bytes", size)
 	}
 	t.p.Step(done)
+}
+
+// total returns how many bytes of a kind are done, and how many there are.
+func (t *transfers) total(kind shard.TransferKind) (done, size int64) {
+	for _, each := range t.known[kind] {
+		done, size = done+each.Done, size+each.Size
+	}
+	return done, size
 }
 
 // Done ends the display.

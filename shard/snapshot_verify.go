@@ -1,0 +1,170 @@
+package shard
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/tandem-ann/tandem/index/sections"
+)
+
+// VerifySnapshot reads every file of a snapshot where the store has it, and proves all
+// that can be proved of it: what [OpenSnapshot] checks, the SHA-256 of every file and the
+// invariants of every graph. It goes on after an error and returns all it found. It calls
+// progress with the name of each shard whose content it is about to check.
+func VerifySnapshot(ctx context.Context, store *Store, digest Digest, progress func(shard string)) error {
+	m, err := store.Manifest(ctx, digest)
+	if err != nil {
+		return err
+	}
+	v := &verification{store: store, manifest: m}
+	return errors.Join(v.files(ctx), v.contents(ctx, progress))
+}
+
+// RepairSnapshot does what [VerifySnapshot] does, and first replaces every file of the
+// snapshot that is missing or is not what its name says by the one that another store
+// has. A manifest that was missing comes last, and only once all shards are there. It
+// calls mended for each file that was replaced, with what was wrong with it. Files that
+// the other store does not have whole are left as they are, and are of class [ErrSource]
+// in the error. What a server has mapped it keeps, whole or not, until it opens the
+// snapshot anew. Nothing of the snapshot is collected meanwhile.
+func RepairSnapshot(ctx context.Context, store, from *Store, digest Digest, progress func(shard string), mended func(file string, was error)) (err error) {
+	m, data, wrong := store.manifest(ctx, digest)
+	if wrong != nil {
+		if ctx.Err() != nil || errors.Is(wrong, sections.ErrVersion) && !errors.Is(wrong, sections.ErrCorrupt) {
+			return wrong
+		}
+		if m, data, err = from.manifest(ctx, digest); err != nil {
+			return errors.Join(wrong, fmt.Errorf("%w: %w", ErrSource, err))
+		}
+	}
+	release, err := store.Protect(ctx, append(m.shardDigests(), digest)...)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, release()) }()
+	v := &verification{store: store, from: from, manifest: m, mended: mended}
+	err = v.files(ctx)
+	if wrong != nil && (err == nil || !errors.Is(wrong, ErrNoSnapshot)) {
+		if writeErr := store.bucket.Write(ctx, manifestKey(digest), data); writeErr != nil {
+			return errors.Join(err, wrong, writeErr)
+		}
+		mended(manifestKey(digest), wrong)
+		wrong = nil
+	}
+	return errors.Join(wrong, err, v.contents(ctx, progress))
+}
+
+// verification is a VerifySnapshot, or a RepairSnapshot, in progress.
+type verification struct {
+	store    *Store
+	manifest *Manifest
+	from     *Store // nil if nothing is to be mended
+
+	mu     sync.Mutex // held to call mended
+	mended func(file string, was error)
+
+	unread map[Digest]bool // files whose content cannot be looked at
+}
+
+// files proves that each shard file is what its name says, and mends those that are not.
+func (v *verification) files(ctx context.Context) error {
+	list := v.manifest.shards()
+	wrong := make([]error, len(list))
+	var g errgroup.Group
+	g.SetLimit(transfers)
+	for i, sm := range list {
+		g.Go(func() error {
+			wrong[i] = v.file(ctx, sm)
+			return nil
+		})
+	}
+	_ = g.Wait() // each has its own error
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	v.unread = map[Digest]bool{}
+	for i, sm := range list {
+		// A file that is there, and is another one, may say which section is at fault.
+		if wrong[i] != nil && (v.store.cache != nil || !errors.Is(wrong[i], sections.ErrCorrupt)) {
+			v.unread[sm.Digest] = true
+		}
+	}
+	return errors.Join(wrong...)
+}
+
+func (v *verification) file(ctx context.Context, sm ShardManifest) error {
+	wrong := v.store.prove(ctx, sm)
+	if wrong == nil || v.from == nil || ctx.Err() != nil {
+		return wrong
+	}
+	if err := v.from.give(ctx, sm, v.store.upload); err != nil {
+		return errors.Join(wrong, fmt.Errorf("mend %s from %s: %w", shardKey(sm.Digest), v.from.Location(), err))
+	}
+	if err := v.store.prove(ctx, sm); err != nil {
+		return fmt.Errorf("mended, and not whole: %w", err)
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.mended(shardKey(sm.Digest), wrong)
+	return nil
+}
+
+// prove returns an error unless the store, and not just the cache, has a shard whole. What
+// the cache lacks is downloaded anew rather than read twice.
+func (s *Store) prove(ctx context.Context, sm ShardManifest) error {
+	if s.cache == nil {
+		return s.checkStored(ctx, sm)
+	}
+	held, err := s.cache.claim(ctx, []ShardManifest{sm})
+	if err != nil {
+		return err
+	}
+	defer held.release()
+	if len(held.missing) == 0 {
+		return s.checkStored(ctx, sm)
+	}
+	if err := held.missing[0].file.Truncate(0); err != nil {
+		return err
+	}
+	return s.downloadAll(ctx, held)
+}
+
+// contents opens each shard and proves what is in it.
+func (v *verification) contents(ctx context.Context, progress func(shard string)) error {
+	var all error
+	eligible := make([]int, len(v.manifest.Apps.Segments))
+	for _, kind := range []Kind{Apps, Users} {
+		for number, sm := range v.manifest.Tower(kind).Shards {
+			if err := ctx.Err(); err != nil {
+				return errors.Join(all, err)
+			}
+			if v.unread[sm.Digest] {
+				continue
+			}
+			progress(shardName(kind, number))
+			rows, err := v.content(ctx, kind, number)
+			all = errors.Join(all, err)
+			for i := range rows {
+				eligible[i] += rows[i]
+			}
+		}
+	}
+	if all == nil && len(v.unread) == 0 { // else a count says nothing new
+		all = v.manifest.Apps.checkEligible(eligible)
+	}
+	return all
+}
+
+// content returns how many rows each segment has in the shard.
+func (v *verification) content(ctx context.Context, kind Kind, number int) ([]int, error) {
+	s, err := openNumbered(ctx, v.store, v.manifest, kind, number)
+	if err != nil {
+		return nil, err
+	}
+	rows := s.SegmentRows()
+	return rows, errors.Join(s.Check(), s.Close())
+}
