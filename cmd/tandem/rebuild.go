@@ -13,7 +13,8 @@ import (
 
 type snapshotVerifyCommand struct {
 	snapshotFlags
-	Rebuild bool `help:"Build it again of the same inputs, which are named as for tandem build, and compare the digests."`
+	Repair  string `placeholder:"STORE" help:"Replace what is damaged or missing by what this store has of the snapshot; a folder or a URL."`
+	Rebuild bool   `help:"Build it again of the same inputs, which are named as for tandem build, and compare the digests."`
 
 	Apps  string `placeholder:"PATH" help:"With --rebuild: app tower."`
 	Users string `placeholder:"PATH" help:"With --rebuild: user tower."`
@@ -23,13 +24,17 @@ type snapshotVerifyCommand struct {
 }
 
 func (snapshotVerifyCommand) Help() string {
-	return `Does what tandem verify does for a snapshot: reads every byte of it, and proves checksums, bounds and that every node of every graph can be reached.
+	return `Does what tandem verify does for a snapshot: reads every byte of it where the store has it, and proves checksums, bounds and that every node of every graph can be reached.
+
+With --repair it first replaces each shard, and the manifest, that is missing or is not what its name says by the one of another store, if that has it whole; says which they were; and exits with 0 if the snapshot is whole then. A server that has mapped a damaged file keeps it until it is started again.
 
 With --rebuild it also builds the snapshot again, in a temporary folder (TMPDIR says where), with the parameters that its manifest records. The inputs may be in other folders than they were, under the same names; their SHA-256 are compared with the manifest first. It prints "same digest", or the first thing that differs and exits with 1.
 
 Examples:
 
     tandem snapshot verify --store s3://bucket?region=eu-west-1 4be1
+
+    tandem snapshot verify --store store 4be1 --repair s3://bucket?region=eu-west-1
 
     tandem snapshot verify --store store 4be1 --rebuild --apps towers/apps.parquet --users towers/users.parquet`
 }
@@ -42,7 +47,14 @@ func (c *snapshotVerifyCommand) Run(e *environment) (err error) {
 	if err := c.check(); err != nil {
 		return err
 	}
-	store, digest, err := c.open(e)
+	if c.Repair != "" {
+		return c.repair(e)
+	}
+	p := newTransfers(e.stderr)
+	defer p.Done()
+	o := c.cacheFlags.options()
+	o.Progress = p.Transfer
+	store, digest, err := openStore(e, c.Store, c.Snapshot, o)
 	if err != nil {
 		return err
 	}
@@ -54,20 +66,23 @@ func (c *snapshotVerifyCommand) Run(e *environment) (err error) {
 	if err != nil {
 		return err
 	}
-	o, err := c.options(e, store, m)
+	options, err := c.options(e, store, m)
 	if err != nil {
 		return err
 	}
 	if err := verifySnapshot(e, store, digest); err != nil {
 		return err
 	}
-	return rebuild(e, digest, m, o)
+	return rebuild(e, digest, m, options)
 }
 
-// check returns an error if a flag goes only with --rebuild.
+// check returns an error if flags do not go together.
 func (c *snapshotVerifyCommand) check() error {
-	if c.Threads < 1 {
+	switch {
+	case c.Threads < 1:
 		return usagef("threads is %d, want at least 1", c.Threads)
+	case c.Repair != "" && c.Rebuild:
+		return usagef("--repair and --rebuild do not go together: repair it first")
 	}
 	if c.Rebuild {
 		return nil

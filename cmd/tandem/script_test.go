@@ -48,6 +48,7 @@ func TestScripts(t *testing.T) {
 			"serving":  serving,
 			"shard":    shardFile,
 			"corrupt":  corrupt,
+			"damage":   damage,
 			"fbin":     fbin,
 			"forge":    forge,
 			"empty":    empty,
@@ -139,6 +140,31 @@ func corrupt(ts *testscript.TestScript, _ bool, args []string) {
 	data, err := os.ReadFile(path)
 	ts.Check(err)
 	data[at] ^= 1
+	ts.Check(os.WriteFile(path, data, 0o644))
+}
+
+// damage HOW FILE changes a file: flip a bit of it, truncate it, extend it, zero a block of
+// it, or delete it.
+func damage(ts *testscript.TestScript, _ bool, args []string) {
+	path := ts.MkAbs(args[1])
+	data, err := os.ReadFile(path)
+	ts.Check(err)
+	at := len(data) / 3
+	switch args[0] {
+	case "flip":
+		data[at] ^= 1
+	case "truncate":
+		data = data[:at]
+	case "extend":
+		data = append(data, 0)
+	case "zero":
+		clear(data[max(0, len(data)-4096):][:min(512, len(data))])
+	case "delete":
+		ts.Check(os.Remove(path))
+		return
+	default:
+		ts.Fatalf("no damage is called %q", args[0])
+	}
 	ts.Check(os.WriteFile(path, data, 0o644))
 }
 

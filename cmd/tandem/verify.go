@@ -56,7 +56,11 @@ func (c *verifyCommand) Run(e *environment) (err error) {
 	if c.Store == "" {
 		return c.files(e)
 	}
-	store, digest, err := openStore(e, c.Store, c.snapshot(), c.cacheFlags.options())
+	p := newTransfers(e.stderr)
+	defer p.Done()
+	o := c.cacheFlags.options()
+	o.Progress = p.Transfer
+	store, digest, err := openStore(e, c.Store, c.snapshot(), o)
 	if err != nil {
 		return err
 	}
