@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"github.com/tandem-ann/tandem/builder/gate"
 	"github.com/tandem-ann/tandem/index"
 	"github.com/tandem-ann/tandem/shard"
 )
@@ -20,67 +21,92 @@ import (
 const Version = "tandem-builder/3"
 
 // Build builds a snapshot of both towers, runs the gates on it and publishes it in the
-// store, whether it passes or not. Nothing is published when it returns an error. A
-// [*RejectedError] says which rows could not be served.
-func Build(ctx context.Context, store *shard.Store, o Options) (_ *Report, err error) {
+// store, whether it passes or not. A [*RejectedError] says which rows could not be served.
+//
+// Nothing is published when it returns an error. What was built by then is kept on this
+// machine if the towers were done, for [shard.KeptLife]: Build with the same inputs and
+// options goes on from there, and gives the same digest.
+func Build(ctx context.Context, store *shard.Store, o Options) (*Report, error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}
 	if o.Progress == nil {
 		o.Progress = silent{}
 	}
-	stage, err := store.Stage()
-	if err != nil {
-		return nil, err
+	b := &build{Options: o, store: store}
+	report, err := b.run(ctx)
+	if b.outworn(ctx, err) {
+		o.Progress.Note(fmt.Sprintf("what was built before is not whole any more, and is built anew: %v", err))
+		b = &build{Options: o, store: store}
+		return b.run(ctx)
 	}
-	defer func() { err = errors.Join(err, stage.Close()) }()
+	return report, err
+}
 
-	staged, err := shard.CreateStore(ctx, filepath.Join(stage.Dir(), "store"), shard.StoreOptions{})
-	if err != nil {
-		return nil, err
+// run does all of a build, or what is left of one that was kept.
+func (b *build) run(ctx context.Context) (_ *Report, err error) {
+	b.manifest = &shard.Manifest{
+		Version: shard.GatesVersion, Builder: Version, Tool: b.Tool,
+		Model: b.Model, ModelVersion: b.ModelVersion, Metric: b.Params.Metric,
+		Parameters: b.parameters(),
 	}
-	defer func() { err = errors.Join(err, staged.Close()) }()
-	b := &build{Options: o, staged: staged, stage: stage.Dir(), manifest: &shard.Manifest{
-		Version: shard.GatesVersion, Builder: Version, Tool: o.Tool,
-		Model: o.Model, ModelVersion: o.ModelVersion, Metric: o.Params.Metric,
-		Parameters: o.parameters(),
-	}}
 	if err := b.listSegments(); err != nil {
 		return nil, err
 	}
-	if err := b.readGates(ctx, store); err != nil {
+	if err := b.readGates(ctx, b.store); err != nil {
 		return nil, err
 	}
-	if err := b.ingest(ctx); err != nil {
-		return nil, err
-	}
-	if err := b.checkSegments(); err != nil {
+	if err := b.detectDim(); err != nil {
 		return nil, err
 	}
 	if err := b.digestInputs(ctx); err != nil {
 		return nil, err
 	}
+	if err := b.openStage(ctx); err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, b.closeStage(ctx, err)) }()
+	if !b.resumed {
+		if err := b.towers(ctx); err != nil {
+			return nil, err
+		}
+		b.keep(ctx)
+	}
+	if b.found == nil {
+		if err := b.runGates(ctx); err != nil {
+			return nil, err
+		}
+		b.keep(ctx)
+	}
+	digest, err := b.publish(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &Report{Digest: digest, Manifest: b.manifest, Gates: b.found, Rejected: b.rejected}, nil
+}
+
+// towers reads both towers and builds their shards.
+func (b *build) towers(ctx context.Context) error {
+	b.work = filepath.Join(b.stage.Dir(), "work")
+	if err := os.Mkdir(b.work, 0o755); err != nil {
+		return err
+	}
+	if err := b.ingest(ctx); err != nil {
+		return err
+	}
+	if err := b.checkSegments(); err != nil {
+		return err
+	}
 	for _, t := range []struct {
 		in      *ingested
 		o       TowerOptions
 		queries *sample
-	}{{b.apps, o.Apps, &b.users.sample}, {b.users, o.Users, &b.apps.sample}} {
+	}{{b.apps, b.Apps, &b.users.sample}, {b.users, b.Users, &b.apps.sample}} {
 		if err := b.tower(ctx, t.in, t.o, t.queries); err != nil {
-			return nil, fmt.Errorf("build %s: %w", t.in.kind, err)
+			return fmt.Errorf("build %s: %w", t.in.kind, err)
 		}
 	}
-	found, err := b.runGates(ctx, store)
-	if err != nil {
-		return nil, err
-	}
-	digest, err := store.Import(ctx, staged, b.manifest)
-	if err != nil {
-		return nil, err
-	}
-	return &Report{
-		Digest: digest, Manifest: b.manifest, Gates: found,
-		Rejected: map[shard.Kind]*Rejections{shard.Apps: &b.apps.rejections, shard.Users: &b.users.rejections},
-	}, nil
+	return os.RemoveAll(b.work)
 }
 
 // silent is progress that nobody follows.
@@ -93,17 +119,24 @@ func (silent) Note(string)         {}
 // build is one run of [Build].
 type build struct {
 	Options
-	staged      *shard.Store // where shards wait until all are built
-	stage       string
-	manifest    *shard.Manifest
+	store    *shard.Store // that is built into
+	stage    *shard.Stage
+	staged   *shard.Store // where shards wait until all are built
+	work     string       // the folder of temporary files
+	keyed    shard.Digest // of all that the snapshot depends on
+	resumed  bool         // the stage is one that was kept
+	keeps    bool         // the stage outlives this process
+	manifest *shard.Manifest
+
 	apps, users *ingested
+	rejected    map[shard.Kind]*Rejections
 	segments    *segmentsFile // nil without
 	gates       gates
+	found       *gate.Recorded // nil until the gates have run
 }
 
-// ingest reads both towers and fails if they do not fit together or too many rows
-// were rejected.
-func (b *build) ingest(ctx context.Context) error {
+// detectDim finds the dimension, which both towers must have.
+func (b *build) detectDim() error {
 	appDim, err := detectDim(shard.Apps, b.Apps.Input)
 	if err != nil {
 		return err
@@ -116,13 +149,19 @@ func (b *build) ingest(ctx context.Context) error {
 		return fmt.Errorf("apps have embeddings of dimension %d, users of %d: both towers must come from one model version", appDim, userDim)
 	}
 	b.manifest.Dim = appDim
+	return nil
+}
+
+// ingest reads both towers and fails if too many rows were rejected.
+func (b *build) ingest(ctx context.Context) (err error) {
 	metric := b.Params.Metric
-	if b.apps, err = ingest(ctx, shard.Apps, b.Apps, metric, appDim, b.stage, b.Progress); err != nil {
+	if b.apps, err = ingest(ctx, shard.Apps, b.Apps, metric, b.manifest.Dim, b.work, b.Progress); err != nil {
 		return fmt.Errorf("read apps: %w", err)
 	}
-	if b.users, err = ingest(ctx, shard.Users, b.Users, metric, userDim, b.stage, b.Progress); err != nil {
+	if b.users, err = ingest(ctx, shard.Users, b.Users, metric, b.manifest.Dim, b.work, b.Progress); err != nil {
 		return fmt.Errorf("read users: %w", err)
 	}
+	b.rejected = map[shard.Kind]*Rejections{shard.Apps: &b.apps.rejections, shard.Users: &b.users.rejections}
 	for _, in := range []*ingested{b.apps, b.users} {
 		rows, err := in.rejectDuplicates()
 		if err != nil {
@@ -280,7 +319,7 @@ func (b *build) shard(ctx context.Context, in *ingested, o TowerOptions, number 
 		return sm, err
 	}
 	countScans(scanned, x)
-	path := filepath.Join(b.stage, fmt.Sprintf("%s-%04d.shard", in.kind, number))
+	path := filepath.Join(b.work, fmt.Sprintf("%s-%04d.shard", in.kind, number))
 	var segments []shard.Segment
 	if in.kind == shard.Apps && b.segments != nil {
 		segments = b.segments.list

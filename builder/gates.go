@@ -11,7 +11,9 @@ import (
 	"github.com/tandem-ann/tandem/builder/gate"
 	"github.com/tandem-ann/tandem/builder/synthetic"
 	"github.com/tandem-ann/tandem/builder/tower"
+	"github.com/tandem-ann/tandem/index/sections"
 	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/objects"
 )
 
 // gates is what the gates of a build look at beside the snapshot.
@@ -88,9 +90,8 @@ func InteractionOptions(path string, p *shard.Parameters) tower.InteractionOptio
 	}
 }
 
-// runGates runs the gates on the staged snapshot, puts their report into the manifest
-// and what else they found into the store.
-func (b *build) runGates(ctx context.Context, store *shard.Store) (_ *gate.Recorded, err error) {
+// runGates runs the gates on the staged snapshot and puts their report into the manifest.
+func (b *build) runGates(ctx context.Context) (err error) {
 	b.Progress.Stage("run the gates", -1)
 	start := time.Now()
 	m := b.manifest
@@ -98,36 +99,48 @@ func (b *build) runGates(ctx context.Context, store *shard.Store) (_ *gate.Recor
 		m.Lineage = &shard.Lineage{Previous: b.Previous}
 	}
 	m.Inputs = append(m.Inputs, b.gates.inputs...)
-	staged, err := b.staged.Publish(ctx, m)
-	if err != nil {
-		return nil, err
-	}
 	in := gate.Input{Thresholds: b.gates.thresholds, Interactions: b.gates.interactions}
-	if in.Candidate, err = shard.OpenSnapshot(ctx, b.staged, staged); err != nil {
-		return nil, err
+	if in.Candidate, err = b.openStaged(ctx); err != nil {
+		return err
 	}
 	defer func() { err = errors.Join(err, in.Candidate.Close()) }()
 	if b.Previous != "" {
-		if in.Previous, err = shard.OpenSnapshot(ctx, cmp.Or(b.PreviousStore, store), b.Previous); err != nil {
-			return nil, err
+		if in.Previous, err = shard.OpenSnapshot(ctx, cmp.Or(b.PreviousStore, b.store), b.Previous); err != nil {
+			return err
 		}
 		defer func() { err = errors.Join(err, in.Previous.Close()) }()
 	}
 	found := &gate.Recorded{Time: start.UTC(), Tool: b.Tool, Inputs: b.gates.inputs, LatencyOff: b.gates.thresholds.Off[gate.Latency]}
 	if found.Report, err = gate.Run(ctx, in); err != nil {
-		return nil, err
+		return err
 	}
 	if found.Latency, err = gate.Measure(ctx, in.Candidate, b.gates.thresholds); err != nil {
-		return nil, err
+		return err
 	}
 	m.Gates = found.Report
 	data, err := m.Encode()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	found.Snapshot, found.Seconds = shard.Sum(data), time.Since(start).Seconds()
-	// It is recorded first, so that no snapshot is there without.
-	return found, gate.Record(ctx, store.Objects(), found)
+	b.found = found
+	return nil
+}
+
+// openStaged opens the snapshot as far as it is, for the gates. An error of class
+// [shard.ErrSource] says that its files are not what was built.
+func (b *build) openStaged(ctx context.Context) (*shard.Snapshot, error) {
+	digest, err := b.staged.Publish(ctx, b.manifest)
+	if err == nil {
+		var s *shard.Snapshot
+		if s, err = shard.OpenSnapshot(ctx, b.staged, digest); err == nil {
+			return s, nil
+		}
+	}
+	if errors.Is(err, sections.ErrCorrupt) || errors.Is(err, objects.ErrNotFound) {
+		err = fmt.Errorf("%w: %w", shard.ErrSource, err)
+	}
+	return nil, err
 }
 
 // parameters returns what the build was told beside its input files.

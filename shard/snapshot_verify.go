@@ -98,7 +98,7 @@ func (v *verification) files(ctx context.Context) error {
 
 func (v *verification) file(ctx context.Context, sm ShardManifest) error {
 	wrong := v.store.prove(ctx, sm)
-	if wrong == nil || v.from == nil || ctx.Err() != nil {
+	if v.from == nil || !errors.As(wrong, new(damageError)) {
 		return wrong
 	}
 	if err := v.from.give(ctx, sm, v.store.upload); err != nil {
@@ -130,7 +130,10 @@ func (s *Store) prove(ctx context.Context, sm ShardManifest) error {
 	if err := held.missing[0].file.Truncate(0); err != nil {
 		return err
 	}
-	return s.downloadAll(ctx, held)
+	if err := s.downloadAll(ctx, held); err == nil || ctx.Err() != nil {
+		return err
+	}
+	return s.checkStored(ctx, sm) // the cache may be what fails
 }
 
 // contents opens each shard and proves what is in it.

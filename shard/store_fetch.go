@@ -17,7 +17,7 @@ import (
 	"github.com/tandem-ann/tandem/shard/objects"
 )
 
-// attempts is how often reading a shard goes on after the store failed.
+// attempts is how often a shard is transferred before a store that fails is given up.
 const attempts = 4
 
 // Fetch brings the shards of a snapshot onto this machine, several at a time, so that

@@ -11,11 +11,13 @@ import (
 	"os"
 	"path/filepath"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"github.com/tandem-ann/tandem/index/sections"
+	"github.com/tandem-ann/tandem/shard/objects"
 )
 
 // Transfer is the progress of one shard between this machine and a store.
@@ -71,10 +73,12 @@ func (s *Store) AddShard(ctx context.Context, path string) (ShardManifest, error
 	if m.Digest, _, err = sumFile(path); err != nil {
 		return m, fmt.Errorf("add shard: %w", err)
 	}
-	if s.checkStored(ctx, m) != nil {
-		if err := s.place(ctx, path, m); err != nil {
-			return m, fmt.Errorf("add shard: %w", err)
-		}
+	err = s.checkStored(ctx, m)
+	if errors.As(err, new(damageError)) {
+		err = s.place(ctx, path, m)
+	}
+	if err != nil {
+		return m, fmt.Errorf("add shard: %w", err)
 	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return m, fmt.Errorf("add shard: %w", err)
@@ -128,7 +132,7 @@ func (s *Store) take(ctx context.Context, from *Store, m *Manifest, data []byte,
 				return nil
 			}
 			err := s.checkStored(ctx, sm)
-			if err != nil && ctx.Err() == nil {
+			if errors.As(err, new(damageError)) {
 				err = from.give(ctx, sm, put)
 			}
 			if err != nil {
@@ -161,11 +165,19 @@ func (s *Store) give(ctx context.Context, sm ShardManifest, put putter) error {
 	}
 }
 
-// checkStored returns an error unless the store has a shard, whole. It reads all of it:
-// the checksums that stores keep beside their objects say what was written, not what is
-// there.
+// damageError says that a file is missing, is another one than its name says, or cannot be
+// read: what mends it is another copy.
+type damageError struct{ error }
+
+func (e damageError) Unwrap() error { return e.error }
+
+// checkStored returns an error unless the store has a shard, whole; a [damageError] if it
+// has not. It reads all of it: the checksums that stores keep beside their objects say
+// what was written, not what is there.
 func (s *Store) checkStored(ctx context.Context, sm ShardManifest) error {
-	if err := s.checkSize(ctx, sm); err != nil {
+	if err := s.checkSize(ctx, sm); errors.Is(err, objects.ErrNotFound) || errors.Is(err, sections.ErrCorrupt) {
+		return damageError{err}
+	} else if err != nil {
 		return err
 	}
 	h := sha256.New()
@@ -176,12 +188,15 @@ func (s *Store) checkStored(ctx context.Context, sm ShardManifest) error {
 		if err == nil {
 			break
 		}
-		if ctx.Err() != nil || attempt == attempts {
+		if ctx.Err() != nil || errors.Is(err, objects.ErrGone) {
 			return err
+		}
+		if attempt == attempts {
+			return damageError{err}
 		}
 	}
 	if sum := digestOfHash(h); sum != sm.Digest {
-		return fmt.Errorf("verify shard %s: its SHA-256 is %s: %w", s.name(shardKey(sm.Digest)), sum, sections.ErrCorrupt)
+		return damageError{fmt.Errorf("verify shard %s: its SHA-256 is %s: %w", s.name(shardKey(sm.Digest)), sum, sections.ErrCorrupt)}
 	}
 	return nil
 }
@@ -240,9 +255,26 @@ func otherFile(path string, sum Digest, sm ShardManifest) error {
 	return fmt.Errorf("%w: the SHA-256 of %s is %s, not %s: %w", ErrSource, path, sum, sm.Digest, sections.ErrCorrupt)
 }
 
-// upload is a [putter] that copies the file, and makes sure on the way that it is the one
-// it is named for.
+// uploadWait is how long an upload that failed waits before it is tried again; then twice
+// as long each time.
+const uploadWait = 200 * time.Millisecond
+
+// upload is a [putter] that copies the file. A store that is no folder may fail a few
+// times.
 func (s *Store) upload(ctx context.Context, path string, sm ShardManifest) error {
+	for attempt, wait := 1, uploadWait; ; attempt, wait = attempt+1, 2*wait {
+		err := s.tryUpload(ctx, path, sm)
+		if err == nil || errors.Is(err, ErrSource) || ctx.Err() != nil || s.cache == nil || attempt == attempts {
+			return err
+		}
+		if err := sleep(ctx, wait); err != nil {
+			return err
+		}
+	}
+}
+
+// tryUpload makes sure on the way that the file is the one it is named for.
+func (s *Store) tryUpload(ctx context.Context, path string, sm ShardManifest) error {
 	f, err := os.Open(path)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrSource, err)
