@@ -64,9 +64,8 @@ type verification struct {
 	manifest *Manifest
 	from     *Store // nil if nothing is to be mended
 
-	mu     sync.Mutex // held to call mended
+	mu     sync.Mutex // held to call mended, and to write unread
 	mended func(file string, was error)
-
 	unread map[Digest]bool // files whose content cannot be looked at
 }
 
@@ -74,6 +73,7 @@ type verification struct {
 func (v *verification) files(ctx context.Context) error {
 	list := v.manifest.shards()
 	wrong := make([]error, len(list))
+	v.unread = map[Digest]bool{}
 	var g errgroup.Group
 	g.SetLimit(transfers)
 	for i, sm := range list {
@@ -86,31 +86,35 @@ func (v *verification) files(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	v.unread = map[Digest]bool{}
-	for i, sm := range list {
-		// A file that is there, and is another one, may say which section is at fault.
-		if wrong[i] != nil && (v.store.cache != nil || !errors.Is(wrong[i], sections.ErrCorrupt)) {
-			v.unread[sm.Digest] = true
-		}
-	}
 	return errors.Join(wrong...)
 }
 
 func (v *verification) file(ctx context.Context, sm ShardManifest) error {
 	wrong := v.store.prove(ctx, sm)
 	if v.from == nil || !errors.As(wrong, new(damageError)) {
-		return wrong
+		return v.fault(sm, wrong)
 	}
 	if err := v.from.give(ctx, sm, v.store.upload); err != nil {
-		return errors.Join(wrong, fmt.Errorf("mend %s from %s: %w", shardKey(sm.Digest), v.from.Location(), err))
+		return errors.Join(v.fault(sm, wrong), fmt.Errorf("mend %s from %s: %w", shardKey(sm.Digest), v.from.Location(), err))
 	}
 	if err := v.store.prove(ctx, sm); err != nil {
-		return fmt.Errorf("mended, and not whole: %w", err)
+		return fmt.Errorf("mended, and not whole: %w", v.fault(sm, err))
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.mended(shardKey(sm.Digest), wrong)
 	return nil
+}
+
+// fault notes what is wrong with a file, if anything. One that is there, and is another
+// one, is looked into all the same: it may say which section is at fault.
+func (v *verification) fault(sm ShardManifest, wrong error) error {
+	if wrong != nil && (v.store.cache != nil || !errors.Is(wrong, sections.ErrCorrupt)) {
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		v.unread[sm.Digest] = true
+	}
+	return wrong
 }
 
 // prove returns an error unless the store, and not just the cache, has a shard whole. What

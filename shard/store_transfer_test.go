@@ -2,7 +2,6 @@ package shard_test
 
 import (
 	"bytes"
-	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -253,33 +252,4 @@ func TestImportReadsThroughFailures(t *testing.T) {
 		require.NoError(t, err)
 		assert.Len(t, moved.up, 1)
 	})
-}
-
-// A link to nowhere is an error and not a store.
-func TestCreateStoreErrors(t *testing.T) {
-	ctx := context.Background()
-	dir := t.TempDir()
-	require.NoError(t, os.Symlink(filepath.Join(dir, "nowhere"), filepath.Join(dir, "link")))
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "file"), nil, 0o600))
-	for path, text := range map[string]string{
-		"link":         "no such file or directory",
-		"link/store":   "no such file or directory",
-		"file":         "not a directory",
-		"file/store":   "not a directory",
-		"store/shards": "",
-	} {
-		_, err := shard.CreateStore(ctx, filepath.Join(dir, path), shard.StoreOptions{})
-		if text == "" {
-			require.NoError(t, err)
-			continue
-		}
-		require.ErrorContains(t, err, "create store: ")
-		require.ErrorContains(t, err, text)
-	}
-	other := t.TempDir()
-	require.NoError(t, os.Symlink(other, filepath.Join(dir, "good")))
-	store, err := shard.CreateStore(ctx, filepath.Join(dir, "good", "a", "b"), shard.StoreOptions{})
-	require.NoError(t, err)
-	require.NoError(t, store.Close())
-	require.DirExists(t, filepath.Join(other, "a", "b", "shards"))
 }
