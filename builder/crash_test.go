@@ -1,6 +1,7 @@
 package builder_test
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"flag"
@@ -61,9 +62,17 @@ func work(path string) error {
 	if err != nil {
 		return err
 	}
+	j.Options.Progress = told{}
 	_, err = builder.Build(context.Background(), store, j.Options)
 	return err
 }
+
+// told prints the stages of a build.
+type told struct{}
+
+func (told) Stage(name string, _ int64) { fmt.Println("stage", name) }
+func (told) Step(int64)                 {}
+func (told) Note(string)                {}
 
 // A builder that is killed at any point leaves a store that opens, in which every
 // snapshot and every shard is whole; the next build finishes, and moves nothing that is
@@ -128,6 +137,49 @@ func testKilledBuilds(t *testing.T, location string) {
 		require.NoError(t, err)
 		assert.Empty(t, left, "what killed builds left is collected")
 	}
+}
+
+// A builder that is killed while it uploads has built for the next one, which uploads only
+// what is left.
+func TestKilledUploadGoesOn(t *testing.T) {
+	location := objectstest.S3Location(t)
+	o := options(t, index.Dot, rows("app", 400, 8, 1), rows("user", 200, 8, 2))
+	_, undisturbed := build(t, o)
+	data, err := json.Marshal(job{Store: location, Cache: t.TempDir(), Options: o})
+	require.NoError(t, err)
+	path := filepath.Join(t.TempDir(), "job.json")
+	require.NoError(t, os.WriteFile(path, data, 0o600))
+	start := func() (*exec.Cmd, *bufio.Scanner) {
+		cmd := exec.Command(os.Args[0])
+		cmd.Env, cmd.Stderr = append(os.Environ(), jobVariable+"="+path), os.Stderr
+		out, err := cmd.StdoutPipe()
+		require.NoError(t, err)
+		require.NoError(t, cmd.Start())
+		return cmd, bufio.NewScanner(out)
+	}
+	cmd, lines := start()
+	for lines.Scan() && !shard.Digest(lines.Text()).Valid() { // an upload
+	}
+	require.NoError(t, cmd.Process.Kill())
+	for lines.Scan() {
+	}
+	require.Error(t, cmd.Wait())
+	checkWhole(t, location)
+
+	before := shardsOf(t, location)
+	cmd, lines = start()
+	for lines.Scan() {
+		assert.NotContains(t, lines.Text(), "stage", "it is built")
+		assert.NotContains(t, before, lines.Text(), "it is uploaded")
+	}
+	require.NoError(t, cmd.Wait())
+	checkWhole(t, location)
+	store, err := shard.OpenStore(t.Context(), location, shard.StoreOptions{Cache: t.TempDir()})
+	require.NoError(t, err)
+	defer store.Close()
+	d, err := store.Resolve(t.Context(), "")
+	require.NoError(t, err)
+	assert.Equal(t, undisturbed.Digest, d)
 }
 
 // checkWhole verifies every snapshot, and that every shard is what its name says.

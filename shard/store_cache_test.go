@@ -25,8 +25,17 @@ func partialPath(cache string, sm shard.ShardManifest) string {
 	return filepath.Join(cache, "partial", fmt.Sprintf("%s-%d", sm.Digest, sm.Size))
 }
 
-// cached returns how many bytes of shards a cache holds, whole or not.
+// cached returns how many bytes of shards a cache holds, whole or not, while nothing is
+// removed from it: what goes between two looks would count beside what has come for it.
 func cached(cache string) (total int64, err error) {
+	lock, err := os.Open(filepath.Join(cache, "lock"))
+	if err != nil {
+		return 0, err
+	}
+	defer lock.Close() // and unlock
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
+		return 0, err
+	}
 	for _, sub := range []string{"shards", "partial"} {
 		entries, readErr := os.ReadDir(filepath.Join(cache, sub))
 		err = errors.Join(err, readErr)
