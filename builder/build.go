@@ -12,6 +12,7 @@ import (
 	"slices"
 
 	"github.com/tandem-ann/tandem/index"
+	"github.com/tandem-ann/tandem/index/sections"
 	"github.com/tandem-ann/tandem/shard"
 )
 
@@ -23,6 +24,7 @@ const Version = "tandem-builder/3"
 // store, whether it passes or not. Nothing is published when it returns an error. A
 // [*RejectedError] says which rows could not be served.
 func Build(ctx context.Context, store *shard.Store, o Options) (_ *Report, err error) {
+	defer sections.Guard(&err)()
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}
