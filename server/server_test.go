@@ -146,6 +146,7 @@ func TestRunReadiness(t *testing.T) {
 	})
 	require.NoError(t, err)
 	require.Equal(t, "listening", <-log)
+	require.Equal(t, "memory limit", <-log)
 	require.Equal(t, "ready", <-log)
 	require.Equal(t, "draining", <-log)
 	_, err = net.Dial("tcp", s.url[len("http://"):])
