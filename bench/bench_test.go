@@ -18,6 +18,7 @@ import (
 	"github.com/tandem-ann/tandem/builder/synthetic"
 	"github.com/tandem-ann/tandem/builder/tower"
 	"github.com/tandem-ann/tandem/index"
+	"github.com/tandem-ann/tandem/index/sections"
 	"github.com/tandem-ann/tandem/shard"
 	"github.com/tandem-ann/tandem/shard/eligibility"
 )
@@ -203,6 +204,17 @@ func TestRunStops(t *testing.T) {
 		}
 	}})
 	assert.ErrorIs(t, err, context.Canceled)
+}
+
+func TestRunOnShardThatIsCut(t *testing.T) {
+	for _, kind := range []shard.Kind{shard.Apps, shard.Users} {
+		s, err := buildSnapshot(t.TempDir(), 1)
+		require.NoError(t, err)
+		require.NoError(t, os.Truncate(s.Tower(kind).Shards()[0].File().Path(), 0))
+		_, err = Run(t.Context(), s, Options{Target: shard.Apps, Queries: 10})
+		require.ErrorIs(t, err, sections.ErrUnreadable)
+		require.NoError(t, s.Close())
+	}
 }
 
 func TestQueriesDoNotDependOnShards(t *testing.T) {

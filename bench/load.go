@@ -21,6 +21,7 @@ import (
 	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
 	"github.com/tandem-ann/tandem/api/tandem/v1/tandemv1connect"
 	"github.com/tandem-ann/tandem/index"
+	"github.com/tandem-ann/tandem/index/sections"
 	"github.com/tandem-ann/tandem/shard"
 )
 
@@ -110,7 +111,8 @@ func (o LoadOptions) Validate() error {
 // time, each of which has a connection of its own and asks again once it has its
 // answer, and reports what they saw. A failed query is counted, not retried; if
 // all fail, the first one's error is Load's.
-func Load(ctx context.Context, o LoadOptions) (*LoadReport, error) {
+func Load(ctx context.Context, o LoadOptions) (_ *LoadReport, err error) {
+	defer sections.Guard(&err)()
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}
@@ -337,7 +339,10 @@ func (l *loader) recall(ctx context.Context) (*float64, int, error) {
 	sum := 0.0
 	for i := range n {
 		request := l.request(int64(i))
-		v, ok := users.Vector(request.Msg.UserId)
+		v, ok, err := users.Vector(request.Msg.UserId)
+		if err != nil {
+			return nil, 0, err
+		}
 		if !ok {
 			return nil, 0, fmt.Errorf("user %q is not in the user tower", request.Msg.UserId)
 		}

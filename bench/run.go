@@ -16,6 +16,7 @@ import (
 
 	"github.com/tandem-ann/tandem/index"
 	"github.com/tandem-ann/tandem/index/kernel"
+	"github.com/tandem-ann/tandem/index/sections"
 	"github.com/tandem-ann/tandem/shard"
 )
 
@@ -28,7 +29,8 @@ const exactQueries = 100
 
 // Run measures a snapshot. An error from the filter is an *[eligibility.Error] or
 // an *[eligibility.BindError], one from the segment a *[shard.SegmentError].
-func Run(ctx context.Context, s *shard.Snapshot, o Options) (*Report, error) {
+func Run(ctx context.Context, s *shard.Snapshot, o Options) (_ *Report, err error) {
+	defer sections.Guard(&err)()
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}

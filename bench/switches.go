@@ -22,6 +22,7 @@ import (
 
 	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
 	"github.com/tandem-ann/tandem/api/tandem/v1/tandemv1connect"
+	"github.com/tandem-ann/tandem/index/sections"
 	"github.com/tandem-ann/tandem/server"
 	"github.com/tandem-ann/tandem/server/release"
 	"github.com/tandem-ann/tandem/shard"
@@ -111,6 +112,7 @@ open files %d and %d, mapped shards %d and %d, heap %.1f and %.1f MiB: after two
 // clients ask. Every answer is compared with what the snapshot that it names answers by
 // itself.
 func Switch(ctx context.Context, store *shard.Store, snapshots [2]shard.Digest, o SwitchOptions) (_ *SwitchReport, err error) {
+	defer sections.Guard(&err)()
 	o = o.withDefaults()
 	dir, err := os.MkdirTemp("", "tandem-switches-")
 	if err != nil {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/tandem-ann/tandem/builder/gate"
 	"github.com/tandem-ann/tandem/index"
+	"github.com/tandem-ann/tandem/index/sections"
 	"github.com/tandem-ann/tandem/shard"
 )
 
@@ -26,7 +27,8 @@ const Version = "tandem-builder/3"
 // Nothing is published when it returns an error. What was built by then is kept on this
 // machine if the towers were done, for [shard.KeptLife]: Build with the same inputs and
 // options goes on from there, and gives the same digest.
-func Build(ctx context.Context, store *shard.Store, o Options) (*Report, error) {
+func Build(ctx context.Context, store *shard.Store, o Options) (_ *Report, err error) {
+	defer sections.Guard(&err)()
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}

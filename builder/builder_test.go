@@ -147,7 +147,8 @@ func TestBuildHoldsEveryRow(t *testing.T) {
 			snapshot := open(t, store, report.Digest)
 			tw := snapshot.Tower(shard.Apps)
 			for _, r := range apps {
-				v, ok := tw.Vector(r.id)
+				v, ok, err := tw.Vector(r.id)
+				require.NoError(t, err)
 				require.True(t, ok)
 				require.InDeltaSlice(t, r.vector, v, 1e-5)
 				s := tw.Shards()[shard.Partition(r.id, 3)]
@@ -343,7 +344,8 @@ func TestAttributeLinesAreJoined(t *testing.T) {
 	tw := open(t, store, report.Digest).Tower(shard.Apps)
 	require.Equal(t, 199, tw.Rows())
 	for i, a := range apps {
-		_, found := tw.Vector(a.id)
+		_, found, err := tw.Vector(a.id)
+		require.NoError(t, err)
 		require.Equal(t, i != 10, found, "an app whose attributes are not what they say is not served")
 		if !found {
 			continue

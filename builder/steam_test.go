@@ -115,7 +115,8 @@ func TestSteamFilters(t *testing.T) {
 			eligible := readLines(t, filepath.Join(steamData, "steam", "eligible", f.Name+".txt"))
 			require.Len(t, eligible, f.Eligible)
 			eligible = slices.DeleteFunc(eligible, func(id string) bool {
-				_, has := apps.Vector(id)
+				_, has, err := apps.Vector(id)
+				require.NoError(t, err)
 				return !has
 			})
 			require.NotEmpty(t, eligible)
@@ -162,7 +163,8 @@ type scoredID struct {
 func bruteForce(t *testing.T, tw *shard.Tower, ids []string, query []float32) []scoredID {
 	var out []scoredID
 	for _, id := range ids {
-		v, ok := tw.Vector(id)
+		v, ok, err := tw.Vector(id)
+		require.NoError(t, err)
 		require.True(t, ok)
 		var sum, vv, qq float64
 		for i := range v {

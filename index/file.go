@@ -74,10 +74,12 @@ func (x *Index) Write(w *sections.Writer) error {
 }
 
 // Open uses the index in a verified shard file, in place. It checks every count,
-// ordinal and number once, so that nothing later can fault; an error is of class
-// [sections.ErrCorrupt] and names the section. The index must not be used after
-// the file is closed.
-func Open(f *sections.File) (*Index, error) {
+// ordinal and number once, so that nothing later can read outside of the file; an error
+// is of class [sections.ErrCorrupt] and names the section, or of class
+// [sections.ErrUnreadable]. The index must not be used after the file is closed, and a
+// goroutine that uses it may need a [sections.Guard].
+func Open(f *sections.File) (_ *Index, err error) {
+	defer sections.Guard(&err)()
 	x := &Index{}
 	text, err := f.Section(paramsSection)
 	if err != nil {

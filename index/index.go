@@ -9,7 +9,8 @@ import (
 )
 
 // Index is one immutable index, in memory after [Build] or over a mapped file
-// after [Open]. All its methods may be called from any number of goroutines.
+// after [Open]. All its methods may be called from any number of goroutines, each of
+// which defers a [sections.Guard] if the file is mapped.
 type Index struct {
 	params      Params
 	dim, stride int
@@ -105,7 +106,8 @@ func (x *Index) repeats(node uint32) (first uint32, count int) {
 // node is reachable from the entry point on layer 0, duplicates equal their
 // node, codes are as near to their vectors as exact scans take them to be, and no list
 // repeats a neighbour. It takes time in proportion to the size of the index.
-func (x *Index) CheckGraph() error {
+func (x *Index) CheckGraph() (err error) {
+	defer sections.Guard(&err)()
 	if x.nodes > 0 {
 		if n := unreachable(x.layers[0]); n > 0 {
 			return sections.Corruptf(linksSection(0), "%d of %d nodes cannot be reached from the entry point", n, x.nodes)

@@ -3,6 +3,8 @@ package index
 import (
 	"sync"
 	"sync/atomic"
+
+	"github.com/tandem-ann/tandem/index/sections"
 )
 
 // parallel calls work(worker, i) for every i below n on up to threads
@@ -12,7 +14,9 @@ func parallel(threads, n int, work func(worker, i int)) {
 	parallelChunks(threads, n, 8, work)
 }
 
-// parallelChunks does the same, and a goroutine takes chunk calls at a time.
+// parallelChunks does the same, and a goroutine takes chunk calls at a time. A fault in
+// a mapped file, which no goroutine but the caller's may have a guard for, is raised
+// there.
 func parallelChunks(threads, n, chunk int, work func(worker, i int)) {
 	threads = min(threads, (n+chunk-1)/chunk)
 	if threads <= 1 {
@@ -23,8 +27,10 @@ func parallelChunks(threads, n, chunk int, work func(worker, i int)) {
 	}
 	var next atomic.Int64
 	var group sync.WaitGroup
+	faults := make([]error, threads)
 	for worker := range threads {
 		group.Go(func() {
+			defer sections.Guard(&faults[worker])()
 			for {
 				from := int(next.Add(int64(chunk))) - chunk
 				if from >= n {
@@ -37,4 +43,9 @@ func parallelChunks(threads, n, chunk int, work func(worker, i int)) {
 		})
 	}
 	group.Wait()
+	for _, fault := range faults {
+		if fault != nil {
+			panic(fault)
+		}
+	}
 }

@@ -131,8 +131,7 @@ func (x *Index) Search(q Query, dst []Hit) ([]Hit, Stats, error) {
 		}
 	}
 
-	s := x.scratch.Get().(*scratch)
-	defer x.scratch.Put(s)
+	s := x.scratch.Get().(*scratch) // lost if the search panics, for its state is unknown then
 	x.begin(s, q.Vector, q.K)
 	stats.Plan, stats.Ef = q.Plan, q.Ef
 	s.trace = q.Trace
@@ -150,14 +149,15 @@ func (x *Index) Search(q Query, dst []Hit) ([]Hit, Stats, error) {
 		s.top.sort(x.rows)
 	}
 	s.trace = nil
-	return x.hits(s, dst), stats, nil
+	dst = x.hits(s, dst)
+	x.scratch.Put(s)
+	return dst, stats, nil
 }
 
 // Improve gives each hit the score of its row with vector, where that is better. The
 // vector must be one that [Index.Search] takes.
 func (x *Index) Improve(vector []float32, hits []Hit) {
 	s := x.scratch.Get().(*scratch)
-	defer x.scratch.Put(s)
 	x.begin(s, vector, 0)
 	s.ids = s.ids[:0]
 	for _, h := range hits {
@@ -168,6 +168,7 @@ func (x *Index) Improve(vector []float32, hits []Hit) {
 			hits[i].Score = score
 		}
 	}
+	x.scratch.Put(s)
 }
 
 // hits appends the top k to dst.

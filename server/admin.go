@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"fmt"
 
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -18,7 +19,7 @@ func (s *Service) GetStatus(context.Context, *connect.Request[tandemv1.GetStatus
 	for _, d := range f.kept {
 		out.KeptSnapshots = append(out.KeptSnapshots, string(d))
 	}
-	now := s.current.Load()
+	now, lost := s.current.Load(), ""
 	if now != nil {
 		out.Generation, out.Since = now.generation, timestamppb.New(now.since)
 		out.TargetGeneration = max(out.TargetGeneration, now.generation)
@@ -28,6 +29,9 @@ func (s *Service) GetStatus(context.Context, *connect.Request[tandemv1.GetStatus
 				Name: a.name, Snapshot: string(a.snapshot.Digest()), Model: m.Model, ModelVersion: m.ModelVersion,
 				Weight: uint32(a.weight), Apps: uint64(m.Apps.Rows), Users: uint64(m.Users.Rows),
 			})
+			if text := a.lost.text(); text != "" && lost == "" {
+				lost = fmt.Sprintf("arm %s: %s", a.name, text)
+			}
 		}
 	}
 	failed := f.failed
@@ -42,6 +46,9 @@ func (s *Service) GetStatus(context.Context, *connect.Request[tandemv1.GetStatus
 		out.Phase, out.Error = tandemv1.Phase_PHASE_FAILED, failed.Error()
 	case now != nil && out.Generation == out.TargetGeneration:
 		out.Phase = tandemv1.Phase_PHASE_SERVING
+	}
+	if out.Error == "" {
+		out.Error = lost
 	}
 	return connect.NewResponse(out), nil
 }

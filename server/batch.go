@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"runtime"
+	"runtime/debug"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -56,9 +57,11 @@ func (s *Service) batchItem(ctx context.Context, r *tandemv1.RetrieveRequest) *t
 }
 
 // retrieveSafely does for a request of a batch what interceptors do for a single
-// one: it validates, and a panic becomes an error.
+// one: it validates, and a panic or a fault in a mapped file becomes an error.
 func (s *Service) retrieveSafely(ctx context.Context, r *tandemv1.RetrieveRequest) (answer *tandemv1.RetrieveResponse, err error) {
+	before := debug.SetPanicOnFault(true)
 	defer func() {
+		debug.SetPanicOnFault(before)
 		if p := recover(); p != nil {
 			answer, err = nil, panicError(p)
 		}

@@ -27,9 +27,14 @@ func (s *Service) GetEmbeddings(_ context.Context, r *connect.Request[tandemv1.G
 	}
 	tower := now.snapshot.Tower(kindOf(r.Msg.Tower))
 	for _, id := range r.Msg.Ids {
-		if v, ok := tower.Vector(id); ok {
+		v, ok, err := tower.Vector(id)
+		switch {
+		case err != nil:
+			s.noteLost(now.serving, nil, err)
+			return nil, err
+		case ok:
 			out.Embeddings = append(out.Embeddings, &tandemv1.Embedding{Id: id, Values: v})
-		} else {
+		default:
 			out.UnknownIds = append(out.UnknownIds, id)
 		}
 	}

@@ -49,6 +49,9 @@ func callerError(err error, id string) *connect.Error {
 	if coded, ok := errors.AsType[*connect.Error](err); ok {
 		return coded
 	}
+	if lost, ok := errors.AsType[*shard.UnreadableError](err); ok {
+		return connect.NewError(connect.CodeDataLoss, lost)
+	}
 	switch {
 	case errors.Is(err, context.Canceled):
 		return connect.NewError(connect.CodeCanceled, errors.New("the caller went away"))

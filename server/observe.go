@@ -14,6 +14,7 @@ import (
 	"connectrpc.com/connect"
 
 	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
+	"github.com/tandem-ann/tandem/index/sections"
 )
 
 // RequestIDHeader is the response header that has the request's id, also when
@@ -65,8 +66,8 @@ func asHeader(id string) bool {
 	return len(id) <= 128
 }
 
-// observe names a request, gives its error a code, logs it, and turns a panic
-// into an error. It is the outermost interceptor.
+// observe names a request, gives its error a code, logs it, and turns a panic, and a
+// fault in a mapped file, into an error. It is the outermost interceptor.
 func (s *Service) observe(next connect.UnaryFunc) connect.UnaryFunc {
 	return func(ctx context.Context, r connect.AnyRequest) (response connect.AnyResponse, err error) {
 		start := time.Now()
@@ -75,7 +76,9 @@ func (s *Service) observe(next connect.UnaryFunc) connect.UnaryFunc {
 			info.ResponseHeader().Set(RequestIDHeader, id)
 		}
 		ctx = context.WithValue(ctx, idKey{}, id)
+		before := debug.SetPanicOnFault(true)
 		defer func() {
+			debug.SetPanicOnFault(before)
 			if p := recover(); p != nil {
 				response, err = nil, panicError(p)
 			}
@@ -85,9 +88,13 @@ func (s *Service) observe(next connect.UnaryFunc) connect.UnaryFunc {
 	}
 }
 
-// panicError returns a panic as an error that has the stack. It goes on with one
-// that asks net/http to abort the request.
+// panicError returns a panic as an error that has the stack, or that names the mapped
+// file that could not be read. It goes on with one that asks net/http to abort the
+// request.
 func panicError(p any) error {
+	if fault := sections.FaultOf(p); fault != nil {
+		return fault
+	}
 	if err, ok := p.(error); ok && errors.Is(err, http.ErrAbortHandler) {
 		panic(p)
 	}

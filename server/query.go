@@ -84,7 +84,10 @@ func (q *query) setVectors(snapshot *shard.Snapshot, r *tandemv1.RetrieveRequest
 		if r.AppId != "" {
 			field, id, kind = "app_id", r.AppId, shard.Apps
 		}
-		v, ok := snapshot.Tower(kind).Vector(id)
+		v, ok, err := snapshot.Tower(kind).Vector(id)
+		if err != nil {
+			return err
+		}
 		if !ok {
 			return errorf(connect.CodeNotFound, "%s %q is not in the %s tower of model %s; query by an id that it has, or by vector",
 				field, id, noun(kind), modelName(m))

@@ -29,12 +29,14 @@ func (s *Service) retrieve(ctx context.Context, r *tandemv1.RetrieveRequest) (*t
 	defer now.release()
 	q, err := newQuery(now.snapshot, r)
 	if err != nil {
+		s.noteLost(now.serving, nil, err)
 		return nil, err
 	}
 	prepared := time.Since(start)
 	searching, cancel := searchContext(ctx, q.MinCoverage)
 	defer cancel()
 	found, err := q.tower.Search(searching, &q.Query)
+	s.noteLost(now.serving, found, err)
 	if err != nil {
 		return nil, searchError(ctx, err)
 	}

@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
+	"math"
 	"net"
 	"net/http"
+	"os"
 	"time"
 
 	"github.com/tandem-ann/tandem/server/release"
@@ -25,7 +28,9 @@ type Config struct {
 	// rollback to it is instant. Default: DefaultKeep.
 	Keep time.Duration
 	// MemoryLimit is how many bytes of snapshots may be mapped: a release that would
-	// take more, beside what answers, is refused. Default: [DefaultMemoryLimit].
+	// take more, beside what answers, is refused, and so is a snapshot that is served
+	// without one. Default: four fifths of the machine's memory, or of the least that a
+	// control group allows that the process is in; none where neither is known.
 	MemoryLimit int64
 	// Listen is the address to listen on, HOST:PORT. Port 0 takes a free one.
 	Listen string
@@ -80,9 +85,6 @@ func Run(ctx context.Context, c Config) error {
 	if c.Keep <= 0 {
 		c.Keep = DefaultKeep
 	}
-	if c.MemoryLimit <= 0 {
-		c.MemoryLimit = DefaultMemoryLimit()
-	}
 	listener := c.Listener
 	if listener == nil {
 		var err error
@@ -108,6 +110,7 @@ func Run(ctx context.Context, c Config) error {
 		c.Listening(listener.Addr())
 	}
 
+	limitMemory(&c, os.DirFS("/"))
 	err := follow(running, service, &c)
 	if running.Err() != nil && errors.Is(err, context.Canceled) {
 		err = nil // stopped while it loaded
@@ -117,6 +120,24 @@ func Run(ctx context.Context, c Config) error {
 		err = errors.Join(err, fmt.Errorf("serve: %w", serveErr))
 	}
 	return err
+}
+
+// limitMemory sets the limit that was left out, by the files of root, and logs which it
+// is.
+func limitMemory(c *Config, root fs.FS) {
+	if c.MemoryLimit > 0 {
+		c.Logger.Info("memory limit", "bytes", c.MemoryLimit, "from", "the configuration")
+		return
+	}
+	memory, err := memoryOf(root)
+	if err != nil {
+		c.Logger.Warn("memory limit is not known for sure", "error", err)
+	}
+	if c.MemoryLimit = memory.share(); c.MemoryLimit == math.MaxInt64 {
+		c.Logger.Warn("no memory limit", "from", memory.from)
+		return
+	}
+	c.Logger.Info("memory limit", "bytes", c.MemoryLimit, "of", memory.bytes, "from", memory.from)
 }
 
 func newHTTPServer(h http.Handler, logger *slog.Logger) *http.Server {
@@ -165,18 +186,24 @@ func follow(ctx context.Context, service *Service, c *Config) error {
 	return nil
 }
 
-// load opens a snapshot and gives it to the service without a release.
+// load opens a snapshot, if it fits, and gives it to the service without a release.
 func load(ctx context.Context, service *Service, c *Config) error {
 	start := time.Now()
 	digest, err := c.Store.Resolve(ctx, c.Snapshot)
 	if err != nil {
 		return fmt.Errorf("load snapshot: %w", err)
 	}
+	m, err := c.Store.Manifest(ctx, digest)
+	if err != nil {
+		return fmt.Errorf("load snapshot %s: %w", digest.Short(), err)
+	}
+	if size := bytesOf(m); size > c.MemoryLimit {
+		return fmt.Errorf("load snapshot %s: not admitted: it takes %d bytes, and %d may be mapped", digest.Short(), size, c.MemoryLimit)
+	}
 	snapshot, err := openWarm(ctx, c.Store, digest)
 	if err != nil {
 		return fmt.Errorf("load snapshot %s: %w", digest.Short(), err)
 	}
-	m := snapshot.Manifest()
 	service.Serve(snapshot)
 	c.Logger.Info("ready", "model", m.Model, "model_version", m.ModelVersion, "snapshot", digest.Short(),
 		"apps", m.Apps.Rows, "app_shards", len(m.Apps.Shards), "users", m.Users.Rows, "user_shards", len(m.Users.Shards),

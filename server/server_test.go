@@ -47,12 +47,16 @@ type process struct {
 	events events
 }
 
-// start runs a server and returns once it is ready.
+// start runs a server and returns once it is ready. Its events are told unless c has a
+// logger.
 func start(t *testing.T, c Config) *process {
 	ctx, cancel := context.WithCancel(t.Context())
 	p := &process{stop: cancel, done: make(chan error, 1), events: make(events, 100)}
 	ready := make(chan struct{})
-	c.Listen, c.Logger = "127.0.0.1:0", slog.New(p.events)
+	c.Listen = "127.0.0.1:0"
+	if c.Logger == nil {
+		c.Logger = slog.New(p.events)
+	}
 	c.Listening = func(a net.Addr) { p.addr = a }
 	c.Ready = func(*shard.Snapshot) { close(ready) }
 	go func() { p.done <- Run(ctx, c) }()
@@ -142,6 +146,7 @@ func TestRunReadiness(t *testing.T) {
 	})
 	require.NoError(t, err)
 	require.Equal(t, "listening", <-log)
+	require.Equal(t, "memory limit", <-log)
 	require.Equal(t, "ready", <-log)
 	require.Equal(t, "draining", <-log)
 	_, err = net.Dial("tcp", s.url[len("http://"):])

@@ -169,9 +169,10 @@ func (s *Service) newServing(snapshot *shard.Snapshot) *serving {
 }
 
 // serving is a snapshot that answers requests. Nothing of it changes but the
-// count.
+// count, and what of it is lost.
 type serving struct {
 	snapshot *shard.Snapshot
+	lost     lostShards
 	users    atomic.Int64 // those who hold it: requests, states and its owner
 	closed   func(error)  // called once the files are closed
 }

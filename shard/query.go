@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/tandem-ann/tandem/index"
+	"github.com/tandem-ann/tandem/index/sections"
 	"github.com/tandem-ann/tandem/shard/attribute"
 	"github.com/tandem-ann/tandem/shard/eligibility"
 )
@@ -123,11 +124,24 @@ func (a *Answer) Answered() int {
 	return n
 }
 
+// Unreadable returns the reasons of the shards that did not answer because their files
+// cannot be read.
+func (a *Answer) Unreadable() (all []*UnreadableError) {
+	for i := range a.Shards {
+		if e, ok := errors.AsType[*UnreadableError](a.Shards[i].Err); ok {
+			all = append(all, e)
+		}
+	}
+	return all
+}
+
 // CoverageError says that too few shards answered for the query.
 type CoverageError struct {
 	Answered, Shards      int
 	Coverage, MinCoverage float64
 	Err                   error // the first shard's reason
+	// Unreadable has the reasons of the shards whose files cannot be read.
+	Unreadable []*UnreadableError
 }
 
 // Error implements error.
@@ -209,7 +223,10 @@ func share(k, shards int) int {
 func (s *Shard) search(ctx context.Context, q *Query, p *part) {
 	p.hits, p.found = p.hits[:0], p.found[:0]
 	p.answer.Shard, p.answer.Rows = s.name, s.Rows()
-	if p.answer.Err = ctx.Err(); p.answer.Err != nil {
+	if p.answer.Err == nil {
+		p.answer.Err = ctx.Err()
+	}
+	if p.answer.Err != nil {
 		return
 	}
 	start := time.Now()
@@ -360,8 +377,8 @@ func (s *Shard) best(hits []index.Hit, k int) []index.Hit {
 	return hits[:min(len(hits), k)]
 }
 
-// PanicError is a panic of one shard's search: a bug, or a shard file that was
-// changed while it was mapped. It ends the query and not the process.
+// PanicError is a panic of one shard's search, which is a bug. It ends the query and
+// not the process. What cannot be read of the shard's file is an [UnreadableError].
 type PanicError struct {
 	Shard string
 	Value any
@@ -373,14 +390,25 @@ func (e *PanicError) Error() string {
 	return fmt.Sprintf("search shard %s: panic: %v\n%s", e.Shard, e.Value, e.Stack)
 }
 
-// searchSafely is search for a goroutine that nobody else recovers.
+// searchSafely is search for a goroutine that nobody else recovers. It guards the
+// mapped file as [sections.Guard] does, and allocates nothing for it.
 func (s *Shard) searchSafely(ctx context.Context, q *Query, p *part) {
+	before := debug.SetPanicOnFault(true)
 	defer func() {
+		debug.SetPanicOnFault(before)
 		if r := recover(); r != nil {
-			p.answer.Err = &PanicError{Shard: s.name, Value: r, Stack: debug.Stack()}
+			p.answer.Err = s.panicked(r)
 		}
 	}()
 	s.search(ctx, q, p)
+}
+
+// panicked returns a panic of the shard's search as an error.
+func (s *Shard) panicked(value any) error {
+	if fault := sections.FaultOf(value); fault != nil {
+		return &UnreadableError{s.name, fault}
+	}
+	return &PanicError{Shard: s.name, Value: value, Stack: debug.Stack()}
 }
 
 // isFatal reports whether err ends the whole query: it is the caller's to mend, or

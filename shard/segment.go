@@ -90,6 +90,7 @@ type segments struct {
 // are answered from the sections of a file, by ordinal, so attributes are first
 // written to one of their own, beside path.
 func writeSegments(w *sections.Writer, path string, list []Segment, attributes *attribute.Writer, order []uint32) (err error) {
+	defer sections.Guard(&err)()
 	if len(list) == 0 {
 		return nil
 	}
@@ -229,7 +230,8 @@ func (s *Shard) InSegment(name string, dst index.Bitset) bool {
 }
 
 // check proves that each bitmap holds what its expression says of the attributes.
-func (s *segments) check(table *attribute.Table) error {
+func (s *segments) check(table *attribute.Table) (err error) {
+	defer sections.Guard(&err)()
 	if len(s.list) == 0 {
 		return nil
 	}

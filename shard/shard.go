@@ -13,7 +13,8 @@ import (
 )
 
 // Shard is one opened shard file. It is immutable and safe for any number of
-// goroutines until it is closed.
+// goroutines until it is closed. Its methods without an error, and those of its parts,
+// read the mapped file: who calls them defers a [sections.Guard].
 type Shard struct {
 	name       string
 	file       *sections.File
@@ -44,7 +45,8 @@ func Write(path string, list []string, x *index.Index, attributes *attribute.Wri
 }
 
 // Open maps the shard file at path and verifies all of it. An error of class
-// [sections.ErrCorrupt] or [sections.ErrVersion] names the file and the section.
+// [sections.ErrCorrupt], [sections.ErrUnreadable] or [sections.ErrVersion] names the file
+// and the section.
 func Open(path string) (*Shard, error) {
 	f, err := sections.Open(path)
 	if err != nil {
@@ -66,7 +68,8 @@ func FromBytes(data []byte) (*Shard, error) {
 	return fromFile(f)
 }
 
-func fromFile(f *sections.File) (*Shard, error) {
+func fromFile(f *sections.File) (_ *Shard, err error) {
+	defer sections.Guard(&err)()
 	x, err := index.Open(f)
 	if err != nil {
 		return nil, err

@@ -38,10 +38,16 @@ func OpenSnapshot(ctx context.Context, store *Store, digest Digest) (*Snapshot, 
 	if s.users, err = OpenTower(ctx, store, m, Users); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
-	if err := m.Apps.checkEligible(s.apps.SegmentRows()); err != nil {
+	if err := s.checkEligible(); err != nil {
 		return nil, errors.Join(fmt.Errorf("open snapshot %s: %w", digest.Short(), err), s.Close())
 	}
 	return s, nil
+}
+
+// checkEligible makes sure that segments have as many rows as the manifest says.
+func (s *Snapshot) checkEligible() (err error) {
+	defer sections.Guard(&err)()
+	return s.manifest.Apps.checkEligible(s.apps.SegmentRows())
 }
 
 // OpenTower opens one tower of a manifest, which need not be published, nor know
@@ -72,8 +78,8 @@ func OpenTower(ctx context.Context, store *Store, m *Manifest, kind Kind) (*Towe
 // shardName names a shard by its place in its tower.
 func shardName(kind Kind, number int) string { return fmt.Sprintf("%s-%04d", kind, number) }
 
-// openNumbered opens one shard of a snapshot. What was damaged in the cache is
-// downloaded once more.
+// openNumbered opens one shard of a snapshot. What was damaged in the cache, or cannot
+// be read there, is downloaded once more.
 func openNumbered(ctx context.Context, store *Store, m *Manifest, kind Kind, number int) (*Shard, error) {
 	s, err := openFetched(ctx, store, m, kind, number)
 	if err != nil && ctx.Err() == nil && store.discardDamaged(m.Tower(kind).Shards[number].Digest) {
@@ -101,7 +107,8 @@ func openFetched(ctx context.Context, store *Store, m *Manifest, kind Kind, numb
 }
 
 // checkAgainst makes sure that the shard is what the manifest says it is.
-func (s *Shard) checkAgainst(m *Manifest, tm *TowerManifest, number int) error {
+func (s *Shard) checkAgainst(m *Manifest, tm *TowerManifest, number int) (err error) {
+	defer sections.Guard(&err)()
 	sm := tm.Shards[number]
 	switch {
 	case checksumText(s.file) != sm.Checksum || s.file.Size() != sm.Size:
@@ -137,7 +144,8 @@ func (s *Snapshot) Tower(kind Kind) *Tower {
 
 // Warm asks every shard one question, so that the first real one finds its
 // scratch memory made.
-func (s *Snapshot) Warm(ctx context.Context) error {
+func (s *Snapshot) Warm(ctx context.Context) (err error) {
+	defer sections.Guard(&err)()
 	for _, kind := range []Kind{Apps, Users} {
 		t := s.Tower(kind)
 		for _, sh := range t.shards {

@@ -167,11 +167,12 @@ func (v *verification) contents(ctx context.Context, progress func(shard string)
 }
 
 // content returns how many rows each segment has in the shard.
-func (v *verification) content(ctx context.Context, kind Kind, number int) ([]int, error) {
+func (v *verification) content(ctx context.Context, kind Kind, number int) (rows []int, err error) {
 	s, err := openNumbered(ctx, v.store, v.manifest, kind, number)
 	if err != nil {
 		return nil, err
 	}
-	rows := s.SegmentRows()
-	return rows, errors.Join(s.Check(), s.Close())
+	defer func() { err = errors.Join(err, s.Close()) }()
+	defer sections.Guard(&err)()
+	return s.SegmentRows(), s.Check()
 }

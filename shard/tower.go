@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"github.com/tandem-ann/tandem/index"
+	"github.com/tandem-ann/tandem/index/sections"
 	"github.com/tandem-ann/tandem/shard/attribute"
 	"github.com/tandem-ann/tandem/shard/eligibility"
 )
@@ -48,7 +50,9 @@ func newTower(kind Kind, shards []*Shard, metric index.Metric, dim int, schema a
 	for _, s := range shards {
 		t.rows += s.Rows()
 	}
-	t.scratch.New = func() any { return &fanOut{parts: make([]part, len(shards)), lists: make([][]hit, len(shards))} }
+	t.scratch.New = func() any {
+		return &fanOut{parts: make([]part, len(shards)), lost: make([]error, len(shards)), lists: make([][]hit, len(shards))}
+	}
 	return t, nil
 }
 
@@ -124,22 +128,29 @@ func (t *Tower) CheckSegment(name string) error {
 }
 
 // Vector returns a copy of the embedding of id, and false if the tower does not
-// have it.
-func (t *Tower) Vector(id string) ([]float32, bool) {
+// have it. An error is an [*UnreadableError].
+func (t *Tower) Vector(id string) (v []float32, ok bool, err error) {
 	if len(t.shards) == 0 {
-		return nil, false
+		return nil, false, nil
 	}
 	s := t.shards[Partition(id, len(t.shards))]
+	v, ok, err = s.vector(id)
+	return v, ok, s.named(err)
+}
+
+func (s *Shard) vector(id string) (v []float32, ok bool, err error) {
+	defer sections.Guard(&err)()
 	ordinal, ok := s.Ordinal(id)
 	if !ok {
-		return nil, false
+		return nil, false, nil
 	}
-	return s.index.Vector(ordinal, make([]float32, 0, t.dim)), true
+	return s.index.Vector(ordinal, make([]float32, 0, s.index.Dim())), true, nil
 }
 
 // fanOut is the memory of one query.
 type fanOut struct {
 	parts  []part
+	lost   []error // of each part, why it can no longer be asked; nil if it can
 	lists  [][]hit
 	merger merger
 	again  []int
@@ -147,8 +158,9 @@ type fanOut struct {
 }
 
 // Search asks every shard and merges their answers. A shard that has not begun
-// when ctx ends does not answer; if too few answer, the error is a
-// [*CoverageError]. An error of class [index.ErrQuery] is the caller's to mend.
+// when ctx ends does not answer, nor does one whose file cannot be read; if too few
+// answer, the error is a [*CoverageError]. An error of class [index.ErrQuery] is the
+// caller's to mend.
 func (t *Tower) Search(ctx context.Context, q *Query) (*Answer, error) {
 	if err := q.validate(t.schema); err != nil {
 		return nil, err
@@ -156,10 +168,38 @@ func (t *Tower) Search(ctx context.Context, q *Query) (*Answer, error) {
 	if err := t.CheckSegment(q.Segment); err != nil {
 		return nil, err
 	}
-	f := t.scratch.Get().(*fanOut)
-	defer t.scratch.Put(f)
-	defer t.release(f)
+	f := t.scratch.Get().(*fanOut) // lost if something panics, for its state is unknown then
+	clear(f.lost)
 	answer := &Answer{TowerRows: t.rows, Shards: make([]ShardAnswer, len(f.parts))}
+	err := t.answer(ctx, q, f, answer)
+	for t.loses(f, err) { // the others answer as if it had not from the beginning
+		err = t.answer(ctx, q, f, answer)
+	}
+	t.release(f)
+	t.scratch.Put(f)
+	if err != nil {
+		return nil, err
+	}
+	return answer, nil
+}
+
+// answer asks the shards that are not lost, and fills in the answer. A shard's file
+// that can no longer be read once they were asked is an error, of class
+// [sections.ErrUnreadable]. It guards mapped files as [sections.Guard] does, and
+// allocates nothing for it.
+func (t *Tower) answer(ctx context.Context, q *Query, f *fanOut, answer *Answer) (err error) {
+	before := debug.SetPanicOnFault(true)
+	defer func() {
+		debug.SetPanicOnFault(before)
+		if r := recover(); r != nil {
+			fault := sections.FaultOf(r)
+			if fault == nil {
+				panic(r)
+			}
+			err = fault
+		}
+	}()
+	*answer = Answer{TowerRows: t.rows, Shards: answer.Shards}
 	start := time.Now()
 	f.begin(q)
 	t.ask(ctx, q, f, nil)
@@ -177,6 +217,11 @@ func (t *Tower) Search(ctx context.Context, q *Query) (*Answer, error) {
 		}
 		// What is missing may be in these shards.
 		t.ask(ctx, q, f, short)
+		for _, i := range short {
+			if err := f.parts[i].answer.Err; errors.Is(err, sections.ErrUnreadable) {
+				return err
+			}
+		}
 	}
 	answer.FanOut = time.Since(start) - answer.Merge
 	var failed error
@@ -185,7 +230,7 @@ func (t *Tower) Search(ctx context.Context, q *Query) (*Answer, error) {
 		answer.Shards[i] = p.answer
 		if err := p.answer.Err; err != nil {
 			if isFatal(err) {
-				return nil, err
+				return err
 			}
 			failed = cmp.Or(failed, err)
 			continue
@@ -194,16 +239,36 @@ func (t *Tower) Search(ctx context.Context, q *Query) (*Answer, error) {
 		answer.Eligible += p.answer.Eligible
 	}
 	if failed != nil && answer.Coverage() < q.MinCoverage {
-		return nil, &CoverageError{Answered: answer.Answered(), Shards: len(t.shards), Coverage: answer.Coverage(), MinCoverage: q.MinCoverage, Err: failed}
+		return &CoverageError{
+			Answered: answer.Answered(), Shards: len(t.shards), Coverage: answer.Coverage(), MinCoverage: q.MinCoverage,
+			Err: failed, Unreadable: answer.Unreadable(),
+		}
 	}
 	answer.Candidates = candidates(merged, q.Attributes)
 	if len(q.Explain) > 0 {
-		var err error
-		if answer.Explained, err = t.explain(q, f, merged); err != nil {
-			return nil, err
-		}
+		answer.Explained, err = t.explain(q, f, merged)
 	}
-	return answer, nil
+	return err
+}
+
+// loses notes which shard an error is of, if it says that its file can no longer be
+// read, and reports whether the query can be answered without.
+func (t *Tower) loses(f *fanOut, err error) bool {
+	if short := (*CoverageError)(nil); err == nil || errors.As(err, &short) {
+		return false
+	}
+	fault, ok := errors.AsType[*sections.FaultError](err)
+	if !ok {
+		return false
+	}
+	i := slices.IndexFunc(t.shards, func(s *Shard) bool { return fault.In(s.file) })
+	if i < 0 || f.lost[i] != nil {
+		return false
+	}
+	f.merger = merger{} // the fault may have been amid a change of its map
+	t.release(f)
+	f.lost[i] = t.shards[i].named(err)
+	return true
 }
 
 // begin divides a query among the shards.
@@ -217,7 +282,7 @@ func (f *fanOut) begin(q *Query) {
 	}
 	for i := range f.parts {
 		f.parts[i].k, f.parts[i].plan = k, q.Plan
-		f.parts[i].answer = ShardAnswer{}
+		f.parts[i].answer = ShardAnswer{Err: f.lost[i]}
 	}
 	f.exact = q.Plan == index.ExactScan || q.Plan == index.Auto && q.Ef == 0 && q.Target >= 1
 	if len(f.parts) == 0 {

@@ -472,9 +472,11 @@ func TestBadQueries(t *testing.T) {
 
 func TestVectorOfUnknownID(t *testing.T) {
 	tw := openGrid(t, 10, 3)
-	_, ok := tw.Vector("app-010")
+	_, ok, err := tw.Vector("app-010")
+	require.NoError(t, err)
 	require.False(t, ok)
-	v, ok := tw.Vector("app-009")
+	v, ok, err := tw.Vector("app-009")
+	require.NoError(t, err)
 	require.True(t, ok)
 	require.Equal(t, []float32{10}, v)
 }

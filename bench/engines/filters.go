@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/tandem-ann/tandem/index"
+	"github.com/tandem-ann/tandem/index/sections"
 )
 
 // FilterTarget is the recall target under which engines are compared when they
@@ -51,6 +52,7 @@ func (o Options) filterPace() pace {
 // engines must have ours among them; one that cannot filter is left out. Predicates
 // that leave fewer than [LeastEligible] rows are left out too.
 func RunFilters(ctx context.Context, s *Set, predicates []*Predicate, o Options) (report *FilterReport, err error) {
+	defer sections.Guard(&err)()
 	r, err := newRun(s, o)
 	if err != nil {
 		return nil, err

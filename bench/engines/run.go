@@ -14,6 +14,7 @@ import (
 	"github.com/tandem-ann/tandem/builder"
 	"github.com/tandem-ann/tandem/index"
 	"github.com/tandem-ann/tandem/index/kernel"
+	"github.com/tandem-ann/tandem/index/sections"
 )
 
 // Options say what to measure. The zero value of a field is its default.
@@ -200,6 +201,7 @@ type round struct {
 
 // Run measures a set.
 func Run(ctx context.Context, s *Set, o Options) (report *Report, err error) {
+	defer sections.Guard(&err)()
 	r, err := newRun(s, o)
 	if err != nil {
 		return nil, err

@@ -27,6 +27,7 @@ import (
 
 	"github.com/tandem-ann/tandem/builder/probe"
 	"github.com/tandem-ann/tandem/index"
+	"github.com/tandem-ann/tandem/index/sections"
 	"github.com/tandem-ann/tandem/shard"
 )
 
@@ -68,7 +69,8 @@ const named = 5
 
 // Compare compares a snapshot with the one before. An error is that of a search, or of
 // ctx.
-func Compare(ctx context.Context, candidate, previous *shard.Snapshot, o Options) (*Report, error) {
+func Compare(ctx context.Context, candidate, previous *shard.Snapshot, o Options) (_ *Report, err error) {
+	defer sections.Guard(&err)()
 	o = o.withDefaults()
 	r := &Report{Candidate: sideOf(candidate), Previous: sideOf(previous)}
 	for _, kind := range []shard.Kind{shard.Apps, shard.Users} {

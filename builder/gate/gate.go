@@ -45,6 +45,7 @@ import (
 	"github.com/tandem-ann/tandem/builder/compare"
 	"github.com/tandem-ann/tandem/builder/probe"
 	"github.com/tandem-ann/tandem/builder/tower"
+	"github.com/tandem-ann/tandem/index/sections"
 	"github.com/tandem-ann/tandem/shard"
 )
 
@@ -67,7 +68,8 @@ type run struct {
 
 // Run runs every gate but latency. A gate that fails is no error: the report says so.
 // Two runs of the same input give the same report, on any machine.
-func Run(ctx context.Context, in Input) (*shard.GateReport, error) {
+func Run(ctx context.Context, in Input) (_ *shard.GateReport, err error) {
+	defer sections.Guard(&err)()
 	r := &run{Input: in, report: &shard.GateReport{Checks: []shard.GateCheck{}}}
 	if in.Previous != nil {
 		r.report.Previous = in.Previous.Digest()

@@ -7,13 +7,15 @@ import (
 	"time"
 
 	"github.com/tandem-ann/tandem/builder/probe"
+	"github.com/tandem-ann/tandem/index/sections"
 	"github.com/tandem-ann/tandem/shard"
 )
 
 // Measure runs the latency gate: the default query for 100 candidates, for each held-out
 // user, one at a time, in this process, after every shard was asked once. What it finds
 // is true of this machine at this time, so it is no part of a manifest.
-func Measure(ctx context.Context, s *shard.Snapshot, t Thresholds) ([]shard.GateCheck, error) {
+func Measure(ctx context.Context, s *shard.Snapshot, t Thresholds) (_ []shard.GateCheck, err error) {
+	defer sections.Guard(&err)()
 	if t.Off[Latency] {
 		return nil, nil
 	}

@@ -17,6 +17,7 @@ import (
 
 	"github.com/tandem-ann/tandem/index"
 	"github.com/tandem-ann/tandem/index/kernel"
+	"github.com/tandem-ann/tandem/index/sections"
 	"github.com/tandem-ann/tandem/shard"
 )
 
@@ -120,7 +121,7 @@ func (a *Answers) answer(t *shard.Tower, queries [][]float32, from, k int, liste
 }
 
 // Each calls f with 0 to n-1 on as many goroutines as there are processors, until one
-// fails or ctx ends, and returns why.
+// fails or ctx ends, and returns why. A mapped file that cannot be read is a failure.
 func Each(ctx context.Context, n int, f func(i int) error) error {
 	var mu sync.Mutex
 	var failed error
@@ -145,7 +146,7 @@ func Each(ctx context.Context, n int, f func(i int) error) error {
 				if !ok {
 					return
 				}
-				if err := f(i); err != nil {
+				if err := guarded(f, i); err != nil {
 					mu.Lock()
 					if failed == nil {
 						failed = err
@@ -157,6 +158,11 @@ func Each(ctx context.Context, n int, f func(i int) error) error {
 	}
 	group.Wait()
 	return failed
+}
+
+func guarded(f func(int) error, i int) (err error) {
+	defer sections.Guard(&err)()
+	return f(i)
 }
 
 // Scorer scores rows of a tower against queries by the metric. It is for one goroutine.

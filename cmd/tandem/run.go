@@ -15,6 +15,7 @@ import (
 	"github.com/tandem-ann/tandem/builder/gate"
 	"github.com/tandem-ann/tandem/builder/tower"
 	"github.com/tandem-ann/tandem/index"
+	"github.com/tandem-ann/tandem/index/sections"
 )
 
 // cli is the command line.
@@ -97,7 +98,13 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (code int
 		fmt.Fprintf(stderr, "%s: %v (see %s --help)\n", name, err, name)
 		return exitUsage
 	}
-	return report(ctx, stderr, commandName(parsed), parsed.Run(&environment{ctx, stdout, stderr}))
+	return report(ctx, stderr, commandName(parsed), guarded(parsed, &environment{ctx, stdout, stderr}))
+}
+
+// guarded runs a command, to which a mapped file that cannot be read is an error.
+func guarded(c *kong.Context, e *environment) (err error) {
+	defer sections.Guard(&err)()
+	return c.Run(e)
 }
 
 // report prints an error and returns the exit code for it.

@@ -1,22 +1,25 @@
 package sections
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
 	"sync"
 	"unsafe"
 
-	"github.com/cespare/xxhash/v2"
 	"golang.org/x/sys/unix"
 )
 
 // File is a mapped, verified shard file. It is immutable and safe for any
 // number of goroutines; no slice it returned may be used after [File.Close].
+//
+// Whoever reads those slices defers a [Guard]: a page that was read when the file was
+// verified may have left memory, and need not come back.
 type File struct {
 	path    string
 	data    []byte
-	mapped  bool
+	mapping []byte // data as it was mapped; nil if it was not
 	header  header
 	entries []Entry
 	byName  map[string]int
@@ -26,7 +29,8 @@ type File struct {
 }
 
 // Open maps the file at path and verifies all of it: the header, the table of
-// contents, and the checksum of every section.
+// contents, and the checksum of every section. It verifies what it reads and not what is
+// mapped, so that what the disk does not give is an error, of class [ErrUnreadable].
 func Open(path string) (*File, error) {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -43,64 +47,41 @@ func Open(path string) (*File, error) {
 	if info, err = f.Stat(); err != nil {
 		return nil, fmt.Errorf("open shard file: %w", err)
 	}
-	if info.Size() < PageSize {
-		return nil, fmt.Errorf("open shard file %s: header: file has %d bytes, a shard file has at least %d: %w",
-			path, info.Size(), PageSize, ErrCorrupt)
+	if err := checkSize(info.Size()); err != nil {
+		return nil, fmt.Errorf("open shard file %s: %w", path, err)
 	}
 	data, err := unix.Mmap(int(f.Fd()), 0, int(info.Size()), unix.PROT_READ, unix.MAP_SHARED)
 	if err != nil {
 		return nil, fmt.Errorf("open shard file %s: map: %w", path, err)
 	}
 	advise(data)
-	file, err := FromBytes(data)
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("open shard file %s: %w", path, err), unix.Munmap(data))
+	file := newFile(path, data)
+	file.mapping = data
+	noteMapped(file)
+	if err := file.verify(&mappedReader{file: f, mapping: data}); err != nil {
+		return nil, errors.Join(fmt.Errorf("open shard file %s: %w", path, err), file.Close())
 	}
-	file.path, file.mapped = path, true
 	return file, nil
 }
 
 // FromBytes verifies a shard file that is already in memory. The File aliases
 // data, which must not change and must be aligned to 8 bytes.
 func FromBytes(data []byte) (*File, error) {
-	h, err := decodeHeader(data)
-	if err != nil {
+	if err := checkSize(int64(len(data))); err != nil {
 		return nil, err
 	}
 	if uintptr(unsafe.Pointer(unsafe.SliceData(data)))%8 != 0 {
 		return nil, errors.New("shard file in memory is not aligned to 8 bytes")
 	}
-	f := &File{path: "(memory)", data: data, header: h, byName: map[string]int{}, claimed: map[string]bool{}}
-	toc := data[h.tocOffset:]
-	if sum := xxhash.Sum64(toc); sum != h.tocHash {
-		return nil, fmt.Errorf("table of contents: checksum is %016x, want %016x: %w", sum, h.tocHash, ErrCorrupt)
-	}
-	next := uint64(PageSize)
-	for i := range int(h.sections) {
-		e := decodeEntry(toc[i*entrySize:])
-		if !validName(e.Name) {
-			return nil, fmt.Errorf("table of contents: entry %d: name %q: %w", i, e.Name, ErrCorrupt)
-		}
-		if _, dup := f.byName[e.Name]; dup {
-			return nil, fmt.Errorf("table of contents: section %s occurs twice: %w", e.Name, ErrCorrupt)
-		}
-		if e.Offset != next || e.Length > h.tocOffset-next || padded(e.Length) > h.tocOffset-next {
-			return nil, fmt.Errorf("table of contents: section %s: offset %d, length %d: want offset %d and an end before %d: %w",
-				e.Name, e.Offset, e.Length, next, h.tocOffset, ErrCorrupt)
-		}
-		next += padded(e.Length)
-		f.byName[e.Name] = i
-		f.entries = append(f.entries, e)
-	}
-	if next != h.tocOffset {
-		return nil, fmt.Errorf("table of contents: sections end at %d, the table starts at %d: %w", next, h.tocOffset, ErrCorrupt)
-	}
-	for _, e := range f.entries {
-		if sum := xxhash.Sum64(data[e.Offset : e.Offset+padded(e.Length)]); sum != e.Hash {
-			return nil, fmt.Errorf("section %s: checksum is %016x, want %016x: %w", e.Name, sum, e.Hash, ErrCorrupt)
-		}
+	f := newFile("(memory)", data)
+	if err := f.verify(bytes.NewReader(data)); err != nil {
+		return nil, err
 	}
 	return f, nil
+}
+
+func newFile(path string, data []byte) *File {
+	return &File{path: path, data: data, byName: map[string]int{}, claimed: map[string]bool{}}
 }
 
 // Path returns the file's path.
@@ -156,12 +137,13 @@ func (f *File) CheckClaimed() error {
 func (f *File) Close() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	data := f.data
+	open := f.data != nil
 	f.data = nil
-	if !f.mapped || data == nil {
+	if f.mapping == nil || !open {
 		return nil
 	}
-	if err := unix.Munmap(data); err != nil {
+	noteUnmapped(f)
+	if err := unix.Munmap(f.mapping); err != nil {
 		return fmt.Errorf("close shard file %s: %w", f.path, err)
 	}
 	return nil

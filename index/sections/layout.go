@@ -74,14 +74,10 @@ func (h header) encode() []byte {
 	return page
 }
 
-// decodeHeader checks page 0 against the size of the file it was read from.
-func decodeHeader(data []byte) (header, error) {
+// decodeHeader checks page 0, which it changes, against the size of the file it was
+// read from.
+func decodeHeader(page []byte, size int64) (header, error) {
 	var h header
-	if len(data) < PageSize {
-		return h, fmt.Errorf("header: file has %d bytes, a shard file has at least %d: %w", len(data), PageSize, ErrCorrupt)
-	}
-	page := make([]byte, PageSize)
-	copy(page, data)
 	if string(page[:8]) != magic {
 		return h, fmt.Errorf("header: magic is %q, want %q: not a shard file: %w", page[:8], magic, ErrCorrupt)
 	}
@@ -107,8 +103,8 @@ func decodeHeader(data []byte) (header, error) {
 	if h.features&^knownFeatures != 0 {
 		return h, fmt.Errorf("header: feature bits are %#x, this build knows %#x: %w", h.features, knownFeatures, ErrVersion)
 	}
-	if h.fileSize != uint64(len(data)) {
-		return h, fmt.Errorf("header: file has %d bytes, the header says %d: truncated or extended: %w", len(data), h.fileSize, ErrCorrupt)
+	if h.fileSize != uint64(size) {
+		return h, fmt.Errorf("header: file has %d bytes, the header says %d: truncated or extended: %w", size, h.fileSize, ErrCorrupt)
 	}
 	if h.sections > maxSections || h.tocLength != uint64(h.sections)*entrySize {
 		return h, fmt.Errorf("header: %d sections with a table of contents of %d bytes: %w", h.sections, h.tocLength, ErrCorrupt)

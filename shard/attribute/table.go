@@ -13,8 +13,9 @@ import (
 
 // Table is the attributes of one shard, used in place from its mapped file. It
 // is immutable and safe for any number of goroutines, but only good while the
-// file is open. What [Table.Value] returns is a copy and outlives it; what
-// [Table.Codes] and [Table.Text] return is not.
+// file is open, and goroutines that use it defer a [sections.Guard]. What
+// [Table.Value] returns is a copy and outlives it; what [Table.Codes] and [Table.Text]
+// return is not.
 type Table struct {
 	schema  Schema
 	rows    int
@@ -22,10 +23,12 @@ type Table struct {
 }
 
 // OpenTable opens the attributes of a shard with that many rows. It claims their
-// sections and checks all of their content, so that no later call can fault or
-// answer wrongly whatever the file holds; an error is of class
-// [sections.ErrCorrupt] and names the section. The table does not own f.
-func OpenTable(f *sections.File, rows int) (*Table, error) {
+// sections and checks all of their content, so that no later call can read outside of
+// the file or answer wrongly whatever it holds; an error is of class
+// [sections.ErrCorrupt] and names the section, or of class [sections.ErrUnreadable]. The
+// table does not own f.
+func OpenTable(f *sections.File, rows int) (_ *Table, err error) {
+	defer sections.Guard(&err)()
 	if rows < 0 || int64(rows) >= int64(absent) {
 		return nil, fmt.Errorf("open attributes: %d rows, want 0 to %d", rows, absent-1)
 	}

@@ -133,7 +133,8 @@ type GetStatusResponse struct {
 	Generation uint64 `protobuf:"varint,2,opt,name=generation,proto3" json:"generation,omitempty"`
 	// The newest generation that the server knows of, which it should serve.
 	TargetGeneration uint64 `protobuf:"varint,3,opt,name=target_generation,json=targetGeneration,proto3" json:"target_generation,omitempty"`
-	// Why it does not serve that one, if it failed to read or load it.
+	// Why it does not serve that one, if it failed to read or load it; else which shards
+	// of what it serves can no longer be read, and so do not answer, if there are any.
 	Error string `protobuf:"bytes,4,opt,name=error,proto3" json:"error,omitempty"`
 	// The arms that answer.
 	Arms []*ArmStatus `protobuf:"bytes,5,rep,name=arms,proto3" json:"arms,omitempty"`
