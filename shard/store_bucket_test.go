@@ -309,7 +309,7 @@ func TestCollectDeletesNoShardIfAManifestIsDamaged(t *testing.T) {
 }
 
 func TestCollectKeepsLiveStages(t *testing.T) {
-	store := newStore(t, t.TempDir())
+	store := newStore(t, filepath.Join(t.TempDir(), "*[store]?"))
 	alive, err := store.Stage()
 	require.NoError(t, err)
 	dead := filepath.Join(filepath.Dir(alive.Dir()), "build-dead")

@@ -9,6 +9,7 @@ import (
 	"flag"
 	"io"
 	"math"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -46,6 +47,7 @@ func TestScripts(t *testing.T) {
 			"exits":    exits,
 			"lastline": lastLine,
 			"serving":  serving,
+			"silent":   silent,
 			"shard":    shardFile,
 			"corrupt":  corrupt,
 			"damage":   damage,
@@ -108,6 +110,15 @@ func serving(ts *testscript.TestScript, _ bool, args []string) {
 		}
 	}
 	ts.Fatalf("no server is ready at %q", address)
+}
+
+// silent VAR has a server listen that takes requests and never answers, and sets a
+// variable to its address.
+func silent(ts *testscript.TestScript, _ bool, args []string) {
+	listener, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", "127.0.0.1:0")
+	ts.Check(err)
+	ts.Defer(func() { ts.Check(listener.Close()) })
+	ts.Setenv(args[0], listener.Addr().String()) // the kernel takes what nobody accepts
 }
 
 // shard VAR STORE TOWER NUMBER sets a variable to the path of a shard file of the

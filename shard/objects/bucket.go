@@ -26,7 +26,7 @@ var (
 	// was: its folder has vanished or is another one, as where a file system was
 	// unmounted, or the cloud has no bucket of that name. Nothing is known about objects
 	// then; it is never of class [ErrNotFound].
-	ErrGone = errors.New("the store is gone")
+	ErrGone = errors.New("the store is not there")
 	// ErrNotDurable is the class of every error that says that a change to a folder was
 	// made, and can be seen, but that the disk did not confirm it: a crash of the machine
 	// may undo it.
@@ -65,9 +65,7 @@ type Object struct {
 }
 
 // Option is an option of [Open].
-type Option func(*options)
-
-type options struct{ timeout time.Duration }
+type Option func(*patience)
 
 // DefaultTimeout is how long a store that is no folder may be silent.
 const DefaultTimeout = 10 * time.Second
@@ -75,7 +73,7 @@ const DefaultTimeout = 10 * time.Second
 // WithTimeout sets how long a store that is no folder may be silent before a request is
 // given up and made again. Zero or less is [DefaultTimeout].
 func WithTimeout(timeout time.Duration) Option {
-	return func(o *options) { o.timeout = timeout }
+	return func(p *patience) { p.timeout = timeout }
 }
 
 // Open opens the bucket at a location: the path of a folder, file:///PATH, or a URL of
@@ -102,14 +100,14 @@ func Open(ctx context.Context, location string, list ...Option) (*Bucket, error)
 
 // New returns a bucket of blobs, such as one that tests keep in memory.
 func New(blobs *blob.Bucket, location string, list ...Option) *Bucket {
-	o := options{}
+	p := patience{}
 	for _, set := range list {
-		set(&o)
+		set(&p)
 	}
-	if o.timeout <= 0 {
-		o.timeout = DefaultTimeout
+	if p.timeout <= 0 {
+		p.timeout = DefaultTimeout
 	}
-	return &Bucket{location: location, driver: &cloud{location, blobs, patience{o.timeout}}}
+	return &Bucket{location: location, driver: &cloud{location, blobs, p}}
 }
 
 // Folder returns the folder that a location means, if it means one.

@@ -41,9 +41,9 @@ func (c *cloud) wrap(err error, what, key string) error {
 	}
 	name := strings.TrimSuffix(c.location, "/") + "/" + key
 	switch class := classOf(err); {
-	case class == ErrGone, class != nil && what == "list": // no list is "not found" where there is a bucket
-		return fmt.Errorf("%s %s: %w: %v", what, name, ErrGone, err)
-	case class == ErrNotFound, class == ErrExists && what == "create":
+	case errors.Is(class, ErrGone), class != nil && what == "list": // where there is a bucket, there is a list
+		return fmt.Errorf("%s %s: %w: %s", what, name, ErrGone, err.Error())
+	case errors.Is(class, ErrNotFound), errors.Is(class, ErrExists) && what == "create":
 		return fmt.Errorf("%s %s: %w", what, name, class)
 	}
 	return fmt.Errorf("%s %s: %w", what, name, err)
@@ -51,23 +51,33 @@ func (c *cloud) wrap(err error, what, key string) error {
 
 // classOf returns the class of an error of a driver, nil if it has none. Drivers say
 // "not found" of more than that: of a host without an address, of a bucket in another
-// region, and of an object that may not be read.
+// region, of an object that may not be read, and of an answer that was cut before it
+// said what was not found.
 func classOf(err error) error {
+	status := statusOf(err)
 	switch gcerrors.Code(err) {
 	case gcerrors.NotFound:
 		unresolved := (*net.DNSError)(nil)
-		status := statusOf(err)
 		switch {
 		case codeOf(err) == "NoSuchBucket":
 			return ErrGone
-		case errors.As(err, &unresolved), status != 0 && status != http.StatusNotFound:
+		case errors.As(err, &unresolved), status != 0 && status != http.StatusNotFound, cut(err):
 			return nil
 		}
 		return ErrNotFound
 	case gcerrors.FailedPrecondition, gcerrors.AlreadyExists:
 		return ErrExists
 	}
+	if status == http.StatusPreconditionFailed {
+		return ErrExists
+	}
 	return nil
+}
+
+// cut reports whether all that came of an answer of S3 is its status.
+func cut(err error) bool {
+	var status interface{ HTTPStatusCode() int }
+	return errors.As(err, &status) && codeOf(err) == ""
 }
 
 // statusOf returns the HTTP status that an error came with, 0 if it is not known.

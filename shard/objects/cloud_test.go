@@ -159,6 +159,31 @@ func (a answer) Error() string       { return a.code }
 func (a answer) HTTPStatusCode() int { return a.status }
 func (a answer) ErrorCode() string   { return a.code }
 
+// cutAnswer is an error of S3 of which only the status came.
+type cutAnswer int
+
+func (a cutAnswer) Error() string       { return "deserialization failed" }
+func (a cutAnswer) HTTPStatusCode() int { return int(a) }
+
+// What an answer says that was cut is asked for again, or taken from its status.
+func TestCutAnswers(t *testing.T) {
+	inTrouble(t, func(t *testing.T, f *objectstest.Faults, b *objects.Bucket) {
+		f.Put("a/1", []byte("one"), time.Now())
+		for _, err := range []error{cutAnswer(403), cutAnswer(400), cutAnswer(503), notFound{cutAnswer(404)}} {
+			for name, request := range requests {
+				if name != "delete" {
+					f.Inject(objectstest.Rule{Times: 3, Err: err})
+					assert.NoError(t, request(t.Context(), b), "%s: %w", name, err)
+				}
+			}
+		}
+		f.Put("b", []byte("mine"), time.Now())
+		f.Inject(objectstest.Rule{Op: objectstest.Create, Key: "b", Err: cutAnswer(412)})
+		assert.NoError(t, b.Create(t.Context(), "b", []byte("mine")))
+		assert.ErrorIs(t, b.Create(t.Context(), "b", []byte("yours")), objects.ErrExists)
+	})
+}
+
 // Drivers say "not found" of much that may well be there.
 func TestWhatCannotBeSeenIsNotMissing(t *testing.T) {
 	for name, c := range map[string]struct {

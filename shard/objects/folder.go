@@ -85,7 +85,7 @@ func (f *folder) here() error {
 	info, err := os.Stat(f.dir)
 	if err != nil {
 		// Whoever asks about a file in it must not take this for the file's absence.
-		return fmt.Errorf("folder %s: %w: %v", f.dir, ErrGone, err)
+		return fmt.Errorf("folder %s: %w: %s", f.dir, ErrGone, err.Error())
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -107,7 +107,7 @@ func (f *folder) reopen() error {
 		err = f.take()
 	}
 	if err != nil {
-		return fmt.Errorf("reopen %s: %w: %v", f.dir, ErrGone, err)
+		return fmt.Errorf("reopen %s: %w: %s", f.dir, ErrGone, err.Error())
 	}
 	return nil
 }
@@ -133,20 +133,26 @@ func (f *folder) absent(key string, err error) error {
 	path := f.dir
 	for part := range strings.SplitSeq(key, "/") {
 		path = filepath.Join(path, part)
-		if _, err := os.Lstat(path); err != nil {
-			break
-		}
-		if _, err := os.Stat(path); err != nil {
-			return f.explain(dangling(path, err))
+		if err := leads(path); err != nil {
+			return f.explain(err)
 		}
 	}
 	return f.explain(ErrNotFound)
 }
 
-// dangling is the error of a symbolic link that cannot be followed. It is not of the
-// class of a file that does not exist, which would mean nothing.
-func dangling(path string, err error) error {
-	return fmt.Errorf("symbolic link %s cannot be followed: %v", path, err)
+// leads returns an error if a name is a symbolic link to nothing, or what it is cannot be
+// found out. The error is not of the class of a file that does not exist.
+func leads(path string) error {
+	info, err := os.Lstat(path)
+	if err == nil && info.Mode()&fs.ModeSymlink != 0 {
+		if _, err = os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("symbolic link %s leads to nothing", path)
+		}
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
 }
 
 // look describes a file, which must be one.
@@ -328,14 +334,5 @@ func unlessGone(path string, err error) error {
 	if !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	switch _, linkErr := os.Lstat(path); {
-	case errors.Is(linkErr, fs.ErrNotExist):
-		return nil
-	case linkErr != nil:
-		return linkErr
-	}
-	if _, err := os.Stat(path); err != nil {
-		return dangling(path, err)
-	}
-	return nil // it was written again meanwhile
+	return leads(path)
 }

@@ -89,6 +89,9 @@ func passing(err error) bool {
 	if classOf(err) != nil {
 		return false
 	}
+	if cut(err) {
+		return true
+	}
 	switch gcerrors.Code(err) {
 	case gcerrors.PermissionDenied, gcerrors.InvalidArgument, gcerrors.Unimplemented:
 		return false

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"math/rand/v2"
+	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -128,6 +129,7 @@ type statusError int
 
 func (e statusError) Error() string       { return fmt.Sprintf("injected: status %d", int(e)) }
 func (e statusError) HTTPStatusCode() int { return int(e) }
+func (e statusError) ErrorCode() string   { return http.StatusText(int(e)) }
 
 func (e statusError) Code() gcerrors.ErrorCode {
 	if e == 403 {

@@ -2,6 +2,7 @@ package objectstest
 
 import (
 	"context"
+	"errors"
 	"io"
 	"testing"
 	"testing/synctest"
@@ -25,7 +26,7 @@ func list(t *testing.T, b *blob.Bucket, prefix string) (keys []string) {
 	it := b.List(&blob.ListOptions{Prefix: prefix})
 	for {
 		o, err := it.Next(t.Context())
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return keys
 		}
 		require.NoError(t, err)
