@@ -27,8 +27,7 @@ const Version = "tandem-builder/3"
 // Nothing is published when it returns an error. What was built by then is kept on this
 // machine if the towers were done, for [shard.KeptLife]: Build with the same inputs and
 // options goes on from there, and gives the same digest.
-func Build(ctx context.Context, store *shard.Store, o Options) (_ *Report, err error) {
-	defer sections.Guard(&err)()
+func Build(ctx context.Context, store *shard.Store, o Options) (*Report, error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}
@@ -68,6 +67,7 @@ func (b *build) run(ctx context.Context) (_ *Report, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, b.closeStage(ctx, err)) }()
+	defer sections.Guard(&err)() // and keep what is built
 	if !b.resumed {
 		if err := b.towers(ctx); err != nil {
 			return nil, err

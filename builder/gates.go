@@ -137,7 +137,7 @@ func (b *build) openStaged(ctx context.Context) (*shard.Snapshot, error) {
 			return s, nil
 		}
 	}
-	if errors.Is(err, sections.ErrCorrupt) || errors.Is(err, objects.ErrNotFound) {
+	if sections.IsDamaged(err) || errors.Is(err, objects.ErrNotFound) {
 		err = fmt.Errorf("%w: %w", shard.ErrSource, err)
 	}
 	return nil, err

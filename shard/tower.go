@@ -254,11 +254,12 @@ func (t *Tower) answer(ctx context.Context, q *Query, f *fanOut, answer *Answer)
 // loses notes which shard an error is of, if it says that its file can no longer be
 // read, and reports whether the query can be answered without.
 func (t *Tower) loses(f *fanOut, err error) bool {
-	if short := (*CoverageError)(nil); err == nil || errors.As(err, &short) {
+	if err == nil {
 		return false
 	}
+	_, short := errors.AsType[*CoverageError](err)
 	fault, ok := errors.AsType[*sections.FaultError](err)
-	if !ok {
+	if short || !ok {
 		return false
 	}
 	i := slices.IndexFunc(t.shards, func(s *Shard) bool { return fault.In(s.file) })
