@@ -25,7 +25,7 @@ type serveCommand struct {
 	RecordShare     float64       `default:"0" placeholder:"X" help:"Share of the requests to record into the store with their answers, for tandem replay: 0.001 is one in a thousand (default none)."`
 
 	Keep        time.Duration `default:"10m" placeholder:"TIME" help:"How long a snapshot stays mapped once it no longer answers, so that a rollback is instant (default ${default})."`
-	MemoryLimit byteFlag      `placeholder:"SIZE" help:"How much of snapshots may be mapped; a release that takes more beside what answers is refused (default four fifths of the memory)."`
+	MemoryLimit byteFlag      `placeholder:"SIZE" help:"How much of snapshots may be mapped; a release that takes more beside what answers is refused, and so is a snapshot without a release (default four fifths of the memory that the machine and the control groups of the process allow)."`
 
 	LogFormat string `default:"text" enum:"text,json" placeholder:"FORMAT" help:"Form of the log on standard error: ${enum} (default ${default})."`
 	Verbose   bool   `help:"Log every request."`
