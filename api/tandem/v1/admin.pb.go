@@ -11,6 +11,7 @@ package tandemv1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -34,8 +35,9 @@ const (
 	Phase_PHASE_SERVING Phase = 1
 	// It downloads, verifies or warms what the release needs.
 	Phase_PHASE_LOADING Phase = 2
-	// It could not read the release or load what it needs, keeps serving what it has,
-	// and tries again to load, or waits for a newer release: error says why.
+	// It could not read the release or load what it needs, or the log of releases does not
+	// go on from the one that it has followed. It keeps serving what it has, and tries again
+	// to load, or waits for a newer release: error says why.
 	Phase_PHASE_FAILED Phase = 3
 	// It stops.
 	Phase_PHASE_DRAINING Phase = 4
@@ -86,6 +88,72 @@ func (Phase) EnumDescriptor() ([]byte, []int) {
 	return file_tandem_v1_admin_proto_rawDescGZIP(), []int{0}
 }
 
+// LogState is what a server's last look at the log of releases has found.
+type LogState int32
+
+const (
+	// It follows no log.
+	LogState_LOG_STATE_UNSPECIFIED LogState = 0
+	// The log that it has followed, with what came since, if anything did.
+	LogState_LOG_STATE_FOLLOWED LogState = 1
+	// Nothing: the store could not be read, or did not answer in time.
+	LogState_LOG_STATE_UNREAD LogState = 2
+	// Another log: an entry is another one than was read, or was appended to another one.
+	// The store was restored from a copy and has gone on, or was mixed with another.
+	LogState_LOG_STATE_FORKED LogState = 3
+	// A log that ends before what was read: the store was restored from a copy, or emptied.
+	LogState_LOG_STATE_BEHIND LogState = 4
+	// A log that lacks an entry which later ones follow.
+	LogState_LOG_STATE_GAP LogState = 5
+)
+
+// Enum value maps for LogState.
+var (
+	LogState_name = map[int32]string{
+		0: "LOG_STATE_UNSPECIFIED",
+		1: "LOG_STATE_FOLLOWED",
+		2: "LOG_STATE_UNREAD",
+		3: "LOG_STATE_FORKED",
+		4: "LOG_STATE_BEHIND",
+		5: "LOG_STATE_GAP",
+	}
+	LogState_value = map[string]int32{
+		"LOG_STATE_UNSPECIFIED": 0,
+		"LOG_STATE_FOLLOWED":    1,
+		"LOG_STATE_UNREAD":      2,
+		"LOG_STATE_FORKED":      3,
+		"LOG_STATE_BEHIND":      4,
+		"LOG_STATE_GAP":         5,
+	}
+)
+
+func (x LogState) Enum() *LogState {
+	p := new(LogState)
+	*p = x
+	return p
+}
+
+func (x LogState) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (LogState) Descriptor() protoreflect.EnumDescriptor {
+	return file_tandem_v1_admin_proto_enumTypes[1].Descriptor()
+}
+
+func (LogState) Type() protoreflect.EnumType {
+	return &file_tandem_v1_admin_proto_enumTypes[1]
+}
+
+func (x LogState) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use LogState.Descriptor instead.
+func (LogState) EnumDescriptor() ([]byte, []int) {
+	return file_tandem_v1_admin_proto_rawDescGZIP(), []int{1}
+}
+
 // GetStatusRequest asks a server what it does.
 type GetStatusRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -131,10 +199,12 @@ type GetStatusResponse struct {
 	// The generation that answers; 0 before the first, and where a server serves a
 	// snapshot without a release.
 	Generation uint64 `protobuf:"varint,2,opt,name=generation,proto3" json:"generation,omitempty"`
-	// The newest generation that the server knows of, which it should serve.
+	// The newest generation that the server knows of, which it should serve. It falls when a
+	// restored store is accepted.
 	TargetGeneration uint64 `protobuf:"varint,3,opt,name=target_generation,json=targetGeneration,proto3" json:"target_generation,omitempty"`
-	// Why it does not serve that one, if it failed to read or load it; else which shards
-	// of what it serves can no longer be read, and so do not answer, if there are any.
+	// Why it does not serve that one, if it failed to read or load it, or why it does not
+	// follow the log that is there; else which shards of what it serves can no longer be
+	// read, and so do not answer, if there are any.
 	Error string `protobuf:"bytes,4,opt,name=error,proto3" json:"error,omitempty"`
 	// The arms that answer.
 	Arms []*ArmStatus `protobuf:"bytes,5,rep,name=arms,proto3" json:"arms,omitempty"`
@@ -146,7 +216,23 @@ type GetStatusResponse struct {
 	// How many bytes may be mapped: a release that would take more is refused.
 	MemoryLimit uint64 `protobuf:"varint,8,opt,name=memory_limit,json=memoryLimit,proto3" json:"memory_limit,omitempty"`
 	// When the generation that answers began to.
-	Since         *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=since,proto3" json:"since,omitempty"`
+	Since *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=since,proto3" json:"since,omitempty"`
+	// The SHA-256 of the log's entry that answers, in hexadecimal digits: which release it
+	// is, whatever else has had or will have its number. Empty where generation is 0.
+	Hash string `protobuf:"bytes,10,opt,name=hash,proto3" json:"hash,omitempty"`
+	// The SHA-256 of the log's entry of target_generation; empty where that is 0.
+	TargetHash string `protobuf:"bytes,11,opt,name=target_hash,json=targetHash,proto3" json:"target_hash,omitempty"`
+	// The id of the log that the release which answers is in; empty for the first log, and
+	// where generation is 0. A person who accepts a restored store begins another.
+	Log string `protobuf:"bytes,12,opt,name=log,proto3" json:"log,omitempty"`
+	// How old the server's knowledge of the releases is: the age of the last proof that the
+	// log ends where it is read to. It grows while a look at the store fails, or has no
+	// answer. Absent where a server follows no log.
+	Staleness *durationpb.Duration `protobuf:"bytes,13,opt,name=staleness,proto3" json:"staleness,omitempty"`
+	// What the last look at the log has found.
+	LogState LogState `protobuf:"varint,14,opt,name=log_state,json=logState,proto3,enum=tandem.v1.LogState" json:"log_state,omitempty"`
+	// Why the last look did not find the log that is followed; empty if it did.
+	LogError      string `protobuf:"bytes,15,opt,name=log_error,json=logError,proto3" json:"log_error,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -242,6 +328,48 @@ func (x *GetStatusResponse) GetSince() *timestamppb.Timestamp {
 		return x.Since
 	}
 	return nil
+}
+
+func (x *GetStatusResponse) GetHash() string {
+	if x != nil {
+		return x.Hash
+	}
+	return ""
+}
+
+func (x *GetStatusResponse) GetTargetHash() string {
+	if x != nil {
+		return x.TargetHash
+	}
+	return ""
+}
+
+func (x *GetStatusResponse) GetLog() string {
+	if x != nil {
+		return x.Log
+	}
+	return ""
+}
+
+func (x *GetStatusResponse) GetStaleness() *durationpb.Duration {
+	if x != nil {
+		return x.Staleness
+	}
+	return nil
+}
+
+func (x *GetStatusResponse) GetLogState() LogState {
+	if x != nil {
+		return x.LogState
+	}
+	return LogState_LOG_STATE_UNSPECIFIED
+}
+
+func (x *GetStatusResponse) GetLogError() string {
+	if x != nil {
+		return x.LogError
+	}
+	return ""
 }
 
 // ArmStatus is one arm of a server.
@@ -348,8 +476,8 @@ var File_tandem_v1_admin_proto protoreflect.FileDescriptor
 
 const file_tandem_v1_admin_proto_rawDesc = "" +
 	"\n" +
-	"\x15tandem/v1/admin.proto\x12\ttandem.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x12\n" +
-	"\x10GetStatusRequest\"\xe7\x02\n" +
+	"\x15tandem/v1/admin.proto\x12\ttandem.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x12\n" +
+	"\x10GetStatusRequest\"\xb6\x04\n" +
 	"\x11GetStatusResponse\x12&\n" +
 	"\x05phase\x18\x01 \x01(\x0e2\x10.tandem.v1.PhaseR\x05phase\x12\x1e\n" +
 	"\n" +
@@ -361,7 +489,15 @@ const file_tandem_v1_admin_proto_rawDesc = "" +
 	"\x0ekept_snapshots\x18\x06 \x03(\tR\rkeptSnapshots\x12!\n" +
 	"\fmapped_bytes\x18\a \x01(\x04R\vmappedBytes\x12!\n" +
 	"\fmemory_limit\x18\b \x01(\x04R\vmemoryLimit\x120\n" +
-	"\x05since\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"\xb8\x01\n" +
+	"\x05since\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x12\n" +
+	"\x04hash\x18\n" +
+	" \x01(\tR\x04hash\x12\x1f\n" +
+	"\vtarget_hash\x18\v \x01(\tR\n" +
+	"targetHash\x12\x10\n" +
+	"\x03log\x18\f \x01(\tR\x03log\x127\n" +
+	"\tstaleness\x18\r \x01(\v2\x19.google.protobuf.DurationR\tstaleness\x120\n" +
+	"\tlog_state\x18\x0e \x01(\x0e2\x13.tandem.v1.LogStateR\blogState\x12\x1b\n" +
+	"\tlog_error\x18\x0f \x01(\tR\blogError\"\xb8\x01\n" +
 	"\tArmStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
 	"\bsnapshot\x18\x02 \x01(\tR\bsnapshot\x12\x14\n" +
@@ -375,7 +511,14 @@ const file_tandem_v1_admin_proto_rawDesc = "" +
 	"\rPHASE_SERVING\x10\x01\x12\x11\n" +
 	"\rPHASE_LOADING\x10\x02\x12\x10\n" +
 	"\fPHASE_FAILED\x10\x03\x12\x12\n" +
-	"\x0ePHASE_DRAINING\x10\x042[\n" +
+	"\x0ePHASE_DRAINING\x10\x04*\x92\x01\n" +
+	"\bLogState\x12\x19\n" +
+	"\x15LOG_STATE_UNSPECIFIED\x10\x00\x12\x16\n" +
+	"\x12LOG_STATE_FOLLOWED\x10\x01\x12\x14\n" +
+	"\x10LOG_STATE_UNREAD\x10\x02\x12\x14\n" +
+	"\x10LOG_STATE_FORKED\x10\x03\x12\x14\n" +
+	"\x10LOG_STATE_BEHIND\x10\x04\x12\x11\n" +
+	"\rLOG_STATE_GAP\x10\x052[\n" +
 	"\fAdminService\x12K\n" +
 	"\tGetStatus\x12\x1b.tandem.v1.GetStatusRequest\x1a\x1c.tandem.v1.GetStatusResponse\"\x03\x90\x02\x01B5Z3github.com/tandem-ann/tandem/api/tandem/v1;tandemv1b\x06proto3"
 
@@ -391,26 +534,30 @@ func file_tandem_v1_admin_proto_rawDescGZIP() []byte {
 	return file_tandem_v1_admin_proto_rawDescData
 }
 
-var file_tandem_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_tandem_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
 var file_tandem_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
 var file_tandem_v1_admin_proto_goTypes = []any{
 	(Phase)(0),                    // 0: tandem.v1.Phase
-	(*GetStatusRequest)(nil),      // 1: tandem.v1.GetStatusRequest
-	(*GetStatusResponse)(nil),     // 2: tandem.v1.GetStatusResponse
-	(*ArmStatus)(nil),             // 3: tandem.v1.ArmStatus
-	(*timestamppb.Timestamp)(nil), // 4: google.protobuf.Timestamp
+	(LogState)(0),                 // 1: tandem.v1.LogState
+	(*GetStatusRequest)(nil),      // 2: tandem.v1.GetStatusRequest
+	(*GetStatusResponse)(nil),     // 3: tandem.v1.GetStatusResponse
+	(*ArmStatus)(nil),             // 4: tandem.v1.ArmStatus
+	(*timestamppb.Timestamp)(nil), // 5: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 6: google.protobuf.Duration
 }
 var file_tandem_v1_admin_proto_depIdxs = []int32{
 	0, // 0: tandem.v1.GetStatusResponse.phase:type_name -> tandem.v1.Phase
-	3, // 1: tandem.v1.GetStatusResponse.arms:type_name -> tandem.v1.ArmStatus
-	4, // 2: tandem.v1.GetStatusResponse.since:type_name -> google.protobuf.Timestamp
-	1, // 3: tandem.v1.AdminService.GetStatus:input_type -> tandem.v1.GetStatusRequest
-	2, // 4: tandem.v1.AdminService.GetStatus:output_type -> tandem.v1.GetStatusResponse
-	4, // [4:5] is the sub-list for method output_type
-	3, // [3:4] is the sub-list for method input_type
-	3, // [3:3] is the sub-list for extension type_name
-	3, // [3:3] is the sub-list for extension extendee
-	0, // [0:3] is the sub-list for field type_name
+	4, // 1: tandem.v1.GetStatusResponse.arms:type_name -> tandem.v1.ArmStatus
+	5, // 2: tandem.v1.GetStatusResponse.since:type_name -> google.protobuf.Timestamp
+	6, // 3: tandem.v1.GetStatusResponse.staleness:type_name -> google.protobuf.Duration
+	1, // 4: tandem.v1.GetStatusResponse.log_state:type_name -> tandem.v1.LogState
+	2, // 5: tandem.v1.AdminService.GetStatus:input_type -> tandem.v1.GetStatusRequest
+	3, // 6: tandem.v1.AdminService.GetStatus:output_type -> tandem.v1.GetStatusResponse
+	6, // [6:7] is the sub-list for method output_type
+	5, // [5:6] is the sub-list for method input_type
+	5, // [5:5] is the sub-list for extension type_name
+	5, // [5:5] is the sub-list for extension extendee
+	0, // [0:5] is the sub-list for field type_name
 }
 
 func init() { file_tandem_v1_admin_proto_init() }
@@ -423,7 +570,7 @@ func file_tandem_v1_admin_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tandem_v1_admin_proto_rawDesc), len(file_tandem_v1_admin_proto_rawDesc)),
-			NumEnums:      1,
+			NumEnums:      2,
 			NumMessages:   3,
 			NumExtensions: 0,
 			NumServices:   1,
