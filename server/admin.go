@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"connectrpc.com/connect"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
@@ -12,9 +13,9 @@ import (
 
 // GetStatus implements [tandemv1connect.AdminServiceHandler].
 func (s *Service) GetStatus(context.Context, *connect.Request[tandemv1.GetStatusRequest]) (*connect.Response[tandemv1.GetStatusResponse], error) {
-	f := s.status.Load()
+	f, target := s.status.Load(), s.target.Load()
 	out := &tandemv1.GetStatusResponse{
-		TargetGeneration: f.target, MappedBytes: uint64(f.bytes), MemoryLimit: uint64(f.limit), Phase: tandemv1.Phase_PHASE_LOADING,
+		MappedBytes: uint64(f.bytes), MemoryLimit: uint64(f.limit), Phase: tandemv1.Phase_PHASE_LOADING,
 	}
 	for _, d := range f.kept {
 		out.KeptSnapshots = append(out.KeptSnapshots, string(d))
@@ -22,7 +23,9 @@ func (s *Service) GetStatus(context.Context, *connect.Request[tandemv1.GetStatus
 	now, lost := s.current.Load(), ""
 	if now != nil {
 		out.Generation, out.Since = now.generation, timestamppb.New(now.since)
-		out.TargetGeneration = max(out.TargetGeneration, now.generation)
+		if !now.hash.IsZero() {
+			out.Hash, out.Log = now.hash.String(), now.log
+		}
 		for _, a := range now.arms {
 			m := a.snapshot.Manifest()
 			out.Arms = append(out.Arms, &tandemv1.ArmStatus{
@@ -34,17 +37,32 @@ func (s *Service) GetStatus(context.Context, *connect.Request[tandemv1.GetStatus
 			}
 		}
 	}
-	failed := f.failed
-	// A release that came later makes good for an entry that is none.
-	if u := s.unreadable.Load(); u != nil && u.Generation > out.TargetGeneration {
-		out.TargetGeneration, failed = u.Generation, u
+	var failed error
+	if target != nil {
+		out.TargetGeneration, out.TargetHash = target.generation, target.hash.String()
+		if failed = target.unreadable; failed == nil && f.of == target.hash {
+			failed = f.failed
+		}
+	}
+	state, err := s.staleness.look()
+	if out.LogState = state; err != nil {
+		out.LogError = err.Error()
+	}
+	switch {
+	case broken(state) && failed == nil:
+		failed = err
+	case broken(state):
+		failed = fmt.Errorf("%w; %w", err, failed)
+	}
+	if age, ok := s.staleness.age(); ok {
+		out.Staleness = durationpb.New(age)
 	}
 	switch {
 	case s.health.current() == phaseDraining:
 		out.Phase = tandemv1.Phase_PHASE_DRAINING
 	case failed != nil:
 		out.Phase, out.Error = tandemv1.Phase_PHASE_FAILED, failed.Error()
-	case now != nil && out.Generation == out.TargetGeneration:
+	case now != nil && out.Hash == out.TargetHash:
 		out.Phase = tandemv1.Phase_PHASE_SERVING
 	}
 	if out.Error == "" {

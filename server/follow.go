@@ -10,8 +10,10 @@ import (
 	"sync"
 	"time"
 
+	"github.com/tandem-ann/tandem/index/sections"
 	"github.com/tandem-ann/tandem/server/release"
 	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/appendlog"
 )
 
 const (
@@ -19,9 +21,11 @@ const (
 	// answers, so that a rollback to it is instant.
 	DefaultKeep = 10 * time.Minute
 	// A release that could not be loaded is tried again after firstRetry, and then
-	// twice as long each time, up to lastRetry.
-	firstRetry = time.Second
-	lastRetry  = time.Minute
+	// twice as long each time, up to lastRetry, or to corruptRetry if that is what a shard
+	// is: reading all of it again costs much and is likely to find the same.
+	firstRetry   = time.Second
+	lastRetry    = 10 * time.Second
+	corruptRetry = time.Minute
 )
 
 // follower makes a service serve the newest release of a store: it downloads, verifies,
@@ -53,10 +57,17 @@ type mapping struct {
 	until time.Time // when it is closed; zero while it answers
 }
 
+// target is the entry of the log that was read last, which a follower should serve.
+type target struct {
+	generation uint64
+	hash       appendlog.Hash
+	unreadable error // not nil if the entry is no release
+}
+
 // followerStatus is what a follower says of itself.
 type followerStatus struct {
-	target uint64
-	failed error // why the target is not served
+	of     appendlog.Hash // the release that it has loaded last, or tried to
+	failed error          // why that is not served
 	kept   []shard.Digest
 	bytes  int64
 	limit  int64
@@ -74,7 +85,7 @@ func (f *follower) adopt(s *serving) {
 	s.acquire()
 	f.ready = nil
 	f.mapped[s.snapshot.Digest()] = &mapping{serving: s}
-	f.report(0, nil)
+	f.report(appendlog.Hash{}, nil)
 }
 
 // bytesOf returns how many bytes of shards snapshots have. A shard that several of them
@@ -95,21 +106,16 @@ func bytesOf(manifests ...*shard.Manifest) int64 {
 	return n
 }
 
-// run follows until ctx ends, and closes what it holds.
-func (f *follower) run(ctx context.Context, from uint64) {
+// run follows until ctx ends, from a release on, or from the first that there will be if
+// it is nil, and closes what it holds.
+func (f *follower) run(ctx context.Context, first *release.Release) {
 	watching, stop := context.WithCancel(ctx)
 	var watch sync.WaitGroup
-	watch.Go(func() {
-		err := f.releases.Watch(watching, from, f.note, func(err error) {
-			f.logger.Error("read releases", "error", err)
-			if u := (*release.UnreadableError)(nil); errors.As(err, &u) {
-				f.service.unreadable.Store(u)
-			}
-		})
-		if watching.Err() == nil {
-			f.logger.Error("releases are no longer followed", "error", err)
-		}
-	})
+	if first != nil {
+		f.note(first)
+	}
+	watch.Go(func() { f.watch(watching, first) })
+	watch.Go(func() { f.service.staleness.watch(watching, f.service.health.changed) })
 	defer func() {
 		stop()
 		watch.Wait()
@@ -126,7 +132,7 @@ func (f *follower) run(ctx context.Context, from uint64) {
 			retry = firstRetry
 		case <-timer.C:
 		}
-		wait := lastRetry
+		wait := corruptRetry
 		loading, target := f.begin(ctx)
 		if target != nil {
 			err := f.serve(loading, target)
@@ -136,19 +142,46 @@ func (f *follower) run(ctx context.Context, from uint64) {
 			case loading.Err() != nil: // a newer one is there
 			case err != nil:
 				f.logger.Error("release is not served", "generation", target.Generation, "error", err, "retry", retry)
-				f.report(target.Generation, err)
-				wait, retry = retry, min(2*retry, lastRetry)
+				f.report(target.Hash, err)
+				last := lastRetry
+				if errors.Is(err, sections.ErrCorrupt) {
+					last = corruptRetry
+				}
+				wait, retry = retry, min(2*retry, last)
 			}
 		}
 		timer.Reset(min(wait, f.closeOld()))
 	}
 }
 
+// watch reads the log behind a release until ctx ends.
+func (f *follower) watch(ctx context.Context, after *release.Release) {
+	s := f.service.staleness
+	err := f.releases.Watch(ctx, after, release.Watcher{
+		Apply: f.note,
+		Unreadable: func(u *release.UnreadableError) {
+			f.logger.Error("read releases", "error", u)
+			f.service.target.Store(&target{u.Generation, u.Hash, u})
+		},
+		Restored: func(r *appendlog.RestoredError) {
+			f.logger.Warn("a restored log of releases was accepted", "generation", r.Entry.Sequence, "was", r.Err)
+			s.accepted()
+		},
+		Proved: s.proved,
+		Failed: s.fail,
+	})
+	if ctx.Err() == nil {
+		s.fail(err)
+		f.logger.Error("releases are no longer followed", "error", err)
+	}
+}
+
 // note remembers the newest release.
-func (f *follower) note(r *release.Release) error {
+func (f *follower) note(r *release.Release) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.newest = r
+	f.service.target.Store(&target{r.Generation, r.Hash, nil})
 	if f.cancel != nil {
 		f.cancel()
 	}
@@ -156,7 +189,6 @@ func (f *follower) note(r *release.Release) error {
 	case f.news <- struct{}{}:
 	default:
 	}
-	return nil
 }
 
 // begin returns the release to serve, nil if it answers already, and a context that
@@ -169,7 +201,7 @@ func (f *follower) begin(ctx context.Context) (context.Context, *release.Release
 	}
 	var loading context.Context
 	loading, f.cancel = context.WithCancel(ctx)
-	if now := f.service.current.Load(); f.newest == nil || now != nil && now.generation == f.newest.Generation {
+	if now := f.service.current.Load(); f.newest == nil || now != nil && now.hash == f.newest.Hash {
 		return loading, nil
 	}
 	return loading, f.newest
@@ -178,7 +210,7 @@ func (f *follower) begin(ctx context.Context) (context.Context, *release.Release
 // serve loads what a release needs and switches to it.
 func (f *follower) serve(ctx context.Context, r *release.Release) error {
 	start := time.Now()
-	f.report(r.Generation, nil)
+	f.report(r.Hash, nil)
 	manifests := make([]*shard.Manifest, len(r.Arms))
 	for i, a := range r.Arms {
 		var err error
@@ -217,7 +249,7 @@ func (f *follower) serve(ctx context.Context, r *release.Release) error {
 			m.until = time.Now().Add(f.keep)
 		}
 	}
-	f.report(r.Generation, nil)
+	f.report(r.Hash, nil)
 	if f.ready != nil {
 		f.ready(arms[0].snapshot)
 		f.ready = nil
@@ -305,7 +337,7 @@ func (f *follower) close(d shard.Digest) {
 
 // closeOld closes what was kept long enough, and returns when to look again.
 func (f *follower) closeOld() time.Duration {
-	next := lastRetry
+	next := corruptRetry
 	for d, m := range f.mapped {
 		if m.until.IsZero() {
 			continue
@@ -317,13 +349,13 @@ func (f *follower) closeOld() time.Duration {
 		f.close(d)
 	}
 	now := f.service.status.Load()
-	f.report(now.target, now.failed)
+	f.report(now.of, now.failed)
 	return next
 }
 
-// report says what the follower does.
-func (f *follower) report(target uint64, failed error) {
-	s := &followerStatus{target: target, failed: failed, limit: f.limit}
+// report says what the follower does about a release.
+func (f *follower) report(of appendlog.Hash, failed error) {
+	s := &followerStatus{of: of, failed: failed, limit: f.limit}
 	var open []*shard.Manifest
 	for d, m := range f.mapped {
 		open = append(open, m.snapshot.Manifest())

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"sync"
+	"time"
 
 	"connectrpc.com/connect"
 	"connectrpc.com/grpchealth"
@@ -29,6 +30,8 @@ var phaseNames = [...]string{phaseLoading: "loading", phaseReady: "ready", phase
 // watch is told that the service is not serving, and then ended, when the service
 // drains: an open stream would hold up the shutdown.
 type health struct {
+	staleness *staleness // of what is served
+
 	mu      sync.Mutex
 	phase   phase
 	watches map[*watch]struct{}
@@ -37,8 +40,8 @@ type health struct {
 	drain    context.CancelFunc
 }
 
-func newHealth() *health {
-	h := &health{watches: map[*watch]struct{}{}}
+func newHealth(s *staleness) *health {
+	h := &health{staleness: s, watches: map[*watch]struct{}{}}
 	h.draining, h.drain = context.WithCancel(context.Background())
 	return h
 }
@@ -66,6 +69,15 @@ func (h *health) set(p phase) {
 	}
 }
 
+// changed has those who watch ask again.
+func (h *health) changed() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for w := range h.watches {
+		w.changed()
+	}
+}
+
 func (h *health) current() phase {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -86,7 +98,7 @@ func (h *health) Check(ctx context.Context, r *grpchealth.CheckRequest) (*grpche
 		w.told = true
 		w.changed() // asks again once this answer is sent
 	}
-	if h.phase != phaseReady {
+	if h.phase != phaseReady || h.staleness.exceeded() {
 		return &grpchealth.CheckResponse{Status: grpchealth.StatusNotServing}, nil
 	}
 	return &grpchealth.CheckResponse{Status: grpchealth.StatusServing}, nil
@@ -121,12 +133,17 @@ func live(w http.ResponseWriter, _ *http.Request) {
 	_, _ = io.WriteString(w, "ok\n")
 }
 
-// readiness answers 200 if requests should be sent here, and 503 with the phase if
-// not.
+// readiness answers 200 if requests should be sent here, and 503 with the phase, or with
+// how old the knowledge of the releases is, if not.
 func (h *health) readiness(w http.ResponseWriter, _ *http.Request) {
 	p := h.current()
-	if p != phaseReady {
+	ready, text := p == phaseReady, phaseNames[p]
+	if ready && h.staleness.exceeded() {
+		age, _ := h.staleness.age()
+		ready, text = false, fmt.Sprintf("stale: what is released was last seen %s ago", age.Round(time.Second))
+	}
+	if !ready {
 		w.WriteHeader(http.StatusServiceUnavailable)
 	}
-	_, _ = fmt.Fprintln(w, phaseNames[p])
+	_, _ = fmt.Fprintln(w, text)
 }

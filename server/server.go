@@ -27,6 +27,11 @@ type Config struct {
 	// Keep is how long a snapshot stays mapped once it no longer answers, so that a
 	// rollback to it is instant. Default: DefaultKeep.
 	Keep time.Duration
+	// MaxStaleness is how old the knowledge of the releases may be, the age of the last
+	// proof that the log ends where it was read to, for the server to be ready; it answers
+	// queries all the same. Default: 0, any age, since what it serves is right until
+	// something else is released.
+	MaxStaleness time.Duration
 	// MemoryLimit is how many bytes of snapshots may be mapped: a release that would
 	// take more, beside what answers, is refused, and so is a snapshot that is served
 	// without one. Default: four fifths of the machine's memory, or of the least that a
@@ -70,6 +75,11 @@ const (
 // it follows the releases: it loads what a new one needs beside what answers, and
 // switches between two queries. What it cannot load leaves what answers as it is, is
 // logged, shown by GetStatus and tried again.
+//
+// It follows one log: a release that was not appended to the one that it has read last is
+// not loaded, and a log that ends before that one or lacks an entry is shown and logged,
+// until a person accepts it with a later release. A server that starts has read nothing
+// yet, and takes the log as it is.
 //
 // When ctx ends it stops being ready, lets the requests in flight end, and closes all
 // snapshots. It returns nil if all of that went well, else an error that says what did
@@ -157,21 +167,23 @@ func newHTTPServer(h http.Handler, logger *slog.Logger) *http.Server {
 // follow loads what is to answer, and follows the releases, until ctx ends.
 func follow(ctx context.Context, service *Service, c *Config) error {
 	f := newFollower(service, c)
-	var following uint64 // the first release to load
+	var first *release.Release
 	if c.Snapshot == "" {
+		asked := time.Now()
 		// One that cannot be read is passed over, as it is by a server that runs. Where no
 		// other was released, what may be served is unknown.
-		now, unreadable, err := f.releases.Newest(ctx)
+		newest, unreadable, err := f.releases.Newest(ctx)
 		switch {
 		case err == nil:
-			following = now.Generation
+			first = newest
 		case !errors.Is(err, release.ErrNone):
 			return fmt.Errorf("read releases: %w", err)
 		case unreadable != nil:
 			return fmt.Errorf("read releases: %w", unreadable)
 		}
+		service.staleness.begin(asked, c.MaxStaleness)
 	}
-	if following == 0 {
+	if first == nil {
 		if err := load(ctx, service, c); err != nil {
 			return err
 		}
@@ -182,7 +194,7 @@ func follow(ctx context.Context, service *Service, c *Config) error {
 		f.closeAll()
 		return nil
 	}
-	f.run(ctx, max(following, 1))
+	f.run(ctx, first)
 	return nil
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/tandem-ann/tandem/api/tandem/v1/tandemv1connect"
 	"github.com/tandem-ann/tandem/server/release"
 	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/appendlog"
 )
 
 // Service answers retrieval RPCs from the release that it was last given. Until
@@ -26,9 +27,9 @@ type Service struct {
 	current atomic.Pointer[state]
 	open    sync.WaitGroup // the servings whose files are open
 	status  atomic.Pointer[followerStatus]
-
-	// unreadable is the newest entry of the log that is no release; nil if there is none.
-	unreadable atomic.Pointer[release.UnreadableError]
+	target  atomic.Pointer[target] // nil before the first release
+	// staleness is that of what is known of the releases.
+	staleness *staleness
 
 	recorder *recorder // set before the first request, or nil
 }
@@ -41,7 +42,8 @@ var (
 // NewService returns a service without a snapshot. It logs each request at debug
 // level and what must not happen at error level.
 func NewService(logger *slog.Logger) *Service {
-	s := &Service{logger: logger, health: newHealth()}
+	s := &Service{logger: logger, staleness: &staleness{logger: logger}}
+	s.health = newHealth(s.staleness)
 	s.status.Store(&followerStatus{})
 	return s
 }
@@ -49,6 +51,8 @@ func NewService(logger *slog.Logger) *Service {
 // state is everything that answers: one generation of it. Nothing of it changes.
 type state struct {
 	generation uint64
+	hash       appendlog.Hash  // of the release; zero without one
+	log        string          // the id of its log
 	router     *release.Router // nil where there is one arm, without a release
 	arms       []arm
 	since      time.Time
@@ -74,7 +78,7 @@ func (s *Service) Serve(snapshot *shard.Snapshot) {
 // switchTo makes a release what answers from now on, and the service ready. It uses the
 // snapshots, one for each arm, beside their owner.
 func (s *Service) switchTo(r *release.Release, snapshots []*serving) {
-	next := &state{generation: r.Generation, router: release.NewRouter(r), since: time.Now()}
+	next := &state{generation: r.Generation, hash: r.Hash, log: r.Log, router: release.NewRouter(r), since: time.Now()}
 	for i, a := range r.Arms {
 		snapshots[i].acquire() // its owner holds it open
 		next.arms = append(next.arms, arm{serving: snapshots[i], generation: r.Generation, name: a.Name, weight: a.Weight})

@@ -13,6 +13,7 @@ import (
 	"unicode"
 
 	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/appendlog"
 )
 
 // Bounds of a release.
@@ -41,14 +42,23 @@ const (
 
 // Release is the whole serving state, from one change to the next.
 type Release struct {
-	Version    int       `json:"version"`
-	Generation uint64    `json:"generation"` // its place in the log, from 1
-	ID         string    `json:"id"`         // random, so that no two entries are equal
-	Kind       Kind      `json:"kind"`
-	Of         uint64    `json:"of,omitempty"` // the generation that a rollback brought back
-	Time       time.Time `json:"time"`
-	Author     string    `json:"author"`
-	Reason     string    `json:"reason,omitempty"`
+	Version    int    `json:"version"`
+	Generation uint64 `json:"generation"` // its place in the log, from 1
+	ID         string `json:"id"`         // random, so that no two entries are equal
+	// Hash is what tells it from every other release, those of the same generation in a
+	// store that was restored from a copy included. It is that of the entry's bytes, and
+	// no part of them.
+	Hash appendlog.Hash `json:"-"`
+	// Previous and Log are what [appendlog.Links] says. Releases before 0.6 do not have
+	// them.
+	Previous appendlog.Hash `json:"previous,omitzero"`
+	Log      string         `json:"log,omitempty"`
+
+	Kind   Kind      `json:"kind"`
+	Of     uint64    `json:"of,omitempty"` // the generation that a rollback brought back
+	Time   time.Time `json:"time"`
+	Author string    `json:"author"`
+	Reason string    `json:"reason,omitempty"`
 	// Override is why a snapshot was released whose gates failed, or were not run.
 	Override string `json:"override,omitempty"`
 	Model    string `json:"model"`
@@ -139,7 +149,8 @@ func (r *Release) Encode() ([]byte, error) {
 	return append(data, '\n'), nil
 }
 
-// Decode reads what Encode wrote. It refuses what it does not know.
+// Decode reads what Encode wrote, here or in a later build. A field that it does not know
+// is one that it may ignore: what it may not ignore comes with another version.
 func Decode(data []byte) (*Release, error) {
 	var head struct {
 		Version int `json:"version"`
@@ -152,7 +163,6 @@ func Decode(data []byte) (*Release, error) {
 	}
 	r := &Release{}
 	d := json.NewDecoder(bytes.NewReader(data))
-	d.DisallowUnknownFields()
 	if err := d.Decode(r); err != nil {
 		return nil, fmt.Errorf("release: %w", err)
 	}
@@ -162,7 +172,26 @@ func Decode(data []byte) (*Release, error) {
 	if err := r.validate(); err != nil {
 		return nil, fmt.Errorf("release: %w", err)
 	}
+	r.Hash = appendlog.HashOf(data)
 	return r, nil
+}
+
+// links returns what an entry carries of the log, though it is no release that this build
+// reads.
+func links(data []byte) appendlog.Links {
+	var l struct {
+		Previous appendlog.Hash `json:"previous"`
+		Log      string         `json:"log"`
+	}
+	if err := json.Unmarshal(data, &l); err != nil || len(l.Log) > maxName {
+		return appendlog.Links{}
+	}
+	return appendlog.Links(l)
+}
+
+// newLog returns the id of a log that begins. Later ids sort after earlier ones.
+func newLog(now time.Time) string {
+	return now.UTC().Format("20060102T150405.000Z") + "-" + newID()[:16]
 }
 
 func (r *Release) validate() error {
@@ -171,6 +200,8 @@ func (r *Release) validate() error {
 		return fmt.Errorf("version is %d, want %d", r.Version, version)
 	case r.Generation == 0 || r.ID == "" || len(r.ID) > maxName:
 		return fmt.Errorf("generation %d has the id %.80q", r.Generation, r.ID)
+	case len(r.Log) > maxName:
+		return fmt.Errorf("log has %d bytes; accepted: up to %d", len(r.Log), maxName)
 	case !slices.Contains([]Kind{Started, Divided, Promoted, RolledBack}, r.Kind):
 		return fmt.Errorf("kind is %.80q", r.Kind)
 	case len(r.Author) > MaxText || len(r.Reason) > MaxText || len(r.Override) > MaxText || len(r.Salt) > MaxText:

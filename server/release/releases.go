@@ -7,7 +7,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"iter"
 	"slices"
 	"strings"
 	"time"
@@ -57,7 +56,7 @@ type Verdict struct {
 
 // New returns the releases of a store.
 func New(store *shard.Store) *Releases {
-	return &Releases{store: store, log: appendlog.New(store.Objects(), appendlog.Options{Prefix: "releases"})}
+	return &Releases{store: store, log: appendlog.New(store.Objects(), appendlog.Options{Prefix: "releases", Links: links})}
 }
 
 // Store returns the store that the releases are of.
@@ -75,31 +74,6 @@ func (r *Releases) Get(ctx context.Context, generation uint64) (*Release, error)
 	return decode(e)
 }
 
-func decode(e appendlog.Entry) (*Release, error) {
-	release, err := Decode(e.Data)
-	if err == nil && release.Generation != e.Sequence {
-		err = fmt.Errorf("its generation is %d", release.Generation)
-	}
-	if err != nil {
-		return nil, &UnreadableError{Generation: e.Sequence, Err: err}
-	}
-	return release, nil
-}
-
-// UnreadableError says that the entry of a generation is in the log, and is no release
-// that this build reads.
-type UnreadableError struct {
-	Generation uint64
-	Err        error
-}
-
-func (e *UnreadableError) Error() string {
-	return fmt.Sprintf("read release %d: %v", e.Generation, e.Err)
-}
-
-// Unwrap returns what is wrong with the entry.
-func (e *UnreadableError) Unwrap() error { return e.Err }
-
 // Current returns what serves now. The error is of class [ErrNone] if nothing was
 // released.
 func (r *Releases) Current(ctx context.Context) (*Release, error) {
@@ -111,24 +85,6 @@ func (r *Releases) Current(ctx context.Context) (*Release, error) {
 		return nil, ErrNone
 	}
 	return r.Get(ctx, head)
-}
-
-// Newest returns the newest release that can be read, and what says of the last entry of
-// the log that it cannot, nil if it can. The error is of class [ErrNone] if there is no
-// release that can be read.
-func (r *Releases) Newest(ctx context.Context) (newest *Release, unreadable *UnreadableError, _ error) {
-	for release, err := range r.History(ctx) {
-		u := (*UnreadableError)(nil)
-		switch {
-		case errors.As(err, &u):
-			unreadable = cmp.Or(unreadable, u)
-		case err != nil:
-			return nil, unreadable, err
-		default:
-			return release, unreadable, nil
-		}
-	}
-	return nil, unreadable, ErrNone
 }
 
 // goOn adds to an error that says that what was released last cannot be read how to go
@@ -144,33 +100,16 @@ func (r *Releases) goOn(ctx context.Context, err error) error {
 	return fmt.Errorf("%w; tandem release rollback --to %d goes on without it", err, newest.Generation)
 }
 
-// History returns releases, newest first. In place of one that cannot be read there is
-// an [*UnreadableError], and earlier ones follow; any other error ends it.
-func (r *Releases) History(ctx context.Context) iter.Seq2[*Release, error] {
-	return func(yield func(*Release, error) bool) {
-		head, err := r.log.Head(ctx)
-		if err != nil {
-			yield(nil, err)
-			return
-		}
-		for ; head > 0; head-- {
-			release, err := r.Get(ctx, head)
-			u := (*UnreadableError)(nil)
-			if !yield(release, err) || err != nil && !errors.As(err, &u) {
-				return
-			}
-		}
-	}
-}
-
 // Live returns the snapshots of the last ten releases: those that must not be
 // collected. It fails if the last of all cannot be read, since what it serves is unknown;
-// of an earlier one nothing serves any more.
+// of an earlier one that cannot be read, or is missing, nothing serves any more, and those
+// before it count.
 func (r *Releases) Live(ctx context.Context) ([]shard.Digest, error) {
 	var list []shard.Digest
 	n := 0
 	for release, err := range r.History(ctx) {
-		if u := (*UnreadableError)(nil); n > 0 && errors.As(err, &u) {
+		u, b := (*UnreadableError)(nil), (*BrokenError)(nil)
+		if n > 0 && errors.As(err, &u) || errors.As(err, &b) {
 			continue
 		}
 		if err != nil {
@@ -188,20 +127,6 @@ func (r *Releases) Live(ctx context.Context) ([]shard.Digest, error) {
 	return list, nil
 }
 
-// Watch hands each release from a generation on to apply, as package appendlog does.
-// It passes over an entry that is no release, and calls failed with an
-// [*UnreadableError].
-func (r *Releases) Watch(ctx context.Context, from uint64, apply func(*Release) error, failed func(error)) error {
-	return r.log.Watch(ctx, from, func(e appendlog.Entry) error {
-		release, err := decode(e)
-		if err != nil {
-			failed(err) // a newer one may be right
-			return nil
-		}
-		return apply(release)
-	}, failed)
-}
-
 // Change is who changes what serves, and why.
 type Change struct {
 	Author string
@@ -212,6 +137,10 @@ type Change struct {
 	// Override is why a snapshot is released whatever its gates say; empty if it is
 	// not.
 	Override string
+	// Restored says that a person accepts the log as it is, restored from a copy or
+	// broken, for the one that counts: servers that have followed another one follow this
+	// one from here on.
+	Restored bool
 }
 
 // StartOptions say how a snapshot begins to serve.
@@ -492,7 +421,11 @@ func (r *Releases) change(ctx context.Context, c Change, kind Kind, edit func(co
 	case errors.Is(err, ErrNone) && kind == Started:
 		now = &Release{}
 	case errors.As(err, &u) && kind == RolledBack:
-		now = &Release{Generation: u.Generation} // a rollback takes no more of it
+		// A rollback takes no more of it.
+		now = &Release{Generation: u.Generation, Hash: u.Hash}
+		if now.Log, err = r.logOf(ctx, u); err != nil {
+			return nil, err
+		}
 	case err != nil:
 		return nil, r.goOn(ctx, err)
 	}
@@ -507,9 +440,14 @@ func (r *Releases) change(ctx context.Context, c Change, kind Kind, edit func(co
 		defer func() { _ = unprotect() }() // what it leaves keeps a snapshot for an hour more
 	}
 	next := &Release{
-		Version: version, Generation: now.Generation + 1, ID: newID(), Kind: kind,
+		Version: version, Generation: now.Generation + 1, ID: newID(), Previous: now.Hash, Log: now.Log, Kind: kind,
 		Time: time.Now().UTC().Truncate(time.Millisecond), Author: c.Author, Reason: c.Reason, Override: c.Override,
 		Model: now.Model, Salt: now.Salt, Arms: slices.Clone(now.Arms),
+	}
+	if c.Restored {
+		if next.Log = newLog(next.Time); next.Log <= now.Log {
+			return nil, fmt.Errorf("the clock of this machine says %s, before log %.80q began: %w", next.Time.Format(time.RFC3339), now.Log, ErrChange)
+		}
 	}
 	if err := edit(ctx, next); err != nil {
 		return nil, err
@@ -518,6 +456,7 @@ func (r *Releases) change(ctx context.Context, c Change, kind Kind, edit func(co
 	if err != nil {
 		return nil, err
 	}
+	next.Hash = appendlog.HashOf(data)
 	err = r.log.Append(ctx, next.Generation, data)
 	if errors.Is(err, appendlog.ErrConflict) {
 		return nil, r.conflict(ctx, next.Generation)

@@ -132,14 +132,31 @@ func (tr *trial) compact(times int) {
 // follow watches from the beginning until ctx ends, and returns what it has seen.
 func (tr *trial) follow(ctx context.Context) (seen []string) {
 	l := tr.log("follower")
-	for ctx.Err() == nil {
-		err := l.Watch(ctx, uint64(len(seen))+1, func(e Entry) error {
+	w := Watcher{
+		Apply: func(e Entry) error {
 			if e.Sequence != uint64(len(seen))+1 {
 				tr.fail("entry %d follows %d", e.Sequence, len(seen))
 			}
 			seen = append(seen, string(e.Data))
 			return nil
-		}, func(error) {})
+		},
+		Proved: func(asked time.Time) {
+			if age := time.Since(asked); age > longest {
+				tr.fail("a proof took %s", age)
+			}
+		},
+		Failed: func(err error) {
+			if IsBroken(err) {
+				tr.fail("the log is another one: %w", err)
+			}
+		},
+	}
+	for ctx.Err() == nil {
+		at := Position{}
+		if n := len(seen); n > 0 {
+			at = Position{Sequence: uint64(n), Hash: HashOf([]byte(seen[n-1]))}
+		}
+		err := l.Watch(ctx, at, w)
 		if errors.Is(err, ErrCompacted) {
 			if list, _, err := history(ctx, l); err == nil {
 				seen = list
@@ -265,13 +282,16 @@ func TestWatchOfAStoreThatIsSilent(t *testing.T) {
 		ctx, stop := context.WithCancel(t.Context())
 		seen, failed, ended := make(chan Entry, 10), make(chan error, 1000), make(chan error, 1)
 		go func() {
-			ended <- l.Watch(ctx, 1, func(e Entry) error { seen <- e; return nil }, func(err error) { failed <- err })
+			ended <- l.Watch(ctx, Position{}, Watcher{
+				Apply:  func(e Entry) error { seen <- e; return nil },
+				Proved: func(time.Time) {}, Failed: func(err error) { failed <- err },
+			})
 		}()
 		synctest.Wait()
 		f.Inject(objectstest.Rule{Fault: objectstest.Hang})
 		f.Put("r/000000000001.json", []byte("one"), time.Now())
 		time.Sleep(time.Minute)
-		assert.ErrorContains(t, <-failed, "the store was silent for 10s")
+		assert.ErrorContains(t, <-failed, "no answer within 15s: ")
 		time.Sleep(time.Hour)
 		assert.Greater(t, len(failed), 50, "about once a minute")
 		f.Heal()

@@ -17,7 +17,6 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"math/rand/v2"
 	"slices"
 	"strconv"
 	"strings"
@@ -34,10 +33,20 @@ var (
 	// ErrCompacted is the class of every error that says that an entry is gone: a
 	// checkpoint has what it amounted to.
 	ErrCompacted = errors.New("the entry is summed up in a checkpoint")
+	// ErrForked is the class of every error that says that an entry is another one than
+	// was read, or was appended to another one: the log of this reader and the one that is
+	// there have parted.
+	ErrForked = errors.New("the log has forked")
+	// ErrBehind is the class of every error that says that the log ends before an entry
+	// that was read.
+	ErrBehind = errors.New("the log is behind what was read")
+	// ErrGap is the class of every error that says that an entry is missing which later
+	// ones follow.
+	ErrGap = errors.New("the log has a gap")
 )
 
-// Options say where the entries are and how they are followed. A zero field means its
-// default.
+// Options say where the entries are, what they carry, and how they are followed. A zero
+// field means its default.
 type Options struct {
 	// Prefix is what the names of all objects of the log begin with, without the
 	// last /. There is no default.
@@ -47,6 +56,12 @@ type Options struct {
 	// Poll is how long [Log.Watch] waits before it looks again. Default: a tenth of a
 	// second in a folder, a second elsewhere.
 	Poll time.Duration
+	// Timeout is how long one look of [Log.Watch] may take. Default: 15 seconds, and at
+	// least half as much again as the bucket lets a store be silent.
+	Timeout time.Duration
+	// Links returns what an entry carries of the log that it is in. Entries may be any
+	// bytes: of what it cannot read it returns nothing. Default: entries carry nothing.
+	Links func(data []byte) Links
 	// Keep is how many entries that a checkpoint sums up stay. A writer or reader
 	// that is not further behind is told that it is, rather than that the log has
 	// another end. Default: 1000.
@@ -82,6 +97,12 @@ func New(bucket *objects.Bucket, o Options) *Log {
 		if bucket.Dir() != "" {
 			o.Poll /= 10
 		}
+	}
+	if o.Timeout <= 0 {
+		o.Timeout = max(15*time.Second, bucket.Timeout()*3/2)
+	}
+	if o.Links == nil {
+		o.Links = func([]byte) Links { return Links{} }
 	}
 	if o.Keep == 0 {
 		o.Keep = 1000
@@ -126,15 +147,31 @@ func (l *Log) checkpoints(ctx context.Context) ([]uint64, error) {
 
 // Head returns the sequence number of the last entry, 0 if there is none.
 func (l *Log) Head(ctx context.Context) (uint64, error) {
-	entries, err := l.entries(ctx)
+	head, err := l.head(ctx)
 	if err != nil {
 		return 0, fmt.Errorf("find the head of log %s: %w", l.o.Prefix, err)
+	}
+	return head, nil
+}
+
+func (l *Log) head(ctx context.Context) (uint64, error) {
+	entries, err := l.entries(ctx)
+	if err != nil {
+		return 0, err
 	}
 	checkpoints, err := l.checkpoints(ctx)
 	if err != nil {
-		return 0, fmt.Errorf("find the head of log %s: %w", l.o.Prefix, err)
+		return 0, err
 	}
-	return max(last(entries), last(checkpoints)), nil
+	// A list may lag behind, or lack what is there: the entries themselves decide.
+	for head := max(last(entries), last(checkpoints)); ; head++ {
+		switch _, err := l.bucket.Stat(ctx, l.entryKey(head+1)); {
+		case errors.Is(err, objects.ErrNotFound):
+			return head, nil
+		case err != nil:
+			return 0, err
+		}
+	}
 }
 
 func last(list []uint64) uint64 {
@@ -142,6 +179,17 @@ func last(list []uint64) uint64 {
 		return 0
 	}
 	return list[len(list)-1]
+}
+
+// Before returns the largest sequence number below another whose entry is there, 0 if
+// there is none.
+func (l *Log) Before(ctx context.Context, sequence uint64) (uint64, error) {
+	entries, err := l.entries(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("list log %s: %w", l.o.Prefix, err)
+	}
+	i, _ := slices.BinarySearch(entries, sequence)
+	return last(entries[:i]), nil
 }
 
 // Append appends an entry, which must be the next: sequence is that of the head and
@@ -316,111 +364,6 @@ func (l *Log) compact(ctx context.Context, at uint64, state []byte) error {
 func (l *Log) delete(ctx context.Context, key string) error {
 	if err := l.bucket.Delete(ctx, key); err != nil && !errors.Is(err, objects.ErrNotFound) {
 		return err
-	}
-	return nil
-}
-
-// Hint has those that watch this Log look at once. What another process appends they
-// find when they poll, unless someone passes the hint on.
-func (l *Log) Hint() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for hint := range l.hints {
-		select {
-		case hint <- struct{}{}:
-		default: // it has one already
-		}
-	}
-}
-
-const (
-	// slowest is how many polls lie between two looks while the store fails.
-	slowest = 8
-	// unsure is after how many polls one makes sure that what it waits for was not there
-	// long ago and is compacted.
-	unsure = 64
-)
-
-// Watch hands every entry from a sequence number on to apply, in order, as they appear,
-// until ctx ends or apply fails, and returns why. While the store cannot be read it
-// calls failed, waits longer each time, and goes on; an entry that is compacted is an
-// error of class [ErrCompacted].
-//
-// It goes on in another folder too, once one with something in it is at the store's
-// location (see [objects.Bucket.Reopen]): apply has to make sure that what follows
-// belongs to what it has seen.
-func (l *Log) Watch(ctx context.Context, from uint64, apply func(Entry) error, failed func(error)) error {
-	hint := make(chan struct{}, 1)
-	l.mu.Lock()
-	l.hints[hint] = struct{}{}
-	l.mu.Unlock()
-	defer func() {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		delete(l.hints, hint)
-	}()
-	next, wait := max(from, 1), l.o.Poll
-	for look := 0; ; look++ {
-		reached, err, applyErr := l.advance(ctx, next, look%unsure == 0, apply)
-		switch {
-		case applyErr != nil:
-			return applyErr
-		case err != nil && ctx.Err() != nil:
-			return ctx.Err()
-		case errors.Is(err, ErrCompacted):
-			return err
-		case err != nil:
-			failed(err)
-			wait = min(2*wait, slowest*l.o.Poll)
-			if errors.Is(err, objects.ErrGone) {
-				_ = l.bucket.Reopen() // while it fails, so does the next look
-			}
-			look = -1
-		default:
-			wait = l.o.Poll
-		}
-		next = reached
-		if err := l.rest(ctx, hint, wait); err != nil {
-			return err
-		}
-	}
-}
-
-// advance hands the entries from a sequence number on to apply, and returns the one that
-// comes next. Unless it is to be sure, it first looks the next one up: that is one
-// request, so that those that wait for an entry cost the store little.
-func (l *Log) advance(ctx context.Context, next uint64, sure bool, apply func(Entry) error) (_ uint64, err, applyErr error) {
-	if !sure {
-		_, err := l.bucket.Stat(ctx, l.entryKey(next))
-		if errors.Is(err, objects.ErrNotFound) {
-			return next, nil, nil
-		}
-		if err != nil {
-			return next, fmt.Errorf("look for entry %d of log %s: %w", next, l.o.Prefix, err), nil
-		}
-	}
-	for e, err := range l.Read(ctx, next) {
-		if err != nil {
-			return next, err, nil
-		}
-		if err := apply(e); err != nil {
-			return next, nil, err
-		}
-		next = e.Sequence + 1
-	}
-	return next, nil, nil
-}
-
-// rest waits for a hint or for some time, spread over a tenth so that many who watch do
-// not look all at once.
-func (l *Log) rest(ctx context.Context, hint <-chan struct{}, wait time.Duration) error {
-	timer := time.NewTimer(wait + rand.N(wait/10+1))
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-hint:
-	case <-timer.C:
 	}
 	return nil
 }

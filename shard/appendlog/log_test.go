@@ -7,8 +7,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
-	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -31,6 +29,35 @@ func read(t *testing.T, l *Log, from uint64) (list []string) {
 		list = append(list, fmt.Sprintf("%d %s", e.Sequence, e.Data))
 	}
 	return list
+}
+
+// A list that lags behind, or lacks what is there, hides no entry.
+func TestHeadOfLaggingList(t *testing.T) {
+	store := objectstest.NewFaults()
+	l := New(store.Bucket(""), Options{Prefix: "r"})
+	for i := range uint64(3) {
+		require.NoError(t, l.Append(t.Context(), i+1, fmt.Append(nil, i+1)))
+	}
+	store.Inject(objectstest.Rule{Op: objectstest.List, Fault: objectstest.Empty})
+	head, err := l.Head(t.Context())
+	require.NoError(t, err)
+	assert.EqualValues(t, 3, head)
+	require.NoError(t, l.Append(t.Context(), 4, []byte("4")))
+	assert.ErrorIs(t, l.Append(t.Context(), 4, []byte("late")), ErrConflict)
+}
+
+func TestBefore(t *testing.T) {
+	onEach(t, func(t *testing.T, bucket *objects.Bucket) {
+		l := New(bucket, Options{Prefix: "r"})
+		for _, sequence := range []uint64{2, 3, 7} {
+			require.NoError(t, bucket.Write(t.Context(), l.entryKey(sequence), nil))
+		}
+		for below, want := range map[uint64]uint64{1: 0, 2: 0, 3: 2, 7: 3, 8: 7} {
+			got, err := l.Before(t.Context(), below)
+			require.NoError(t, err)
+			assert.Equal(t, want, got, below)
+		}
+	})
 }
 
 func TestAppend(t *testing.T) {
@@ -131,8 +158,10 @@ func TestCompact(t *testing.T) {
 		assert.EqualValues(t, 11, head)
 		require.NoError(t, l.Append(ctx, 12, []byte("12")))
 
-		err = l.Watch(ctx, 2, func(Entry) error { return nil }, func(err error) { t.Error(err) })
-		assert.ErrorIs(t, err, ErrCompacted)
+		for _, at := range []Position{{}, {Sequence: 1, Hash: HashOf([]byte("1"))}} {
+			err = l.Watch(ctx, at, Watcher{Apply: func(Entry) error { return nil }, Failed: func(err error) { t.Error(err) }})
+			assert.ErrorIs(t, err, ErrCompacted)
+		}
 	})
 }
 
@@ -144,55 +173,6 @@ func TestAppendAfterLostAnswer(t *testing.T) {
 		l := New(bucket, Options{Prefix: "r"})
 		require.NoError(t, l.Append(t.Context(), 1, []byte("mine")))
 		assert.ErrorIs(t, l.Append(t.Context(), 1, []byte("yours")), ErrConflict)
-	})
-}
-
-func TestWatch(t *testing.T) {
-	onEach(t, func(t *testing.T, bucket *objects.Bucket) {
-		ctx, stop := context.WithCancel(t.Context())
-		defer stop()
-		l := New(bucket, Options{Prefix: "r", Poll: time.Hour})
-		require.NoError(t, l.Append(ctx, 1, []byte("1")))
-		seen := make(chan uint64)
-		ended := make(chan error, 1)
-		go func() {
-			ended <- l.Watch(ctx, 1, func(e Entry) error { seen <- e.Sequence; return nil }, func(err error) { t.Error(err) })
-		}()
-		assert.EqualValues(t, 1, <-seen)
-		for sequence := uint64(2); sequence < 6; sequence++ {
-			require.NoError(t, l.Append(ctx, sequence, fmt.Append(nil, sequence)))
-			assert.Equal(t, sequence, <-seen, "appending hints")
-		}
-		stop()
-		assert.ErrorIs(t, <-ended, context.Canceled)
-
-		wrong := errors.New("wrong")
-		assert.ErrorIs(t, l.Watch(t.Context(), 3, func(Entry) error { return wrong }, nil), wrong)
-	})
-}
-
-func TestWatchPolls(t *testing.T) {
-	dir := t.TempDir()
-	synctest.Test(t, func(t *testing.T) {
-		bucket, err := objects.Open(t.Context(), dir)
-		require.NoError(t, err)
-		defer bucket.Close()
-		ctx, stop := context.WithCancel(t.Context())
-		ours, theirs := New(bucket, Options{Prefix: "r", Poll: time.Minute}), New(bucket, Options{Prefix: "r"})
-		var seen atomic.Uint64
-		ended := make(chan error, 1)
-		go func() {
-			ended <- ours.Watch(ctx, 1, func(e Entry) error { seen.Store(e.Sequence); return nil }, nil)
-		}()
-		synctest.Wait()
-		require.NoError(t, theirs.Append(ctx, 1, []byte("1")))
-		synctest.Wait()
-		assert.Zero(t, seen.Load(), "it has not looked again")
-		time.Sleep(67 * time.Second)
-		synctest.Wait()
-		assert.EqualValues(t, 1, seen.Load())
-		stop()
-		assert.ErrorIs(t, <-ended, context.Canceled)
 	})
 }
 

@@ -39,6 +39,7 @@ var (
 type Bucket struct {
 	location string
 	folder   *folder // nil if it is none
+	timeout  time.Duration
 	driver   driver
 }
 
@@ -107,7 +108,7 @@ func New(blobs *blob.Bucket, location string, list ...Option) *Bucket {
 	if p.timeout <= 0 {
 		p.timeout = DefaultTimeout
 	}
-	return &Bucket{location: location, driver: &cloud{location, blobs, p}}
+	return &Bucket{location: location, timeout: p.timeout, driver: &cloud{location, blobs, p}}
 }
 
 // Folder returns the folder that a location means, if it means one.
@@ -142,6 +143,10 @@ func (b *Bucket) Dir() string {
 	}
 	return b.folder.dir
 }
+
+// Timeout returns how long the store may be silent before a request is given up and made
+// again; 0 for a folder, whose requests are made once.
+func (b *Bucket) Timeout() time.Duration { return b.timeout }
 
 // name names an object for people.
 func (b *Bucket) name(key string) string {

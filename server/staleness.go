@@ -1,0 +1,163 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
+	"github.com/tandem-ann/tandem/shard/appendlog"
+)
+
+const (
+	// staleAfter is the staleness that is logged first; then twice as much each time.
+	staleAfter = 30 * time.Second
+	// staleTick is how often staleness is compared with what is to be logged, and with
+	// the limit of readiness for those who watch health.
+	staleTick = time.Second
+)
+
+// staleness is how old a service's knowledge of the releases is: the age of the last proof
+// that the log ends where it was read to. It grows by the monotonic clock whatever becomes
+// of a look, and is worked out when it is asked for. Its methods may be called from any
+// number of goroutines.
+type staleness struct {
+	logger *slog.Logger
+
+	mu     sync.Mutex
+	limit  time.Duration // beyond which the service is not ready; 0 is none
+	proof  time.Time     // when the last proof was begun; zero while no log is followed
+	state  tandemv1.LogState
+	failed error     // why the last look proved nothing
+	told   time.Time // when it was logged last that the store cannot be read
+}
+
+// begin says that a log is followed from now on whose head was read after asked.
+func (s *staleness) begin(asked time.Time, limit time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.limit, s.proof, s.state = limit, asked, tandemv1.LogState_LOG_STATE_FOLLOWED
+}
+
+// age returns the staleness; ok is false while no log is followed.
+func (s *staleness) age() (age time.Duration, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.proof.IsZero() {
+		return 0, false
+	}
+	return time.Since(s.proof), true
+}
+
+// exceeded reports whether the staleness is beyond the limit of readiness.
+func (s *staleness) exceeded() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.limit > 0 && !s.proof.IsZero() && time.Since(s.proof) > s.limit
+}
+
+// look returns what the last look has found, and why if that is not the log that is
+// followed.
+func (s *staleness) look() (tandemv1.LogState, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.state, s.failed
+}
+
+// proved notes a proof.
+func (s *staleness) proved(asked time.Time) {
+	s.mu.Lock()
+	was := s.state
+	s.proof, s.state, s.failed = asked, tandemv1.LogState_LOG_STATE_FOLLOWED, nil
+	s.mu.Unlock()
+	if broken(was) {
+		s.logger.Info("the log of releases is followed again")
+	}
+}
+
+// accepted notes that a person has accepted the log that is there.
+func (s *staleness) accepted() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.state, s.failed = tandemv1.LogState_LOG_STATE_FOLLOWED, nil
+}
+
+// fail notes why a look proved nothing. One that could not be made takes back nothing of
+// what an earlier one has found.
+func (s *staleness) fail(err error) {
+	s.mu.Lock()
+	was, now := s.state, stateOf(err)
+	if now == tandemv1.LogState_LOG_STATE_UNREAD && broken(was) {
+		s.mu.Unlock()
+		return
+	}
+	s.state, s.failed = now, err
+	unread := now != was && !broken(now) && time.Since(s.told) >= staleAfter
+	if unread {
+		s.told = time.Now()
+	}
+	s.mu.Unlock()
+	switch {
+	case unread:
+		s.logger.Warn("releases cannot be read; what answers goes on", "error", err)
+	case broken(now) && now != was:
+		s.logger.Error("the log of releases is not the one that was followed; what answers goes on", "error", err)
+	}
+}
+
+// stateOf returns what an error says of the log.
+func stateOf(err error) tandemv1.LogState {
+	switch {
+	case errors.Is(err, appendlog.ErrForked):
+		return tandemv1.LogState_LOG_STATE_FORKED
+	case errors.Is(err, appendlog.ErrBehind):
+		return tandemv1.LogState_LOG_STATE_BEHIND
+	case errors.Is(err, appendlog.ErrGap):
+		return tandemv1.LogState_LOG_STATE_GAP
+	}
+	return tandemv1.LogState_LOG_STATE_UNREAD
+}
+
+// broken reports whether the log that is there does not go on from the one that was
+// followed.
+func broken(s tandemv1.LogState) bool {
+	switch s {
+	case tandemv1.LogState_LOG_STATE_FORKED, tandemv1.LogState_LOG_STATE_BEHIND, tandemv1.LogState_LOG_STATE_GAP:
+		return true
+	}
+	return false
+}
+
+// watch logs that the staleness grows, and that it ends, and calls changed when it crosses
+// the limit of readiness, until ctx ends.
+func (s *staleness) watch(ctx context.Context, changed func()) {
+	ticker := time.NewTicker(staleTick)
+	defer ticker.Stop()
+	next, longest, exceeded := staleAfter, time.Duration(0), false
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		age, _ := s.age()
+		_, failed := s.look()
+		switch {
+		case age >= next:
+			s.logger.Warn("what is released was not seen for long", "staleness", age.Round(time.Second), "error", failed)
+			for next <= age {
+				next *= 2
+			}
+		case age < staleAfter && next > staleAfter:
+			s.logger.Info("what is released is seen again", "staleness_was", longest.Round(time.Second))
+			next, longest = staleAfter, 0
+		}
+		longest = max(longest, age)
+		if now := s.exceeded(); now != exceeded {
+			exceeded = now
+			changed()
+		}
+	}
+}
