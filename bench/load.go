@@ -49,6 +49,9 @@ type LoadOptions struct {
 	WarmUp time.Duration
 	// RecallQueries is how many users recall is measured on. The default is 500.
 	RecallQueries int
+	// Timeout is how long an answer may take. A client that got none in time asks no
+	// more. The default is 30 seconds.
+	Timeout time.Duration
 	// PID is the server's process, if it runs on this machine: its CPU time is
 	// measured. 0 leaves it out.
 	PID int
@@ -78,6 +81,9 @@ func (o LoadOptions) withDefaults() LoadOptions {
 	if o.RecallQueries == 0 {
 		o.RecallQueries = 500
 	}
+	if o.Timeout == 0 {
+		o.Timeout = 30 * time.Second
+	}
 	o.Server = strings.TrimSuffix(o.Server, "/")
 	return o
 }
@@ -94,6 +100,8 @@ func (o LoadOptions) Validate() error {
 		return fmt.Errorf("queries is %d, want at least 1", o.Queries)
 	case o.Duration < 0:
 		return fmt.Errorf("duration is %s, want more than 0", o.Duration)
+	case o.Timeout < 0:
+		return fmt.Errorf("timeout is %s, want more than 0", o.Timeout)
 	case o.RecallQueries < 0 || o.RecallQueries > MaxQueries:
 		return fmt.Errorf("recall queries is %d, want 1 to %d", o.RecallQueries, MaxQueries)
 	case o.PID < 0:
@@ -192,7 +200,7 @@ func (l *loader) client(options ...connect.ClientOption) tandemv1connect.Retriev
 		t.Protocols.SetUnencryptedHTTP2(true)
 	}
 	l.idle = append(l.idle, t.CloseIdleConnections)
-	return tandemv1connect.NewRetrievalServiceClient(&http.Client{Transport: t}, l.options.Server, options...)
+	return tandemv1connect.NewRetrievalServiceClient(&http.Client{Transport: t, Timeout: l.options.Timeout}, l.options.Server, options...)
 }
 
 // request returns the request of a turn.
@@ -209,6 +217,7 @@ type worker struct {
 	errors int
 	short  int
 	failed error // the first
+	silent bool  // the server has not answered in time, and is asked no more
 }
 
 // run measures n clients.
@@ -273,9 +282,9 @@ func (l *loader) ask(ctx context.Context, workers []worker, d time.Duration, que
 	var group sync.WaitGroup
 	for i := range workers {
 		w := &workers[i]
-		w.times, w.errors, w.short, w.failed = newHistogram(), 0, 0, nil
+		w.times, w.errors, w.short, w.failed, w.silent = newHistogram(), 0, 0, nil, false
 		group.Go(func() {
-			for ctx.Err() == nil {
+			for ctx.Err() == nil && !w.silent {
 				if queries > 0 && left.Add(-1) < 0 || queries == 0 && !time.Now().Before(end) {
 					return
 				}
@@ -294,7 +303,10 @@ func (l *loader) askOne(ctx context.Context, w *worker) {
 	took := time.Since(start)
 	if err != nil {
 		w.errors++
-		if w.failed == nil {
+		if w.silent = took >= l.options.Timeout; w.silent {
+			err = fmt.Errorf("no answer within %s; the client asked no more: %w", l.options.Timeout, err)
+		}
+		if w.failed == nil || w.silent {
 			w.failed = err
 		}
 		return

@@ -3,11 +3,13 @@ package bench
 import (
 	"bytes"
 	"encoding/json"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -90,11 +92,46 @@ func TestLoadFailures(t *testing.T) {
 	require.Contains(t, text.String(), "first error of 2 clients: not_found: ")
 }
 
+// A server that falls silent ends the load, after a while and with what was measured.
+func TestLoadOfSilentServer(t *testing.T) {
+	service := server.NewService(slog.New(slog.DiscardHandler))
+	store, err := shard.OpenStore(t.Context(), filepath.Join(testDir, "3", "store"), shard.StoreOptions{})
+	require.NoError(t, err)
+	snapshot, err := shard.OpenSnapshot(t.Context(), store, threeShards.Digest())
+	require.NoError(t, err)
+	service.Serve(snapshot)
+	t.Cleanup(service.Close)
+	answers := server.NewHandler(service, server.Options{})
+	var asked atomic.Int64
+	limit := int64(21) // one to begin with, and 20
+	h := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if asked.Add(1) > limit {
+			_, _ = io.Copy(io.Discard, r.Body) // so that the end of the connection is seen
+			<-r.Context().Done()
+			return
+		}
+		answers.ServeHTTP(w, r)
+	}))
+	t.Cleanup(h.Close)
+	o := LoadOptions{
+		Server: h.URL, Request: &tandemv1.RetrieveRequest{K: 10}, Users: []string{sample(threeShards.Tower("users"), 1)[0].id},
+		Clients: []int{2}, Queries: 1_000_000, WarmUp: -1, HTTP1: true, Timeout: 500 * time.Millisecond,
+	}
+	report, err := Load(t.Context(), o)
+	require.NoError(t, err)
+	r := report.Results[0]
+	require.Equal(t, []int{20, 2}, []int{r.Queries, r.Errors})
+	require.Contains(t, r.FirstError, "no answer within 500ms; the client asked no more: ")
+	_, err = Load(t.Context(), o)
+	require.ErrorContains(t, err, "deadline_exceeded")
+}
+
 func TestLoadOptions(t *testing.T) {
 	for want, o := range map[string]LoadOptions{
 		`server is "localhost:8080", want a URL that begins with http:// or https://`: {Server: "localhost:8080"},
-		"request is missing":            {Server: "http://x"},
-		"clients is 0, want 1 to 10000": {Server: "http://x", Request: &tandemv1.RetrieveRequest{}, Clients: []int{0}},
+		"request is missing":               {Server: "http://x"},
+		"timeout is -1s, want more than 0": {Server: "http://x", Request: &tandemv1.RetrieveRequest{}, Timeout: -time.Second},
+		"clients is 0, want 1 to 10000":    {Server: "http://x", Request: &tandemv1.RetrieveRequest{}, Clients: []int{0}},
 	} {
 		require.EqualError(t, o.Validate(), want)
 	}

@@ -229,7 +229,7 @@ func (s *switching) serve(ctx context.Context) (err error) {
 	s.url = "http://" + address.String()
 	transport := &http.Transport{MaxIdleConnsPerHost: s.o.Clients}
 	defer transport.CloseIdleConnections()
-	s.client = &http.Client{Transport: transport}
+	s.client = &http.Client{Transport: transport, Timeout: time.Minute}
 
 	loading, end := context.WithCancel(ctx)
 	loads := make([]*switchLoad, s.o.Clients)

@@ -38,7 +38,11 @@ Example:
     tandem demo`
 }
 
-const demoShards = 2
+const (
+	demoShards = 2
+	// demoTimeout is how long an answer may take.
+	demoTimeout = 30 * time.Second
+)
 
 func (c *demoCommand) options() synthetic.Options {
 	return synthetic.Options{Apps: c.Apps, Users: c.Users, Dim: 64, Seed: 1}
@@ -182,7 +186,9 @@ func (e *environment) try(url, title string, r demoRequest) (best string, err er
 	}
 	text := bytes.TrimSpace(body.Bytes())
 	fmt.Fprintf(e.stdout, "\n# %s\ncurl -s -H 'Content-Type: application/json' %s \\\n  -d '%s'\n", title, url, text)
-	request, err := http.NewRequestWithContext(e.ctx, http.MethodPost, url, bytes.NewReader(text))
+	ctx, cancel := context.WithTimeout(e.ctx, demoTimeout)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(text))
 	if err != nil {
 		return "", err
 	}

@@ -31,6 +31,7 @@ type loadCommand struct {
 	Duration time.Duration `default:"10s" placeholder:"TIME" help:"How long each number of clients asks (default ${default})."`
 	Queries  int           `placeholder:"N" help:"Queries that each number of clients asks, instead of --duration."`
 	WarmUp   time.Duration `default:"1s" placeholder:"TIME" help:"How long they ask before that (default ${default})."`
+	Timeout  time.Duration `default:"30s" placeholder:"TIME" help:"How long an answer may take; a client that got none asks no more (default ${default})."`
 	PID      int           `name:"pid" placeholder:"N" help:"The server's process, if it is on this machine: its CPU time is measured."`
 	HTTP1    bool          `name:"http1" help:"Speak HTTP/1.1 instead of HTTP/2."`
 
@@ -71,7 +72,10 @@ func (c *loadCommand) Run(e *environment) (err error) {
 	}
 	o := bench.LoadOptions{
 		Server: c.Server, Request: r, Clients: c.Clients, Queries: c.Queries, Duration: c.Duration, WarmUp: c.WarmUp,
-		RecallQueries: c.RecallQueries, PID: c.PID, HTTP1: c.HTTP1,
+		RecallQueries: c.RecallQueries, Timeout: c.Timeout, PID: c.PID, HTTP1: c.HTTP1,
+	}
+	if c.Timeout <= 0 {
+		return usagef("--timeout is %s, want more than 0", c.Timeout)
 	}
 	if o.WarmUp == 0 {
 		o.WarmUp = -1
