@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"net/http"
 	"os"
 	"os/user"
 	"slices"
@@ -16,10 +15,6 @@ import (
 	"time"
 	"unicode"
 
-	"connectrpc.com/connect"
-
-	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
-	"github.com/tandem-ann/tandem/api/tandem/v1/tandemv1connect"
 	"github.com/tandem-ann/tandem/builder/gate"
 	"github.com/tandem-ann/tandem/server/release"
 	"github.com/tandem-ann/tandem/shard"
@@ -35,11 +30,6 @@ type releaseCommand struct {
 	History  releaseHistoryCommand  `cmd:"" help:"List the releases."`
 }
 
-// serverFlags name servers that follow the releases.
-type serverFlags struct {
-	Server []string `sep:"none" placeholder:"URL" help:"Server that follows the store. May be repeated."`
-}
-
 // changeFlags are those of every change to what serves.
 type changeFlags struct {
 	requiredStoreFlags
@@ -48,6 +38,7 @@ type changeFlags struct {
 	Author     string        `placeholder:"NAME" help:"Who makes the change (default the user and the host)."`
 	Reason     string        `placeholder:"TEXT" help:"Why, for those who read the history."`
 	Generation *uint64       `placeholder:"N" help:"Change this generation, and fail if another serves by now (default what serves now)."`
+	Restored   bool          `help:"Accept the log of releases as it is, where the store was restored from a copy or the log is broken: servers that have followed another log follow this one from here on."`
 	JSON       bool          `help:"Print the release as JSON."`
 }
 
@@ -56,7 +47,7 @@ func (f *changeFlags) change() (release.Change, error) {
 	if f.Wait > 0 && len(f.Server) == 0 {
 		return release.Change{}, usagef("--wait needs --server: whom to wait for")
 	}
-	c := release.Change{Author: cmp.Or(f.Author, author()), Reason: f.Reason}
+	c := release.Change{Author: cmp.Or(f.Author, author()), Reason: f.Reason, Restored: f.Restored}
 	if err := checkLine("--author", f.Author); err != nil {
 		return c, err
 	}
@@ -133,65 +124,14 @@ func (f *changeFlags) run(e *environment, make func(*release.Releases, release.C
 		return err
 	}
 	if f.JSON {
-		err = writeJSON(e.stdout, r)
+		err = writeJSON(e.stdout, newReleaseInfo(r))
 	} else {
 		err = writeRelease(e.stdout, r)
 	}
 	if err != nil || f.Wait == 0 {
 		return err
 	}
-	return f.serverFlags.await(e, r.Generation, f.Wait)
-}
-
-// statusPoll is how often a server is asked what it serves while one waits for it.
-const statusPoll = 50 * time.Millisecond
-
-// await waits until every server serves a generation, or a later one.
-func (f *serverFlags) await(e *environment, generation uint64, limit time.Duration) error {
-	ctx, cancel := context.WithTimeout(e.ctx, limit)
-	defer cancel()
-	start := time.Now()
-	for _, address := range f.Server {
-		for {
-			s, err := serverStatus(ctx, address)
-			if err == nil && s.Generation >= generation {
-				break
-			}
-			select {
-			case <-ctx.Done():
-				switch {
-				case e.ctx.Err() != nil:
-					return e.ctx.Err()
-				case s == nil:
-					return fmt.Errorf("server %s does not answer: %w", address, err)
-				}
-				return fmt.Errorf("server %s serves generation %d after %s, not %d: %s", address, s.Generation, limit, generation, phaseText(s))
-			case <-time.After(statusPoll):
-			}
-		}
-	}
-	fmt.Fprintf(e.stderr, "%s generation %d after %s\n", plural(int64(len(f.Server)), "server")+" serving", generation, time.Since(start).Round(time.Millisecond))
-	return nil
-}
-
-func serverStatus(ctx context.Context, address string) (*tandemv1.GetStatusResponse, error) {
-	base, err := serverURL(address)
-	if err != nil {
-		return nil, err
-	}
-	answer, err := tandemv1connect.NewAdminServiceClient(http.DefaultClient, base).GetStatus(ctx, connect.NewRequest(&tandemv1.GetStatusRequest{}))
-	if err != nil {
-		return nil, err
-	}
-	return answer.Msg, nil
-}
-
-func phaseText(s *tandemv1.GetStatusResponse) string {
-	text := strings.ToLower(strings.TrimPrefix(s.Phase.String(), "PHASE_"))
-	if s.Error != "" {
-		text += ": " + s.Error
-	}
-	return text
+	return f.serverFlags.await(e, releases, r, f.Restored, f.Wait)
 }
 
 func writeRelease(w io.Writer, r *release.Release) error {
@@ -226,35 +166,16 @@ func writeRelease(w io.Writer, r *release.Release) error {
 type releaseStatusCommand struct {
 	requiredStoreFlags
 	serverFlags
-	JSON bool `help:"Print JSON."`
+	MaxStaleness time.Duration `default:"1m" placeholder:"TIME" help:"How long ago a server may have seen last what is released (default ${default})."`
+	JSON         bool          `help:"Print JSON."`
 }
 
 func (releaseStatusCommand) Help() string {
-	return `Exits with 1 if a server does not serve what is released.
+	return `Exits with 1 if a server does not serve what is released, has not seen for long what that is, or does not answer within 5 seconds, and if the newest entries of the log do not hang together. A release is known by the hash of its entry: a generation number is used again in a store that was restored from a copy.
 
 Example:
 
     tandem release status --store store --server 127.0.0.1:8080`
-}
-
-// serverInfo is what one server says of itself.
-type serverInfo struct {
-	Server string                      `json:"server"`
-	Error  string                      `json:"error,omitempty"`
-	Status *tandemv1.GetStatusResponse `json:"status,omitempty"`
-}
-
-// unreadableInfo stands for a release that cannot be read.
-type unreadableInfo struct {
-	Generation uint64 `json:"generation"`
-	Error      string `json:"error"`
-}
-
-func newUnreadableInfo(u *release.UnreadableError) *unreadableInfo {
-	if u == nil {
-		return nil
-	}
-	return &unreadableInfo{u.Generation, "cannot be read: " + u.Err.Error()}
 }
 
 // newestRelease returns the newest release that can be read, nil if there is none, and
@@ -271,76 +192,91 @@ func newestRelease(e *environment, store *shard.Store) (*release.Release, error)
 }
 
 func (c *releaseStatusCommand) Run(e *environment) (err error) {
+	if c.MaxStaleness <= 0 {
+		return usagef("--max-staleness is %s, want more than 0", c.MaxStaleness)
+	}
 	store, err := shard.OpenStore(e.ctx, c.Store, c.cacheFlags.options())
 	if err != nil {
 		return err
 	}
 	defer closing(&err, store)
-	now, last, err := release.New(store).Newest(e.ctx)
-	if err != nil && !errors.Is(err, release.ErrNone) {
+	log, err := readLog(e.ctx, release.New(store), statusDepth, true)
+	if err != nil {
 		return err
 	}
-	released := uint64(0)
-	if now != nil {
-		released = now.Generation
-	}
-	unreadable := newUnreadableInfo(last)
-	if unreadable != nil {
-		released = unreadable.Generation
-	}
-	var servers []serverInfo
-	behind := 0
-	for _, address := range c.Server {
-		info := serverInfo{Server: address}
-		if info.Status, err = serverStatus(e.ctx, address); err != nil {
-			info.Error = err.Error()
+	servers := c.statuses(e.ctx)
+	faulty := 0
+	for i := range servers {
+		servers[i].judge(log.head, log.hash, c.MaxStaleness)
+		if servers[i].Status == nil || len(servers[i].Faults) > 0 {
+			faulty++
 		}
-		if info.Status == nil || released != 0 && info.Status.Generation != released {
-			behind++
-		}
-		servers = append(servers, info)
 	}
 	if c.JSON {
 		err = writeJSON(e.stdout, struct {
-			Unreadable *unreadableInfo  `json:"unreadable,omitempty"`
-			Release    *release.Release `json:"release"` // the newest that can be read
-			Servers    []serverInfo     `json:"servers,omitempty"`
-		}{unreadable, now, servers})
+			Unreadable *entryFault  `json:"unreadable,omitempty"`
+			Broken     []entryFault `json:"broken,omitempty"`
+			Release    *releaseInfo `json:"release"` // the newest that can be read
+			Servers    []serverInfo `json:"servers,omitempty"`
+		}{log.unreadable, log.broken, newReleaseInfo(log.newest), servers})
 	} else {
-		err = writeStatus(e.stdout, now, unreadable, servers)
+		err = writeStatus(e.stdout, log, servers)
 	}
-	if err == nil && behind > 0 {
-		err = fmt.Errorf("%d of %s not serving what is released", behind, plural(int64(len(servers)), "server"))
+	if err != nil {
+		return err
+	}
+	err = log.err()
+	if faulty > 0 {
+		text := fmt.Sprintf("%d of %s not serving what is released", faulty, plural(int64(len(servers)), "server"))
+		if err != nil {
+			text += "; " + err.Error()
+		}
+		err = errors.New(text)
 	}
 	return err
 }
 
-func writeStatus(w io.Writer, now *release.Release, unreadable *unreadableInfo, servers []serverInfo) error {
+func writeStatus(w io.Writer, log *logInfo, servers []serverInfo) error {
 	switch {
-	case unreadable != nil:
-		fmt.Fprintf(w, "generation %d: %s\n", unreadable.Generation, unreadable.Error)
-	case now == nil:
+	case log.unreadable != nil:
+		fmt.Fprintf(w, "generation %d: %s\n", log.unreadable.Generation, release.Escape(log.unreadable.Error))
+	case log.newest == nil:
 		fmt.Fprintln(w, "nothing was released yet; tandem release start does")
 	}
-	if now != nil {
-		if err := writeRelease(w, now); err != nil {
+	if log.newest != nil {
+		if err := writeRelease(w, log.newest); err != nil {
 			return err
 		}
+	}
+	for _, b := range log.broken {
+		fmt.Fprintf(w, "\n%s\n", release.Escape(b.Error))
 	}
 	if len(servers) == 0 {
 		return nil
 	}
 	t := newTable(w)
-	fmt.Fprintln(t, "\nserver\tgeneration\tphase\tmapped\tlimit\tkept")
+	fmt.Fprintln(t, "\nserver\tgeneration\tphase\tseen\tmapped\tlimit\tkept")
 	for _, s := range servers {
 		if s.Status == nil {
-			fmt.Fprintf(t, "%s\t\t%s\n", s.Server, s.Error)
+			fmt.Fprintf(t, "%s\t\t%s\n", s.Server, release.Escape(s.Error))
 			continue
 		}
-		fmt.Fprintf(t, "%s\t%d\t%s\t%s\t%s\t%d\n", s.Server, s.Status.Generation, phaseText(s.Status),
+		seen := "-"
+		if age := s.Status.Staleness; age != nil {
+			seen = seconds(age.AsDuration()) + " ago"
+		}
+		fmt.Fprintf(t, "%s\t%d\t%s\t%s\t%s\t%s\t%d\n", s.Server, s.Status.Generation, phaseName(s.Status), seen,
 			byteSize(int64(s.Status.MappedBytes)), byteSize(int64(s.Status.MemoryLimit)), len(s.Status.KeptSnapshots))
 	}
-	return t.Flush()
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	for _, s := range servers {
+		for _, fault := range s.Faults {
+			fmt.Fprintf(w, "\n%s: %s\n", s.Server, release.Escape(fault))
+		}
+	}
+	return nil
 }
 
 type releaseStartCommand struct {
@@ -491,29 +427,27 @@ func (c *releaseHistoryCommand) Run(e *environment) (err error) {
 		return err
 	}
 	defer closing(&err, store)
-	list := []any{} // *release.Release, or *unreadableInfo in place of one
-	for r, err := range release.New(store).History(e.ctx) {
-		var line any = r
-		if u := (*release.UnreadableError)(nil); errors.As(err, &u) {
-			line = newUnreadableInfo(u)
-		} else if err != nil {
-			return err
-		}
-		if list = append(list, line); len(list) == c.Limit {
-			break
-		}
+	log, err := readLog(e.ctx, release.New(store), c.Limit, false)
+	if err != nil {
+		return err
 	}
 	if c.JSON {
-		return writeJSON(e.stdout, list)
+		err = writeJSON(e.stdout, log.lines)
+	} else {
+		err = writeHistory(e.stdout, log)
 	}
-	t := newTable(e.stdout)
+	return errors.Join(err, log.err())
+}
+
+func writeHistory(w io.Writer, log *logInfo) error {
+	t := newTable(w)
 	fmt.Fprintln(t, "generation\ttime\tkind\tarms\tauthor\treason")
-	for _, line := range list {
-		if u, ok := line.(*unreadableInfo); ok {
-			fmt.Fprintf(t, "%d\t\t\t\t\t%s\n", u.Generation, release.Escape(u.Error))
+	for _, line := range log.lines {
+		if f, ok := line.(*entryFault); ok {
+			fmt.Fprintf(t, "%d\t\t\t\t\t%s\n", f.Generation, release.Escape(f.Error))
 			continue
 		}
-		r := line.(*release.Release)
+		r := line.(*releaseInfo)
 		arms := map[string]string{}
 		for _, a := range r.Arms {
 			arms[a.Name] = fmt.Sprintf("%s %d %s", a.Name, a.Weight, release.Escape(a.ModelVersion))

@@ -17,6 +17,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -55,6 +56,7 @@ func TestScripts(t *testing.T) {
 			"forge":    forge,
 			"empty":    empty,
 			"oldstore": oldStore,
+			"pause":    pause,
 		},
 	})
 }
@@ -244,6 +246,15 @@ func oldStore(ts *testscript.TestScript, _ bool, args []string) {
 		ts.Check(os.WriteFile(path, data, 0o644))
 		ts.Check(os.Chtimes(path, h.ModTime, h.ModTime))
 	}
+}
+
+// pause FILE stops the process whose id is in a file until it is told to go on, or the
+// script ends.
+func pause(ts *testscript.TestScript, _ bool, args []string) {
+	pid, err := strconv.Atoi(strings.TrimSpace(ts.ReadFile(args[0])))
+	ts.Check(err)
+	ts.Defer(func() { _ = syscall.Kill(pid, syscall.SIGCONT) }) // it may have ended
+	ts.Check(syscall.Kill(pid, syscall.SIGSTOP))
 }
 
 // oldStores is where the stores of earlier versions are, one archive each.

@@ -27,12 +27,14 @@ type serveCommand struct {
 	Keep        time.Duration `default:"10m" placeholder:"TIME" help:"How long a snapshot stays mapped once it no longer answers, so that a rollback is instant (default ${default})."`
 	MemoryLimit byteFlag      `placeholder:"SIZE" help:"How much of snapshots may be mapped; a release that takes more beside what answers is refused, and so is a snapshot without a release (default four fifths of the memory that the machine and the control groups of the process allow)."`
 
+	MaxStaleness *time.Duration `placeholder:"TIME" help:"How long ago the server may have seen last what is released to be ready: beyond it GET /readyz and gRPC health say no, and queries are answered all the same (default no bound)."`
+
 	LogFormat string `default:"text" enum:"text,json" placeholder:"FORMAT" help:"Form of the log on standard error: ${enum} (default ${default})."`
 	Verbose   bool   `help:"Log every request."`
 }
 
 func (serveCommand) Help() string {
-	return `Verifies and warms what is released first; GET /readyz answers 200 from then on. It follows the releases: it loads what a new one needs beside what answers, then switches between two queries. What it cannot load leaves what answers as it is; tandem release status --server tells. SIGINT and SIGTERM let the requests in flight end.
+	return `Verifies and warms what is released first; GET /readyz answers 200 from then on. It follows the releases: it loads what a new one needs beside what answers, then switches between two queries. What it cannot load leaves what answers as it is, and so does a log that does not go on from what it has followed, as in a store that was restored from a copy; tandem release status --server tells. SIGINT and SIGTERM let the requests in flight end.
 
 Example:
 
@@ -49,6 +51,10 @@ func (c *serveCommand) Run(e *environment) (err error) {
 		return usagef("--keep is %s, want more than 0", c.Keep)
 	case !(c.RecordShare >= 0 && c.RecordShare <= 1):
 		return usagef("--record-share is %v, want 0 to 1", c.RecordShare)
+	case c.MaxStaleness != nil && *c.MaxStaleness < minStaleness:
+		return usagef("--max-staleness is %s, want at least %s", *c.MaxStaleness, minStaleness)
+	case c.MaxStaleness != nil && c.Snapshot != "":
+		return usagef("--max-staleness goes with following the releases, and --snapshot follows none")
 	case c.DrainTimeout <= 0:
 		return usagef("--drain-timeout is %s, want more than 0", c.DrainTimeout)
 	}
@@ -75,13 +81,16 @@ func (c *serveCommand) Run(e *environment) (err error) {
 	return server.Run(e.ctx, server.Config{
 		Store: store, Snapshot: string(digest), Listen: c.Listen, DrainTimeout: c.DrainTimeout,
 		Keep: c.Keep, MemoryLimit: int64(c.MemoryLimit), RecordShare: c.RecordShare,
-		Options: server.Options{MaxInFlight: given(c.MaxInFlight), MaxMessageBytes: given(c.MaxMessageBytes)},
-		Logger:  newLogger(e.stderr, c.LogFormat, level),
+		MaxStaleness: given(c.MaxStaleness), Options: server.Options{MaxInFlight: given(c.MaxInFlight), MaxMessageBytes: given(c.MaxMessageBytes)},
+		Logger: newLogger(e.stderr, c.LogFormat, level),
 	})
 }
 
+// minStaleness is the least bound of staleness: a server looks about once a second.
+const minStaleness = 5 * time.Second
+
 // given returns the value of a flag, 0 if it was left out.
-func given(n *int) int {
+func given[T int | time.Duration](n *T) T {
 	if n == nil {
 		return 0
 	}

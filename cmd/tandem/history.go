@@ -1,0 +1,88 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/tandem-ann/tandem/server/release"
+	"github.com/tandem-ann/tandem/shard/appendlog"
+)
+
+// statusDepth is how many of the newest entries of the log release status looks at.
+const statusDepth = 10
+
+// releaseInfo is a release with its identity.
+type releaseInfo struct {
+	*release.Release
+	Hash appendlog.Hash `json:"hash"`
+}
+
+func newReleaseInfo(r *release.Release) *releaseInfo {
+	if r == nil {
+		return nil
+	}
+	return &releaseInfo{r, r.Hash}
+}
+
+// entryFault stands for a release that cannot be read, or for a place where the log does
+// not hang together.
+type entryFault struct {
+	Generation uint64 `json:"generation"`
+	Error      string `json:"error"`
+	Accepted   bool   `json:"accepted,omitempty"` // the log was accepted with it
+}
+
+// logInfo is what the newest entries of the log of releases are.
+type logInfo struct {
+	lines      []any            // *releaseInfo, or *entryFault in place of one
+	newest     *release.Release // that can be read; nil if none of the lines can
+	unreadable *entryFault      // the last of all, if it cannot be read
+	broken     []entryFault     // places where the log does not hang together, and was not accepted so
+	head       uint64           // the generation that was released last, 0 if none was
+	hash       appendlog.Hash   // of its entry
+}
+
+// readLog reads some of the newest entries of the log, and, if that is wanted, as many more
+// as it takes to find a release that can be read.
+func readLog(ctx context.Context, releases *release.Releases, limit int, readable bool) (*logInfo, error) {
+	log := &logInfo{lines: []any{}}
+	for r, err := range releases.History(ctx) {
+		u, b := (*release.UnreadableError)(nil), (*release.BrokenError)(nil)
+		switch {
+		case errors.As(err, &u):
+			f := &entryFault{Generation: u.Generation, Error: "cannot be read: " + u.Err.Error()}
+			if log.lines = append(log.lines, f); log.head == 0 {
+				log.head, log.hash, log.unreadable = u.Generation, u.Hash, f
+			}
+		case errors.As(err, &b):
+			f := &entryFault{Generation: b.Generation, Error: b.Error(), Accepted: b.Accepted}
+			if log.lines = append(log.lines, f); b.Accepted {
+				f.Error += "; it was accepted so"
+			} else {
+				log.broken = append(log.broken, *f)
+			}
+		case err != nil:
+			return nil, err
+		default:
+			log.lines = append(log.lines, newReleaseInfo(r))
+			log.newest = cmp.Or(log.newest, r)
+			if log.head == 0 {
+				log.head, log.hash = r.Generation, r.Hash
+			}
+		}
+		if len(log.lines) >= limit && (log.newest != nil || !readable) {
+			break
+		}
+	}
+	return log, nil
+}
+
+// err returns an error if the log does not hang together.
+func (l *logInfo) err() error {
+	if len(l.broken) == 0 {
+		return nil
+	}
+	return fmt.Errorf("the log of releases does not hang together in %s; a change with --restored accepts it as it is", plural(int64(len(l.broken)), "place"))
+}
