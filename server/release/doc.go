@@ -5,6 +5,14 @@
 // makes it and however many do; a rollback is one more entry; and a server that has read
 // an entry knows everything.
 //
+// # Identity
+//
+// A release is known by the hash of its entry. In a store that was restored from a copy
+// and has gone on, its generation is that of another release. So each entry carries the
+// hash of the one before, and the id of its log, which changes only when a person accepts
+// the log as it is: [Releases.Watch] follows one log, and another one from where it was
+// accepted; [Releases.History] shows where a log does not hang together.
+//
 // # Traffic
 //
 // A request falls into one of 1000 buckets, and each bucket belongs to one arm:
