@@ -26,7 +26,8 @@ type trouble string
 const (
 	hang  trouble = "hang"  // it is never answered
 	stall trouble = "stall" // half of the answer comes, and then nothing
-	cut   trouble = "cut"   // the connection is reset instead of an answer
+	cut   trouble = "cut"   // the connection is reset instead of an answer, and the store knows nothing of it
+	lost  trouble = "lost"  // the store answers, and the connection is reset
 	half  trouble = "half"  // the connection is reset after half of the answer
 	slow  trouble = "slow"  // the answer comes late, and little by little
 	fail  trouble = "fail"  // the answer is 500 or 503
@@ -140,6 +141,10 @@ func (p *brokenProxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer answer.Body.Close()
+	if kind == lost {
+		reset(w)
+		return
+	}
 	maps.Copy(w.Header(), answer.Header)
 	broken := kind == half || kind == stall
 	if r.Method == http.MethodHead {
@@ -247,7 +252,7 @@ func TestBrokenProxy(t *testing.T) {
 		want string
 	}{
 		{hang, "Client.Timeout exceeded while awaiting headers"}, {stall, "Client.Timeout .* while reading body"},
-		{cut, "reset|EOF"}, {half, "reset|EOF"},
+		{cut, "reset|EOF"}, {lost, "reset|EOF"}, {half, "reset|EOF"},
 	} {
 		p.set(troubles{share: 1, kinds: []trouble{c.kind}})
 		_, _, err := get()

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"flag"
@@ -84,6 +85,7 @@ func TestReleasesBehindABrokenProxy(t *testing.T) {
 	parts.Wait()
 	server.stop(c)
 	c.check(t)
+	c.replay(t)
 	t.Logf("seed %d, %s: %s; caught up %s after the end", *trialSeed, *chaosTime, c, took.Round(time.Millisecond))
 	for _, text := range c.errors {
 		t.Error(text)
@@ -240,7 +242,7 @@ func (c *chaos) start(t *testing.T, args ...string) *chaosServer {
 // serve starts the server that the chaos is about. It keeps too little for all snapshots,
 // so that it has to download what releases need.
 func (c *chaos) serve(t *testing.T) *chaosServer {
-	p := c.start(t, "--store", c.behind, "--cache", t.TempDir(), "--cache-size", fmt.Sprint(c.cacheSize), "--keep", "1s")
+	p := c.start(t, "--store", c.behind, "--cache", t.TempDir(), "--cache-size", fmt.Sprint(c.cacheSize), "--keep", "1s", "--record-share", "0.02")
 	c.server = p.url
 	return p
 }
@@ -383,6 +385,15 @@ func (c *chaos) check(t *testing.T) {
 	}
 }
 
+// replay reads what the server has recorded behind the proxy.
+func (c *chaos) replay(t *testing.T) {
+	var said, stderr bytes.Buffer
+	code := run(t.Context(), []string{"replay", "--store", c.ahead, "--cache", t.TempDir(), "--against", c.snapshots[0], "--max-failed", "0"}, &said, &stderr)
+	if code != 0 || said.Len() == 0 {
+		c.failf("replay exits with %d: %s%s", code, &said, &stderr)
+	}
+}
+
 func asJSON(v any) string {
 	text, err := json.Marshal(v)
 	if err != nil {
@@ -398,13 +409,13 @@ func (c *chaos) phases(ctx context.Context) {
 	all := []troubles{
 		{name: "healthy"},
 		{name: "a share hangs", share: 0.3, kinds: []trouble{hang}},
-		{name: "a share is cut", share: 0.4, kinds: []trouble{cut}},
+		{name: "a share is cut", share: 0.4, kinds: []trouble{cut, lost}},
 		{name: "slow", share: 0.8, kinds: []trouble{slow}},
 		{name: "a share fails", share: 0.4, kinds: []trouble{fail}},
 		{name: "all hang", share: 1, kinds: []trouble{hang}},
 		{name: "lists are cut", share: 0.8, kinds: []trouble{half, cut, stall}, only: lists},
 		{name: "bodies are cut", share: 0.5, kinds: []trouble{half, stall}},
-		{name: "everything", share: 0.6, kinds: []trouble{hang, stall, cut, half, slow, fail}},
+		{name: "everything", share: 0.6, kinds: []trouble{hang, stall, cut, lost, half, slow, fail}},
 		{name: "all fail", share: 1, kinds: []trouble{fail, cut}},
 	}
 	shortest, longest := 10*time.Second, 40*time.Second
