@@ -101,7 +101,7 @@ func (b *build) closeStage(ctx context.Context, failed error) error {
 	if failed == nil || b.outworn(ctx, failed) {
 		b.stage.Drop()
 	} else if b.keeps {
-		b.Progress.Note(fmt.Sprintf("what is built is kept in %s, for %d days: the same build goes on from there", b.stage.Dir(), int(shard.KeptLife.Hours()/24)))
+		b.Progress.Note(fmt.Sprintf("what is built is kept in %s, for %d days: the same build, run again, goes on from there", b.stage.Dir(), int(shard.KeptLife.Hours()/24)))
 	}
 	return errors.Join(b.staged.Close(), b.stage.Close())
 }

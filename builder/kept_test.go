@@ -150,7 +150,7 @@ func TestBuildGoesOnAfterAnOutage(t *testing.T) {
 				assert.Less(t, time.Since(began), 4*time.Minute)
 				assert.Contains(t, strings.Join(f.notes, "\n"), "; trying again in 1s")
 				require.Len(t, stages(t, cache), 1)
-				assert.Equal(t, "what is built is kept in "+stages(t, cache)[0]+", for 7 days: the same build goes on from there", f.notes[len(f.notes)-1])
+				assert.Equal(t, "what is built is kept in "+stages(t, cache)[0]+", for 7 days: the same build, run again, goes on from there", f.notes[len(f.notes)-1])
 				list, err := store.Snapshots(t.Context())
 				require.NoError(t, err)
 				assert.Empty(t, list)

@@ -85,7 +85,9 @@ A file of segments:
     ios_teen: '"ios" in platforms && min_age < 18'
     free_to_play: free
 
-The gates run on the snapshot, and their report is in its manifest. A snapshot that fails is published, so that it can be looked at; the exit code is then 3, and tandem release start refuses it.`
+The gates run on the snapshot, and their report is in its manifest. A snapshot that fails is published, so that it can be looked at; the exit code is then 3, and tandem release start refuses it.
+
+If the store fails when the snapshot is to be published, or the build is interrupted then, what is built is kept for seven days: the same command goes on from there.`
 }
 
 func (c *buildCommand) options() (builder.Options, error) {

@@ -156,7 +156,7 @@ type snapshotCopyCommand struct {
 }
 
 func (snapshotCopyCommand) Help() string {
-	return `Shards that the other store has are not copied again, and a copy that was interrupted goes on when it is run again.
+	return `Shards that the other store has are read, and copied again only if they are not whole. A copy that was interrupted goes on when it is run again.
 
 Example:
 

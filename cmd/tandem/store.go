@@ -25,7 +25,7 @@ type requiredStoreFlags struct {
 
 type cacheFlags struct {
 	Cache     string   `placeholder:"DIR" help:"Folder for shards of a store that is no folder (default tandem in the user's cache folder)."`
-	CacheSize byteFlag `placeholder:"SIZE" help:"How much --cache may hold, such as 200GiB; what was not used for longest goes first (default no bound)."`
+	CacheSize byteFlag `placeholder:"SIZE" help:"How much --cache may hold of shards, such as 200GiB, for all processes that share it; what was not used for longest goes first (default no bound)."`
 
 	StoreTimeout time.Duration `default:"10s" placeholder:"TIME" help:"How long a store that is no folder may be silent before a request to it is made again, up to four times (default ${default})."`
 }
