@@ -127,7 +127,7 @@ func (r *trialRun) hitElsewhere(dir string) bool {
 }
 
 // trialLimit is how long a command may take.
-const trialLimit = 10 * time.Second
+const trialLimit = 30 * time.Second
 
 // trialRun is a run of a command.
 type trialRun struct {

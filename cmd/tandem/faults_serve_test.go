@@ -86,6 +86,7 @@ func (s *trialServer) ask(user string) *tandemv1.RetrieveResponse {
 	a, err := tandemv1connect.NewRetrievalServiceClient(s.http, "http://"+m[1]).
 		Retrieve(context.Background(), connect.NewRequest(&tandemv1.RetrieveRequest{UserId: user, K: 5, RecallTarget: &one}))
 	if err != nil {
+		s.http.CloseIdleConnections() // one that a fault has hit answers nothing any more
 		if s.answered && !s.ended() {
 			s.refusals = append(s.refusals, err.Error())
 		}
@@ -198,7 +199,7 @@ func (f *faultTrial) follow(s *trialServer, lasting bool) {
 	}
 	defer store.Close()
 	releases := release.New(store)
-	limit := 3 * trialLimit // it tries again later each time
+	limit := trialLimit // it tries again later each time
 	if lasting {
 		limit = time.Second
 	}
