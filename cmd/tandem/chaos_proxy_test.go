@@ -47,6 +47,7 @@ type brokenProxy struct {
 	server *httptest.Server
 	store  *url.URL
 	client *http.Transport
+	late   time.Duration // how late a slow answer may begin
 	closed chan struct{}
 
 	mu      sync.Mutex
@@ -58,11 +59,11 @@ type brokenProxy struct {
 }
 
 // newBrokenProxy returns a proxy before the store at an address, without trouble.
-func newBrokenProxy(t *testing.T, store string, seed uint64) *brokenProxy {
+func newBrokenProxy(t *testing.T, store string, late time.Duration, seed uint64) *brokenProxy {
 	u, err := url.Parse(store)
 	require.NoError(t, err)
 	p := &brokenProxy{
-		store: u, client: &http.Transport{DisableCompression: true, MaxIdleConnsPerHost: 64}, closed: make(chan struct{}),
+		store: u, client: &http.Transport{DisableCompression: true, MaxIdleConnsPerHost: 64}, late: late, closed: make(chan struct{}),
 		random: rand.New(rand.NewPCG(seed, 1)), counts: map[trouble]int{},
 	}
 	p.server = httptest.NewServer(p)
@@ -131,7 +132,7 @@ func (p *brokenProxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(status)
 		return
 	case slow:
-		p.wait(r, time.Duration(amount*float64(5*time.Second)))
+		p.wait(r, time.Duration(amount*float64(p.late)))
 	}
 	out := r.Clone(r.Context())
 	out.URL.Scheme, out.URL.Host, out.RequestURI = p.store.Scheme, p.store.Host, ""
@@ -235,7 +236,7 @@ func TestBrokenProxy(t *testing.T) {
 		_, _ = io.WriteString(w, strings.Repeat("x", 100_000))
 	}))
 	defer store.Close()
-	p := newBrokenProxy(t, store.URL, 1)
+	p := newBrokenProxy(t, store.URL, time.Second, 1)
 	client := &http.Client{Timeout: 300 * time.Millisecond, Transport: &http.Transport{}}
 	defer client.CloseIdleConnections()
 	get := func() (status, size int, err error) {
