@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"sync"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/tandem-ann/tandem/index/sections"
 )
 
@@ -71,18 +69,8 @@ type verification struct {
 
 // files proves that each shard file is what its name says, and mends those that are not.
 func (v *verification) files(ctx context.Context) error {
-	list := v.manifest.shards()
-	wrong := make([]error, len(list))
 	v.unread = map[Digest]bool{}
-	var g errgroup.Group
-	g.SetLimit(transfers)
-	for i, sm := range list {
-		g.Go(func() error {
-			wrong[i] = v.file(ctx, sm)
-			return nil
-		})
-	}
-	_ = g.Wait() // each has its own error
+	wrong := eachShard(v.manifest.shards(), func(sm ShardManifest) error { return v.file(ctx, sm) })
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -100,6 +88,7 @@ func (v *verification) file(ctx context.Context, sm ShardManifest) error {
 	if err := v.store.prove(ctx, sm); err != nil {
 		return fmt.Errorf("mended, and not whole: %w", v.fault(sm, err))
 	}
+	_ = v.fault(sm, nil) // it may have had no room to be mended before
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.mended(shardKey(sm.Digest), wrong)
@@ -109,10 +98,12 @@ func (v *verification) file(ctx context.Context, sm ShardManifest) error {
 // fault notes what is wrong with a file, if anything. One that is there, and is another
 // one, is looked into all the same: it may say which section is at fault.
 func (v *verification) fault(sm ShardManifest, wrong error) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
 	if wrong != nil && (v.store.cache != nil || !errors.Is(wrong, sections.ErrCorrupt)) {
-		v.mu.Lock()
-		defer v.mu.Unlock()
 		v.unread[sm.Digest] = true
+	} else {
+		delete(v.unread, sm.Digest)
 	}
 	return wrong
 }

@@ -112,11 +112,18 @@ func (c *claim) release() {
 	*c = claim{}
 }
 
-// errNoRoom says that what others use leaves too little room.
-var errNoRoom = errors.New("no room in the cache")
+// noRoomError says that what others use leaves too little room.
+type noRoomError struct {
+	dir                string
+	bound, want, there int64 // bytes
+}
+
+func (e noRoomError) Error() string {
+	return fmt.Sprintf("the cache %s may hold %d bytes; what is being opened, and what others open or download, takes %d", e.dir, e.bound, e.want)
+}
 
 // claim holds those of the shards that are whole, and makes room for all others. While
-// others use what room there is, it waits for a time.
+// others use what room there is, it waits for as long as they get on, and a time beyond.
 func (c *cache) claim(ctx context.Context, shards []ShardManifest) (*claim, error) {
 	var all int64
 	for _, sm := range shards {
@@ -135,10 +142,18 @@ func (c *cache) claim(ctx context.Context, shards []ShardManifest) (*claim, erro
 		return held, nil // in a cache that this user may only read, too
 	}
 	held.release()
+	there := int64(0)
 	for deadline := time.Now().Add(cachePatience); ; {
 		held, err := c.tryClaim(ctx, shards)
-		if err == nil || !errors.Is(err, errNoRoom) || time.Now().After(deadline) {
+		var noRoom noRoomError
+		if !errors.As(err, &noRoom) {
 			return held, err
+		}
+		if noRoom.there != there {
+			there, deadline = noRoom.there, time.Now().Add(cachePatience)
+		}
+		if time.Now().After(deadline) {
+			return nil, err
 		}
 		if err := sleep(ctx, lockPoll); err != nil {
 			return nil, err
@@ -243,7 +258,7 @@ func (c *cache) makeRoom(list []*missing) error {
 	if c.bound == 0 || len(list) == 0 {
 		return nil
 	}
-	var total int64
+	var total, there int64
 	claimed := map[string]bool{}
 	for _, m := range list {
 		total += m.Size
@@ -264,6 +279,7 @@ func (c *cache) makeRoom(list []*missing) error {
 				return err
 			}
 			size := f.info.Size()
+			there += size
 			if sub == partialDir && f.isLocked() {
 				size = max(size, reserved(e.Name()))
 			}
@@ -287,7 +303,7 @@ func (c *cache) makeRoom(list []*missing) error {
 		}
 	}
 	if total > c.bound {
-		return fmt.Errorf("the cache %s may hold %d bytes; what is being opened, and what others open or download, takes %d: %w", c.dir, c.bound, total, errNoRoom)
+		return noRoomError{c.dir, c.bound, total, there}
 	}
 	return nil
 }

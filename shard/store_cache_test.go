@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/objects"
 	"github.com/tandem-ann/tandem/shard/objects/objectstest"
 )
 
@@ -130,6 +131,60 @@ func TestPartialDownloadsCount(t *testing.T) {
 		require.NoError(t, err)
 		require.NoError(t, s.Close())
 		assert.NoFileExists(t, partialPath(cache, sm))
+	})
+}
+
+// A cache that holds one shard at a time is enough to copy and to verify, however long
+// each takes, and one that is opened waits for those that get on.
+func TestSmallCache(t *testing.T) {
+	bucket := objectstest.NewFaults().Bucket("")
+	_, _, m, d := twoStores(t, bucket)
+	var largest int64
+	for _, sm := range m.Apps.Shards {
+		largest = max(largest, sm.Size)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		from := newStoreIn(t, bucket, shard.StoreOptions{Cache: t.TempDir(), CacheBytes: largest + 10})
+		bucket, err := objects.Open(t.Context(), t.TempDir())
+		require.NoError(t, err)
+		defer bucket.Close()
+		to := newStoreIn(t, bucket, shard.StoreOptions{Progress: func(p shard.Transfer) {
+			if p.Kind == shard.Upload && p.Done == p.Size {
+				time.Sleep(3 * time.Minute)
+			}
+		}})
+		require.NoError(t, to.Copy(t.Context(), from, d))
+		require.NoError(t, shard.VerifySnapshot(t.Context(), from, d, func(string) {}))
+		damage(t, bucket, shardKey(m.Apps.Shards[0].Digest), damages["flipped bit"])
+		damage(t, bucket, shardKey(m.Apps.Shards[1].Digest), damages["missing"])
+		mended, err := repair(t.Context(), to, from, d)
+		require.NoError(t, err)
+		assert.Len(t, mended, 2)
+	})
+}
+
+// Who finds no room waits for as long as others get on.
+func TestCacheWaitsForDownloads(t *testing.T) {
+	bucket, m, _ := bucketWith(t, 200, 201)
+	synctest.Test(t, func(t *testing.T) {
+		cache := t.TempDir()
+		store := newStoreIn(t, bucket, shard.StoreOptions{Cache: cache, CacheBytes: m[1].Apps.Shards[0].Size + 5000})
+		f, err := os.Create(partialPath(cache, m[0].Apps.Shards[0]))
+		require.NoError(t, err)
+		require.NoError(t, unix.Flock(int(f.Fd()), unix.LOCK_EX))
+		go func() { // another process
+			for range 10 {
+				_, err := f.Write(make([]byte, 100))
+				assert.NoError(t, err)
+				time.Sleep(30 * time.Second)
+			}
+			assert.NoError(t, f.Close())
+		}()
+		began := time.Now()
+		done, err := store.Fetch(t.Context(), m[1])
+		require.NoError(t, err)
+		done()
+		assert.InDelta(t, 5*time.Minute, time.Since(began), float64(time.Second))
 	})
 }
 

@@ -1,6 +1,7 @@
 package shard
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -120,33 +121,49 @@ func (s *Store) take(ctx context.Context, from *Store, m *Manifest, data []byte,
 		return err
 	}
 	defer func() { err = errors.Join(err, release()) }()
-	// One that fails lets those in progress finish: what they have done is not done again.
-	var g errgroup.Group
-	g.SetLimit(transfers)
 	var have atomic.Int64
 	var failed atomic.Bool
 	list := m.shards()
-	for _, sm := range list {
-		g.Go(func() error {
-			if failed.Load() {
-				return nil
-			}
-			err := s.checkStored(ctx, sm)
-			if errors.As(err, new(damageError)) {
-				err = from.give(ctx, sm, put)
-			}
-			if err != nil {
-				failed.Store(true)
-				return err
-			}
-			have.Add(1)
+	wrong := eachShard(list, func(sm ShardManifest) error {
+		if failed.Load() { // those in progress finish: what they have done is not done again
 			return nil
-		})
-	}
-	if err := g.Wait(); err != nil {
+		}
+		err := s.checkStored(ctx, sm)
+		if errors.As(err, new(damageError)) {
+			err = from.give(ctx, sm, put)
+		}
+		if err == nil {
+			have.Add(1)
+		} else if !errors.As(err, new(noRoomError)) {
+			failed.Store(true)
+		}
+		return err
+	})
+	if err := cmp.Or(wrong...); err != nil {
 		return &IncompleteError{Have: int(have.Load()), Want: len(list), Err: err}
 	}
 	return s.publish(ctx, m, data)
+}
+
+// eachShard calls do for each shard, several at a time, and once more, alone, for one that
+// found no room in the cache beside the others. It returns their errors.
+func eachShard(list []ShardManifest, do func(ShardManifest) error) []error {
+	wrong := make([]error, len(list))
+	var g errgroup.Group
+	g.SetLimit(transfers)
+	for i, sm := range list {
+		g.Go(func() error {
+			wrong[i] = do(sm)
+			return nil
+		})
+	}
+	_ = g.Wait() // each has its own error
+	for i, sm := range list {
+		if errors.As(wrong[i], new(noRoomError)) {
+			wrong[i] = do(sm)
+		}
+	}
+	return wrong
 }
 
 // give has a shard put elsewhere. One that is damaged in the cache is downloaded once
