@@ -112,6 +112,23 @@ func TestAcceptedLogIsShorter(t *testing.T) {
 	})
 }
 
+// The accepted release may have the very number of what serves.
+func TestAcceptedNumberIsTheSame(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFollowing(t, true, Config{})
+		served := f.change(t, release.Change{})
+		f.rest(3 * time.Second)
+		f.serves(t, served)
+		f.store.Remove("releases/000000000002.json")
+		accepted, err := f.releases.Start(t.Context(), release.StartOptions{Snapshot: f.digests[1], Change: release.Change{Restored: true}})
+		require.NoError(t, err)
+		require.Equal(t, served.Generation, accepted.Generation)
+		f.rest(20 * time.Second)
+		f.serves(t, accepted)
+		require.Len(t, f.now(t).Arms, 2)
+	})
+}
+
 // What is put right by itself needs nobody's acceptance.
 func TestLogComesBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -146,7 +146,11 @@ func (s *staleness) watch(ctx context.Context, changed func()) {
 		_, failed := s.look()
 		switch {
 		case age >= next:
-			s.logger.Warn("what is released was not seen for long", "staleness", age.Round(time.Second), "error", failed)
+			attrs := []any{"staleness", age.Round(time.Second)}
+			if failed != nil {
+				attrs = append(attrs, "error", failed)
+			}
+			s.logger.Warn("what is released was not seen for long", attrs...)
 			for next <= age {
 				next *= 2
 			}

@@ -272,7 +272,11 @@ func writeStatus(w io.Writer, log *logInfo, servers []serverInfo) error {
 		return err
 	}
 	for _, s := range servers {
-		for _, fault := range s.Faults {
+		notes := s.Faults
+		if why := unread(s.Status); why != "" {
+			notes = append(slices.Clip(notes), why)
+		}
+		for _, fault := range notes {
 			fmt.Fprintf(w, "\n%s: %s\n", s.Server, release.Escape(fault))
 		}
 	}

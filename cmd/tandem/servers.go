@@ -99,12 +99,16 @@ func (s *serverInfo) judge(generation uint64, hash appendlog.Hash, maxStaleness 
 		fault("%s", s.Status.Error)
 	}
 	if age := s.Status.GetStaleness().AsDuration(); age > maxStaleness {
-		text := fmt.Sprintf("it has not seen for %s what is released", seconds(age))
-		if s.Status.LogError != "" && !brokenLog(s.Status) {
-			text += ": " + s.Status.LogError
-		}
-		fault("%s", text)
+		fault("it has not seen for %s what is released", seconds(age))
 	}
+}
+
+// unread says why a server could not read the log when it looked last; empty if it could.
+func unread(s *tandemv1.GetStatusResponse) string {
+	if s.GetLogState() != tandemv1.LogState_LOG_STATE_UNREAD {
+		return ""
+	}
+	return "its last look at the log failed: " + s.GetLogError()
 }
 
 // otherThan says what a server serves instead of the entry of a generation and a hash.
@@ -257,8 +261,8 @@ func (w *awaited) late() string {
 	if text += ", " + phaseName(w.status); w.status.Error != "" {
 		text += ": " + w.status.Error
 	}
-	if w.status.LogError != "" {
-		text += "; it has not seen for " + seconds(w.status.GetStaleness().AsDuration()) + " what is released: " + w.status.LogError
+	if why := unread(w.status); why != "" {
+		text += "; " + why
 	}
 	if w.why != nil && w.status.Generation > w.release.Generation {
 		text += "; " + w.why.Error()

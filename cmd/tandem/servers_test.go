@@ -93,7 +93,7 @@ func TestAwait(t *testing.T) {
 		"no release":               {says: []*tandemv1.GetStatusResponse{{Arms: []*tandemv1.ArmStatus{{}}}}, fails: "it serves a snapshot without a release"},
 		"nothing":                  {says: []*tandemv1.GetStatusResponse{{Phase: tandemv1.Phase_PHASE_LOADING}}, fails: "it serves nothing yet, loading$"},
 		"another log":              {says: []*tandemv1.GetStatusResponse{behind}, fails: "it serves generation 9; it does not follow the log of the store: the log ends before; if the store was restored on purpose, release again with --restored$"},
-		"an old look":              {says: []*tandemv1.GetStatusResponse{unread}, fails: "it has not seen for 0.0s what is released: the store is silent$"},
+		"an old look":              {says: []*tandemv1.GetStatusResponse{unread}, fails: "it serves generation 1, serving; its last look at the log failed: the store is silent$"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

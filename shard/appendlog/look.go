@@ -43,8 +43,11 @@ func (e *RestoredError) Unwrap() error { return e.Err }
 // then the log ended there at some moment after look was called.
 func (l *Log) look(ctx context.Context, at Position, thorough bool) (next Entry, found bool, err error) {
 	next, found, err = l.next(ctx, at, thorough)
-	if IsBroken(err) {
+	switch {
+	case IsBroken(err):
 		err = l.restored(ctx, at, err)
+	case errors.Is(err, objects.ErrGone):
+		_ = l.bucket.Reopen() // while it fails, so does the next look
 	}
 	if err != nil {
 		return Entry{}, false, fmt.Errorf("look at log %s behind entry %d: %w", l.o.Prefix, at.Sequence, err)

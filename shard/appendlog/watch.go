@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"time"
-
-	"github.com/tandem-ann/tandem/shard/objects"
 )
 
 // Hint has those that watch this Log look at once. What another process appends they
@@ -69,22 +67,19 @@ func (l *Log) Watch(ctx context.Context, at Position, w Watcher) error {
 		delete(l.hints, hint)
 	}()
 	looks := make(chan struct{}, unanswered)
-	wait, failed := l.o.Poll, false
+	wait, doubt := l.o.Poll, false // whether the log was another one when it was seen last
 	for vain := 0; ; vain++ {
 		asked := time.Now()
-		next, found, err := l.bounded(ctx, looks, at, failed || vain%unsure == 0)
+		next, found, err := l.bounded(ctx, looks, at, doubt || vain%unsure == 0)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		failed = err != nil
+		doubt = IsBroken(err) || doubt && err != nil
 		switch restored := (*RestoredError)(nil); {
 		case errors.Is(err, ErrCompacted), errors.As(err, &restored):
 			return err
-		case failed:
+		case err != nil:
 			w.Failed(err)
-			if errors.Is(err, objects.ErrGone) {
-				_ = l.bucket.Reopen() // while it fails, so does the next look
-			}
 			wait = min(2*wait, slowest*l.o.Poll)
 		case found:
 			if err := w.Apply(next); err != nil {
@@ -98,7 +93,7 @@ func (l *Log) Watch(ctx context.Context, at Position, w Watcher) error {
 			wait = l.o.Poll
 		}
 		pause := wait
-		if failed { // what it took counts
+		if err != nil { // what it took counts
 			pause = max(l.o.Poll, wait-time.Since(asked))
 		}
 		if err := l.rest(ctx, hint, pause); err != nil {
