@@ -216,10 +216,14 @@ func (p *Protection) Leave() {
 	p.renewal.Wait()
 }
 
+// endPatience is how long a store may take to end a protection.
+const endPatience = 10 * time.Second
+
 // End ends the protection, even where ctx has ended. It returns an error of class
 // [ErrLapsed] unless the protection has held until now. It is called once.
 func (p *Protection) End(ctx context.Context) error {
-	ctx = context.WithoutCancel(ctx)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), endPatience)
+	defer cancel()
 	p.Leave()
 	held := p.Held(ctx)
 	if err := p.store.bucket.Delete(ctx, p.key); err != nil && !errors.Is(err, objects.ErrNotFound) {
