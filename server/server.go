@@ -184,7 +184,12 @@ func follow(ctx context.Context, service *Service, c *Config) error {
 		service.staleness.begin(asked, c.MaxStaleness)
 	}
 	if first == nil {
-		if err := load(ctx, service, c); err != nil {
+		digest, err := c.Store.Resolve(ctx, c.Snapshot)
+		if err != nil {
+			return fmt.Errorf("load snapshot: %w", err)
+		}
+		defer protect(ctx, c, digest)()
+		if err := load(ctx, service, c, digest); err != nil {
 			return err
 		}
 		f.adopt(service.current.Load().arms[0].serving)
@@ -198,13 +203,20 @@ func follow(ctx context.Context, service *Service, c *Config) error {
 	return nil
 }
 
-// load opens a snapshot, if it fits, and gives it to the service without a release.
-func load(ctx context.Context, service *Service, c *Config) error {
-	start := time.Now()
-	digest, err := c.Store.Resolve(ctx, c.Snapshot)
+// protect keeps a snapshot from being collected that no release does, until end is called.
+// A server that may only read cannot.
+func protect(ctx context.Context, c *Config, d shard.Digest) (end func()) {
+	protection, err := c.Store.TryProtect(ctx, d)
 	if err != nil {
-		return fmt.Errorf("load snapshot: %w", err)
+		c.Logger.Warn("what is served may be collected", "snapshot", d.Short(), "error", err)
+		return func() {}
 	}
+	return func() { _ = protection.End(ctx) } // it lapses by itself, too
+}
+
+// load opens a snapshot, if it fits, and gives it to the service without a release.
+func load(ctx context.Context, service *Service, c *Config, digest shard.Digest) error {
+	start := time.Now()
 	m, err := c.Store.Manifest(ctx, digest)
 	if err != nil {
 		return fmt.Errorf("load snapshot %s: %w", digest.Short(), err)

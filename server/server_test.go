@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -15,6 +16,7 @@ import (
 
 	"connectrpc.com/connect"
 	"connectrpc.com/grpchealth"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 
@@ -271,4 +273,28 @@ func TestDeadline(t *testing.T) {
 	got := s.post(t, "Retrieve", heldRequest, "Connect-Timeout-Ms", "0")
 	require.Equal(t, "deadline_exceeded", got.json["code"])
 	require.Equal(t, "the deadline passed before the request was begun", got.json["message"])
+}
+
+// What is served without a release is not collected until the server ends, however the
+// server came to serve it.
+func TestServedSnapshotIsKept(t *testing.T) {
+	for _, named := range []bool{true, false} {
+		data := newTowers(rand.New(rand.NewPCG(1, 2)), index.Dot, 4, 60, 10, 2)
+		store := data.publish(t)
+		d, err := store.Resolve(t.Context(), "")
+		require.NoError(t, err)
+		c := Config{Store: store}
+		if named {
+			c.Snapshot = string(d)
+		}
+		p := start(t, c)
+		_, err = store.Collect(t.Context(), shard.CollectOptions{Unreleased: true})
+		require.NoError(t, err)
+		require.NoError(t, shard.VerifySnapshot(t.Context(), store, d, func(string) {}))
+		p.stop()
+		require.NoError(t, <-p.done)
+		done, err := store.Collect(t.Context(), shard.CollectOptions{Unreleased: true})
+		require.NoError(t, err)
+		assert.Equal(t, []shard.Digest{d}, done.Snapshots)
+	}
 }

@@ -39,11 +39,11 @@ func RepairSnapshot(ctx context.Context, store, from *Store, digest Digest, prog
 			return errors.Join(wrong, fmt.Errorf("%w: %w", ErrSource, err))
 		}
 	}
-	release, err := store.Protect(ctx, append(m.shardDigests(), digest)...)
+	protection, err := store.Protect(ctx, append(m.shardDigests(), digest)...)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, release()) }()
+	defer func() { err = errors.Join(err, protection.End(ctx)) }()
 	v := &verification{store: store, from: from, manifest: m, mended: mended}
 	err = v.files(ctx)
 	if wrong != nil && (err == nil || !errors.Is(wrong, ErrNoSnapshot)) {

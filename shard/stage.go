@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -30,6 +31,20 @@ const KeptLife = 7 * 24 * time.Hour
 // what follows, which is the state.
 const keptFile = "kept"
 
+// A stage is named build-BOOT-RANDOM. A lock tells whether its process lives, but only
+// to processes of one machine since it was booted: network file systems keep the locks
+// of folders on each machine.
+const stagePrefix = "build-"
+
+// boot identifies this machine since it was booted, if it can tell.
+func boot() string {
+	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil || len(id) < 8 {
+		return ""
+	}
+	return string(id[:8]) + "-"
+}
+
 // Stage makes a new folder for a build to work in: in the store if it is a folder, so
 // that files can be moved, else beside the cache. The build closes it.
 func (s *Store) Stage() (*Stage, error) {
@@ -38,7 +53,7 @@ func (s *Store) Stage() (*Stage, error) {
 		return nil, fmt.Errorf("stage: %w", err)
 	}
 	for {
-		dir, err := os.MkdirTemp(parent, "build-")
+		dir, err := os.MkdirTemp(parent, stagePrefix+boot())
 		if err != nil {
 			return nil, fmt.Errorf("stage: %w", err)
 		}
@@ -171,16 +186,17 @@ func lockStage(ctx context.Context, dir string) (*os.File, error) {
 }
 
 // removeStage removes the folder of a build whose process died, unless it is kept, and
-// reports whether it did.
-func (c *collection) removeStage(dir string) (bool, error) {
+// reports whether it did, or would. The process of one that may be another machine's has
+// died if nothing in it was written within the grace.
+func removeStage(ctx context.Context, dir string, grace time.Duration, dryRun bool) (bool, error) {
 	f, err := os.Open(dir)
-	if errors.Is(err, os.ErrNotExist) {
-		return false, nil
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, os.ErrPermission) {
+		return false, nil // it is gone, or is another user's, whose build may be running
 	}
 	if err != nil {
 		return false, err
 	}
-	defer f.Close()
+	defer f.Close() // and unlock it
 	dead, err := lock(f)
 	if err != nil || !dead {
 		return false, err
@@ -192,8 +208,30 @@ func (c *collection) removeStage(dir string) (bool, error) {
 	if err == nil && time.Since(info.ModTime()) < KeptLife {
 		return false, nil
 	}
-	if c.DryRun {
+	if here := boot(); here == "" || !strings.HasPrefix(filepath.Base(dir), stagePrefix+here) {
+		written, err := lastWritten(ctx, dir)
+		if err != nil || time.Since(written) < grace {
+			return false, err
+		}
+	}
+	if dryRun {
 		return true, unix.Flock(int(f.Fd()), unix.LOCK_UN)
 	}
 	return true, os.RemoveAll(dir)
+}
+
+// lastWritten returns when a folder, or what is in it, was last written.
+func lastWritten(ctx context.Context, dir string) (time.Time, error) {
+	info, err := os.Stat(dir)
+	if err != nil {
+		return time.Time{}, err
+	}
+	last := info.ModTime()
+	err = objects.Walk(ctx, dir, func(string) bool { return true }, func(_ string, info os.FileInfo) error {
+		if info.ModTime().After(last) {
+			last = info.ModTime()
+		}
+		return nil
+	})
+	return last, err
 }

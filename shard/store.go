@@ -28,6 +28,7 @@ import (
 //	queries/                  recorded queries, which servers write
 //	intents/, doomed/         what writers and [Store.Collect] agree by
 //	staging/                  what builds are writing, in a folder only
+//	.reserve/                 what is given up on a full disk, in a folder only
 //
 // An object appears whole or not at all, shards and manifests never change, and a
 // manifest is written after the shards it names. A Store may be used by any number of
@@ -58,6 +59,9 @@ type StoreOptions struct {
 	// Progress is told of the shards that are uploaded, downloaded and checked. Calls come
 	// from several goroutines. Default: nobody is told.
 	Progress func(Transfer)
+	// Waiting is told, now and then, for how long [Store.Protect] has waited and will.
+	// Default: nobody is told.
+	Waiting func(Marked)
 }
 
 const (
@@ -105,7 +109,7 @@ func CreateStore(ctx context.Context, location string, o StoreOptions) (*Store, 
 		return nil, fmt.Errorf("create store: %w", err)
 	}
 	if isDir {
-		for _, sub := range []string{"", shardsDir, snapshotsDir, stagingDir} {
+		for _, sub := range []string{"", shardsDir, snapshotsDir, stagingDir, intentsDir, doomedDir} {
 			if err := objects.MakeDir(filepath.Join(dir, sub)); err != nil {
 				return nil, fmt.Errorf("create store: %w", err)
 			}

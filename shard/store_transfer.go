@@ -116,11 +116,18 @@ type putter func(ctx context.Context, path string, sm ShardManifest) error
 // take reads every shard that the store has of a snapshot, since a file may have rotted
 // and kept its size, and puts those that it cannot prove whole.
 func (s *Store) take(ctx context.Context, from *Store, m *Manifest, data []byte, put putter) (err error) {
-	release, err := s.Protect(ctx, append(m.shardDigests(), Sum(data))...)
+	protection, err := s.Protect(ctx, append(m.shardDigests(), Sum(data))...)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, release()) }()
+	publishing := false
+	defer func() {
+		if publishing && err != nil {
+			protection.Leave() // the manifest may appear yet
+			return
+		}
+		err = errors.Join(err, protection.End(ctx))
+	}()
 	var have atomic.Int64
 	var failed atomic.Bool
 	list := m.shards()
@@ -142,7 +149,12 @@ func (s *Store) take(ctx context.Context, from *Store, m *Manifest, data []byte,
 	if err := cmp.Or(wrong...); err != nil {
 		return &IncompleteError{Have: int(have.Load()), Want: len(list), Err: err}
 	}
-	return s.publish(ctx, m, data)
+	publishing = true
+	if err := s.publish(ctx, m, data); err != nil {
+		return err
+	}
+	s.KeepReserve()
+	return nil
 }
 
 // eachShard calls do for each shard, several at a time, and once more, alone, for one that

@@ -133,7 +133,7 @@ func (c *buildCommand) Run(e *environment) (err error) {
 	moving := newTransfers(e.stderr)
 	defer moving.Done()
 	so := c.cacheFlags.options()
-	so.Progress = moving.Transfer
+	so.Progress, so.Waiting = moving.Transfer, newWaiting(e.stderr)
 	store, err := shard.CreateStore(e.ctx, c.Store, so)
 	if err != nil {
 		return err

@@ -106,7 +106,9 @@ func (f *changeFlags) run(e *environment, make func(*release.Releases, release.C
 	if err != nil {
 		return err
 	}
-	store, err := shard.OpenStore(e.ctx, f.Store, f.cacheFlags.options())
+	o := f.cacheFlags.options()
+	o.Waiting = newWaiting(e.stderr)
+	store, err := shard.OpenStore(e.ctx, f.Store, o)
 	if err != nil {
 		return err
 	}

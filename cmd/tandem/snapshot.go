@@ -167,7 +167,7 @@ func (c *snapshotCopyCommand) Run(e *environment) (err error) {
 	p := newTransfers(e.stderr)
 	defer p.Done()
 	o := c.cacheFlags.options()
-	o.Progress = p.Transfer
+	o.Progress, o.Waiting = p.Transfer, newWaiting(e.stderr)
 	store, digest, err := openStore(e, c.Store, c.Snapshot, o)
 	if err != nil {
 		return err
@@ -232,10 +232,12 @@ type snapshotGcCommand struct {
 	Grace   time.Duration `default:"24h" placeholder:"TIME" help:"Keep shards without a snapshot, and unfinished files, that were written within this time (default ${default})."`
 	DryRun  bool          `help:"Say what would be deleted, and delete nothing."`
 	JSON    bool          `help:"Print JSON."`
+
+	Unreleased bool `help:"Nothing in the store was ever released, and it may have no snapshot. Without it, gc deletes no snapshot while it finds no release, and no shard while it finds no snapshot: they may be on a disk that is not mounted."`
 }
 
 func (snapshotGcCommand) Help() string {
-	return `Keeps what the last ten releases serve, what is being published or released meanwhile, and what the rules say; deletes other snapshots, shards that no snapshot has, and what was left by processes that died. It may run at any time, beside builds, releases and servers.
+	return `Keeps what the last ten releases serve, what is being published or released meanwhile, and what the rules say; deletes other snapshots, shards that no snapshot has, and what was left by processes that died. It deletes nothing while it does not know what to keep: while a release or a manifest cannot be read or is missing. It may run at any time, beside builds, releases and servers; one that was interrupted goes on when it is run again.
 
 Example:
 
@@ -249,6 +251,7 @@ type collectedInfo struct {
 	Shards    []shard.Digest `json:"shards"`
 	Bytes     int64          `json:"bytes"`
 	Leftovers []string       `json:"leftovers"`
+	Error     string         `json:"error,omitempty"` // what ended it before it was done
 }
 
 func (c *snapshotGcCommand) Run(e *environment) (err error) {
@@ -265,26 +268,47 @@ func (c *snapshotGcCommand) Run(e *environment) (err error) {
 		return err
 	}
 	defer closing(&err, store)
-	done, err := store.Collect(e.ctx, shard.CollectOptions{Live: live(store), Keep: c.Keep, KeepFor: c.KeepFor, Grace: c.Grace, DryRun: c.DryRun})
-	if err != nil {
-		return err
+	done, err := store.Collect(e.ctx, shard.CollectOptions{
+		Live: live(store), Keep: c.Keep, KeepFor: c.KeepFor, Grace: c.Grace, Unreleased: c.Unreleased, DryRun: c.DryRun,
+	})
+	if errors.Is(err, shard.ErrNothingLive) {
+		err = fmt.Errorf("%w; if there never was a release, say so with --unreleased", err)
 	}
+	if err != nil && len(done.Snapshots)+len(done.Shards)+len(done.Leftovers) > 0 && !c.DryRun {
+		err = fmt.Errorf("%w; before that it deleted %s; run it again to go on", err, describeCollected(done))
+	}
+	return errors.Join(err, c.write(e.stdout, done, err))
+}
+
+// write says what was deleted, even if an error came after it.
+func (c *snapshotGcCommand) write(w io.Writer, done *shard.Collected, failed error) error {
 	if c.JSON {
-		return writeJSON(e.stdout, collectedInfo{c.DryRun, done.Snapshots, done.Shards, done.Bytes, done.Leftovers})
+		info := collectedInfo{DryRun: c.DryRun, Snapshots: done.Snapshots, Shards: done.Shards, Bytes: done.Bytes, Leftovers: done.Leftovers}
+		if failed != nil {
+			info.Error = failed.Error()
+		}
+		return writeJSON(w, info)
 	}
 	verb := "deleted"
 	if c.DryRun {
 		verb = "would delete"
 	}
 	for _, d := range done.Snapshots {
-		fmt.Fprintf(e.stdout, "%s snapshot %s\n", verb, d)
+		fmt.Fprintf(w, "%s snapshot %s\n", verb, d)
 	}
 	for _, name := range done.Leftovers {
-		fmt.Fprintf(e.stdout, "%s leftover %s\n", verb, name)
+		fmt.Fprintf(w, "%s leftover %s\n", verb, name)
 	}
-	fmt.Fprintf(e.stdout, "%s %s, %s with %s, %s\n", verb, plural(int64(len(done.Snapshots)), "snapshot"),
+	if failed != nil {
+		return nil // the error says the rest
+	}
+	_, err := fmt.Fprintf(w, "%s %s\n", verb, describeCollected(done))
+	return err
+}
+
+func describeCollected(done *shard.Collected) string {
+	return fmt.Sprintf("%s, %s with %s, %s", plural(int64(len(done.Snapshots)), "snapshot"),
 		plural(int64(len(done.Shards)), "shard"), byteSize(done.Bytes), plural(int64(len(done.Leftovers)), "leftover"))
-	return nil
 }
 
 // live returns what lists the snapshots that releases need.

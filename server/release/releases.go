@@ -34,8 +34,29 @@ const (
 	Candidate = "candidate"
 )
 
-// keptReleases is how many of the newest releases keep their snapshots from being
+// keptReleases is how many of the newest generations keep their snapshots from being
 // collected, so that they may be rolled back to.
+//
+// A rollback to one of them protects nothing, and waits for no mark of a collection (see
+// the store's Protect). No snapshot S is deleted so that a release has:
+//
+// A Collect deletes S only if it looked for intents and then at Live after it marked S,
+// and found S in neither; let H be the head of the log then. Let G be the first
+// generation after H that has S. It was appended to G-1, which is H or later, since an
+// entry is only appended to the head.
+//   - A split or a promote takes its arms from G-1, which has no S: if G-1 is H, Live
+//     would have had S, and else G is not the first.
+//   - A rollback to a generation N that is one of the last ten at G-1, and of the same
+//     log, so that nobody has accepted a log without it: if N is H or earlier it is one
+//     of the last ten at H, and Live would have had S; if N is later, G is not the first.
+//   - A start, or another rollback, wrote its intent before it looked
+//     for marks and then for S, and leaves it there if it does not know whether G was
+//     appended. The Collect did not see the intent. If it was already gone, G had been
+//     appended before Live was read, and is not after H. So it was not yet written, the
+//     mark was there when the writer looked, and until the mark is gone a start waits
+//     and a rollback refuses. Then they find S whole, or that it is not there.
+//
+// So there is no such G before the mark is gone, and S is deleted while it is there.
 const keptReleases = 10
 
 // Releases is the log of releases of a store. It may be used by any number of
@@ -101,20 +122,46 @@ func (r *Releases) goOn(ctx context.Context, err error) error {
 }
 
 // Live returns the snapshots of the last ten releases: those that must not be
-// collected. It fails if the last of all cannot be read, since what it serves is unknown;
-// of an earlier one that cannot be read, or is missing, nothing serves any more, and those
-// before it count.
+// collected, since they serve, or a rollback may bring them back at once. It fails where
+// the log shows that it does not show all of that: if one of the last ten generations
+// cannot be read, which a newer Tandem may, or is missing, or is another one than the next
+// was appended to. What a person has accepted by a later release (see Change.Restored) is
+// passed over, and releases before it count.
 func (r *Releases) Live(ctx context.Context) ([]shard.Digest, error) {
 	var list []shard.Digest
+	var head uint64
+	var log string
+	var unknown error // what is not known, unless a release from here on turns out to accept it
+	accepted := false
 	n := 0
 	for release, err := range r.History(ctx) {
+		var at uint64 // where something is not known
 		u, b := (*UnreadableError)(nil), (*BrokenError)(nil)
-		if n > 0 && errors.As(err, &u) || errors.As(err, &b) {
+		switch {
+		case errors.As(err, &u) && n == 0:
+			return nil, r.goOn(ctx, err)
+		case errors.As(err, &u):
+			at = u.Generation
+		case errors.As(err, &b):
+			at = b.Generation
+		case err != nil:
+			return nil, err
+		}
+		if at != 0 {
+			if !accepted && isLive(at, head) {
+				unknown = cmp.Or(unknown, fmt.Errorf("what generation %d needs is not known, and matters until generation %d, or until a change with --restored accepts the log as it is: %w", at, at+keptReleases, err))
+			}
 			continue
 		}
-		if err != nil {
-			return nil, r.goOn(ctx, err)
+		if n == 0 {
+			head = release.Generation
+		} else if release.Log < log {
+			accepted, unknown = true, nil
 		}
+		if unknown != nil {
+			return nil, unknown
+		}
+		log = release.Log
 		for _, a := range release.Arms {
 			if !slices.Contains(list, a.Snapshot) {
 				list = append(list, a.Snapshot)
@@ -124,8 +171,11 @@ func (r *Releases) Live(ctx context.Context) ([]shard.Digest, error) {
 			break
 		}
 	}
-	return list, nil
+	return list, unknown
 }
+
+// isLive reports whether a generation is one of the last ten.
+func isLive(generation, head uint64) bool { return generation+keptReleases > head }
 
 // Change is who changes what serves, and why.
 type Change struct {
@@ -158,14 +208,13 @@ type StartOptions struct {
 // Start adds an arm that serves a snapshot. The first release begins an experiment with
 // a salt of its own; so does a start beside a single arm.
 func (r *Releases) Start(ctx context.Context, o StartOptions) (*Release, error) {
-	return r.change(ctx, o.Change, Started, func(ctx context.Context, next *Release) error {
-		m, err := r.store.Manifest(ctx, o.Snapshot)
+	protect := func(ctx context.Context, _ *Release) (*shard.Protection, error) {
+		return r.store.Protect(ctx, o.Snapshot)
+	}
+	return r.change(ctx, o.Change, Started, protect, func(ctx context.Context, next *Release) error {
+		m, err := r.servable(ctx, o.Snapshot)
 		if err != nil {
 			return err
-		}
-		// Servers would find out, and keep what they have; but the log would say otherwise.
-		if err := r.store.CheckShards(ctx, m); err != nil {
-			return fmt.Errorf("snapshot %s cannot be served: %w; tandem snapshot verify finds all that is wrong with it", o.Snapshot.Short(), err)
 		}
 		off, err := r.passes(ctx, next, o.Snapshot, o.Override)
 		if err != nil {
@@ -199,7 +248,20 @@ func (r *Releases) Start(ctx context.Context, o StartOptions) (*Release, error) 
 		next.Arms = append(next.Arms, arm)
 		divide(next.Arms, weights)
 		return nil
-	}, o.Snapshot)
+	})
+}
+
+// servable returns the manifest of a snapshot that is there, with shards of the right
+// sizes. Servers would find out, and keep what they have; but the log would say otherwise.
+func (r *Releases) servable(ctx context.Context, d shard.Digest) (*shard.Manifest, error) {
+	m, err := r.store.Manifest(ctx, d)
+	if err != nil {
+		return nil, err
+	}
+	if err := r.store.CheckShards(ctx, m); err != nil {
+		return nil, fmt.Errorf("snapshot %s cannot be served: %w; tandem snapshot verify finds all that is wrong with it", d.Short(), err)
+	}
+	return m, nil
 }
 
 // passes returns an error unless a snapshot's gates let it be released beside what
@@ -248,7 +310,7 @@ type SplitOptions struct {
 
 // Split divides the traffic anew.
 func (r *Releases) Split(ctx context.Context, o SplitOptions) (*Release, error) {
-	return r.change(ctx, o.Change, Divided, func(_ context.Context, next *Release) error {
+	return r.change(ctx, o.Change, Divided, nil, func(_ context.Context, next *Release) error {
 		for name := range o.Weights {
 			if next.Arm(name) == nil {
 				return unknownArm(next, name)
@@ -348,7 +410,7 @@ func unknownArm(r *Release, name string) error {
 // Promote gives one arm all traffic; the others end, and it is named control. Arm may be
 // empty where there are two: the one that is not control.
 func (r *Releases) Promote(ctx context.Context, c Change, arm string) (*Release, error) {
-	return r.change(ctx, c, Promoted, func(_ context.Context, next *Release) error {
+	return r.change(ctx, c, Promoted, nil, func(_ context.Context, next *Release) error {
 		if arm == "" {
 			others := slices.DeleteFunc(slices.Clone(next.Arms), func(a Arm) bool { return a.Name == Control })
 			if len(others) != 1 {
@@ -370,9 +432,10 @@ func (r *Releases) Promote(ctx context.Context, c Change, arm string) (*Release,
 
 // Rollback brings the state of an earlier generation back, as a new one; 0 means the
 // generation before the one that serves. It is the one change that can follow a release
-// that cannot be read, and only to a generation that is named.
+// that cannot be read, and only to a generation that is named. It waits for nobody: if
+// the generation is not one of the last ten, and a collection is about to delete what it
+// needs, or died when it was, the error is a [*shard.MarkedError].
 func (r *Releases) Rollback(ctx context.Context, c Change, to uint64) (*Release, error) {
-	var digests []shard.Digest
 	// What it goes back to never changes, so it may be read before it is protected.
 	if to == 0 {
 		now, err := r.Current(ctx)
@@ -393,23 +456,33 @@ func (r *Releases) Rollback(ctx context.Context, c Change, to uint64) (*Release,
 	if err != nil {
 		return nil, fmt.Errorf("rollback: %w", err)
 	}
+	var digests []shard.Digest
 	for _, a := range old.Arms {
-		digests = append(digests, a.Snapshot)
+		if !slices.Contains(digests, a.Snapshot) {
+			digests = append(digests, a.Snapshot)
+		}
 	}
-	return r.change(ctx, c, RolledBack, func(ctx context.Context, next *Release) error {
+	protect := func(ctx context.Context, now *Release) (*shard.Protection, error) {
+		if isLive(to, now.Generation) && old.Log == now.Log {
+			return nil, nil
+		}
+		return r.store.TryProtect(ctx, digests...)
+	}
+	return r.change(ctx, c, RolledBack, protect, func(ctx context.Context, next *Release) error {
 		for _, d := range digests {
-			if _, err := r.store.Manifest(ctx, d); err != nil {
+			if _, err := r.servable(ctx, d); err != nil {
 				return err
 			}
 		}
 		next.Of, next.Model, next.Salt, next.Arms = to, old.Model, old.Salt, old.Arms
 		return nil
-	}, digests...)
+	})
 }
 
 // change makes one change to what serves: edit turns what serves now into what is to
-// serve next. The snapshots that edit brings in are protected from being collected.
-func (r *Releases) change(ctx context.Context, c Change, kind Kind, edit func(context.Context, *Release) error, brought ...shard.Digest) (_ *Release, err error) {
+// serve next. If it brings snapshots in, protect keeps them from being collected; it may
+// return nil.
+func (r *Releases) change(ctx context.Context, c Change, kind Kind, protect func(context.Context, *Release) (*shard.Protection, error), edit func(context.Context, *Release) error) (_ *Release, err error) {
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("%s: %w", kind, err)
@@ -432,13 +505,27 @@ func (r *Releases) change(ctx context.Context, c Change, kind Kind, edit func(co
 	if c.Generation != 0 && c.Generation != now.Generation {
 		return nil, r.conflict(ctx, c.Generation+1)
 	}
-	if len(brought) > 0 {
-		unprotect, err := r.store.Protect(ctx, brought...)
+	defer r.store.KeepReserve()
+	var protection *shard.Protection
+	if protect != nil {
+		err := r.store.Spend(func() (err error) {
+			protection, err = protect(ctx, now)
+			return err
+		})
 		if err != nil {
 			return nil, err
 		}
-		defer func() { _ = unprotect() }() // what it leaves keeps a snapshot for an hour more
 	}
+	unknown := false // whether there will be a release
+	defer func() {
+		switch {
+		case protection == nil:
+		case unknown:
+			protection.Leave()
+		default:
+			_ = protection.End(ctx) // what it leaves keeps a snapshot for an hour more
+		}
+	}()
 	next := &Release{
 		Version: version, Generation: now.Generation + 1, ID: newID(), Previous: now.Hash, Log: now.Log, Kind: kind,
 		Time: time.Now().UTC().Truncate(time.Millisecond), Author: c.Author, Reason: c.Reason, Override: c.Override,
@@ -457,11 +544,17 @@ func (r *Releases) change(ctx context.Context, c Change, kind Kind, edit func(co
 		return nil, err
 	}
 	next.Hash = appendlog.HashOf(data)
-	err = r.log.Append(ctx, next.Generation, data)
+	if protection != nil {
+		if err := protection.Held(ctx); err != nil {
+			return nil, err
+		}
+	}
+	err = r.store.Spend(func() error { return r.log.Append(ctx, next.Generation, data) })
 	if errors.Is(err, appendlog.ErrConflict) {
 		return nil, r.conflict(ctx, next.Generation)
 	}
 	if err != nil {
+		unknown = true
 		return nil, err
 	}
 	return next, nil

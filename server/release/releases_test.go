@@ -194,11 +194,18 @@ func TestUnreadableRelease(t *testing.T) {
 		assert.Equal(t, first.Salt, back.Salt)
 		_, err = r.Rollback(ctx, release.Change{}, 0)
 		require.ErrorContains(t, err, "read release 4: release: version is 9, this build reads version 1; name another generation")
+		_, err = r.Live(ctx)
+		require.ErrorAs(t, err, &unreadable)
+		assert.ErrorContains(t, err, "what generation 4 needs is not known, and matters until generation 14")
+		_, err = r.Start(ctx, release.StartOptions{Snapshot: d[1]})
+		require.NoError(t, err)
+		for range 8 {
+			_, err = r.Rollback(ctx, release.Change{}, 6)
+			require.NoError(t, err)
+		}
 		digests, err := r.Live(ctx)
 		require.NoError(t, err)
 		assert.ElementsMatch(t, d, digests)
-		_, err = r.Start(ctx, release.StartOptions{Snapshot: d[1]})
-		require.NoError(t, err)
 	})
 }
 

@@ -107,6 +107,8 @@ type Rule struct {
 	// Do, if not nil, is called before the fault, and is all that happens if Fault is
 	// empty. It may use the store: that is how two come in each other's way.
 	Do func(Request)
+	// Choose, if not nil, returns what Fault is, once it is decided: it may wait.
+	Choose func(Request) Fault
 }
 
 var (
@@ -183,7 +185,7 @@ func (f *Faults) Bucket(client string, list ...objects.Option) *objects.Bucket {
 // Inject adds a rule. Of several that a request matches, the first that is not used up
 // holds.
 func (f *Faults) Inject(r Rule) {
-	if r.Fault == "" && r.Do == nil {
+	if r.Fault == "" && r.Do == nil && r.Choose == nil {
 		r.Fault = Fail
 	}
 	if r.Err == nil {
@@ -259,6 +261,9 @@ func (f *Faults) meet(ctx context.Context, q Request) (Rule, error) {
 	r := f.draw(q)
 	if r.Do != nil {
 		r.Do(q)
+	}
+	if r.Choose != nil {
+		r.Fault = r.Choose(q)
 	}
 	switch fault := r.Fault; {
 	case fault != "" && !fault.fits(q.Op):

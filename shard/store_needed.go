@@ -1,0 +1,170 @@
+package shard
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/tandem-ann/tandem/shard/objects"
+)
+
+// ErrNothingLive is the class of every error that says that a Collect deleted nothing
+// because there is no release, or no snapshot, to say what must be kept.
+var ErrNothingLive = errors.New("what must be kept may be where it is not found, so nothing was deleted")
+
+// survey reads what says what must be kept, and returns the snapshots, newest first.
+func (c *collection) survey(ctx context.Context) ([]Published, error) {
+	// In this order, a snapshot that is published and released meanwhile is not missed.
+	if err := c.readLive(ctx); err != nil {
+		return nil, err
+	}
+	snapshots, err := c.Snapshots(ctx)
+	if err != nil {
+		return nil, err
+	}
+	c.published = map[Digest]time.Time{}
+	for _, p := range snapshots {
+		c.published[p.Digest] = p.Time
+	}
+	if err := c.readManifests(ctx, snapshots); err != nil {
+		return nil, err
+	}
+	for d := range c.live {
+		if _, known := c.shards[d]; !known {
+			return nil, fmt.Errorf("store %s: nothing is deleted, since one of the last releases needs snapshot %s: %w", c.Location(), d, ErrNoSnapshot)
+		}
+	}
+	return snapshots, nil
+}
+
+// sure returns an error unless what is about to be deleted is told by releases and by
+// snapshots, or need not be.
+func (c *collection) sure(old, unused []Digest) error {
+	switch {
+	case c.Unreleased && len(c.live) > 0:
+		return fmt.Errorf("store %s: there are releases, so nothing was deleted as if there were none", c.Location())
+	case c.Unreleased:
+		return nil
+	case len(c.live) == 0 && len(old) > 0:
+		return fmt.Errorf("store %s: there is no release, and snapshots would go (%d, %s first): %w", c.Location(), len(old), old[0].Short(), ErrNothingLive)
+	case len(c.published) == 0 && len(unused) > 0:
+		return fmt.Errorf("store %s: there is no snapshot, and shards would go (%d): %w", c.Location(), len(unused), ErrNothingLive)
+	}
+	return nil
+}
+
+// look returns everything that someone relies on, or did since this Collect began: a
+// store that shows less than before is not trusted.
+func (c *collection) look(ctx context.Context) (map[Digest]bool, error) {
+	needed, err := c.intended(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.readLive(ctx); err != nil {
+		return nil, err
+	}
+	for d := range c.live {
+		needed[d] = true
+	}
+	if c.published == nil {
+		return needed, nil // one snapshot is removed, whatever others have
+	}
+	snapshots, err := c.Snapshots(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range snapshots {
+		if date, known := c.published[p.Digest]; !known || !date.Equal(p.Time) {
+			needed[p.Digest] = true // it was published again, so it is not old
+		}
+	}
+	if err := c.readManifests(ctx, snapshots); err != nil {
+		return nil, err
+	}
+	for d := range c.used() {
+		needed[d] = true
+	}
+	return needed, nil
+}
+
+// readLive adds what is live now to what was.
+func (c *collection) readLive(ctx context.Context) error {
+	if c.Live == nil {
+		return nil
+	}
+	live, err := c.Live(ctx)
+	if err != nil {
+		return err
+	}
+	for _, d := range live {
+		c.live[d] = true
+	}
+	return nil
+}
+
+// readManifests reads the manifests that are not known.
+func (c *collection) readManifests(ctx context.Context, snapshots []Published) error {
+	var list []Digest
+	for _, p := range snapshots {
+		if _, known := c.shards[p.Digest]; !known && !(c.DryRun && slices.Contains(c.done.Snapshots, p.Digest)) {
+			list = append(list, p.Digest)
+		}
+	}
+	manifests := make([]*Manifest, len(list))
+	err := each(list, func(i int, d Digest) error {
+		m, err := c.Manifest(ctx, d)
+		if errors.Is(err, ErrNoSnapshot) {
+			return nil // another Collect, or Remove
+		}
+		manifests[i] = m
+		return err
+	})
+	for i, d := range list {
+		if m := manifests[i]; m != nil {
+			c.shards[d] = m.shardDigests()
+		}
+	}
+	return err
+}
+
+// used returns the shards that a snapshot has, of those that are not dropped.
+func (c *collection) used() map[Digest]bool {
+	used := map[Digest]bool{}
+	for _, shards := range c.shards {
+		for _, d := range shards {
+			used[d] = true
+		}
+	}
+	return used
+}
+
+// intended returns what the intents of writers name.
+func (c *collection) intended(ctx context.Context) (map[Digest]bool, error) {
+	needed := map[Digest]bool{}
+	for o, err := range c.bucket.List(ctx, intentsDir+"/") {
+		if err != nil {
+			return nil, err
+		}
+		if c.leftovers[o.Key] {
+			continue // of a dry run
+		}
+		data, err := c.bucket.Read(ctx, o.Key)
+		if errors.Is(err, objects.ErrNotFound) {
+			continue // he is done, and what he wrote is read after this
+		}
+		if err != nil {
+			return nil, err
+		}
+		var in intent
+		if err := json.Unmarshal(data, &in); err != nil {
+			return nil, fmt.Errorf("intent %s: %w", o.Key, err)
+		}
+		for _, d := range in.Digests {
+			needed[d] = true
+		}
+	}
+	return needed, nil
+}
