@@ -143,7 +143,7 @@ func newChaos(t *testing.T) *chaos {
 	u, err := url.Parse(c.ahead)
 	require.NoError(t, err)
 	query := u.Query()
-	c.proxy = newBrokenProxy(t, query.Get("endpoint"), min(5*time.Second, *chaosTime/20), *trialSeed)
+	c.proxy = newBrokenProxy(t, query.Get("endpoint"), min(5*time.Second, *chaosTime/60), *trialSeed)
 	query.Set("endpoint", c.proxy.server.URL)
 	u.RawQuery = query.Encode()
 	c.behind = u.String()
