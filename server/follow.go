@@ -225,16 +225,24 @@ func (f *follower) serve(ctx context.Context, r *release.Release) error {
 	opened := 0
 	for i, a := range r.Arms {
 		m := f.mapped[a.Snapshot]
-		if m == nil {
+		if m == nil || m.lost.text() != "" { // a file that is mapped stays what it was, mended or not
 			f.logger.Info("loading", "generation", r.Generation, "arm", a.Name, "snapshot", a.Snapshot.Short(),
 				"model_version", a.ModelVersion, "bytes", bytesOf(manifests[i]))
 			snapshot, err := openWarm(ctx, f.store, a.Snapshot)
-			if err != nil {
+			switch {
+			case err == nil:
+				if m != nil {
+					m.release()
+				}
+				m = &mapping{serving: f.service.newServing(snapshot), until: start.Add(f.keep)}
+				f.mapped[a.Snapshot] = m
+				opened++
+			case m != nil && m.until.IsZero() && ctx.Err() == nil:
+				// It answers, as far as it can; what a release changes about it should count.
+				f.logger.Error("arm goes on without shards that cannot be read", "generation", r.Generation, "arm", a.Name, "error", err)
+			default:
 				return fmt.Errorf("arm %s: %w", a.Name, err)
 			}
-			m = &mapping{serving: f.service.newServing(snapshot), until: start.Add(f.keep)}
-			f.mapped[a.Snapshot] = m
-			opened++
 		}
 		arms[i] = m.serving
 	}

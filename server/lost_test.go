@@ -71,6 +71,14 @@ func TestServerLivesWhenAShardIsCut(t *testing.T) {
 	}
 	whole := f.ask(t, one("v2"))
 	require.Len(t, whole.Candidates, 50)
+	good := map[string][]byte{} // by path
+	m, err := f.store.Manifest(t.Context(), f.digests[1])
+	require.NoError(t, err)
+	for _, sm := range append(m.Apps.Shards[:2:2], m.Users.Shards...) {
+		path := f.store.ShardPath(sm.Digest)
+		good[path], err = os.ReadFile(path)
+		require.NoError(t, err)
+	}
 	path := f.cutShard(t, f.digests[1], shard.Apps, 1)
 
 	const text = "1 of 2 shards answered; "
@@ -138,4 +146,18 @@ func TestServerLivesWhenAShardIsCut(t *testing.T) {
 	s = f.await(t, 3)
 	assert.Empty(t, s.Error)
 	assert.Len(t, f.ask(t, one("")).Candidates, 50)
+
+	// What was cut is still mapped. Once it is mended, a release of it opens it anew.
+	for path, data := range good {
+		require.NoError(t, os.WriteFile(path+".mended", data, 0o600))
+		require.NoError(t, os.Rename(path+".mended", path))
+	}
+	_, err = f.releases.Rollback(t.Context(), release.Change{}, 2)
+	require.NoError(t, err)
+	assert.Empty(t, f.await(t, 4).Error)
+	again := f.ask(t, one("v2"))
+	require.Len(t, again.Candidates, len(whole.Candidates))
+	for i, c := range again.Candidates {
+		assert.Equal(t, whole.Candidates[i].Id, c.Id)
+	}
 }

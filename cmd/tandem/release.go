@@ -228,6 +228,9 @@ func (c *releaseStatusCommand) Run(e *environment) (err error) {
 		return err
 	}
 	err = log.err()
+	if err == nil && log.unreadable != nil {
+		err = fmt.Errorf("generation %d, which was released last, cannot be read; tandem release rollback --to goes on without it", log.unreadable.Generation)
+	}
 	if faulty > 0 {
 		text := fmt.Sprintf("%d of %s not serving what is released", faulty, plural(int64(len(servers)), "server"))
 		if err != nil {

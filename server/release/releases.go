@@ -450,7 +450,7 @@ func (r *Releases) Rollback(ctx context.Context, c Change, to uint64) (*Release,
 		}
 	}
 	old, err := r.Get(ctx, to)
-	if u := (*UnreadableError)(nil); errors.As(err, &u) {
+	if u := (*UnreadableError)(nil); errors.As(err, &u) || errors.Is(err, ErrChange) {
 		return nil, fmt.Errorf("rollback: %w; name another generation, of those that tandem release history lists", err)
 	}
 	if err != nil {
@@ -552,6 +552,10 @@ func (r *Releases) change(ctx context.Context, c Change, kind Kind, protect func
 	err = r.store.Spend(func() error { return r.log.Append(ctx, next.Generation, data) })
 	if errors.Is(err, appendlog.ErrConflict) {
 		return nil, r.conflict(ctx, next.Generation)
+	}
+	if errors.Is(err, objects.ErrNotDurable) {
+		unknown = true
+		return nil, fmt.Errorf("generation %d is released, and a crash of the store's machine may undo it; look at what is released before you change it again: %w", next.Generation, err)
 	}
 	if err != nil {
 		unknown = true
