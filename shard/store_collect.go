@@ -51,12 +51,11 @@ type Collected struct {
 // goes on. Several may run at a time.
 func (s *Store) Collect(ctx context.Context, o CollectOptions) (*Collected, error) {
 	c := newCollection(s, o)
-	err := c.run(ctx)
+	if err := c.run(ctx); err != nil {
+		return c.done, fmt.Errorf("collect: %w", err)
+	}
 	if !o.DryRun {
 		s.KeepReserve()
-	}
-	if err != nil {
-		return c.done, fmt.Errorf("collect: %w", err)
 	}
 	return c.done, nil
 }
@@ -155,7 +154,7 @@ func (c *collection) readClock(ctx context.Context) (time.Time, error) {
 	key := fmt.Sprintf("%s%016x%016x", clockPrefix, rand.Uint64(), rand.Uint64())
 	write := func() error { return c.bucket.Write(ctx, key, nil) }
 	err := c.Spend(write)
-	if IsFull(err) && !c.DryRun {
+	if isFull(err) && !c.DryRun {
 		if stagesErr := c.collectStages(ctx); stagesErr != nil {
 			return time.Time{}, errors.Join(err, stagesErr)
 		}

@@ -135,8 +135,8 @@ func (s *Store) named(ctx context.Context, o objects.Object) (names map[Digest]b
 		return nil, err == nil, err
 	}
 	var in intent
-	if err := json.Unmarshal(data, &in); err != nil {
-		return nil, false, fmt.Errorf("mark %s: %w", o.Key, err)
+	if json.Unmarshal(data, &in) != nil {
+		return nil, true, nil // whatever it says
 	}
 	names = map[Digest]bool{}
 	for _, d := range in.Digests {
@@ -187,7 +187,8 @@ func each(list []Digest, f func(i int, d Digest) error) error {
 func (s *Store) mark(ctx context.Context, list []Digest) (unmark func() error, err error) {
 	key := fmt.Sprintf("%s%016x%016x.json", batchPrefix, rand.Uint64(), rand.Uint64())
 	unmark = func() error {
-		ctx := context.WithoutCancel(ctx)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), endPatience)
+		defer cancel()
 		err := each(list, func(_ int, d Digest) error { return s.deleteIfThere(ctx, markKey(d)) })
 		return errors.Join(err, s.deleteIfThere(ctx, key))
 	}
@@ -196,7 +197,7 @@ func (s *Store) mark(ctx context.Context, list []Digest) (unmark func() error, e
 		return unmark, err
 	}
 	err = s.bucket.Write(ctx, key, data)
-	if IsFull(err) {
+	if isFull(err) {
 		err = s.Spend(func() error { return s.bucket.Write(ctx, key, nil) })
 	}
 	if err != nil {
@@ -204,7 +205,7 @@ func (s *Store) mark(ctx context.Context, list []Digest) (unmark func() error, e
 	}
 	return unmark, each(list, func(_ int, d Digest) error {
 		err := s.bucket.Write(ctx, markKey(d), nil)
-		if IsFull(err) {
+		if isFull(err) {
 			return nil // earlier versions, whom this is for, find no room to publish or release either
 		}
 		return err

@@ -216,7 +216,7 @@ func (p *Protection) Leave() {
 	p.renewal.Wait()
 }
 
-// endPatience is how long a store may take to end a protection.
+// endPatience is how long a store may take to end what ends by itself, too.
 const endPatience = 10 * time.Second
 
 // End ends the protection, even where ctx has ended. It returns an error of class

@@ -20,14 +20,14 @@ const (
 	reserveSize  = 128 << 10 // bytes, of each file
 )
 
-// IsFull reports whether an error says that a disk is full, or a quota used up.
-func IsFull(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }
+// isFull reports whether an error says that a disk is full, or a quota used up.
+func isFull(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }
 
 // Spend calls write, and once more, with the store's reserve given up, if the disk is
 // full. It is for what must be written even then.
 func (s *Store) Spend(write func() error) error {
 	err := write()
-	if dir := s.bucket.Dir(); dir != "" && IsFull(err) {
+	if dir := s.bucket.Dir(); dir != "" && isFull(err) {
 		if removeErr := os.RemoveAll(filepath.Join(dir, reserveDir)); removeErr != nil {
 			return errors.Join(err, removeErr)
 		}

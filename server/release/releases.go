@@ -505,7 +505,6 @@ func (r *Releases) change(ctx context.Context, c Change, kind Kind, protect func
 	if c.Generation != 0 && c.Generation != now.Generation {
 		return nil, r.conflict(ctx, c.Generation+1)
 	}
-	defer r.store.KeepReserve()
 	var protection *shard.Protection
 	if protect != nil {
 		err := r.store.Spend(func() (err error) {
@@ -561,6 +560,7 @@ func (r *Releases) change(ctx context.Context, c Change, kind Kind, protect func
 		unknown = true
 		return nil, err
 	}
+	r.store.KeepReserve()
 	return next, nil
 }
 
