@@ -41,7 +41,6 @@ type machine struct {
 type turn struct {
 	objectstest.Request
 	since time.Time
-	late  bool // it can have no effect any more
 	fate  chan objectstest.Fault
 }
 
@@ -57,6 +56,8 @@ func newMachine(t *testing.T, a *archive, before map[string][]byte, seed uint64)
 }
 
 func (m *machine) note(format string, args ...any) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	m.log = append(m.log, time.Now().Format("15:04:05.0 ")+fmt.Sprintf(format, args...))
 }
 
@@ -86,7 +87,7 @@ func (m *machine) turns() []*turn {
 
 // end ends the wait of a request.
 func (m *machine) end(t *turn, fate objectstest.Fault) {
-	if t.late {
+	if time.Since(t.since) > inFlight {
 		fate = objectstest.Fail
 	}
 	m.note("%s %s %.40s %s", t.Client, t.Op, t.Key, fate)
@@ -109,17 +110,16 @@ func (m *machine) pass(d time.Duration) {
 	for round := 0; ; round++ {
 		on := false
 		for _, t := range m.turns() {
-			if t.late || time.Since(t.since)+d <= inFlight {
-				continue
-			}
-			on = true
-			switch choice := m.random.IntN(4); {
-			case round > 3, choice == 0:
-				t.late = true
-			case choice == 1:
-				m.end(t, objectstest.Lose)
-			default:
-				m.end(t, "")
+			if age := time.Since(t.since); round < 4 && age <= inFlight && age+d > inFlight {
+				switch m.random.IntN(4) {
+				case 0:
+				case 1:
+					on = true
+					m.end(t, objectstest.Lose)
+				default:
+					on = true
+					m.end(t, "")
+				}
 			}
 		}
 		if !on {
@@ -130,53 +130,50 @@ func (m *machine) pass(d time.Duration) {
 	time.Sleep(d)
 }
 
-// begin begins a process.
-func (m *machine) begin() {
-	ops := []struct {
-		name string
-		run  func(context.Context, *client) error
-	}{
-		{"collect", func(ctx context.Context, c *client) error { return c.collect(ctx) }},
-		{"collect", func(ctx context.Context, c *client) error { return c.collect(ctx) }},
-		{"collect", func(ctx context.Context, c *client) error { return c.collect(ctx) }},
+// operation is what a process does.
+type operation struct {
+	name string
+	run  func(context.Context, *client) error
+}
+
+// operations lists what processes do, each as often as is its share.
+func (m *machine) operations() []operation {
+	collect := operation{"collect", func(ctx context.Context, c *client) error { return c.collect(ctx) }}
+	list := []operation{
+		collect, collect, collect,
 		{"promote", func(ctx context.Context, c *client) error { return c.promote(ctx) }},
 		{"split", func(ctx context.Context, c *client) error { return c.split(ctx) }},
 		{"rollback", func(ctx context.Context, c *client) error { return c.rollback(ctx, 0) }},
+		{"remove 3", func(ctx context.Context, c *client) error { return c.Store().Remove(ctx, c.archive.digests[3], c.Live) }},
 	}
 	for _, n := range []int{0, 1, 3} {
-		ops = append(ops, struct {
-			name string
-			run  func(context.Context, *client) error
-		}{fmt.Sprint("start ", n), func(ctx context.Context, c *client) error { return c.start(ctx, n) }})
-		ops = append(ops, struct {
-			name string
-			run  func(context.Context, *client) error
-		}{fmt.Sprint("copy ", n), func(ctx context.Context, c *client) error {
-			err := c.copy(ctx, n)
-			m.mu.Lock()
-			defer m.mu.Unlock()
-			if err == nil && ctx.Err() == nil && n != 3 {
-				m.copied[n] = m.written["snapshots/"+string(c.archive.digests[n])+".json"]
-			}
-			return err
-		}})
+		list = append(list,
+			operation{fmt.Sprint("start ", n), func(ctx context.Context, c *client) error { return c.start(ctx, n) }},
+			operation{fmt.Sprint("copy ", n), func(ctx context.Context, c *client) error {
+				err := c.copy(ctx, n)
+				m.mu.Lock()
+				defer m.mu.Unlock()
+				if err == nil && ctx.Err() == nil && n != 3 { // that is removed
+					m.copied[n] = m.written["snapshots/"+string(c.archive.digests[n])+".json"]
+				}
+				return err
+			}})
 	}
-	ops = append(ops, struct {
-		name string
-		run  func(context.Context, *client) error
-	}{"remove 3", func(ctx context.Context, c *client) error { return c.Store().Remove(ctx, c.archive.digests[3], c.Live) }})
-	for _, back := range []int{1, 8, 9, 10, 12} {
-		ops = append(ops, struct {
-			name string
-			run  func(context.Context, *client) error
-		}{fmt.Sprint("rollback by ", back), func(ctx context.Context, c *client) error {
+	for _, back := range []uint64{1, 8, 9, 10, 12} {
+		list = append(list, operation{fmt.Sprint("rollback by ", back), func(ctx context.Context, c *client) error {
 			now, err := c.Current(ctx)
-			if err != nil || now.Generation <= uint64(back) {
+			if err != nil || now.Generation <= back {
 				return err
 			}
-			return c.rollback(ctx, now.Generation-uint64(back))
+			return c.rollback(ctx, now.Generation-back)
 		}})
 	}
+	return list
+}
+
+// begin begins a process.
+func (m *machine) begin() {
+	ops := m.operations()
 	op := ops[m.random.IntN(len(ops))]
 	m.begun++
 	name := fmt.Sprintf("p%02d", m.begun)
@@ -188,9 +185,9 @@ func (m *machine) begin() {
 	m.mu.Unlock()
 	go func() {
 		err := op.run(ctx, c)
+		m.note("%s ends: %v", name, err)
 		m.mu.Lock()
 		defer m.mu.Unlock()
-		m.log = append(m.log, fmt.Sprintf("%s ends: %v", name, err))
 		delete(m.running, name)
 		cancel()
 	}()
@@ -325,7 +322,7 @@ func (m *machine) settled() error {
 	return nil
 }
 
-var histories = flag.Int("histories", 100, "how many histories TestCollectMachine goes through")
+var histories = flag.Int("histories", 50, "how many histories TestCollectMachine goes through")
 
 // Processes publish, release, roll back, remove and collect on one store; they are killed
 // between any two requests, stand still, and get no answers. At any time what the last

@@ -220,7 +220,7 @@ func expected(t *testing.T, err error) {
 	t.Helper()
 	marked := (*shard.MarkedError)(nil)
 	if err == nil || errors.Is(err, shard.ErrNoSnapshot) || errors.Is(err, release.ErrConflict) ||
-		errors.Is(err, objectstest.ErrInjected) || errors.As(err, &marked) {
+		errors.Is(err, objectstest.ErrInjected) || errors.Is(err, context.DeadlineExceeded) || errors.As(err, &marked) {
 		return
 	}
 	for _, text := range []string{"is not in the store", "a release or a writer needs it"} {
