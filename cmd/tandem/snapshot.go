@@ -299,10 +299,10 @@ func (c *snapshotGcCommand) write(w io.Writer, done *shard.Collected, failed err
 	for _, name := range done.Leftovers {
 		fmt.Fprintf(w, "%s leftover %s\n", verb, name)
 	}
-	if failed != nil {
-		return nil // the error says the rest
+	var err error
+	if failed == nil { // else the error says it
+		_, err = fmt.Fprintf(w, "%s %s\n", verb, describeCollected(done))
 	}
-	_, err := fmt.Fprintf(w, "%s %s\n", verb, describeCollected(done))
 	return err
 }
 
