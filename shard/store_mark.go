@@ -131,12 +131,15 @@ func (s *Store) named(ctx context.Context, o objects.Object) (names map[Digest]b
 	if errors.Is(err, objects.ErrNotFound) {
 		return nil, false, nil
 	}
-	if err != nil || len(data) == 0 {
-		return nil, err == nil, err
+	if err != nil {
+		return nil, false, err
 	}
 	var in intent
 	if json.Unmarshal(data, &in) != nil {
-		return nil, true, nil // whatever it says
+		all = true // one that is empty, or says nothing that can be read, stands for everything
+	}
+	if all {
+		return nil, true, nil
 	}
 	names = map[Digest]bool{}
 	for _, d := range in.Digests {
