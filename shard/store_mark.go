@@ -135,14 +135,12 @@ func (s *Store) named(ctx context.Context, o objects.Object) (names map[Digest]b
 		return nil, err == nil, err
 	}
 	var in intent
-	if json.Unmarshal(data, &in) != nil {
-		return nil, true, nil // whatever it says
-	}
+	all = json.Unmarshal(data, &in) != nil // one that cannot be read may mean anything
 	names = map[Digest]bool{}
 	for _, d := range in.Digests {
 		names[d] = true
 	}
-	return names, false, nil
+	return names, all, nil
 }
 
 // dateAgain writes an object whose date lies further ahead of the store's clock than it
