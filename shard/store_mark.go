@@ -131,21 +131,16 @@ func (s *Store) named(ctx context.Context, o objects.Object) (names map[Digest]b
 	if errors.Is(err, objects.ErrNotFound) {
 		return nil, false, nil
 	}
-	if err != nil {
-		return nil, false, err
+	if err != nil || len(data) == 0 {
+		return nil, err == nil, err
 	}
 	var in intent
-	if json.Unmarshal(data, &in) != nil {
-		all = true // one that is empty, or says nothing that can be read, stands for everything
-	}
-	if all {
-		return nil, true, nil
-	}
+	all = json.Unmarshal(data, &in) != nil // one that cannot be read may mean anything
 	names = map[Digest]bool{}
 	for _, d := range in.Digests {
 		names[d] = true
 	}
-	return names, false, nil
+	return names, all, nil
 }
 
 // dateAgain writes an object whose date lies further ahead of the store's clock than it

@@ -59,6 +59,7 @@ func TestProtectWaitsForTheDead(t *testing.T) {
 		"of an old version":      {"doomed/" + string(d), "", 0, false, time.Minute},
 		"of this version":        {"doomed/batch-1.json", batch(other, d), 0, false, time.Minute},
 		"of a full disk":         {"doomed/batch-1.json", "", 0, false, time.Minute},
+		"of a newer version":     {"doomed/batch-1.json", "{", 0, false, time.Minute},
 		"from the past":          {"doomed/batch-1.json", batch(d), 40 * time.Second, false, 20 * time.Second},
 		"dead":                   {"doomed/" + string(d), "", time.Hour, false, 0},
 		"from 1970":              {"doomed/batch-1.json", batch(d), 20 * 365 * 24 * time.Hour, false, 0},

@@ -317,7 +317,7 @@ func TestLive(t *testing.T) {
 	assert.ElementsMatch(t, a.digests[1:3], live(), "what it does not need may be gone")
 	f.Remove("releases/000000000004.json")
 	_, err := c.Live(t.Context())
-	require.ErrorContains(t, err, "what generation 4 needs is not known, and matters until generation 14, or until a change with --restored accepts the log as it is: ")
+	require.ErrorContains(t, err, "what generation 4 needs is not known, and matters until generation 14, or until a change accepts the log as it is: ")
 	require.NoError(t, c.split(t.Context()))
 	assert.Equal(t, a.digests[2:3], live())
 	f.Inject(objectstest.Rule{Op: objectstest.Read, Key: "releases/000000000007.json"})

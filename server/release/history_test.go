@@ -203,7 +203,7 @@ func TestGapKeepsWhatIsBeforeIt(t *testing.T) {
 		require.NoError(t, bucket.Delete(ctx, entryKey(4)))
 		require.NoError(t, bucket.Write(ctx, entryKey(5), []byte("garbage")))
 		_, err := r.Live(ctx)
-		require.ErrorContains(t, err, "what generation 6 needs is not known, and matters until generation 16, or until a change with --restored accepts the log as it is")
+		require.ErrorContains(t, err, "what generation 6 needs is not known, and matters until generation 16, or until a change accepts the log as it is")
 		back, err := r.Rollback(ctx, release.Change{}, 2)
 		require.NoError(t, err)
 		assert.EqualValues(t, 7, back.Generation)

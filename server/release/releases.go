@@ -149,7 +149,7 @@ func (r *Releases) Live(ctx context.Context) ([]shard.Digest, error) {
 		}
 		if at != 0 {
 			if !accepted && isLive(at, head) {
-				unknown = cmp.Or(unknown, fmt.Errorf("what generation %d needs is not known, and matters until generation %d, or until a change with --restored accepts the log as it is: %w", at, at+keptReleases, err))
+				unknown = cmp.Or(unknown, fmt.Errorf("what generation %d needs is not known, and matters until generation %d, or until a change accepts the log as it is: %w", at, at+keptReleases, err))
 			}
 			continue
 		}
