@@ -32,6 +32,7 @@ type staleness struct {
 	state  tandemv1.LogState
 	failed error     // why the last look proved nothing
 	told   time.Time // when it was logged last that the store cannot be read
+	unread bool      // whether that was logged of the time since the last proof
 }
 
 // begin says that a log is followed from now on whose head was read after asked.
@@ -69,11 +70,14 @@ func (s *staleness) look() (tandemv1.LogState, error) {
 // proved notes a proof.
 func (s *staleness) proved(asked time.Time) {
 	s.mu.Lock()
-	was := s.state
-	s.proof, s.state, s.failed = asked, tandemv1.LogState_LOG_STATE_FOLLOWED, nil
+	was, unread := s.state, s.unread
+	s.proof, s.state, s.failed, s.unread = asked, tandemv1.LogState_LOG_STATE_FOLLOWED, nil, false
 	s.mu.Unlock()
-	if broken(was) {
+	switch {
+	case broken(was):
 		s.logger.Info("the log of releases is followed again")
+	case unread:
+		s.logger.Info("releases can be read again")
 	}
 }
 
@@ -96,7 +100,7 @@ func (s *staleness) fail(err error) {
 	s.state, s.failed = now, err
 	unread := now != was && !broken(now) && time.Since(s.told) >= staleAfter
 	if unread {
-		s.told = time.Now()
+		s.told, s.unread = time.Now(), true
 	}
 	s.mu.Unlock()
 	switch {

@@ -556,9 +556,12 @@ func (r *Releases) change(ctx context.Context, c Change, kind Kind, protect func
 		unknown = true
 		return nil, fmt.Errorf("generation %d is released, and a crash of the store's machine may undo it; look at what is released before you change it again: %w", next.Generation, err)
 	}
+	if err != nil && r.store.Objects().Dir() != "" && !errors.Is(err, objects.ErrGone) {
+		return nil, err // in a folder, which says what it has done, nothing was
+	}
 	if err != nil {
 		unknown = true
-		return nil, err
+		return nil, fmt.Errorf("whether generation %d is released is not known; look at what is released before you change it again: %w", next.Generation, err)
 	}
 	r.store.KeepReserve()
 	return next, nil

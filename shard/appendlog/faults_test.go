@@ -256,6 +256,27 @@ func TestAppendWhoseAnswerIsLost(t *testing.T) {
 	}
 }
 
+// All answers to the requests that create an entry are lost: reading tells that it is
+// there. Where that fails too, it is not known.
+func TestAppendWithoutAnAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := objectstest.NewFaults()
+		l := New(f.Bucket(""), Options{Prefix: "r"})
+		f.Inject(objectstest.Rule{Op: objectstest.Create, Fault: objectstest.LoseHanging})
+		require.NoError(t, l.Append(t.Context(), 1, []byte("mine")))
+		assert.ErrorIs(t, l.Append(t.Context(), 1, []byte("yours")), ErrConflict)
+		f.Inject(objectstest.Rule{Op: objectstest.Read, Key: "r/000000000002", Fault: objectstest.Hang})
+		assert.ErrorContains(t, l.Append(t.Context(), 2, []byte("mine")), "append entry 2 of log r")
+	})
+	synctest.Test(t, func(t *testing.T) {
+		f := objectstest.NewFaults()
+		l := New(f.Bucket(""), Options{Prefix: "r"})
+		f.Inject(objectstest.Rule{Op: objectstest.Create, Fault: objectstest.Hang})
+		assert.Error(t, l.Append(t.Context(), 1, []byte("mine")))
+		assert.Empty(t, read(t, l, 1))
+	})
+}
+
 // A list that fails is not a log without entries.
 func TestHeadThatCannotBeFound(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

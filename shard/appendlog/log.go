@@ -13,6 +13,7 @@
 package appendlog
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -219,7 +220,7 @@ func (l *Log) append(ctx context.Context, sequence uint64, data []byte) error {
 	if errors.Is(err, objects.ErrExists) {
 		return ErrConflict
 	}
-	if err != nil {
+	if err != nil && !l.answered(ctx, key, data, err) {
 		return err
 	}
 	// A writer that is far behind may have created an entry that was there once, was
@@ -233,6 +234,17 @@ func (l *Log) append(ctx context.Context, sequence uint64, data []byte) error {
 		return errors.Join(err, l.delete(ctx, key))
 	}
 	return nil
+}
+
+// answered reports whether a creation that failed has created the entry all the same,
+// durably: all answers of a store may be lost on the way. What a folder has not confirmed
+// is not durable, though it can be read.
+func (l *Log) answered(ctx context.Context, key string, data []byte, failed error) bool {
+	if errors.Is(failed, objects.ErrNotDurable) || errors.Is(failed, objects.ErrGone) || l.bucket.Dir() != "" {
+		return false
+	}
+	there, err := l.bucket.Read(ctx, key)
+	return err == nil && bytes.Equal(there, data)
 }
 
 // precedes returns an error unless the log ends right before sequence, or later.

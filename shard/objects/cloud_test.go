@@ -108,7 +108,7 @@ func TestNoRequestTakesForEver(t *testing.T) {
 		start := time.Now()
 		err := request(t.Context())
 		assert.ErrorContains(t, err, "given up at try 4, after ")
-		assert.ErrorContains(t, err, "the store was silent for 10s")
+		assert.ErrorContains(t, err, "the store gave no answer, or none to rely on, for 10s")
 		assert.NotErrorIs(t, err, objects.ErrNotFound)
 		timeout := interface{ Timeout() bool }(nil)
 		assert.ErrorAs(t, err, &timeout)
@@ -294,7 +294,7 @@ func TestStreamsThatStall(t *testing.T) {
 		time.Sleep(time.Hour) // the reader's own time does not count
 		start := time.Now()
 		data, err := io.ReadAll(r)
-		assert.ErrorContains(t, err, "read faults://test/a: the store was silent for 10s")
+		assert.ErrorContains(t, err, "read faults://test/a: the store gave no answer, or none to rely on, for 10s")
 		assert.Len(t, data, 60)
 		assert.Equal(t, 10*time.Second, time.Since(start))
 		require.NoError(t, r.Close())
@@ -330,7 +330,7 @@ func TestUploadsThatStall(t *testing.T) {
 			f.Inject(rule)
 			start := time.Now()
 			err := b.Upload(t.Context(), "b", &slow{2})
-			assert.ErrorContains(t, err, "upload faults://test/b: the store was silent for 10s")
+			assert.ErrorContains(t, err, "upload faults://test/b: the store gave no answer, or none to rely on, for 10s")
 			assert.LessOrEqual(t, time.Since(start), 2*time.Hour+20*time.Second)
 			f.Heal()
 		}

@@ -30,7 +30,7 @@ type patience struct{ timeout time.Duration }
 type silence struct{ after time.Duration }
 
 func (s silence) Error() string {
-	return fmt.Sprintf("the store was silent for %s", s.after.Round(time.Millisecond))
+	return fmt.Sprintf("the store gave no answer, or none to rely on, for %s", s.after.Round(time.Millisecond))
 }
 
 // Timeout says that it is one, as a [net.Error] does.
