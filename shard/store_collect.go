@@ -110,7 +110,8 @@ func (c *collection) run(ctx context.Context) error {
 	}
 	var old []Digest
 	for i, p := range snapshots {
-		if i >= c.Keep && c.older(p.Time, c.KeepFor) {
+		// What is live is spared anyhow; a mark on it would hold up who releases it.
+		if i >= c.Keep && !c.live[p.Digest] && c.older(p.Time, c.KeepFor) {
 			old = append(old, p.Digest)
 		}
 	}

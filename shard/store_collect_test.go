@@ -100,6 +100,28 @@ func TestCollect(t *testing.T) {
 	})
 }
 
+// Who releases what is live is not held up by a Collect, or by one that died.
+func TestCollectMarksNothingLive(t *testing.T) {
+	bucket, _, d := bucketWith(t, 20, 30)
+	store := newStoreIn(t, bucket, shard.StoreOptions{Cache: t.TempDir()})
+	o := everything(d[0])
+	marked := false
+	o.Live = func(ctx context.Context) ([]shard.Digest, error) {
+		_, err := bucket.Stat(ctx, "doomed/"+string(d[1]))
+		if marked = marked || err == nil; err == nil {
+			protection, err := store.TryProtect(ctx, d[0])
+			if assert.NoError(t, err, "it is live") {
+				assert.NoError(t, protection.End(ctx))
+			}
+		}
+		return d[:1], nil
+	}
+	done, err := store.Collect(t.Context(), o)
+	require.NoError(t, err)
+	assert.True(t, marked)
+	assert.Equal(t, d[1:], done.Snapshots)
+}
+
 func TestCollectDeletesNoShardIfAManifestIsDamaged(t *testing.T) {
 	bucket, m, d := bucketWith(t, 20, 30)
 	store := newStoreIn(t, bucket, shard.StoreOptions{Cache: t.TempDir()})
@@ -313,7 +335,7 @@ func TestCollectThatStoodStill(t *testing.T) {
 			"faults": storeOf(t, objectstest.NewFaults(), "", shard.StoreOptions{}), "folder": newStoreIn(t, bucket, shard.StoreOptions{}),
 		} {
 			var digests []shard.Digest
-			for _, rows := range []int{10, 20} {
+			for _, rows := range []int{10, 20, 30} {
 				from, m := staged(t, rows, 1)
 				d, err := store.Import(t.Context(), from, m)
 				require.NoError(t, err)
@@ -330,7 +352,7 @@ func TestCollectThatStoodStill(t *testing.T) {
 					for _, key := range keysOf(t, store, "doomed/") {
 						require.NoError(t, store.Objects().Delete(t.Context(), key))
 					}
-					if p, err = store.Protect(t.Context(), digests[1]); err != nil {
+					if p, err = store.Protect(t.Context(), digests[1:]...); err != nil {
 						return nil, err
 					}
 				}
@@ -339,7 +361,9 @@ func TestCollectThatStoodStill(t *testing.T) {
 			done, err := store.Collect(t.Context(), o)
 			require.NoError(t, err, name)
 			assert.Empty(t, done.Snapshots, name)
-			require.NoError(t, shard.VerifySnapshot(t.Context(), store, digests[1], func(string) {}), name)
+			for _, d := range digests {
+				require.NoError(t, shard.VerifySnapshot(t.Context(), store, d, func(string) {}), name)
+			}
 			require.NoError(t, p.End(t.Context()))
 		}
 	})
