@@ -136,6 +136,13 @@ func (c *collection) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if len(unused) > 0 && !c.DryRun {
+		// A manifest whose deletion a crash undid would be there without its shards. Who
+		// deleted it may have died before it was certain.
+		if err := c.bucket.Settle(snapshotsDir + "/"); err != nil {
+			return err
+		}
+	}
 	err = c.drop(ctx, unused, shardKey, &c.done.Shards)
 	for _, d := range c.done.Shards {
 		c.done.Bytes += sizes[d]

@@ -122,6 +122,32 @@ func TestCollectMarksNothingLive(t *testing.T) {
 	assert.Equal(t, d[1:], done.Snapshots)
 }
 
+// A manifest that another Collect deleted when it died may come back after a crash, until
+// the folder is synced: its shards stay until then.
+func TestCollectDeletesNoShardBeforeItsManifestIsGoneForGood(t *testing.T) {
+	collect := func(dir string) []string {
+		store := newStore(t, dir)
+		_, err := store.Collect(t.Context(), everything())
+		return []string{fmt.Sprint(errors.Is(err, objects.ErrNotDurable))}
+	}
+	dir := t.TempDir()
+	store := newStore(t, dir)
+	from, m := staged(t, 20, 1)
+	d, err := store.Import(t.Context(), from, m)
+	require.NoError(t, err)
+	require.NoError(t, os.Remove(store.ManifestPath(d)))
+	shards := func() []string {
+		list, err := filepath.Glob(filepath.Join(dir, "shards", "*.shard"))
+		require.NoError(t, err)
+		return list
+	}
+	said := objectstest.UnderStrace(t, dir, collect, "-e", "trace=fsync", "-P", filepath.Join(dir, "snapshots"), "-e", "inject=fsync:error=EIO")
+	assert.Equal(t, []string{"true"}, said)
+	assert.Len(t, shards(), 1)
+	assert.Equal(t, []string{"false"}, objectstest.UnderStrace(t, dir, collect, "-e", "trace=fsync"))
+	assert.Empty(t, shards())
+}
+
 func TestCollectDeletesNoShardIfAManifestIsDamaged(t *testing.T) {
 	bucket, m, d := bucketWith(t, 20, 30)
 	store := newStoreIn(t, bucket, shard.StoreOptions{Cache: t.TempDir()})
