@@ -110,7 +110,8 @@ func (c *collection) run(ctx context.Context) error {
 	}
 	var old []Digest
 	for i, p := range snapshots {
-		if i >= c.Keep && c.older(p.Time, c.KeepFor) {
+		// What is live is spared anyhow; a mark on it would hold up who releases it.
+		if i >= c.Keep && !c.live[p.Digest] && c.older(p.Time, c.KeepFor) {
 			old = append(old, p.Digest)
 		}
 	}
@@ -134,6 +135,13 @@ func (c *collection) run(ctx context.Context) error {
 	unused, sizes, err := c.unusedShards(ctx)
 	if err != nil {
 		return err
+	}
+	if len(unused) > 0 && !c.DryRun {
+		// A manifest whose deletion a crash undid would be there without its shards. Who
+		// deleted it may have died before it was certain.
+		if err := c.bucket.Settle(snapshotsDir + "/"); err != nil {
+			return err
+		}
 	}
 	err = c.drop(ctx, unused, shardKey, &c.done.Shards)
 	for _, d := range c.done.Shards {

@@ -100,6 +100,54 @@ func TestCollect(t *testing.T) {
 	})
 }
 
+// Who releases what is live is not held up by a Collect, or by one that died.
+func TestCollectMarksNothingLive(t *testing.T) {
+	bucket, _, d := bucketWith(t, 20, 30)
+	store := newStoreIn(t, bucket, shard.StoreOptions{Cache: t.TempDir()})
+	o := everything(d[0])
+	marked := false
+	o.Live = func(ctx context.Context) ([]shard.Digest, error) {
+		_, err := bucket.Stat(ctx, "doomed/"+string(d[1]))
+		if marked = marked || err == nil; err == nil {
+			protection, err := store.TryProtect(ctx, d[0])
+			if assert.NoError(t, err, "it is live") {
+				assert.NoError(t, protection.End(ctx))
+			}
+		}
+		return d[:1], nil
+	}
+	done, err := store.Collect(t.Context(), o)
+	require.NoError(t, err)
+	assert.True(t, marked)
+	assert.Equal(t, d[1:], done.Snapshots)
+}
+
+// A manifest that another Collect deleted when it died may come back after a crash, until
+// the folder is synced: its shards stay until then.
+func TestCollectDeletesNoShardBeforeItsManifestIsGoneForGood(t *testing.T) {
+	collect := func(dir string) []string {
+		store := newStore(t, dir)
+		_, err := store.Collect(t.Context(), everything())
+		return []string{fmt.Sprint(errors.Is(err, objects.ErrNotDurable))}
+	}
+	dir := t.TempDir()
+	store := newStore(t, dir)
+	from, m := staged(t, 20, 1)
+	d, err := store.Import(t.Context(), from, m)
+	require.NoError(t, err)
+	require.NoError(t, os.Remove(store.ManifestPath(d)))
+	shards := func() []string {
+		list, err := filepath.Glob(filepath.Join(dir, "shards", "*.shard"))
+		require.NoError(t, err)
+		return list
+	}
+	said := objectstest.UnderStrace(t, dir, collect, "-e", "trace=fsync", "-P", filepath.Join(dir, "snapshots"), "-e", "inject=fsync:error=EIO")
+	assert.Equal(t, []string{"true"}, said)
+	assert.Len(t, shards(), 1)
+	assert.Equal(t, []string{"false"}, objectstest.UnderStrace(t, dir, collect, "-e", "trace=fsync"))
+	assert.Empty(t, shards())
+}
+
 func TestCollectDeletesNoShardIfAManifestIsDamaged(t *testing.T) {
 	bucket, m, d := bucketWith(t, 20, 30)
 	store := newStoreIn(t, bucket, shard.StoreOptions{Cache: t.TempDir()})
@@ -313,7 +361,7 @@ func TestCollectThatStoodStill(t *testing.T) {
 			"faults": storeOf(t, objectstest.NewFaults(), "", shard.StoreOptions{}), "folder": newStoreIn(t, bucket, shard.StoreOptions{}),
 		} {
 			var digests []shard.Digest
-			for _, rows := range []int{10, 20} {
+			for _, rows := range []int{10, 20, 30} {
 				from, m := staged(t, rows, 1)
 				d, err := store.Import(t.Context(), from, m)
 				require.NoError(t, err)
@@ -330,7 +378,7 @@ func TestCollectThatStoodStill(t *testing.T) {
 					for _, key := range keysOf(t, store, "doomed/") {
 						require.NoError(t, store.Objects().Delete(t.Context(), key))
 					}
-					if p, err = store.Protect(t.Context(), digests[1]); err != nil {
+					if p, err = store.Protect(t.Context(), digests[1:]...); err != nil {
 						return nil, err
 					}
 				}
@@ -339,7 +387,9 @@ func TestCollectThatStoodStill(t *testing.T) {
 			done, err := store.Collect(t.Context(), o)
 			require.NoError(t, err, name)
 			assert.Empty(t, done.Snapshots, name)
-			require.NoError(t, shard.VerifySnapshot(t.Context(), store, digests[1], func(string) {}), name)
+			for _, d := range digests {
+				require.NoError(t, shard.VerifySnapshot(t.Context(), store, d, func(string) {}), name)
+			}
 			require.NoError(t, p.End(t.Context()))
 		}
 	})

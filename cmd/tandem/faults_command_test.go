@@ -92,19 +92,19 @@ var trialCommands = []trialCommand{
 	{
 		name: "gc",
 		args: func(f *faultTrial) []string { return f.gc(f.store, 1) },
-		next: func(f *faultTrial, now *storeContent) []string {
-			// To what gc was about to delete, if it is still there.
-			if _, there := now.manifests[f.template.first]; there {
-				return f.change("rollback", "--to", "1")
-			}
+		next: func(f *faultTrial, _ *storeContent) []string {
 			return f.change("rollback", "--to", fmt.Sprint(controlOnly))
 		},
 		then: func(f *faultTrial, now *storeContent) [][]string {
+			var list [][]string
+			if _, there := now.manifests[f.template.first]; there { // gc was about to delete it
+				list = append(list, f.change("rollback", "--to", "1"))
+			}
 			start := f.template.newest
 			if _, there := now.manifests[f.template.unneeded]; there {
 				start = f.template.unneeded
 			}
-			return [][]string{f.change("start", start, "--arm", "again"), f.gc(f.store, 1)}
+			return append(list, f.change("start", start, "--arm", "again"), f.gc(f.store, 1))
 		},
 		said: (*faultTrial).collected, rivals: []string{"rollback", "start", "gc"}, mayWait: true,
 	},

@@ -39,6 +39,10 @@ func (f *fault) String() string {
 // errnos are those that system calls fail with.
 var errnos = []string{"EIO", "ENOSPC", "EDQUOT", "EACCES", "EMFILE", "EINTR", "ESTALE", "ENOMEM"}
 
+// changingCalls are the system calls that change what is in a file system, or make a
+// change durable.
+var changingCalls = []string{"write", "pwrite64", "ftruncate", "fsync", "fdatasync", "mkdirat", "linkat", "renameat", "renameat2", "unlinkat"}
+
 // drawFault draws a fault from what the command calls when nothing goes wrong.
 func (f *faultTrial) drawFault() fault {
 	kind := f.random.IntN(20)
@@ -47,15 +51,17 @@ func (f *faultTrial) drawFault() fault {
 	}
 	// Each kind of call as often as any other, then each point as often as any other.
 	calls := f.calls[f.name()]
-	names := map[string]bool{}
+	if kind < 8 { // a kill between two calls that change nothing is like one before them
+		calls = slices.DeleteFunc(slices.Clone(calls), func(c call) bool { return !slices.Contains(changingCalls, c.name) })
+	}
 	var kinds []string
 	for _, c := range calls {
-		if !names[c.name] {
-			names[c.name] = true
-			kinds = append(kinds, c.name)
-		}
+		kinds = append(kinds, c.name)
 	}
 	slices.Sort(kinds)
+	if kinds = slices.Compact(kinds); len(kinds) == 0 { // such as a kill of verify
+		return fault{kind: "kill", after: time.Duration(f.random.Float64() * float64(f.usual[f.name()]))}
+	}
 	name := kinds[f.random.IntN(len(kinds))]
 	of := slices.DeleteFunc(slices.Clone(calls), func(c call) bool { return c.name != name })
 	nth := of[f.random.IntN(len(of))].nth

@@ -200,6 +200,17 @@ func (b *Bucket) Delete(ctx context.Context, key string) error {
 	return b.driver.delete(ctx, key)
 }
 
+// Settle makes sure that a folder's names outlast a crash of the machine: that what was
+// written and deleted in it stays so, though whoever did that died before knowing. The
+// folder is that of objects whose names begin with prefix, which ends with /. Stores that
+// are no folder have nothing to settle.
+func (b *Bucket) Settle(prefix string) error {
+	if b.folder == nil {
+		return nil
+	}
+	return b.folder.settleNames(prefix)
+}
+
 // Create writes an object that must not be there yet. When it returns nil, the object
 // is there with these bytes, and durable. An error of class [ErrExists] says that one
 // with other bytes is. After another error it may or may not have been written, now or

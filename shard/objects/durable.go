@@ -61,6 +61,18 @@ func (f *folder) settle(key string) error {
 	return notDurable("an object is there", f.explain(err))
 }
 
+// settleNames makes the names in a folder durable, and that others are gone.
+func (f *folder) settleNames(prefix string) error {
+	dir := f.path(prefix)
+	err := f.syncDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err = f.absent(prefix, err); errors.Is(err, ErrNotFound) {
+			return nil // it has no names
+		}
+	}
+	return notDurable("what was done in "+dir+" can be seen", f.explain(err))
+}
+
 // notDurable gives the error of a sync the class [ErrNotDurable], and says what was done.
 func notDurable(done string, err error) error {
 	if err == nil || errors.Is(err, ErrGone) {

@@ -64,6 +64,7 @@ func TestChangesThatAreNotDurable(t *testing.T) {
 		"write":  b.Write(t.Context(), "a/2", two),
 		"upload": b.Upload(t.Context(), "a/3", bytes.NewReader(one)),
 		"delete": b.Delete(t.Context(), "a/0"),
+		"settle": b.Settle("a/"),
 	} {
 		assert.ErrorIs(t, err, ErrNotDurable, what)
 		assert.ErrorIs(t, err, broken, what)
@@ -74,6 +75,8 @@ func TestChangesThatAreNotDurable(t *testing.T) {
 	assert.ErrorIs(t, err, broken)
 	assert.NotErrorIs(t, err, ErrNotDurable, "its folder is not, so it is not written")
 	f.syncDir = working
+	require.NoError(t, b.Settle("a/"))
+	require.NoError(t, b.Settle("none/"))
 	require.NoError(t, b.Create(t.Context(), "a/1", one), "tried again")
 	assert.ErrorIs(t, b.Create(t.Context(), "a/1", two), ErrExists)
 	require.NoError(t, b.Create(t.Context(), "b/c/1", one))
