@@ -24,6 +24,7 @@ import (
 //	shards/DIGEST.shard       shard files, named by the SHA-256 of their bytes
 //	snapshots/DIGEST.json     manifests, named by the SHA-256 of theirs
 //	releases/                 the log of what serves
+//	released                  is there once something was released
 //	gates/DIGEST/             what was found when a snapshot was gated
 //	queries/                  recorded queries, which servers write
 //	intents/, doomed/         what writers and [Store.Collect] agree by

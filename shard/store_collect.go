@@ -105,6 +105,9 @@ func (c *collection) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := c.whole(ctx); err != nil {
+		return err
+	}
 	if c.now, err = c.readClock(ctx); err != nil {
 		return err
 	}

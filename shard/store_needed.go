@@ -40,6 +40,31 @@ func (c *collection) survey(ctx context.Context) ([]Published, error) {
 	return snapshots, nil
 }
 
+// whole returns an error if there is nothing to be seen of a store, or of the shards that
+// releases need: a folder may not be mounted.
+func (c *collection) whole(ctx context.Context) error {
+	there := map[Digest]bool{}
+	for o, err := range c.bucket.List(ctx, shardsDir+"/") {
+		if err != nil {
+			return err
+		}
+		if d, ok := digestOf(o.Key, shardsDir, ".shard"); ok {
+			there[d] = true
+		}
+	}
+	if len(there)+len(c.published)+len(c.live) == 0 && !c.Unreleased {
+		return fmt.Errorf("store %s: there is no shard, no snapshot and no release: %w", c.Location(), ErrNothingLive)
+	}
+	for d := range c.live {
+		for _, sh := range c.shards[d] {
+			if !there[sh] {
+				return fmt.Errorf("store %s: nothing is deleted, since one of the last releases needs snapshot %s and its shard %s is not there: mount it, or mend it with tandem snapshot verify --repair", c.Location(), d.Short(), sh)
+			}
+		}
+	}
+	return nil
+}
+
 // sure returns an error unless what is about to be deleted is told by releases and by
 // snapshots, or need not be.
 func (c *collection) sure(old, unused []Digest) error {

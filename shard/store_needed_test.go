@@ -46,6 +46,17 @@ func TestCollectIsSure(t *testing.T) {
 		"a released snapshot goes while it looks": {func(g given) {
 			g.f.Inject(objectstest.Rule{Op: objectstest.Read, Key: "snapshots/" + string(g.d[1]), Do: func(objectstest.Request) { g.f.Remove("snapshots/" + string(g.d[1]) + ".json") }})
 		}, shard.ErrNoSnapshot, "one of the last releases needs snapshot "},
+		"the shards of a released snapshot are not there": {func(g given) {
+			for _, key := range g.f.Keys("shards/") {
+				g.f.Remove(key)
+			}
+		}, nil, "and its shard "},
+		"nothing is there": {func(g given) {
+			*g.o = everything()
+			for _, key := range append(g.f.Keys("shards/"), g.f.Keys("snapshots/")...) {
+				g.f.Remove(key)
+			}
+		}, shard.ErrNothingLive, "there is no shard, no snapshot and no release"},
 		"a release cannot be read": {func(g given) {
 			g.o.Live = func(context.Context) ([]shard.Digest, error) { return nil, errLive }
 		}, errLive, ""},

@@ -3,11 +3,14 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"path/filepath"
 	"slices"
 	"strings"
 
+	"github.com/tandem-ann/tandem/index/sections"
 	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/objects"
 )
 
 // source is the snapshot or the shard files that a command reads.
@@ -133,5 +136,9 @@ func notWhole(e *environment, what string, err error) error {
 	for _, line := range all {
 		fmt.Fprintf(e.stderr, "tandem verify: %s\n", line)
 	}
-	return fmt.Errorf("%s is not whole: %s", what, plural(int64(len(all)), "error"))
+	count := plural(int64(len(all)), "error")
+	if !sections.IsDamaged(err) && !errors.Is(err, sections.ErrVersion) && !errors.Is(err, objects.ErrNotFound) && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, shard.ErrNoSnapshot) {
+		return fmt.Errorf("whether %s is whole is not known: %s", what, count)
+	}
+	return fmt.Errorf("%s is not whole: %s", what, count)
 }

@@ -91,7 +91,7 @@ func (r *Releases) logOf(ctx context.Context, u *UnreadableError) (string, error
 // earlier ones follow. Any other error ends it.
 func (r *Releases) History(ctx context.Context) iter.Seq2[*Release, error] {
 	return func(yield func(*Release, error) bool) {
-		head, err := r.log.Head(ctx)
+		head, err := r.head(ctx)
 		if err != nil {
 			yield(nil, err)
 			return

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -217,6 +219,39 @@ func TestGapKeepsWhatIsBeforeIt(t *testing.T) {
 		_, err = r.Rollback(ctx, release.Change{}, 4)
 		require.ErrorContains(t, err, "there is no generation 4")
 	})
+}
+
+// A store where something was released, and whose log is empty, is not one where nothing
+// was: the log's folder may not be mounted. A start that accepts it begins it anew.
+func TestLostLog(t *testing.T) {
+	bucket, err := objects.Open(t.Context(), t.TempDir())
+	require.NoError(t, err)
+	defer func() { require.NoError(t, bucket.Close()) }()
+	ctx := t.Context()
+	r, d := newReleases(t, bucket, "1")
+	begin(t, r, d[0], 3)
+	log := filepath.Join(bucket.Dir(), "releases")
+	require.NoError(t, os.Rename(log, log+".unmounted"))
+	for _, empty := range []bool{false, true} {
+		if empty {
+			require.NoError(t, os.Mkdir(log, 0o755))
+		}
+		_, err = r.Current(ctx)
+		require.ErrorIs(t, err, release.ErrLost)
+		require.NotErrorIs(t, err, release.ErrNone)
+		_, err = r.Live(ctx)
+		require.ErrorIs(t, err, release.ErrLost)
+		_, _, err = r.Newest(ctx)
+		require.ErrorIs(t, err, release.ErrLost)
+		_, err = r.Start(ctx, release.StartOptions{Snapshot: d[0]})
+		require.ErrorIs(t, err, release.ErrLost)
+		_, err = r.Rollback(ctx, release.Change{Restored: true}, 1)
+		require.Error(t, err)
+	}
+	anew, err := r.Start(ctx, release.StartOptions{Change: release.Change{Restored: true}, Snapshot: d[0]})
+	require.NoError(t, err)
+	assert.EqualValues(t, 1, anew.Generation)
+	assert.NotEmpty(t, anew.Log)
 }
 
 func TestIncludes(t *testing.T) {

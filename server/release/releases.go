@@ -19,6 +19,9 @@ import (
 var (
 	// ErrNone is the class of the error that says that nothing was released yet.
 	ErrNone = errors.New("nothing was released yet")
+	// ErrLost is the class of the error that says that something was released, and the
+	// log has no entry: its folder is not mounted, or not restored yet.
+	ErrLost = errors.New("something was released, and the log of releases is empty")
 	// ErrConflict is the class of every error that says that another change was first.
 	ErrConflict = appendlog.ErrConflict
 	// ErrGates is the class of every error that says that a snapshot's gates keep it
@@ -98,7 +101,7 @@ func (r *Releases) Get(ctx context.Context, generation uint64) (*Release, error)
 // Current returns what serves now. The error is of class [ErrNone] if nothing was
 // released.
 func (r *Releases) Current(ctx context.Context) (*Release, error) {
-	head, err := r.log.Head(ctx)
+	head, err := r.head(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -106,6 +109,34 @@ func (r *Releases) Current(ctx context.Context) (*Release, error) {
 		return nil, ErrNone
 	}
 	return r.Get(ctx, head)
+}
+
+// begunKey names the object that is there once something was released. It is not beside
+// the log, which may be in a folder of its own that is not there one day.
+const begunKey = "released"
+
+// head returns the generation that was released last, 0 if there is none. An error is of
+// class [ErrLost] where there was one.
+func (r *Releases) head(ctx context.Context) (uint64, error) {
+	head, err := r.log.Head(ctx)
+	if err != nil || head > 0 {
+		return head, err
+	}
+	_, err = r.store.Objects().Stat(ctx, begunKey)
+	switch {
+	case errors.Is(err, objects.ErrNotFound):
+		return 0, nil
+	case err != nil:
+		return 0, err
+	}
+	return 0, fmt.Errorf("store %s: %w; mount it, or restore it; tandem release start --restored begins it anew", r.store.Location(), ErrLost)
+}
+
+// noteBegun notes that something was released. What fails here the next change does.
+func (r *Releases) noteBegun(ctx context.Context) {
+	if _, err := r.store.Objects().Stat(ctx, begunKey); errors.Is(err, objects.ErrNotFound) {
+		_ = r.store.Objects().Create(ctx, begunKey, nil)
+	}
 }
 
 // goOn adds to an error that says that what was released last cannot be read how to go
@@ -491,7 +522,7 @@ func (r *Releases) change(ctx context.Context, c Change, kind Kind, protect func
 	now, err := r.Current(ctx)
 	u := (*UnreadableError)(nil)
 	switch {
-	case errors.Is(err, ErrNone) && kind == Started:
+	case kind == Started && (errors.Is(err, ErrNone) || errors.Is(err, ErrLost) && c.Restored):
 		now = &Release{}
 	case errors.As(err, &u) && kind == RolledBack:
 		// A rollback takes no more of it.
@@ -563,6 +594,7 @@ func (r *Releases) change(ctx context.Context, c Change, kind Kind, protect func
 		unknown = true
 		return nil, fmt.Errorf("whether generation %d is released is not known; look at what is released before you change it again: %w", next.Generation, err)
 	}
+	r.noteBegun(ctx)
 	r.store.KeepReserve()
 	return next, nil
 }
