@@ -261,7 +261,7 @@ func (f *faultTrial) askAndCheck(s *trialServer, released map[uint64]string) {
 func (f *faultTrial) judgeServer(s *trialServer, lasting bool) {
 	r := s.run
 	elsewhere := r.hitElsewhere(f.dir)
-	if r.crashed() {
+	if r.crashed() && !elsewhere {
 		s.problems = append(s.problems, "it crashes")
 	}
 	switch {
