@@ -38,6 +38,14 @@ checkgenerate: ## Fail if generating changes anything
 fuzz: ## Fuzz each target for FUZZTIME (default 5s)
 	@.ci/run fuzz
 
+.PHONY: faults
+faults: ## Kill commands, and fail their system calls, FAULT_TRIALS times (default 300)
+	@.ci/run faults
+
+.PHONY: chaos
+chaos: ## Break what a server asks its S3 store, for CHAOS_TIME (default 30m)
+	@.ci/run chaos
+
 .PHONY: bench
 bench: ## Run the benchmarks that match BENCH (default all)
 	@.ci/run bench

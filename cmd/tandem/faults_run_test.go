@@ -132,6 +132,12 @@ func (r *trialRun) hitElsewhere(dir string) bool {
 	return slices.ContainsFunc(r.calls, func(c call) bool { return c.injected && !c.within(dir) })
 }
 
+// crashed reports whether a run ended as Go ends a process that crashes.
+func (r *trialRun) crashed() bool {
+	return !r.hung && slices.ContainsFunc([]string{"panic: ", "fatal error: ", "unexpected fault address", "SIGBUS", "goroutine 1 ["},
+		func(text string) bool { return strings.Contains(r.stderr, text) })
+}
+
 // trialLimit is how long a command may take.
 const trialLimit = 30 * time.Second
 

@@ -261,11 +261,8 @@ func (f *faultTrial) askAndCheck(s *trialServer, released map[uint64]string) {
 func (f *faultTrial) judgeServer(s *trialServer, lasting bool) {
 	r := s.run
 	elsewhere := r.hitElsewhere(f.dir)
-	for _, text := range crashed {
-		if !r.hung && strings.Contains(r.stderr, text) {
-			s.problems = append(s.problems, "it crashes")
-			break
-		}
+	if r.crashed() && !elsewhere {
+		s.problems = append(s.problems, "it crashes")
 	}
 	switch {
 	case r.hung:
