@@ -2,6 +2,7 @@ package builder_test
 
 import (
 	"cmp"
+	"fmt"
 	"math"
 	"slices"
 	"testing"
@@ -85,6 +86,58 @@ func requireExact(t *testing.T, metric index.Metric, apps []row, query []float32
 		if i > 0 && h.Score == got[i-1].Score {
 			require.Less(t, got[i-1].ID, h.ID, "ties are by id")
 		}
+	}
+}
+
+// Where most vectors are the same, ties are by id, in each shard and across them.
+func TestProbeExactTies(t *testing.T) {
+	apps, users := rows("app", 3000, 8, 23), rows("user", 20, 8, 24)
+	for i := range apps {
+		if i%10 > 0 {
+			apps[i].vector = apps[i%3].vector
+		}
+	}
+	o := options(t, index.Dot, apps, users)
+	o.Segments = segmentsFile(t, "free: free\n")
+	store, report := build(t, o)
+	tw := open(t, store, report.Digest).Tower(shard.Apps)
+	require.Greater(t, len(tw.Shards()), 1)
+	const k = 500
+	queries := [][]float32{users[0].vector, users[1].vector, make([]float32, 8)}
+	a, err := probe.Exact(t.Context(), tw, queries, k, []string{"free"})
+	require.NoError(t, err)
+	for q := range queries {
+		// The same from answers as long as the tower, where no row is left out.
+		all, err := probe.Exact(t.Context(), tw, queries[q:q+1], len(apps), []string{"free"})
+		require.NoError(t, err)
+		require.Len(t, all.All[0], len(apps))
+		require.Equal(t, all.All[0][:k], a.All[q])
+		require.Equal(t, all.Segments[0][0][:k], a.Segments[0][q])
+		for i, h := range all.All[0][1:] {
+			before := all.All[0][i]
+			require.True(t, h.Score < before.Score || h.Score == before.Score && h.ID > before.ID)
+		}
+	}
+}
+
+// The cost of an exact answer does not depend on how many vectors are the same.
+func BenchmarkProbeExact(b *testing.B) {
+	for _, same := range []int{0, 50, 100} {
+		b.Run(fmt.Sprintf("same=%d%%", same), func(b *testing.B) {
+			apps, users := rows("app", 20_000, 32, 25), rows("user", 100, 32, 26)
+			for i := range apps {
+				if i%100 < same {
+					apps[i].vector = apps[0].vector
+				}
+			}
+			store, report := build(b, options(b, index.Dot, apps, users))
+			tw := open(b, store, report.Digest).Tower(shard.Apps)
+			queries := [][]float32{users[0].vector}
+			for b.Loop() {
+				_, err := probe.Exact(b.Context(), tw, queries, 100, nil)
+				require.NoError(b, err)
+			}
+		})
 	}
 }
 

@@ -9,6 +9,7 @@
 package probe
 
 import (
+	"cmp"
 	"context"
 	"math"
 	"runtime"
@@ -80,7 +81,7 @@ func (a *Answers) answer(t *shard.Tower, queries [][]float32, from, k int, liste
 	segments := len(a.Segments)
 	tops := make([]top, len(queries)*(1+segments))
 	for i := range tops {
-		tops[i] = newTop(t.Metric(), k)
+		tops[i] = newTop(t, k)
 	}
 	scorer := NewScorer(t, queries)
 	scores := make([]float32, block)
@@ -113,9 +114,9 @@ func (a *Answers) answer(t *shard.Tower, queries [][]float32, from, k int, liste
 		}
 	}
 	for q := range queries {
-		a.All[from+q] = tops[q*(1+segments)].sorted(t)
+		a.All[from+q] = tops[q*(1+segments)].sorted()
 		for g := range segments {
-			a.Segments[g][from+q] = tops[q*(1+segments)+1+g].sorted(t)
+			a.Segments[g][from+q] = tops[q*(1+segments)+1+g].sorted()
 		}
 	}
 }
@@ -245,16 +246,17 @@ func Norm(v []float32) float64 {
 	return math.Sqrt(sum)
 }
 
-// top keeps the best hits of one query.
+// top keeps the best hits of one query, ties by id. A hit's id is looked up only where
+// scores are equal, and costs as little where all are.
 type top struct {
-	metric index.Metric
-	k      int
-	worst  float32 // of a full list: what a better hit must beat or equal
-	full   bool
-	hits   []Hit
+	tower *shard.Tower
+	k     int
+	hits  []Hit
+	worst Hit // the k-th of those that were pruned
+	full  bool
 }
 
-func newTop(metric index.Metric, k int) top { return top{metric: metric, k: k} }
+func newTop(t *shard.Tower, k int) top { return top{tower: t, k: k} }
 
 func (t *top) addRange(number, first int, scores []float32) {
 	for i, score := range scores {
@@ -262,61 +264,48 @@ func (t *top) addRange(number, first int, scores []float32) {
 	}
 }
 
-// add considers a row. Of those that equal the worst it keeps all, because their ids,
-// which decide, are not known yet.
+// add considers a row.
 func (t *top) add(number int, row uint32, score float32) {
-	if t.full && t.metric.Better(t.worst, score) {
+	h := Hit{Score: score, shard: int32(number), row: row}
+	if t.full && t.order(&t.worst, &h) < 0 {
 		return
 	}
-	t.hits = append(t.hits, Hit{Score: score, shard: int32(number), row: row})
+	t.hits = append(t.hits, h)
 	if len(t.hits) >= 4*t.k+block {
 		t.prune()
 	}
 }
 
-// prune leaves the k best and what equals the last of them.
+// prune leaves the k best, in order.
 func (t *top) prune() {
-	if len(t.hits) <= t.k {
-		return
+	slices.SortFunc(t.hits, func(a, b Hit) int { return t.order(&a, &b) })
+	if len(t.hits) >= t.k {
+		t.hits = t.hits[:t.k]
+		t.worst, t.full = t.hits[t.k-1], true
 	}
-	t.sortByScore()
-	n := t.k
-	for n < len(t.hits) && t.hits[n].Score == t.hits[t.k-1].Score {
-		n++
-	}
-	t.hits = t.hits[:n]
-	t.worst, t.full = t.hits[t.k-1].Score, true
 }
 
-func (t *top) sortByScore() {
-	slices.SortFunc(t.hits, func(a, b Hit) int { return t.order(a.Score, b.Score) })
-}
-
-func (t *top) order(a, b float32) int {
-	switch {
-	case t.metric.Better(a, b):
+// order compares two hits: the better score first, then the lower id.
+func (t *top) order(a, b *Hit) int {
+	switch metric := t.tower.Metric(); {
+	case metric.Better(a.Score, b.Score):
 		return -1
-	case t.metric.Better(b, a):
+	case metric.Better(b.Score, a.Score):
 		return 1
 	}
-	return 0
+	in := t.tower.Shards()[a.shard]
+	if a.shard == b.shard { // whose rows are in the order of their ids
+		return cmp.Compare(in.Index().Row(a.row), in.Index().Row(b.row))
+	}
+	return cmp.Compare(in.ID(a.row), t.tower.Shards()[b.shard].ID(b.row))
 }
 
 // sorted returns the best hits with their ids.
-func (t *top) sorted(tower *shard.Tower) []Hit {
+func (t *top) sorted() []Hit {
 	t.prune()
 	for i := range t.hits {
 		h := &t.hits[i]
-		h.ID = tower.Shards()[h.shard].ID(h.row)
+		h.ID = t.tower.Shards()[h.shard].ID(h.row)
 	}
-	slices.SortFunc(t.hits, func(a, b Hit) int {
-		if c := t.order(a.Score, b.Score); c != 0 {
-			return c
-		}
-		if a.ID < b.ID {
-			return -1
-		}
-		return 1
-	})
-	return slices.Clip(t.hits[:min(len(t.hits), t.k)])
+	return slices.Clip(t.hits)
 }
