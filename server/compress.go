@@ -55,8 +55,10 @@ type source interface {
 type zstdReader struct{ *zstd.Decoder }
 
 func newZstdReader() zstdReader {
+	// Small inputs too are decoded as they are read: by default all of one is at once, before
+	// anyone can stop it, and some KB may stand for many GiB.
 	d, _ := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
-		zstd.WithDecoderMaxWindow(decoderWindow)) // fails for wrong options only
+		zstd.WithDecoderMaxWindow(decoderWindow), zstd.WithDecodeBuffersBelow(0)) // fails for wrong options only
 	return zstdReader{d}
 }
 

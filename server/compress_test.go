@@ -1,0 +1,45 @@
+package server
+
+import (
+	"bytes"
+	"io"
+	"runtime"
+	"testing"
+
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// A few KB that stand for hundreds of MiB take no more memory than the limit, however they
+// arrive: Connect hands a decompressor a buffer.
+func TestBombs(t *testing.T) {
+	const limit, size = 1 << 20, 256 << 20
+	zeros := make([]byte, size)
+	var inGzip bytes.Buffer
+	w := gzip.NewWriter(&inGzip)
+	_, err := w.Write(zeros)
+	require.NoError(t, err)
+	require.NoError(t, w.Close())
+	encoder, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithWindowSize(1<<20))
+	require.NoError(t, err)
+	inZstd := bytes.NewBuffer(encoder.EncodeAll(zeros, nil))
+	require.Less(t, inZstd.Len(), 128<<10, "what is as small as this the decoder would decode at once")
+	for name, test := range map[string]struct {
+		source source
+		body   *bytes.Buffer
+	}{"gzip": {new(gzip.Reader), &inGzip}, "zstd": {newZstdReader(), inZstd}} {
+		t.Run(name, func(t *testing.T) {
+			d := &decompressor{source: test.source, limit: limit}
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			require.NoError(t, d.Reset(test.body))
+			_, err := io.Copy(io.Discard, d)
+			runtime.ReadMemStats(&after)
+			assert.ErrorContains(t, err, "accepted: up to 1048576")
+			assert.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(16<<20))
+			require.NoError(t, d.Close())
+		})
+	}
+}
