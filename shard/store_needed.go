@@ -5,6 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -40,8 +43,8 @@ func (c *collection) survey(ctx context.Context) ([]Published, error) {
 	return snapshots, nil
 }
 
-// whole returns an error if there is nothing to be seen of a store, or of the shards that
-// releases need: a folder may not be mounted.
+// whole returns an error if a folder is no store, or has not the shards that releases need:
+// it may be one where nothing is mounted.
 func (c *collection) whole(ctx context.Context) error {
 	there := map[Digest]bool{}
 	for o, err := range c.bucket.List(ctx, shardsDir+"/") {
@@ -52,8 +55,10 @@ func (c *collection) whole(ctx context.Context) error {
 			there[d] = true
 		}
 	}
-	if len(there)+len(c.published)+len(c.live) == 0 && !c.Unreleased {
-		return fmt.Errorf("store %s: there is no shard, no snapshot and no release: %w", c.Location(), ErrNothingLive)
+	if dir := c.bucket.Dir(); dir != "" && !c.Unreleased {
+		if _, err := os.Stat(filepath.Join(dir, shardsDir)); errors.Is(err, fs.ErrNotExist) && len(c.published)+len(c.live) == 0 {
+			return fmt.Errorf("store %s: the folder has no %s, no snapshot and no release: %w", c.Location(), shardsDir, ErrNothingLive)
+		}
 	}
 	for d := range c.live {
 		for _, sh := range c.shards[d] {

@@ -51,12 +51,6 @@ func TestCollectIsSure(t *testing.T) {
 				g.f.Remove(key)
 			}
 		}, nil, "and its shard "},
-		"nothing is there": {func(g given) {
-			*g.o = everything()
-			for _, key := range append(g.f.Keys("shards/"), g.f.Keys("snapshots/")...) {
-				g.f.Remove(key)
-			}
-		}, shard.ErrNothingLive, "there is no shard, no snapshot and no release"},
 		"a release cannot be read": {func(g given) {
 			g.o.Live = func(context.Context) ([]shard.Digest, error) { return nil, errLive }
 		}, errLive, ""},
@@ -100,6 +94,19 @@ func TestCollectIsSure(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A folder where nothing is mounted is left as it is.
+func TestCollectWhereNoStoreIs(t *testing.T) {
+	dir := t.TempDir()
+	store, err := shard.OpenStore(t.Context(), dir, shard.StoreOptions{})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, store.Close()) }()
+	_, err = store.Collect(t.Context(), shard.CollectOptions{})
+	require.ErrorIs(t, err, shard.ErrNothingLive)
+	entries, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	assert.Empty(t, entries)
 }
 
 func TestCollectWhereNothingWasReleased(t *testing.T) {
