@@ -340,7 +340,7 @@ func (l *loader) recall(ctx context.Context) (*float64, int, error) {
 		for name, v := range o.Request.Bindings {
 			values[name] = v.AsInterface()
 		}
-		bound, err := filter.Bind(values)
+		bound, err := filter.Bind(ctx, values)
 		if err != nil {
 			return nil, 0, err
 		}

@@ -55,7 +55,7 @@ func Run(ctx context.Context, s *shard.Snapshot, o Options) (_ *Report, err erro
 		if err != nil {
 			return nil, err
 		}
-		bound, err := filter.Bind(o.Bindings)
+		bound, err := filter.Bind(ctx, o.Bindings)
 		if err != nil {
 			return nil, err
 		}

@@ -19,7 +19,7 @@ import (
 
 // Version names what wrote a snapshot. It changes whenever the same inputs and
 // parameters would give another snapshot.
-const Version = "tandem-builder/3"
+const Version = "tandem-builder/4"
 
 // Build builds a snapshot of both towers, runs the gates on it and publishes it in the
 // store, whether it passes or not. A [*RejectedError] says which rows could not be served.
@@ -108,6 +108,7 @@ func (b *build) towers(ctx context.Context) error {
 			return fmt.Errorf("build %s: %w", t.in.kind, err)
 		}
 	}
+	b.manifest.Version = b.manifest.LowestVersion()
 	return os.RemoveAll(b.work)
 }
 
@@ -278,6 +279,7 @@ func (b *build) tower(ctx context.Context, in *ingested, o TowerOptions, queries
 	params.Frozen = o.Graph != ""
 	tm.Params = params.String()
 	orphans, scanned := 0, map[int]scans{}
+	mean := newMean(b.Params.Metric, in.dim)
 	for number := range in.rows {
 		b.Progress.Stage(fmt.Sprintf("index %s, shard %d of %d", in.kind, number+1, len(in.rows)), int64(in.rows[number].count))
 		c, n, err := in.load(number)
@@ -285,6 +287,9 @@ func (b *build) tower(ctx context.Context, in *ingested, o TowerOptions, queries
 			return err
 		}
 		orphans += n
+		if in.kind == shard.Users {
+			mean.add(c.input.Vectors)
+		}
 		sm, err := b.shard(ctx, in, o, number, c, calibrate, scanned)
 		if err != nil {
 			return fmt.Errorf("shard %d: %w", number, err)
@@ -292,6 +297,11 @@ func (b *build) tower(ctx context.Context, in *ingested, o TowerOptions, queries
 		tm.Shards = append(tm.Shards, sm)
 	}
 	b.noteScans(in.kind, len(in.rows), scanned)
+	if in.kind == shard.Users {
+		if b.manifest.MeanUser, err = mean.vector(); err != nil {
+			b.Progress.Note(fmt.Sprintf("%s: the mean of their vectors cannot be asked with, so no query can fall back on it: %v", in.kind, err))
+		}
+	}
 	if orphans > 0 {
 		b.Progress.Note(fmt.Sprintf("%s: %d attribute lines are for ids that the tower does not have; they were left out", in.kind, orphans))
 	}

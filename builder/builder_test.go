@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -65,7 +66,7 @@ func rows(prefix string, n, dim int, seed uint64) []row {
 			attribute.OfInt(int64(r.IntN(19))),
 			attribute.OfKeywords(append([]string(nil), platforms[:r.IntN(len(platforms)+1)]...)),
 			attribute.OfFloat(float64(r.IntN(4000)) / 100),
-			attribute.OfTimestamp(int64(1.5e18) + int64(r.IntN(1e9))*1e6),
+			attribute.OfTimestamp(time.UnixMilli(int64(1.5e12) + int64(r.IntN(1e9)))),
 		}
 		if r.IntN(5) == 0 {
 			values[r.IntN(len(values))] = attribute.Value{}
@@ -190,7 +191,7 @@ func TestAnswersDoNotDependOnTheShards(t *testing.T) {
 		tw := open(t, store, report.Digest).Tower(shard.Apps)
 		filter, err := tw.Compile(`"linux" in platforms || min_age < 6`)
 		require.NoError(t, err)
-		bound, err := filter.Bind(nil)
+		bound, err := filter.Bind(t.Context(), nil)
 		require.NoError(t, err)
 		var got []*shard.Answer
 		for i, u := range users {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"math"
 	"os"
+	"time"
 
 	"github.com/tandem-ann/tandem/shard/attribute"
 )
@@ -61,10 +62,15 @@ func (s *spill) write(r *record) error {
 			}
 		case attribute.Bool:
 			b = append(b, boolByte(v.Bool()))
-		case attribute.Int, attribute.Timestamp:
+		case attribute.Int:
 			b = binary.AppendVarint(b, v.Int())
+		case attribute.Timestamp:
+			t := v.Time()
+			b = binary.AppendVarint(binary.AppendVarint(b, t.Unix()), int64(t.Nanosecond()))
 		case attribute.Float:
 			b = binary.LittleEndian.AppendUint64(b, math.Float64bits(v.Float()))
+		case attribute.Float32:
+			b = binary.LittleEndian.AppendUint32(b, math.Float32bits(v.Float32()))
 		}
 	}
 	s.scratch = b
@@ -185,10 +191,14 @@ func (s *spill) decode(b []byte, p parts, r *record) {
 		case attribute.Int:
 			r.attributes[i] = attribute.OfInt(varint())
 		case attribute.Timestamp:
-			r.attributes[i] = attribute.OfTimestamp(varint())
+			seconds := varint()
+			r.attributes[i] = attribute.OfTimestamp(time.Unix(seconds, varint()))
 		case attribute.Float:
 			r.attributes[i] = attribute.OfFloat(math.Float64frombits(binary.LittleEndian.Uint64(b)))
 			b = b[8:]
+		case attribute.Float32:
+			r.attributes[i] = attribute.OfFloat32(math.Float32frombits(binary.LittleEndian.Uint32(b)))
+			b = b[4:]
 		}
 	}
 }

@@ -122,7 +122,7 @@ func TestSteamFilters(t *testing.T) {
 			require.NotEmpty(t, eligible)
 			compiled, err := apps.Compile(f.Filter)
 			require.NoError(t, err)
-			bound, err := compiled.Bind(nil)
+			bound, err := compiled.Bind(t.Context(), nil)
 			require.NoError(t, err)
 			for _, v := range queries {
 				q := &shard.Query{Vectors: [][]float32{v}, K: 100, Target: 1, Filter: &bound, MinCoverage: 1}

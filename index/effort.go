@@ -223,6 +223,23 @@ func (x *Index) choose(q Query, stats *Stats) Plan {
 	return plan
 }
 
+// Cost estimates what [Index.Search] takes for k rows with an effort of ef, of so many
+// eligible rows, by the plan that it would choose. A row in a scan of all rows costs 1.
+func (x *Index) Cost(k, ef, eligible int) float64 {
+	q := Query{K: min(k, eligible), Ef: min(ef, x.nodes), Eligible: eligible}
+	if q.K == 0 {
+		return 0
+	}
+	if eligible < len(x.rows) {
+		q.Filter = Bitset{} // that there is one is what matters
+	}
+	var stats Stats
+	if x.choose(q, &stats) == ExactScan {
+		return x.exactCost(eligible, q.K)
+	}
+	return stats.WalkCost
+}
+
 // degreeSample is how many nodes tell the mean number of neighbours.
 const degreeSample = 16
 

@@ -136,7 +136,7 @@ func TestFeatureBits(t *testing.T) {
 	_, err = openBytes(withFeatures(compact, 0))
 	require.ErrorIs(t, err, sections.ErrCorrupt)
 	require.ErrorContains(t, err, "section index.meta: element type 2 with feature bits 0x0")
-	_, err = openBytes(withFeatures(compact, 3))
+	_, err = openBytes(withFeatures(compact, 1|1<<31))
 	require.ErrorIs(t, err, sections.ErrVersion)
 }
 

@@ -126,7 +126,7 @@ func TestTopSortNearly(t *testing.T) {
 			list := drawCandidates(t)
 			top.reset(len(list))
 			top.entries = append(top.entries, list...)
-			top.sortNearly()
+			top.sortNearly(&pace{left: lookWork})
 			want := best(list, len(list), cmp.Compare[candidate])
 			require.Equal(t, append([]candidate{}, want...), append([]candidate{}, top.entries...))
 		}

@@ -185,6 +185,9 @@ func (x *Index) scan(queries []*scratch, q Query) {
 		if q.Filter != nil {
 			eligible = q.Filter[first/64 : (first+n+63)/64].Count()
 		}
+		if queries[0].pace.ends(len(queries) * n * x.codes.stride) {
+			return
+		}
 		for _, s := range queries {
 			switch {
 			case eligible == 0:

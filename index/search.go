@@ -11,6 +11,9 @@ import (
 // otherwise.
 var ErrQuery = errors.New("invalid query")
 
+// ErrStopped is the error of a search that [Query.Done] has ended.
+var ErrStopped = errors.New("search stopped")
+
 // Plan is how a search finds its answer.
 type Plan uint8
 
@@ -53,6 +56,9 @@ type Query struct {
 	// FilteredWalk when there is a filter; it costs what it costs, but the scan takes
 	// over where hardly any row is eligible, or hardly any that is near the query.
 	Plan Plan
+	// Done, if not nil, ends the search soon after it is closed: within about a
+	// millisecond.
+	Done <-chan struct{}
 	// Trace, if not nil, records what a walk scores.
 	Trace *Trace
 }
@@ -91,7 +97,7 @@ type scratch struct {
 // Search appends the best K eligible rows to dst, best first, ties by row, and
 // returns it. An exact scan finds exactly those; a walk finds nearly those, and
 // always min(K, eligible) rows. It allocates nothing when dst has room. An error
-// is of class [ErrQuery].
+// is of class [ErrQuery], or [ErrStopped].
 func (x *Index) Search(q Query, dst []Hit) ([]Hit, Stats, error) {
 	if len(q.Vector) != x.dim {
 		return dst, Stats{}, fmt.Errorf("vector has %d components, want %d: %w", len(q.Vector), x.dim, ErrQuery)
@@ -133,6 +139,7 @@ func (x *Index) Search(q Query, dst []Hit) ([]Hit, Stats, error) {
 
 	s := x.scratch.Get().(*scratch) // lost if the search panics, for its state is unknown then
 	x.begin(s, q.Vector, q.K)
+	s.pace.done = q.Done
 	stats.Plan, stats.Ef = q.Plan, q.Ef
 	s.trace = q.Trace
 	switch q.Plan {
@@ -141,7 +148,7 @@ func (x *Index) Search(q Query, dst []Hit) ([]Hit, Stats, error) {
 	case FilteredWalk:
 		x.filteredWalk(s, q, budget, &stats)
 	}
-	if len(s.top.entries) < q.K {
+	if len(s.top.entries) < q.K && !s.pace.stopped {
 		stats.GaveUp = q.Plan != ExactScan
 		stats.Plan, stats.Ef = ExactScan, 0
 		s.top.reset(q.K)
@@ -149,8 +156,12 @@ func (x *Index) Search(q Query, dst []Hit) ([]Hit, Stats, error) {
 		s.top.sort(x.rows)
 	}
 	s.trace = nil
+	if s.pace.stopped {
+		x.recycle(s)
+		return dst, stats, ErrStopped
+	}
 	dst = x.hits(s, dst)
-	x.scratch.Put(s)
+	x.recycle(s)
 	return dst, stats, nil
 }
 
@@ -168,7 +179,19 @@ func (x *Index) Improve(vector []float32, hits []Hit) {
 			hits[i].Score = score
 		}
 	}
-	x.scratch.Put(s)
+	x.recycle(s)
+}
+
+// keptEntries is how many entries a search's memory may have room for to be kept for the
+// next: more than any but the largest efforts and answers take.
+const keptEntries = 1 << 15
+
+// recycle keeps the memory of a search for the next, unless it grew large: a few searches
+// of great effort would hold it for long.
+func (x *Index) recycle(s *scratch) {
+	if max(cap(s.pool.entries), cap(s.top.entries), cap(s.top.spare), cap(s.ids), cap(s.near), cap(s.dists)) <= keptEntries {
+		x.scratch.Put(s)
+	}
 }
 
 // hits appends the top k to dst.
@@ -181,6 +204,7 @@ func (x *Index) hits(s *scratch, dst []Hit) []Hit {
 
 // begin prepares a search for the k best rows.
 func (x *Index) begin(s *scratch, vector []float32, k int) {
+	s.pace = pace{left: lookWork}
 	s.query = append(s.query[:0], vector...)
 	if x.params.Metric == Cosine {
 		scaleToUnit(s.query)

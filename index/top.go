@@ -84,10 +84,16 @@ func (t *top) sort(rows []uint32) {
 }
 
 // sortNearly sorts entries that are nearly in order.
-func (t *top) sortNearly() {
+func (t *top) sortNearly(p *pace) {
 	n := len(t.entries)
 	sorted := slices.Grow(t.spare[:0], n)[:n]
-	kernel.Insert(sorted, 0, t.entries)
+	for first := 0; first < n; first += bulk {
+		part := t.entries[first:min(first+bulk, n)]
+		kernel.Insert(sorted, first, part)
+		if p.ends(len(part) * sortWork) {
+			break
+		}
+	}
 	t.entries, t.spare = sorted, t.entries
 }
 

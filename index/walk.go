@@ -14,6 +14,7 @@ type walker struct {
 	near     []candidate // what was near enough of those that were scored
 	next     [1]uint32
 	trace    *Trace
+	pace     pace
 	nearby   [3]nearby
 	eligible Bitset      // nodes that may stand for an eligible row
 	amid     []candidate // eligible nodes that a filtered walk begins with
@@ -58,6 +59,10 @@ func (w *walker) walk(c *codes, l layer) (expanded, scored int) {
 			ahead = c.visit(&w.visited, l.all(listed), ahead)
 			expanded++
 			scored += len(ahead)
+			if w.pace.ends(len(ahead)*c.stride + len(w.pool.entries)*entryWork) {
+				w.ids, w.ahead = ids, ahead
+				return expanded, scored
+			}
 		}
 		if len(ids) > 0 {
 			w.pool.merge(w.within(c, ids, w.pool.bound))
@@ -242,6 +247,9 @@ func (x *Index) filteredWalk(s *scratch, q Query, budget float64, stats *Stats) 
 		}
 		listed, divided, scoring = scoring, listed, divided
 		listed.node, listed.on = node, ok
+		if s.pace.ends(scoring.n*x.codes.stride + len(s.pool.entries)*entryWork) {
+			return
+		}
 		if float64(stats.Scored)*perScored+float64(stats.Through)*throughCost > budget {
 			return
 		}
@@ -277,7 +285,7 @@ func (x *Index) guide(s *scratch, q Query, stats *Stats) bool {
 				s.amid = append(s.amid, c&^expanded)
 			}
 		}
-		if len(s.amid) >= least || ef == more || x.guideCost(more) > x.exactCost(q.Eligible, 1)/guidePart {
+		if s.pace.stopped || len(s.amid) >= least || ef == more || x.guideCost(more) > x.exactCost(q.Eligible, 1)/guidePart {
 			return len(s.amid) >= least
 		}
 		ef = more
@@ -348,8 +356,14 @@ func (x *Index) rescore(s *scratch) {
 	for _, c := range s.pool.entries {
 		s.ids = append(s.ids, c.ordinal())
 	}
-	for i, d := range x.distances(s, s.ids) {
-		s.pool.entries[i] = newCandidate(d, s.ids[i])
+	for first := 0; first < len(s.ids); first += bulk {
+		ids := s.ids[first:min(first+bulk, len(s.ids))]
+		for i, d := range x.distances(s, ids) {
+			s.pool.entries[first+i] = newCandidate(d, ids[i])
+		}
+		if s.pace.ends(len(ids) * vectorWork * x.stride) {
+			return
+		}
 	}
 }
 
@@ -373,7 +387,7 @@ func (x *Index) collect(s *scratch, filter Bitset) {
 			}
 		}
 	}
-	t.sortNearly()
+	t.sortNearly(&s.pace)
 	t.rankTies(x.rows)
 	t.entries = t.entries[:min(t.k, len(t.entries))]
 }

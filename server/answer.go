@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"fmt"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -11,12 +12,16 @@ import (
 	"github.com/tandem-ann/tandem/shard/attribute"
 )
 
-// newAnswer puts what a tower found on the wire.
-func newAnswer(snapshot *shard.Snapshot, q *query, found *shard.Answer) *tandemv1.RetrieveResponse {
+// newAnswer puts what a tower found on the wire. The error is the context's.
+func newAnswer(ctx context.Context, snapshot *shard.Snapshot, q *query, found *shard.Answer) (*tandemv1.RetrieveResponse, error) {
 	m := snapshot.Manifest()
 	answered := found.Answered()
+	list, err := candidates(ctx, found.Candidates, q.names)
+	if err != nil {
+		return nil, err
+	}
 	out := &tandemv1.RetrieveResponse{
-		Candidates:   candidates(found.Candidates, q.names),
+		Candidates:   list,
 		Model:        m.Model,
 		ModelVersion: m.ModelVersion,
 		Snapshot:     string(snapshot.Digest()),
@@ -25,22 +30,35 @@ func newAnswer(snapshot *shard.Snapshot, q *query, found *shard.Answer) *tandemv
 			Shards:         uint32(len(found.Shards)),
 			ShardShare:     float64(answered) / float64(len(found.Shards)),
 			EligibleShare:  found.Coverage(),
+			ShardsCut:      uint32(found.Cut()),
 		},
-		Plan:     planOf(found.Shards),
-		Eligible: uint64(found.Eligible),
+		Plan:         planOf(found.Shards),
+		Eligible:     uint64(found.Eligible),
+		FallbackUsed: q.fallback,
 	}
 	if answered == len(found.Shards) {
 		out.Coverage.EligibleShare = 1
 	}
 	out.ShortReason, out.ShortReasonText = shortReason(q, found, answered)
-	return out
+	return out, nil
 }
 
+// giveWay is for the midst of long work: it gives way to others, and returns the error of
+// a context that has ended.
+func giveWay(ctx context.Context) error {
+	index.GiveWay()
+	return ctx.Err()
+}
+
+// candidateStep is how many attributes are put on the wire between two looks whether the
+// caller still waits.
+const candidateStep = 512
+
 // candidates makes two allocations for all of them, unless attributes were asked
-// for.
-func candidates(found []shard.Candidate, names []string) []*tandemv1.Candidate {
+// for. The error is the context's.
+func candidates(ctx context.Context, found []shard.Candidate, names []string) ([]*tandemv1.Candidate, error) {
 	if len(found) == 0 {
-		return nil
+		return nil, nil
 	}
 	out := make([]*tandemv1.Candidate, len(found))
 	slab := make([]tandemv1.Candidate, len(found))
@@ -48,11 +66,16 @@ func candidates(found []shard.Candidate, names []string) []*tandemv1.Candidate {
 		c := &slab[i]
 		c.Id, c.Score = found[i].ID, found[i].Score
 		if len(names) > 0 {
+			if i*len(names)/candidateStep != (i+1)*len(names)/candidateStep {
+				if err := giveWay(ctx); err != nil {
+					return nil, err
+				}
+			}
 			c.Attributes = attributes(found[i].Attributes, names)
 		}
 		out[i] = c
 	}
-	return out
+	return out, nil
 }
 
 func attributes(values []attribute.Value, names []string) map[string]*tandemv1.AttributeValue {
@@ -75,7 +98,7 @@ func attributeValue(v attribute.Value) *tandemv1.AttributeValue {
 		return &tandemv1.AttributeValue{Value: &tandemv1.AttributeValue_Bool{Bool: v.Bool()}}
 	case attribute.Int:
 		return &tandemv1.AttributeValue{Value: &tandemv1.AttributeValue_Int{Int: v.Int()}}
-	case attribute.Float:
+	case attribute.Float, attribute.Float32:
 		return &tandemv1.AttributeValue{Value: &tandemv1.AttributeValue_Float{Float: v.Float()}}
 	default:
 		return &tandemv1.AttributeValue{Value: &tandemv1.AttributeValue_Timestamp{Timestamp: timestamppb.New(v.Time())}}
@@ -122,6 +145,9 @@ func shortReason(q *query, found *shard.Answer, answered int) (tandemv1.ShortRea
 	case answered < len(found.Shards):
 		return tandemv1.ShortReason_SHORT_REASON_COVERAGE,
 			fmt.Sprintf("%d of %d shards answered, k is %d", answered, len(found.Shards), q.K)
+	case found.Cut() > 0:
+		return tandemv1.ShortReason_SHORT_REASON_COVERAGE,
+			fmt.Sprintf("the deadline cut %d of %d shards short, k is %d", found.Cut(), len(found.Shards), q.K)
 	case n < found.Eligible:
 		return tandemv1.ShortReason_SHORT_REASON_AT_MOST,
 			fmt.Sprintf("at_most leaves %d of %d eligible %s, k is %d", n, found.Eligible, kind, q.K)

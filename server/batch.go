@@ -2,75 +2,214 @@ package server
 
 import (
 	"context"
-	"runtime"
 	"runtime/debug"
-	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"connectrpc.com/connect"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/protobuf/proto"
 
 	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
+	"github.com/tandem-ann/tandem/api/tandem/v1/tandemv1connect"
 )
+
+// batchItem is one request of a batch.
+type batchItem struct {
+	request *tandemv1.RetrieveRequest
+	start   time.Time
+	arm     *arm // nil if the request is refused
+	answer  *tandemv1.RetrieveResponse
+	err     error
+	failure *tandemv1.ItemError // err on the wire
+}
+
+// shortBatch is how many queries a batch has that waits for no turn to be looked at.
+const shortBatch = 8
 
 // BatchRetrieve implements [tandemv1connect.RetrievalServiceHandler]. It answers
 // on at most one goroutine for each processor.
 func (s *Service) BatchRetrieve(ctx context.Context, r *connect.Request[tandemv1.BatchRetrieveRequest]) (*connect.Response[tandemv1.BatchRetrieveResponse], error) {
-	requests := r.Msg.Requests
-	results := make([]*tandemv1.BatchRetrieveResult, len(requests))
-	batch := idFrom(ctx)
+	items := make([]batchItem, len(r.Msg.Requests))
+	defer func() {
+		for i := range items {
+			if items[i].arm != nil {
+				items[i].arm.release()
+			}
+		}
+	}()
+	b := boundsFrom(ctx)
+	if c := callFrom(ctx); c != nil && len(items) > shortBatch {
+		// To find what is wrong with a query may take longer than to answer one.
+		if err := c.takeTurn(ctx); err != nil {
+			return nil, err
+		}
+	}
+	if err := s.admitBatch(ctx, r.Msg.Requests, items, b); err != nil {
+		return nil, err
+	}
 	var next atomic.Int64
 	work := func() {
 		for {
 			i := int(next.Add(1)) - 1
-			if i >= len(requests) {
+			if i >= len(items) {
 				return
 			}
-			if requests[i].RequestId == "" {
-				requests[i].RequestId = batch + "-" + strconv.Itoa(i)
+			if item := &items[i]; item.arm != nil {
+				item.answer, item.err = s.answerSafely(ctx, item, b)
 			}
-			results[i] = s.batchItem(ctx, requests[i])
 		}
 	}
 	var group sync.WaitGroup
-	for range min(runtime.GOMAXPROCS(0), len(requests)) - 1 {
+	for range min(b.processors, len(items)) - 1 {
 		group.Go(work)
 	}
 	work()
 	group.Wait()
-	return connect.NewResponse(&tandemv1.BatchRetrieveResponse{Results: results}), nil
+	return connect.NewResponse(s.batchResponse(ctx, items, b.answer)), nil
 }
 
-// batchItem is Retrieve for one request of a batch, with the same errors.
-func (s *Service) batchItem(ctx context.Context, r *tandemv1.RetrieveRequest) *tandemv1.BatchRetrieveResult {
-	answer, err := s.retrieveSafely(ctx, r)
-	if err == nil {
-		return &tandemv1.BatchRetrieveResult{Outcome: &tandemv1.BatchRetrieveResult_Response{Response: answer}}
+// admitBatch names the requests of a batch, finds what will answer each, and takes what
+// all will cost. Those that break a rule fail, and those whose answers would not fit
+// beside the ones before.
+func (s *Service) admitBatch(ctx context.Context, requests []*tandemv1.RetrieveRequest, items []batchItem, b bounds) error {
+	batch := idFrom(ctx)
+	var total cost
+	failed := 0
+	start := time.Now()
+	for i, r := range requests {
+		if r.RequestId == "" {
+			r.RequestId = itemID(batch, i)
+		}
+		item := &items[i]
+		item.request, item.start = r, start
+		if i%shortBatch == shortBatch-1 {
+			if err := giveWay(ctx); err != nil {
+				return err
+			}
+		}
+		if item.err = s.prepare(item, &total, b); item.err == nil {
+			continue
+		}
+		if item.arm != nil {
+			item.arm.release()
+			item.arm = nil
+		}
+		failed += s.fail(ctx, item, failed)
 	}
-	coded := callerError(err, r.RequestId)
-	if coded.Code() == connect.CodeInternal {
-		s.logger.ErrorContext(ctx, "request failed", "request_id", r.RequestId, "error", err)
+	if c := callFrom(ctx); c != nil {
+		return c.admit(ctx, total)
 	}
-	return &tandemv1.BatchRetrieveResult{Outcome: &tandemv1.BatchRetrieveResult_Error{
-		Error: &tandemv1.ItemError{Code: coded.Code().String(), Message: coded.Message()},
-	}}
+	return nil
 }
 
-// retrieveSafely does for a request of a batch what interceptors do for a single
-// one: it validates, and a panic or a fault in a mapped file becomes an error.
-func (s *Service) retrieveSafely(ctx context.Context, r *tandemv1.RetrieveRequest) (answer *tandemv1.RetrieveResponse, err error) {
+// prepare finds what will answer a request of a batch, and adds what it will cost to the
+// total. A panic becomes an error, as it does for a single request.
+func (s *Service) prepare(item *batchItem, total *cost, b bounds) (err error) {
+	defer recovering(&err)()
+	if err := validate(item.request); err != nil {
+		return err
+	}
+	if item.arm, err = s.acquire(item.request.ModelVersion, requestKey(item.request)); err != nil || b.answer == 0 {
+		return err
+	}
+	k := item.arm.estimate(item.request, b.processors)
+	if total.answer+k.answer > b.answer {
+		return tooLongAnswer(item.request, k.answer, total.answer, b.answer, false)
+	}
+	total.add(k)
+	return nil
+}
+
+// recovering makes a panic, and a fault in a mapped file, the error of a function that
+// defers what it returns.
+func recovering(err *error) func() {
 	before := debug.SetPanicOnFault(true)
-	defer func() {
+	return func() {
 		debug.SetPanicOnFault(before)
 		if p := recover(); p != nil {
-			answer, err = nil, panicError(p)
+			*err = panicError(p)
 		}
-	}()
+	}
+}
+
+// batchResponse puts answers on the wire. Answers that turn out to be longer than they
+// were estimated to be are left out from where they do not fit.
+func (s *Service) batchResponse(ctx context.Context, items []batchItem, most int) *tandemv1.BatchRetrieveResponse {
+	results := make([]*tandemv1.BatchRetrieveResult, len(items))
+	total, failed := 0, 0
+	for i := range items {
+		if failure := items[i].failure; failure != nil {
+			failed += listedSize(proto.Size(failure))
+		}
+	}
+	for i := range items {
+		item := &items[i]
+		if item.err == nil && most > 0 {
+			if size := listedSize(proto.Size(item.answer)); total+size > most {
+				item.err = tooLongAnswer(item.request, size, total, most, true)
+			} else {
+				total += size
+			}
+		}
+		if item.err != nil && item.failure == nil {
+			failed += s.fail(ctx, item, failed)
+		}
+		if item.failure != nil {
+			results[i] = &tandemv1.BatchRetrieveResult{Outcome: &tandemv1.BatchRetrieveResult_Error{Error: item.failure}}
+			continue
+		}
+		results[i] = &tandemv1.BatchRetrieveResult{Outcome: &tandemv1.BatchRetrieveResult_Response{Response: item.answer}}
+	}
+	return &tandemv1.BatchRetrieveResponse{Results: results}
+}
+
+// failedBytes is how many bytes the errors of a batch may take before they are shortened.
+// With 256 short ones that is less than the room that the default longest answer leaves.
+const failedBytes = 20 << 10
+
+// fail puts the error of an item on the wire, where those before it take failed bytes. It
+// returns how many it takes.
+func (s *Service) fail(ctx context.Context, item *batchItem, failed int) (size int) {
+	id := item.request.RequestId
+	coded := callerError(item.err, id)
+	s.logFailure(ctx, levelOf(coded), tandemv1connect.RetrievalServiceBatchRetrieveProcedure, excerpt(id), item.start, coded, item.err)
+	item.failure = itemError(coded)
+	if size = listedSize(proto.Size(item.failure)); failed+size > failedBytes {
+		item.failure = &tandemv1.ItemError{Code: item.failure.Code, Message: excerpt(item.failure.Message)}
+		size = listedSize(proto.Size(item.failure))
+	}
+	return size
+}
+
+// itemError is the error of one request of a batch, as Retrieve would give it.
+func itemError(coded *connect.Error) *tandemv1.ItemError {
+	out := &tandemv1.ItemError{Code: coded.Code().String(), Message: strings.ToValidUTF8(coded.Message(), "\ufffd")}
+	for _, d := range coded.Details() {
+		detail, err := d.Value()
+		if err != nil {
+			continue // it is of a type of our own making
+		}
+		switch detail := detail.(type) {
+		case *errdetails.ErrorInfo:
+			out.Info = detail
+		case *errdetails.BadRequest:
+			out.BadRequest = detail
+		case *errdetails.RetryInfo:
+			out.Retry = detail
+		}
+	}
+	return out
+}
+
+// answerSafely answers one request of a batch. A panic becomes an error, as it does for a
+// single one.
+func (s *Service) answerSafely(ctx context.Context, item *batchItem, b bounds) (answer *tandemv1.RetrieveResponse, err error) {
+	defer recovering(&err)()
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	if err := validate(r); err != nil {
-		return nil, err
-	}
-	return s.retrieve(ctx, r)
+	return s.answer(ctx, item.arm, item.request, b)
 }

@@ -27,58 +27,81 @@ func (c jsonCodec) Marshal(m any) ([]byte, error) { return c.MarshalAppend(nil, 
 
 // MarshalAppend saves Connect a copy.
 func (jsonCodec) MarshalAppend(dst []byte, m any) ([]byte, error) {
-	p, ok := m.(proto.Message)
-	if !ok {
-		return nil, fmt.Errorf("%T is no protobuf message", m)
+	switch m := m.(type) {
+	case *encoded:
+		return m.data, nil
+	case proto.Message:
+		return protojson.MarshalOptions{}.MarshalAppend(dst, m)
 	}
-	return protojson.MarshalOptions{}.MarshalAppend(dst, p)
+	return nil, fmt.Errorf("%T is no protobuf message", m)
 }
 
-// Unmarshal implements [connect.Codec].
+// Unmarshal implements [connect.Codec]. The error of a message that cannot be decoded is
+// in the message.
 func (jsonCodec) Unmarshal(data []byte, m any) error {
 	p, ok := m.(proto.Message)
 	if !ok {
 		return fmt.Errorf("%T is no protobuf message", m)
 	}
 	if len(data) == 0 {
-		return errors.New("the body is empty; accepted: a JSON object")
+		refuse(p, errors.New("the body is empty; accepted: a JSON object"))
+		return nil
 	}
-	if err := protojson.Unmarshal(data, p); err != nil {
-		text := jsonError(err.Error())
-		return errors.New(text + accepted(p.ProtoReflect().Descriptor(), text))
+	if err := checkJSON(data, p.ProtoReflect().Descriptor()); err != nil {
+		refuse(p, err)
+		return nil
+	}
+	if err := (protojson.UnmarshalOptions{RecursionLimit: maxDepth}).Unmarshal(data, p); err != nil {
+		refuse(p, undecodable(p.ProtoReflect().Descriptor(), err))
 	}
 	return nil
 }
 
-var jsonInvalid = regexp.MustCompile(`invalid value for \w+ field (\w+)`)
+var (
+	jsonInvalid = regexp.MustCompile(`invalid value for (\w+) field (\w+): `)
+	jsonField   = regexp.MustCompile(`(?:unknown|duplicate) field "([^"]+)"`)
+)
 
-// accepted says what a field accepts, when text is protojson's complaint about the
-// value of a scalar or an enum of m.
-func accepted(m protoreflect.MessageDescriptor, text string) string {
-	found := jsonInvalid.FindStringSubmatch(text)
-	if found == nil {
-		return ""
-	}
-	field := m.Fields().ByJSONName(found[1])
-	if field == nil {
-		if field = m.Fields().ByTextName(found[1]); field == nil {
-			return "" // of a message within m
+// undecodable returns the error of a message in JSON, for the error of protojson.
+func undecodable(m protoreflect.MessageDescriptor, err error) error {
+	text, field := jsonError(err.Error()), ""
+	if found := jsonInvalid.FindStringSubmatch(text); found != nil {
+		field = found[2]
+		text = strings.Replace(text, found[0], field+" is ", 1) + accepted(m, found[1], field)
+		if known := m.Fields().ByJSONName(field); known != nil {
+			field = string(known.Name())
 		}
+	} else if found := jsonField.FindStringSubmatch(text); found != nil {
+		field = found[1]
 	}
-	switch field.Kind() {
-	case protoreflect.EnumKind:
+	return invalidf(reasonMalformed, field, "unmarshal message: %s", text)
+}
+
+// accepted says what a field of a kind accepts.
+func accepted(m protoreflect.MessageDescriptor, kind, name string) string {
+	switch kind {
+	case "enum":
+		field := m.Fields().ByJSONName(name)
+		if field == nil {
+			field = m.Fields().ByTextName(name)
+		}
+		if field == nil || field.Enum() == nil {
+			return "; accepted: a name of the enum" // of a message within m
+		}
 		var names []string
 		for i := range field.Enum().Values().Len() {
 			names = append(names, string(field.Enum().Values().Get(i).Name()))
 		}
 		return "; accepted: " + strings.Join(names, ", ")
-	case protoreflect.Uint32Kind:
+	case "uint32":
 		return "; accepted: a whole number from 0 to 4294967295"
-	case protoreflect.DoubleKind, protoreflect.FloatKind:
+	case "double":
 		return "; accepted: a number"
-	case protoreflect.StringKind:
+	case "float":
+		return "; accepted: a number of up to 3.4e38"
+	case "string":
 		return "; accepted: a string"
-	case protoreflect.BoolKind:
+	case "bool":
 		return "; accepted: true, false"
 	}
 	return ""

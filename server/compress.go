@@ -1,11 +1,14 @@
 package server
 
 import (
+	"errors"
 	"io"
 
 	"connectrpc.com/connect"
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
+
+	"github.com/tandem-ann/tandem/index"
 )
 
 // compressMinBytes is the least size of a response that is worth compressing.
@@ -25,22 +28,45 @@ func compression(maxBytes int) connect.HandlerOption {
 	return connect.WithHandlerOptions(
 		connect.WithCompressMinBytes(compressMinBytes),
 		connect.WithCompression("gzip",
-			func() connect.Decompressor { return &decompressor{source: new(gzip.Reader), limit: maxBytes} },
+			func() connect.Decompressor {
+				return &decompressor{source: new(gzip.Reader), name: "gzip", limit: maxBytes}
+			},
 			func() connect.Compressor {
 				w, _ := gzip.NewWriterLevel(io.Discard, gzip.BestSpeed) // fails for an unknown level only
-				return w
+				return compressor{w}
 			},
 		),
 		connect.WithCompression("zstd",
-			func() connect.Decompressor { return &decompressor{source: newZstdReader(), limit: maxBytes} },
+			func() connect.Decompressor {
+				return &decompressor{source: newZstdReader(), name: "zstd", limit: maxBytes}
+			},
 			func() connect.Compressor {
 				// With one goroutine, the caller's, an encoder needs no cleanup.
 				w, _ := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithEncoderLevel(zstd.SpeedFastest),
 					zstd.WithWindowSize(encoderWindow), zstd.WithLowerEncoderMem(true)) // fails for wrong options only
-				return w
+				return compressor{w}
 			},
 		),
 	)
+}
+
+// compressor gives way to others while it compresses.
+type compressor struct{ connect.Compressor }
+
+// Write implements [io.Writer].
+func (c compressor) Write(p []byte) (n int, err error) {
+	for len(p) > inflateStep && err == nil {
+		var part int
+		part, err = c.Compressor.Write(p[:inflateStep])
+		n, p = n+part, p[part:]
+		index.GiveWay()
+	}
+	if err == nil {
+		var part int
+		part, err = c.Compressor.Write(p)
+		n += part
+	}
+	return n, err
 }
 
 // source is a decoder that can be used again.
@@ -69,18 +95,25 @@ func (z zstdReader) Close() error { return z.Decoder.Reset(nil) }
 // how much there is.
 type decompressor struct {
 	source
+	name  string
 	limit int
 	left  int64
+	err   error // of the first bytes, which Reset reads
 }
 
-// Reset implements [connect.Decompressor].
+// Reset implements [connect.Decompressor]. It leaves its error to Read, whose errors
+// Connect gives to the caller as they are.
 func (d *decompressor) Reset(r io.Reader) error {
 	d.left = int64(d.limit)
-	return d.source.Reset(r)
+	d.err = d.source.Reset(r)
+	return nil
 }
 
 // Read implements [io.Reader].
 func (d *decompressor) Read(p []byte) (int, error) {
+	if d.err != nil {
+		return 0, d.malformed(d.err)
+	}
 	if int64(len(p)) > d.left+1 {
 		p = p[:d.left+1]
 	}
@@ -88,6 +121,29 @@ func (d *decompressor) Read(p []byte) (int, error) {
 	if int64(n) > d.left {
 		return 0, tooLarge(d.limit)
 	}
+	if d.left/inflateStep != (d.left-int64(n))/inflateStep {
+		index.GiveWay()
+	}
 	d.left -= int64(n)
+	if err != nil && !errors.Is(err, io.EOF) {
+		err = d.malformed(err)
+	}
 	return n, err
 }
+
+// malformed is the error of a message that is not what its encoding says.
+func (d *decompressor) malformed(err error) error {
+	return invalidf(reasonMalformed, "", "the message cannot be decompressed as %s: %w", d.name, err)
+}
+
+// Close implements [connect.Decompressor].
+func (d *decompressor) Close() error {
+	if d.err == nil {
+		return d.source.Close()
+	}
+	return nil // it was not opened
+}
+
+// inflateStep is how many bytes are decompressed, or compressed, before others are given
+// way to.
+const inflateStep = 64 << 10

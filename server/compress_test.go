@@ -31,7 +31,7 @@ func TestBombs(t *testing.T) {
 		body   *bytes.Buffer
 	}{"gzip": {new(gzip.Reader), &inGzip}, "zstd": {newZstdReader(), inZstd}} {
 		t.Run(name, func(t *testing.T) {
-			d := &decompressor{source: test.source, limit: limit}
+			d := &decompressor{source: test.source, name: name, limit: limit}
 			var before, after runtime.MemStats
 			runtime.ReadMemStats(&before)
 			require.NoError(t, d.Reset(test.body))

@@ -20,12 +20,15 @@
 // on it. A request takes one, works on it to its end and lets go of it; the last
 // to let go closes the files. Nothing of an answer aliases them.
 //
-// A request passes, from the outside in: recovery from panics; a bound on the
-// requests in flight, on the bytes of a message and on the time to read or write
-// one (limits); Connect, which decodes it (codec, compress); the request's id, the
-// log and the errors' codes (observe); the rules of the contract (validate); and
-// the method, which checks what depends on the snapshot (query), asks a tower and
-// puts the answer on the wire (answer).
+// A request passes, from the outside in: the connections, which are bounded
+// (listener); recovery from panics; a bound on the time to read or write (limits); its
+// arrival, whole, and a bound on the bytes of all (call, bytes); Connect, which decodes it
+// (codec, compress), long lists unmade (lists); the request's id, the log and the errors'
+// codes and sizes (observe); the rules of the contract (validate); and the method, which
+// finds what will answer and what that costs (estimate), is admitted (admission), checks
+// what depends on the snapshot (query), asks a tower and puts the answer on the wire
+// (answer). Then it holds nothing but the bytes of its answer (encode), until its caller
+// has taken them.
 //
 // A share of the requests can be recorded, with their answers, into the store
 // (recorder), as files that package querylog reads and bench/replay asks again.

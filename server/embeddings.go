@@ -3,6 +3,7 @@ package server
 import (
 	"cmp"
 	"context"
+	"time"
 
 	"connectrpc.com/connect"
 
@@ -10,13 +11,23 @@ import (
 )
 
 // GetEmbeddings implements [tandemv1connect.RetrievalServiceHandler].
-func (s *Service) GetEmbeddings(_ context.Context, r *connect.Request[tandemv1.GetEmbeddingsRequest]) (*connect.Response[tandemv1.GetEmbeddingsResponse], error) {
+func (s *Service) GetEmbeddings(ctx context.Context, r *connect.Request[tandemv1.GetEmbeddingsRequest]) (*connect.Response[tandemv1.GetEmbeddingsResponse], error) {
 	now, err := s.acquire(r.Msg.ModelVersion, cmp.Or(r.Msg.RequestKey, r.Msg.RequestId))
 	if err != nil {
 		return nil, err
 	}
 	defer now.release()
 	m := now.snapshot.Manifest()
+	if c := callFrom(ctx); c != nil {
+		k := now.estimateEmbeddings(r.Msg)
+		if most := c.limits.maxAnswer; k.answer > most {
+			return nil, invalidf(reasonAnswer, "ids", "ids has %d ids: an answer of up to %d bytes, with the %d numbers of model %s each; accepted: up to %d, such as %d ids",
+				len(r.Msg.Ids), k.answer, m.Dim, modelName(m), most, len(r.Msg.Ids)*most/k.answer)
+		}
+		if err := c.admit(ctx, k); err != nil {
+			return nil, err
+		}
+	}
 	out := &tandemv1.GetEmbeddingsResponse{
 		Model:        m.Model,
 		ModelVersion: m.ModelVersion,
@@ -27,6 +38,9 @@ func (s *Service) GetEmbeddings(_ context.Context, r *connect.Request[tandemv1.G
 	}
 	tower := now.snapshot.Tower(kindOf(r.Msg.Tower))
 	for _, id := range r.Msg.Ids {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
 		v, ok, err := tower.Vector(id)
 		switch {
 		case err != nil:
@@ -38,5 +52,25 @@ func (s *Service) GetEmbeddings(_ context.Context, r *connect.Request[tandemv1.G
 			out.UnknownIds = append(out.UnknownIds, id)
 		}
 	}
+	if out.OtherForms, err = otherForms(ctx, tower, out.UnknownIds); err != nil {
+		s.noteLost(now.serving, nil, err)
+		return nil, err
+	}
 	return connect.NewResponse(out), nil
+}
+
+// embeddingTime is what a processor takes for one embedding, beside its numbers.
+const embeddingTime = 2 * time.Microsecond
+
+// estimateEmbeddings returns what a request for embeddings will cost, at most.
+func (s *serving) estimateEmbeddings(r *tandemv1.GetEmbeddingsRequest) cost {
+	n, numbers := len(r.Ids), s.snapshot.Manifest().Dim*len(r.Ids)
+	size := answerOverhead + 4*numbers + 16*n
+	for _, id := range r.Ids {
+		size += len(id)
+	}
+	return cost{
+		work:   time.Duration(n)*embeddingTime + time.Duration(numbers)*4*time.Nanosecond,
+		answer: size, memory: (1 + encodings) * size,
+	}
 }

@@ -7,6 +7,8 @@ import (
 
 	"connectrpc.com/connect"
 	"github.com/stretchr/testify/require"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/structpb"
 
 	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
@@ -132,11 +134,26 @@ func TestBadRequests(t *testing.T) {
 			test.change(r)
 			_, err := client.Retrieve(t.Context(), connect.NewRequest(r))
 			requireError(t, err, test.code, test.text)
+			info, fields := detailsOf(t, err)
 			batch, err := client.BatchRetrieve(t.Context(), connect.NewRequest(&tandemv1.BatchRetrieveRequest{Requests: []req{r}}))
 			require.NoError(t, err)
 			item := batch.Msg.Results[0].GetError()
 			require.Equal(t, test.code.String(), item.GetCode())
 			require.Equal(t, test.text, item.GetMessage())
+			require.Equal(t, ErrorDomain, info.GetDomain())
+			require.Regexp(t, "^[A-Z_]+$", info.GetReason())
+			require.True(t, proto.Equal(info, item.Info))
+			require.True(t, proto.Equal(fields, item.BadRequest))
+			if test.code != invalid {
+				require.Nil(t, fields)
+				return
+			}
+			var texts []string
+			for _, v := range fields.GetFieldViolations() {
+				texts = append(texts, v.Description)
+				require.True(t, v.Field == "" || strings.HasPrefix(v.Description, v.Field) || strings.HasPrefix(v.Description, "filter: "), "%s", v)
+			}
+			require.Equal(t, test.text, strings.Join(texts, "; "))
 		})
 	}
 	// The texts of package eligibility are its own; here the place must survive.
@@ -150,6 +167,101 @@ func TestBadRequests(t *testing.T) {
 		_, err := client.Retrieve(t.Context(), connect.NewRequest(r))
 		require.Equal(t, invalid, connect.CodeOf(err))
 		require.ErrorContains(t, err, "invalid_argument: "+prefix)
+	}
+}
+
+// detailsOf returns what programs are told of an error.
+func detailsOf(tb testing.TB, err error) (info *errdetails.ErrorInfo, fields *errdetails.BadRequest) {
+	tb.Helper()
+	var coded *connect.Error
+	require.ErrorAs(tb, err, &coded)
+	for _, d := range coded.Details() {
+		m, err := d.Value()
+		require.NoError(tb, err)
+		switch m := m.(type) {
+		case *errdetails.ErrorInfo:
+			info = m
+		case *errdetails.BadRequest:
+			fields = m
+		}
+	}
+	return info, fields
+}
+
+// TestErrorDetails states what programs are told: the reason, and the fields that are
+// wrong.
+func TestErrorDetails(t *testing.T) {
+	bind := func(r *tandemv1.RetrieveRequest, filter string, v any) {
+		value, err := structpb.NewValue(v)
+		require.NoError(t, err)
+		r.Filter, r.Bindings = filter, map[string]*structpb.Value{"age": value}
+	}
+	client := serve(t, smallTowers(index.Cosine).loaded(t), Options{}).client(connect.WithGRPC())
+	for _, test := range []struct {
+		change func(*tandemv1.RetrieveRequest)
+		reason reason
+		fields []string
+	}{
+		{func(r *tandemv1.RetrieveRequest) { r.K, r.Ef = 0, new(uint32(0)) }, reasonRule, []string{"k", "ef"}},
+		{func(r *tandemv1.RetrieveRequest) { r.UserId = "" }, reasonRule, []string{""}},
+		{func(r *tandemv1.RetrieveRequest) { r.AtMost = []*tandemv1.AtMost{{Attribute: "free"}} }, reasonRule, []string{"at_most[0].n"}},
+		{func(r *tandemv1.RetrieveRequest) { r.UserId = "nobody" }, reasonEntity, nil},
+		{func(r *tandemv1.RetrieveRequest) { r.UserId, r.Vector = "", []float32{1} }, reasonVector, []string{"vector"}},
+		{func(r *tandemv1.RetrieveRequest) { r.UserId, r.Vector = "", []float32{1, 2, 3, float32(math.NaN())} }, reasonVector, []string{"vector[3]"}},
+		{func(r *tandemv1.RetrieveRequest) {
+			r.UserId, r.Vectors = "", []*tandemv1.Vector{{Values: []float32{1, 2, 3, 4}}, {Values: []float32{1}}}
+		}, reasonVector, []string{"vectors[1].values"}},
+		{func(r *tandemv1.RetrieveRequest) { r.IncludeIds = []string{"a", ""} }, reasonID, []string{"include_ids[1]"}},
+		{func(r *tandemv1.RetrieveRequest) { r.Attributes = []string{"prize"} }, reasonAttribute, []string{"attributes[0]"}},
+		{func(r *tandemv1.RetrieveRequest) { r.AtMost = []*tandemv1.AtMost{{Attribute: "price", N: 1}} }, reasonAttribute, []string{"at_most[0].attribute"}},
+		{func(r *tandemv1.RetrieveRequest) { r.Filter = "free &&" }, reasonFilter, []string{"filter"}},
+		{func(r *tandemv1.RetrieveRequest) { r.Filter = "min_age < user.age" }, reasonBinding, []string{`bindings["age"]`}},
+		{func(r *tandemv1.RetrieveRequest) { bind(r, "min_age < user.age", "old") }, reasonBinding, []string{`bindings["age"]`}},
+		{func(r *tandemv1.RetrieveRequest) { bind(r, "free", nil) }, reasonBinding, []string{`bindings["age"]`}},
+		{func(r *tandemv1.RetrieveRequest) { r.Segment = "none" }, reasonSegment, []string{"segment"}},
+		{func(r *tandemv1.RetrieveRequest) { r.Segment, r.Target = "free", tandemv1.Tower_TOWER_USERS }, reasonSegment, []string{"segment"}},
+		{func(r *tandemv1.RetrieveRequest) { r.ModelVersion = "v0" }, reasonModelVersion, nil},
+	} {
+		r := &tandemv1.RetrieveRequest{UserId: "u1", K: 10}
+		test.change(r)
+		_, err := client.Retrieve(t.Context(), connect.NewRequest(r))
+		info, bad := detailsOf(t, err)
+		require.Equal(t, string(test.reason), info.GetReason(), "%v", err)
+		var fields []string
+		for _, v := range bad.GetFieldViolations() {
+			fields = append(fields, v.Field)
+		}
+		require.Equal(t, test.fields, fields, "%v", err)
+	}
+}
+
+// TestBoundedErrors keeps the reason of an error, however long its text is.
+func TestBoundedErrors(t *testing.T) {
+	for _, text := range []string{strings.Repeat("x", 100_000), strings.Repeat("é", 50_000), strings.Repeat("\x00", 5000), "\xff" + strings.Repeat("%", 3000)} {
+		err := bounded(invalidf(reasonFilter, text, "%s", text))
+		require.LessOrEqual(t, errorBytes(err.Code(), err.Message(), err.Details()), maxErrorBytes)
+		info, _ := detailsOf(t, err)
+		require.Equal(t, "FILTER_INVALID", info.GetReason())
+		require.Greater(t, len(err.Message()), 100)
+	}
+}
+
+// TestErrorsOfBatch fails every item with a long text: together the errors are short, some
+// lose their details, none its code.
+func TestErrorsOfBatch(t *testing.T) {
+	client := serve(t, smallTowers(index.Dot).loaded(t), Options{}).client()
+	ask := &tandemv1.BatchRetrieveRequest{}
+	for range 250 {
+		ask.Requests = append(ask.Requests, &tandemv1.RetrieveRequest{UserId: "u1", K: 1, Attributes: []string{strings.Repeat("x", 200)}})
+	}
+	got, err := client.BatchRetrieve(t.Context(), connect.NewRequest(ask))
+	require.NoError(t, err)
+	require.LessOrEqual(t, proto.Size(got.Msg), failedBytes+250*170)
+	require.Equal(t, string(reasonAttribute), got.Msg.Results[0].GetError().GetInfo().GetReason())
+	require.Nil(t, got.Msg.Results[249].GetError().GetInfo())
+	for _, result := range got.Msg.Results {
+		require.Equal(t, "invalid_argument", result.GetError().GetCode())
+		require.Contains(t, result.GetError().GetMessage(), "xxx")
 	}
 }
 

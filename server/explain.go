@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -15,7 +16,7 @@ import (
 )
 
 // newExplain tells how a query was answered; the caller adds the total time.
-func newExplain(q *query, found *shard.Answer, prepared time.Duration) *tandemv1.Explain {
+func newExplain(ctx context.Context, q *query, found *shard.Answer, prepared time.Duration) *tandemv1.Explain {
 	out := &tandemv1.Explain{
 		Shards:      make([]*tandemv1.ShardExplain, len(found.Shards)),
 		PrepareTime: duration(prepared),
@@ -24,7 +25,7 @@ func newExplain(q *query, found *shard.Answer, prepared time.Duration) *tandemv1
 	}
 	for i := range found.Shards {
 		s := &found.Shards[i]
-		out.Shards[i] = &tandemv1.ShardExplain{Shard: s.Shard, Rows: uint64(s.Rows), Error: shardError(s.Err)}
+		out.Shards[i] = &tandemv1.ShardExplain{Shard: s.Shard, Rows: uint64(s.Rows), Error: shardError(s)}
 		if s.Err != nil {
 			continue
 		}
@@ -35,6 +36,11 @@ func newExplain(q *query, found *shard.Answer, prepared time.Duration) *tandemv1
 		e.Reason, e.Asked = planReason(q, s), uint32(s.Asked)
 		out.UnknownIncludeIds += uint32(s.UnknownInclude)
 		out.UnknownExcludeIds += uint32(s.UnknownExclude)
+	}
+	if out.UnknownIncludeIds+out.UnknownExcludeIds > 0 {
+		// The answer is found: of a shard that can no longer be read, and after the
+		// deadline, there is nothing to tell.
+		out.OtherForms, _ = otherForms(ctx, q.tower, q.Include, q.Exclude)
 	}
 	for i := range found.Explained {
 		out.Ids = append(out.Ids, idExplain(q, found, &found.Explained[i]))
@@ -96,7 +102,7 @@ func idExplain(q *query, found *shard.Answer, e *shard.Explained) *tandemv1.IdEx
 	out := &tandemv1.IdExplain{
 		Id: e.ID, Verdict: verdicts[e.Verdict], Shard: e.Shard, Rank: uint32(e.Rank), Clause: e.Clause,
 	}
-	if e.Verdict != shard.ShardMissing && e.Verdict != shard.Unknown {
+	if e.Verdict != 0 && e.Verdict != shard.ShardMissing && e.Verdict != shard.Unknown {
 		out.Score = &e.Score
 	}
 	returned, last := len(found.Candidates), float32(0)
@@ -104,10 +110,13 @@ func idExplain(q *query, found *shard.Answer, e *shard.Explained) *tandemv1.IdEx
 		last = found.Candidates[returned-1].Score
 	}
 	switch kind := noun(q.tower.Kind()); e.Verdict {
+	case 0:
+		out.Text = "the deadline passed before it could be explained"
 	case shard.ShardMissing:
 		out.Text = fmt.Sprintf("shard %s, which it belongs to, did not answer", e.Shard)
 	case shard.Unknown:
-		out.Text = fmt.Sprintf("the %s tower does not have it", kind)
+		other, _ := inAnotherForm(q.tower, e.ID) // as with other forms of the lists
+		out.Text = fmt.Sprintf("the %s tower does not have it%s", kind, other)
 	case shard.IsQuery:
 		out.Text = "it is the query itself"
 	case shard.Excluded:
@@ -128,18 +137,26 @@ func idExplain(q *query, found *shard.Answer, e *shard.Explained) *tandemv1.IdEx
 		out.Text = fmt.Sprintf("it scores %.6g, the last of %d returned %.6g", e.Score, returned, last)
 	case shard.NotVisited:
 		out.Text = fmt.Sprintf("it scores %.6g, the last of %d returned %.6g: the walk did not find it", e.Score, returned, last)
+		if slices.ContainsFunc(found.Shards, func(s shard.ShardAnswer) bool { return s.Shard == e.Shard && s.Cut != nil }) {
+			out.Text = fmt.Sprintf("it scores %.6g, the last of %d returned %.6g: its shard was cut short", e.Score, returned, last)
+		}
 	}
 	return out
 }
 
-func shardError(err error) string {
+// shardError says why a shard did not answer, or not once more.
+func shardError(s *shard.ShardAnswer) string {
+	err, when := s.Err, ""
+	if err == nil {
+		err, when = s.Cut, " before it had answered once more"
+	}
 	switch {
 	case err == nil:
 		return ""
 	case errors.Is(err, context.DeadlineExceeded):
-		return "the deadline passed"
+		return "the deadline passed" + when
 	case errors.Is(err, context.Canceled):
-		return "the caller went away"
+		return "the caller went away" + when
 	}
 	return err.Error()
 }

@@ -66,8 +66,8 @@ func TestExplainIDs(t *testing.T) {
 		"a6": {tandemv1.Verdict_VERDICT_NOT_ELIGIBLE, "the filter is false for it: free"},
 		"a5": {tandemv1.Verdict_VERDICT_RETURNED, "returned at rank 1 of 2"},
 		"a4": {tandemv1.Verdict_VERDICT_RETURNED, "returned at rank 2 of 2"},
-		"a3": {tandemv1.Verdict_VERDICT_BELOW_CUT, "it scores 27, the last of 2 returned 36"},
-		"a2": {tandemv1.Verdict_VERDICT_BELOW_CUT, "it scores 18, the last of 2 returned 36"},
+		"a3": {tandemv1.Verdict_VERDICT_CAPPED, `1 with developer "Ten" rank before it, as many as at_most allows`}, // and below the cut
+		"a2": {tandemv1.Verdict_VERDICT_CAPPED, `1 with developer "Elf" rank before it, as many as at_most allows`},
 		"a0": {tandemv1.Verdict_VERDICT_NOT_ELIGIBLE, "the filter is false for it: min_age > 0"},
 		"b1": {tandemv1.Verdict_VERDICT_UNKNOWN, "the app tower does not have it"},
 	})
@@ -85,6 +85,15 @@ func TestExplainIDs(t *testing.T) {
 	})
 	require.Equal(t, "developer", answer.Explain.Ids[1].Attribute)
 	require.Equal(t, "Elf", answer.Explain.Ids[1].Value.GetKeyword())
+
+	r.AtMost[0].N, r.K = 2, 2
+	answer, err = s.retrieve(t.Context(), r)
+	require.NoError(t, err)
+	check(map[string]verdict{
+		"a3": {tandemv1.Verdict_VERDICT_BELOW_CUT, "it scores 27, the last of 2 returned 36"},
+		"a2": {tandemv1.Verdict_VERDICT_BELOW_CUT, "it scores 18, the last of 2 returned 36"},
+	})
+	r.AtMost[0].N = 1
 
 	r.Segment, r.ExplainIds = "ten_or_none", []string{"a4", "a5"}
 	answer, err = s.retrieve(t.Context(), r)

@@ -1,8 +1,11 @@
 package server
 
 import (
+	"context"
 	"net/http"
+	"os"
 	"runtime"
+	"time"
 
 	"connectrpc.com/connect"
 	"connectrpc.com/grpchealth"
@@ -14,25 +17,81 @@ import (
 // DefaultMaxMessageBytes is the largest request that is accepted by default.
 const DefaultMaxMessageBytes = 8 << 20
 
+// DefaultMaxResponseBytes is the longest answer by default: the limit of a gRPC client that
+// sets none, less room for what goes around a message.
+const DefaultMaxResponseBytes = 4<<20 - 64<<10
+
+// DefaultMaxDeadline is how long a request may take by default.
+const DefaultMaxDeadline = 10 * time.Second
+
 // Options bound what callers may ask of a handler. A zero field means its default.
 type Options struct {
 	// MaxMessageBytes is the largest request that is accepted, decompressed or
 	// not; a larger one is an invalid_argument. Default: DefaultMaxMessageBytes.
 	MaxMessageBytes int
-	// MaxInFlight is how many retrieval requests are worked on at a time; a batch
-	// is one. One more is a resource_exhausted, at once. Default: 64 for each
-	// processor, which queues for milliseconds and holds little memory.
+	// MaxResponseBytes is the longest answer, to a batch as to one query, in protobuf,
+	// whatever it is encoded in. A query that asks for more is an invalid_argument before
+	// any work is done. Default: DefaultMaxResponseBytes.
+	MaxResponseBytes int
+	// MaxDeadline is the deadline of requests that have none or a later one. Default:
+	// DefaultMaxDeadline.
+	MaxDeadline time.Duration
+	// MaxInFlight is how many requests are worked on at a time; a batch is one. One more
+	// is a resource_exhausted, at once, as is one that takes more work or more bytes than
+	// the next two let in. Default: 64 for each processor.
 	MaxInFlight int
+	// MaxWorkInFlight is how much work is let in at a time, in estimated time of one
+	// processor; a batch counts as its queries. A quarter is for short work. Default: 250
+	// ms for each processor, which is about how long the last one let in waits.
+	MaxWorkInFlight time.Duration
+	// Processors is how many processors do long work at a time. With one fewer than Go
+	// has (see [runtime.GOMAXPROCS]), short work never waits for one. Default: as many.
+	Processors int
+	// MaxBytesInFlight is how many bytes requests and their answers take at a time, as
+	// estimated. Default: a sixteenth of the memory, from 64 to 256 MiB.
+	MaxBytesInFlight int64
+	// CORSOrigins are the origins of the pages whose scripts may read answers, such as
+	// https://shop.example, by Connect and gRPC-Web; "*" is any. Default: none.
+	CORSOrigins []string
 }
 
 func (o Options) withDefaults() Options {
+	if o.Processors <= 0 {
+		o.Processors = runtime.GOMAXPROCS(0)
+	}
 	if o.MaxMessageBytes <= 0 {
 		o.MaxMessageBytes = DefaultMaxMessageBytes
 	}
+	if o.MaxResponseBytes <= 0 {
+		o.MaxResponseBytes = DefaultMaxResponseBytes
+	}
+	if o.MaxDeadline <= 0 {
+		o.MaxDeadline = DefaultMaxDeadline
+	}
 	if o.MaxInFlight <= 0 {
-		o.MaxInFlight = 64 * runtime.GOMAXPROCS(0)
+		o.MaxInFlight = 64 * o.Processors
+	}
+	if o.MaxWorkInFlight <= 0 {
+		o.MaxWorkInFlight = time.Duration(o.Processors) * 250 * time.Millisecond
+	}
+	if o.MaxBytesInFlight <= 0 {
+		memory, _ := memoryOf(os.DirFS("/")) // what cannot be read bounds nothing
+		o.MaxBytesInFlight = min(max(memory.bytes/16, 64<<20), 256<<20)
 	}
 	return o
+}
+
+func newLimiter(o Options, errors *connect.ErrorWriter) *limiter {
+	return &limiter{
+		maxBytes: o.MaxMessageBytes, maxAnswer: o.MaxResponseBytes, maxDeadline: o.MaxDeadline, read: min(readTimeout, o.MaxDeadline),
+		bytes: byteBudget{most: o.MaxBytesInFlight},
+		work: admission{
+			maxRequests: o.MaxInFlight, maxWork: o.MaxWorkInFlight, processors: o.Processors,
+			ratio: 1, since: time.Now(), used: processorTime(),
+		},
+		turns:  make(chan struct{}, o.Processors),
+		errors: errors,
+	}
 }
 
 // NewHandler returns the service's HTTP handler:
@@ -43,54 +102,41 @@ func (o Options) withDefaults() Options {
 //   - GET /healthz, which is 200, and GET /readyz, which is 503 until there is a
 //     snapshot and again once the service drains
 //
-// gRPC needs HTTP/2. Health, reflection and AdminService do not count as requests in flight.
+// gRPC needs HTTP/2. Health, reflection and AdminService do no work that counts as in
+// flight. Whatever a request is to, it has 30 s to arrive, and so has each part of its
+// answer to be taken; the streams of health watches and reflection may be quiet between
+// messages.
 func NewHandler(s *Service, options Options) http.Handler {
+	h, _ := newHandler(s, options)
+	return h
+}
+
+// newHandler returns the handler and what bounds its requests.
+func newHandler(s *Service, options Options) (http.Handler, *limiter) {
 	options = options.withDefaults()
 	prepareRules()
 	rpc := []connect.HandlerOption{
 		compression(options.MaxMessageBytes),
+		connect.WithCodec(protoCodec{}),
 		connect.WithCodec(jsonCodec{"json"}),
 		connect.WithCodec(jsonCodec{"json; charset=utf-8"}),
-		connect.WithInterceptors(connect.UnaryInterceptorFunc(s.observe), connect.UnaryInterceptorFunc(validation)),
+		connect.WithRequestGate(receive),
+		connect.WithInterceptors(connect.UnaryInterceptorFunc(s.observe), connect.UnaryInterceptorFunc(encoding), connect.UnaryInterceptorFunc(decoding), connect.UnaryInterceptorFunc(validation)),
 	}
-	l := &limiter{
-		inFlight: make(chan struct{}, options.MaxInFlight),
-		maxBytes: options.MaxMessageBytes,
-		errors:   connect.NewErrorWriter(rpc...),
-		read:     readTimeout,
-		write:    writeTimeout,
-	}
+	l := newLimiter(options, connect.NewErrorWriter(rpc...))
 	mux := http.NewServeMux()
 	path, h := tandemv1connect.NewRetrievalServiceHandler(s, rpc...)
 	mux.Handle(path, l.limit(h))
 	path, h = tandemv1connect.NewAdminServiceHandler(s, rpc...)
-	mux.Handle(path, untimed(h))
+	mux.Handle(path, l.limit(h))
 	path, h = grpchealth.NewHandler(s.health, connect.WithReadMaxBytes(4<<10))
-	mux.Handle(path, untimed(watched(h)))
+	mux.Handle(path, streams(context.Background(), watched(h)))
 	reflector := grpcreflect.NewStaticReflector(tandemv1connect.RetrievalServiceName, tandemv1connect.AdminServiceName, grpchealth.HealthV1ServiceName)
 	path, h = grpcreflect.NewHandlerV1(reflector, connect.WithReadMaxBytes(64<<10))
-	mux.Handle(path, untimed(until(s.health.draining, h)))
+	mux.Handle(path, streams(s.health.draining, h))
 	path, h = grpcreflect.NewHandlerV1Alpha(reflector, connect.WithReadMaxBytes(64<<10))
-	mux.Handle(path, untimed(until(s.health.draining, h)))
-	mux.Handle("GET /healthz", untimed(http.HandlerFunc(live)))
-	mux.Handle("GET /readyz", untimed(http.HandlerFunc(s.health.readiness)))
-	return s.recovered(mux, l.errors)
-}
-
-// recovered answers with an internal error if a handler panics outside of a
-// method, and logs why.
-func (s *Service) recovered(next http.Handler, errors *connect.ErrorWriter) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		defer func() {
-			p := recover()
-			if p == nil {
-				return
-			}
-			id, err := newID(), panicError(p)
-			s.logger.ErrorContext(r.Context(), "request failed", "procedure", r.URL.Path, "request_id", id, "error", err)
-			w.Header().Set(RequestIDHeader, id)
-			_ = errors.Write(w, r, callerError(err, id)) // the caller may be gone
-		}()
-		next.ServeHTTP(w, r)
-	})
+	mux.Handle(path, streams(s.health.draining, h))
+	mux.HandleFunc("GET /healthz", live)
+	mux.HandleFunc("GET /readyz", s.health.readiness)
+	return s.exchanged(shared(timed(s.health.draining, mux, l.read, writeTimeout), options.CORSOrigins), l.errors), l
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"io"
 	"log/slog"
+	"math"
 	"math/rand/v2"
 	"net/http"
 	"net/url"
@@ -73,9 +74,9 @@ func TestCurl(t *testing.T) {
 	for body, text := range map[string]string{
 		`{"userId": "u1", "k": 3, "modelVerison": "v1"}`: `unmarshal message: line 1, column 26: unknown field "modelVerison"`,
 		`{"userId": "u1",`:                     "unmarshal message: the JSON object ends too early",
-		`{"userId": 1}`:                        "unmarshal message: line 1, column 12: invalid value for string field userId: 1; accepted: a string",
-		`{"k": -1}`:                            "unmarshal message: line 1, column 7: invalid value for uint32 field k: -1; accepted: a whole number from 0 to 4294967295",
-		`{"target": "TOWER_FOO"}`:              "unmarshal message: line 1, column 12: invalid value for enum field target: \"TOWER_FOO\"; accepted: TOWER_UNSPECIFIED, TOWER_APPS, TOWER_USERS",
+		`{"userId": 1}`:                        "unmarshal message: line 1, column 12: userId is 1; accepted: a string",
+		`{"k": -1}`:                            "unmarshal message: line 1, column 7: k is -1; accepted: a whole number from 0 to 4294967295",
+		`{"target": "TOWER_FOO"}`:              "unmarshal message: line 1, column 12: target is \"TOWER_FOO\"; accepted: TOWER_UNSPECIFIED, TOWER_APPS, TOWER_USERS",
 		`{"k": 1,, }`:                          "unmarshal message: syntax error line 1, column 9: unexpected token ,",
 		``:                                     "unmarshal message: the body is empty; accepted: a JSON object",
 		`{"vector": ["NaN", 1, 1, 1], "k": 1}`: "vector[0] is NaN; accepted: finite numbers",
@@ -94,8 +95,8 @@ func TestViolationsAreDetails(t *testing.T) {
 	_, err := client.Retrieve(t.Context(), connect.NewRequest(&tandemv1.RetrieveRequest{RequestId: strings.Repeat("x", 129), K: 1, UserId: "u1"}))
 	var coded *connect.Error
 	require.ErrorAs(t, err, &coded)
-	require.Empty(t, coded.Meta().Get(RequestIDHeader))
-	require.Len(t, coded.Details(), 1)
+	require.Len(t, coded.Meta().Get(RequestIDHeader), 32, "one that may be a header")
+	require.Len(t, coded.Details(), 3)
 	m, err := coded.Details()[0].Value()
 	require.NoError(t, err)
 	require.Equal(t, "retrieve.request_id", m.(*rules.Violations).Violations[0].GetRuleId())
@@ -235,6 +236,23 @@ func TestEmbeddings(t *testing.T) {
 	require.Equal(t, data.apps[1].vector, got.Msg.Embeddings[0].Values)
 }
 
+// TestEmbeddingsUnderCosine: what was given to the build comes back, with its norm.
+func TestEmbeddingsUnderCosine(t *testing.T) {
+	data := smallTowers(index.Cosine)
+	client := serve(t, data.loaded(t), Options{}).client()
+	var ids []string
+	for _, e := range data.apps {
+		ids = append(ids, e.id)
+	}
+	got, err := client.GetEmbeddings(t.Context(), connect.NewRequest(&tandemv1.GetEmbeddingsRequest{Ids: ids}))
+	require.NoError(t, err)
+	for i, e := range data.apps {
+		for j, x := range got.Msg.Embeddings[i].Values {
+			require.InDelta(t, e.vector[j], x, 1e-6*max(1, math.Abs(float64(e.vector[j]))))
+		}
+	}
+}
+
 func TestReflection(t *testing.T) {
 	service := smallTowers(index.Dot).loaded(t)
 	s := serve(t, service, Options{})
@@ -276,7 +294,7 @@ func TestPanics(t *testing.T) {
 	require.Equal(t, "invalid_argument", got.Msg.Results[1].GetError().Code)
 
 	l := connect.NewErrorWriter()
-	h := service.recovered(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("outside") }), l)
+	h := service.exchanged(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("outside") }), l)
 	w := newRecorder()
 	r, err := http.NewRequest(http.MethodPost, "/", nil)
 	require.NoError(t, err)
@@ -295,7 +313,7 @@ func TestRequestLog(t *testing.T) {
 	require.Regexp(t, `level=DEBUG msg=request procedure=/tandem.v1.RetrievalService/Retrieve request_id=r1 code=ok duration=`, log.String())
 	_, err = client.Retrieve(t.Context(), connect.NewRequest(&tandemv1.RetrieveRequest{UserId: "u1", RequestId: "r2"}))
 	require.Error(t, err)
-	require.Regexp(t, `level=DEBUG msg="request failed" .* request_id=r2 code=invalid_argument .* error="invalid_argument: k is 0`, log.String())
+	require.Regexp(t, `level=INFO msg="request failed" .* request_id=r2 code=invalid_argument .* peer=127.0.0.1:\d+ protocol=connect http=HTTP/2.0 bytes=\d+ error="invalid_argument: k is 0`, log.String())
 }
 
 // BenchmarkHandler is one request through the whole handler, without the network.

@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -87,13 +86,13 @@ func (h *health) current() phase {
 // Check implements [grpchealth.Checker].
 func (h *health) Check(ctx context.Context, r *grpchealth.CheckRequest) (*grpchealth.CheckResponse, error) {
 	if r.Service != "" && r.Service != tandemv1connect.RetrievalServiceName {
-		return nil, errorf(connect.CodeNotFound, "service %q is unknown; known: %q and \"\"", excerpt(r.Service), tandemv1connect.RetrievalServiceName)
+		return nil, errorf(connect.CodeNotFound, reasonService, "service %q is unknown; known: %q and \"\"", excerpt(r.Service), tandemv1connect.RetrievalServiceName)
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if w, ok := ctx.Value(watchKey{}).(*watch); ok && w.changed != nil && h.phase == phaseDraining {
 		if w.told {
-			return nil, connect.NewError(connect.CodeUnavailable, errors.New("the server is stopping"))
+			return nil, errorf(connect.CodeUnavailable, reasonStopping, "the server is stopping")
 		}
 		w.told = true
 		w.changed() // asks again once this answer is sent
@@ -135,7 +134,7 @@ func live(w http.ResponseWriter, _ *http.Request) {
 
 // readiness answers 200 if requests should be sent here, and 503 with the phase, or with
 // how old the knowledge of the releases is, if not.
-func (h *health) readiness(w http.ResponseWriter, _ *http.Request) {
+func (h *health) readiness(w http.ResponseWriter, r *http.Request) {
 	p := h.current()
 	ready, text := p == phaseReady, phaseNames[p]
 	if ready && h.staleness.exceeded() {
@@ -143,6 +142,9 @@ func (h *health) readiness(w http.ResponseWriter, _ *http.Request) {
 		ready, text = false, fmt.Sprintf("stale: what is released was last seen %s ago", age.Round(time.Second))
 	}
 	if !ready {
+		if x := exchangeFrom(r.Context()); x != nil {
+			x.told = true // it is an answer
+		}
 		w.WriteHeader(http.StatusServiceUnavailable)
 	}
 	_, _ = fmt.Fprintln(w, text)

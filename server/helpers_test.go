@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -66,6 +67,7 @@ type towers struct {
 	dim, shards int
 	apps, users []entity
 	version     string
+	mean        []float32 // of the users, if the snapshot has it
 }
 
 // newTowers returns random towers. The vectors are of small integers, so that
@@ -89,7 +91,7 @@ func newTowers(r *rand.Rand, metric index.Metric, dim, apps, users, shards int) 
 		}
 		e.values[3] = attribute.OfKeywords(platforms)
 		e.values[4] = attribute.OfFloat(float64(r.IntN(100)) / 4)
-		e.values[5] = attribute.OfTimestamp(time.Date(2020, 1, 1+r.IntN(3000), 0, 0, 0, 0, time.UTC).UnixNano())
+		e.values[5] = attribute.OfTimestamp(time.Date(2020, 1, 1+r.IntN(3000), 0, 0, 0, 0, time.UTC))
 		t.apps = append(t.apps, e)
 	}
 	for i := range users {
@@ -121,6 +123,10 @@ func (t *towers) publishTo(tb testing.TB, store *shard.Store) shard.Digest {
 		Version: shard.SegmentsVersion, Builder: "test", Model: "feed", ModelVersion: t.version,
 		Metric: t.metric, Dim: t.dim, Inputs: []shard.Input{},
 		Apps: t.writeTower(tb, store, t.apps, segments...), Users: t.writeTower(tb, store, t.users),
+		MeanUser: t.mean,
+	}
+	if t.mean != nil {
+		m.Version = shard.MeanVersion
 	}
 	for _, s := range segments {
 		m.Apps.Segments = append(m.Apps.Segments, shard.SegmentManifest{Segment: s})
@@ -205,9 +211,25 @@ type site struct {
 }
 
 func serve(tb testing.TB, s *Service, options Options) *site {
+	site, _ := serveLimited(tb, s, options)
+	return site
+}
+
+// serveLimited also returns what bounds the requests.
+func serveLimited(tb testing.TB, s *Service, options Options) (*site, *limiter) {
+	handler, limits := newHandler(s, options)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(tb, err)
-	h := newHTTPServer(NewHandler(s, options), s.logger)
+	h := newHTTPServer(handler, s.logger)
+	var conns sync.WaitGroup
+	h.ConnState = func(_ net.Conn, state http.ConnState) {
+		switch state {
+		case http.StateNew:
+			conns.Add(1)
+		case http.StateClosed, http.StateHijacked:
+			conns.Done()
+		}
+	}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -216,8 +238,9 @@ func serve(tb testing.TB, s *Service, options Options) *site {
 	tb.Cleanup(func() {
 		require.NoError(tb, h.Close())
 		<-done
+		conns.Wait()
 	})
-	return newSite(tb, l.Addr())
+	return newSite(tb, l.Addr()), limits
 }
 
 func newSite(tb testing.TB, addr net.Addr) *site {

@@ -3,10 +3,11 @@ package server
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"os"
-	"strconv"
+	"runtime"
 	"sync"
 	"time"
 
@@ -14,95 +15,142 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 )
 
-// The time a caller has to send a request, and to take each part of the response:
-// one that stalls must not hold a place in flight.
+// The time a caller has to send a request, and to take each part of the response: one
+// that stalls must not hold a place. quietTimeout is how long a stream may wait for its
+// next message.
 const (
 	readTimeout  = 30 * time.Second
 	writeTimeout = 30 * time.Second
+	quietTimeout = 2 * time.Minute
 )
 
-// retryAfter is the hint of an overloaded server. In the Retry-After header, which
-// knows no less, it is a second.
-const retryAfter = 100 * time.Millisecond
+// retryAfter is the hint of an overloaded server, in the error's text, its details and the
+// Retry-After header, which knows no less than a second.
+const retryAfter = time.Second
 
-// limiter bounds what requests may take before a method sees them.
-type limiter struct {
-	inFlight chan struct{} // has room for as many as are accepted
-	maxBytes int
-	errors   *connect.ErrorWriter
-	read     time.Duration // readTimeout
-	write    time.Duration // writeTimeout
-}
-
-func (l *limiter) limit(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		select {
-		case l.inFlight <- struct{}{}:
-			defer func() { <-l.inFlight }()
-		default:
-			l.reject(w, r)
-			return
-		}
-		control := http.NewResponseController(w)
-		if r.Body != nil && r.Body != http.NoBody {
-			_ = control.SetReadDeadline(time.Now().Add(l.read)) // not all writers know deadlines
-			// gRPC puts five bytes before a message.
-			r.Body = &body{ReadCloser: r.Body, control: control, limit: l.maxBytes, timeout: l.read, left: int64(l.maxBytes) + 5}
-		}
-		out := &writer{ResponseWriter: w, control: control, timeout: l.write}
-		out.extend()
-		next.ServeHTTP(out, r)
-	})
-}
-
-// reject answers that there is too much load, without reading the request.
-func (l *limiter) reject(w http.ResponseWriter, r *http.Request) {
-	err := connect.NewError(connect.CodeResourceExhausted,
-		errors.New(strconv.Itoa(cap(l.inFlight))+" requests are in flight, as many as are accepted; retry in "+retryAfter.String()))
-	if detail, detailErr := connect.NewErrorDetail(&errdetails.RetryInfo{RetryDelay: duration(retryAfter)}); detailErr == nil {
-		err.AddDetail(detail)
-	}
-	w.Header().Set("Retry-After", "1")
-	_ = l.errors.Write(w, r, err) // the caller may be gone
+// overloaded is an error that says when to retry.
+func overloaded(format string, args ...any) error {
+	err := connect.NewError(connect.CodeResourceExhausted, fmt.Errorf(format+"; retry in %s", append(args, retryAfter)...))
+	addDetail(err, &errdetails.RetryInfo{RetryDelay: duration(retryAfter)})
+	addDetail(err, &errdetails.ErrorInfo{Reason: string(reasonOverloaded), Domain: ErrorDomain})
+	err.Meta().Set("Retry-After", fmt.Sprint(int(retryAfter.Seconds())))
+	return err
 }
 
 // tooLarge is the error of a message of more than limit bytes.
 func tooLarge(limit int) error {
-	return invalidf("the message has more than %d bytes; accepted: up to %d", limit, limit)
+	return invalidf(reasonMessage, "", "the message has more than %d bytes; accepted: up to %d", limit, limit)
 }
 
-// body is a request's body of limited size and time.
-type body struct {
-	io.ReadCloser
-	control *http.ResponseController
-	timeout time.Duration
-	limit   int
-	left    int64
-	err     error
+// limiter bounds what the requests to methods take.
+type limiter struct {
+	maxBytes    int // of a message
+	maxAnswer   int // bytes of an answer in protobuf
+	maxDeadline time.Duration
+	read        time.Duration // that a message has to arrive
+	bytes       byteBudget
+	work        admission
+	turns       chan struct{} // has room for as many as do long work at a time
+	errors      *connect.ErrorWriter
 }
 
-func (b *body) Read(p []byte) (int, error) {
-	if b.err != nil {
-		return 0, b.err
+// bounds is what one request may take.
+type bounds struct {
+	answer     int // bytes of the answer in protobuf, 0 for any
+	processors int
+}
+
+// boundsFrom returns the bounds of the request that ctx belongs to.
+func boundsFrom(ctx context.Context) bounds {
+	if c := callFrom(ctx); c != nil {
+		return bounds{c.limits.maxAnswer, c.limits.work.processors}
 	}
-	if int64(len(p)) > b.left+1 {
-		p = p[:b.left+1]
+	return bounds{processors: runtime.GOMAXPROCS(0)}
+}
+
+// requestBytes is about what a request takes that has only begun, beside its headers.
+const requestBytes = 16 << 10
+
+func (l *limiter) limit(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if err := checkHeaders(r); err != nil {
+			_ = l.errors.Write(w, r, err) // the caller may be gone
+			return
+		}
+		ctx, cancel := context.WithTimeout(r.Context(), l.maxDeadline)
+		defer cancel()
+		c := &call{Context: ctx, limits: l, http1: r.ProtoMajor == 1, query: r.URL.RawQuery}
+		c.answering.ResponseWriter, c.answering.call = w, c
+		if out, ok := w.(*writer); ok { // of timed
+			c.control = out.control
+		} else {
+			c.control = http.NewResponseController(w)
+		}
+		defer c.end()
+		l.bytes.wait(c)
+		if !l.bytes.take(c, requestBytes+headerBytes(r)) {
+			c.err = l.bytes.full()
+		}
+		r = r.WithContext(c)
+		if r.Body != nil && r.Body != http.NoBody {
+			c.body, c.length = r.Body, r.ContentLength
+			r.Body = c
+		}
+		next.ServeHTTP(&c.answering, r)
+	})
+}
+
+// headerBytes returns how many bytes the header and the URL of a request take.
+func headerBytes(r *http.Request) int64 {
+	n := len(r.RequestURI)
+	for name, values := range r.Header {
+		for _, value := range values {
+			n += len(name) + len(value)
+		}
 	}
-	n, err := b.ReadCloser.Read(p)
-	switch {
-	case int64(n) > b.left:
-		n, err = int(b.left), tooLarge(b.limit)
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		err = errorf(connect.CodeDeadlineExceeded, "the request did not arrive within %s", b.timeout)
+	return int64(n)
+}
+
+// answering is the response of a call. It begins when all work is done: what is encoded
+// is only to be taken.
+type answering struct {
+	http.ResponseWriter
+	call  *call
+	begun bool
+}
+
+func (a *answering) Write(p []byte) (int, error) {
+	if !a.begun {
+		a.begun = true
+		a.call.worked()
+		a.call.limits.bytes.wait(a.call)
 	}
-	b.left -= int64(n)
-	if errors.Is(err, io.EOF) {
-		// All has arrived. After another error the limit stays, for net/http,
-		// which reads what is left.
-		_ = b.control.SetReadDeadline(time.Time{})
-	}
-	b.err = err
-	return n, err
+	return a.ResponseWriter.Write(p)
+}
+
+// Flush implements [http.Flusher].
+func (a *answering) Flush() { _ = a.call.control.Flush() }
+
+// Unwrap is for [http.ResponseController].
+func (a *answering) Unwrap() http.ResponseWriter { return a.ResponseWriter }
+
+// timed gives every request of HTTP/1.1 its time to be sent, and each write of a response
+// its own; requests of HTTP/2 have theirs where they are read.
+// Once draining has ended, connections of HTTP/1.1 end with the response.
+func timed(draining context.Context, next http.Handler, read, write time.Duration) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		control := http.NewResponseController(w)
+		if r.ProtoMajor == 1 && r.Body != nil && r.Body != http.NoBody {
+			// Over HTTP/2 nobody waits for a body that a handler does not read.
+			_ = control.SetReadDeadline(time.Now().Add(read)) // not all writers know deadlines
+		}
+		out := &writer{ResponseWriter: w, control: control, timeout: write}
+		if r.ProtoMajor == 1 {
+			out.draining = draining
+		}
+		out.extend()
+		next.ServeHTTP(out, r)
+	})
 }
 
 // writer gives each write of a response its time, or up to twice of it. Over
@@ -113,55 +161,128 @@ type writer struct {
 	control  *http.ResponseController
 	timeout  time.Duration
 	deadline time.Time
+	quiet    bool            // it has no deadline from a flush to the next write
+	draining context.Context // nil once the response has begun, and over HTTP/2
+}
+
+// WriteHeader implements [http.ResponseWriter].
+func (w *writer) WriteHeader(status int) {
+	w.begin()
+	w.ResponseWriter.WriteHeader(status)
+}
+
+// begin is called before the header is written.
+func (w *writer) begin() {
+	if w.draining != nil {
+		if w.draining.Err() != nil {
+			w.Header().Set("Connection", "close")
+		}
+		w.draining = nil
+	}
 }
 
 func (w *writer) Write(p []byte) (int, error) {
+	w.begin()
 	if time.Until(w.deadline) < w.timeout {
 		w.extend()
 	}
 	return w.ResponseWriter.Write(p)
 }
 
-func (w *writer) extend() {
-	w.deadline = time.Now().Add(2 * w.timeout)
-	_ = w.control.SetWriteDeadline(w.deadline) // not all writers know deadlines
+func (w *writer) extend() { w.setDeadline(time.Now().Add(2 * w.timeout)) }
+
+func (w *writer) setDeadline(t time.Time) {
+	w.deadline = t
+	_ = w.control.SetWriteDeadline(t) // not all writers know deadlines
 }
 
 // Flush implements [http.Flusher].
-func (w *writer) Flush() { _ = w.control.Flush() }
+func (w *writer) Flush() {
+	w.begin()
+	_ = w.control.Flush()
+	if w.quiet {
+		w.setDeadline(time.Time{})
+	}
+}
 
 // Unwrap is for [http.ResponseController].
 func (w *writer) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-// untimed lifts the time limit that an earlier request on the connection has left:
-// streams are quiet for long.
-func untimed(next http.Handler) http.Handler {
+// streams serves requests that may be quiet for long once they have begun, each message
+// of which has to arrive and to be taken in time. When ctx ends the caller sends no more.
+func streams(ctx context.Context, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		_ = http.NewResponseController(w).SetWriteDeadline(time.Time{})
+		if out, ok := w.(*writer); ok { // of timed
+			out.quiet = true
+			out.setDeadline(time.Time{})
+		}
+		if r.Body != nil && r.Body != http.NoBody {
+			in := &stream{ReadCloser: r.Body, control: http.NewResponseController(w), timeout: readTimeout}
+			stop := context.AfterFunc(ctx, in.end)
+			defer func() {
+				stop()
+				in.leave()
+			}()
+			r.Body = in
+		}
 		next.ServeHTTP(w, r)
 	})
 }
 
-// until ends the requests, which are streams, when ctx ends: they get no more from
-// the caller.
-func until(ctx context.Context, next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		control := http.NewResponseController(w)
-		var mu sync.Mutex // w must not be used after the handler has returned
-		returned := false
-		stop := context.AfterFunc(ctx, func() {
-			mu.Lock()
-			defer mu.Unlock()
-			if !returned {
-				_ = control.SetReadDeadline(time.Unix(1, 0))
-			}
-		})
-		defer func() {
-			stop()
-			mu.Lock()
-			defer mu.Unlock()
-			returned = true
-		}()
-		next.ServeHTTP(w, r)
-	})
+// stream is the body of a stream.
+type stream struct {
+	io.ReadCloser
+	control *http.ResponseController
+	timeout time.Duration // of the next message
+
+	mu    sync.Mutex
+	ended bool // nothing more is read
+	left  bool // the handler has returned: control must not be used
+}
+
+// Read implements [io.Reader].
+func (s *stream) Read(p []byte) (int, error) {
+	if !s.setDeadline(time.Now().Add(s.timeout)) {
+		return 0, errorf(connect.CodeUnavailable, reasonStopping, "the server is stopping")
+	}
+	n, err := s.ReadCloser.Read(p)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		if s.setDeadline(time.Time{}) {
+			err = errorf(connect.CodeDeadlineExceeded, reasonDeadline, "no message arrived within %s", s.timeout)
+		} else {
+			err = errorf(connect.CodeUnavailable, reasonStopping, "the server is stopping")
+		}
+		return n, err
+	}
+	s.setDeadline(time.Time{})
+	s.timeout = quietTimeout
+	return n, err
+}
+
+// setDeadline sets the deadline of reading, and reports whether more is read.
+func (s *stream) setDeadline(t time.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ended {
+		return false
+	}
+	_ = s.control.SetReadDeadline(t)
+	return true
+}
+
+// end ends the reading.
+func (s *stream) end() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ended = true
+	if !s.left {
+		_ = s.control.SetReadDeadline(longAgo())
+	}
+}
+
+// leave notes that the handler returns.
+func (s *stream) leave() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.left = true
 }

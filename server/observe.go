@@ -9,6 +9,8 @@ import (
 	"log/slog"
 	"net/http"
 	"runtime/debug"
+	"strings"
+	"sync"
 	"time"
 
 	"connectrpc.com/connect"
@@ -17,15 +19,42 @@ import (
 	"github.com/tandem-ann/tandem/index/sections"
 )
 
-// RequestIDHeader is the response header that has the request's id, also when
-// the response is an error.
+// RequestIDHeader is the header that has the request's id: of a response always, also when
+// it is an error; of a request, if its message has none. Where a request has none at all,
+// but a traceparent of W3C Trace Context, its trace-id is the request's id.
 const RequestIDHeader = "X-Request-Id"
+
+const traceHeader = "Traceparent"
+
+// maxRequestID is how many bytes a request's id may have.
+const maxRequestID = 128
 
 // newID returns a request id: 32 random hexadecimal digits.
 func newID() string {
 	var id [16]byte
 	_, _ = rand.Read(id[:]) // it never fails
 	return hex.EncodeToString(id[:])
+}
+
+// incomingID returns the id that the headers of a request give it, "" for none. Headers
+// that are not as they should be give none.
+func incomingID(header http.Header) string {
+	if id := header.Get(RequestIDHeader); id != "" && asHeader(id) {
+		return id
+	}
+	parts := strings.Split(header.Get(traceHeader), "-")
+	if len(parts) < 4 || len(parts) > 4 && parts[0] == "00" || parts[0] == "ff" {
+		return ""
+	}
+	for i, digits := range [...]int{2, 32, 16, 2} {
+		if len(parts[i]) != digits || strings.Trim(parts[i], "0123456789abcdef") != "" {
+			return ""
+		}
+	}
+	if strings.Trim(parts[1], "0") == "" {
+		return ""
+	}
+	return parts[1]
 }
 
 type idKey struct{}
@@ -38,8 +67,15 @@ func idFrom(ctx context.Context) string {
 	return newID()
 }
 
-// nameRequest returns the request's id. A request without one gets one.
-func nameRequest(m any) string {
+// itemID returns the id of a request of a batch that has none of its own.
+func itemID(batch string, i int) string {
+	suffix := fmt.Sprintf("-%d", i)
+	return cut(batch, maxRequestID-len(suffix)) + suffix
+}
+
+// nameRequest returns the request's id: that of its message, which may be no header, or
+// fallback, which the message gets if it has none.
+func nameRequest(m any, fallback func() string) string {
 	var field *string
 	switch r := m.(type) {
 	case *tandemv1.RetrieveRequest:
@@ -47,10 +83,10 @@ func nameRequest(m any) string {
 	case *tandemv1.GetEmbeddingsRequest:
 		field = &r.RequestId
 	default:
-		return newID()
+		return fallback()
 	}
 	if *field == "" {
-		*field = newID()
+		*field = fallback()
 	}
 	return *field
 }
@@ -63,16 +99,23 @@ func asHeader(id string) bool {
 			return false
 		}
 	}
-	return len(id) <= 128
+	return len(id) <= maxRequestID
 }
 
 // observe names a request, gives its error a code, logs it, and turns a panic, and a
 // fault in a mapped file, into an error. It is the outermost interceptor.
 func (s *Service) observe(next connect.UnaryFunc) connect.UnaryFunc {
 	return func(ctx context.Context, r connect.AnyRequest) (response connect.AnyResponse, err error) {
-		start := time.Now()
-		id := nameRequest(r.Any())
-		if info, ok := connect.CallInfoForHandlerContext(ctx); ok && asHeader(id) {
+		start, x := time.Now(), exchangeFrom(ctx)
+		fallback := newID
+		if x != nil {
+			fallback = x.name
+		}
+		id := nameRequest(r.Any(), fallback)
+		if !asHeader(id) { // the answer and the log have one name, and the answer the message's too
+			id = fallback()
+		}
+		if info, ok := connect.CallInfoForHandlerContext(ctx); ok {
 			info.ResponseHeader().Set(RequestIDHeader, id)
 		}
 		ctx = context.WithValue(ctx, idKey{}, id)
@@ -81,6 +124,9 @@ func (s *Service) observe(next connect.UnaryFunc) connect.UnaryFunc {
 			debug.SetPanicOnFault(before)
 			if p := recover(); p != nil {
 				response, err = nil, panicError(p)
+			}
+			if x != nil {
+				x.told = true
 			}
 			err = s.finish(ctx, r.Spec().Procedure, id, start, err)
 		}()
@@ -103,24 +149,97 @@ func panicError(p any) error {
 
 // finish logs a request and returns its error as the caller sees it.
 func (s *Service) finish(ctx context.Context, procedure, id string, start time.Time, err error) error {
-	level, code := slog.LevelDebug, "ok"
-	var seen error
-	if err != nil {
-		coded := callerError(err, id)
-		code, seen = coded.Code().String(), coded
-		if coded.Code() == connect.CodeInternal {
-			level = slog.LevelError
+	if err == nil {
+		if s.logger.Enabled(ctx, slog.LevelDebug) {
+			s.logger.Log(ctx, slog.LevelDebug, "request", requestAttributes(ctx, procedure, id, "ok", start)...)
+		}
+		return nil
+	}
+	coded := callerError(err, id)
+	s.logFailure(ctx, levelOf(coded), procedure, id, start, coded, err)
+	return coded
+}
+
+// levelOf is the level of an error of a method.
+func levelOf(coded *connect.Error) slog.Level {
+	switch coded.Code() {
+	case connect.CodeInternal:
+		return slog.LevelError
+	case connect.CodeResourceExhausted:
+		return slog.LevelWarn
+	}
+	return slog.LevelInfo
+}
+
+// requestAttributes are what the log tells of a request.
+func requestAttributes(ctx context.Context, procedure, id, code string, start time.Time) []any {
+	args := []any{"procedure", excerpt(procedure), "request_id", id, "code", code, "duration", time.Since(start)}
+	if x := exchangeFrom(ctx); x != nil {
+		args = append(args, "peer", x.request.RemoteAddr, "protocol", protocolOf(x.request), "http", x.request.Proto, "bytes", x.size())
+	}
+	return args
+}
+
+// logFailure logs a request that failed with err, of which the caller sees coded. What is
+// the server's fault is told always and whole, else only as much as does not flood the log,
+// unless every request is to be told.
+func (s *Service) logFailure(ctx context.Context, level slog.Level, procedure, id string, start time.Time, coded *connect.Error, err error) {
+	if !s.logger.Enabled(ctx, level) {
+		return
+	}
+	leftOut := 0
+	if level != slog.LevelError && !s.logger.Enabled(ctx, slog.LevelDebug) {
+		var ok bool
+		if leftOut, ok = s.failures.take(time.Now()); !ok {
+			return
 		}
 	}
-	if !s.logger.Enabled(ctx, level) {
-		return seen
+	var text error = coded
+	if level == slog.LevelError {
+		text = err
 	}
-	args := []any{"procedure", procedure, "request_id", id, "code", code, "duration", time.Since(start)}
-	text := "request"
-	if err != nil {
-		args = append(args, "error", err)
-		text = "request failed"
+	args := append(requestAttributes(ctx, procedure, id, coded.Code().String(), start), "error", text)
+	if leftOut > 0 {
+		args = append(args, "left_out", leftOut)
 	}
-	s.logger.Log(ctx, level, text, args...)
-	return seen
+	s.logger.Log(ctx, level, "request failed", args...)
+}
+
+// How many failed requests the log tells of at once, and each second from then on.
+const (
+	failuresAtOnce    = 100
+	failuresPerSecond = 10
+)
+
+// failureLog decides which failed requests the log tells of, and counts the others: the
+// next that it tells of says how many were left out before it. The zero value is ready.
+type failureLog struct {
+	mu      sync.Mutex
+	used    float64 // of failuresAtOnce
+	last    time.Time
+	leftOut int
+}
+
+// take reports whether the log tells of one more, and how many were left out before it.
+func (l *failureLog) take(now time.Time) (leftOut int, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.used = max(l.used-now.Sub(l.last).Seconds()*failuresPerSecond, 0)
+	l.last = now
+	if l.used > failuresAtOnce-1 {
+		l.leftOut++
+		return 0, false
+	}
+	l.used++
+	leftOut, l.leftOut = l.leftOut, 0
+	return leftOut, true
+}
+
+// rest returns how many were left out since the last that the log told of.
+func (l *failureLog) rest() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n := l.leftOut
+	l.leftOut = 0
+	return n
 }

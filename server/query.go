@@ -2,12 +2,12 @@ package server
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
-	"unicode/utf8"
 
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/types/known/structpb"
@@ -16,6 +16,7 @@ import (
 	"github.com/tandem-ann/tandem/index"
 	"github.com/tandem-ann/tandem/shard"
 	"github.com/tandem-ann/tandem/shard/attribute"
+	"github.com/tandem-ann/tandem/shard/eligibility"
 )
 
 // What a request that does not say otherwise gets.
@@ -29,13 +30,15 @@ const (
 // query is a valid request in the terms of one snapshot.
 type query struct {
 	shard.Query
-	tower *shard.Tower
-	names []string // of the attributes to return
+	tower    *shard.Tower
+	names    []string          // of the attributes to return
+	fallback tandemv1.Fallback // that Vectors are by, if they are not the query's own
 }
 
 // newQuery checks what the contract's rules leave to the server, because it
-// depends on the snapshot or costs too much there.
-func newQuery(snapshot *shard.Snapshot, r *tandemv1.RetrieveRequest) (*query, error) {
+// depends on the snapshot or costs too much there. The error is the context's if that
+// ends first.
+func newQuery(ctx context.Context, snapshot *shard.Snapshot, r *tandemv1.RetrieveRequest) (*query, error) {
 	q := &query{tower: snapshot.Tower(kindOf(r.Target))}
 	q.K, q.Ef, q.Target = int(r.K), int(r.GetEf()), DefaultRecallTarget
 	if r.RecallTarget != nil {
@@ -51,7 +54,7 @@ func newQuery(snapshot *shard.Snapshot, r *tandemv1.RetrieveRequest) (*query, er
 	if err := q.setIDs(r); err != nil {
 		return nil, err
 	}
-	if err := q.setFilter(r); err != nil {
+	if err := q.setFilter(ctx, r); err != nil {
 		return nil, err
 	}
 	if err := q.setSegment(r); err != nil {
@@ -85,35 +88,45 @@ func (q *query) setVectors(snapshot *shard.Snapshot, r *tandemv1.RetrieveRequest
 			field, id, kind = "app_id", r.AppId, shard.Apps
 		}
 		v, ok, err := snapshot.Tower(kind).Vector(id)
-		if err != nil {
+		switch {
+		case err != nil:
 			return err
-		}
-		if !ok {
-			return errorf(connect.CodeNotFound, "%s %q is not in the %s tower of model %s; query by an id that it has, or by vector",
-				field, id, noun(kind), modelName(m))
+		case ok:
+		case r.Fallback != tandemv1.Fallback_FALLBACK_MEAN_USER:
+			other, err := inAnotherForm(snapshot.Tower(kind), id)
+			if err != nil {
+				return err
+			}
+			return errorf(connect.CodeNotFound, reasonEntity, "%s %q is not in the %s tower of model %s%s; query by an id that it has, or by vector",
+				field, id, noun(kind), modelName(m), other)
+		case m.MeanUser == nil:
+			return errorf(connect.CodeFailedPrecondition, reasonFallback, "user_id %q is not in the user tower of model %s, and its snapshot %s has no mean user vector, which fallback %s takes; "+
+				"accepted with it: a snapshot that this version of the builder has built", id, modelName(m), snapshot.Digest().Short(), r.Fallback)
+		default:
+			v, q.fallback = m.MeanUser, r.Fallback
 		}
 		q.Vectors = [][]float32{v}
 	case len(r.Vectors) > 0:
 		q.Vectors = make([][]float32, len(r.Vectors))
 		for i, v := range r.Vectors {
-			if err := checkVector(m, v.GetValues()); err != nil {
-				return invalidf("vectors[%d].values%w", i, err)
+			if err := checkVector(m, fmt.Sprintf("vectors[%d].values", i), v.GetValues()); err != nil {
+				return err
 			}
 			q.Vectors[i] = v.GetValues()
 		}
 	default:
-		if err := checkVector(m, r.Vector); err != nil {
-			return invalidf("vector%w", err)
+		if err := checkVector(m, "vector", r.Vector); err != nil {
+			return err
 		}
 		q.Vectors = [][]float32{r.Vector}
 	}
 	return nil
 }
 
-// checkVector returns an error that goes on after the field's name.
-func checkVector(m *shard.Manifest, v []float32) error {
+// checkVector returns an error unless the vector of a field is one of the model's.
+func checkVector(m *shard.Manifest, field string, v []float32) error {
 	if len(v) != m.Dim {
-		return fmt.Errorf(" has %d numbers; accepted: %d, the dimension of model %s", len(v), m.Dim, modelName(m))
+		return invalidf(reasonVector, field, "%s has %d numbers; accepted: %d, the dimension of model %s", field, len(v), m.Dim, modelName(m))
 	}
 	err := m.Metric.CheckVector(v)
 	if err == nil {
@@ -122,13 +135,14 @@ func checkVector(m *shard.Manifest, v []float32) error {
 	wrong, ok := errors.AsType[*index.VectorError](err)
 	switch {
 	case !ok:
-		return fmt.Errorf(": %w", err)
+		return invalidf(reasonVector, field, "%s: %w", field, err)
 	case wrong.Position >= 0:
-		return fmt.Errorf("[%d] is %v; accepted: finite numbers", wrong.Position, wrong.Value)
+		field = fmt.Sprintf("%s[%d]", field, wrong.Position)
+		return invalidf(reasonVector, field, "%s is %v; accepted: finite numbers", field, wrong.Value)
 	case wrong.Value > index.MaxNorm:
-		return fmt.Errorf(" has the norm %.6g; accepted: up to %g", wrong.Value, float64(index.MaxNorm))
+		return invalidf(reasonVector, field, "%s has the norm %.6g; accepted: up to %g", field, wrong.Value, float64(index.MaxNorm))
 	}
-	return fmt.Errorf(" has the norm %.6g; accepted by the metric cosine: a vector with a direction", wrong.Value)
+	return invalidf(reasonVector, field, "%s has the norm %.6g; accepted by the metric cosine: a vector with a direction", field, wrong.Value)
 }
 
 // setIDs sets which ids the request wants, does not want and wants explained, and
@@ -138,13 +152,17 @@ func (q *query) setIDs(r *tandemv1.RetrieveRequest) error {
 	if q.tower.Kind() == shard.Users {
 		q.Self = r.UserId
 	}
+	if q.fallback != tandemv1.Fallback_FALLBACK_UNSPECIFIED {
+		q.Self = "" // the tower does not have it
+	}
 	return cmp.Or(checkIDs("include_ids", q.Include), checkIDs("exclude_ids", q.Exclude), checkIDs("explain_ids", q.Explain))
 }
 
 func checkIDs(field string, ids []string) error {
 	for i, id := range ids {
 		if id == "" || len(id) > shard.MaxIDLen {
-			return invalidf("%s[%d] has %d bytes; accepted: 1 to %d", field, i, len(id), shard.MaxIDLen)
+			place := fmt.Sprintf("%s[%d]", field, i)
+			return invalidf(reasonID, place, "%s has %d bytes; accepted: 1 to %d", place, len(id), shard.MaxIDLen)
 		}
 	}
 	return nil
@@ -154,35 +172,42 @@ func checkIDs(field string, ids []string) error {
 func (q *query) setAtMost(limits []*tandemv1.AtMost) error {
 	schema := q.tower.Schema()
 	for i, limit := range limits {
-		name := limit.GetAttribute()
+		name, place := limit.GetAttribute(), fmt.Sprintf("at_most[%d].attribute", i)
 		field, ok := schema.Lookup(name)
 		switch {
 		case !ok:
-			return invalidf("at_most[%d].attribute %q is no attribute of the %s tower; accepted: %s",
-				i, excerpt(name), noun(q.tower.Kind()), limitable(schema))
+			return invalidf(reasonAttribute, place, "%s %q is no attribute of the %s tower; accepted: %s",
+				place, excerpt(name), noun(q.tower.Kind()), limitable(schema))
 		case !shard.Limitable(schema.Field(field).Type):
-			return invalidf("at_most[%d].attribute %q is a %s; accepted: keyword, keyword_list, int and bool attributes: %s",
-				i, name, schema.Field(field).Type, limitable(schema))
+			return invalidf(reasonAttribute, place, "%s %q is a %s; accepted: keyword, keyword_list, int and bool attributes: %s",
+				place, name, schema.Field(field).Type, limitable(schema))
 		case slices.ContainsFunc(q.AtMost, func(a shard.AtMost) bool { return a.Field == field }):
-			return invalidf("at_most[%d].attribute %q is limited twice; accepted: each attribute once", i, name)
+			return invalidf(reasonAttribute, place, "%s %q is limited twice; accepted: each attribute once", place, name)
 		}
 		q.AtMost = append(q.AtMost, shard.AtMost{Field: field, N: int(limit.GetN())})
 	}
 	return nil
 }
 
-func (q *query) setFilter(r *tandemv1.RetrieveRequest) error {
-	values, err := bindings(r.Bindings)
+func (q *query) setFilter(ctx context.Context, r *tandemv1.RetrieveRequest) error {
+	values, err := bindings(ctx, r.Bindings)
 	if err != nil || r.Filter == "" {
 		return err
 	}
 	f, err := q.tower.Compile(r.Filter)
 	if err != nil {
-		return invalidf("%w", err) // it begins with "filter: line 1, column 2:"
+		return invalidf(reasonFilter, "filter", "%w", err) // it begins with "filter: line 1, column 2:"
 	}
-	bound, err := f.Bind(values)
+	bound, err := f.Bind(ctx, values)
+	if ended := ctx.Err(); err != nil && ended != nil && errors.Is(err, ended) {
+		return ended
+	}
 	if err != nil {
-		return invalidf("%w", err)
+		field := "bindings"
+		if wrong, ok := errors.AsType[*eligibility.BindError](err); ok {
+			field = bindingField(wrong.Binding)
+		}
+		return invalidf(reasonBinding, field, "%w", err)
 	}
 	q.Filter = &bound
 	return nil
@@ -191,32 +216,39 @@ func (q *query) setFilter(r *tandemv1.RetrieveRequest) error {
 func (q *query) setSegment(r *tandemv1.RetrieveRequest) error {
 	q.Segment = r.Segment
 	if q.Segment != "" && q.tower.Kind() != shard.Apps {
-		return invalidf("segment %q is of apps, target is %s; accepted with it: TOWER_APPS", q.Segment, r.Target)
+		return invalidf(reasonSegment, "segment", "segment %q is of apps, target is %s; accepted with it: TOWER_APPS", q.Segment, r.Target)
 	}
 	if err := q.tower.CheckSegment(q.Segment); err != nil {
-		return invalidf("%w", err) // it begins with "segment" and its value
+		return invalidf(reasonSegment, "segment", "%w", err) // it begins with "segment" and its value
 	}
 	return nil
 }
 
 // bindings returns the values of a query's bindings as package eligibility takes
-// them.
-func bindings(in map[string]*structpb.Value) (map[string]any, error) {
+// them. The error is the context's if that ends first.
+func bindings(ctx context.Context, in map[string]*structpb.Value) (map[string]any, error) {
 	if len(in) == 0 {
 		return nil, nil
 	}
 	out := make(map[string]any, len(in))
 	for _, name := range slices.Sorted(maps.Keys(in)) { // for one error of several to be the same each time
-		value, err := bindingValue(in[name])
+		value, err := bindingValue(ctx, in[name])
+		if ended := ctx.Err(); err != nil && ended != nil && errors.Is(err, ended) {
+			return nil, ended
+		}
 		if err != nil {
-			return nil, invalidf("bindings[%q] %w; accepted: a string, a number, a bool, or a list of them", excerpt(name), err)
+			field := bindingField(name)
+			return nil, invalidf(reasonBinding, field, "%s %w; accepted: a string, a number, a bool, or a list of them", field, err)
 		}
 		out[name] = value
 	}
 	return out, nil
 }
 
-func bindingValue(v *structpb.Value) (any, error) {
+// bindingField is the path of a binding.
+func bindingField(name string) string { return fmt.Sprintf("bindings[%q]", excerpt(name)) }
+
+func bindingValue(ctx context.Context, v *structpb.Value) (any, error) {
 	list, ok := v.GetKind().(*structpb.Value_ListValue)
 	if !ok {
 		return bindingScalar(v)
@@ -224,6 +256,9 @@ func bindingValue(v *structpb.Value) (any, error) {
 	items := list.ListValue.GetValues()
 	out := make([]any, len(items))
 	for i, item := range items {
+		if i%1024 == 0 && ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
 		var err error
 		if out[i], err = bindingScalar(item); err != nil {
 			return nil, fmt.Errorf("at place %d %w", i, err)
@@ -262,8 +297,9 @@ func (q *query) setAttributes(names []string) error {
 		}
 		field, ok := schema.Lookup(name)
 		if !ok {
-			return invalidf("attributes[%d] %q is no attribute of the %s tower; accepted: %s",
-				i, excerpt(name), noun(q.tower.Kind()), knownAttributes(schema))
+			place := fmt.Sprintf("attributes[%d]", i)
+			return invalidf(reasonAttribute, place, "%s %q is no attribute of the %s tower; accepted: %s",
+				place, excerpt(name), noun(q.tower.Kind()), knownAttributes(schema))
 		}
 		q.addAttribute(schema, field)
 	}
@@ -308,12 +344,13 @@ func listed(names []string) string {
 // excerpt shortens a caller's text for an error.
 func excerpt(s string) string {
 	const most = 128
+	return shortened(s, most)
+}
+
+// shortened returns the beginning of a text, of about so many bytes, if it is longer.
+func shortened(s string, most int) string {
 	if len(s) <= most {
 		return s
 	}
-	cut := most
-	for cut > 0 && !utf8.RuneStart(s[cut]) {
-		cut--
-	}
-	return s[:cut] + "..."
+	return cut(s, most) + "..."
 }

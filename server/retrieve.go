@@ -3,11 +3,14 @@ package server
 import (
 	"cmp"
 	"context"
+	"errors"
 	"time"
 
 	"connectrpc.com/connect"
+	"google.golang.org/protobuf/proto"
 
 	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
+	"github.com/tandem-ann/tandem/shard"
 )
 
 // Retrieve implements [tandemv1connect.RetrievalServiceHandler].
@@ -19,50 +22,73 @@ func (s *Service) Retrieve(ctx context.Context, r *connect.Request[tandemv1.Retr
 	return connect.NewResponse(answer), nil
 }
 
-// retrieve answers a request that keeps the rules of the contract.
+// retrieve answers a request that keeps the rules of the contract, if it is admitted.
 func (s *Service) retrieve(ctx context.Context, r *tandemv1.RetrieveRequest) (*tandemv1.RetrieveResponse, error) {
-	start := time.Now()
 	now, err := s.acquire(r.ModelVersion, requestKey(r))
 	if err != nil {
 		return nil, err
 	}
 	defer now.release()
-	q, err := newQuery(now.snapshot, r)
+	b := boundsFrom(ctx)
+	if c := callFrom(ctx); c != nil {
+		k := now.estimate(r, b.processors)
+		if k.answer > b.answer {
+			return nil, tooLongAnswer(r, k.answer, 0, b.answer, false)
+		}
+		if err := c.admit(ctx, k); err != nil {
+			return nil, err
+		}
+	}
+	return s.answer(ctx, now, r, b)
+}
+
+// answer answers a request by an arm, within bounds.
+func (s *Service) answer(ctx context.Context, now *arm, r *tandemv1.RetrieveRequest, b bounds) (*tandemv1.RetrieveResponse, error) {
+	start := time.Now()
+	q, err := newQuery(ctx, now.snapshot, r)
 	if err != nil {
 		s.noteLost(now.serving, nil, err)
 		return nil, err
 	}
 	prepared := time.Since(start)
-	searching, cancel := searchContext(ctx, q.MinCoverage)
-	defer cancel()
-	found, err := q.tower.Search(searching, &q.Query)
+	q.MaxText, q.Workers = b.answer, b.processors
+	found, err := q.tower.Search(ctx, &q.Query)
 	s.noteLost(now.serving, found, err)
+	if text, ok := errors.AsType[*shard.TextError](err); ok {
+		return nil, tooLongAnswer(r, text.Bytes, 0, b.answer, false)
+	}
 	if err != nil {
 		return nil, searchError(ctx, err)
 	}
-	answer := newAnswer(now.snapshot, q, found)
+	answer, err := newAnswer(ctx, now.snapshot, q, found)
+	if err != nil {
+		return nil, err
+	}
 	answer.RequestId, answer.Generation, answer.Arm = r.RequestId, now.generation, now.name
 	if r.Explain || len(r.ExplainIds) > 0 {
-		answer.Explain = newExplain(q, found, prepared)
+		answer.Explain = newExplain(ctx, q, found, prepared)
 		answer.Explain.TotalTime = duration(time.Since(start))
+	}
+	if b.answer > 0 && mayExceed(q, found, b.answer) {
+		if size := proto.Size(answer); size > b.answer {
+			return nil, tooLongAnswer(r, size, 0, b.answer, true)
+		}
 	}
 	s.recorder.offer(start, r, answer)
 	return answer, nil
+}
+
+// mayExceed reports whether an answer may have more than so many bytes in protobuf.
+func mayExceed(q *query, found *shard.Answer, most int) bool {
+	each := shard.MaxIDLen + 16
+	for _, name := range q.names {
+		each += len(name) + 32
+	}
+	return len(found.Candidates)*each+3*found.Text+1024*len(found.Shards) > most
 }
 
 // requestKey returns what decides the arm of a request. A request that does not say who
 // it is for has a request_id, if only one that was made up for it.
 func requestKey(r *tandemv1.RetrieveRequest) string {
 	return cmp.Or(r.RequestKey, r.UserId, r.RequestId)
-}
-
-// searchContext returns the context of a search. If the caller takes an answer
-// that lacks shards, the search ends a little before the caller's deadline, or the
-// answer would come too late.
-func searchContext(ctx context.Context, minCoverage float64) (context.Context, context.CancelFunc) {
-	deadline, ok := ctx.Deadline()
-	if !ok || minCoverage >= 1 {
-		return ctx, func() {}
-	}
-	return context.WithDeadline(ctx, deadline.Add(-min(time.Until(deadline)/10, 20*time.Millisecond)))
 }

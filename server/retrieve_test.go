@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -18,6 +20,7 @@ import (
 	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
 	"github.com/tandem-ann/tandem/index"
 	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/attribute"
 )
 
 // filters pairs filters with what they mean.
@@ -306,6 +309,82 @@ func TestDeadlineAndCoverage(t *testing.T) {
 		"3 of 4 shards answered; coverage is 0.75, min_coverage is 0.9: shard apps-0002: no answer")
 }
 
+// deadlineAfter is a context whose deadline passes once it has been looked at so often.
+type deadlineAfter struct {
+	context.Context
+	looks atomic.Int64
+}
+
+func (c *deadlineAfter) Err() error {
+	if c.looks.Add(-1) < 0 {
+		return context.DeadlineExceeded
+	}
+	return nil
+}
+
+// TestCutShort: what shards have given when the deadline passes before they give more is
+// an answer, and says that it is less than it could be.
+func TestCutShort(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // shards are asked one after the other, so looks come in one order
+	data := &towers{metric: index.Dot, dim: 1, shards: 2, version: "v1"}
+	for i := range 400 {
+		e := entity{fmt.Sprintf("a%d", i), []float32{float32(i)}, make([]attribute.Value, schema.Len())}
+		e.values[0] = attribute.OfKeyword("Ten")
+		if i < 100 {
+			e.values[0] = attribute.OfKeyword(e.id)
+		}
+		data.apps = append(data.apps, e)
+	}
+	data.users = []entity{{"u1", []float32{1}, make([]attribute.Value, schema.Len())}}
+	s := data.loaded(t)
+	cuts, short := 0, 0
+	for looks := int64(0); ; looks++ {
+		r := &tandemv1.RetrieveRequest{UserId: "u1", K: 30, AtMost: []*tandemv1.AtMost{{Attribute: "developer", N: 1}}, MinCoverage: new(0.5), Explain: true}
+		late := &deadlineAfter{Context: t.Context()}
+		late.looks.Store(looks)
+		answer, err := s.retrieve(late, r)
+		if looks == 0 {
+			require.Error(t, err)
+			continue
+		}
+		require.NoError(t, err)
+		if answer.Coverage.ShardsAnswered == 2 && answer.Coverage.ShardsCut == 0 {
+			require.Len(t, answer.Candidates, 30)
+			break
+		}
+		if answer.Coverage.ShardsAnswered < 2 {
+			continue
+		}
+		cuts++
+		require.Equal(t, 1.0, answer.Coverage.EligibleShare)
+		require.NotEmpty(t, answer.Candidates)
+		require.Equal(t, "a399", answer.Candidates[0].Id)
+		if len(answer.Candidates) < 30 {
+			require.Equal(t, tandemv1.ShortReason_SHORT_REASON_COVERAGE, answer.ShortReason)
+			require.Equal(t, fmt.Sprintf("the deadline cut %d of 2 shards short, k is 30", answer.Coverage.ShardsCut), answer.ShortReasonText)
+			short++
+		}
+		errors := 0
+		for _, x := range answer.Explain.Shards {
+			if x.Error != "" {
+				require.Equal(t, "the deadline passed before it had answered once more", x.Error)
+				require.NotZero(t, x.Eligible)
+				errors++
+			}
+		}
+		require.EqualValues(t, answer.Coverage.ShardsCut, errors)
+		late.looks.Store(looks)
+		r.MinCoverage = nil
+		_, err = s.retrieve(late, r)
+		var coded *connect.Error
+		require.ErrorAs(t, err, &coded)
+		require.Equal(t, connect.CodeDeadlineExceeded, coded.Code())
+		require.Contains(t, coded.Message(), "the deadline passed when 2 of 2 shards had answered, ")
+	}
+	require.Positive(t, cuts)
+	require.Positive(t, short)
+}
+
 func TestPlanSummary(t *testing.T) {
 	answered := func(p index.Plan, eligible int) shard.ShardAnswer {
 		return shard.ShardAnswer{Plan: p, Eligible: eligible}
@@ -400,7 +479,7 @@ func BenchmarkRetrieve(b *testing.B) {
 		})
 	}
 	now := s.current.Load()
-	q, err := newQuery(now.arms[0].snapshot, benchmarks[0].r)
+	q, err := newQuery(context.Background(), now.arms[0].snapshot, benchmarks[0].r)
 	require.NoError(b, err)
 	b.Run("search_alone", func(b *testing.B) {
 		b.ReportAllocs()

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/tandem-ann/tandem/server/release"
@@ -43,8 +44,14 @@ type Config struct {
 	Listener net.Listener
 	// Options bound the requests.
 	Options Options
-	// DrainTimeout is how long requests may take to end once the server is told
-	// to stop. Default: DefaultDrainTimeout.
+	// MaxConnections is how many connections are open at a time. One more takes the place
+	// of the one that has been idle for longest. Default: DefaultMaxConnections.
+	MaxConnections int
+	// DrainDelay is how long the server goes on as before once it is told to stop, but for
+	// readiness, which fails at once: as long as callers take to notice. Default: 0.
+	DrainDelay time.Duration
+	// DrainTimeout is how long requests may take to end after that. Default:
+	// DefaultDrainTimeout.
 	DrainTimeout time.Duration
 	// RecordShare is the share of the requests, 0 to 1, that are recorded into the
 	// store with their answers, for replay. Default: 0, none.
@@ -62,12 +69,26 @@ type Config struct {
 // DefaultDrainTimeout is how long requests may take to end by default.
 const DefaultDrainTimeout = 15 * time.Second
 
+// DefaultMaxConnections is how many connections are open at a time by default.
+const DefaultMaxConnections = 4096
+
 const (
 	// maxHeaderBytes has room for a query sent by GET, which has the message in
 	// the URL: a vector of 4096 numbers is 22 KiB in base64.
 	maxHeaderBytes    = 128 << 10
 	readHeaderTimeout = 10 * time.Second
 	idleTimeout       = 2 * time.Minute
+
+	// What one connection of HTTP/2 may have at a time: requests, and bytes that have
+	// arrived and were not read yet. The largest frame is kept for as long as it is open.
+	maxStreams      = 128
+	connectionBytes = 1 << 20
+	streamBytes     = 256 << 10
+	frameBytes      = 64 << 10
+
+	// leaveTime is how long before it takes no more requests a connection of HTTP/2 is
+	// told so, if DrainDelay allows: longer than a request is under way.
+	leaveTime = time.Second
 )
 
 // Run serves what is released until ctx ends. It listens first, then opens, verifies
@@ -81,8 +102,9 @@ const (
 // until a person accepts it with a later release. A server that starts has read nothing
 // yet, and takes the log as it is.
 //
-// When ctx ends it stops being ready, lets the requests in flight end, and closes all
-// snapshots. It returns nil if all of that went well, else an error that says what did
+// When ctx ends it stops being ready, goes on for the time of DrainDelay, lets the requests
+// in flight end, and closes all snapshots. A caller that sends no more once it is not ready
+// loses no request. It returns nil if all of that went well, else an error that says what did
 // not. Without a release, and with Snapshot, it also returns an error if the snapshot
 // cannot be opened, which names the file and the section.
 func Run(ctx context.Context, c Config) error {
@@ -95,20 +117,27 @@ func Run(ctx context.Context, c Config) error {
 	if c.Keep <= 0 {
 		c.Keep = DefaultKeep
 	}
-	listener := c.Listener
-	if listener == nil {
+	if c.MaxConnections <= 0 {
+		c.MaxConnections = DefaultMaxConnections
+	}
+	if c.Listener == nil {
 		var err error
-		if listener, err = net.Listen("tcp", c.Listen); err != nil {
+		if c.Listener, err = net.Listen("tcp", c.Listen); err != nil {
 			return fmt.Errorf("serve: %w", err)
 		}
 	}
+	listener := newListener(c.Listener, c.MaxConnections, c.Logger)
 	service := NewService(c.Logger)
 	if c.RecordShare > 0 {
 		service.recorder = startRecorder(c.RecordShare, c.Store.Objects(), c.Logger, defaultRecorderOptions())
 		defer service.recorder.close() // once the requests have ended
 	}
 	h := newHTTPServer(NewHandler(service, c.Options), c.Logger)
+	h.ConnState = listener.changed
 	running, cancel := context.WithCancel(ctx)
+	var givesBack sync.WaitGroup
+	givesBack.Go(func() { giveBack(running) })
+	defer givesBack.Wait()
 	defer cancel()
 	served := make(chan error, 1)
 	go func() {
@@ -125,7 +154,10 @@ func Run(ctx context.Context, c Config) error {
 	if running.Err() != nil && errors.Is(err, context.Canceled) {
 		err = nil // stopped while it loaded
 	}
-	err = errors.Join(err, drain(service, h, &c))
+	if ctx.Err() == nil {
+		c.DrainDelay = 0 // it serves no more, or nothing
+	}
+	err = errors.Join(err, drain(service, h, listener, &c))
 	if serveErr := <-served; !errors.Is(serveErr, http.ErrServerClosed) {
 		err = errors.Join(err, fmt.Errorf("serve: %w", serveErr))
 	}
@@ -158,6 +190,10 @@ func newHTTPServer(h http.Handler, logger *slog.Logger) *http.Server {
 		MaxHeaderBytes:    maxHeaderBytes,
 		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelWarn),
 		Protocols:         new(http.Protocols),
+	}
+	s.HTTP2 = &http.HTTP2Config{
+		MaxConcurrentStreams: maxStreams, MaxReadFrameSize: frameBytes,
+		MaxReceiveBufferPerConnection: connectionBytes, MaxReceiveBufferPerStream: streamBytes,
 	}
 	s.Protocols.SetHTTP1(true)
 	s.Protocols.SetUnencryptedHTTP2(true)
@@ -240,9 +276,15 @@ func load(ctx context.Context, service *Service, c *Config, digest shard.Digest)
 
 // drain stops the server and closes what answers, whatever happens not before the last
 // request on it has ended.
-func drain(service *Service, h *http.Server, c *Config) error {
-	c.Logger.Info("draining", "timeout", c.DrainTimeout)
+func drain(service *Service, h *http.Server, l *listener, c *Config) error {
+	c.Logger.Info("draining", "delay", c.DrainDelay, "timeout", c.DrainTimeout)
 	service.Drain()
+	last := min(leaveTime, c.DrainDelay/2)
+	time.Sleep(c.DrainDelay - last)
+	if last > 0 {
+		l.leave()
+		time.Sleep(last)
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), c.DrainTimeout)
 	defer cancel()
 	err := h.Shutdown(ctx)
@@ -252,6 +294,7 @@ func drain(service *Service, h *http.Server, c *Config) error {
 	if err != nil {
 		err = errors.Join(err, h.Close())
 	}
+	l.leaves.Wait()
 	service.Close()
 	return err
 }

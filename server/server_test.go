@@ -148,6 +148,7 @@ func TestRunReadiness(t *testing.T) {
 	})
 	require.NoError(t, err)
 	require.Equal(t, "listening", <-log)
+	require.Equal(t, "request failed", <-log)
 	require.Equal(t, "memory limit", <-log)
 	require.Equal(t, "ready", <-log)
 	require.Equal(t, "draining", <-log)
@@ -228,16 +229,19 @@ func TestRunFails(t *testing.T) {
 }
 
 func TestOverload(t *testing.T) {
-	p := start(t, Config{Store: smallTowers(index.Dot).publish(t), Options: Options{MaxInFlight: 1}})
-	conn := hold(t, p.addr, heldRequest)
-	const text = "1 requests are in flight, as many as are accepted; retry in 100ms"
-	got := p.post(t, "Retrieve", heldRequest)
+	service := smallTowers(index.Dot).loaded(t)
+	s, l := serveLimited(t, service, Options{MaxInFlight: 1})
+	k := cost{work: time.Microsecond}
+	require.NoError(t, l.work.enter(&k))
+	const text = "1 requests are in flight, as many as are accepted; retry in 1s"
+	got := s.post(t, "Retrieve", heldRequest)
 	require.Equal(t, http.StatusTooManyRequests, got.status)
 	require.Equal(t, "1", got.header.Get("Retry-After"))
 	require.Equal(t, "resource_exhausted", got.json["code"])
 	require.Equal(t, text, got.json["message"])
+	require.Len(t, got.header.Get(RequestIDHeader), 32)
 	for _, option := range []connect.ClientOption{connect.WithGRPC(), connect.WithGRPCWeb(), connect.WithHTTPGet()} {
-		_, err := p.client(option).Retrieve(t.Context(), connect.NewRequest(&tandemv1.RetrieveRequest{UserId: "u1", K: 1}))
+		_, err := s.client(option).Retrieve(t.Context(), connect.NewRequest(&tandemv1.RetrieveRequest{UserId: "u1", K: 1}))
 		requireError(t, err, connect.CodeResourceExhausted, text)
 		var coded *connect.Error
 		require.ErrorAs(t, err, &coded)
@@ -245,16 +249,14 @@ func TestOverload(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, retryAfter, detail.(*errdetails.RetryInfo).RetryDelay.AsDuration())
 	}
-	require.Equal(t, http.StatusOK, p.get(t, "/readyz").status, "health has no limit")
+	_, err := s.client().BatchRetrieve(t.Context(), connect.NewRequest(&tandemv1.BatchRetrieveRequest{Requests: []*tandemv1.RetrieveRequest{{UserId: "u1", K: 1}}}))
+	requireError(t, err, connect.CodeResourceExhausted, text)
+	_, err = s.client().GetEmbeddings(t.Context(), connect.NewRequest(&tandemv1.GetEmbeddingsRequest{Ids: []string{"a1"}}))
+	requireError(t, err, connect.CodeResourceExhausted, text)
+	require.Equal(t, http.StatusOK, s.get(t, "/readyz").status, "health has no limit")
 
-	_, err := io.WriteString(conn, heldRequest)
-	require.NoError(t, err)
-	line, err := readLine(conn)
-	require.NoError(t, err)
-	require.Equal(t, "HTTP/1.1 200 OK", line)
-	require.NoError(t, conn.Close())
-	p.stop()
-	require.NoError(t, <-p.done)
+	l.work.leave(&k)
+	require.Equal(t, http.StatusOK, s.post(t, "Retrieve", heldRequest).status)
 }
 
 func TestUnknownHealthService(t *testing.T) {
@@ -272,7 +274,7 @@ func TestDeadline(t *testing.T) {
 	s := serve(t, smallTowers(index.Dot).loaded(t), Options{})
 	got := s.post(t, "Retrieve", heldRequest, "Connect-Timeout-Ms", "0")
 	require.Equal(t, "deadline_exceeded", got.json["code"])
-	require.Equal(t, "the deadline passed before the request was begun", got.json["message"])
+	require.Equal(t, "the deadline passed before there was an answer", got.json["message"])
 }
 
 // What is served without a release is not collected until the server ends, however the

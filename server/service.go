@@ -31,6 +31,8 @@ type Service struct {
 	// staleness is that of what is known of the releases.
 	staleness *staleness
 
+	failures failureLog
+
 	recorder *recorder // set before the first request, or nil
 }
 
@@ -40,7 +42,8 @@ var (
 )
 
 // NewService returns a service without a snapshot. It logs each request at debug
-// level and what must not happen at error level.
+// level, those that fail at info level, or warn where there is too much load, a few each
+// second of them, and what must not happen at error level.
 func NewService(logger *slog.Logger) *Service {
 	s := &Service{logger: logger, staleness: &staleness{logger: logger}}
 	s.health = newHealth(s.staleness)
@@ -97,6 +100,9 @@ func (s *Service) Close() {
 	s.Drain()
 	s.replace(nil)
 	s.open.Wait()
+	if n := s.failures.rest(); n > 0 {
+		s.logger.Info("requests failed that the log left out", "left_out", n)
+	}
 }
 
 func (s *Service) replace(next *state) {
@@ -116,9 +122,9 @@ func (s *Service) acquire(version, key string) (*arm, error) {
 		now := s.current.Load()
 		if now == nil {
 			if s.health.current() == phaseDraining {
-				return nil, errorf(connect.CodeUnavailable, "the server is stopping")
+				return nil, errorf(connect.CodeUnavailable, reasonStopping, "the server is stopping")
 			}
-			return nil, errorf(connect.CodeUnavailable, "no snapshot is loaded yet")
+			return nil, errorf(connect.CodeUnavailable, reasonNotReady, "no snapshot is loaded yet")
 		}
 		number, err := now.route(version, key)
 		if err != nil {
@@ -134,7 +140,7 @@ func (s *Service) acquire(version, key string) (*arm, error) {
 func (s *state) route(version, key string) (int, error) {
 	if s.router == nil {
 		if served := s.arms[0].snapshot.Manifest().ModelVersion; version != "" && version != served {
-			return 0, errorf(connect.CodeFailedPrecondition, "model_version %q is not served; served: %q", version, served)
+			return 0, errorf(connect.CodeFailedPrecondition, reasonModelVersion, "model_version %q is not served; served: %q", version, served)
 		}
 		return 0, nil
 	}
@@ -143,7 +149,7 @@ func (s *state) route(version, key string) (int, error) {
 	}
 	number, ok := s.router.RouteVersion(key, version)
 	if !ok {
-		return 0, errorf(connect.CodeFailedPrecondition, "model_version %q is not served; served: %s", version, quoted(s.router.Versions()))
+		return 0, errorf(connect.CodeFailedPrecondition, reasonModelVersion, "model_version %q is not served; served: %s", version, quoted(s.router.Versions()))
 	}
 	return number, nil
 }
@@ -175,6 +181,7 @@ func (s *Service) newServing(snapshot *shard.Snapshot) *serving {
 // serving is a snapshot that answers requests. Nothing of it changes but the
 // count, and what of it is lost.
 type serving struct {
+	servingSizes
 	snapshot *shard.Snapshot
 	lost     lostShards
 	users    atomic.Int64 // those who hold it: requests, states and its owner

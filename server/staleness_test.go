@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -116,7 +117,7 @@ func (f *following) now(t *testing.T) *tandemv1.GetStatusResponse {
 func (f *following) ready(t *testing.T) (bool, string) {
 	t.Helper()
 	w := newRecorder()
-	f.health.readiness(w, nil)
+	f.health.readiness(w, httptest.NewRequest(http.MethodGet, "/readyz", nil))
 	check, err := f.health.Check(t.Context(), &grpchealth.CheckRequest{})
 	require.NoError(t, err)
 	ready := w.Code == http.StatusOK

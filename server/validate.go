@@ -3,8 +3,8 @@ package server
 import (
 	"context"
 	"errors"
-	"strings"
 
+	rules "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
 	"buf.build/go/protovalidate"
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/proto"
@@ -12,11 +12,15 @@ import (
 	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
 )
 
-// validate checks a request against the rules of the contract. The error tells
-// every broken rule in a line, and has them as a detail too.
+// validate checks a request against the rules of the contract, the lengths of lists
+// first: no rule is evaluated for each element of a list that is too long. The error
+// tells broken rules in a line, and has them as a detail too.
 func validate(m proto.Message) error {
 	if r, ok := m.(*tandemv1.RetrieveRequest); ok && keepsRules(r) {
 		return nil
+	}
+	if long := longLists(m); len(long) > 0 {
+		return violationsError(long)
 	}
 	err := protovalidate.GlobalValidator.Validate(m)
 	if err == nil {
@@ -26,15 +30,11 @@ func validate(m proto.Message) error {
 	if !ok {
 		return err
 	}
-	texts := make([]string, len(invalid.Violations))
+	list := make([]*rules.Violation, len(invalid.Violations))
 	for i, v := range invalid.Violations {
-		texts[i] = violation(v)
+		list[i] = v.Proto
 	}
-	coded := connect.NewError(connect.CodeInvalidArgument, errors.New(strings.Join(texts, "; ")))
-	if detail, err := connect.NewErrorDetail(invalid.ToProto()); err == nil {
-		coded.AddDetail(detail)
-	}
-	return coded
+	return violationsError(list)
 }
 
 // keepsRules reports whether a request keeps every rule of the contract. The rules
@@ -47,7 +47,10 @@ func keepsRules(r *tandemv1.RetrieveRequest) bool {
 			queries++
 		}
 	}
-	for _, v := range r.Vectors[:min(len(r.Vectors), maxVectors)] {
+	if len(r.Vectors) > maxVectors || len(r.AtMost) > maxLimits {
+		return false
+	}
+	for _, v := range r.Vectors {
 		if len(v.GetValues()) == 0 {
 			return false
 		}
@@ -58,30 +61,25 @@ func keepsRules(r *tandemv1.RetrieveRequest) bool {
 		}
 	}
 	return queries == 1 && (r.Ef == nil || r.RecallTarget == nil) &&
-		len(r.Vectors) <= maxVectors && len(r.UserId) <= 256 && len(r.AppId) <= 256 &&
+		len(r.UserId) <= 256 && len(r.AppId) <= 256 &&
 		r.Target >= tandemv1.Tower_TOWER_UNSPECIFIED && r.Target <= tandemv1.Tower_TOWER_USERS &&
 		r.K >= 1 && r.K <= 10_000 &&
 		len(r.Filter) <= 16<<10 && len(r.Bindings) <= 256 &&
-		len(r.IncludeIds) <= 100_000 && len(r.ExcludeIds) <= 100_000 && len(r.ExplainIds) <= 100 && len(r.AtMost) <= 8 &&
+		len(r.IncludeIds) <= 100_000 && len(r.ExcludeIds) <= 100_000 && len(r.ExplainIds) <= 100 &&
 		len(r.ModelVersion) <= 256 && len(r.Attributes) <= 256 && len(r.RequestId) <= 128 &&
 		len(r.Segment) <= 64 && len(r.RequestKey) <= 256 &&
+		r.Fallback >= tandemv1.Fallback_FALLBACK_UNSPECIFIED && r.Fallback <= tandemv1.Fallback_FALLBACK_MEAN_USER &&
+		(r.Fallback != tandemv1.Fallback_FALLBACK_MEAN_USER || r.UserId != "") &&
 		(r.RecallTarget == nil || *r.RecallTarget > 0 && *r.RecallTarget <= 1) &&
 		(r.Ef == nil || *r.Ef >= 1 && *r.Ef <= 1_000_000) &&
 		(r.MinCoverage == nil || *r.MinCoverage >= 0 && *r.MinCoverage <= 1)
 }
 
-// maxVectors is how many vectors a query may have.
-const maxVectors = 32
-
-// violation is the text of one broken rule. The rules' own texts begin with the
-// field's name; the path is added where it says more.
-func violation(v *protovalidate.Violation) string {
-	path, text := protovalidate.FieldPathString(v.Proto.GetField()), v.Proto.GetMessage()
-	if path == "" || strings.HasPrefix(text, path+" ") {
-		return text
-	}
-	return path + ": " + text
-}
+// How many vectors a query may have, and attributes that at_most names.
+const (
+	maxVectors = 32
+	maxLimits  = 8
+)
 
 // prepareRules compiles the rules, so that the first request does not.
 func prepareRules() {

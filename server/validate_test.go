@@ -16,7 +16,7 @@ import (
 // TestKeepsRules compares the fast check with the rules, about their bounds.
 func TestKeepsRules(t *testing.T) {
 	fields := (&tandemv1.RetrieveRequest{}).ProtoReflect().Descriptor().Fields().Len()
-	require.Equal(t, 21, fields, "a new field: does keepsRules know its rules?")
+	require.Equal(t, 22, fields, "a new field: does keepsRules know its rules?")
 	rapid.Check(t, func(t *rapid.T) {
 		r := &tandemv1.RetrieveRequest{UserId: "u1", K: 10}
 		size := func(name string, most int) int {
@@ -29,7 +29,7 @@ func TestKeepsRules(t *testing.T) {
 		}
 		// One to three fields differ from a good request.
 		for range rapid.IntRange(1, 3).Draw(t, "changes") {
-			switch rapid.IntRange(0, 20).Draw(t, "field") {
+			switch rapid.IntRange(0, 21).Draw(t, "field") {
 			case 0:
 				r.UserId = ""
 			case 1:
@@ -44,6 +44,8 @@ func TestKeepsRules(t *testing.T) {
 				}
 			case 20:
 				r.RequestKey = text("request_key", 256)
+			case 21:
+				r.Fallback = tandemv1.Fallback(rapid.IntRange(-1, 3).Draw(t, "fallback"))
 			case 3:
 				r.UserId = text("user_id", 256)
 			case 4:

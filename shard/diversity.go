@@ -1,6 +1,7 @@
 package shard
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"sort"
@@ -70,17 +71,19 @@ func (a AtMost) validate(schema attribute.Schema) error {
 }
 
 // deepen makes the parts that are exhausted ask for more rows than before, and
-// returns them.
-func (t *Tower) deepen(q *Query, f *fanOut, merged []hit) []int {
+// returns them. The error is the context's.
+func (t *Tower) deepen(ctx context.Context, q *Query, f *fanOut, merged []hit) ([]int, error) {
 	if f.exact {
 		taken := f.certain(t.metric, merged)
 		full := f.merger.quota.filled(q.AtMost, taken)
 		for _, i := range f.again {
 			p := &f.parts[i]
-			t.shards[i].drop(p, full, taken)
+			if err := t.shards[i].drop(ctx, p, full, taken); err != nil {
+				return nil, err
+			}
 			p.k = min(2*p.k, max(p.left, 1))
 		}
-		return f.again
+		return f.again, nil
 	}
 	// As many as it takes if the share of those passed over stays the same.
 	more := func(p *part) int { return min(max(2*p.k, p.k*q.K/len(merged)), p.left) }
@@ -89,7 +92,7 @@ func (t *Tower) deepen(q *Query, f *fanOut, merged []hit) []int {
 		for _, i := range f.again {
 			f.parts[i].k = more(&f.parts[i])
 		}
-		return f.again
+		return f.again, nil
 	}
 	f.exact, f.again = true, f.again[:0]
 	for i := range f.parts {
@@ -99,7 +102,7 @@ func (t *Tower) deepen(q *Query, f *fanOut, merged []hit) []int {
 			f.again = append(f.again, i)
 		}
 	}
-	return f.again
+	return f.again, nil
 }
 
 // certain returns the merged hits that rank before every row that was not fetched.
@@ -115,16 +118,25 @@ func (f *fanOut) certain(metric index.Metric, merged []hit) []hit {
 	return merged
 }
 
+// dropStep is how many sets of rows are removed between two pauses: one may take some ten
+// microseconds.
+const dropStep = 16
+
 // drop removes from the eligible rows of a part those that have a full value and
-// were not taken.
-func (s *Shard) drop(p *part, full []value, taken []hit) {
+// were not taken. The error is the context's.
+func (s *Shard) drop(ctx context.Context, p *part, full []value, taken []hit) error {
 	if p.eligible == nil {
 		p.eligible = s.bitsets.Get().(*index.Bitset)
 		p.eligible.Fill(s.Rows())
 	}
 	scratch := s.bitsets.Get().(*index.Bitset)
 	defer s.bitsets.Put(scratch)
-	for _, v := range full {
+	for i, v := range full {
+		if i%dropStep == dropStep-1 {
+			if err := pause(ctx); err != nil {
+				return err
+			}
+		}
 		var set attribute.Set
 		switch s.attributes.Schema().Field(v.field).Type {
 		case attribute.Bool:
@@ -142,6 +154,7 @@ func (s *Shard) drop(p *part, full []value, taken []hit) {
 		}
 	}
 	p.left = p.eligible.Count()
+	return nil
 }
 
 // value is one value of an attribute, for all shards: a text aliases a mapped file.

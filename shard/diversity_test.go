@@ -41,7 +41,7 @@ func TestAtMostGoesDeep(t *testing.T) {
 	defer func() { require.NoError(t, tw.Close()) }()
 	filter, err := tw.Compile("min_age < 15")
 	require.NoError(t, err)
-	bound, err := filter.Bind(nil)
+	bound, err := filter.Bind(context.Background(), nil)
 	require.NoError(t, err)
 	for _, k := range []int{1, 2, 10, 100, 1500, 3000} {
 		for _, limits := range [][]shard.AtMost{{{developer, 1}}, {{developer, 7}}, {{free, 3}}, {{minAge, 40}, {developer, 30}}} {

@@ -2,6 +2,7 @@ package shard
 
 import (
 	"cmp"
+	"context"
 	"slices"
 	"sort"
 	"strings"
@@ -11,8 +12,9 @@ import (
 	"github.com/tandem-ann/tandem/shard/eligibility"
 )
 
-// Verdict is why a row is or is not in an answer. Of several that apply, the least
-// is given.
+// Verdict is why a row is or is not in an answer. Of several that apply, the first in
+// the order in which they are declared is given. The zero Verdict is none: the query's
+// context ended before there was one.
 type Verdict uint8
 
 // The verdicts.
@@ -24,9 +26,9 @@ const (
 	NotIncluded                     // not in Query.Include
 	NotEligible                     // not in Query.Segment, or it does not pass Query.Filter
 	Returned
-	Capped     // as many as an AtMost allows rank before it
+	Capped     // as many candidates as an AtMost allows rank before it
 	BelowCut   // it ranks after the last candidate
-	NotVisited // it ranks before the last candidate, and no walk found it
+	NotVisited // it ranks before the last candidate, and no walk found it, or its shard was cut short
 )
 
 // Explained says why a row is or is not in an answer.
@@ -46,8 +48,10 @@ type Explained struct {
 
 // explainer explains rows of one answer.
 type explainer struct {
+	ctx     context.Context // of the query
 	query   *Query
 	segment []eligibility.Bound // the clauses of Query.Segment
+	filter  []eligibility.Bound // those of Query.Filter
 	metric  index.Metric
 	merged  []hit
 	limited quota
@@ -61,8 +65,9 @@ type asked struct {
 }
 
 // explain says of each of the query's ids why it is or is not in the merged answer.
-// What is in Query.Include or Exclude is found in one pass over them.
-func (t *Tower) explain(q *Query, f *fanOut, merged []hit) ([]Explained, error) {
+// What is in Query.Include or Exclude is found in one pass over them. Rows that are left
+// when the context ends get no verdict, if the query accepts what is not whole.
+func (t *Tower) explain(ctx context.Context, q *Query, f *fanOut, merged []hit) ([]Explained, error) {
 	out := make([]Explained, len(q.Explain))
 	rows := make([]asked, 0, len(out))
 	for i, id := range q.Explain {
@@ -83,16 +88,21 @@ func (t *Tower) explain(q *Query, f *fanOut, merged []hit) ([]Explained, error) 
 	}
 	listed(rows, q)
 	slices.SortStableFunc(rows, func(a, b asked) int { return cmp.Compare(a.number, b.number) })
-	x := &explainer{query: q, segment: t.segmentClauses(q.Segment), metric: t.metric, merged: merged}
-	for len(rows) > 0 {
+	x := &explainer{ctx: ctx, query: q, metric: t.metric, merged: merged}
+	var err error
+	if x.segment, err = t.segmentClauses(ctx, q.Segment); err == nil && q.Filter != nil {
+		x.filter, err = q.Filter.Clauses(ctx)
+	}
+	for len(rows) > 0 && err == nil {
 		n := 1
 		for n < len(rows) && rows[n].number == rows[0].number {
 			n++
 		}
-		if err := x.shard(rows[0].hit.shard, rows[:n]); err != nil {
-			return nil, err
-		}
+		err = x.shard(rows[0].hit.shard, rows[:n])
 		rows = rows[n:]
+	}
+	if err != nil && (q.MinCoverage >= 1 || !isEnd(err)) {
+		return nil, err
 	}
 	return out, nil
 }
@@ -141,14 +151,20 @@ func (x *explainer) shard(s *Shard, rows []asked) error {
 			}
 		}
 		if outside {
-			s.clauses(*set, x.segment, rows, func(e *Explained) bool { return e.Segment != "" && e.Clause == "" })
+			judge := func(e *Explained) bool { return e.Segment != "" && e.Clause == "" }
+			if err := x.clauses(s, *set, x.segment, rows, judge); err != nil {
+				return err
+			}
 		}
 	}
-	if x.query.Filter != nil {
-		s.clauses(*set, x.query.Filter.Clauses(), rows, func(e *Explained) bool { return e.Verdict == 0 })
+	if err := x.clauses(s, *set, x.filter, rows, func(e *Explained) bool { return e.Verdict == 0 }); err != nil {
+		return err
 	}
 	for i := range rows {
 		if rows[i].out.Verdict == 0 {
+			if err := pause(x.ctx); err != nil {
+				return err
+			}
 			x.eligible(&rows[i])
 		}
 	}
@@ -157,29 +173,35 @@ func (x *explainer) shard(s *Shard, rows []asked) error {
 
 // clauses gives those rows that judge is true for the first clause that is false for
 // them.
-func (s *Shard) clauses(set index.Bitset, list []eligibility.Bound, rows []asked, judge func(*Explained) bool) {
+func (x *explainer) clauses(s *Shard, set index.Bitset, list []eligibility.Bound, rows []asked, judge func(*Explained) bool) error {
 	for _, clause := range list {
-		clause.Eval(s.attributes, set)
+		if err := pause(x.ctx); err != nil {
+			return err
+		}
+		if _, err := clause.Eval(x.ctx, s.attributes, set); err != nil {
+			return err
+		}
 		for _, r := range rows {
 			if judge(r.out) && !set.Has(r.ordinal) {
 				r.out.Verdict, r.out.Clause = NotEligible, clause.String()
 			}
 		}
 	}
+	return nil
 }
 
 // segmentClauses returns the clauses of a segment's expression, or none if it has
 // come to be no filter of this build: its bitmap is what counts.
-func (t *Tower) segmentClauses(name string) []eligibility.Bound {
+func (t *Tower) segmentClauses(ctx context.Context, name string) ([]eligibility.Bound, error) {
 	for _, s := range t.Segments() {
 		if s.Name != name {
 			continue
 		}
 		if filter, err := s.Compile(t.compiler); err == nil {
-			return filter.Clauses()
+			return filter.Clauses(ctx)
 		}
 	}
-	return nil
+	return nil, nil
 }
 
 // score gives the rows their scores, as the exact scan finds them.
@@ -228,8 +250,8 @@ func (x *explainer) eligible(r *asked) {
 // capped reports whether the candidates before a row leave it no room, and if so
 // notes why.
 func (x *explainer) capped(r *asked, before []hit) bool {
-	if len(x.query.AtMost) == 0 || len(before) == x.query.K {
-		return false // it would not have been looked at
+	if len(x.query.AtMost) == 0 {
+		return false
 	}
 	x.limited.reset(x.query.AtMost)
 	for i := range before {

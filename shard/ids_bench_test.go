@@ -57,6 +57,8 @@ func BenchmarkEligibleIDs(b *testing.B) {
 	dst := index.NewBitset(rows)
 	b.ReportAllocs()
 	for b.Loop() {
-		s.eligible(q, p, dst)
+		if _, err := s.eligible(b.Context(), q, p, dst); err != nil {
+			b.Fatal(err)
+		}
 	}
 }

@@ -22,10 +22,12 @@ import (
 //	1: model, towers, shards, inputs, recall report.
 //	2: segments of the app tower.
 //	3: the tool, every parameter, calibrations, lineage and the gate report.
+//	4: the mean user vector, attributes of type float32.
 const (
 	ManifestVersion = 1 // without segments
 	SegmentsVersion = 2 // with segments
 	GatesVersion    = 3 // with or without segments
+	MeanVersion     = 4 // with or without what the others add
 )
 
 // Manifest is the root object of a snapshot. The same inputs, parameters and
@@ -42,9 +44,12 @@ type Manifest struct {
 	Apps         TowerManifest `json:"apps"`
 	Users        TowerManifest `json:"users"`
 	Inputs       []Input       `json:"inputs"`
-	Parameters   *Parameters   `json:"parameters,omitempty"`
-	Lineage      *Lineage      `json:"lineage,omitempty"` // nil if no snapshot came before
-	Gates        *GateReport   `json:"gates,omitempty"`
+	// MeanUser is the mean of the user tower's vectors, under cosine of their
+	// directions; nil if that is no vector to ask with, or an older builder left it out.
+	MeanUser   []float32   `json:"mean_user,omitempty"`
+	Parameters *Parameters `json:"parameters,omitempty"`
+	Lineage    *Lineage    `json:"lineage,omitempty"` // nil if no snapshot came before
+	Gates      *GateReport `json:"gates,omitempty"`
 }
 
 // TowerManifest lists the shards of one tower.
@@ -148,8 +153,8 @@ func DecodeManifest(data []byte) (*Manifest, error) {
 	if err := json.Unmarshal(data, &head); err != nil {
 		return nil, fmt.Errorf("manifest: %w: %w", err, sections.ErrCorrupt)
 	}
-	if head.Version < ManifestVersion || head.Version > GatesVersion {
-		return nil, fmt.Errorf("manifest: version is %d, this build reads versions %d to %d: %w", head.Version, ManifestVersion, GatesVersion, sections.ErrVersion)
+	if head.Version < ManifestVersion || head.Version > MeanVersion {
+		return nil, fmt.Errorf("manifest: version is %d, this build reads versions %d to %d: %w", head.Version, ManifestVersion, MeanVersion, sections.ErrVersion)
 	}
 	m := &Manifest{}
 	d := json.NewDecoder(bytes.NewReader(data))
@@ -167,7 +172,7 @@ func DecodeManifest(data []byte) (*Manifest, error) {
 }
 
 func (m *Manifest) validate() error {
-	if version := m.lowestVersion(); m.Version != version {
+	if version := m.LowestVersion(); m.Version != version {
 		return fmt.Errorf("version is %d, want %d for %d segments and what else it says", m.Version, version, len(m.Apps.Segments))
 	}
 	if n := len(m.Users.Segments); n > 0 {
@@ -187,12 +192,23 @@ func (m *Manifest) validate() error {
 			return fmt.Errorf("%s: %w", kind, err)
 		}
 	}
+	if m.MeanUser != nil {
+		if len(m.MeanUser) != m.Dim {
+			return fmt.Errorf("mean_user has %d numbers, dim is %d", len(m.MeanUser), m.Dim)
+		}
+		if err := m.Metric.CheckVector(m.MeanUser); err != nil {
+			return fmt.Errorf("mean_user: %w", err)
+		}
+	}
 	return m.validateGated()
 }
 
-// lowestVersion returns the lowest version that has all that the manifest says.
-func (m *Manifest) lowestVersion() int {
+// LowestVersion returns the lowest version that has all that the manifest says: the one
+// that it must have.
+func (m *Manifest) LowestVersion() int {
 	switch {
+	case m.MeanUser != nil || m.Apps.Schema.Has(attribute.Float32) || m.Users.Schema.Has(attribute.Float32):
+		return MeanVersion
 	case m.gated():
 		return GatesVersion
 	case len(m.Apps.Segments) > 0:

@@ -61,6 +61,7 @@ func (m *Manifest) statements() []statement {
 			add(fmt.Sprintf("shard %s-%04d", kind, i), s)
 		}
 	}
+	add("mean user vector", m.MeanUser)
 	for _, kind := range []Kind{Apps, Users} {
 		t := m.Tower(kind)
 		for i, s := range t.Shards {

@@ -26,6 +26,7 @@ func TestDifference(t *testing.T) {
 		}},
 		{`apps: rows, rejected and shards: [3,1,1], not [3,0,1]`, func(m *shard.Manifest) { m.Apps.Rejected = 1 }},
 		{`shard apps-0000: {"digest":"`, func(m *shard.Manifest) { m.Apps.Shards[0].Digest = shard.Sum(nil) }},
+		{`mean user vector: [1], not null`, func(m *shard.Manifest) { m.MeanUser = []float32{1} }},
 		{`effort of shard apps-0000: [{"k":`, func(m *shard.Manifest) { m.Apps.Shards[0].Effort[0].Ef++ }},
 		{`recall of apps: {"k":10,`, func(m *shard.Manifest) { m.Apps.Recall = []shard.Recall{{K: 10}} }},
 		{`gate rows: {"gate":"rows","subject":"","value":0.25,`, func(m *shard.Manifest) { m.Gates.Checks[1].Value = 0.25 }},

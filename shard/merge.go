@@ -1,6 +1,7 @@
 package shard
 
 import (
+	"context"
 	"hash/maphash"
 
 	"github.com/tandem-ann/tandem/index"
@@ -28,8 +29,9 @@ func (h *hit) before(o *hit, metric index.Metric) bool {
 
 // merge returns the best k hits of the lists, each of which is best first, ties
 // by id, that a quota of limits lets take. An id in several lists counts once, with
-// its best score. The result is good until the next call, or until a list changes.
-func (m *merger) merge(metric index.Metric, k int, limits []AtMost, lists [][]hit) []hit {
+// its best score. The result is good until the next call, or until a list changes. The
+// error is the context's.
+func (m *merger) merge(ctx context.Context, metric index.Metric, k int, limits []AtMost, lists [][]hit) ([]hit, error) {
 	m.out, m.heap = m.out[:0], m.heap[:0]
 	m.quota.reset(limits)
 	for _, list := range lists {
@@ -38,7 +40,7 @@ func (m *merger) merge(metric index.Metric, k int, limits []AtMost, lists [][]hi
 		}
 	}
 	if len(m.heap) == 1 && len(limits) == 0 {
-		return m.heap[0][:min(k, len(m.heap[0]))]
+		return m.heap[0][:min(k, len(m.heap[0]))], nil
 	}
 	total := 0
 	for _, list := range m.heap {
@@ -48,7 +50,12 @@ func (m *merger) merge(metric index.Metric, k int, limits []AtMost, lists [][]hi
 	for i := len(m.heap)/2 - 1; i >= 0; i-- {
 		m.down(i, metric)
 	}
-	for len(m.heap) > 0 && len(m.out) < k {
+	for looked := 1; len(m.heap) > 0 && len(m.out) < k; looked++ {
+		if looked%step == 0 {
+			if err := pause(ctx); err != nil {
+				return nil, err
+			}
+		}
 		best := m.heap[0][0]
 		if m.heap[0] = m.heap[0][1:]; len(m.heap[0]) == 0 {
 			last := len(m.heap) - 1
@@ -68,7 +75,7 @@ func (m *merger) merge(metric index.Metric, k int, limits []AtMost, lists [][]hi
 			}
 		}
 	}
-	return m.out
+	return m.out, nil
 }
 
 // down restores the heap below place i.

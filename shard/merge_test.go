@@ -2,6 +2,7 @@ package shard
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -48,7 +49,9 @@ func TestMergeEqualsSort(t *testing.T) {
 				want = append(want, h)
 			}
 		}
-		require.Equal(t, want, append([]hit{}, m.merge(metric, k, nil, lists)...))
+		got, err := m.merge(context.Background(), metric, k, nil, lists)
+		require.NoError(t, err)
+		require.Equal(t, want, append([]hit{}, got...))
 	})
 }
 
@@ -76,6 +79,8 @@ func BenchmarkMerge(b *testing.B) {
 	var m merger
 	b.ReportAllocs()
 	for b.Loop() {
-		m.merge(index.Dot, 100, nil, lists)
+		if _, err := m.merge(context.Background(), index.Dot, 100, nil, lists); err != nil {
+			b.Fatal(err)
+		}
 	}
 }

@@ -48,8 +48,16 @@ type Query struct {
 	Plan index.Plan
 	// Attributes holds the schema positions of the attributes to return.
 	Attributes []int
+	// MaxText is how many bytes of text the returned attributes may have in all; more is
+	// a [TextError], and 0 no bound.
+	MaxText int
+	// Workers is how many goroutines search shards at a time at most, if no other query
+	// does. 0 is as many as there are processors.
+	Workers int
 	// MinCoverage is the least coverage that is accepted, 0 to 1; less is a
-	// [CoverageError].
+	// [CoverageError]. So is a shard that was cut short ([ShardAnswer].Cut) if it is 1.
+	// Below 1, shards are given a little less time than the context has, so that what has
+	// arrived can be answered in it.
 	MinCoverage float64
 	// Explain holds ids of which the answer says why they are or are not in it.
 	Explain []string
@@ -71,6 +79,7 @@ type Answer struct {
 	TowerRows  int         // rows in all shards
 	Shards     []ShardAnswer
 	Explained  []Explained   // of each id of Query.Explain
+	Text       int           // bytes of text in the attributes of the candidates
 	FanOut     time.Duration // asking the shards
 	Merge      time.Duration // merging what they found
 }
@@ -90,6 +99,7 @@ func (a *Answer) Coverage() float64 {
 type ShardAnswer struct {
 	Shard    string
 	Err      error // why the shard did not answer; nil if it did
+	Cut      error // why it did not answer once more, when it was to give more than it had
 	Rows     int
 	Eligible int
 	// How many rows it was asked for, the last time, and how it found those of the
@@ -135,9 +145,21 @@ func (a *Answer) Unreadable() (all []*UnreadableError) {
 	return all
 }
 
+// Cut returns the number of shards that answered, but not with all that they were to give.
+func (a *Answer) Cut() int {
+	n := 0
+	for _, s := range a.Shards {
+		if s.Err == nil && s.Cut != nil {
+			n++
+		}
+	}
+	return n
+}
+
 // CoverageError says that too few shards answered for the query.
 type CoverageError struct {
 	Answered, Shards      int
+	Cut                   int // of those that answered, how many did not give all
 	Coverage, MinCoverage float64
 	Err                   error // the first shard's reason
 	// Unreadable has the reasons of the shards whose files cannot be read.
@@ -146,12 +168,31 @@ type CoverageError struct {
 
 // Error implements error.
 func (e *CoverageError) Error() string {
-	return fmt.Sprintf("%d of %d shards answered: coverage is %.3g, min_coverage is %g: %v",
-		e.Answered, e.Shards, e.Coverage, e.MinCoverage, e.Err)
+	return fmt.Sprintf("%s: coverage is %.3g, min_coverage is %g: %v", e.Answers(), e.Coverage, e.MinCoverage, e.Err)
+}
+
+// Answers says how many shards answered.
+func (e *CoverageError) Answers() string {
+	text := fmt.Sprintf("%d of %d shards answered", e.Answered, e.Shards)
+	if e.Cut > 0 {
+		text += fmt.Sprintf(", %d of them not with all that they have of the best", e.Cut)
+	}
+	return text
 }
 
 // Unwrap returns the first shard's reason.
 func (e *CoverageError) Unwrap() error { return e.Err }
+
+// TextError says that the returned attributes have more text than the query wants.
+type TextError struct {
+	Candidates int // that were looked at
+	Bytes, Max int // of their text, and Query.MaxText
+}
+
+// Error implements error.
+func (e *TextError) Error() string {
+	return fmt.Sprintf("the attributes of %d candidates have %d bytes of text, want at most %d", e.Candidates, e.Bytes, e.Max)
+}
 
 // validate returns an error of class [index.ErrQuery].
 func (q *Query) validate(schema attribute.Schema) error {
@@ -198,6 +239,8 @@ type part struct {
 	eligible *index.Bitset
 	left     int // rows of eligible, or of the shard if that is nil
 	hits     []hit
+	reached  int   // how many hits it was asked for when it gave these; 0 until it did
+	next     []hit // what it is giving now
 	found    []index.Hit
 	more     []index.Hit
 	ordinals []uint32
@@ -205,7 +248,7 @@ type part struct {
 }
 
 // complete reports whether the hits are all that the shard has to give.
-func (p *part) complete() bool { return len(p.hits) < p.k || len(p.hits) == p.left }
+func (p *part) complete() bool { return len(p.hits) < p.reached || len(p.hits) == p.left }
 
 // repeats reports whether a shard is likely to need its eligible rows again.
 func (q *Query) repeats() bool { return len(q.AtMost) > 0 }
@@ -219,31 +262,36 @@ func share(k, shards int) int {
 	return min(k, int(math.Ceil(mean+4*math.Sqrt(mean)))+4)
 }
 
-// search answers the query from one shard, with at most p.k hits.
-func (s *Shard) search(ctx context.Context, q *Query, p *part) {
-	p.hits, p.found = p.hits[:0], p.found[:0]
+// search answers the query from one shard, with at most p.k hits. After an error the
+// part has the hits that it had before.
+func (s *Shard) search(ctx context.Context, q *Query, p *part) error {
+	p.next, p.found = p.next[:0], p.found[:0]
 	p.answer.Shard, p.answer.Rows = s.name, s.Rows()
-	if p.answer.Err == nil {
-		p.answer.Err = ctx.Err()
+	if p.answer.Err != nil { // it is lost
+		return p.answer.Err
 	}
-	if p.answer.Err != nil {
-		return
+	if err := ctx.Err(); err != nil {
+		return err
 	}
 	start := time.Now()
-	if p.eligible == nil {
-		p.answer.Eligible = s.Rows()
-		if q.Filter != nil || q.Segment != "" || len(q.Include) > 0 || len(p.exclude) > 0 {
-			p.eligible = s.bitsets.Get().(*index.Bitset)
-			p.answer.Eligible = s.eligible(q, p, *p.eligible)
-		}
-		p.left = p.answer.Eligible
-	}
-	iq := index.Query{K: p.k, Ef: q.Ef, Plan: p.plan, Eligible: p.left}
-	if p.left < s.Rows() {
-		iq.Filter = *p.eligible
-	}
 	if !q.repeats() {
 		defer s.release(p)
+	}
+	if p.eligible == nil {
+		eligible := s.Rows()
+		if q.Filter != nil || q.Segment != "" || len(q.Include) > 0 || len(p.exclude) > 0 {
+			p.eligible = s.bitsets.Get().(*index.Bitset)
+			var err error
+			if eligible, err = s.eligible(ctx, q, p, *p.eligible); err != nil {
+				s.release(p)
+				return err
+			}
+		}
+		p.answer.Eligible, p.left = eligible, eligible
+	}
+	iq := index.Query{K: p.k, Ef: q.Ef, Plan: p.plan, Eligible: p.left, Done: ctx.Done()}
+	if p.left < s.Rows() {
+		iq.Filter = *p.eligible
 	}
 	p.answer.Asked = p.k
 	filtered := time.Now()
@@ -255,9 +303,9 @@ func (s *Shard) search(ctx context.Context, q *Query, p *part) {
 	for i, v := range q.Vectors {
 		iq.Vector = v
 		var stats index.Stats
-		p.more, stats, p.answer.Err = s.index.Search(iq, p.more[:0])
-		if p.answer.Err != nil {
-			return
+		var err error
+		if p.more, stats, err = s.index.Search(iq, p.more[:0]); err != nil {
+			return endedBy(ctx, err)
 		}
 		walked = walked || stats.Plan != index.ExactScan
 		p.answer.Plan, p.answer.Ef = stats.Plan, stats.Ef
@@ -269,6 +317,9 @@ func (s *Shard) search(ctx context.Context, q *Query, p *part) {
 			p.found = append(p.found, p.more...)
 		} else {
 			p.found = s.best(append(p.found, p.more...), p.k)
+			if err := pause(ctx); err != nil {
+				return err
+			}
 		}
 	}
 	// A walk for one vector may miss a row that another finds, whose score is then
@@ -276,14 +327,43 @@ func (s *Shard) search(ctx context.Context, q *Query, p *part) {
 	if walked && len(q.Vectors) > 1 {
 		for _, v := range q.Vectors {
 			s.index.Improve(v, p.found)
+			if err := pause(ctx); err != nil {
+				return err
+			}
 		}
 		p.answer.Scored += len(q.Vectors) * len(p.found)
 		p.found = s.best(p.found, p.k)
 	}
 	for _, h := range p.found {
-		p.hits = append(p.hits, hit{id: s.id(h.Ordinal), score: h.Score, shard: s, ordinal: h.Ordinal})
+		p.next = append(p.next, hit{id: s.id(h.Ordinal), score: h.Score, shard: s, ordinal: h.Ordinal})
 	}
+	p.hits, p.next, p.reached = p.next, p.hits, p.k
 	p.answer.Search += time.Since(filtered)
+	return nil
+}
+
+// step is how many things that take about 0.1 microseconds each, or a few, are done
+// between two pauses.
+const step = 1024
+
+// pause is for the midst of long work: it gives way to others, and returns the error of a
+// context that has ended.
+func pause(ctx context.Context) error {
+	index.GiveWay()
+	return ctx.Err()
+}
+
+// isEnd reports whether an error is that of a context that has ended.
+func isEnd(err error) bool {
+	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
+}
+
+// endedBy returns an error of an index, or that of the context if it is because of that.
+func endedBy(ctx context.Context, err error) error {
+	if errors.Is(err, index.ErrStopped) {
+		return ctx.Err()
+	}
+	return err
 }
 
 // release puts the shard's bitset back.
@@ -295,13 +375,16 @@ func (s *Shard) release(p *part) {
 }
 
 // eligible makes dst the rows that may be returned, and counts them. It looks each
-// id up once.
-func (s *Shard) eligible(q *Query, p *part, dst index.Bitset) int {
+// id up once. The error is the context's.
+func (s *Shard) eligible(ctx context.Context, q *Query, p *part, dst index.Bitset) (int, error) {
 	n := s.Rows()
 	segment, inSegment := s.segments.find(q.Segment)
 	switch {
 	case q.Filter != nil:
-		n = q.Filter.Eval(s.attributes, dst)
+		var err error
+		if n, err = q.Filter.Eval(ctx, s.attributes, dst); err != nil {
+			return 0, err
+		}
 		if inSegment && n > 0 {
 			segment.And(dst)
 			n = dst.Count()
@@ -313,10 +396,18 @@ func (s *Shard) eligible(q *Query, p *part, dst index.Bitset) int {
 		dst.Fill(n)
 	}
 	if len(q.Include) > 0 {
-		n, p.answer.UnknownInclude = s.keep(p, dst)
+		var err error
+		if n, p.answer.UnknownInclude, err = s.keep(ctx, p, dst); err != nil {
+			return 0, err
+		}
 	}
 	p.answer.UnknownExclude = 0
-	for _, id := range p.exclude {
+	for i, id := range p.exclude {
+		if i%step == step-1 {
+			if err := pause(ctx); err != nil {
+				return 0, err
+			}
+		}
 		ordinal, ok := s.Ordinal(id)
 		switch {
 		case !ok:
@@ -326,14 +417,19 @@ func (s *Shard) eligible(q *Query, p *part, dst index.Bitset) int {
 			n--
 		}
 	}
-	return n
+	return n, nil
 }
 
 // keep removes from dst what is not included, and counts what is left and the ids
-// that the shard does not have.
-func (s *Shard) keep(p *part, dst index.Bitset) (left, unknown int) {
+// that the shard does not have. The error is the context's.
+func (s *Shard) keep(ctx context.Context, p *part, dst index.Bitset) (left, unknown int, err error) {
 	p.ordinals = p.ordinals[:0]
-	for _, id := range p.include {
+	for i, id := range p.include {
+		if i%step == step-1 {
+			if err := pause(ctx); err != nil {
+				return 0, 0, err
+			}
+		}
 		ordinal, ok := s.Ordinal(id)
 		switch {
 		case !ok:
@@ -347,7 +443,7 @@ func (s *Shard) keep(p *part, dst index.Bitset) (left, unknown int) {
 	for _, ordinal := range p.ordinals {
 		dst.Set(ordinal)
 	}
-	return len(p.ordinals), unknown
+	return len(p.ordinals), unknown, nil
 }
 
 // best keeps the best score of each ordinal, and the best k of those.
@@ -391,7 +487,8 @@ func (e *PanicError) Error() string {
 }
 
 // searchSafely is search for a goroutine that nobody else recovers. It guards the
-// mapped file as [sections.Guard] does, and allocates nothing for it.
+// mapped file as [sections.Guard] does, and allocates nothing for it. A shard that has
+// answered before has still done so if it cannot once more for want of time.
 func (s *Shard) searchSafely(ctx context.Context, q *Query, p *part) {
 	before := debug.SetPanicOnFault(true)
 	defer func() {
@@ -400,7 +497,14 @@ func (s *Shard) searchSafely(ctx context.Context, q *Query, p *part) {
 			p.answer.Err = s.panicked(r)
 		}
 	}()
-	s.search(ctx, q, p)
+	had := p.answer
+	err := s.search(ctx, q, p)
+	if p.reached > 0 && isEnd(err) {
+		p.answer = had
+		p.answer.Cut = err
+		return
+	}
+	p.answer.Err = err
 }
 
 // panicked returns a panic of the shard's search as an error.

@@ -2,6 +2,7 @@ package shard
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -51,7 +52,7 @@ func (s Segment) Compile(c *eligibility.Compiler) (eligibility.Bound, error) {
 	if err := filter.CheckConstant("a segment is the same for every query, so it has no bindings: want attributes and constants"); err != nil {
 		return eligibility.Bound{}, fmt.Errorf("segment %s: %w", s.Name, err)
 	}
-	return filter.Bind(nil)
+	return filter.Bind(context.Background(), nil) // there is nothing to bind
 }
 
 // checkSegments returns an error unless the segments are what a manifest and a
@@ -121,7 +122,9 @@ func writeSegments(w *sections.Writer, path string, list []Segment, attributes *
 		if err != nil {
 			return err
 		}
-		filter.Eval(table, eligible)
+		if _, err := filter.Eval(context.Background(), table, eligible); err != nil {
+			return err
+		}
 		n, err := attribute.WriteBitmap(w, eligible)
 		if err != nil {
 			return err
@@ -245,7 +248,10 @@ func (s *segments) check(table *attribute.Table) (err error) {
 		if err != nil {
 			return sections.Corruptf(segmentListSection, "%v", err)
 		}
-		eligible := filter.Eval(table, want)
+		eligible, err := filter.Eval(context.Background(), table, want)
+		if err != nil {
+			return err
+		}
 		s.bitmaps[i].CopyTo(got)
 		if !slices.Equal(want, got) {
 			return sections.Corruptf(segmentBitmapsSection, "segment %s: its bitmap has %d rows, and not the %d that its expression makes eligible",

@@ -84,7 +84,7 @@ func TestSegmentEqualsBruteForce(t *testing.T) {
 		if filter.text != "" {
 			f, err := tw.Compile(filter.text)
 			require.NoError(t, err)
-			bound, err := f.Bind(nil)
+			bound, err := f.Bind(context.Background(), nil)
 			require.NoError(t, err)
 			q.Filter = &bound
 		}
@@ -130,7 +130,7 @@ func TestExplainSegment(t *testing.T) {
 	defer func() { require.NoError(t, tw.Close()) }()
 	filter, err := tw.Compile("min_age != 15 && min_age != 3")
 	require.NoError(t, err)
-	bound, err := filter.Bind(nil)
+	bound, err := filter.Bind(context.Background(), nil)
 	require.NoError(t, err)
 	q := &shard.Query{
 		Vectors: [][]float32{{1}}, K: 1, Target: 1, MinCoverage: 1, Segment: "teen", Filter: &bound,

@@ -142,20 +142,19 @@ func (s *Snapshot) Tower(kind Kind) *Tower {
 	return s.apps
 }
 
-// Warm asks every shard one question, so that the first real one finds its
-// scratch memory made.
+// Warm asks every shard a question, so that the first real one finds its scratch memory
+// made.
 func (s *Snapshot) Warm(ctx context.Context) (err error) {
 	defer sections.Guard(&err)()
 	for _, kind := range []Kind{Apps, Users} {
 		t := s.Tower(kind)
-		for _, sh := range t.shards {
-			if sh.Rows() == 0 {
-				continue
-			}
-			q := &Query{Vectors: [][]float32{sh.index.Vector(0, nil)}, K: 100, Target: 0.99, MinCoverage: 1}
-			if _, err := t.Search(ctx, q); err != nil {
-				return fmt.Errorf("warm snapshot %s: %w", s.digest.Short(), err)
-			}
+		some := slices.IndexFunc(t.shards, func(sh *Shard) bool { return sh.Rows() > 0 })
+		if some < 0 {
+			continue
+		}
+		q := &Query{Vectors: [][]float32{t.shards[some].index.Vector(0, nil)}, K: 100, Target: 0.99, MinCoverage: 1}
+		if _, err := t.Search(ctx, q); err != nil {
+			return fmt.Errorf("warm snapshot %s: %w", s.digest.Short(), err)
 		}
 	}
 	return nil

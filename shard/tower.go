@@ -30,15 +30,17 @@ const (
 // Tower is all shards of one entity kind. It is immutable and safe for any
 // number of goroutines.
 type Tower struct {
-	kind     Kind
-	shards   []*Shard
-	rows     int
-	metric   index.Metric
-	dim      int
-	schema   attribute.Schema
-	compiler *eligibility.Compiler
-	scratch  sync.Pool    // *fanOut
-	asking   atomic.Int32 // queries that are searching shards now
+	kind        Kind
+	shards      []*Shard
+	largest     *Shard // of shards; nil if there is none
+	rows        int
+	metric      index.Metric
+	dim         int
+	schema      attribute.Schema
+	segmentRows []int // how many are eligible in each segment
+	compiler    *eligibility.Compiler
+	scratch     sync.Pool    // *fanOut
+	asking      atomic.Int32 // queries that are searching shards now
 }
 
 func newTower(kind Kind, shards []*Shard, metric index.Metric, dim int, schema attribute.Schema) (*Tower, error) {
@@ -49,9 +51,18 @@ func newTower(kind Kind, shards []*Shard, metric index.Metric, dim int, schema a
 	t := &Tower{kind: kind, shards: shards, metric: metric, dim: dim, schema: schema, compiler: compiler}
 	for _, s := range shards {
 		t.rows += s.Rows()
+		if t.largest == nil || s.Rows() > t.largest.Rows() {
+			t.largest = s
+		}
 	}
 	t.scratch.New = func() any {
 		return &fanOut{parts: make([]part, len(shards)), lost: make([]error, len(shards)), lists: make([][]hit, len(shards))}
+	}
+	t.segmentRows = make([]int, len(t.Segments()))
+	for _, s := range shards {
+		for i, n := range s.SegmentRows() {
+			t.segmentRows[i] += n
+		}
 	}
 	return t, nil
 }
@@ -101,15 +112,19 @@ func (t *Tower) Segments() []Segment {
 	return t.shards[0].Segments() // every shard has those of the manifest
 }
 
-// SegmentRows returns how many rows are eligible in each of [Tower.Segments].
-func (t *Tower) SegmentRows() []int {
-	rows := make([]int, len(t.Segments()))
-	for _, s := range t.shards {
-		for i, n := range s.SegmentRows() {
-			rows[i] += n
+// SegmentRows returns how many rows are eligible in each of [Tower.Segments]. The caller
+// must not change the slice.
+func (t *Tower) SegmentRows() []int { return t.segmentRows }
+
+// SegmentSize returns how many rows are eligible in a segment, and false if the tower has
+// none of that name.
+func (t *Tower) SegmentSize(name string) (int, bool) {
+	for i, s := range t.Segments() {
+		if s.Name == name {
+			return t.segmentRows[i], true
 		}
 	}
-	return rows
+	return 0, false
 }
 
 // CheckSegment returns a [*SegmentError] unless the tower has a segment of that
@@ -125,6 +140,22 @@ func (t *Tower) CheckSegment(name string) error {
 		e.Known = append(e.Known, s.Name)
 	}
 	return e
+}
+
+// Has reports whether the tower has id. An error is an [*UnreadableError].
+func (t *Tower) Has(id string) (ok bool, err error) {
+	if len(t.shards) == 0 {
+		return false, nil
+	}
+	s := t.shards[Partition(id, len(t.shards))]
+	ok, err = s.has(id)
+	return ok, s.named(err)
+}
+
+func (s *Shard) has(id string) (ok bool, err error) {
+	defer sections.Guard(&err)()
+	_, ok = s.Ordinal(id)
+	return ok, nil
 }
 
 // Vector returns a copy of the embedding of id, and false if the tower does not
@@ -157,9 +188,12 @@ type fanOut struct {
 	exact  bool // the parts are asked for exact answers
 }
 
-// Search asks every shard and merges their answers. A shard that has not begun
-// when ctx ends does not answer, nor does one whose file cannot be read; if too few
-// answer, the error is a [*CoverageError]. An error of class [index.ErrQuery] is the
+// Search asks every shard and merges their answers. A shard that has not ended when ctx
+// does is given up and does not answer, nor does one whose file cannot be read; if too
+// few answer, the error is a [*CoverageError]. A shard that has answered, and of which
+// more is wanted when ctx ends, counts with what it gave: its best rows up to those that
+// it was asked for. If ctx ends while they are merged, the error is its own. It takes a
+// few milliseconds to end, whatever it does. An error of class [index.ErrQuery] is the
 // caller's to mend.
 func (t *Tower) Search(ctx context.Context, q *Query) (*Answer, error) {
 	if err := q.validate(t.schema); err != nil {
@@ -168,26 +202,32 @@ func (t *Tower) Search(ctx context.Context, q *Query) (*Answer, error) {
 	if err := t.CheckSegment(q.Segment); err != nil {
 		return nil, err
 	}
+	asking, cancel := q.asking(ctx)
+	defer cancel()
+	return t.search(ctx, asking, q)
+}
+
+// search is Search of a valid query whose shards are asked until asking ends.
+func (t *Tower) search(ctx, asking context.Context, q *Query) (*Answer, error) {
 	f := t.scratch.Get().(*fanOut) // lost if something panics, for its state is unknown then
 	clear(f.lost)
 	answer := &Answer{TowerRows: t.rows, Shards: make([]ShardAnswer, len(f.parts))}
-	err := t.answer(ctx, q, f, answer)
+	err := t.answer(ctx, asking, q, f, answer)
 	for t.loses(f, err) { // the others answer as if it had not from the beginning
-		err = t.answer(ctx, q, f, answer)
+		err = t.answer(ctx, asking, q, f, answer)
 	}
-	t.release(f)
-	t.scratch.Put(f)
+	t.recycle(f)
 	if err != nil {
 		return nil, err
 	}
 	return answer, nil
 }
 
-// answer asks the shards that are not lost, and fills in the answer. A shard's file
-// that can no longer be read once they were asked is an error, of class
-// [sections.ErrUnreadable]. It guards mapped files as [sections.Guard] does, and
-// allocates nothing for it.
-func (t *Tower) answer(ctx context.Context, q *Query, f *fanOut, answer *Answer) (err error) {
+// answer asks the shards that are not lost, until asking ends, and fills in the answer,
+// until ctx ends. A shard's file that can no longer be read once they were asked is an
+// error, of class [sections.ErrUnreadable]. It guards mapped files as [sections.Guard]
+// does, and allocates nothing for it.
+func (t *Tower) answer(ctx, asking context.Context, q *Query, f *fanOut, answer *Answer) (err error) {
 	before := debug.SetPanicOnFault(true)
 	defer func() {
 		debug.SetPanicOnFault(before)
@@ -202,21 +242,33 @@ func (t *Tower) answer(ctx context.Context, q *Query, f *fanOut, answer *Answer)
 	*answer = Answer{TowerRows: t.rows, Shards: answer.Shards}
 	start := time.Now()
 	f.begin(q)
-	t.ask(ctx, q, f, nil)
+	t.ask(asking, q, f, nil)
 	var merged []hit
 	for {
 		asked := time.Now()
-		merged = f.merge(t.metric, q)
+		if merged, err = f.merge(ctx, t.metric, q); err != nil {
+			return err
+		}
 		short := f.exhausted(t.metric, q, merged)
+		if len(short) > 0 {
+			if ended := asking.Err(); ended != nil {
+				for _, i := range short {
+					f.parts[i].answer.Cut = ended
+				}
+				break
+			}
+		}
 		if len(short) > 0 && len(q.AtMost) > 0 {
-			short = t.deepen(q, f, merged)
+			if short, err = t.deepen(ctx, q, f, merged); err != nil {
+				return err
+			}
 		}
 		answer.Merge += time.Since(asked)
 		if len(short) == 0 {
 			break
 		}
 		// What is missing may be in these shards.
-		t.ask(ctx, q, f, short)
+		t.ask(asking, q, f, short)
 		for _, i := range short {
 			if err := f.parts[i].answer.Err; errors.Is(err, sections.ErrUnreadable) {
 				return err
@@ -224,7 +276,7 @@ func (t *Tower) answer(ctx context.Context, q *Query, f *fanOut, answer *Answer)
 		}
 	}
 	answer.FanOut = time.Since(start) - answer.Merge
-	var failed error
+	var failed, cut error
 	for i := range f.parts {
 		p := &f.parts[i]
 		answer.Shards[i] = p.answer
@@ -235,18 +287,22 @@ func (t *Tower) answer(ctx context.Context, q *Query, f *fanOut, answer *Answer)
 			failed = cmp.Or(failed, err)
 			continue
 		}
+		cut = cmp.Or(cut, p.answer.Cut)
 		answer.Rows += p.answer.Rows
 		answer.Eligible += p.answer.Eligible
 	}
-	if failed != nil && answer.Coverage() < q.MinCoverage {
+	if failed != nil && answer.Coverage() < q.MinCoverage || cut != nil && q.MinCoverage >= 1 {
 		return &CoverageError{
-			Answered: answer.Answered(), Shards: len(t.shards), Coverage: answer.Coverage(), MinCoverage: q.MinCoverage,
-			Err: failed, Unreadable: answer.Unreadable(),
+			Answered: answer.Answered(), Cut: answer.Cut(), Shards: len(t.shards),
+			Coverage: answer.Coverage(), MinCoverage: q.MinCoverage,
+			Err: cmp.Or(failed, cut), Unreadable: answer.Unreadable(),
 		}
 	}
-	answer.Candidates = candidates(merged, q.Attributes)
+	if answer.Candidates, answer.Text, err = candidates(ctx, q, merged); err != nil {
+		return err
+	}
 	if len(q.Explain) > 0 {
-		answer.Explained, err = t.explain(q, f, merged)
+		answer.Explained, err = t.explain(ctx, q, f, merged)
 	}
 	return err
 }
@@ -272,6 +328,17 @@ func (t *Tower) loses(f *fanOut, err error) bool {
 	return true
 }
 
+// asking returns the context of asking shards. If the query takes an answer that lacks
+// shards, they are given up a little before the deadline, or the answer would come too
+// late.
+func (q *Query) asking(ctx context.Context) (context.Context, context.CancelFunc) {
+	deadline, ok := ctx.Deadline()
+	if !ok || q.MinCoverage >= 1 {
+		return ctx, func() {}
+	}
+	return context.WithDeadline(ctx, deadline.Add(-min(time.Until(deadline)/10, 20*time.Millisecond)))
+}
+
 // begin divides a query among the shards.
 func (f *fanOut) begin(q *Query) {
 	k := q.K
@@ -282,8 +349,8 @@ func (f *fanOut) begin(q *Query) {
 		k = share(k, len(f.parts))
 	}
 	for i := range f.parts {
-		f.parts[i].k, f.parts[i].plan = k, q.Plan
-		f.parts[i].answer = ShardAnswer{Err: f.lost[i]}
+		p := &f.parts[i]
+		p.k, p.plan, p.hits, p.reached, p.answer = k, q.Plan, p.hits[:0], 0, ShardAnswer{Err: f.lost[i]}
 	}
 	f.exact = q.Plan == index.ExactScan || q.Plan == index.Auto && q.Ef == 0 && q.Target >= 1
 	if len(f.parts) == 0 {
@@ -303,6 +370,10 @@ func (f *fanOut) begin(q *Query) {
 	}
 }
 
+// keptHits is how many hits the memory of a query may have room for to be kept for the
+// next, and how many ids: a few queries for very many would hold it for long.
+const keptHits = 1 << 15
+
 // release ends what a query holds of others' memory.
 func (t *Tower) release(f *fanOut) {
 	for i := range f.parts {
@@ -315,15 +386,29 @@ func (t *Tower) release(f *fanOut) {
 	f.merger.quota.reset(nil)
 }
 
-// merge merges what the parts that answered have found.
-func (f *fanOut) merge(metric index.Metric, q *Query) []hit {
+// recycle ends what a query holds of others' memory, and keeps its own for the next
+// unless it grew large.
+func (t *Tower) recycle(f *fanOut) {
+	t.release(f)
+	room := 0
+	for i := range f.parts {
+		p := &f.parts[i]
+		room += cap(p.hits) + cap(p.found)/2 + cap(p.more)/2 + cap(p.include) + cap(p.exclude) + cap(p.ordinals)/4
+	}
+	if room+cap(f.merger.out)+cap(f.merger.seen.places)/4 <= keptHits {
+		t.scratch.Put(f)
+	}
+}
+
+// merge merges what the parts that answered have found. The error is the context's.
+func (f *fanOut) merge(ctx context.Context, metric index.Metric, q *Query) ([]hit, error) {
 	for i := range f.parts {
 		f.lists[i] = f.parts[i].hits
 		if f.parts[i].answer.Err != nil {
 			f.lists[i] = nil
 		}
 	}
-	return f.merger.merge(metric, q.K, q.AtMost, f.lists)
+	return f.merger.merge(ctx, metric, q.K, q.AtMost, f.lists)
 }
 
 // exhausted returns the parts that have more rows than they returned, of which some
@@ -334,7 +419,7 @@ func (f *fanOut) exhausted(metric index.Metric, q *Query, merged []hit) []int {
 	f.again = f.again[:0]
 	for i := range f.parts {
 		p := &f.parts[i]
-		if p.answer.Err != nil || p.complete() {
+		if p.answer.Err != nil || p.answer.Cut != nil || p.complete() {
 			continue
 		}
 		if len(merged) == q.K && merged[q.K-1].before(&p.hits[len(p.hits)-1], metric) {
@@ -352,14 +437,15 @@ func (f *fanOut) exhausted(metric index.Metric, q *Query, merged []hit) []int {
 }
 
 // ask searches the shards, or only some of them, on the caller's goroutine and on
-// one more for each processor that no other query has a use for.
+// one more for each of the query's workers that no other query has a use for.
 func (t *Tower) ask(ctx context.Context, q *Query, f *fanOut, only []int) {
 	n := len(t.shards)
 	if only != nil {
 		n = len(only)
 	}
 	defer t.asking.Add(-1)
-	workers := min(runtime.GOMAXPROCS(0)/int(t.asking.Add(1)), n)
+	workers := cmp.Or(q.Workers, runtime.GOMAXPROCS(0))
+	workers = min(workers/int(t.asking.Add(1)), n)
 	if workers <= 1 {
 		for i := range n {
 			if only != nil {
@@ -390,8 +476,9 @@ func (t *Tower) ask(ctx context.Context, q *Query, f *fanOut, only []int) {
 	group.Wait()
 }
 
-// candidates copies the hits out of the mapped files.
-func candidates(hits []hit, attributes []int) []Candidate {
+// candidates copies the hits out of the mapped files, and counts the bytes of text in
+// their attributes. The error is the context's, or a [*TextError].
+func candidates(ctx context.Context, q *Query, hits []hit) (out []Candidate, copied int, err error) {
 	size := 0
 	for i := range hits {
 		size += len(hits[i].id)
@@ -402,7 +489,8 @@ func candidates(hits []hit, attributes []int) []Candidate {
 		text.WriteString(hits[i].id)
 	}
 	ids := text.String()
-	out := make([]Candidate, len(hits))
+	out = make([]Candidate, len(hits))
+	attributes := q.Attributes
 	values := make([]attribute.Value, len(hits)*len(attributes))
 	for i := range hits {
 		h := &hits[i]
@@ -411,10 +499,23 @@ func candidates(hits []hit, attributes []int) []Candidate {
 		if len(attributes) == 0 {
 			continue
 		}
+		if i*len(attributes)/step != (i+1)*len(attributes)/step {
+			if err := pause(ctx); err != nil {
+				return nil, 0, err
+			}
+		}
 		out[i].Attributes, values = values[:len(attributes):len(attributes)], values[len(attributes):]
 		for j, field := range attributes {
-			out[i].Attributes[j] = h.shard.attributes.Value(h.ordinal, field)
+			v := h.shard.attributes.Value(h.ordinal, field)
+			copied += len(v.Keyword())
+			for _, text := range v.Keywords() {
+				copied += len(text)
+			}
+			out[i].Attributes[j] = v
+		}
+		if q.MaxText > 0 && copied > q.MaxText {
+			return nil, 0, &TextError{Candidates: i + 1, Bytes: copied, Max: q.MaxText}
 		}
 	}
-	return out
+	return out, copied, nil
 }

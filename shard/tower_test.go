@@ -211,7 +211,7 @@ func TestSearchEqualsBruteForce(t *testing.T) {
 		if filter.text != "" {
 			f, err := tw.Compile(filter.text)
 			require.NoError(t, err)
-			bound, err := f.Bind(nil)
+			bound, err := f.Bind(context.Background(), nil)
 			require.NoError(t, err)
 			q.Filter = &bound
 		}

@@ -22,7 +22,8 @@ import (
 
 // The attributes of trials, one of each type, by their places in the schema.
 const (
-	trialFlag = iota
+	trialCost = iota
+	trialFlag
 	trialGenre
 	trialPrice
 	trialReleased
@@ -31,10 +32,10 @@ const (
 	trialFields
 )
 
-var trialNames = [trialFields]string{"flag", "genre", "price", "released", "tags", "year"}
+var trialNames = [trialFields]string{"cost", "flag", "genre", "price", "released", "tags", "year"}
 
 func trialSchema() attribute.Schema {
-	types := [trialFields]attribute.Type{attribute.Bool, attribute.Keyword, attribute.Float, attribute.Timestamp, attribute.KeywordList, attribute.Int}
+	types := [trialFields]attribute.Type{attribute.Float32, attribute.Bool, attribute.Keyword, attribute.Float, attribute.Timestamp, attribute.KeywordList, attribute.Int}
 	var fields []attribute.Field
 	for i, name := range trialNames {
 		fields = append(fields, attribute.Field{Name: name, Type: types[i]})
@@ -52,6 +53,7 @@ type trialRow struct {
 	vector   []float32
 	norm     float64
 	has      [trialFields]bool
+	cost     float32 // of a cent or more
 	flag     bool
 	genre    string
 	price    float64
@@ -66,6 +68,8 @@ func (r *trialRow) value(field int) attribute.Value {
 		return attribute.Value{}
 	}
 	switch field {
+	case trialCost:
+		return attribute.OfFloat32(r.cost)
 	case trialFlag:
 		return attribute.OfBool(r.flag)
 	case trialGenre:
@@ -73,7 +77,7 @@ func (r *trialRow) value(field int) attribute.Value {
 	case trialPrice:
 		return attribute.OfFloat(r.price)
 	case trialReleased:
-		return attribute.OfTimestamp(r.released * 1e9)
+		return attribute.OfTimestamp(time.Unix(r.released, 0))
 	case trialTags:
 		return attribute.OfKeywords(slices.Clone(r.tags))
 	}
@@ -94,6 +98,13 @@ func (r *trialRow) limited(field int) []string {
 	}
 	return []string{fmt.Sprint(r.year)}
 }
+
+// What is written for a time that is none, in seconds: the first and the last second that
+// RFC 3339 has.
+const (
+	neverSince = int64(-62_135_596_800)
+	neverUntil = int64(253_402_300_799)
+)
 
 // drawer draws all that a data set of trials and its queries are made of.
 type drawer struct{ *rand.Rand }
@@ -147,7 +158,10 @@ func (d drawer) rows(n, dim int, metric index.Metric, kind vectorKind) []trialRo
 			r.has[field] = !d.chance(absent)
 		}
 		r.flag, r.genre, r.price = d.chance(70), d.word(), float64(d.IntN(60))/2-5
-		r.released = int64(d.IntN(100))*86_400 - 50*86_400
+		r.cost = float32(d.IntN(2000)) / 100
+		if r.released = int64(d.IntN(100))*86_400 - 50*86_400; d.chance(5) {
+			r.released = pickOne(d, neverSince, neverUntil)
+		}
 		for range d.IntN(5) {
 			r.tags = append(r.tags, d.word())
 		}
@@ -230,6 +244,10 @@ func (d drawer) condition(depth int, values map[string]any) predicate {
 // test draws a test of an attribute that a row has.
 func (d drawer) test(field int, values map[string]any) (string, func(*trialRow) bool) {
 	switch field {
+	case trialCost:
+		x := float64(d.IntN(2000)) / 100
+		op := d.operator()
+		return "cost " + op + " " + d.operand(fmt.Sprintf("%.2f", x), x, values), func(r *trialRow) bool { return holds(op, cmp.Compare(r.cost, float32(x))) }
 	case trialFlag:
 		want := d.chance(50)
 		operand := d.operand(fmt.Sprint(want), want, values)
@@ -245,6 +263,9 @@ func (d drawer) test(field int, values map[string]any) (string, func(*trialRow) 
 		return "price " + op + " " + d.operand(fmt.Sprintf("%.1f", x), x, values), func(r *trialRow) bool { return holds(op, cmp.Compare(r.price, x)) }
 	case trialReleased:
 		x := int64(d.IntN(104))*86_400 - 52*86_400
+		if d.chance(10) {
+			x = pickOne(d, neverSince, neverUntil)
+		}
 		at := time.Unix(x, 0).UTC()
 		op := d.operator()
 		return "released " + op + " " + d.operand(fmt.Sprintf("timestamp(%q)", at.Format(time.RFC3339)), at, values),
@@ -408,7 +429,7 @@ func newTrialSet(t testing.TB, dir string, seed, number uint64) *trialSet {
 		}
 		filter, err := s.tower.Compile(p.text)
 		require.NoError(t, err, "%s: %s", s.name, p.text)
-		bound, err := filter.Bind(values)
+		bound, err := filter.Bind(context.Background(), values)
 		require.NoError(t, err, "%s: %s", s.name, p.text)
 		s.filters = append(s.filters, trialFilter{text: fmt.Sprint(p.text, values), bound: &bound, rows: rows})
 	}

@@ -121,7 +121,7 @@ func (c *cutting) questions(t *testing.T, tw *shard.Tower) (all []question) {
 	for i, f := range filters[1:] {
 		filter, err := tw.Compile(f.text)
 		require.NoError(t, err)
-		bound, err := filter.Bind(nil)
+		bound, err := filter.Bind(t.Context(), nil)
 		require.NoError(t, err)
 		all = append(all,
 			question{"filter " + f.text, shard.Query{Vectors: [][]float32{vector(i)}, K: 50, Target: 1, Filter: &bound}, f.eligible},

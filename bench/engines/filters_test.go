@@ -253,7 +253,7 @@ func TestPredicates(t *testing.T) {
 	s, err := ReadSet(o)
 	require.NoError(t, err)
 	n := func(i int) *int { return &i }
-	predicates, err := s.Predicates([]Filter{
+	predicates, err := s.Predicates(t.Context(), []Filter{
 		{"linux", `"linux" in platforms`, n(50)},
 		{"cheap", `price < user.budget && !("linux" in platforms)`, nil},
 		{"none", `price < 0.0`, nil},
@@ -272,19 +272,19 @@ func TestPredicates(t *testing.T) {
 	assert.Equal(t, `"linux" in platforms`, r.Predicates[1].Filter)
 	assert.Positive(t, *r.Predicates[1].Evaluate)
 
-	_, err = s.Predicates([]Filter{{"linux", `"linux" in platforms`, n(51)}}, nil)
+	_, err = s.Predicates(t.Context(), []Filter{{"linux", `"linux" in platforms`, n(51)}}, nil)
 	assert.EqualError(t, err, "filter linux leaves 50 rows, and should leave 51")
-	_, err = s.Predicates([]Filter{{"wrong", `colour == "red"`, nil}}, nil)
+	_, err = s.Predicates(t.Context(), []Filter{{"wrong", `colour == "red"`, nil}}, nil)
 	assert.ErrorContains(t, err, "filter wrong: ")
 	assert.ErrorAs(t, err, new(*eligibility.Error))
-	_, err = s.Predicates([]Filter{{"cheap", `price < user.budget`, nil}}, nil)
+	_, err = s.Predicates(t.Context(), []Filter{{"cheap", `price < user.budget`, nil}}, nil)
 	assert.ErrorAs(t, err, new(*eligibility.BindError))
 
 	// What the whole base leaves says nothing of a part of it.
 	o.Rows = 10
 	s, err = ReadSet(o)
 	require.NoError(t, err)
-	predicates, err = s.Predicates([]Filter{{"linux", `"linux" in platforms`, n(50)}}, nil)
+	predicates, err = s.Predicates(t.Context(), []Filter{{"linux", `"linux" in platforms`, n(50)}}, nil)
 	require.NoError(t, err)
 	assert.Equal(t, 5, predicates[0].eligible)
 }

@@ -2,6 +2,7 @@ package engines
 
 import (
 	"cmp"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -79,7 +80,7 @@ func ReadFilters(path string) ([]Filter, error) {
 // Predicates evaluates eligibility filters over the attributes of the base, which
 // must have been read, as a shard does. The error of a filter that does not compile
 // is an [*eligibility.Error], that of a binding an [*eligibility.BindError].
-func (s *Set) Predicates(filters []Filter, bindings map[string]any) (_ []*Predicate, err error) {
+func (s *Set) Predicates(ctx context.Context, filters []Filter, bindings map[string]any) (_ []*Predicate, err error) {
 	dir, err := os.MkdirTemp("", "tandem-bench-")
 	if err != nil {
 		return nil, err
@@ -104,12 +105,14 @@ func (s *Set) Predicates(filters []Filter, bindings map[string]any) (_ []*Predic
 		if err != nil {
 			return nil, fmt.Errorf("filter %s: %w", f.Name, err)
 		}
-		bound, err := compiled.Bind(bindings)
+		bound, err := compiled.Bind(ctx, bindings)
 		if err != nil {
 			return nil, fmt.Errorf("filter %s: %w", f.Name, err)
 		}
 		p := &Predicate{Name: f.Name, Filter: f.Filter, rows: index.NewBitset(s.base.Rows())}
-		p.eligible, p.Evaluate = evaluate(bound, table, p.rows)
+		if p.eligible, p.Evaluate, err = evaluate(ctx, bound, table, p.rows); err != nil {
+			return nil, fmt.Errorf("filter %s: %w", f.Name, err)
+		}
 		if s.whole && f.Eligible != nil && *f.Eligible != p.eligible {
 			return nil, fmt.Errorf("filter %s leaves %d rows, and should leave %d", f.Name, p.eligible, *f.Eligible)
 		}
@@ -142,15 +145,17 @@ const evaluations = 21
 
 // evaluate returns how many rows pass a filter, which it writes to rows, and the
 // median of the times that it takes.
-func evaluate(bound eligibility.Bound, table *attribute.Table, rows index.Bitset) (eligible int, took time.Duration) {
+func evaluate(ctx context.Context, bound eligibility.Bound, table *attribute.Table, rows index.Bitset) (eligible int, took time.Duration, err error) {
 	var times [evaluations]time.Duration
 	for i := range times {
 		start := time.Now()
-		eligible = bound.Eval(table, rows)
+		if eligible, err = bound.Eval(ctx, table, rows); err != nil {
+			return 0, 0, err
+		}
 		times[i] = time.Since(start)
 	}
 	slices.Sort(times[:])
-	return eligible, times[evaluations/2]
+	return eligible, times[evaluations/2], nil
 }
 
 // The selectivities of synthetic predicates.

@@ -29,6 +29,10 @@ var ErrNoQueries = errors.New("no recorded queries")
 const (
 	OtherVersion = "query vectors of another model version"
 	LacksShards  = "recorded answers that lack shards"
+	CutShort     = "recorded answers that the deadline cut short"
+	ByFallback   = "answers by a fallback, recorded or replayed, which are the same for every user"
+	// BaselineByFallback are compared with the recorded answers only.
+	BaselineByFallback = "answers of the baseline by a fallback"
 )
 
 // Run replays recorded queries. That some of them fail is no error but in the report;
@@ -105,26 +109,35 @@ func (s *site) understands(q *querylog.Query, r *tandemv1.RetrieveRequest) bool 
 	return !byVector || q.ModelVersion == s.snapshot.ModelVersion && (q.Model == "" || q.Model == s.snapshot.Model)
 }
 
-// ask asks a request. It returns ok if it was answered; else the failure is counted. A
+// reply is what came of a request.
+type reply struct {
+	ok         bool // it was answered
+	candidates []querylog.Candidate
+	fallback   bool    // by a fallback
+	us         float64 // the latency
+}
+
+// ask asks a request. If it was not answered the failure is counted. A
 // log is not trusted, so a request goes the way of one in a batch, where the service
 // itself holds it against the rules and turns a panic into an error.
-func (s *site) ask(ctx context.Context, r *tandemv1.RetrieveRequest) (candidates []querylog.Candidate, us float64, ok bool, err error) {
+func (s *site) ask(ctx context.Context, r *tandemv1.RetrieveRequest) (reply, error) {
 	batch := connect.NewRequest(&tandemv1.BatchRetrieveRequest{Requests: []*tandemv1.RetrieveRequest{r}})
 	start := time.Now()
 	response, err := s.service.BatchRetrieve(ctx, batch)
-	us = float64(time.Since(start)) / 1e3
+	out := reply{us: float64(time.Since(start)) / 1e3}
 	if err = cmp.Or(err, ctx.Err()); err != nil {
-		return nil, 0, false, err
+		return reply{}, err
 	}
 	result := response.Msg.Results[0]
 	if e := result.GetError(); e != nil {
 		s.fail(e)
-		return nil, us, false, nil
+		return out, nil
 	}
+	out.ok, out.fallback = true, result.GetResponse().FallbackUsed != tandemv1.Fallback_FALLBACK_UNSPECIFIED
 	for _, c := range result.GetResponse().Candidates {
-		candidates = append(candidates, querylog.Candidate{ID: c.Id, Score: c.Score})
+		out.candidates = append(out.candidates, querylog.Candidate{ID: c.Id, Score: c.Score})
 	}
-	return candidates, us, true, nil
+	return out, nil
 }
 
 // fail counts a failure.
@@ -293,6 +306,12 @@ func (r *runner) replay(ctx context.Context, q *querylog.Query) error {
 	case q.Coverage < 1:
 		r.leftOut[LacksShards]++
 		return nil
+	case q.ShardsCut > 0:
+		r.leftOut[CutShort]++
+		return nil
+	case q.Fallback != "":
+		r.leftOut[ByFallback]++
+		return nil
 	case !r.against.understands(q, request):
 		r.leftOut[OtherVersion]++
 		return nil
@@ -302,14 +321,14 @@ func (r *runner) replay(ctx context.Context, q *querylog.Query) error {
 	request.ModelVersion = ""
 	s := sample{segment: r.segments.number(q.Segment), arm: r.arms.number(q.Arm), recorded: float64(q.LatencyUS)}
 	s.asked = r.baseline != nil && r.baseline.understands(q, request)
-	var answer, base []querylog.Candidate
-	steps := []func() error{func() (err error) {
-		answer, s.replayed, s.answered, err = r.against.ask(ctx, request)
+	var answer, base reply
+	steps := []func() (err error){func() (err error) {
+		answer, err = r.against.ask(ctx, request)
 		return err
 	}}
 	if s.asked {
 		steps = append(steps, func() (err error) {
-			base, s.baseline, s.both, err = r.baseline.ask(ctx, request)
+			base, err = r.baseline.ask(ctx, request)
 			return err
 		})
 		if len(r.samples)%2 == 1 { // the second finds warm caches
@@ -321,12 +340,21 @@ func (r *runner) replay(ctx context.Context, q *querylog.Query) error {
 			return err
 		}
 	}
-	s.both = s.both && s.answered
+	if answer.fallback {
+		r.leftOut[ByFallback]++
+		return nil
+	}
+	if base.fallback {
+		r.leftOut[BaselineByFallback]++
+		s.asked = false
+	}
+	s.answered, s.both = answer.ok, s.asked && answer.ok && base.ok
+	s.replayed, s.baseline = answer.us, base.us
 	if s.answered {
-		s.change = compare(q.Candidates, answer)
+		s.change = compare(q.Candidates, answer.candidates)
 	}
 	if s.both {
-		s.from = compare(base, answer)
+		s.from = compare(base.candidates, answer.candidates)
 	}
 	r.samples = append(r.samples, s)
 	return nil

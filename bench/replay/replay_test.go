@@ -295,6 +295,27 @@ func TestFailures(t *testing.T) {
 	require.Empty(t, Thresholds{MaxFailed: new(0.32), MinOverlap: new(1.0)}.Broken(r), "those that are answered are answered as before")
 }
 
+// TestFallbacksAreLeftOut: an answer that is the same for every user says nothing of how
+// answers change, whichever side gave it.
+func TestFallbacksAreLeftOut(t *testing.T) {
+	known, unknown := synthetic.UserID(4), synthetic.UserID(300) // fewer has the first 200
+	ask := func(user string) *tandemv1.RetrieveRequest {
+		return &tandemv1.RetrieveRequest{UserId: user, K: 5, Fallback: tandemv1.Fallback_FALLBACK_MEAN_USER}
+	}
+	queries := record(t, ask(known), ask(unknown), ask(known), ask("nobody"))
+	require.Equal(t, []string{"", "", "", "FALLBACK_MEAN_USER"}, []string{queries[0].Fallback, queries[1].Fallback, queries[2].Fallback, queries[3].Fallback})
+	queries[2].ShardsCut = 1
+	r := run(t, Options{Log: logOf(t, queries), Against: string(fewer)})
+	require.Equal(t, map[string]int{CutShort: 1, ByFallback: 2}, r.LeftOut)
+	require.Equal(t, []int{4, 1, 0}, []int{r.Read, r.Overall.Queries, r.Overall.Failed})
+	require.Equal(t, 1.0, r.Overall.OverlapMin)
+
+	r = run(t, Options{Log: logOf(t, queries), Against: string(recordedOn), Baseline: string(fewer)})
+	require.Equal(t, map[string]int{CutShort: 1, ByFallback: 1, BaselineByFallback: 1}, r.LeftOut)
+	require.Equal(t, []int{2, 0, 1, 1}, []int{r.Overall.Queries, r.Overall.Failed, r.Overall.Baseline.Asked, r.Overall.Baseline.Queries})
+	require.Equal(t, 1.0, r.Overall.Baseline.OverlapMin)
+}
+
 func TestLeftOut(t *testing.T) {
 	vector := make([]float32, 12)
 	vector[3] = 1

@@ -196,7 +196,7 @@ func (g *Generator) appAttributes(i int64, row *tower.Row) {
 
 	const years = 18
 	age := time.Duration(g.rng.Float64() * g.rng.Float64() * years * 365 * 24 * float64(time.Hour))
-	a[appReleased] = attribute.OfTimestamp(now.Add(-age).Truncate(time.Second).UnixNano())
+	a[appReleased] = attribute.OfTimestamp(now.Add(-age).Truncate(time.Second))
 	rating := 3.2 + 0.6*popularity + 0.5*g.rng.NormFloat64()
 	if g.chance(0.5 + popularity) { // otherwise too few have rated it
 		a[appRating] = attribute.OfFloat(math.Round(10*min(max(rating, 1), 5)) / 10)

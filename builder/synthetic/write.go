@@ -127,7 +127,7 @@ func interactionWriter() func(*Generator, int64, *tower.ParquetWriter) error {
 		row.ID = UserID(i)
 		for _, p := range plays {
 			row.Attributes[0] = attribute.OfKeyword(AppID(p.App))
-			row.Attributes[1] = attribute.OfTimestamp(p.PlayedAt.UnixNano())
+			row.Attributes[1] = attribute.OfTimestamp(p.PlayedAt)
 			if err := w.Append(&row); err != nil {
 				return err
 			}

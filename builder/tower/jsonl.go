@@ -229,16 +229,12 @@ func (k jsonKind) attribute(raw []byte) attribute.Type {
 }
 
 // parseInstant parses an RFC 3339 date and time with a zone.
-func parseInstant(s string) (ns int64, ok bool) {
+func parseInstant(s string) (t time.Time, ok bool) {
 	if len(s) < len("2006-01-02T15:04:05Z") || s[4] != '-' {
-		return 0, false
+		return t, false
 	}
 	t, err := time.Parse(time.RFC3339Nano, s)
-	if err != nil {
-		return 0, false
-	}
-	ns = t.UnixNano()
-	return ns, time.Unix(0, ns).Equal(t) // outside 1678 to 2262 it wraps around
+	return t, err == nil
 }
 
 // Schema returns the attributes that lines have.
@@ -372,12 +368,16 @@ func (r *AttributeReader) decodeValue(k *jsonKey, kind jsonKind, raw []byte) att
 		if k.typ == attribute.Keyword {
 			return attribute.OfKeyword(string(r.scratch))
 		}
-		ns, ok := parseInstant(string(r.scratch))
+		t, ok := parseInstant(string(r.scratch))
 		if !ok {
 			r.problem(TypeChange, "attribute %s: string %.60s, want a date and time: the file has changed since it was opened", k.name, raw)
 			return attribute.Value{}
 		}
-		return attribute.OfTimestamp(ns)
+		v, note := storedTime(k.name, t)
+		if note != "" {
+			r.tally.add(note)
+		}
+		return v
 	}
 	r.list = r.list[:0]
 	nulls := false

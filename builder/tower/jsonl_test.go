@@ -67,6 +67,25 @@ note: attribute platforms: 1 lists had null elements, which are left out
 `, describe(t, r))
 }
 
+// Times that RFC 3339 can write are what they are; what a zone takes out of the years 1 to
+// 9999 is counted.
+func TestAttributesOfAllYears(t *testing.T) {
+	r, err := openAttributes(t, `{"id":1,"until":"9999-12-31T23:59:59.999999999Z"}
+{"id":2,"until":"0001-01-01T00:00:00Z"}
+{"id":3,"until":"3000-01-01T00:00:00+01:00"}
+{"id":4,"until":"0001-01-01T00:00:00+01:00"}
+{"id":5,"until":"0000-06-01T00:00:00Z"}`)
+	require.NoError(t, err)
+	require.Equal(t, `until:timestamp `+`
+1 "1" [9999-12-31T23:59:59.999999999Z]
+2 "2" [0001-01-01T00:00:00Z]
+3 "3" [2999-12-31T23:00:00Z]
+4 "4" [0001-01-01T00:00:00Z]
+5 "5" [0001-01-01T00:00:00Z]
+note: attribute until: 2 timestamps are not of the years 1 to 9999 and are stored as the first or the last moment of those
+`, describe(t, r))
+}
+
 func TestAttributeProblems(t *testing.T) {
 	r, err := openAttributes(t, strings.Join([]string{
 		`{"id":"1","a":"x","b":1,"c":true,"d":["x"],"e":0.5,"f":"2026-01-01T00:00:00Z"}`,

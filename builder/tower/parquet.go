@@ -98,6 +98,10 @@ func (r *parquetReader) survey() error {
 				first[s.name] = origin{s, path}
 			case s.null():
 			case s.name == r.options.EmbeddingColumn: // any list of floats
+			case s.float() && o.shape.float() && s.list == o.shape.list: // of both widths, the wider
+				if s.decoding == double {
+					first[s.name] = origin{s, path}
+				}
 			case s.attribute() != o.shape.attribute():
 				return fmt.Errorf("open %s: column %s is %s, and %s in %s: all files of a folder must have the same types", path, s.name, s.text, o.shape.text, o.path)
 			}
@@ -151,7 +155,7 @@ func (r *parquetReader) wanted(path string, pf *parquet.File, ignored map[string
 				return nil, fmt.Errorf("open %s: id column %s is %s, want strings or integers", path, s.name, s.text)
 			}
 		case r.options.EmbeddingColumn:
-			if !s.list || s.decoding.attribute() != attribute.Float {
+			if !s.list || !s.float() {
 				return nil, fmt.Errorf("open %s: embedding column %s is %s, want a list of float, double or float16", path, s.name, s.text)
 			}
 		default:
@@ -365,7 +369,10 @@ func (r *parquetReader) openNext() error {
 				continue
 			}
 			i, ok := r.schema.Lookup(s.name)
-			if !ok || r.schema.Field(i).Type != s.attribute() {
+			if ok {
+				c.typ = r.schema.Field(i).Type
+			}
+			if widened := c.typ == attribute.Float && s.attribute() == attribute.Float32; c.typ != s.attribute() && !widened {
 				return fmt.Errorf("column %s is %s now: the file has changed while it was read", s.name, s.text)
 			}
 			c.attribute = i

@@ -9,6 +9,7 @@ import (
 	"math"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/parquet-go/parquet-go"
 	"github.com/parquet-go/parquet-go/deprecated"
@@ -27,7 +28,8 @@ import (
 // a repetition level of 0 starts a row, which may go on in the next page.
 type column struct {
 	shape
-	attribute int // position in the schema, -1 for the id and the embedding
+	attribute int            // position in the schema, -1 for the id and the embedding
+	typ       attribute.Type // of the attribute
 
 	pages parquet.Pages
 	page  parquet.Page
@@ -246,11 +248,10 @@ func (c *column) value() (v attribute.Value, r remark, err error) {
 	if err != nil || i < 0 {
 		return v, r, err
 	}
-	ranged := func(ok bool, got any) {
-		if !ok {
-			v, r.problem = attribute.Value{}, &Problem{OutOfRange, fmt.Sprintf("attribute %s: %v %v, want the int64 range%s", c.name, c.text, got, c.unit())}
-		}
+	outOfRange := func(got any, want string) {
+		r.problem = &Problem{OutOfRange, fmt.Sprintf("attribute %s: %v %v, want %s", c.name, c.text, got, want)}
 	}
+	timestamp := func(t time.Time) { v, r.note = storedTime(c.name, t) }
 	switch c.decoding {
 	case text:
 		v = attribute.OfKeyword(c.str(i))
@@ -263,51 +264,62 @@ func (c *column) value() (v attribute.Value, r remark, err error) {
 	case signed64:
 		v = attribute.OfInt(c.dense.int64[i])
 	case unsigned64:
-		v = attribute.OfInt(c.dense.int64[i])
-		ranged(c.dense.int64[i] >= 0, uint64(c.dense.int64[i]))
-	case days:
-		v = attribute.OfTimestamp(int64(c.dense.int32[i]) * nanosPerDay)
-		ranged(fits(int64(c.dense.int32[i]), nanosPerDay), c.dense.int32[i])
-	case millis:
-		v = attribute.OfTimestamp(c.dense.int64[i] * 1e6)
-		ranged(fits(c.dense.int64[i], 1e6), c.dense.int64[i])
-	case micros:
-		v = attribute.OfTimestamp(c.dense.int64[i] * 1e3)
-		ranged(fits(c.dense.int64[i], 1e3), c.dense.int64[i])
-	case nanos:
-		v = attribute.OfTimestamp(c.dense.int64[i])
-	case julian:
-		ns, ok := fromJulian(c.dense.int96[i])
-		v = attribute.OfTimestamp(ns)
-		ranged(ok, c.dense.int96[i])
-	case single, double, half:
-		f := 0.0
-		switch c.decoding {
-		case single:
-			f = float64(c.dense.float[i])
-		case double:
-			f = c.dense.double[i]
-		default:
-			f = float64(fromHalf(binary.LittleEndian.Uint16(c.dense.bits[2*i:])))
+		if c.dense.int64[i] < 0 {
+			outOfRange(uint64(c.dense.int64[i]), "the int64 range")
+			break
 		}
-		switch {
-		case math.IsNaN(f):
+		v = attribute.OfInt(c.dense.int64[i])
+	case days:
+		timestamp(time.Unix(int64(c.dense.int32[i])*secondsPerDay, 0))
+	case millis:
+		timestamp(time.UnixMilli(c.dense.int64[i]))
+	case micros:
+		timestamp(time.UnixMicro(c.dense.int64[i]))
+	case nanos:
+		timestamp(time.Unix(0, c.dense.int64[i]))
+	case julian:
+		t, ok := fromJulian(c.dense.int96[i])
+		if !ok {
+			outOfRange(c.dense.int96[i], "nanoseconds of a day")
+			break
+		}
+		timestamp(t)
+	case single, double, half:
+		if v = c.float(i); v.Absent() {
 			r.note = "attribute " + c.name + ": %d NaN values are absent"
-		case math.IsInf(f, 0):
-			r.problem = &Problem{OutOfRange, fmt.Sprintf("attribute %s: %v, want a finite number", c.name, f)}
-		default:
-			v = attribute.OfFloat(f)
+		} else if f := v.Float(); math.IsInf(f, 0) {
+			v, r.problem = attribute.Value{}, &Problem{OutOfRange, fmt.Sprintf("attribute %s: %v, want a finite number", c.name, f)}
 		}
 	}
 	return v, r, nil
 }
 
-// unit tells what a timestamp must fit.
-func (c *column) unit() string {
-	if c.decoding.attribute() == attribute.Timestamp {
-		return " in nanoseconds since 1970"
+// float returns the float of a position, absent if it is NaN. A float32 in a column
+// that other files have as doubles is the double that it is written as, 9.99.
+func (c *column) float(i int) attribute.Value {
+	var v attribute.Value
+	switch c.decoding {
+	case double:
+		return attribute.OfFloat(c.dense.double[i])
+	case single:
+		v = attribute.OfFloat32(c.dense.float[i])
+	default:
+		v = attribute.OfFloat32(float32(writtenHalf(binary.LittleEndian.Uint16(c.dense.bits[2*i:]))))
 	}
-	return ""
+	if c.typ == attribute.Float && !v.Absent() {
+		return attribute.OfFloat(v.Float())
+	}
+	return v
+}
+
+// storedTime returns a time as an attribute has it, and a note for the tally if that is
+// not the same.
+func storedTime(name string, t time.Time) (v attribute.Value, note string) {
+	stored := attribute.ClampTime(t)
+	if !stored.Equal(t) {
+		note = "attribute " + name + ": %d timestamps are not of the years 1 to 9999 and are stored as the first or the last moment of those"
+	}
+	return attribute.OfTimestamp(stored), note
 }
 
 // run returns the end of the current row's slots in this page, and whether the
@@ -426,22 +438,15 @@ func (c *column) keywords() (v attribute.Value, r remark, err error) {
 	}
 }
 
-const nanosPerDay = 24 * 3600 * 1e9
-
-// fits reports whether n*unit is an int64.
-func fits(n, unit int64) bool { return n <= math.MaxInt64/unit && n >= math.MinInt64/unit }
+const secondsPerDay = 24 * 3600
 
 // fromJulian converts an INT96 timestamp: nanoseconds of the day, then the
-// Julian day.
-func fromJulian(v deprecated.Int96) (ns int64, ok bool) {
+// Julian day. It reports whether they are of a day.
+func fromJulian(v deprecated.Int96) (t time.Time, ok bool) {
 	const epoch = 2440588 // the Julian day of 1970-01-01
 	day := int64(int32(v[2])) - epoch
 	ofDay := int64(uint64(v[1])<<32 | uint64(v[0]))
-	if ofDay < 0 || ofDay > nanosPerDay || !fits(day, nanosPerDay) {
-		return 0, false
-	}
-	ns = day*nanosPerDay + ofDay
-	return ns, day < 0 || ns >= 0
+	return time.Unix(day*secondsPerDay, ofDay), ofDay >= 0 && ofDay <= secondsPerDay*1e9
 }
 
 // fromHalf widens an IEEE 754 half-precision number.
@@ -456,4 +461,28 @@ func fromHalf(h uint16) float32 {
 		return math.Float32frombits(sign | 0x7f800000 | fraction<<13)
 	}
 	return math.Float32frombits(sign | (exponent+112)<<23 | fraction<<13)
+}
+
+// writtenHalf returns what a half-precision number is written as: the shortest decimal
+// that is nearer to it than to any other, 0.1 and not 0.09997558594.
+func writtenHalf(h uint16) float64 {
+	magnitude := h & 0x7fff
+	x := float64(fromHalf(magnitude))
+	if magnitude == 0 || magnitude >= 0x7c00 { // zero, an infinity, NaN
+		return float64(fromHalf(h))
+	}
+	next := 65536.0 // after the largest there is none
+	if magnitude < 0x7bff {
+		next = float64(fromHalf(magnitude + 1))
+	}
+	low, high := (float64(fromHalf(magnitude-1))+x)/2, (x+next)/2
+	const enough = 5 // digits tell all of them apart
+	for digits := range enough {
+		written, _ := strconv.ParseFloat(strconv.FormatFloat(x, 'e', digits, 64), 64) // it parses what it formats
+		if low < written && written < high {
+			x = written
+			break
+		}
+	}
+	return math.Copysign(x, float64(fromHalf(h)))
 }

@@ -43,8 +43,10 @@ func (d decoding) attribute() attribute.Type {
 		return attribute.Bool
 	case signed32, signed64, unsigned32, unsigned64:
 		return attribute.Int
-	case single, double, half:
+	case double:
 		return attribute.Float
+	case single, half:
+		return attribute.Float32
 	case days, millis, micros, nanos, julian:
 		return attribute.Timestamp
 	}
@@ -71,6 +73,12 @@ func (s *shape) attribute() attribute.Type {
 		return attribute.KeywordList
 	}
 	return 0
+}
+
+// float reports whether the column's values, or elements, are floats.
+func (s *shape) float() bool {
+	t := s.decoding.attribute()
+	return t == attribute.Float || t == attribute.Float32
 }
 
 // null reports whether the column's type says that all its values are null.

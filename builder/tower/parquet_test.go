@@ -11,9 +11,11 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/parquet-go/parquet-go"
 	"github.com/parquet-go/parquet-go/deprecated"
+	"github.com/parquet-go/parquet-go/format"
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
@@ -210,9 +212,19 @@ func TestIDColumns(t *testing.T) {
 	}
 }
 
+// float16 is the type of halves, which parquet-go reads and cannot declare.
+type float16 struct{ parquet.Type }
+
+func (float16) LogicalType() *format.LogicalType {
+	return &format.LogicalType{Value: &format.Float16Type{}}
+}
+
 func TestAttributeTypes(t *testing.T) {
 	const day = 24 * 3600 * 1e9
-	at := attribute.OfTimestamp
+	at := func(ns int64) attribute.Value { return attribute.OfTimestamp(time.Unix(0, ns)) }
+	year := func(y int) attribute.Value { return attribute.OfTimestamp(time.Date(y, 1, 1, 0, 0, 0, 0, time.UTC)) }
+	first, last := year(1), attribute.OfTimestamp(time.Date(9999, 12, 31, 23, 59, 59, 999_999_999, time.UTC))
+	clamped := "attribute x: 1 timestamps are not of the years 1 to 9999 and are stored as the first or the last moment of those"
 	var absent attribute.Value
 	optional := parquet.Optional
 	for _, test := range []struct {
@@ -232,13 +244,14 @@ func TestAttributeTypes(t *testing.T) {
 		{"int64", parquet.Encoded(parquet.Int(64), &parquet.RLEDictionary), flat(0, int64(math.MinInt64)), []attribute.Value{attribute.OfInt(math.MinInt64)}, nil, ""},
 		{"uint32", parquet.Uint(32), flat(0, uint32(math.MaxUint32)), []attribute.Value{attribute.OfInt(math.MaxUint32)}, nil, ""},
 		{"uint64", parquet.Uint(64), flat(0, uint64(7), uint64(math.MaxUint64)), []attribute.Value{attribute.OfInt(7), absent}, []string{"attribute x: uint64 18446744073709551615, want the int64 range"}, ""},
-		{"float", parquet.Leaf(parquet.FloatType), flat(0, float32(0.5)), []attribute.Value{attribute.OfFloat(0.5)}, nil, ""},
+		{"float", parquet.Leaf(parquet.FloatType), flat(0, float32(0.5), float32(9.99), float32(math.NaN()), float32(math.Inf(1))), []attribute.Value{attribute.OfFloat32(0.5), attribute.OfFloat32(9.99), absent, absent}, []string{"attribute x: +Inf, want a finite number"}, "attribute x: 1 NaN values are absent"},
+		{"half", parquet.Leaf(float16{parquet.FixedLenByteArrayType(2)}), flat(0, [2]byte{0x66, 0x2e}, [2]byte{0xcd, 0xb8}, [2]byte{0xff, 0x7b}, [2]byte{1, 0}, [2]byte{}), []attribute.Value{attribute.OfFloat32(0.1), attribute.OfFloat32(-0.6), attribute.OfFloat32(65500), attribute.OfFloat32(6e-8), attribute.OfFloat32(0)}, nil, ""},
 		{"double", optional(parquet.Leaf(parquet.DoubleType)), flat(1, 0.1, nil, math.NaN(), math.Inf(-1)), []attribute.Value{attribute.OfFloat(0.1), absent, absent, absent}, []string{"attribute x: -Inf, want a finite number"}, "attribute x: 1 NaN values are absent"},
-		{"date", parquet.Date(), flat(0, int32(-1), int32(20000), int32(200000)), []attribute.Value{at(-day), at(20000 * day), absent}, []string{"attribute x: date 200000, want the int64 range in nanoseconds since 1970"}, ""},
-		{"millis", parquet.Timestamp(parquet.Millisecond), flat(0, int64(-1), int64(math.MaxInt64)), []attribute.Value{at(-1e6), absent}, []string{"attribute x: timestamp(millis) 9223372036854775807"}, ""},
-		{"micros", parquet.Timestamp(parquet.Microsecond), flat(0, int64(1e15), int64(math.MinInt64)), []attribute.Value{at(1e18), absent}, []string{"timestamp(micros)"}, ""},
+		{"date", parquet.Date(), flat(0, int32(-1), int32(20000), int32(2932896), int32(-719162), int32(math.MaxInt32)), []attribute.Value{at(-day), at(20000 * day), attribute.OfTimestamp(time.Date(9999, 12, 31, 0, 0, 0, 0, time.UTC)), first, last}, nil, clamped},
+		{"millis", parquet.Timestamp(parquet.Millisecond), flat(0, int64(-1), int64(253402300799000), int64(math.MaxInt64)), []attribute.Value{at(-1e6), attribute.OfTimestamp(time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)), last}, nil, clamped},
+		{"micros", parquet.Timestamp(parquet.Microsecond), flat(0, int64(1e15), int64(32503680000000000), int64(math.MinInt64)), []attribute.Value{at(1e18), year(3000), first}, nil, clamped},
 		{"nanos", parquet.TimestampAdjusted(parquet.Nanosecond, false), flat(0, int64(math.MaxInt64)), []attribute.Value{at(math.MaxInt64)}, nil, ""},
-		{"int96", parquet.Leaf(parquet.Int96Type), flat(0, deprecated.Int96{1, 0, 2440588}, deprecated.Int96{5, 0, 2440587}, deprecated.Int96{0, 0, 5}), []attribute.Value{at(1), at(5 - day), absent}, []string{"timestamp(int96)"}, ""},
+		{"int96", parquet.Leaf(parquet.Int96Type), flat(0, deprecated.Int96{1, 0, 2440588}, deprecated.Int96{5, 0, 2440587}, deprecated.Int96{0, 0, 2816788}, deprecated.Int96{0, 0, 5}, deprecated.Int96{0, 1 << 31, 5}), []attribute.Value{at(1), at(5 - day), year(3000), first, absent}, []string{"timestamp(int96)"}, clamped},
 		{"list", optional(parquet.List(optional(parquet.String()))),
 			[][]parquet.Value{
 				{parquet.ValueOf("b").Level(0, 3, 0), parquet.Value{}.Level(1, 2, 0), parquet.ValueOf("a").Level(1, 3, 0), parquet.ValueOf("b").Level(1, 3, 0)},
@@ -339,7 +352,7 @@ func TestFolder(t *testing.T) {
 		write(t, filepath.Join(dir, name), append([]column{ids(1), vectors(1)}, columns...))
 	}
 	null := parquet.Optional(parquet.Leaf(parquet.NullType))
-	part("part-2.parquet", price(parquet.Leaf(parquet.FloatType), float32(2), 0))
+	part("part-2.parquet", price(parquet.Leaf(parquet.FloatType), float32(9.99), 0))
 	part("part-1.parquet", price(parquet.Leaf(parquet.DoubleType), 1.0, 0))
 	part("part-0.parquet", price(null, nil, 1))
 	part("part-3.PARQUET", price(null, nil, 1))
@@ -353,7 +366,8 @@ func TestFolder(t *testing.T) {
 		require.Equal(t, int64(i), row.Number)
 		got = append(got, row.Attributes[0].String())
 	}
-	require.Equal(t, []string{"absent", "1", "2", "absent"}, got)
+	require.Equal(t, []string{"absent", "1", "9.99", "absent"}, got)
+	require.Equal(t, attribute.Float, r.Schema().Field(0).Type, "of floats and doubles, doubles")
 
 	part("part-2.parquet", price(parquet.String(), "x", 0))
 	_, err = tower.Open(options(dir))
@@ -369,7 +383,7 @@ func TestFolder(t *testing.T) {
 // Any tower that the writer takes, the reader gives back.
 func TestRoundTrip(t *testing.T) {
 	dir := t.TempDir()
-	types := []attribute.Type{attribute.Keyword, attribute.KeywordList, attribute.Bool, attribute.Int, attribute.Float, attribute.Timestamp}
+	types := []attribute.Type{attribute.Keyword, attribute.KeywordList, attribute.Bool, attribute.Int, attribute.Float, attribute.Float32, attribute.Timestamp}
 	rapid.Check(t, func(t *rapid.T) {
 		var fields []attribute.Field
 		for i, typ := range rapid.SliceOfN(rapid.SampledFrom(types), 0, 6).Draw(t, "types") {
@@ -394,8 +408,10 @@ func TestRoundTrip(t *testing.T) {
 				return attribute.OfInt(rapid.Int64().Draw(t, "int"))
 			case attribute.Float:
 				return attribute.OfFloat(rapid.Float64().Draw(t, "float"))
+			case attribute.Float32:
+				return attribute.OfFloat32(rapid.Float32().Draw(t, "float32"))
 			}
-			return attribute.OfTimestamp(rapid.Int64Range(-9e12, 9e12).Draw(t, "millis") * 1e6)
+			return attribute.OfTimestamp(time.UnixMilli(rapid.Int64Range(-62_135_596_800_000, 253_402_300_799_999).Draw(t, "millis")))
 		}
 		n := rapid.IntRange(0, 20).Draw(t, "distinct rows")
 		repeat := rapid.SampledFrom([]int{1, 1, 1, 40}).Draw(t, "repeat")
@@ -469,13 +485,13 @@ func TestWriterRoundsTimestamps(t *testing.T) {
 	})
 	require.NoError(t, err)
 	for _, ns := range []int64{1_999_999, -1} {
-		require.NoError(t, w.Append(&tower.Row{Attributes: []attribute.Value{attribute.OfTimestamp(ns)}}))
+		require.NoError(t, w.Append(&tower.Row{Attributes: []attribute.Value{attribute.OfTimestamp(time.Unix(0, ns))}}))
 	}
 	require.NoError(t, w.Close())
 	rows, _, err := readAll(t, options(path))
 	require.NoError(t, err)
-	require.Equal(t, int64(1_000_000), rows[0].Attributes[0].Int())
-	require.Equal(t, int64(-1_000_000), rows[1].Attributes[0].Int())
+	require.Equal(t, int64(1_000_000), rows[0].Attributes[0].Time().UnixNano())
+	require.Equal(t, int64(-1_000_000), rows[1].Attributes[0].Time().UnixNano())
 }
 
 // The memory of a reader is a few pages, not the file.

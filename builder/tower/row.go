@@ -41,7 +41,7 @@ type ProblemKind string
 // The kinds of problems.
 const (
 	TypeChange ProblemKind = "attribute type change"    // a value of another type than the attribute's first
-	OutOfRange ProblemKind = "attribute out of range"   // an integer or instant that int64 cannot hold, or a float that is infinite
+	OutOfRange ProblemKind = "attribute out of range"   // an integer that int64 cannot hold, or a float that is infinite
 	NotObject  ProblemKind = "not a JSON object"        // a JSON Lines line that is not one JSON object in UTF-8
 	NoID       ProblemKind = "attributes without an id" // a JSON Lines line whose id is missing or neither a string nor an integer
 	TwiceKey   ProblemKind = "repeated JSON key"        // a JSON Lines line that has a key twice

@@ -3,6 +3,8 @@ package tower
 import (
 	"io"
 	"math"
+	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/parquet-go/parquet-go"
@@ -108,6 +110,30 @@ func TestDamagedLevels(t *testing.T) {
 	_, err = c.floats()
 	require.NoError(t, err)
 	require.ErrorContains(t, c.finish(), "has more rows than its row group")
+}
+
+// What halves are written as, in order, is read as them again, and has no digit too many.
+func TestWrittenHalf(t *testing.T) {
+	for h, want := range map[uint16]float64{
+		0x2e66: 0.1, 0xb8cd: -0.6, 0x3c00: 1, 0x7bff: 65500, 0x0001: 6e-8, 0x3555: 0.3333, 0x7000: 8192, 0x7001: 8200,
+	} {
+		require.Equal(t, want, writtenHalf(h), "%04x", h)
+	}
+	before := 0.0
+	for h := uint16(1); h < 0x7c00; h++ {
+		w, exact := writtenHalf(h), float64(fromHalf(h))
+		require.Greater(t, w, before)
+		require.Equal(t, -w, writtenHalf(h|0x8000))
+		require.Less(t, math.Abs(w-exact), math.Abs(w-float64(fromHalf(h-1))))
+		if h < 0x7bff {
+			require.Less(t, math.Abs(w-exact), math.Abs(w-float64(fromHalf(h+1))))
+		}
+		require.LessOrEqual(t, len(strings.Trim(strings.Split(strconv.FormatFloat(w, 'e', -1, 64), "e")[0], "."))-1, 5)
+		before = w
+	}
+	require.Zero(t, writtenHalf(0))
+	require.True(t, math.IsInf(writtenHalf(0xfc00), -1))
+	require.True(t, math.IsNaN(writtenHalf(0x7e01)))
 }
 
 func TestHalf(t *testing.T) {

@@ -98,6 +98,8 @@ func CreateParquet(path string, o ParquetOptions) (w *ParquetWriter, err error) 
 			n = leaf(parquet.Int(64))
 		case attribute.Float:
 			n = leaf(parquet.Leaf(parquet.DoubleType))
+		case attribute.Float32:
+			n = leaf(parquet.Leaf(parquet.FloatType))
 		case attribute.Timestamp:
 			n = leaf(parquet.Timestamp(parquet.Millisecond))
 		}
@@ -192,8 +194,10 @@ func (w *ParquetWriter) append(row *Row) error {
 			put(parquet.Int64Value(v.Int()), 0, 1)
 		case attribute.Float:
 			put(parquet.DoubleValue(v.Float()), 0, 1)
+		case attribute.Float32:
+			put(parquet.FloatValue(v.Float32()), 0, 1)
 		case attribute.Timestamp:
-			put(parquet.Int64Value(floorDiv(v.Int(), 1e6)), 0, 1)
+			put(parquet.Int64Value(v.Time().UnixMilli()), 0, 1)
 		default:
 			put(parquet.Value{}, 0, 0)
 		}
@@ -215,15 +219,6 @@ func (w *ParquetWriter) append(row *Row) error {
 		return fmt.Errorf("write %s: %w", w.path, err)
 	}
 	return nil
-}
-
-// floorDiv returns the largest integer that is at most n/unit.
-func floorDiv(n, unit int64) int64 {
-	q := n / unit
-	if n%unit < 0 {
-		q--
-	}
-	return q
 }
 
 // encode hands the collected values to the column writers.

@@ -17,6 +17,7 @@ type benchCommand struct {
 	Engines  benchEnginesCommand  `cmd:"" help:"Measure our index and other engines on a set of vectors."`
 	Filters  benchFiltersCommand  `cmd:"" help:"Measure our index and other engines under eligibility filters."`
 	Switches benchSwitchesCommand `cmd:"" help:"Measure a server while it switches between two snapshots."`
+	Attack   benchAttackCommand   `cmd:"" help:"Measure a server while others send it the worst requests."`
 }
 
 // benchSnapshotCommand is `tandem bench snapshot`.

@@ -58,7 +58,7 @@ func (c *benchFiltersCommand) Run(e *environment) error {
 	if c.Synthetic {
 		predicates, err = set.Synthetic(c.Seed)
 	} else {
-		predicates, err = set.Predicates(filters, values)
+		predicates, err = set.Predicates(e.ctx, filters, values)
 	}
 	if errors.As(err, new(*eligibility.Error)) || errors.As(err, new(*eligibility.BindError)) {
 		return usageError{err}

@@ -4,8 +4,14 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
+	"math"
+	"slices"
+	"strconv"
 	"strings"
+
+	"google.golang.org/protobuf/types/known/structpb"
 )
 
 // bindings parses NAME=JSON flags into what a filter binds: bool, int64, float64,
@@ -28,6 +34,9 @@ func bindings(flags []string) (map[string]any, error) {
 		if err != nil {
 			return nil, usagef("--bind %s: %s is not JSON; a string needs its quotes: --bind '%s=\"%s\"'", flag, text, name, text)
 		}
+		if v, err = numbers(v); err != nil {
+			return nil, usagef("--bind %s: %w", flag, err)
+		}
 		if values[name] = v; !bindable(v) {
 			return nil, usagef("--bind %s: want a string, a number, a bool or a list of them", flag)
 		}
@@ -45,22 +54,65 @@ func decodeBinding(text string) (any, error) {
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
 		return nil, errors.New("more than one value")
 	}
-	return numbers(v), nil
+	return v, nil
 }
 
-// numbers replaces each JSON number by an int64 if it is one, else by a float64.
-func numbers(v any) any {
+// numbers replaces each JSON number by an int64 if it is written as an integer, else by
+// a float64, so that no digit of an integer is lost.
+func numbers(v any) (any, error) {
 	switch v := v.(type) {
 	case json.Number:
-		if i, err := v.Int64(); err == nil {
-			return i
+		if !strings.ContainsAny(v.String(), ".eE") {
+			i, err := v.Int64()
+			if err != nil {
+				return nil, fmt.Errorf("%.40s is not from %d to %d; a larger number needs a point or an exponent", v, math.MinInt64, math.MaxInt64)
+			}
+			return i, nil
 		}
-		f, _ := v.Float64() // out of range is an infinity
-		return f
+		f, err := v.Float64()
+		if err != nil {
+			return nil, fmt.Errorf("%.40s is beyond the float64 range", v)
+		}
+		return f, nil
 	case []any:
 		for i := range v {
-			v[i] = numbers(v[i])
+			var err error
+			if v[i], err = numbers(v[i]); err != nil {
+				return nil, err
+			}
 		}
+	}
+	return v, nil
+}
+
+// wireBindings returns the values of bindings as a request has them. Its numbers are
+// doubles, so an int that is not below 2^53 is a decimal string.
+func wireBindings(values map[string]any) (map[string]*structpb.Value, error) {
+	if len(values) == 0 {
+		return nil, nil
+	}
+	out := make(map[string]*structpb.Value, len(values))
+	for name, v := range values {
+		if list, ok := v.([]any); ok {
+			v = slices.Clone(list)
+			for i := range list {
+				v.([]any)[i] = wireInt(list[i])
+			}
+		}
+		var err error
+		if out[name], err = structpb.NewValue(wireInt(v)); err != nil {
+			return nil, usagef("--bind %s: %w", name, err)
+		}
+	}
+	return out, nil
+}
+
+// wireInt returns an int as a decimal string if a double does not tell it from others,
+// and anything else as it is.
+func wireInt(v any) any {
+	const two53 = 1 << 53
+	if i, ok := v.(int64); ok && (i <= -two53 || i >= two53) {
+		return strconv.FormatInt(i, 10)
 	}
 	return v
 }

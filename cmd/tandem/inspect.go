@@ -92,7 +92,15 @@ type snapshotInfo struct {
 
 // writeSnapshot writes a manifest for people.
 func writeSnapshot(w io.Writer, digest shard.Digest, m *shard.Manifest) error {
-	fmt.Fprintf(w, "snapshot %s\n%s at %s, metric %s, dim %d, built by %s\n\n", digest, m.Model, m.ModelVersion, m.Metric, m.Dim, strings.TrimSpace(m.Builder+" "+parenthesised(m.Tool)))
+	fmt.Fprintf(w, "snapshot %s\n%s at %s, metric %s, dim %d, built by %s\n", digest, m.Model, m.ModelVersion, m.Metric, m.Dim, strings.TrimSpace(m.Builder+" "+parenthesised(m.Tool)))
+	if m.MeanUser != nil {
+		var sum float64
+		for _, x := range m.MeanUser {
+			sum += float64(x) * float64(x)
+		}
+		fmt.Fprintf(w, "the mean user has the norm %.4g\n", math.Sqrt(sum))
+	}
+	fmt.Fprintln(w)
 	if err := writeTowers(w, m); err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"os"
@@ -17,7 +18,6 @@ import (
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/structpb"
 
 	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
 	"github.com/tandem-ann/tandem/api/tandem/v1/tandemv1connect"
@@ -30,6 +30,7 @@ type queryCommand struct {
 	App    string   `required:"" xor:"query" placeholder:"ID" help:"Ask with the vector of this app: more like this."`
 	Vector []string `required:"" xor:"query" sep:"none" placeholder:"CSV|@FILE" help:"Ask with these numbers, or with the JSON array of numbers in a file. May be repeated for a user with several interests. A leading minus needs the equals sign: --vector=-1,2."`
 
+	Fallback     string   `default:"none" enum:"none,mean-user" placeholder:"WHAT" help:"What to ask with if --user is not known: ${enum} (default ${default})."`
 	Target       string   `default:"apps" enum:"apps,users" placeholder:"TOWER" help:"Tower to search: ${enum} (default ${default})."`
 	K            uint32   `default:"10" placeholder:"N" help:"How many candidates to return (default ${default})."`
 	Filter       string   `placeholder:"CEL" help:"Eligibility filter."`
@@ -80,6 +81,12 @@ func (c *queryCommand) request() (*tandemv1.RetrieveRequest, error) {
 	if c.Target == "users" {
 		r.Target = tandemv1.Tower_TOWER_USERS
 	}
+	if c.Fallback == "mean-user" {
+		if c.User == "" {
+			return nil, usagef("--fallback mean-user: want it with --user")
+		}
+		r.Fallback = tandemv1.Fallback_FALLBACK_MEAN_USER
+	}
 	for _, text := range c.Vector {
 		v, err := parseVector(text)
 		if err != nil {
@@ -96,21 +103,6 @@ func (c *queryCommand) request() (*tandemv1.RetrieveRequest, error) {
 	}
 	r.Bindings, err = wireBindings(values)
 	return r, err
-}
-
-// wireBindings returns the values of bindings as a request has them.
-func wireBindings(values map[string]any) (map[string]*structpb.Value, error) {
-	if len(values) == 0 {
-		return nil, nil
-	}
-	out := make(map[string]*structpb.Value, len(values))
-	for name, v := range values {
-		var err error
-		if out[name], err = structpb.NewValue(v); err != nil {
-			return nil, usagef("--bind %s: %w", name, err)
-		}
-	}
-	return out, nil
 }
 
 // parseAtMost reads NAME=N.
@@ -208,6 +200,12 @@ func writeAnswer(w io.Writer, request *tandemv1.RetrieveRequest, a *tandemv1.Ret
 	fmt.Fprintf(w, "%s, %s, %s eligible, coverage %.3g (%d of %s)\n",
 		served, planName(a.Plan), count(int64(a.Eligible)),
 		a.Coverage.GetEligibleShare(), a.Coverage.GetShardsAnswered(), plural(int64(a.Coverage.GetShards()), "shard"))
+	if a.FallbackUsed != tandemv1.Fallback_FALLBACK_UNSPECIFIED {
+		fmt.Fprintf(w, "fallback: the snapshot does not have user %s; these are for the %s\n", request.UserId, enumName(a.FallbackUsed.String(), "FALLBACK_"))
+	}
+	if n := a.Coverage.GetShardsCut(); n > 0 {
+		fmt.Fprintf(w, "cut: %s did not give all\n", plural(int64(n), "shard"))
+	}
 	if a.ShortReason != tandemv1.ShortReason_SHORT_REASON_UNSPECIFIED {
 		fmt.Fprintf(w, "short: %s\n", a.ShortReasonText)
 	}
@@ -301,6 +299,9 @@ func writeExplain(w io.Writer, x *tandemv1.Explain) error {
 		return err
 	}
 	writeUnknown(w, x)
+	for _, id := range slices.Sorted(maps.Keys(x.OtherForms)) {
+		fmt.Fprintf(w, "id %+q is unknown; the tower has it in another Unicode form: %+q\n", id, x.OtherForms[id])
+	}
 	return writeVerdicts(w, x.Ids)
 }
 

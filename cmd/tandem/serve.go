@@ -6,8 +6,10 @@ import (
 	"io"
 	"log/slog"
 	"math"
+	"net/url"
 	"runtime"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	"github.com/tandem-ann/tandem/server"
@@ -19,22 +21,30 @@ type serveCommand struct {
 	Snapshot string `placeholder:"DIGEST" help:"Serve this snapshot, by its digest or the beginning of it, whatever is released. By default the newest release, and those that follow; until there is one, the newest snapshot."`
 	Listen   string `default:"127.0.0.1:8080" placeholder:"HOST:PORT" help:"Address to listen on; port 0 takes a free one (default ${default})."`
 
-	MaxInFlight     *int          `placeholder:"N" help:"Requests to work on at a time; one more is turned away (default 64 for each processor)."`
-	MaxMessageBytes *int          `placeholder:"N" help:"Largest request to accept (default 8 MiB)."`
-	DrainTimeout    time.Duration `default:"15s" placeholder:"TIME" help:"How long requests may take to end once the server is told to stop (default ${default})."`
-	RecordShare     float64       `default:"0" placeholder:"X" help:"Share of the requests to record into the store with their answers, for tandem replay: 0.001 is one in a thousand (default none)."`
+	MaxInFlight      *int           `placeholder:"N" help:"Requests to work on at a time; one more is turned away (default 64 for each processor)."`
+	MaxWorkInFlight  *time.Duration `placeholder:"TIME" help:"Work to let in at a time, in the estimated time of one processor; a batch counts as its queries, and a quarter is for short work (default 250ms for each processor)."`
+	MaxBytesInFlight byteFlag       `placeholder:"SIZE" help:"How much memory requests and their answers may take at a time, as estimated (default a sixteenth of the memory, from 64 to 256 MiB)."`
+	MaxMessageBytes  *int           `placeholder:"N" help:"Largest request to accept (default 8 MiB)."`
+	MaxResponseBytes *int           `placeholder:"N" help:"Longest answer, in protobuf; a query or a batch that asks for more is refused before any work (default 4 MiB less 64 KiB, what gRPC clients take)."`
+	MaxDeadline      time.Duration  `default:"10s" placeholder:"TIME" help:"Deadline of requests that have none or a later one (default ${default})."`
+	MaxConnections   *int           `placeholder:"N" help:"Connections to keep open at a time; one more takes the place of the one that has been idle for longest (default 4096)."`
+	DrainDelay       time.Duration  `default:"5s" placeholder:"TIME" help:"How long to go on, but not ready, once the server is told to stop, for callers to notice (default ${default})."`
+	DrainTimeout     time.Duration  `default:"15s" placeholder:"TIME" help:"How long requests may take to end after that (default ${default})."`
+	RecordShare      float64        `default:"0" placeholder:"X" help:"Share of the requests to record into the store with their answers, for tandem replay: 0.001 is one in a thousand (default none)."`
 
 	Keep        time.Duration `default:"10m" placeholder:"TIME" help:"How long a snapshot stays mapped once it no longer answers, so that a rollback is instant (default ${default})."`
 	MemoryLimit byteFlag      `placeholder:"SIZE" help:"How much of snapshots may be mapped; a release that takes more beside what answers is refused, and so is a snapshot without a release (default four fifths of the memory that the machine and the control groups of the process allow)."`
 
 	MaxStaleness *time.Duration `placeholder:"TIME" help:"How long ago the server may have seen last what is released to be ready: beyond it GET /readyz and gRPC health say no, and queries are answered all the same (default no bound)."`
 
+	CORSOrigin []string `name:"cors-origin" sep:"none" placeholder:"ORIGIN" help:"Origin of web pages whose scripts may ask, such as https://shop.example, or * for any; may be repeated (default none)."`
+
 	LogFormat string `default:"text" enum:"text,json" placeholder:"FORMAT" help:"Form of the log on standard error: ${enum} (default ${default})."`
 	Verbose   bool   `help:"Log every request."`
 }
 
 func (serveCommand) Help() string {
-	return `Verifies and warms what is released first; GET /readyz answers 200 from then on. It follows the releases: it loads what a new one needs beside what answers, then switches between two queries. What it cannot load leaves what answers as it is, and so does a log that does not go on from what it has followed, as in a store that was restored from a copy; tandem release status --server tells. SIGINT and SIGTERM let the requests in flight end.
+	return `Verifies and warms what is released first; GET /readyz answers 200 from then on. It follows the releases: it loads what a new one needs beside what answers, then switches between two queries. What it cannot load leaves what answers as it is, and so does a log that does not go on from what it has followed, as in a store that was restored from a copy; tandem release status --server tells. SIGINT and SIGTERM make GET /readyz answer 503; the server goes on for --drain-delay, so that callers that look lose no request, and then lets the requests in flight end. A second one kills it.
 
 Example:
 
@@ -45,8 +55,14 @@ func (c *serveCommand) Run(e *environment) (err error) {
 	switch {
 	case c.MaxInFlight != nil && *c.MaxInFlight < 1:
 		return usagef("--max-in-flight is %d, want at least 1", *c.MaxInFlight)
+	case c.MaxWorkInFlight != nil && *c.MaxWorkInFlight <= 0:
+		return usagef("--max-work-in-flight is %s, want more than 0", *c.MaxWorkInFlight)
 	case c.MaxMessageBytes != nil && *c.MaxMessageBytes < 1:
 		return usagef("--max-message-bytes is %d, want at least 1", *c.MaxMessageBytes)
+	case c.MaxResponseBytes != nil && *c.MaxResponseBytes < 1:
+		return usagef("--max-response-bytes is %d, want at least 1", *c.MaxResponseBytes)
+	case c.MaxDeadline <= 0:
+		return usagef("--max-deadline is %s, want more than 0", c.MaxDeadline)
 	case c.Keep <= 0:
 		return usagef("--keep is %s, want more than 0", c.Keep)
 	case !(c.RecordShare >= 0 && c.RecordShare <= 1):
@@ -55,8 +71,17 @@ func (c *serveCommand) Run(e *environment) (err error) {
 		return usagef("--max-staleness is %s, want at least %s", *c.MaxStaleness, minStaleness)
 	case c.MaxStaleness != nil && c.Snapshot != "":
 		return usagef("--max-staleness goes with following the releases, and --snapshot follows none")
+	case c.MaxConnections != nil && *c.MaxConnections < 1:
+		return usagef("--max-connections is %d, want at least 1", *c.MaxConnections)
+	case c.DrainDelay < 0:
+		return usagef("--drain-delay is %s, want at least 0", c.DrainDelay)
 	case c.DrainTimeout <= 0:
 		return usagef("--drain-timeout is %s, want more than 0", c.DrainTimeout)
+	}
+	for _, origin := range c.CORSOrigin {
+		if !isOrigin(origin) {
+			return usagef("--cors-origin is %q, want * or http:// or https:// and a host, with a port if it is not the usual one", origin)
+		}
 	}
 	store, err := shard.OpenStore(e.ctx, c.Store, c.cacheFlags.options())
 	if err != nil {
@@ -78,16 +103,37 @@ func (c *serveCommand) Run(e *environment) (err error) {
 		level = slog.LevelDebug
 	}
 	defer runtime.KeepAlive(ballast())
+	// One more than there are, which no long work takes: the kernel gives its thread a
+	// processor as soon as there is short work, or anything arrives; Go would look for that
+	// only every 10 ms while all its processors are busy.
+	processors := runtime.GOMAXPROCS(0)
+	runtime.GOMAXPROCS(processors + 1)
 	return server.Run(e.ctx, server.Config{
-		Store: store, Snapshot: string(digest), Listen: c.Listen, DrainTimeout: c.DrainTimeout,
+		Store: store, Snapshot: string(digest), Listen: c.Listen,
+		MaxConnections: given(c.MaxConnections), DrainDelay: c.DrainDelay, DrainTimeout: c.DrainTimeout,
 		Keep: c.Keep, MemoryLimit: int64(c.MemoryLimit), RecordShare: c.RecordShare,
-		MaxStaleness: given(c.MaxStaleness), Options: server.Options{MaxInFlight: given(c.MaxInFlight), MaxMessageBytes: given(c.MaxMessageBytes)},
+		MaxStaleness: given(c.MaxStaleness),
+		Options: server.Options{
+			Processors: processors, MaxInFlight: given(c.MaxInFlight), MaxWorkInFlight: given(c.MaxWorkInFlight), MaxBytesInFlight: int64(c.MaxBytesInFlight),
+			MaxMessageBytes: given(c.MaxMessageBytes), MaxResponseBytes: given(c.MaxResponseBytes), MaxDeadline: c.MaxDeadline,
+			CORSOrigins: c.CORSOrigin,
+		},
 		Logger: newLogger(e.stderr, c.LogFormat, level),
 	})
 }
 
 // minStaleness is the least bound of staleness: a server looks about once a second.
 const minStaleness = 5 * time.Second
+
+// isOrigin reports whether a text is an origin as browsers send it, or "*".
+func isOrigin(text string) bool {
+	if text == "*" {
+		return true
+	}
+	u, err := url.Parse(text)
+	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Hostname() != "" &&
+		!strings.Contains(text, "*") && text == u.Scheme+"://"+strings.ToLower(u.Host)
+}
 
 // given returns the value of a flag, 0 if it was left out.
 func given[T int | time.Duration](n *T) T {

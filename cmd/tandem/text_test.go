@@ -61,11 +61,25 @@ func TestBindings(t *testing.T) {
 		`c={"a": 1}`:  `--bind c={"a": 1}: want a string, a number, a bool or a list of them`,
 		`c=[[1]]`:     "--bind c=[[1]]: want a string, a number, a bool or a list of them",
 		`c=[null, 1]`: "--bind c=[null, 1]: want a string, a number, a bool or a list of them",
+
+		"c=9223372036854775808":       "--bind c=9223372036854775808: 9223372036854775808 is not from -9223372036854775808 to 9223372036854775807; a larger number needs a point or an exponent",
+		"c=[1, -9223372036854775809]": "--bind c=[1, -9223372036854775809]: -9223372036854775809 is not from -9223372036854775808 to 9223372036854775807; a larger number needs a point or an exponent",
+		"c=1e999":                     "--bind c=1e999: 1e999 is beyond the float64 range",
 	} {
 		_, err := bindings([]string{flag})
 		assert.EqualError(t, err, want)
 		assert.ErrorAs(t, err, new(usageError))
 	}
+	// All digits of an int arrive, as a number or as a string.
+	values, err := bindings([]string{"a=9007199254740993", "b=-9007199254740992", "c=9007199254740991", "d=[1, 9223372036854775807, 1e16]"})
+	require.NoError(t, err)
+	wire, err := wireBindings(values)
+	require.NoError(t, err)
+	assert.Equal(t, "9007199254740993", wire["a"].AsInterface())
+	assert.Equal(t, "-9007199254740992", wire["b"].AsInterface())
+	assert.Equal(t, 9007199254740991.0, wire["c"].AsInterface())
+	assert.Equal(t, []any{1.0, "9223372036854775807", 1e16}, wire["d"].AsInterface())
+	assert.Equal(t, []any{int64(1), int64(9223372036854775807), 1e16}, values["d"], "what is bound here stays as it is")
 	_, err = bindings([]string{"a=1", "user.a=2"})
 	assert.EqualError(t, err, "--bind user.a=2: a is bound twice")
 }

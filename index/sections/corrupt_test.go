@@ -145,7 +145,7 @@ func TestHostile(t *testing.T) {
 	}{
 		{"version 0", put32(headerVersion, 0), sections.ErrVersion, "format version is 0, this build reads version 1"},
 		{"version 2", put32(headerVersion, 2), sections.ErrVersion, "format version is 2, this build reads version 1"},
-		{"feature bit", put32(headerFeatures, 4), sections.ErrVersion, "feature bits are 0x4, this build knows 0x1"},
+		{"feature bit", put32(headerFeatures, 8), sections.ErrVersion, "feature bits are 0x8, this build knows 0x7"},
 		{"size", put64(headerSize, 1<<63), sections.ErrCorrupt, "header: file has"},
 		{"toc beyond the file", put64(headerTocAt, 1<<40), sections.ErrCorrupt, "header: table of contents at"},
 		{"toc overflows", put64(headerTocAt, ^uint64(page-1)), sections.ErrCorrupt, "header: table of contents at"},

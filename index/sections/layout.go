@@ -18,10 +18,20 @@ const (
 	// element type than float32.
 	CompactVectors = 1 << 0
 
+	// Float32Attributes is the feature bit of a file that has an attribute of type
+	// float32.
+	Float32Attributes = 1 << 1
+
+	// WideTimestamps is the feature bit of a file that has a timestamp beyond what
+	// 64-bit nanoseconds since 1970 reach.
+	WideTimestamps = 1 << 2
+
 	// knownFeatures are the feature bits this package reads.
 	//
 	//	bit 0: CompactVectors.
-	knownFeatures = CompactVectors
+	//	bit 1: Float32Attributes.
+	//	bit 2: WideTimestamps.
+	knownFeatures = CompactVectors | Float32Attributes | WideTimestamps
 
 	// PageSize is the alignment of every section, in bytes.
 	PageSize = 4096

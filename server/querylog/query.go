@@ -53,6 +53,11 @@ type Query struct {
 	Eligible int64 `parquet:"eligible"`
 	// Coverage is the share of the eligible that the answer is based on, 0 to 1.
 	Coverage float64 `parquet:"coverage"`
+	// ShardsCut is how many of the shards that answered were cut short.
+	ShardsCut int64 `parquet:"shards_cut"`
+	// Fallback is the name of the fallback that the answer is by, such as
+	// FALLBACK_MEAN_USER; empty without one.
+	Fallback string `parquet:"fallback,dict"`
 	// LatencyUS is the time from the decoded request to the answer, in microseconds.
 	LatencyUS int64 `parquet:"latency_us"`
 	// Candidates are the answer's, best first.
@@ -76,8 +81,11 @@ func New(at time.Time, latency time.Duration, r *tandemv1.RetrieveRequest, a *ta
 		Time: at.UTC().Truncate(time.Microsecond), RequestID: r.RequestId, Request: request,
 		UserID: r.UserId, AppID: r.AppId, K: int64(r.K), Filter: r.Filter, Segment: r.Segment,
 		Model: a.Model, ModelVersion: a.ModelVersion, Snapshot: a.Snapshot, Plan: a.Plan.String(),
-		Eligible: int64(a.Eligible), Coverage: a.Coverage.GetEligibleShare(), LatencyUS: latency.Microseconds(),
+		Eligible: int64(a.Eligible), Coverage: a.Coverage.GetEligibleShare(), ShardsCut: int64(a.Coverage.GetShardsCut()), LatencyUS: latency.Microseconds(),
 		Candidates: make([]Candidate, len(a.Candidates)),
+	}
+	if a.FallbackUsed != tandemv1.Fallback_FALLBACK_UNSPECIFIED {
+		q.Fallback = a.FallbackUsed.String()
 	}
 	for i, c := range a.Candidates {
 		q.Candidates[i] = Candidate{c.GetId(), c.GetScore()}
@@ -104,7 +112,7 @@ const (
 // file.
 func (q *Query) Size() int {
 	n := rowBytes + len(q.RequestID) + len(q.Request) + len(q.UserID) + len(q.AppID) + len(q.RequestKey) +
-		len(q.Filter) + len(q.Segment) + len(q.Arm) + len(q.Model) + len(q.ModelVersion) + len(q.Snapshot)
+		len(q.Filter) + len(q.Segment) + len(q.Fallback) + len(q.Arm) + len(q.Model) + len(q.ModelVersion) + len(q.Snapshot)
 	for i := range q.Candidates {
 		n += candidateBytes + len(q.Candidates[i].ID)
 	}

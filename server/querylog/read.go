@@ -60,6 +60,8 @@ var setters = map[string]setter{
 	"k":             number(func(q *Query) *int64 { return &q.K }),
 	"generation":    number(func(q *Query) *int64 { return &q.Generation }),
 	"eligible":      number(func(q *Query) *int64 { return &q.Eligible }),
+	"shards_cut":    number(func(q *Query) *int64 { return &q.ShardsCut }),
+	"fallback":      text(maxText, func(q *Query) *string { return &q.Fallback }),
 	"latency_us":    number(func(q *Query) *int64 { return &q.LatencyUS }),
 	"coverage": func(r *reader, v parquet.Value) error {
 		r.query.Coverage = v.Double()

@@ -1,8 +1,10 @@
 package attribute
 
 import (
+	"math"
 	"sort"
 	"strconv"
+	"time"
 
 	"github.com/tandem-ann/tandem/index"
 )
@@ -49,8 +51,10 @@ type column struct {
 
 	yes posting // Bool
 
-	// Int, Float and Timestamp.
+	// Int, Float, Float32 and Timestamp.
 	numbers    []uint64
+	singles    []uint32 // Float32, instead of numbers
+	wide       wideTimes
 	sorted     []uint32
 	cumulative []uint64
 	step       int
@@ -97,6 +101,33 @@ func (c *column) searchAfterPrefix(lo int, prefix string) int {
 	return lo
 }
 
+// number returns the number of an ordinal: an int64, the bits of a float64, for a
+// float32 too, or what a timestamp is stored as.
+func (c *column) number(ordinal uint32) uint64 {
+	if c.singles != nil {
+		return math.Float64bits(float64(math.Float32frombits(c.singles[ordinal])))
+	}
+	return c.numbers[ordinal]
+}
+
+// time returns the timestamp that is stored as a number.
+func (c *column) time(number uint64) time.Time {
+	if t, ok := c.wide.time(int64(number)); ok {
+		return t
+	}
+	return time.Unix(0, int64(number))
+}
+
+// searchTime returns the first position in sorted whose timestamp is not before t, or,
+// if after is set, is after t.
+func (c *column) searchTime(t time.Time, after bool) int {
+	limit := 0
+	if after {
+		limit = 1
+	}
+	return sort.Search(len(c.sorted), func(i int) bool { return c.time(c.numbers[c.sorted[i]]).Compare(t) >= limit })
+}
+
 // searchNumber returns the first position in sorted whose number is not below x,
 // or, if after is set, is above x.
 func (c *column) searchNumber(x uint64, after bool) int {
@@ -105,7 +136,7 @@ func (c *column) searchNumber(x uint64, after bool) int {
 		limit = 1
 	}
 	return sort.Search(len(c.sorted), func(i int) bool {
-		return compareNumbers(c.typ, c.numbers[c.sorted[i]], x) >= limit
+		return compareNumbers(c.typ, c.number(c.sorted[i]), x) >= limit
 	})
 }
 

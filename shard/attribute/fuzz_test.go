@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/RoaringBitmap/roaring/v2"
 	"github.com/stretchr/testify/require"
@@ -20,14 +21,14 @@ func FuzzOpenTable(f *testing.F) {
 	for i := range rows {
 		rows[i] = make(row, allTypes.Len())
 		if i%5 == 0 {
-			rows[i] = row{OfBool(i%2 == 0), OfKeyword(words8[i%7]), OfFloat(float64(i % 3)), OfTimestamp(int64(i)),
+			rows[i] = row{OfBool(i%2 == 0), OfKeyword(words8[i%7]), OfFloat(float64(i % 3)), OfTimestamp(time.Unix(int64(i)*4e8, 0)), OfFloat32(float32(i%3) / 10),
 				OfKeywords([]string{words8[i%8], words8[i%3]}), Value{}}
 		}
-		rows[i][5] = OfInt(int64(i % 4))
+		rows[i][6] = OfInt(int64(i % 4))
 	}
 	_, file := store(f, f.TempDir(), allTypes, rows, identity(n))
 	defer file.Close()
-	base := unpack(f, file)
+	base, features := unpack(f, file), file.Features()
 	for i, p := range base {
 		if len(p.data) < 1<<12 {
 			f.Add(uint8(i), slices.Clone(p.data))
@@ -36,7 +37,7 @@ func FuzzOpenTable(f *testing.F) {
 	f.Fuzz(func(t *testing.T, i uint8, data []byte) {
 		parts := slices.Clone(base)
 		parts[int(i)%len(parts)].data = data
-		file, err := sections.FromBytes(pack(parts))
+		file, err := sections.FromBytes(pack(features, parts))
 		require.NoError(t, err)
 		table, err := OpenTable(file, n)
 		if err != nil {
@@ -63,6 +64,11 @@ func FuzzOpenTable(f *testing.F) {
 				}
 			case Bool:
 				ask(table.Is(field, false), func(v Value) bool { return !v.Absent() && !v.Bool() })
+			case Timestamp:
+				from, to := time.Unix(1e10, 0), time.Unix(2e11, 0)
+				ask(table.Times(field, from, to), func(v Value) bool { return !v.Absent() && !v.Time().Before(from) && !v.Time().After(to) })
+			case Float32:
+				ask(table.Floats(field, 0.05, 7), func(v Value) bool { return !v.Absent() && v.Float32() >= 0.05 && v.Float32() <= 7 })
 			case Float:
 				ask(table.Floats(field, 0.5, 7), func(v Value) bool { return !v.Absent() && v.Float() >= 0.5 && v.Float() <= 7 })
 			default:

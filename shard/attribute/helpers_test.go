@@ -3,8 +3,10 @@ package attribute
 import (
 	"encoding/binary"
 	"fmt"
+	"math"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/cespare/xxhash/v2"
 	"github.com/stretchr/testify/require"
@@ -21,7 +23,7 @@ type part struct {
 
 // pack builds a shard file with right checksums around any content, as
 // index/format.md draws it.
-func pack(parts []part) []byte {
+func pack(features uint32, parts []part) []byte {
 	le := binary.LittleEndian
 	pages := func(n int) int { return (n + sections.PageSize - 1) / sections.PageSize * sections.PageSize }
 	data := make([]byte, sections.PageSize)
@@ -42,6 +44,7 @@ func pack(parts []part) []byte {
 	data = append(data, toc...)
 	copy(data, "TANDEMSH")
 	le.PutUint32(data[8:], sections.FormatVersion)
+	le.PutUint32(data[12:], features)
 	le.PutUint64(data[16:], uint64(len(data)))
 	le.PutUint64(data[24:], uint64(start))
 	le.PutUint64(data[32:], uint64(length))
@@ -64,7 +67,7 @@ func unpack(t testing.TB, f *sections.File) []part {
 
 var allTypes = mustSchema(
 	Field{"flag", Bool}, Field{"genre", Keyword}, Field{"price", Float},
-	Field{"released", Timestamp}, Field{"tags", KeywordList}, Field{"year", Int},
+	Field{"released", Timestamp}, Field{"score", Float32}, Field{"tags", KeywordList}, Field{"year", Int},
 )
 
 func mustSchema(fields ...Field) Schema {
@@ -126,8 +129,10 @@ func drawValue(t *rapid.T, typ Type) Value {
 		return OfInt(drawInt(t))
 	case Float:
 		return OfFloat(drawFloat(t))
+	case Float32:
+		return OfFloat32(drawFloat32(t))
 	case Timestamp:
-		return OfTimestamp(drawInt(t))
+		return OfTimestamp(drawTime(t))
 	}
 	panic(fmt.Sprint("unknown type ", typ))
 }
@@ -138,6 +143,27 @@ func drawInt(t *rapid.T) int64 {
 
 func drawFloat(t *rapid.T) float64 {
 	return rapid.OneOf(rapid.SampledFrom([]float64{-1, 0, 0.5, 1}), rapid.Float64Range(-1e300, 1e300)).Draw(t, "float")
+}
+
+func drawFloat32(t *rapid.T) float32 {
+	return rapid.OneOf(rapid.SampledFrom([]float32{-1, 0, 0.1, 9.99, 16_777_217, math.MaxFloat32}), rapid.Float32Range(-1e38, 1e38)).Draw(t, "float32")
+}
+
+// drawTime draws a time of the years 1 to 9999: near the ends of what int64 nanoseconds
+// since 1970 reach, and of the years, and anywhere.
+func drawTime(t *rapid.T) time.Time {
+	ends := []time.Time{
+		time.Unix(0, 0), time.Unix(0, math.MinInt64), time.Unix(0, math.MaxInt64), ClampTime(time.Unix(-1<<50, 0)), ClampTime(time.Unix(1<<50, 0)),
+		time.Unix(0, math.MinInt64+endNumbers), time.Unix(0, math.MaxInt64-endNumbers),
+	}
+	near := rapid.Custom(func(t *rapid.T) time.Time {
+		return rapid.SampledFrom(ends).Draw(t, "end").Add(time.Duration(rapid.Int64Range(-2, 2).Draw(t, "off")))
+	})
+	some := rapid.Custom(func(t *rapid.T) time.Time {
+		return time.Unix(rapid.Int64Range(ends[3].Unix(), ends[4].Unix()).Draw(t, "second"), rapid.Int64Range(0, 999_999_999).Draw(t, "nano"))
+	})
+	plain := rapid.Map(rapid.Int64(), func(ns int64) time.Time { return time.Unix(0, ns) })
+	return ClampTime(rapid.OneOf(near, some, plain).Draw(t, "time"))
 }
 
 func drawRows(t *rapid.T, schema Schema, n int) []row {

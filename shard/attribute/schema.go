@@ -21,10 +21,13 @@ const (
 	Bool
 	Int       // int64
 	Float     // float64, finite
-	Timestamp // nanoseconds since the Unix epoch, int64
+	Timestamp // of the years 1 to 9999, to the nanosecond
+	Float32   // float32, finite
 )
 
-var typeNames = [...]string{Keyword: "keyword", KeywordList: "keyword_list", Bool: "bool", Int: "int", Float: "float", Timestamp: "timestamp"}
+var typeNames = [...]string{
+	Keyword: "keyword", KeywordList: "keyword_list", Bool: "bool", Int: "int", Float: "float", Timestamp: "timestamp", Float32: "float32",
+}
 
 // String returns the name that the manifest and error texts use.
 func (t Type) String() string {
@@ -34,7 +37,7 @@ func (t Type) String() string {
 	return fmt.Sprintf("type(%d)", uint8(t))
 }
 
-func (t Type) valid() bool { return t >= Keyword && t <= Timestamp }
+func (t Type) valid() bool { return t >= Keyword && t <= Float32 }
 
 // MarshalText implements [encoding.TextMarshaler].
 func (t Type) MarshalText() ([]byte, error) {
@@ -61,7 +64,8 @@ type Field struct {
 }
 
 // Check returns an error that says why v, unless it is absent, cannot be a value
-// of the attribute: another type, a string that is not UTF-8, an infinite float.
+// of the attribute: another type, a string that is not UTF-8, an infinite float, a
+// time that no RFC 3339 text has.
 func (f Field) Check(v Value) error {
 	if v.Absent() {
 		return nil
@@ -78,9 +82,13 @@ func (f Field) Check(v Value) error {
 				return err
 			}
 		}
-	case Float:
+	case Float, Float32:
 		if math.IsInf(v.Float(), 0) {
 			return fmt.Errorf("attribute %s: value %v, want a finite number", f.Name, v.Float())
+		}
+	case Timestamp:
+		if at := v.Time(); !at.Equal(ClampTime(at)) {
+			return fmt.Errorf("attribute %s: value %s, want a time of the years 1 to 9999", f.Name, v)
 		}
 	}
 	return nil
@@ -156,6 +164,11 @@ func (s Schema) Names() []string {
 		names[i] = f.Name
 	}
 	return names
+}
+
+// Has reports whether some attribute is of type t.
+func (s Schema) Has(t Type) bool {
+	return slices.ContainsFunc(s.fields, func(f Field) bool { return f.Type == t })
 }
 
 // Equal reports whether both schemas have the same attributes.

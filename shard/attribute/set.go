@@ -2,6 +2,7 @@ package attribute
 
 import (
 	"math"
+	"time"
 
 	"github.com/tandem-ann/tandem/index"
 )
@@ -73,21 +74,30 @@ func (t *Table) From(field int, s string) Set {
 	return c.set(values, c.search(s), c.values())
 }
 
-// Ints asks for the ordinals whose int, or timestamp in nanoseconds, is in
-// [lo, hi]. Both ends belong to the range: an int range with an open or unbounded
-// end is a closed one.
+// Ints asks for the ordinals whose int is in [lo, hi]. Both ends belong to the range:
+// an int range with an open or unbounded end is a closed one.
 func (t *Table) Ints(field int, lo, hi int64) Set {
-	c := t.column(field, Int, Timestamp)
+	c := t.column(field, Int, Int)
 	if lo > hi {
 		return Set{}
 	}
 	return c.set(stretch, c.searchNumber(uint64(lo), false), c.searchNumber(uint64(hi), true))
 }
 
-// Floats asks for the ordinals whose float is in [lo, hi]. An end may be
+// Times asks for the ordinals whose timestamp is in [lo, hi]. An open end is a
+// nanosecond further; an end may be any time.
+func (t *Table) Times(field int, lo, hi time.Time) Set {
+	c := t.column(field, Timestamp, Timestamp)
+	if lo.After(hi) {
+		return Set{}
+	}
+	return c.set(stretch, c.searchTime(lo, false), c.searchTime(hi, true))
+}
+
+// Floats asks for the ordinals whose float, or float32, is in [lo, hi]. An end may be
 // infinite; an open end is the next float ([math.Nextafter]).
 func (t *Table) Floats(field int, lo, hi float64) Set {
-	c := t.column(field, Float, Float)
+	c := t.column(field, Float, Float32)
 	if !(lo <= hi) { // also if one is NaN
 		return Set{}
 	}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"slices"
 	"unicode/utf8"
 	"unsafe"
 
@@ -49,7 +50,20 @@ func OpenTable(f *sections.File, rows int) (_ *Table, err error) {
 			return nil, fmt.Errorf("attribute %s: %w", t.schema.Field(i).Name, err)
 		}
 	}
-	return t, nil
+	return t, t.checkFeatures(f.Features())
+}
+
+// checkFeatures checks that the file's feature bits say what it has: they are how an
+// older build refuses it.
+func (t *Table) checkFeatures(features uint32) error {
+	if says, has := features&sections.Float32Attributes != 0, t.schema.Has(Float32); says != has {
+		return sections.Corruptf(schemaSection, "feature bits are %#x; that there is a float32 attribute is %t", features, has)
+	}
+	wide := slices.ContainsFunc(t.columns, func(c column) bool { return c.wide.some() })
+	if says := features&sections.WideTimestamps != 0; says != wide {
+		return sections.Corruptf(schemaSection, "feature bits are %#x; that there is a wide timestamp is %t", features, wide)
+	}
+	return nil
 }
 
 // Schema returns the attributes.
@@ -86,9 +100,12 @@ func (t *Table) Value(ordinal uint32, field int) Value {
 		}
 		return OfBool(c.yes.contains(ordinal))
 	}
-	number := c.numbers[ordinal]
+	number := c.number(ordinal)
 	if number == 0 && !c.has.contains(ordinal) { // an absent number is stored as zero
 		return Value{}
+	}
+	if c.typ == Timestamp {
+		return OfTimestamp(c.time(number))
 	}
 	return Value{typ: c.typ, num: number}
 }
@@ -330,19 +347,33 @@ func (o *opener) bools(c *column) error {
 
 func (o *opener) numbers(c *column) error {
 	var err error
-	if c.numbers, err = sections.Array[uint64](o.file, o.name("numbers"), o.rows); err != nil {
+	if c.typ == Float32 {
+		c.singles, err = sections.Array[uint32](o.file, o.name("numbers"), o.rows)
+	} else {
+		c.numbers, err = sections.Array[uint64](o.file, o.name("numbers"), o.rows)
+	}
+	if err != nil {
 		return err
 	}
+	if c.typ == Timestamp && o.file.Has(o.name("wide")) {
+		if err := o.wide(c); err != nil {
+			return err
+		}
+	}
 	c.has.copy(o.set)
-	for i, x := range c.numbers {
+	for i := range uint32(o.rows) {
+		x := c.number(i)
 		if x == 0 {
 			continue
 		}
-		if !o.set.Has(uint32(i)) {
+		if !o.set.Has(i) {
 			return sections.Corruptf(o.name("numbers"), "ordinal %d has a number, %q says that it has none", i, o.name("has"))
 		}
-		if f := math.Float64frombits(x); c.typ == Float && (math.IsNaN(f) || math.IsInf(f, 0) || f == 0) {
+		switch f := math.Float64frombits(x); {
+		case (c.typ == Float || c.typ == Float32) && (math.IsNaN(f) || math.IsInf(f, 0) || f == 0):
 			return sections.Corruptf(o.name("numbers"), "ordinal %d has %#x, not a finite float or negative zero", i, x)
+		case c.typ == Timestamp && !c.wide.valid(int64(x)):
+			return sections.Corruptf(o.name("numbers"), "ordinal %d has %#x, which %q does not have", i, x, o.name("wide"))
 		}
 	}
 	present := c.has.cardinality()
@@ -362,7 +393,7 @@ func (o *opener) numbers(c *column) error {
 			continue
 		}
 		before := c.sorted[j-1]
-		order := compareNumbers(c.typ, c.numbers[before], c.numbers[i])
+		order := compareNumbers(c.typ, c.number(before), c.number(i))
 		if order > 0 || order == 0 && before >= i {
 			return sections.Corruptf(o.name("sorted"), "position %d does not ascend", j)
 		}

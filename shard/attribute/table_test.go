@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/RoaringBitmap/roaring/v2"
 	"github.com/stretchr/testify/assert"
@@ -52,12 +53,18 @@ func questions(table *Table, rng *rapid.T) []question {
 			question{name + " from", i, table.From(i, word), some(func(s string) bool { return s >= word })},
 		)
 	}
+	from, to := drawTime(rng), drawTime(rng)
 	in := func(v Value) bool { return !v.Absent() && lo <= v.Int() && v.Int() <= hi }
+	exactly := func(v Value) float64 { return float64(v.Float32()) }
 	return append(all,
 		question{"true", field("flag"), table.Is(field("flag"), true), func(v Value) bool { return !v.Absent() && v.Bool() }},
 		question{"false", field("flag"), table.Is(field("flag"), false), func(v Value) bool { return !v.Absent() && !v.Bool() }},
 		question{"ints", field("year"), table.Ints(field("year"), lo, hi), in},
-		question{"timestamps", field("released"), table.Ints(field("released"), lo, hi), in},
+		question{"timestamps", field("released"), table.Times(field("released"), from, to), func(v Value) bool {
+			return !v.Absent() && !v.Time().Before(from) && !v.Time().After(to)
+		}},
+		question{"float32s", field("score"), table.Floats(field("score"), flo, fhi), func(v Value) bool { return !v.Absent() && flo <= exactly(v) && exactly(v) <= fhi }},
+		question{"a float32", field("score"), table.Floats(field("score"), -1, float64(float32(9.99))), func(v Value) bool { return !v.Absent() && -1 <= exactly(v) && v.Float32() <= 9.99 }},
 		question{"floats", field("price"), table.Floats(field("price"), flo, fhi), func(v Value) bool { return !v.Absent() && flo <= v.Float() && v.Float() <= fhi }},
 		question{"nan", field("price"), table.Floats(field("price"), math.NaN(), fhi), func(Value) bool { return false }},
 	)
@@ -183,7 +190,7 @@ func TestLargeShard(t *testing.T) {
 }
 
 func TestValuesOutliveTheFile(t *testing.T) {
-	rows := []row{{OfBool(true), OfKeyword("rpg"), OfFloat(1), OfTimestamp(2), OfKeywords([]string{"b", "a"}), OfInt(3)}}
+	rows := []row{{OfBool(true), OfKeyword("rpg"), OfFloat(1), OfTimestamp(time.Unix(0, 2)), OfFloat32(4), OfKeywords([]string{"b", "a"}), OfInt(3)}}
 	table, f := store(t, t.TempDir(), allTypes, rows, identity(1))
 	var got row
 	for field := range allTypes.Len() {
@@ -208,7 +215,10 @@ func TestSetRejects(t *testing.T) {
 		{0, field("tags"), OfKeywords([]string{"ok", "\xff"}), `attribute tags: "\xff" is not valid UTF-8`},
 		{0, field("price"), OfFloat(math.Inf(1)), `attribute price: value +Inf, want a finite number`},
 		{2, 0, OfBool(true), `set attribute: row 2 of 2`},
-		{0, 6, OfBool(true), `set attribute: attribute 6 of 6`},
+		{0, field("score"), OfFloat32(float32(math.Inf(-1))), `attribute score: value -Inf, want a finite number`},
+		{0, field("score"), OfFloat(1), `attribute score: value "1" is of type float, want float32`},
+		{0, field("released"), OfTimestamp(time.Date(10_000, 1, 1, 0, 0, 0, 0, time.UTC)), `attribute released: value 10000-01-01T00:00:00Z, want a time of the years 1 to 9999`},
+		{0, 7, OfBool(true), `set attribute: attribute 7 of 7`},
 	} {
 		assert.EqualError(t, w.Set(c.row, c.field, c.v), c.want)
 	}
@@ -245,7 +255,7 @@ func TestOpenRejects(t *testing.T) {
 	rows := make([]row, n)
 	for i := range rows {
 		rows[i] = row{OfBool(i%2 == 0), OfKeyword(string(rune('a' + i%3))), OfFloat(float64(i%7) + 0.5),
-			OfTimestamp(int64(i % 5)), OfKeywords([]string{"x", "y", string(rune('a' + i%3))}), OfInt(int64(i % 9))}
+			OfTimestamp(time.Unix(int64(i%5)*1e10, 1)), OfFloat32(float32(i%4) + 0.1), OfKeywords([]string{"x", "y", string(rune('a' + i%3))}), OfInt(int64(i % 9))}
 	}
 	rows[7] = make(row, allTypes.Len())
 	_, f := store(t, t.TempDir(), allTypes, rows, identity(n))
@@ -335,6 +345,22 @@ func TestOpenRejects(t *testing.T) {
 		{"a bit beyond the rows", "year", "cumulative", func(b []byte) []byte { b[len(b)-1] |= 0x80; return b }},
 		{"too short", "year", "cumulative", func(b []byte) []byte { return b[8:] }},
 		{"a bit", "released", "cumulative", func(b []byte) []byte { b[5] ^= 1; return b }},
+		{"stands for nothing late", "released", "numbers", u64(1, math.MaxInt64-4)},
+		{"stands for nothing early", "released", "numbers", u64(1, 1<<63)},
+		{"a number that stands for none", "released", "numbers", u64(1, 1<<63|endNumbers-1)},
+		{"order of times", "released", "wide", u64(0, 400e8)},
+		{"twice the same time", "released", "wide", u64(2, 10e9)},
+		{"nanoseconds", "released", "wide", u64(1, 1e9)},
+		{"needs no place", "released", "wide", u64(0, 9e9)},
+		{"after year 9999", "released", "wide", u64(6, 1<<50)},
+		{"odd", "released", "wide", func(b []byte) []byte { return b[:len(b)-8] }},
+		{"empty", "released", "wide", func([]byte) []byte { return nil }},
+		{"NaN", "score", "numbers", u32(0, math.Float32bits(float32(math.NaN())))},
+		{"infinite", "score", "numbers", u32(0, math.Float32bits(float32(math.Inf(1))))},
+		{"negative zero", "score", "numbers", u32(0, 1<<31)},
+		{"absent has number", "score", "numbers", u32(7, 5)},
+		{"order of numbers", "score", "sorted", swap(0, n-2)},
+		{"too long", "score", "numbers", func(b []byte) []byte { return append(b, b...) }},
 	} {
 		t.Run(c.attribute+" "+c.part+" "+c.what, func(t *testing.T) {
 			name := sectionName(field(c.attribute), c.part)
@@ -343,7 +369,7 @@ func TestOpenRejects(t *testing.T) {
 			require.GreaterOrEqual(t, i, 0, "no section %s", name)
 			parts[i].data = c.change(slices.Clone(parts[i].data))
 			require.NotEqual(t, base[i].data, parts[i].data)
-			broken, err := sections.FromBytes(pack(parts))
+			broken, err := sections.FromBytes(pack(f.Features(), parts))
 			require.NoError(t, err)
 			_, err = OpenTable(broken, n)
 			require.ErrorIs(t, err, sections.ErrCorrupt)
@@ -352,10 +378,14 @@ func TestOpenRejects(t *testing.T) {
 	}
 	for i := range base {
 		parts := slices.Delete(slices.Clone(base), i, i+1)
-		broken, err := sections.FromBytes(pack(parts))
+		broken, err := sections.FromBytes(pack(f.Features(), parts))
 		require.NoError(t, err)
 		_, err = OpenTable(broken, n)
 		require.ErrorIs(t, err, sections.ErrCorrupt)
+		if base[i].name == sectionName(field("released"), "wide") {
+			require.ErrorContains(t, err, "that there is a wide timestamp is false")
+			continue // a file may have none, but its feature bits say that this one has
+		}
 		require.Contains(t, err.Error(), base[i].name)
 	}
 }

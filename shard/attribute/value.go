@@ -5,16 +5,18 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strconv"
 	"time"
 )
 
 // Value is one attribute of one row. The zero Value is absent: the row does not
 // have the attribute.
 type Value struct {
-	typ  Type
-	num  uint64 // bool, int64 or float64 bits
-	text string
-	list []string
+	typ   Type
+	nanos uint32 // of the second of a timestamp
+	num   uint64 // bool, int64, the bits of a float64, or a timestamp's seconds since the Unix epoch
+	text  string
+	list  []string
 }
 
 // OfKeyword returns a keyword.
@@ -50,8 +52,33 @@ func OfFloat(f float64) Value {
 	return Value{typ: Float, num: math.Float64bits(f + 0)}
 }
 
-// OfTimestamp returns a timestamp, in nanoseconds since the Unix epoch.
-func OfTimestamp(ns int64) Value { return Value{typ: Timestamp, num: uint64(ns)} }
+// OfFloat32 returns a float32. NaN is an absent value and negative zero becomes zero,
+// as in [OfFloat].
+func OfFloat32(f float32) Value {
+	v := OfFloat(float64(f))
+	if !v.Absent() {
+		v.typ = Float32
+	}
+	return v
+}
+
+// OfTimestamp returns a timestamp.
+func OfTimestamp(t time.Time) Value {
+	return Value{typ: Timestamp, num: uint64(t.Unix()), nanos: uint32(t.Nanosecond())}
+}
+
+// ClampTime returns t in UTC, or what is nearest to it of the times that an attribute
+// can have: those of the years 1 to 9999, as RFC 3339 has them.
+func ClampTime(t time.Time) time.Time {
+	first, last := time.Date(1, 1, 1, 0, 0, 0, 0, time.UTC), time.Date(9999, 12, 31, 23, 59, 59, 999_999_999, time.UTC)
+	switch {
+	case t.Before(first):
+		return first
+	case t.After(last):
+		return last
+	}
+	return t.UTC()
+}
 
 // Absent reports whether the row does not have the attribute.
 func (v Value) Absent() bool { return v.typ == 0 }
@@ -69,18 +96,30 @@ func (v Value) Keywords() []string { return v.list }
 // Bool returns the truth of a bool.
 func (v Value) Bool() bool { return v.num != 0 }
 
-// Int returns the number of an int, or the nanoseconds of a timestamp.
+// Int returns the number of an int.
 func (v Value) Int() int64 { return int64(v.num) }
 
-// Float returns the number of a float.
-func (v Value) Float() float64 { return math.Float64frombits(v.num) }
+// Float returns the number of a float. Of a float32 it is what the number is written
+// as, the float64 nearest to the shortest decimal that no other float32 is nearer to:
+// 9.99, not 9.989999771118164.
+func (v Value) Float() float64 {
+	f := math.Float64frombits(v.num)
+	if v.typ != Float32 || f == math.Trunc(f) && math.Abs(f) < 1<<24 {
+		return f // the usual whole number needs no decimals
+	}
+	f, _ = strconv.ParseFloat(strconv.FormatFloat(f, 'g', -1, 32), 64) // it parses what it formats
+	return f
+}
 
-// Time returns the instant of a timestamp, in UTC.
-func (v Value) Time() time.Time { return time.Unix(0, int64(v.num)).UTC() }
+// Float32 returns the number of a float32.
+func (v Value) Float32() float32 { return float32(math.Float64frombits(v.num)) }
+
+// Time returns the time of a timestamp, in UTC.
+func (v Value) Time() time.Time { return time.Unix(int64(v.num), int64(v.nanos)).UTC() }
 
 // Equal reports whether both values are absent, or of one type and equal.
 func (v Value) Equal(o Value) bool {
-	return v.typ == o.typ && v.num == o.num && v.text == o.text && slices.Equal(v.list, o.list)
+	return v.typ == o.typ && v.num == o.num && v.nanos == o.nanos && v.text == o.text && slices.Equal(v.list, o.list)
 }
 
 // String formats the value for messages and tables.
@@ -94,7 +133,7 @@ func (v Value) String() string {
 		return fmt.Sprint(v.Bool())
 	case Int:
 		return fmt.Sprint(v.Int())
-	case Float:
+	case Float, Float32:
 		return fmt.Sprint(v.Float())
 	case Timestamp:
 		return v.Time().Format(time.RFC3339Nano)
@@ -102,10 +141,9 @@ func (v Value) String() string {
 	return "absent"
 }
 
-// compareNumbers orders two values of one numeric type (bool, int, float,
-// timestamp).
+// compareNumbers orders two numbers as a column of that type has them.
 func compareNumbers(t Type, a, b uint64) int {
-	if t == Float {
+	if t == Float || t == Float32 {
 		return cmp.Compare(math.Float64frombits(a), math.Float64frombits(b))
 	}
 	return cmp.Compare(int64(a), int64(b))

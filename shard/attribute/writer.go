@@ -7,6 +7,7 @@ import (
 	"math"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/RoaringBitmap/roaring/v2"
 
@@ -28,7 +29,8 @@ type Writer struct {
 // first value, so that an attribute nobody has costs nothing.
 type input struct {
 	has     index.Bitset
-	numbers []uint64 // Bool, Int, Float, Timestamp
+	numbers []uint64          // Bool, Int, Float, Float32, Timestamp
+	wide    map[int]time.Time // by row: timestamps that are no int64 of nanoseconds
 
 	// Keyword and KeywordList: keywords are numbered as they come.
 	number map[string]uint32
@@ -90,6 +92,8 @@ func (w *Writer) Set(row, field int, v Value) error {
 			in.codes = append(in.codes, code)
 		}
 		in.lists[row] = extent{uint32(start), uint32(len(v.list))}
+	case Timestamp:
+		in.setTime(row, v.Time())
 	default:
 		in.numbers[row] = v.num
 	}
@@ -107,6 +111,19 @@ func (in *input) make(t Type, rows int) {
 	default:
 		in.numbers = make([]uint64, rows)
 	}
+}
+
+func (in *input) setTime(row int, t time.Time) {
+	ns, ok := nanos(t)
+	in.numbers[row] = uint64(ns)
+	if ok {
+		delete(in.wide, row)
+		return
+	}
+	if in.wide == nil {
+		in.wide = map[int]time.Time{}
+	}
+	in.wide[row] = t
 }
 
 // intern returns the number of a keyword.
@@ -135,6 +152,9 @@ func (w *Writer) Write(out *sections.Writer, order []uint32) error {
 	}
 	if err := out.Section(schemaSection, schema); err != nil {
 		return err
+	}
+	if w.schema.Has(Float32) {
+		out.Require(sections.Float32Attributes)
 	}
 	for i := range w.inputs {
 		o := output{Writer: out, in: w.inputs[i], field: i, order: order}
@@ -308,14 +328,48 @@ func (o *output) keywords(t Type) error {
 	return o.section("rows", sections.Bytes(rows))
 }
 
+// singles returns the bits of float32s that are given as float64s.
+func singles(numbers []uint64) []uint32 {
+	list := make([]uint32, len(numbers))
+	for i, x := range numbers {
+		list[i] = math.Float32bits(float32(math.Float64frombits(x)))
+	}
+	return list
+}
+
+// number returns what the number of a row is stored as.
+func (o *output) number(wide wideTimes, row uint32) uint64 {
+	number := o.in.numbers[row]
+	if !wide.some() {
+		return number
+	}
+	t, ok := o.in.wide[int(row)]
+	if !ok {
+		t = time.Unix(0, int64(number))
+	}
+	return uint64(wide.number(t))
+}
+
 // numbers writes the numbers of the ordinals in has, which it sorts.
 func (o *output) numbers(t Type, has []uint32) error {
 	c := column{typ: t, step: cutStep(len(o.order)), numbers: make([]uint64, len(o.order)), sorted: has}
-	for _, ordinal := range has {
-		c.numbers[ordinal] = o.in.numbers[o.order[ordinal]]
+	if c.wide = o.wideTimes(has); c.wide.some() {
+		o.Require(sections.WideTimestamps)
 	}
-	if err := o.section("numbers", sections.Bytes(c.numbers)); err != nil {
+	for _, ordinal := range has {
+		c.numbers[ordinal] = o.number(c.wide, o.order[ordinal])
+	}
+	data := sections.Bytes(c.numbers)
+	if t == Float32 {
+		data = sections.Bytes(singles(c.numbers))
+	}
+	if err := o.section("numbers", data); err != nil {
 		return err
+	}
+	if c.wide.some() {
+		if err := o.section("wide", sections.Bytes([]uint64(c.wide))); err != nil {
+			return err
+		}
 	}
 	slices.SortFunc(has, func(a, b uint32) int {
 		if order := compareNumbers(t, c.numbers[a], c.numbers[b]); order != 0 {

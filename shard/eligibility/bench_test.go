@@ -58,14 +58,14 @@ func BenchmarkEval(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			bound, err := f.Bind(benchValues)
+			bound, err := f.Bind(ctx, benchValues)
 			if err != nil {
 				b.Fatal(err)
 			}
 			n := 0
 			b.ReportAllocs()
 			for b.Loop() {
-				n = bound.Eval(table, dst)
+				n = eval(b, bound, table, dst)
 			}
 			b.ReportMetric(float64(n)/million*100, "%eligible")
 		})
@@ -102,7 +102,7 @@ func BenchmarkCompile(b *testing.B) {
 	b.Run("bind", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
-			if _, err := f.Bind(benchValues); err != nil {
+			if _, err := f.Bind(ctx, benchValues); err != nil {
 				b.Fatal(err)
 			}
 		}

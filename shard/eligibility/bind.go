@@ -1,42 +1,71 @@
 package eligibility
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/tandem-ann/tandem/shard/attribute"
 )
 
+// MaxListUses is how many elements the lists of bindings may have in all, each as often
+// as the filter uses it.
+const MaxListUses = 1 << 22
+
 // value is a binding's value.
 type value struct {
-	list bool
-	all  []scalar // one if it is no list
+	list  bool
+	one   scalar // if it is no list
+	items []any  // if it is one
 }
 
 func valueOf(v any) (value, error) {
-	list, ok := v.([]any)
-	if !ok {
-		s, err := scalarOf(v)
-		return value{all: []scalar{s}}, err
+	if items, ok := v.([]any); ok {
+		return value{list: true, items: items}, nil
 	}
-	all := make([]scalar, len(list))
-	for i, item := range list {
-		var err error
-		if all[i], err = scalarOf(item); err != nil {
-			return value{}, fmt.Errorf("element %d: %w", i, err)
+	s, err := scalarOf(v)
+	return value{one: s}, err
+}
+
+// checkEvery is how many elements of a list pass between looks at the context.
+const checkEvery = 1024
+
+// each calls do with every element of a list. It stops when the context ends.
+func (v *value) each(ctx context.Context, do func(scalar) error) error {
+	for i, item := range v.items {
+		if i%checkEvery == 0 {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+		}
+		s, err := scalarOf(item)
+		if err != nil {
+			return fmt.Errorf("element %d: %w", i, err)
+		}
+		if err := do(s); err != nil {
+			return err
 		}
 	}
-	return value{list: true, all: all}, nil
+	return nil
 }
 
 // binder makes a plan of a condition. Without values it only knows constants: a
 // test that needs a binding then has no plan, but what it compares is checked.
 type binder struct {
+	ctx    context.Context // of the query
 	schema attribute.Schema
 	names  []string
 	values []value
+	lists  map[converted]leaf // lists of bindings, once for all tests that use them
+}
+
+// converted is a list of a binding as attributes of a type are compared with it.
+type converted struct {
+	slot int
+	typ  attribute.Type
 }
 
 // plan is a condition with its operands in place. It is immutable.
@@ -53,6 +82,7 @@ type leaf struct {
 	texts  []string
 	ints   []stretch[int64]
 	floats []stretch[float64]
+	times  []stretch[time.Time]
 }
 
 type leafKind uint8
@@ -68,6 +98,7 @@ const (
 	leafFrom     // texts[0] or greater
 	leafInts
 	leafFloats
+	leafTimes
 )
 
 var (
@@ -146,17 +177,7 @@ func (b *binder) test(x *test) (*plan, error) {
 	right := []operand{x.right}
 	if x.kind == testIn {
 		if right = x.list.items; x.list.slot != noSlot {
-			if b.values == nil {
-				return nil, nil
-			}
-			v := b.values[x.list.slot]
-			if !v.list {
-				return nil, b.fail(x.list.slot, fmt.Errorf("%s is not a list: in takes a list", v.all[0]))
-			}
-			right = make([]operand, len(v.all))
-			for i, s := range v.all {
-				right[i] = operand{slot: noSlot, value: s}
-			}
+			return b.inBinding(x)
 		}
 	}
 	if x.field == noField {
@@ -165,20 +186,123 @@ func (b *binder) test(x *test) (*plan, error) {
 	return b.attribute(x, right)
 }
 
-// fail returns an error about the value of an operand with that slot.
+// fail returns an error about the value of an operand with that slot, or that of the
+// context as it is.
 func (b *binder) fail(slot int, err error) error {
-	if slot == noSlot {
+	if ended := b.ctx.Err(); slot == noSlot || ended != nil && errors.Is(err, ended) {
 		return err
 	}
 	return &BindError{b.names[slot], err.Error()}
 }
 
-// slotOf returns which binding an error about an operand of a test is about.
-func slotOf(x *test, o operand) int {
-	if o.slot == noSlot && x.kind == testIn {
-		return x.list.slot
+// inBinding makes the plan of a test whether something is in a list that is a binding.
+func (b *binder) inBinding(x *test) (*plan, error) {
+	if b.values == nil {
+		return nil, nil
 	}
-	return o.slot
+	slot := x.list.slot
+	v := &b.values[slot]
+	if !v.list {
+		return nil, b.fail(slot, fmt.Errorf("%s is not a list: in takes a list", v.one))
+	}
+	if x.field == noField {
+		left, _, err := b.scalar(x.left)
+		if err != nil {
+			return nil, err
+		}
+		truth := false
+		err = v.each(b.ctx, func(s scalar) error {
+			holds, err := x.holds(left, s)
+			if err != nil && x.left.slot != noSlot {
+				slot = x.left.slot // an error about both is about the first
+			}
+			truth = truth || holds
+			return err
+		})
+		if err != nil {
+			return nil, b.fail(slot, err)
+		}
+		return constant(truth), nil
+	}
+	f := b.schema.Field(x.field)
+	l, err := b.list(slot, f.Type)
+	if err != nil {
+		return nil, b.fail(slot, compared(f, err))
+	}
+	l.field = x.field
+	return l.plan(), nil
+}
+
+// list returns a binding's list as attributes of type t are compared with it, each
+// element once.
+func (b *binder) list(slot int, t attribute.Type) (leaf, error) {
+	key := converted{slot, t}
+	if l, ok := b.lists[key]; ok {
+		return l, nil
+	}
+	var l leaf
+	var known seen
+	isIn := &test{kind: testIn, op: equal}
+	err := b.values[slot].each(b.ctx, func(s scalar) error {
+		s, err := s.convert(t)
+		if err == nil && known.add(t, s) {
+			l.add(isIn, t, s)
+		}
+		return err
+	})
+	if err != nil {
+		return l, err
+	}
+	if b.lists == nil {
+		b.lists = map[converted]leaf{}
+	}
+	b.lists[key] = l
+	return l, nil
+}
+
+// seen is which elements of a list have been seen.
+type seen struct {
+	texts  map[string]struct{}
+	ints   map[int64]struct{}
+	floats map[float64]struct{}
+	times  map[time.Time]struct{}
+}
+
+// add notes an element that was converted to type t, and reports whether it is new.
+func (k *seen) add(t attribute.Type, s scalar) bool {
+	switch t {
+	case attribute.Keyword, attribute.KeywordList:
+		return isNew(&k.texts, s.text)
+	case attribute.Timestamp:
+		return isNew(&k.times, s.at.UTC())
+	}
+	if s.kind == real {
+		return isNew(&k.floats, s.float)
+	}
+	return isNew(&k.ints, s.num)
+}
+
+func isNew[T comparable](known *map[T]struct{}, x T) bool {
+	if _, ok := (*known)[x]; ok {
+		return false
+	}
+	if *known == nil {
+		*known = map[T]struct{}{}
+	}
+	(*known)[x] = struct{}{}
+	return true
+}
+
+// compared says of an error of [scalar.convert] what the attribute is compared with.
+func compared(f attribute.Field, err error) error {
+	if e, ok := errors.AsType[*kindError](err); ok {
+		accepted := accepts[f.Type]
+		if accepted == aNumber && e.s.bound {
+			accepted += " or a decimal string"
+		}
+		return fmt.Errorf("attribute %s (%s) is compared with %s, not with %s", f.Name, f.Type, accepted, e.s)
+	}
+	return err
 }
 
 // scalar returns the value of an operand, if it is known.
@@ -193,7 +317,7 @@ func (b *binder) scalar(o operand) (s scalar, known bool, err error) {
 	if v.list {
 		return scalar{}, false, b.fail(o.slot, errors.New("a list is not accepted here: want one value"))
 	}
-	return v.all[0], true, nil
+	return v.one, true, nil
 }
 
 // attribute makes the plan of a test of an attribute with any of the operands.
@@ -210,12 +334,9 @@ func (b *binder) attribute(x *test, right []operand) (*plan, error) {
 			unknown = true
 			continue
 		}
-		c, ok, err := s.convert(f.Type)
-		if !ok {
-			if err == nil {
-				err = fmt.Errorf("attribute %s (%s) is compared with %s, not with %s", f.Name, f.Type, accepts[f.Type], s)
-			}
-			return nil, b.fail(slotOf(x, o), err)
+		c, err := s.convert(f.Type)
+		if err != nil {
+			return nil, b.fail(o.slot, compared(f, err))
 		}
 		l.add(x, f.Type, c)
 	}
@@ -248,6 +369,8 @@ func (l *leaf) len() int {
 		return len(l.ints)
 	case leafFloats:
 		return len(l.floats)
+	case leafTimes:
+		return len(l.times)
 	}
 	return 1
 }
@@ -269,12 +392,15 @@ func (l *leaf) add(x *test, t attribute.Type, s scalar) {
 			kind = leafHas // flag in [true, false]
 		}
 		l.kind = kind
-	case attribute.Int, attribute.Timestamp:
+	case attribute.Int:
 		l.kind = leafInts
 		if r, ok := intsThat(op, s); ok {
 			l.ints = append(l.ints, r)
 		}
-	case attribute.Float:
+	case attribute.Timestamp:
+		l.kind = leafTimes
+		l.times = append(l.times, timesThat(op, s))
+	case attribute.Float, attribute.Float32:
 		l.kind = leafFloats
 		if r, ok := floatsThat(op, s); ok {
 			l.floats = append(l.floats, r)
@@ -336,7 +462,7 @@ func (b *binder) alone(x *test, right []operand) (*plan, error) {
 		// An error is about the binding there is.
 		slot := x.left.slot
 		if slot == noSlot {
-			slot = slotOf(x, o)
+			slot = o.slot
 		}
 		holds, err := x.holds(left, s)
 		if err != nil {

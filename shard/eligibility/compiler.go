@@ -22,7 +22,9 @@ const (
 	MaxDepth  = 64       // expressions within one another
 	MaxNodes  = 10_000   // expressions in all
 
-	cacheSize = 1024 // filters
+	// A compiled filter takes up to 200 times the bytes of its text.
+	cacheSize = 1024      // filters
+	cacheText = 256 << 10 // bytes of text
 )
 
 // Compiler compiles the filters over one schema and remembers the last ones by
@@ -36,6 +38,7 @@ type Compiler struct {
 	mu     sync.Mutex
 	cached map[string]*list.Element // of *Filter, by text
 	recent list.List                // the last used first
+	text   int                      // bytes of the texts
 }
 
 // NewCompiler returns a compiler of filters over a tower's attributes.
@@ -97,9 +100,11 @@ func (c *Compiler) remember(f *Filter) {
 		return
 	}
 	c.cached[f.text] = c.recent.PushFront(f)
-	if c.recent.Len() > cacheSize {
-		last := c.recent.Back()
-		delete(c.cached, c.recent.Remove(last).(*Filter).text)
+	c.text += len(f.text)
+	for c.recent.Len() > cacheSize || c.text > cacheText {
+		last := c.recent.Remove(c.recent.Back()).(*Filter)
+		delete(c.cached, last.text)
+		c.text -= len(last.text)
 	}
 }
 

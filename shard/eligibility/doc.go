@@ -15,12 +15,16 @@
 // found before any shard is asked, and its message has the line and the column,
 // what is wrong and what is supported. The text comes from the network, so it is
 // limited in length, depth and size. Evaluation allocates nothing and its time
-// grows with the rows of a shard, not with what its rows have.
+// grows with the rows of a shard, not with what its rows have. Bindings come from the
+// network too: a list is converted once for each type that it is compared with, however
+// often the filter uses it, how often it does is bounded, and the query's context is
+// looked at from element to element and from set to set.
 //
 // # The language
 //
 //	early_access && !adult                 bool attributes
-//	year >= 2015, price < 9.99, 5 < year   numbers; int and float mix, exactly
+//	year >= 2015, price < 9.99, 5 < year   numbers; int and float mix, exactly;
+//	                                       a float32 meets a number as the nearest float32
 //	genre == "rpg", genre != user.genre    keywords; <, <=, >, >= by bytes
 //	name.startsWith("The ")
 //	released < timestamp("2024-01-01T00:00:00Z")
@@ -31,8 +35,10 @@
 //	user.age >= 18                         bindings alone
 //	&&, ||, !, parentheses, true, false
 //
-// user.NAME is a binding. Two attributes cannot be compared with each other, and
-// there is no arithmetic.
+// user.NAME is a binding. Beside a number, a binding's string is an int in decimal, and
+// a float64 that an int may have been rounded to is an error where an int is: it is the
+// other side that says what a value is. Two attributes cannot be compared with each
+// other, and there is no arithmetic.
 //
 // Logic has two values. A comparison, in, startsWith or exists of an attribute
 // that an app does not have is false, and so is a bool attribute: x != 5 is then
@@ -49,7 +55,7 @@
 // an operator and a constant or binding ([Compiler.Compile]).
 //
 // Binding puts constants for the operands: each test becomes stretches of the
-// attribute's order (closed ranges of numbers, keywords), which makes every
+// attribute's order (closed ranges of numbers or times, keywords), which makes every
 // comparison of an int with a float exact, because the rounding is done once, on
 // the constant. An impossible or certain test disappears with what it decides.
 //

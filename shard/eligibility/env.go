@@ -85,6 +85,7 @@ const supported = "a filter has &&, ||, !, ==, !=, <, <=, >, >=, in, has, starts
 var celTypes = [...]*types.Type{
 	attribute.Keyword: types.StringType, attribute.KeywordList: textList, attribute.Bool: types.BoolType,
 	attribute.Int: types.IntType, attribute.Float: types.DoubleType, attribute.Timestamp: types.TimestampType,
+	attribute.Float32: types.DoubleType,
 }
 
 // newEnv returns the declarations that filters over schema are checked against.

@@ -1,6 +1,7 @@
 package eligibility_test
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -29,15 +30,16 @@ func Example() {
 	check(err)
 	filter, err := compiler.Compile(`"linux" in platforms && min_age <= user.age`)
 	check(err)
-	bound, err := filter.Bind(map[string]any{"age": 16.0})
+	bound, err := filter.Bind(context.Background(), map[string]any{"age": 16.0})
 	check(err)
 	eligible := index.NewBitset(table.Rows())
-	n := bound.Eval(table, eligible)
+	n, err := bound.Eval(context.Background(), table, eligible)
+	check(err)
 	fmt.Println(n, "eligible:", eligible.Append(nil))
 
 	_, err = compiler.Compile(`min_age < "x"`)
 	fmt.Println(err)
-	_, err = filter.Bind(nil)
+	_, err = filter.Bind(context.Background(), nil)
 	fmt.Println(err)
 	// Output:
 	// 1 eligible: [1]

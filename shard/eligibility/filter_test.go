@@ -33,14 +33,14 @@ func TestData(t *testing.T) {
 						require.ErrorAs(t, err, &e)
 						return err.Error()
 					}
-					b, err := f.Bind(values)
+					b, err := f.Bind(ctx, values)
 					if err != nil {
 						var e *BindError
 						require.ErrorAs(t, err, &e)
 						return err.Error()
 					}
 					dst := index.NewBitset(table.Rows())
-					n := b.Eval(table, dst)
+					n := eval(t, b, table, dst)
 					require.Equal(t, dst.Count(), n)
 					return formatOrdinals(dst.Append(nil))
 				}
@@ -133,11 +133,11 @@ func TestClauses(t *testing.T) {
 	} {
 		f, err := c.Compile(test.text)
 		require.NoError(t, err, test.text)
-		b, err := f.Bind(nil)
+		b, err := f.Bind(ctx, nil)
 		require.NoError(t, err)
 		assert.Equal(t, test.text, b.String())
 		var got []string
-		for _, clause := range b.Clauses() {
+		for _, clause := range clauses(t, b) {
 			got = append(got, clause.String())
 		}
 		assert.Equal(t, test.want, got, test.text)
@@ -161,6 +161,23 @@ func TestCache(t *testing.T) {
 	again, err = c.Compile("release_year >= user.year")
 	require.NoError(t, err)
 	assert.NotSame(t, first, again, "the least recently used must have gone")
+}
+
+// TestCacheOfLongTexts: what is remembered is bounded in bytes too.
+func TestCacheOfLongTexts(t *testing.T) {
+	c, err := NewCompiler(steamSchema(t))
+	require.NoError(t, err)
+	kept := cacheText / (MaxLength / 2)
+	for i := range 2 * kept {
+		text := fmt.Sprintf("release_year >= %4d", i)
+		_, err := c.Compile(text + strings.Repeat(" ", MaxLength/2-len(text)))
+		require.NoError(t, err)
+	}
+	assert.Len(t, c.cached, kept)
+	assert.Equal(t, cacheText, c.text)
+	_, err = c.Compile("has(tags)")
+	require.NoError(t, err)
+	assert.Len(t, c.cached, kept)
 }
 
 func TestLimits(t *testing.T) {
@@ -218,7 +235,7 @@ func TestConcurrentUse(t *testing.T) {
 					errs[g] = err
 					return
 				}
-				b, err := f.Bind(map[string]any{"n": int64(i)})
+				b, err := f.Bind(ctx, map[string]any{"n": int64(i)})
 				if err != nil {
 					errs[g] = err
 					return
@@ -229,7 +246,12 @@ func TestConcurrentUse(t *testing.T) {
 						want++
 					}
 				}
-				if got := b.Eval(table, dst); got != want {
+				got, err := b.Eval(ctx, table, dst)
+				if err != nil {
+					errs[g] = err
+					return
+				}
+				if got != want {
 					errs[g] = fmt.Errorf("n < %d: %d eligible, want %d", i, got, want)
 					return
 				}

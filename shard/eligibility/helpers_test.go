@@ -1,6 +1,7 @@
 package eligibility
 
 import (
+	"context"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/tandem-ann/tandem/index"
 	"github.com/tandem-ann/tandem/index/sections"
 	"github.com/tandem-ann/tandem/shard/attribute"
 )
@@ -106,10 +108,14 @@ func parseValue(t testing.TB, typ attribute.Type, data []byte) attribute.Value {
 		var f float64
 		read(&f)
 		return attribute.OfFloat(f)
+	case attribute.Float32:
+		var f float32
+		read(&f)
+		return attribute.OfFloat32(f)
 	default:
 		var s time.Time
 		read(&s)
-		return attribute.OfTimestamp(s.UnixNano())
+		return attribute.OfTimestamp(s)
 	}
 }
 
@@ -152,6 +158,21 @@ func newTable(t testing.TB, dir string, schema attribute.Schema, rows []map[stri
 	table, err := attribute.OpenTable(f, len(rows))
 	require.NoError(t, err)
 	return table
+}
+
+// ctx is that of the queries, which nobody cancels.
+var ctx = context.Background()
+
+func eval(t require.TestingT, b Bound, table *attribute.Table, dst index.Bitset) int {
+	n, err := b.Eval(ctx, table, dst)
+	require.NoError(t, err)
+	return n
+}
+
+func clauses(t require.TestingT, b Bound) []Bound {
+	all, err := b.Clauses(ctx)
+	require.NoError(t, err)
+	return all
 }
 
 func formatOrdinals(ordinals []uint32) string {

@@ -1,6 +1,7 @@
 package eligibility
 
 import (
+	"context"
 	"slices"
 
 	"cel.dev/cel-go/common/ast"
@@ -219,7 +220,7 @@ func (t *translation) slot(e ast.Expr) int {
 	if i := slices.Index(t.filter.names, name); i >= 0 {
 		return i
 	}
-	t.filter.names = append(t.filter.names, name)
+	t.filter.names, t.filter.lists = append(t.filter.names, name), append(t.filter.lists, 0)
 	return len(t.filter.names) - 1
 }
 
@@ -227,7 +228,9 @@ func (t *translation) slot(e ast.Expr) int {
 func (t *translation) operands(e ast.Expr) (operands, error) {
 	switch e.Kind() {
 	case ast.SelectKind:
-		return operands{slot: t.slot(e)}, nil
+		slot := t.slot(e)
+		t.filter.lists[slot]++
+		return operands{slot: slot}, nil
 	case ast.ListKind:
 		list := operands{slot: noSlot}
 		for _, item := range e.AsList().Elements() {
@@ -284,7 +287,7 @@ func (t *translation) finish(e ast.Expr, x *test, left ast.Expr) (*node, error) 
 
 // checked binds a test's constants to find an error in them now.
 func (t *translation) checked(e ast.Expr, x *test) (*node, error) {
-	b := binder{schema: t.schema}
+	b := binder{ctx: context.Background(), schema: t.schema}
 	if _, err := b.test(x); err != nil {
 		return nil, t.errorf(e, "%v", err)
 	}

@@ -16,6 +16,7 @@ package tandemv1
 
 import (
 	_ "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
+	errdetails "google.golang.org/genproto/googleapis/rpc/errdetails"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	durationpb "google.golang.org/protobuf/types/known/durationpb"
@@ -158,7 +159,7 @@ const (
 	ShortReason_SHORT_REASON_UNSPECIFIED ShortReason = 0
 	// Fewer than k are eligible, and all that are came back.
 	ShortReason_SHORT_REASON_ELIGIBLE ShortReason = 1
-	// Shards are missing from the answer; see coverage.
+	// Shards are missing from the answer, or the deadline cut them short; see coverage.
 	ShortReason_SHORT_REASON_COVERAGE ShortReason = 2
 	// at_most leaves fewer than k of those that are eligible, and all that it leaves
 	// came back.
@@ -209,11 +210,14 @@ func (ShortReason) EnumDescriptor() ([]byte, []int) {
 }
 
 // Verdict is why an entity is or is not in an answer. Of several that apply, the
-// one with the lowest number is given.
+// first in this order is given, which is that of their numbers: SHARD_MISSING,
+// UNKNOWN, QUERY, EXCLUDED, NOT_INCLUDED, NOT_ELIGIBLE, RETURNED, CAPPED, BELOW_CUT,
+// NOT_VISITED. So what is CAPPED may also rank after the last candidate: it would not
+// be returned for a larger k either.
 type Verdict int32
 
 const (
-	// Never given.
+	// The deadline passed before it could be explained.
 	Verdict_VERDICT_UNSPECIFIED Verdict = 0
 	// The shard that the id belongs to did not answer, so nothing is known of it.
 	Verdict_VERDICT_SHARD_MISSING Verdict = 1
@@ -236,7 +240,8 @@ const (
 	// It ranks after the last candidate that was returned.
 	Verdict_VERDICT_BELOW_CUT Verdict = 9
 	// It ranks before the last candidate that was returned, and the walk did not find
-	// it. A higher effort would; an exact scan never gives this verdict.
+	// it. A higher effort would; an exact scan never gives this verdict, unless the
+	// deadline cut its shard short: see Coverage.shards_cut.
 	Verdict_VERDICT_NOT_VISITED Verdict = 10
 )
 
@@ -295,6 +300,61 @@ func (x Verdict) Number() protoreflect.EnumNumber {
 // Deprecated: Use Verdict.Descriptor instead.
 func (Verdict) EnumDescriptor() ([]byte, []int) {
 	return file_tandem_v1_retrieval_proto_rawDescGZIP(), []int{3}
+}
+
+// Fallback is what a query by user_id uses where the user tower does not have the user,
+// who may be new.
+type Fallback int32
+
+const (
+	// Nothing: the default.
+	Fallback_FALLBACK_UNSPECIFIED Fallback = 0
+	// Nothing: the error is not_found.
+	Fallback_FALLBACK_NONE Fallback = 1
+	// The mean of all users' vectors, under the metric cosine of their directions: what
+	// suits users on the whole.
+	Fallback_FALLBACK_MEAN_USER Fallback = 2
+)
+
+// Enum value maps for Fallback.
+var (
+	Fallback_name = map[int32]string{
+		0: "FALLBACK_UNSPECIFIED",
+		1: "FALLBACK_NONE",
+		2: "FALLBACK_MEAN_USER",
+	}
+	Fallback_value = map[string]int32{
+		"FALLBACK_UNSPECIFIED": 0,
+		"FALLBACK_NONE":        1,
+		"FALLBACK_MEAN_USER":   2,
+	}
+)
+
+func (x Fallback) Enum() *Fallback {
+	p := new(Fallback)
+	*p = x
+	return p
+}
+
+func (x Fallback) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Fallback) Descriptor() protoreflect.EnumDescriptor {
+	return file_tandem_v1_retrieval_proto_enumTypes[4].Descriptor()
+}
+
+func (Fallback) Type() protoreflect.EnumType {
+	return &file_tandem_v1_retrieval_proto_enumTypes[4]
+}
+
+func (x Fallback) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Fallback.Descriptor instead.
+func (Fallback) EnumDescriptor() ([]byte, []int) {
+	return file_tandem_v1_retrieval_proto_rawDescGZIP(), []int{4}
 }
 
 // Vector is one query vector.
@@ -413,8 +473,8 @@ type RetrieveRequest struct {
 	// interests. A candidate's score is its best over the vectors.
 	Vectors []*Vector `protobuf:"bytes,2,rep,name=vectors,proto3" json:"vectors,omitempty"`
 	// Query by the vector that the user tower of the same snapshot has for this
-	// user. 1 to 256 bytes. If target is TOWER_USERS, this user is left out of
-	// the answer.
+	// user. 1 to 256 bytes, compared as they are: another Unicode form of an id is
+	// another id. If target is TOWER_USERS, this user is left out of the answer.
 	UserId string `protobuf:"bytes,3,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
 	// Query by the vector that the app tower of the same snapshot has for this
 	// app: more like this, or, with target TOWER_USERS, which users for this app.
@@ -429,9 +489,23 @@ type RetrieveRequest struct {
 	// attributes, such as `"ios" in platforms && min_age <= user.age`. A
 	// comparison with an attribute that a candidate does not have is false;
 	// has(attribute) asks for it. At most 16 KiB. Empty: all are eligible.
+	//
+	// Numbers are compared exactly, ints with floats too, but for an attribute of type
+	// float32: what it is compared with, by whatever operator, is first rounded to the
+	// nearest float32, of two to the even one. So price == 9.99 is true of what was
+	// stored as 9.99, and price < 9.99 is not. Timestamps are compared exactly, of
+	// whatever year.
 	Filter string `protobuf:"bytes,7,opt,name=filter,proto3" json:"filter,omitempty"`
 	// The values that the filter reads as user.NAME, by NAME: {"age": 17} for
-	// user.age. Strings, numbers, booleans, and lists of them. At most 256.
+	// user.age. Strings, numbers, booleans, and lists of them. At most 256; the elements
+	// of lists, each as often as the filter uses its list, at most 4,194,304 in all.
+	//
+	// What a value is depends on what it is compared with. Beside a timestamp a string is
+	// one, in RFC 3339. Beside a number a string of decimal digits, such as
+	// "9007199254740993", is that 64-bit integer: a number of JSON and of protobuf's Value
+	// is a double, which from 2^53 on stands for several integers. So a number that is not
+	// between -2^53 and 2^53 is an invalid_argument where an integer is: beside an int
+	// attribute, an integer of the filter, or another binding.
 	Bindings map[string]*structpb.Value `protobuf:"bytes,8,rep,name=bindings,proto3" json:"bindings,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// The name of a segment: only its apps may be returned, and of them only those
 	// that pass the filter, if there is one. Segments are defined when a snapshot is
@@ -462,7 +536,8 @@ type RetrieveRequest struct {
 	Attributes []string `protobuf:"bytes,13,rep,name=attributes,proto3" json:"attributes,omitempty"`
 	// The least coverage.eligible_share that the caller accepts, 0 to 1. An
 	// answer with less is an unavailable error instead. Default: 1, which accepts
-	// nothing short of every shard.
+	// nothing short of every shard, each with all that it was asked for; below that, a
+	// shard that the deadline cut short counts, see Coverage.shards_cut.
 	MinCoverage *float64 `protobuf:"fixed64,14,opt,name=min_coverage,json=minCoverage,proto3,oneof" json:"min_coverage,omitempty"`
 	// Whether to say how each shard answered. explain_ids imply it. Default: false.
 	Explain bool `protobuf:"varint,15,opt,name=explain,proto3" json:"explain,omitempty"`
@@ -488,7 +563,11 @@ type RetrieveRequest struct {
 	RequestKey string `protobuf:"bytes,21,opt,name=request_key,json=requestKey,proto3" json:"request_key,omitempty"`
 	// Ids of the target tower to explain: why each is or is not in the answer. At
 	// most 100, each of 1 to 256 bytes. They imply explain. Default: none.
-	ExplainIds    []string `protobuf:"bytes,19,rep,name=explain_ids,json=explainIds,proto3" json:"explain_ids,omitempty"`
+	ExplainIds []string `protobuf:"bytes,19,rep,name=explain_ids,json=explainIds,proto3" json:"explain_ids,omitempty"`
+	// What to do where the user tower does not have user_id, such as that of a new user,
+	// or, while a release is split, of one that only the other arm's snapshot has. Only
+	// with user_id. Default: the error is not_found.
+	Fallback      Fallback `protobuf:"varint,22,opt,name=fallback,proto3,enum=tandem.v1.Fallback" json:"fallback,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -670,6 +749,13 @@ func (x *RetrieveRequest) GetExplainIds() []string {
 	return nil
 }
 
+func (x *RetrieveRequest) GetFallback() Fallback {
+	if x != nil {
+		return x.Fallback
+	}
+	return Fallback_FALLBACK_UNSPECIFIED
+}
+
 // RetrieveResponse is the answer to one query. Fewer than k candidates always
 // come with a short_reason.
 type RetrieveResponse struct {
@@ -705,7 +791,10 @@ type RetrieveResponse struct {
 	// server serves a snapshot by itself.
 	Generation uint64 `protobuf:"varint,12,opt,name=generation,proto3" json:"generation,omitempty"`
 	// The arm of the release that answered, such as "control".
-	Arm           string `protobuf:"bytes,13,opt,name=arm,proto3" json:"arm,omitempty"`
+	Arm string `protobuf:"bytes,13,opt,name=arm,proto3" json:"arm,omitempty"`
+	// Which fallback the answer is by; unset if it is by the query's own vector. Such an
+	// answer is the same for every user, so what measures answers leaves it apart.
+	FallbackUsed  Fallback `protobuf:"varint,14,opt,name=fallback_used,json=fallbackUsed,proto3,enum=tandem.v1.Fallback" json:"fallback_used,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -829,6 +918,13 @@ func (x *RetrieveResponse) GetArm() string {
 		return x.Arm
 	}
 	return ""
+}
+
+func (x *RetrieveResponse) GetFallbackUsed() Fallback {
+	if x != nil {
+		return x.FallbackUsed
+	}
+	return Fallback_FALLBACK_UNSPECIFIED
 }
 
 // Candidate is one entity of the target tower.
@@ -1033,12 +1129,14 @@ type AttributeValue_Int struct {
 }
 
 type AttributeValue_Float struct {
-	// A float.
+	// A float. Of an attribute of type float32, what its number is written as: the
+	// double nearest to the shortest decimal that means that float32, 9.99 and not
+	// 9.989999771118164. Sent back in a filter, it is equal.
 	Float float64 `protobuf:"fixed64,5,opt,name=float,proto3,oneof"`
 }
 
 type AttributeValue_Timestamp struct {
-	// A timestamp. JSON carries it in RFC 3339.
+	// A timestamp, of the years 1 to 9999. JSON carries it in RFC 3339.
 	Timestamp *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=timestamp,proto3,oneof"`
 }
 
@@ -1115,6 +1213,13 @@ type Coverage struct {
 	// estimated at the same share of the shard's rows as in those that answered.
 	// So this is the rows of the shards that answered over the rows of all shards.
 	EligibleShare float64 `protobuf:"fixed64,4,opt,name=eligible_share,json=eligibleShare,proto3" json:"eligible_share,omitempty"`
+	// How many of the shards that answered were cut short. A shard is first asked for
+	// its share of k, and asked again where it may have more of the best; that second
+	// time the deadline passed. What it gave the first time counts: its best by its plan,
+	// with their exact scores, within every limit of the query. But candidates that it
+	// would have given the second time are missing, so others may stand in their place,
+	// or there are fewer than k.
+	ShardsCut     uint32 `protobuf:"varint,5,opt,name=shards_cut,json=shardsCut,proto3" json:"shards_cut,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1177,6 +1282,13 @@ func (x *Coverage) GetEligibleShare() float64 {
 	return 0
 }
 
+func (x *Coverage) GetShardsCut() uint32 {
+	if x != nil {
+		return x.ShardsCut
+	}
+	return 0
+}
+
 // Explain tells how a query was answered, for people who tune.
 type Explain struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1199,8 +1311,12 @@ type Explain struct {
 	UnknownIncludeIds uint32 `protobuf:"varint,7,opt,name=unknown_include_ids,json=unknownIncludeIds,proto3" json:"unknown_include_ids,omitempty"`
 	// The same of exclude_ids.
 	UnknownExcludeIds uint32 `protobuf:"varint,8,opt,name=unknown_exclude_ids,json=unknownExcludeIds,proto3" json:"unknown_exclude_ids,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// Of include_ids and exclude_ids that the target tower does not have, those of which
+	// it has another Unicode form (NFC, NFD, NFKC or NFKD), which is another id, with that
+	// form. The first 100 at most.
+	OtherForms    map[string]string `protobuf:"bytes,9,rep,name=other_forms,json=otherForms,proto3" json:"other_forms,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Explain) Reset() {
@@ -1287,6 +1403,13 @@ func (x *Explain) GetUnknownExcludeIds() uint32 {
 		return x.UnknownExcludeIds
 	}
 	return 0
+}
+
+func (x *Explain) GetOtherForms() map[string]string {
+	if x != nil {
+		return x.OtherForms
+	}
+	return nil
 }
 
 // IdExplain tells why an entity is or is not in an answer.
@@ -1432,7 +1555,7 @@ type ShardExplain struct {
 	FilterTime *durationpb.Duration `protobuf:"bytes,8,opt,name=filter_time,json=filterTime,proto3" json:"filter_time,omitempty"`
 	// Time to search, after the filter.
 	SearchTime *durationpb.Duration `protobuf:"bytes,9,opt,name=search_time,json=searchTime,proto3" json:"search_time,omitempty"`
-	// Why the shard did not answer; empty if it did.
+	// Why the shard did not answer, or did not answer once more; empty if it did.
 	Error string `protobuf:"bytes,10,opt,name=error,proto3" json:"error,omitempty"`
 	// Why this plan, in words: "3,332 eligible of 11,107: exact scan costs 13,328,
 	// filtered walk 41,000". A cost of 1 is that of a row in a scan of all rows.
@@ -1746,7 +1869,15 @@ type ItemError struct {
 	// The error code by its Connect name, such as "not_found".
 	Code string `protobuf:"bytes,1,opt,name=code,proto3" json:"code,omitempty"`
 	// What is wrong and what is accepted.
-	Message       string `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
+	Message string `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
+	// The details that the error of a call has: why it failed, the fields that are wrong if
+	// it is invalid_argument, and when to retry if it is resource_exhausted. Where
+	// the answer has no room for that, they are left out, and the message is shortened.
+	Info *errdetails.ErrorInfo `protobuf:"bytes,3,opt,name=info,proto3" json:"info,omitempty"`
+	// Set if the code is invalid_argument.
+	BadRequest *errdetails.BadRequest `protobuf:"bytes,4,opt,name=bad_request,json=badRequest,proto3" json:"bad_request,omitempty"`
+	// Set if the code is resource_exhausted.
+	Retry         *errdetails.RetryInfo `protobuf:"bytes,5,opt,name=retry,proto3" json:"retry,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1793,6 +1924,27 @@ func (x *ItemError) GetMessage() string {
 		return x.Message
 	}
 	return ""
+}
+
+func (x *ItemError) GetInfo() *errdetails.ErrorInfo {
+	if x != nil {
+		return x.Info
+	}
+	return nil
+}
+
+func (x *ItemError) GetBadRequest() *errdetails.BadRequest {
+	if x != nil {
+		return x.BadRequest
+	}
+	return nil
+}
+
+func (x *ItemError) GetRetry() *errdetails.RetryInfo {
+	if x != nil {
+		return x.Retry
+	}
+	return nil
 }
 
 // GetEmbeddingsRequest asks for vectors by id.
@@ -1896,6 +2048,9 @@ type GetEmbeddingsResponse struct {
 	UnknownIds []string `protobuf:"bytes,5,rep,name=unknown_ids,json=unknownIds,proto3" json:"unknown_ids,omitempty"`
 	// The request's request_id, or the one that was generated for it.
 	RequestId string `protobuf:"bytes,6,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// Those of unknown_ids of which the tower has another Unicode form (NFC, NFD, NFKC
+	// or NFKD), which is another id, with that form.
+	OtherForms map[string]string `protobuf:"bytes,9,rep,name=other_forms,json=otherForms,proto3" json:"other_forms,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// The generation of the release that answered; 0 if nothing was released.
 	Generation uint64 `protobuf:"varint,7,opt,name=generation,proto3" json:"generation,omitempty"`
 	// The arm of the release that answered.
@@ -1976,6 +2131,13 @@ func (x *GetEmbeddingsResponse) GetRequestId() string {
 	return ""
 }
 
+func (x *GetEmbeddingsResponse) GetOtherForms() map[string]string {
+	if x != nil {
+		return x.OtherForms
+	}
+	return nil
+}
+
 func (x *GetEmbeddingsResponse) GetGeneration() uint64 {
 	if x != nil {
 		return x.Generation
@@ -1995,7 +2157,10 @@ type Embedding struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The app's or the user's id.
 	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	// The full-precision vector that scores are computed on.
+	// The vector that the build was given, in full precision. Under the metric cosine a
+	// snapshot has its direction, which scores are computed on, and its norm; this is the
+	// product of both, so a component may differ from the input's in the last digit or
+	// two.
 	Values        []float32 `protobuf:"fixed32,2,rep,packed,name=values,proto3" json:"values,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2049,14 +2214,14 @@ var File_tandem_v1_retrieval_proto protoreflect.FileDescriptor
 
 const file_tandem_v1_retrieval_proto_rawDesc = "" +
 	"\n" +
-	"\x19tandem/v1/retrieval.proto\x12\ttandem.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x96\x01\n" +
+	"\x19tandem/v1/retrieval.proto\x12\ttandem.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1egoogle/rpc/error_details.proto\"\x96\x01\n" +
 	"\x06Vector\x12\x8b\x01\n" +
 	"\x06values\x18\x01 \x03(\x02Bs\xbaHp\xba\x01m\n" +
 	"\rvector.values\x1a\\this.size() > 0 ? '' : 'values has 0 numbers; accepted: as many as the model has dimensions'R\x06values\"\x9e\x01\n" +
 	"\x06AtMost\x12\x1c\n" +
 	"\tattribute\x18\x01 \x01(\tR\tattribute\x12v\n" +
 	"\x01n\x18\x02 \x01(\rBh\xbaHe\xba\x01b\n" +
-	"\tat_most.n\x1aUthis >= 1u && this <= 10000u ? '' : 'n is ' + string(this) + '; accepted: 1 to 10000'R\x01n\"\xf2 \n" +
+	"\tat_most.n\x1aUthis >= 1u && this <= 10000u ? '' : 'n is ' + string(this) + '; accepted: 1 to 10000'R\x01n\"\xdf#\n" +
 	"\x0fRetrieveRequest\x12\x16\n" +
 	"\x06vector\x18\x01 \x03(\x02R\x06vector\x12\xa4\x01\n" +
 	"\avectors\x18\x02 \x03(\v2\x11.tandem.v1.VectorBw\xbaHt\xba\x01q\n" +
@@ -2106,15 +2271,18 @@ const file_tandem_v1_retrieval_proto_rawDesc = "" +
 	"requestKey\x12\xa3\x01\n" +
 	"\vexplain_ids\x18\x13 \x03(\tB\x81\x01\xbaH~\xba\x01x\n" +
 	"\x14retrieve.explain_ids\x1a`this.size() <= 100 ? '' : 'explain_ids has ' + string(this.size()) + ' ids; accepted: up to 100'\xd8\x01\x01R\n" +
-	"explainIds\x1aS\n" +
+	"explainIds\x12\xcd\x01\n" +
+	"\bfallback\x18\x16 \x01(\x0e2\x13.tandem.v1.FallbackB\x9b\x01\xbaH\x97\x01\xba\x01\x90\x01\n" +
+	"\x17retrieve.fallback.value\x1authis == 1 || this == 2 ? '' : 'fallback is ' + string(this) + '; accepted: FALLBACK_NONE (1), FALLBACK_MEAN_USER (2)'\xd8\x01\x01R\bfallback\x1aS\n" +
 	"\rBindingsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12,\n" +
-	"\x05value\x18\x02 \x01(\v2\x16.google.protobuf.ValueR\x05value:\x028\x01:\x8a\x06\xbaH\x86\x06\x1a\xc6\x04\n" +
+	"\x05value\x18\x02 \x01(\v2\x16.google.protobuf.ValueR\x05value:\x028\x01:\xa7\a\xbaH\xa3\a\x1a\xc6\x04\n" +
 	"\x0eretrieve.query\x1a\xb3\x04(this.vector.size() > 0 ? 1 : 0) + (this.vectors.size() > 0 ? 1 : 0) + (this.user_id != '' ? 1 : 0) + (this.app_id != '' ? 1 : 0) == 1 ? '' : this.vector.size() == 0 && this.vectors.size() == 0 && this.user_id == '' && this.app_id == '' ? 'set exactly one of vector, vectors, user_id, app_id; none is set' : 'set exactly one of vector, vectors, user_id, app_id; set are ' + [this.vector.size() > 0 ? 'vector' : '', this.vectors.size() > 0 ? 'vectors' : '',this.user_id != '' ? 'user_id' : '', this.app_id != '' ? 'app_id' : ''].filter(name, name != '').join(', ')\x1a\xba\x01\n" +
-	"\x0fretrieve.effort\x1a\xa6\x01!has(this.ef) || !has(this.recall_target) ? '' : 'set recall_target or ef, not both; recall_target is ' + string(this.recall_target) + ' and ef is ' + string(this.ef)B\x10\n" +
+	"\x0fretrieve.effort\x1a\xa6\x01!has(this.ef) || !has(this.recall_target) ? '' : 'set recall_target or ef, not both; recall_target is ' + string(this.recall_target) + ' and ef is ' + string(this.ef)\x1a\x9a\x01\n" +
+	"\x11retrieve.fallback\x1a\x84\x01this.fallback != 2 || this.user_id != '' ? '' : 'fallback is FALLBACK_MEAN_USER and user_id is not set; accepted: with user_id only'B\x10\n" +
 	"\x0e_recall_targetB\x05\n" +
 	"\x03_efB\x0f\n" +
-	"\r_min_coverage\"\xf7\x03\n" +
+	"\r_min_coverage\"\xb1\x04\n" +
 	"\x10RetrieveResponse\x124\n" +
 	"\n" +
 	"candidates\x18\x01 \x03(\v2\x14.tandem.v1.CandidateR\n" +
@@ -2134,7 +2302,8 @@ const file_tandem_v1_retrieval_proto_rawDesc = "" +
 	"\n" +
 	"generation\x18\f \x01(\x04R\n" +
 	"generation\x12\x10\n" +
-	"\x03arm\x18\r \x01(\tR\x03arm\"\xd1\x01\n" +
+	"\x03arm\x18\r \x01(\tR\x03arm\x128\n" +
+	"\rfallback_used\x18\x0e \x01(\x0e2\x13.tandem.v1.FallbackR\ffallbackUsed\"\xd1\x01\n" +
 	"\tCandidate\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05score\x18\x02 \x01(\x02R\x05score\x12D\n" +
@@ -2153,13 +2322,15 @@ const file_tandem_v1_retrieval_proto_rawDesc = "" +
 	"\ttimestamp\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampH\x00R\ttimestampB\a\n" +
 	"\x05value\"\"\n" +
 	"\bKeywords\x12\x16\n" +
-	"\x06values\x18\x01 \x03(\tR\x06values\"\x93\x01\n" +
+	"\x06values\x18\x01 \x03(\tR\x06values\"\xb2\x01\n" +
 	"\bCoverage\x12'\n" +
 	"\x0fshards_answered\x18\x01 \x01(\rR\x0eshardsAnswered\x12\x16\n" +
 	"\x06shards\x18\x02 \x01(\rR\x06shards\x12\x1f\n" +
 	"\vshard_share\x18\x03 \x01(\x01R\n" +
 	"shardShare\x12%\n" +
-	"\x0eeligible_share\x18\x04 \x01(\x01R\religibleShare\"\xb1\x03\n" +
+	"\x0eeligible_share\x18\x04 \x01(\x01R\religibleShare\x12\x1d\n" +
+	"\n" +
+	"shards_cut\x18\x05 \x01(\rR\tshardsCut\"\xb5\x04\n" +
 	"\aExplain\x12/\n" +
 	"\x06shards\x18\x01 \x03(\v2\x17.tandem.v1.ShardExplainR\x06shards\x12<\n" +
 	"\fprepare_time\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\vprepareTime\x12;\n" +
@@ -2171,7 +2342,12 @@ const file_tandem_v1_retrieval_proto_rawDesc = "" +
 	"total_time\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\ttotalTime\x12&\n" +
 	"\x03ids\x18\x06 \x03(\v2\x14.tandem.v1.IdExplainR\x03ids\x12.\n" +
 	"\x13unknown_include_ids\x18\a \x01(\rR\x11unknownIncludeIds\x12.\n" +
-	"\x13unknown_exclude_ids\x18\b \x01(\rR\x11unknownExcludeIds\"\x93\x02\n" +
+	"\x13unknown_exclude_ids\x18\b \x01(\rR\x11unknownExcludeIds\x12C\n" +
+	"\vother_forms\x18\t \x03(\v2\".tandem.v1.Explain.OtherFormsEntryR\n" +
+	"otherForms\x1a=\n" +
+	"\x0fOtherFormsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x93\x02\n" +
 	"\tIdExplain\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12,\n" +
 	"\averdict\x18\x02 \x01(\x0e2\x12.tandem.v1.VerdictR\averdict\x12\x12\n" +
@@ -2207,10 +2383,14 @@ const file_tandem_v1_retrieval_proto_rawDesc = "" +
 	"\x13BatchRetrieveResult\x129\n" +
 	"\bresponse\x18\x01 \x01(\v2\x1b.tandem.v1.RetrieveResponseH\x00R\bresponse\x12,\n" +
 	"\x05error\x18\x02 \x01(\v2\x14.tandem.v1.ItemErrorH\x00R\x05errorB\t\n" +
-	"\aoutcome\"9\n" +
+	"\aoutcome\"\xca\x01\n" +
 	"\tItemError\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\tR\x04code\x12\x18\n" +
-	"\amessage\x18\x02 \x01(\tR\amessage\"\xc7\b\n" +
+	"\amessage\x18\x02 \x01(\tR\amessage\x12)\n" +
+	"\x04info\x18\x03 \x01(\v2\x15.google.rpc.ErrorInfoR\x04info\x127\n" +
+	"\vbad_request\x18\x04 \x01(\v2\x16.google.rpc.BadRequestR\n" +
+	"badRequest\x12+\n" +
+	"\x05retry\x18\x05 \x01(\v2\x15.google.rpc.RetryInfoR\x05retry\"\xc7\b\n" +
 	"\x14GetEmbeddingsRequest\x12\xb4\x01\n" +
 	"\x05tower\x18\x01 \x01(\x0e2\x10.tandem.v1.TowerB\x8b\x01\xbaH\x87\x01\xba\x01\x80\x01\n" +
 	"\x14get_embeddings.tower\x1ahthis == 1 || this == 2 ? '' : 'tower is ' + string(this) + '; accepted: TOWER_APPS (1), TOWER_USERS (2)'\xd8\x01\x01R\x05tower\x12\xb9\x02\n" +
@@ -2224,7 +2404,7 @@ const file_tandem_v1_retrieval_proto_rawDesc = "" +
 	"\x19get_embeddings.request_id\x1aobytes(this).size() <= 128 ? '' : 'request_id has ' + string(bytes(this).size()) + ' bytes; accepted: up to 128'\xd8\x01\x01R\trequestId\x12\xbb\x01\n" +
 	"\vrequest_key\x18\x05 \x01(\tB\x99\x01\xbaH\x95\x01\xba\x01\x8e\x01\n" +
 	"\x1aget_embeddings.request_key\x1apbytes(this).size() <= 256 ? '' : 'request_key has ' + string(bytes(this).size()) + ' bytes; accepted: up to 256'\xd8\x01\x01R\n" +
-	"requestKey\"\x96\x02\n" +
+	"requestKey\"\xa8\x03\n" +
 	"\x15GetEmbeddingsResponse\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12#\n" +
 	"\rmodel_version\x18\x02 \x01(\tR\fmodelVersion\x12\x1a\n" +
@@ -2235,11 +2415,16 @@ const file_tandem_v1_retrieval_proto_rawDesc = "" +
 	"\vunknown_ids\x18\x05 \x03(\tR\n" +
 	"unknownIds\x12\x1d\n" +
 	"\n" +
-	"request_id\x18\x06 \x01(\tR\trequestId\x12\x1e\n" +
+	"request_id\x18\x06 \x01(\tR\trequestId\x12Q\n" +
+	"\vother_forms\x18\t \x03(\v20.tandem.v1.GetEmbeddingsResponse.OtherFormsEntryR\n" +
+	"otherForms\x12\x1e\n" +
 	"\n" +
 	"generation\x18\a \x01(\x04R\n" +
 	"generation\x12\x10\n" +
-	"\x03arm\x18\b \x01(\tR\x03arm\"3\n" +
+	"\x03arm\x18\b \x01(\tR\x03arm\x1a=\n" +
+	"\x0fOtherFormsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"3\n" +
 	"\tEmbedding\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
 	"\x06values\x18\x02 \x03(\x02R\x06values*?\n" +
@@ -2272,7 +2457,11 @@ const file_tandem_v1_retrieval_proto_rawDesc = "" +
 	"\x0eVERDICT_CAPPED\x10\b\x12\x15\n" +
 	"\x11VERDICT_BELOW_CUT\x10\t\x12\x17\n" +
 	"\x13VERDICT_NOT_VISITED\x10\n" +
-	"2\x8e\x02\n" +
+	"*O\n" +
+	"\bFallback\x12\x18\n" +
+	"\x14FALLBACK_UNSPECIFIED\x10\x00\x12\x11\n" +
+	"\rFALLBACK_NONE\x10\x01\x12\x16\n" +
+	"\x12FALLBACK_MEAN_USER\x10\x022\x8e\x02\n" +
 	"\x10RetrievalService\x12H\n" +
 	"\bRetrieve\x12\x1a.tandem.v1.RetrieveRequest\x1a\x1b.tandem.v1.RetrieveResponse\"\x03\x90\x02\x01\x12W\n" +
 	"\rBatchRetrieve\x12\x1f.tandem.v1.BatchRetrieveRequest\x1a .tandem.v1.BatchRetrieveResponse\"\x03\x90\x02\x01\x12W\n" +
@@ -2290,80 +2479,93 @@ func file_tandem_v1_retrieval_proto_rawDescGZIP() []byte {
 	return file_tandem_v1_retrieval_proto_rawDescData
 }
 
-var file_tandem_v1_retrieval_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_tandem_v1_retrieval_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_tandem_v1_retrieval_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
+var file_tandem_v1_retrieval_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_tandem_v1_retrieval_proto_goTypes = []any{
 	(Tower)(0),                    // 0: tandem.v1.Tower
 	(Plan)(0),                     // 1: tandem.v1.Plan
 	(ShortReason)(0),              // 2: tandem.v1.ShortReason
 	(Verdict)(0),                  // 3: tandem.v1.Verdict
-	(*Vector)(nil),                // 4: tandem.v1.Vector
-	(*AtMost)(nil),                // 5: tandem.v1.AtMost
-	(*RetrieveRequest)(nil),       // 6: tandem.v1.RetrieveRequest
-	(*RetrieveResponse)(nil),      // 7: tandem.v1.RetrieveResponse
-	(*Candidate)(nil),             // 8: tandem.v1.Candidate
-	(*AttributeValue)(nil),        // 9: tandem.v1.AttributeValue
-	(*Keywords)(nil),              // 10: tandem.v1.Keywords
-	(*Coverage)(nil),              // 11: tandem.v1.Coverage
-	(*Explain)(nil),               // 12: tandem.v1.Explain
-	(*IdExplain)(nil),             // 13: tandem.v1.IdExplain
-	(*ShardExplain)(nil),          // 14: tandem.v1.ShardExplain
-	(*BatchRetrieveRequest)(nil),  // 15: tandem.v1.BatchRetrieveRequest
-	(*BatchRetrieveResponse)(nil), // 16: tandem.v1.BatchRetrieveResponse
-	(*BatchRetrieveResult)(nil),   // 17: tandem.v1.BatchRetrieveResult
-	(*ItemError)(nil),             // 18: tandem.v1.ItemError
-	(*GetEmbeddingsRequest)(nil),  // 19: tandem.v1.GetEmbeddingsRequest
-	(*GetEmbeddingsResponse)(nil), // 20: tandem.v1.GetEmbeddingsResponse
-	(*Embedding)(nil),             // 21: tandem.v1.Embedding
-	nil,                           // 22: tandem.v1.RetrieveRequest.BindingsEntry
-	nil,                           // 23: tandem.v1.Candidate.AttributesEntry
-	(*timestamppb.Timestamp)(nil), // 24: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 25: google.protobuf.Duration
-	(*structpb.Value)(nil),        // 26: google.protobuf.Value
+	(Fallback)(0),                 // 4: tandem.v1.Fallback
+	(*Vector)(nil),                // 5: tandem.v1.Vector
+	(*AtMost)(nil),                // 6: tandem.v1.AtMost
+	(*RetrieveRequest)(nil),       // 7: tandem.v1.RetrieveRequest
+	(*RetrieveResponse)(nil),      // 8: tandem.v1.RetrieveResponse
+	(*Candidate)(nil),             // 9: tandem.v1.Candidate
+	(*AttributeValue)(nil),        // 10: tandem.v1.AttributeValue
+	(*Keywords)(nil),              // 11: tandem.v1.Keywords
+	(*Coverage)(nil),              // 12: tandem.v1.Coverage
+	(*Explain)(nil),               // 13: tandem.v1.Explain
+	(*IdExplain)(nil),             // 14: tandem.v1.IdExplain
+	(*ShardExplain)(nil),          // 15: tandem.v1.ShardExplain
+	(*BatchRetrieveRequest)(nil),  // 16: tandem.v1.BatchRetrieveRequest
+	(*BatchRetrieveResponse)(nil), // 17: tandem.v1.BatchRetrieveResponse
+	(*BatchRetrieveResult)(nil),   // 18: tandem.v1.BatchRetrieveResult
+	(*ItemError)(nil),             // 19: tandem.v1.ItemError
+	(*GetEmbeddingsRequest)(nil),  // 20: tandem.v1.GetEmbeddingsRequest
+	(*GetEmbeddingsResponse)(nil), // 21: tandem.v1.GetEmbeddingsResponse
+	(*Embedding)(nil),             // 22: tandem.v1.Embedding
+	nil,                           // 23: tandem.v1.RetrieveRequest.BindingsEntry
+	nil,                           // 24: tandem.v1.Candidate.AttributesEntry
+	nil,                           // 25: tandem.v1.Explain.OtherFormsEntry
+	nil,                           // 26: tandem.v1.GetEmbeddingsResponse.OtherFormsEntry
+	(*timestamppb.Timestamp)(nil), // 27: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 28: google.protobuf.Duration
+	(*errdetails.ErrorInfo)(nil),  // 29: google.rpc.ErrorInfo
+	(*errdetails.BadRequest)(nil), // 30: google.rpc.BadRequest
+	(*errdetails.RetryInfo)(nil),  // 31: google.rpc.RetryInfo
+	(*structpb.Value)(nil),        // 32: google.protobuf.Value
 }
 var file_tandem_v1_retrieval_proto_depIdxs = []int32{
-	4,  // 0: tandem.v1.RetrieveRequest.vectors:type_name -> tandem.v1.Vector
+	5,  // 0: tandem.v1.RetrieveRequest.vectors:type_name -> tandem.v1.Vector
 	0,  // 1: tandem.v1.RetrieveRequest.target:type_name -> tandem.v1.Tower
-	22, // 2: tandem.v1.RetrieveRequest.bindings:type_name -> tandem.v1.RetrieveRequest.BindingsEntry
-	5,  // 3: tandem.v1.RetrieveRequest.at_most:type_name -> tandem.v1.AtMost
-	8,  // 4: tandem.v1.RetrieveResponse.candidates:type_name -> tandem.v1.Candidate
-	11, // 5: tandem.v1.RetrieveResponse.coverage:type_name -> tandem.v1.Coverage
-	1,  // 6: tandem.v1.RetrieveResponse.plan:type_name -> tandem.v1.Plan
-	2,  // 7: tandem.v1.RetrieveResponse.short_reason:type_name -> tandem.v1.ShortReason
-	12, // 8: tandem.v1.RetrieveResponse.explain:type_name -> tandem.v1.Explain
-	23, // 9: tandem.v1.Candidate.attributes:type_name -> tandem.v1.Candidate.AttributesEntry
-	10, // 10: tandem.v1.AttributeValue.keywords:type_name -> tandem.v1.Keywords
-	24, // 11: tandem.v1.AttributeValue.timestamp:type_name -> google.protobuf.Timestamp
-	14, // 12: tandem.v1.Explain.shards:type_name -> tandem.v1.ShardExplain
-	25, // 13: tandem.v1.Explain.prepare_time:type_name -> google.protobuf.Duration
-	25, // 14: tandem.v1.Explain.fan_out_time:type_name -> google.protobuf.Duration
-	25, // 15: tandem.v1.Explain.merge_time:type_name -> google.protobuf.Duration
-	25, // 16: tandem.v1.Explain.total_time:type_name -> google.protobuf.Duration
-	13, // 17: tandem.v1.Explain.ids:type_name -> tandem.v1.IdExplain
-	3,  // 18: tandem.v1.IdExplain.verdict:type_name -> tandem.v1.Verdict
-	9,  // 19: tandem.v1.IdExplain.value:type_name -> tandem.v1.AttributeValue
-	1,  // 20: tandem.v1.ShardExplain.plan:type_name -> tandem.v1.Plan
-	25, // 21: tandem.v1.ShardExplain.filter_time:type_name -> google.protobuf.Duration
-	25, // 22: tandem.v1.ShardExplain.search_time:type_name -> google.protobuf.Duration
-	6,  // 23: tandem.v1.BatchRetrieveRequest.requests:type_name -> tandem.v1.RetrieveRequest
-	17, // 24: tandem.v1.BatchRetrieveResponse.results:type_name -> tandem.v1.BatchRetrieveResult
-	7,  // 25: tandem.v1.BatchRetrieveResult.response:type_name -> tandem.v1.RetrieveResponse
-	18, // 26: tandem.v1.BatchRetrieveResult.error:type_name -> tandem.v1.ItemError
-	0,  // 27: tandem.v1.GetEmbeddingsRequest.tower:type_name -> tandem.v1.Tower
-	21, // 28: tandem.v1.GetEmbeddingsResponse.embeddings:type_name -> tandem.v1.Embedding
-	26, // 29: tandem.v1.RetrieveRequest.BindingsEntry.value:type_name -> google.protobuf.Value
-	9,  // 30: tandem.v1.Candidate.AttributesEntry.value:type_name -> tandem.v1.AttributeValue
-	6,  // 31: tandem.v1.RetrievalService.Retrieve:input_type -> tandem.v1.RetrieveRequest
-	15, // 32: tandem.v1.RetrievalService.BatchRetrieve:input_type -> tandem.v1.BatchRetrieveRequest
-	19, // 33: tandem.v1.RetrievalService.GetEmbeddings:input_type -> tandem.v1.GetEmbeddingsRequest
-	7,  // 34: tandem.v1.RetrievalService.Retrieve:output_type -> tandem.v1.RetrieveResponse
-	16, // 35: tandem.v1.RetrievalService.BatchRetrieve:output_type -> tandem.v1.BatchRetrieveResponse
-	20, // 36: tandem.v1.RetrievalService.GetEmbeddings:output_type -> tandem.v1.GetEmbeddingsResponse
-	34, // [34:37] is the sub-list for method output_type
-	31, // [31:34] is the sub-list for method input_type
-	31, // [31:31] is the sub-list for extension type_name
-	31, // [31:31] is the sub-list for extension extendee
-	0,  // [0:31] is the sub-list for field type_name
+	23, // 2: tandem.v1.RetrieveRequest.bindings:type_name -> tandem.v1.RetrieveRequest.BindingsEntry
+	6,  // 3: tandem.v1.RetrieveRequest.at_most:type_name -> tandem.v1.AtMost
+	4,  // 4: tandem.v1.RetrieveRequest.fallback:type_name -> tandem.v1.Fallback
+	9,  // 5: tandem.v1.RetrieveResponse.candidates:type_name -> tandem.v1.Candidate
+	12, // 6: tandem.v1.RetrieveResponse.coverage:type_name -> tandem.v1.Coverage
+	1,  // 7: tandem.v1.RetrieveResponse.plan:type_name -> tandem.v1.Plan
+	2,  // 8: tandem.v1.RetrieveResponse.short_reason:type_name -> tandem.v1.ShortReason
+	13, // 9: tandem.v1.RetrieveResponse.explain:type_name -> tandem.v1.Explain
+	4,  // 10: tandem.v1.RetrieveResponse.fallback_used:type_name -> tandem.v1.Fallback
+	24, // 11: tandem.v1.Candidate.attributes:type_name -> tandem.v1.Candidate.AttributesEntry
+	11, // 12: tandem.v1.AttributeValue.keywords:type_name -> tandem.v1.Keywords
+	27, // 13: tandem.v1.AttributeValue.timestamp:type_name -> google.protobuf.Timestamp
+	15, // 14: tandem.v1.Explain.shards:type_name -> tandem.v1.ShardExplain
+	28, // 15: tandem.v1.Explain.prepare_time:type_name -> google.protobuf.Duration
+	28, // 16: tandem.v1.Explain.fan_out_time:type_name -> google.protobuf.Duration
+	28, // 17: tandem.v1.Explain.merge_time:type_name -> google.protobuf.Duration
+	28, // 18: tandem.v1.Explain.total_time:type_name -> google.protobuf.Duration
+	14, // 19: tandem.v1.Explain.ids:type_name -> tandem.v1.IdExplain
+	25, // 20: tandem.v1.Explain.other_forms:type_name -> tandem.v1.Explain.OtherFormsEntry
+	3,  // 21: tandem.v1.IdExplain.verdict:type_name -> tandem.v1.Verdict
+	10, // 22: tandem.v1.IdExplain.value:type_name -> tandem.v1.AttributeValue
+	1,  // 23: tandem.v1.ShardExplain.plan:type_name -> tandem.v1.Plan
+	28, // 24: tandem.v1.ShardExplain.filter_time:type_name -> google.protobuf.Duration
+	28, // 25: tandem.v1.ShardExplain.search_time:type_name -> google.protobuf.Duration
+	7,  // 26: tandem.v1.BatchRetrieveRequest.requests:type_name -> tandem.v1.RetrieveRequest
+	18, // 27: tandem.v1.BatchRetrieveResponse.results:type_name -> tandem.v1.BatchRetrieveResult
+	8,  // 28: tandem.v1.BatchRetrieveResult.response:type_name -> tandem.v1.RetrieveResponse
+	19, // 29: tandem.v1.BatchRetrieveResult.error:type_name -> tandem.v1.ItemError
+	29, // 30: tandem.v1.ItemError.info:type_name -> google.rpc.ErrorInfo
+	30, // 31: tandem.v1.ItemError.bad_request:type_name -> google.rpc.BadRequest
+	31, // 32: tandem.v1.ItemError.retry:type_name -> google.rpc.RetryInfo
+	0,  // 33: tandem.v1.GetEmbeddingsRequest.tower:type_name -> tandem.v1.Tower
+	22, // 34: tandem.v1.GetEmbeddingsResponse.embeddings:type_name -> tandem.v1.Embedding
+	26, // 35: tandem.v1.GetEmbeddingsResponse.other_forms:type_name -> tandem.v1.GetEmbeddingsResponse.OtherFormsEntry
+	32, // 36: tandem.v1.RetrieveRequest.BindingsEntry.value:type_name -> google.protobuf.Value
+	10, // 37: tandem.v1.Candidate.AttributesEntry.value:type_name -> tandem.v1.AttributeValue
+	7,  // 38: tandem.v1.RetrievalService.Retrieve:input_type -> tandem.v1.RetrieveRequest
+	16, // 39: tandem.v1.RetrievalService.BatchRetrieve:input_type -> tandem.v1.BatchRetrieveRequest
+	20, // 40: tandem.v1.RetrievalService.GetEmbeddings:input_type -> tandem.v1.GetEmbeddingsRequest
+	8,  // 41: tandem.v1.RetrievalService.Retrieve:output_type -> tandem.v1.RetrieveResponse
+	17, // 42: tandem.v1.RetrievalService.BatchRetrieve:output_type -> tandem.v1.BatchRetrieveResponse
+	21, // 43: tandem.v1.RetrievalService.GetEmbeddings:output_type -> tandem.v1.GetEmbeddingsResponse
+	41, // [41:44] is the sub-list for method output_type
+	38, // [38:41] is the sub-list for method input_type
+	38, // [38:38] is the sub-list for extension type_name
+	38, // [38:38] is the sub-list for extension extendee
+	0,  // [0:38] is the sub-list for field type_name
 }
 
 func init() { file_tandem_v1_retrieval_proto_init() }
@@ -2390,8 +2592,8 @@ func file_tandem_v1_retrieval_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tandem_v1_retrieval_proto_rawDesc), len(file_tandem_v1_retrieval_proto_rawDesc)),
-			NumEnums:      4,
-			NumMessages:   20,
+			NumEnums:      5,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

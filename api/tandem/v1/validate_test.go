@@ -78,6 +78,16 @@ func TestValidation(t *testing.T) {
 		},
 		{"not finite is for the server", retrieve(func(r req) { r.UserId, r.Vector = "", []float32{float32(math.NaN())} }), ""},
 		{"long user", retrieve(func(r req) { r.UserId = long }), ""},
+		{"no fallback", retrieve(func(r req) { r.UserId, r.AppId, r.Fallback = "", "a", tandemv1.Fallback_FALLBACK_NONE }), ""},
+		{"fallback", retrieve(func(r req) { r.Fallback = tandemv1.Fallback_FALLBACK_MEAN_USER }), ""},
+		{
+			"fallback of an app", retrieve(func(r req) { r.UserId, r.AppId, r.Fallback = "", "a", tandemv1.Fallback_FALLBACK_MEAN_USER }),
+			"fallback is FALLBACK_MEAN_USER and user_id is not set; accepted: with user_id only",
+		},
+		{
+			"unknown fallback", retrieve(func(r req) { r.Fallback = 3 }),
+			"fallback: fallback is 3; accepted: FALLBACK_NONE (1), FALLBACK_MEAN_USER (2)",
+		},
 		{
 			"user too long", retrieve(func(r req) { r.UserId = long + "x" }),
 			"user_id: user_id has 257 bytes; accepted: 1 to 256",

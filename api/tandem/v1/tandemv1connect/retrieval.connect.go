@@ -58,7 +58,9 @@ type RetrievalServiceClient interface {
 	Retrieve(context.Context, *connect.Request[v1.RetrieveRequest]) (*connect.Response[v1.RetrieveResponse], error)
 	// BatchRetrieve answers many queries in one call. Queries succeed and fail one
 	// by one: the call itself fails only if it has no or too many requests, or if
-	// the server is overloaded.
+	// the server is overloaded, for which it counts as all its queries. All answers
+	// together are as long as one may be: a query whose answer would not fit after
+	// those before it fails with an invalid_argument.
 	BatchRetrieve(context.Context, *connect.Request[v1.BatchRetrieveRequest]) (*connect.Response[v1.BatchRetrieveResponse], error)
 	// GetEmbeddings returns vectors of one tower by id.
 	GetEmbeddings(context.Context, *connect.Request[v1.GetEmbeddingsRequest]) (*connect.Response[v1.GetEmbeddingsResponse], error)
@@ -127,7 +129,9 @@ type RetrievalServiceHandler interface {
 	Retrieve(context.Context, *connect.Request[v1.RetrieveRequest]) (*connect.Response[v1.RetrieveResponse], error)
 	// BatchRetrieve answers many queries in one call. Queries succeed and fail one
 	// by one: the call itself fails only if it has no or too many requests, or if
-	// the server is overloaded.
+	// the server is overloaded, for which it counts as all its queries. All answers
+	// together are as long as one may be: a query whose answer would not fit after
+	// those before it fails with an invalid_argument.
 	BatchRetrieve(context.Context, *connect.Request[v1.BatchRetrieveRequest]) (*connect.Response[v1.BatchRetrieveResponse], error)
 	// GetEmbeddings returns vectors of one tower by id.
 	GetEmbeddings(context.Context, *connect.Request[v1.GetEmbeddingsRequest]) (*connect.Response[v1.GetEmbeddingsResponse], error)

@@ -1,0 +1,63 @@
+package attack
+
+import (
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// A command that is started on one processor sees that one, and this process as many as
+// before.
+func TestStartOn(t *testing.T) {
+	before, err := processors()
+	require.NoError(t, err)
+	for _, n := range before {
+		cmd := exec.Command("sleep", "10")
+		require.NoError(t, startOn(cmd, n))
+		require.NoError(t, lower(cmd.Process.Pid))
+		status, err := os.ReadFile("/proc/" + strconv.Itoa(cmd.Process.Pid) + "/status")
+		require.NoError(t, err)
+		assert.Contains(t, string(status), "Cpus_allowed_list:\t"+strconv.Itoa(n)+"\n")
+		stat, err := os.ReadFile("/proc/" + strconv.Itoa(cmd.Process.Pid) + "/stat")
+		require.NoError(t, err)
+		const nice = 19 - 3 // its field, from the third on
+		fields := strings.Fields(string(stat)[strings.LastIndexByte(string(stat), ')')+1:])
+		assert.Equal(t, strconv.Itoa(niceness), fields[nice])
+		require.NoError(t, cmd.Process.Kill())
+		require.Error(t, cmd.Wait())
+	}
+	after, err := processors()
+	require.NoError(t, err)
+	assert.Equal(t, before, after)
+}
+
+func TestPin(t *testing.T) {
+	before, err := processors()
+	require.NoError(t, err)
+	defer func() { require.NoError(t, pin(before)) }()
+	last := before[len(before)-1]
+	require.NoError(t, pin([]int{last}))
+	tasks, err := os.ReadDir("/proc/self/task")
+	require.NoError(t, err)
+	for _, task := range tasks {
+		status, err := os.ReadFile("/proc/self/task/" + task.Name() + "/status")
+		if os.IsNotExist(err) {
+			continue
+		}
+		require.NoError(t, err)
+		assert.Contains(t, string(status), "Cpus_allowed_list:\t"+strconv.Itoa(last)+"\n")
+	}
+}
+
+func TestAnonymous(t *testing.T) {
+	n, err := anonymous(os.Getpid())
+	require.NoError(t, err)
+	assert.Greater(t, n, int64(1<<20))
+	_, err = anonymous(1 << 30)
+	require.ErrorContains(t, err, "read the memory of process 1073741824: ")
+}

@@ -1,0 +1,338 @@
+package server
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"io"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"connectrpc.com/connect"
+)
+
+// call is a request to a method on its way through the server, with all that it holds of
+// what is bounded. Its body arrives first, whole, while it holds nothing but the bytes
+// that have arrived; then it is decoded; then the method knows what it costs, and admits
+// it; and once the answer is encoded it holds nothing but the bytes of that, for as long
+// as the caller takes to take them.
+//
+// It is the context of the request, so that the method finds it.
+type call struct {
+	context.Context // that of the request, with the longest deadline
+	limits          *limiter
+	control         *http.ResponseController
+	answering       answering
+
+	body   io.ReadCloser // as it arrives
+	length int64         // of it, if that is known, else -1
+	http1  bool
+	query  string // of the URL, which has the message of a GET
+	data   []byte // what has arrived and is not read yet
+	small  [768]byte
+	err    error // why the request is refused without being looked at
+
+	// What it holds. A method may be worked on by several goroutines, but they admit
+	// nothing.
+	held     holding
+	admitted cost
+	turn     bool
+
+	mu    sync.Mutex // held to use control from outside
+	ended bool
+}
+
+type callKey struct{}
+
+// Value implements [context.Context].
+func (c *call) Value(key any) any {
+	if key == (callKey{}) {
+		return c
+	}
+	return c.Context.Value(key)
+}
+
+// callFrom returns the call that ctx belongs to, nil if a method is called without a
+// handler.
+func callFrom(ctx context.Context) *call {
+	c, _ := ctx.Value(callKey{}).(*call)
+	return c
+}
+
+// receive is the gate of the methods: it waits until the body has arrived. ctx has the
+// caller's deadline. A request that is refused here reaches the interceptors as an empty
+// one, which refuse it: they name and log it.
+func receive(ctx context.Context, _ connect.Spec, _ connect.Peer, header http.Header) (context.Context, error) {
+	c := callFrom(ctx)
+	if c == nil {
+		return nil, nil
+	}
+	if c.err == nil {
+		c.err = c.arrive(ctx)
+	}
+	if c.err == nil && isGRPC(header) {
+		c.err = checkEnvelope(c.data, header.Get("Grpc-Encoding"))
+	}
+	if c.err == nil && c.isLarge(header) {
+		c.err = c.takeTurn(ctx)
+	}
+	if c.err != nil {
+		c.data = nil
+		if isGRPC(header) {
+			c.data = c.small[:5] // an empty message
+			clear(c.data)
+		}
+	}
+	return nil, nil
+}
+
+// arrive reads the body.
+func (c *call) arrive(ctx context.Context) error {
+	if c.body == nil {
+		c.limits.bytes.resume(c)
+		return nil
+	}
+	limit := c.limits.maxBytes + envelopeBytes
+	if c.length > int64(limit) {
+		return tooLarge(c.limits.maxBytes)
+	}
+	left := c.limits.read
+	if deadline, ok := ctx.Deadline(); ok {
+		left = min(left, time.Until(deadline))
+	}
+	// Over HTTP/2 a deadline is a message to the goroutine of the connection, which a
+	// request that arrives in time does without.
+	late := time.AfterFunc(left, c.stopReading)
+	defer late.Stop()
+	c.data = c.small[:0]
+	for {
+		if len(c.data) == cap(c.data) {
+			if err := c.grow(limit); err != nil {
+				return err
+			}
+		}
+		n, err := c.body.Read(c.data[len(c.data):cap(c.data)])
+		c.data = c.data[:len(c.data)+n]
+		if len(c.data) > limit {
+			return tooLarge(c.limits.maxBytes)
+		}
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return c.readError(ctx, err)
+		}
+	}
+	if !c.limits.bytes.resume(c) {
+		return errCutOff()
+	}
+	if c.http1 {
+		// Else what net/http reads in the background would end the request.
+		_ = c.control.SetReadDeadline(time.Time{})
+	}
+	return nil
+}
+
+// isGRPC reports whether the body of a request to a method is a message of gRPC or
+// gRPC-Web.
+func isGRPC(header http.Header) bool {
+	return strings.HasPrefix(header.Get("Content-Type"), "application/grpc")
+}
+
+// checkEnvelope returns an error unless the body of a request by gRPC is one whole
+// message. Connect would call it an error of the server.
+func checkEnvelope(body []byte, encoding string) error {
+	if len(body) == 0 {
+		return invalidf(reasonMalformed, "", "the body has no message; accepted: one")
+	}
+	if len(body) < envelopeBytes {
+		return invalidf(reasonMalformed, "", "the body has %d bytes; accepted: the %d bytes before a message, and the message", len(body), envelopeBytes)
+	}
+	flags, length, rest := body[0], uint64(binary.BigEndian.Uint32(body[1:])), uint64(len(body)-envelopeBytes)
+	switch {
+	case flags > 1:
+		return invalidf(reasonMalformed, "", "the message has the flags %#x; accepted: 0 and 1", flags)
+	case flags == 1 && (encoding == "" || encoding == "identity"):
+		return invalidf(reasonMalformed, "", "the message is said to be compressed and grpc-encoding is %q; accepted with it: gzip, zstd", encoding)
+	case length > rest:
+		return invalidf(reasonMalformed, "", "the message is said to have %d bytes and has %d", length, rest)
+	case length < rest:
+		return invalidf(reasonMalformed, "", "%d bytes are after the message; accepted: one message", rest-length)
+	}
+	return nil
+}
+
+// envelopeBytes is what gRPC puts before a message.
+const envelopeBytes = 5
+
+// grow makes room for more of the body.
+func (c *call) grow(limit int) error {
+	room := max(4<<10, 2*cap(c.data))
+	if c.length > 0 {
+		room = min(room, int(c.length)+1)
+	}
+	room = min(room, limit+1)
+	if !c.limits.bytes.take(c, int64(room)) {
+		if c.limits.bytes.isCut(c) {
+			return errCutOff()
+		}
+		return c.limits.bytes.full()
+	}
+	grown := make([]byte, len(c.data), room)
+	copy(grown, c.data)
+	c.data = grown
+	return nil
+}
+
+// errCutOff is the error of a request whose place was needed.
+func errCutOff() error {
+	return overloaded("the request took longer than %s to arrive, and others needed its place", cutOffAfter)
+}
+
+func (c *call) readError(ctx context.Context, err error) error {
+	late := errors.Is(err, os.ErrDeadlineExceeded)
+	switch {
+	case c.limits.bytes.isCut(c):
+		return errCutOff()
+	case late && time.Since(c.held.since) >= c.limits.read:
+		return errorf(connect.CodeDeadlineExceeded, reasonDeadline, "the request did not arrive within %s", c.limits.read)
+	case late:
+		return errorf(connect.CodeDeadlineExceeded, reasonDeadline, "the deadline passed before the request had arrived")
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return invalidf(reasonMalformed, "", "the body ends after %d bytes, before its end", len(c.data))
+	case ctx.Err() != nil:
+		return errorf(connect.CodeCanceled, reasonGone, "the caller went away while the request arrived")
+	}
+	return invalidf(reasonMalformed, "", "the body cannot be read: %w", err)
+}
+
+// largeMessage is how many bytes a message may have for one to be decoded at any time:
+// that takes less than about a millisecond.
+const largeMessage = 64 << 10
+
+// largestZipped is how many bytes of a compressed message cannot become very many.
+const largestZipped = 256
+
+// isLarge reports whether it may take long to decode the message.
+func (c *call) isLarge(header http.Header) bool {
+	if max(len(c.data), len(c.query)) > largeMessage || strings.Contains(c.query, "compression=") {
+		return true
+	}
+	for _, name := range [...]string{"Content-Encoding", "Grpc-Encoding"} {
+		switch encoding := header.Get(name); encoding {
+		case "", "identity":
+		case "gzip":
+			if len(c.data) > largestZipped {
+				return true
+			}
+		default: // hardly anything is small in zstd
+			return true
+		}
+	}
+	return false
+}
+
+// Read implements [io.Reader] for what has arrived.
+func (c *call) Read(p []byte) (int, error) {
+	if len(c.data) == 0 {
+		c.data = nil
+		return 0, io.EOF
+	}
+	n := copy(p, c.data)
+	c.data = c.data[n:]
+	return n, nil
+}
+
+// Close implements [io.Closer].
+func (c *call) Close() error {
+	c.data = nil
+	if c.body == nil {
+		return nil
+	}
+	return c.body.Close()
+}
+
+// takeTurn waits for a turn to do long work.
+func (c *call) takeTurn(ctx context.Context) error {
+	if c.turn {
+		return nil
+	}
+	select {
+	case c.limits.turns <- struct{}{}:
+	default:
+		select {
+		case c.limits.turns <- struct{}{}:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	c.turn = true
+	return nil
+}
+
+// admit takes what the request costs, or returns an error at once if that is too much
+// beside what is in flight. What takes long waits for its turn.
+func (c *call) admit(ctx context.Context, k cost) error {
+	if err := c.limits.work.enter(&k); err != nil {
+		return err
+	}
+	c.admitted = k
+	if !c.limits.bytes.take(c, int64(k.memory)) {
+		return c.limits.bytes.full()
+	}
+	if c.admitted.isLong() {
+		return c.takeTurn(ctx)
+	}
+	c.giveTurn()
+	return nil
+}
+
+func (c *call) giveTurn() {
+	if c.turn {
+		c.turn = false
+		<-c.limits.turns
+	}
+}
+
+// worked gives back what only work needs.
+func (c *call) worked() {
+	c.giveTurn()
+	if c.admitted.counted > 0 {
+		c.limits.work.leave(&c.admitted)
+		c.admitted = cost{}
+	}
+}
+
+// end gives back all.
+func (c *call) end() {
+	c.worked()
+	c.limits.bytes.release(c)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.ended = true
+}
+
+// cutOff ends the request's reading and writing.
+func (c *call) cutOff() {
+	c.stopReading()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.ended {
+		_ = c.control.SetWriteDeadline(longAgo())
+	}
+}
+
+// stopReading ends the request's reading.
+func (c *call) stopReading() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.ended {
+		_ = c.control.SetReadDeadline(longAgo())
+	}
+}
+
+// longAgo is a deadline that has passed.
+func longAgo() time.Time { return time.Unix(1, 0) }

@@ -1,0 +1,218 @@
+package server
+
+import (
+	"sync/atomic"
+
+	"google.golang.org/protobuf/proto"
+
+	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
+	"github.com/tandem-ann/tandem/index/sections"
+	"github.com/tandem-ann/tandem/shard"
+)
+
+// rowSizes is what the rows of a tower take in an answer, on average.
+type rowSizes struct {
+	id         float64      // bytes of a candidate without attributes, in protobuf
+	attributes []valueSizes // by schema position
+}
+
+// valueSizes is what an attribute takes, on average over rows with and without it.
+type valueSizes struct {
+	wire float64 // bytes in protobuf
+	heap float64 // bytes of memory
+}
+
+// sampledRows is how many rows of a tower tell what all take.
+const sampledRows = 1024
+
+// The memory of a candidate, of its map of attributes, of one of those, and of a string
+// of a list, beside the bytes of their texts.
+const (
+	candidateHeap = 200
+	mapHeap       = 300
+	valueHeap     = 260
+	listedHeap    = 20
+)
+
+// sizeRows looks at some rows of a tower, spread over all. What it cannot read tells
+// nothing.
+func sizeRows(t *shard.Tower) *rowSizes {
+	out := &rowSizes{attributes: make([]valueSizes, t.Schema().Len())}
+	rows := 0
+	for _, s := range t.Shards() {
+		n := min(s.Rows(), sampledRows/len(t.Shards())+1)
+		for i := range n {
+			if out.add(s, uint32(i*s.Rows()/n)) == nil {
+				rows++
+			}
+		}
+	}
+	if rows > 0 {
+		out.id /= float64(rows)
+		for i := range out.attributes {
+			out.attributes[i].wire /= float64(rows)
+			out.attributes[i].heap /= float64(rows)
+		}
+	}
+	return out
+}
+
+// add adds what one row takes. The error is of class [sections.ErrUnreadable].
+func (r *rowSizes) add(s *shard.Shard, ordinal uint32) (err error) {
+	defer sections.Guard(&err)()
+	candidate := &tandemv1.Candidate{Id: s.ID(ordinal), Score: 1}
+	r.id += float64(listedSize(proto.Size(candidate)))
+	for field := range r.attributes {
+		v := s.Attributes().Value(ordinal, field)
+		if v.Absent() {
+			continue
+		}
+		name := s.Attributes().Schema().Field(field).Name
+		entry := &tandemv1.Candidate{Attributes: map[string]*tandemv1.AttributeValue{name: attributeValue(v)}}
+		r.attributes[field].wire += float64(proto.Size(entry))
+		r.attributes[field].heap += float64(valueHeap + len(v.Keyword()))
+		for _, text := range v.Keywords() {
+			r.attributes[field].heap += float64(listedHeap + len(text))
+		}
+	}
+	return nil
+}
+
+// listedSize returns how many bytes a message takes in a list, in protobuf.
+func listedSize(n int) int {
+	size := 2 + n
+	for ; n >= 0x80; n >>= 7 {
+		size++
+	}
+	return size
+}
+
+// sizes returns what rows of a tower take. The first request that asks computes it.
+func (s *serving) sizes(kind shard.Kind) *rowSizes {
+	known := &s.appSizes
+	if kind == shard.Users {
+		known = &s.userSizes
+	}
+	sizes := known.Load()
+	if sizes == nil {
+		sizes = sizeRows(s.snapshot.Tower(kind))
+		known.Store(sizes)
+	}
+	return sizes
+}
+
+// answerOverhead is about what an answer has beside its candidates, and shardOverhead
+// what an explanation has for each shard and id.
+const (
+	answerOverhead = 400
+	shardOverhead  = 250
+)
+
+// estimate returns what a request, which keeps the contract's rules, will cost where so
+// many processors search at a time.
+func (s *serving) estimate(r *tandemv1.RetrieveRequest, processors int) cost {
+	tower := s.snapshot.Tower(kindOf(r.Target))
+	l := shard.Load{
+		Vectors: max(len(r.Vectors), 1), K: int(r.K), Ef: int(r.GetEf()), Target: DefaultRecallTarget,
+		Rows: tower.Rows(), Filter: len(r.Filter), Listed: len(r.IncludeIds) + len(r.ExcludeIds),
+		Limits: len(r.AtMost), Explain: len(r.ExplainIds),
+		Filtered: r.Filter != "" || r.Segment != "" || len(r.IncludeIds) > 0 || len(r.ExcludeIds) > 0,
+	}
+	if r.RecallTarget != nil {
+		l.Target = *r.RecallTarget
+	}
+	if rows, ok := tower.SegmentSize(r.Segment); ok {
+		l.Rows = min(l.Rows, rows)
+	}
+	if len(r.IncludeIds) > 0 {
+		l.Rows = min(l.Rows, len(r.IncludeIds))
+	}
+	message := 24*(len(r.IncludeIds)+len(r.ExcludeIds)) + len(r.Filter)
+	for _, v := range r.Bindings {
+		n := len(v.GetListValue().GetValues())
+		l.Listed += n
+		message += 128 * (1 + n)
+	}
+	for _, v := range r.Vectors {
+		message += 4 * len(v.GetValues())
+	}
+	k := float64(min(l.K, l.Rows))
+	sizes := s.sizes(tower.Kind())
+	wire, heap := sizes.id, candidateHeap+sizes.id
+	fields := returned(tower, r.Attributes)
+	if l.Returned = len(fields); l.Returned > 0 {
+		heap += mapHeap
+	}
+	for _, field := range fields {
+		wire += sizes.attributes[field].wire
+		heap += sizes.attributes[field].heap
+	}
+	k = min(k, float64(l.Rows))
+	answer := int(k*wire) + answerOverhead
+	if r.Explain || len(r.ExplainIds) > 0 {
+		answer += shardOverhead * (len(tower.Shards()) + len(r.ExplainIds))
+	}
+	return cost{
+		work: tower.Cost(l), answer: answer,
+		memory: message + tower.Memory(l, processors) + int(k*heap) + encodings*answer,
+	}
+}
+
+// encodings is how many times an answer in protobuf is in memory while it is encoded: in
+// JSON it is larger, and it may be compressed.
+const encodings = 4
+
+// returned returns the schema positions of the attributes that a request names. Those
+// that there are not are rejected later.
+func returned(tower *shard.Tower, names []string) []int {
+	var fields []int
+	schema := tower.Schema()
+	for _, name := range names {
+		if name == allAttributes {
+			fields = fields[:0]
+			for field := range schema.Len() {
+				fields = append(fields, field)
+			}
+			return fields
+		}
+		if field, ok := schema.Lookup(name); ok {
+			fields = append(fields, field)
+		}
+	}
+	return fields
+}
+
+// tooLongAnswer is the error of an answer of about size bytes, or if exact, of just as
+// many. before is what the answers before it in a batch take.
+func tooLongAnswer(r *tandemv1.RetrieveRequest, size, before, most int, exact bool) error {
+	about := "about "
+	if exact {
+		about = ""
+	}
+	text := "k is %d and attributes are %s: an answer of %s%d bytes"
+	names := "none"
+	if len(r.Attributes) > 0 {
+		short := make([]string, len(r.Attributes))
+		for i, name := range r.Attributes {
+			short[i] = excerpt(name)
+		}
+		names = listed(short)
+	}
+	args := []any{r.K, names, about, size}
+	if before > 0 {
+		text += ", after %d of the answers before it in the batch"
+		args = append(args, before)
+	}
+	text += "; accepted: up to %d"
+	args = append(args, most)
+	if fits := int(int64(r.K) * int64(most-before) / int64(size)); before == 0 && fits > 0 {
+		text += ", such as k up to about %d"
+		args = append(args, fits)
+	}
+	return invalidf(reasonAnswer, "k", text, args...)
+}
+
+// servingSizes are computed when they are first asked for.
+type servingSizes struct {
+	appSizes, userSizes atomic.Pointer[rowSizes]
+}

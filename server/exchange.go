@@ -1,0 +1,298 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"connectrpc.com/connect"
+)
+
+// exchange is a request and its answer, whatever they are to. It names the request, gives
+// every refusal that is not an error of a method the form of one, and has the log tell of
+// those that no method told of.
+//
+// It is the writer of the answer.
+type exchange struct {
+	http.ResponseWriter
+	service *Service
+	errors  *connect.ErrorWriter
+	request *http.Request
+	start   time.Time
+	id      string // "" until it is asked for
+	arrived int64  // bytes of the body
+
+	status  int            // 0 until the answer begins
+	begun   bool           // its header is written
+	failure *connect.Error // the error that the body has
+	refused bool           // the body is ours: nothing more is written
+	told    bool           // the log has the exchange
+}
+
+type exchangeKey struct{}
+
+// exchangeFrom returns the exchange that ctx belongs to, nil if a method is called without
+// a handler.
+func exchangeFrom(ctx context.Context) *exchange {
+	x, _ := ctx.Value(exchangeKey{}).(*exchange)
+	return x
+}
+
+// exchanged makes every request an exchange. It is the outermost handler: it answers with
+// an internal error if a handler panics outside of a method.
+func (s *Service) exchanged(next http.Handler, errors *connect.ErrorWriter) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Context().Err() != nil {
+			return // its caller has taken it back while it waited, as a rapid reset does
+		}
+		x := &exchange{ResponseWriter: w, service: s, errors: errors, start: time.Now()}
+		x.request = r.WithContext(context.WithValue(r.Context(), exchangeKey{}, x))
+		if r.Body != nil && r.Body != http.NoBody {
+			x.request.Body = &counted{ReadCloser: r.Body, n: &x.arrived}
+		}
+		defer func() {
+			if p := recover(); p != nil {
+				x.panicked(panicError(p))
+			}
+			x.end()
+		}()
+		next.ServeHTTP(x, x.request)
+	})
+}
+
+// counted counts the bytes of a body.
+type counted struct {
+	io.ReadCloser
+	n *int64
+}
+
+// Read implements [io.Reader].
+func (c *counted) Read(p []byte) (int, error) {
+	n, err := c.ReadCloser.Read(p)
+	*c.n += int64(n)
+	return n, err
+}
+
+// name returns the request's name: as its headers have it, or a new one.
+func (x *exchange) name() string {
+	if x.id == "" {
+		if x.id = incomingID(x.request.Header); x.id == "" {
+			x.id = newID()
+		}
+	}
+	return x.id
+}
+
+// panicked answers a request whose handler panicked, and logs why.
+func (x *exchange) panicked(err error) {
+	id := x.name()
+	coded := callerError(err, id)
+	x.service.logFailure(x.request.Context(), slog.LevelError, x.request.URL.Path, id, x.start, coded, err)
+	x.told = true
+	if !x.begun {
+		x.status = 0
+		_ = x.errors.Write(x, x.request, coded) // the caller may be gone
+	}
+}
+
+// WriteHeader implements [http.ResponseWriter].
+func (x *exchange) WriteHeader(status int) {
+	if x.status != 0 || status < http.StatusOK {
+		x.ResponseWriter.WriteHeader(status)
+		return
+	}
+	x.complete()
+	if err := x.refusal(status); err != nil {
+		x.refuse(status, err)
+		return
+	}
+	x.status = status
+	if !x.isWhole() {
+		x.begin()
+	}
+}
+
+// complete adds to the header what every answer has. None is to be kept: what the same
+// request gets changes with each release.
+func (x *exchange) complete() {
+	header := x.Header()
+	if header.Get(RequestIDHeader) == "" {
+		header.Set(RequestIDHeader, x.name())
+	}
+	header.Set("Cache-Control", "no-store")
+	if kind := header.Get("Content-Type"); !strings.HasPrefix(kind, "application/grpc") && !slices.Contains(header["Vary"], "Accept-Encoding") {
+		header.Add("Vary", "Accept-Encoding")
+	}
+}
+
+// isWhole reports whether the body of the answer is written at once, as Connect writes
+// messages and errors. Its length is then known when the header is written.
+func (x *exchange) isWhole() bool {
+	kind := x.Header().Get("Content-Type")
+	return kind == "application/proto" || strings.HasPrefix(kind, "application/json")
+}
+
+// begin writes the header, unless it is written.
+func (x *exchange) begin() {
+	if !x.begun {
+		x.begun = true
+		x.ResponseWriter.WriteHeader(x.status)
+	}
+}
+
+// Write implements [http.ResponseWriter].
+func (x *exchange) Write(p []byte) (int, error) {
+	if x.refused {
+		return len(p), nil
+	}
+	if x.status == 0 {
+		x.WriteHeader(http.StatusOK)
+	}
+	if !x.begun {
+		if x.isWhole() {
+			x.Header().Set("Content-Length", strconv.Itoa(len(p)))
+		}
+		x.begin()
+	}
+	if x.status >= http.StatusBadRequest && x.failure == nil {
+		x.failure = writtenError(p)
+	}
+	return x.ResponseWriter.Write(p)
+}
+
+// Flush implements [http.Flusher].
+func (x *exchange) Flush() {
+	if x.status == 0 {
+		x.WriteHeader(http.StatusOK)
+	}
+	x.begin()
+	_ = http.NewResponseController(x.ResponseWriter).Flush()
+}
+
+// Unwrap is for [http.ResponseController].
+func (x *exchange) Unwrap() http.ResponseWriter { return x.ResponseWriter }
+
+// refusal returns the error of a request that net/http or Connect refuses with no more
+// than a status, nil if the answer is not of that kind.
+func (x *exchange) refusal(status int) *connect.Error {
+	header, r := x.Header(), x.request
+	if kind := header.Get("Content-Type"); kind != "" && !strings.HasPrefix(kind, "text/") {
+		return nil
+	}
+	switch status {
+	case http.StatusNotFound:
+		return errorf(connect.CodeUnimplemented, reasonPath,
+			"path %q is not served; served: POST and GET of the methods of the services that reflection lists, GET /healthz, GET /readyz", excerpt(r.URL.Path))
+	case http.StatusMethodNotAllowed:
+		return errorf(connect.CodeUnimplemented, reasonMethod, "method %s of path %s is not accepted; accepted: %s",
+			excerpt(r.Method), excerpt(r.URL.Path), header.Get("Allow"))
+	case http.StatusUnsupportedMediaType:
+		encoding := r.URL.Query().Get("encoding")
+		switch {
+		case r.Method != http.MethodGet:
+			return invalidf(reasonContentType, "", "content-type %q is not accepted; accepted: %s",
+				excerpt(r.Header.Get("Content-Type")), header.Get("Accept-Post"))
+		case encoding != "json" && encoding != "proto":
+			return invalidf(reasonContentType, "", "query parameter encoding is %q; accepted: json, proto", excerpt(encoding))
+		}
+		return invalidf(reasonMalformed, "", "a GET request has a body; accepted: none")
+	case http.StatusHTTPVersionNotSupported:
+		return errorf(connect.CodeUnimplemented, reasonMethod, "path %s is of a stream in both directions; accepted: HTTP/2", excerpt(r.URL.Path))
+	}
+	return nil
+}
+
+// refuse answers with an error and a status, which gRPC has no use for.
+func (x *exchange) refuse(status int, err *connect.Error) {
+	id := x.Header().Get(RequestIDHeader)
+	err = callerError(err, id)
+	x.service.logFailure(x.request.Context(), slog.LevelInfo, x.request.URL.Path, id, x.start, err, err)
+	x.status, x.begun, x.told = status, true, true
+	out := http.ResponseWriter(statusWriter{x.ResponseWriter, status})
+	if protocolOf(x.request) != "connect" {
+		out = x.ResponseWriter
+	}
+	_ = x.errors.Write(out, x.request, err) // the caller may be gone
+	x.refused = true
+}
+
+// statusWriter begins an answer with a status, whatever it is told.
+type statusWriter struct {
+	http.ResponseWriter
+	status int
+}
+
+func (w statusWriter) WriteHeader(int) { w.ResponseWriter.WriteHeader(w.status) }
+
+// end has the log tell of a failed exchange that no method told of.
+func (x *exchange) end() {
+	if x.status == 0 {
+		x.complete() // it begins with the end of the handler
+	} else {
+		x.begin()
+	}
+	if x.told {
+		return
+	}
+	err := x.failure
+	if status := x.trailer("Grpc-Status"); status != "" && status != "0" {
+		code, _ := strconv.ParseUint(status, 10, 32) // Connect wrote it
+		err = connect.NewError(connect.Code(code), errors.New(x.trailer("Grpc-Message")))
+	}
+	// An internal one is what Connect calls a caller's breach of a protocol.
+	if err == nil || err.Code() == connect.CodeCanceled {
+		return // streams end so
+	}
+	x.service.logFailure(x.request.Context(), slog.LevelInfo, x.request.URL.Path, x.Header().Get(RequestIDHeader), x.start, err, err)
+}
+
+// writtenError returns the error that a body has.
+func writtenError(body []byte) *connect.Error {
+	var wire struct {
+		Code    connect.Code `json:"code"`
+		Message string       `json:"message"`
+	}
+	if err := json.Unmarshal(body, &wire); err != nil || wire.Code == 0 {
+		return connect.NewError(connect.CodeUnknown, errors.New(excerpt(string(body))))
+	}
+	return connect.NewError(wire.Code, errors.New(shortened(wire.Message, maxDescription)))
+}
+
+// trailer returns a trailer of gRPC, which may be in the header.
+func (x *exchange) trailer(name string) string {
+	if value := x.Header().Get(name); value != "" {
+		return value
+	}
+	return x.Header().Get(http.TrailerPrefix + name)
+}
+
+// protocolOf returns the protocol of a request: one to no method is taken for one by
+// Connect.
+func protocolOf(r *http.Request) string {
+	if r.Method != http.MethodPost {
+		return "connect"
+	}
+	kind, _, _ := strings.Cut(r.Header.Get("Content-Type"), "+")
+	switch kind {
+	case "application/grpc-web":
+		return "grpc-web"
+	case "application/grpc":
+		return "grpc"
+	}
+	return "connect"
+}
+
+// size returns the bytes that arrived of the request's message.
+func (x *exchange) size() int64 {
+	if x.request.Method == http.MethodGet {
+		return int64(len(x.request.URL.RawQuery))
+	}
+	return x.arrived
+}

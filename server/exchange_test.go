@@ -1,0 +1,224 @@
+package server
+
+import (
+	"bytes"
+	"io"
+	"log/slog"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+	"github.com/stretchr/testify/require"
+
+	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
+	"github.com/tandem-ann/tandem/index"
+)
+
+// logged is a log that tests read while requests write it.
+type logged struct {
+	mu   sync.Mutex
+	data bytes.Buffer
+}
+
+func (l *logged) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.data.Write(p)
+}
+
+func (l *logged) lines() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Split(strings.TrimSuffix(l.data.String(), "\n"), "\n")
+}
+
+// serveLogged serves with a log of failures.
+func serveLogged(t *testing.T, options Options) (*site, *logged) {
+	log := &logged{}
+	service := smallTowers(index.Dot).loaded(t)
+	service.logger = slog.New(slog.NewTextHandler(log, nil))
+	return serve(t, service, options), log
+}
+
+// requireLine waits for the line of the log that has a request's id.
+func requireLine(t *testing.T, log *logged, id string) string {
+	t.Helper()
+	var found []string
+	require.Eventually(t, func() bool {
+		found = nil
+		for _, line := range log.lines() {
+			if strings.Contains(line, "request_id="+id+" ") {
+				found = append(found, line)
+			}
+		}
+		return len(found) > 0
+	}, 10*time.Second, time.Millisecond, "no line has %s", id)
+	require.Len(t, found, 1)
+	return found[0]
+}
+
+const (
+	trace       = "0af7651916cd43dd8448eb211c80319c"
+	traceparent = "00-" + trace + "-b7ad6b7169203331-01"
+)
+
+func TestIncomingIDs(t *testing.T) {
+	for name, test := range map[string]struct{ id, parent, want string }{
+		"none":               {"", "", ""},
+		"id":                 {"r-1", "", "r-1"},
+		"id before trace":    {"r-1", traceparent, "r-1"},
+		"trace":              {"", traceparent, trace},
+		"spaces":             {"r 1", traceparent, trace},
+		"not ASCII":          {"é", "", ""},
+		"longest":            {strings.Repeat("x", 128), "", strings.Repeat("x", 128)},
+		"too long":           {strings.Repeat("x", 129), "", ""},
+		"later version":      {"", "cc-" + trace + "-b7ad6b7169203331-01-more", trace},
+		"more in version 00": {"", traceparent + "-more", ""},
+		"version ff":         {"", "ff" + traceparent[2:], ""},
+		"no trace":           {"", "00-00000000000000000000000000000000-b7ad6b7169203331-01", ""},
+		"upper case":         {"", strings.ToUpper(traceparent), ""},
+		"short":              {"", traceparent[:54], ""},
+		"dashes":             {"", "---", ""},
+	} {
+		header := http.Header{}
+		header.Set(RequestIDHeader, test.id)
+		header.Set("traceparent", test.parent)
+		require.Equal(t, test.want, incomingID(header), name)
+	}
+}
+
+// TestRequestIDs names requests by their headers, unless their messages have names.
+func TestRequestIDs(t *testing.T) {
+	s, log := serveLogged(t, Options{})
+	const good = `{"userId": "u1", "k": 1}`
+	got := s.post(t, "Retrieve", good, RequestIDHeader, "from-header")
+	require.Equal(t, "from-header", got.header.Get(RequestIDHeader))
+	require.Equal(t, "from-header", got.json["requestId"])
+	got = s.post(t, "Retrieve", good, "traceparent", traceparent)
+	require.Equal(t, trace, got.header.Get(RequestIDHeader))
+	require.Equal(t, trace, got.json["requestId"])
+	got = s.post(t, "Retrieve", `{"userId": "u1", "k": 1, "requestId": "mine"}`, RequestIDHeader, "from-header")
+	require.Equal(t, "mine", got.header.Get(RequestIDHeader))
+	require.Equal(t, "mine", got.json["requestId"])
+	got = s.post(t, "Retrieve", `{"userId": "u1", "k": 1, "requestId": "é"}`, RequestIDHeader, "from-header")
+	require.Equal(t, "from-header", got.header.Get(RequestIDHeader))
+	require.Equal(t, "é", got.json["requestId"])
+	require.Equal(t, "e1", s.post(t, "GetEmbeddings", `{"ids": ["a1"]}`, RequestIDHeader, "e1").json["requestId"])
+	for _, id := range []string{"batch", strings.Repeat("b", 128)} {
+		got = s.post(t, "BatchRetrieve", `{"requests": [`+good+`, {"userId": "u1"}]}`, RequestIDHeader, id)
+		require.Equal(t, id, got.header.Get(RequestIDHeader))
+		item := got.json["results"].([]any)[0].(map[string]any)["response"].(map[string]any)
+		require.Equal(t, id[:min(len(id), 126)]+"-0", item["requestId"])
+		line := requireLine(t, log, id[:min(len(id), 126)]+"-1")
+		require.Contains(t, line, "procedure=/tandem.v1.RetrievalService/BatchRetrieve")
+		require.Contains(t, line, "code=invalid_argument")
+		require.Regexp(t, `peer=127.0.0.1:\d+ protocol=connect http=HTTP/1.1 bytes=\d\d+ error="invalid_argument: k is 0`, line)
+	}
+	for _, option := range []connect.ClientOption{connect.WithGRPC(), connect.WithGRPCWeb(), connect.WithHTTPGet()} {
+		r := connect.NewRequest(&tandemv1.RetrieveRequest{UserId: "u1", K: 1})
+		r.Header().Set(RequestIDHeader, "metadata")
+		got, err := s.client(option).Retrieve(t.Context(), r)
+		require.NoError(t, err)
+		require.Equal(t, "metadata", got.Msg.RequestId)
+		require.Equal(t, "metadata", got.Header().Get(RequestIDHeader))
+	}
+}
+
+// TestRefusals refuses requests that reach no method: each has the form of an error, the
+// request's name, and one line of the log.
+func TestRefusals(t *testing.T) {
+	s, log := serveLogged(t, Options{MaxMessageBytes: 1000})
+	const retrieve = retrievePath
+	for name, test := range map[string]struct {
+		method, path, body string
+		header             []string
+		status             int
+		code               string
+		reason             reason
+	}{
+		"path":              {http.MethodGet, "/nothing", "", nil, 404, "unimplemented", reasonPath},
+		"long path":         {http.MethodGet, "/" + strings.Repeat("x", 9000), "", nil, 404, "unimplemented", reasonPath},
+		"method of service": {http.MethodPost, "/tandem.v1.RetrievalService/Delete", "{}", nil, 404, "unimplemented", reasonPath},
+		"HTTP method":       {http.MethodPut, retrieve, "{}", nil, 405, "unimplemented", reasonMethod},
+		"post to health":    {http.MethodPost, "/healthz", "{}", nil, 405, "unimplemented", reasonMethod},
+		"content type":      {http.MethodPost, retrieve, "{}", []string{"Content-Type", "text/csv"}, 415, "invalid_argument", reasonContentType},
+		"encoding of GET":   {http.MethodGet, retrieve + "?encoding=xml&message=x", "", nil, 415, "invalid_argument", reasonContentType},
+		"body of GET":       {http.MethodGet, retrieve + "?encoding=json&message={}", "{}", nil, 415, "invalid_argument", reasonMalformed},
+		"JSON":              {http.MethodPost, retrieve, "{", nil, 400, "invalid_argument", reasonMalformed},
+		"too large":         {http.MethodPost, retrieve, strings.Repeat(" ", 2000), nil, 400, "invalid_argument", reasonMessage},
+		"long header":       {http.MethodPost, retrieve, "{}", []string{"Connect-Timeout-Ms", strings.Repeat("1", 100)}, 400, "invalid_argument", reasonHeader},
+		"deadline":          {http.MethodPost, retrieve, `{"userId": "u1", "k": 1}`, []string{"Connect-Timeout-Ms", "0"}, 504, "deadline_exceeded", reasonDeadline},
+		"not found":         {http.MethodPost, retrieve, `{"userId": "nobody", "k": 1}`, nil, 404, "not_found", reasonEntity},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r, err := http.NewRequest(test.method, s.url+test.path, strings.NewReader(test.body))
+			require.NoError(t, err)
+			if test.method != http.MethodGet {
+				r.Header.Set("Content-Type", "application/json")
+			}
+			id := strings.ReplaceAll(name, " ", "-")
+			got := s.do(t, r, append(test.header, RequestIDHeader, id)...)
+			require.Equal(t, test.status, got.status, "%s", got.body)
+			require.Equal(t, "application/json", got.header.Get("Content-Type"))
+			require.Equal(t, test.code, got.json["code"])
+			require.Contains(t, string(got.body), test.reason)
+			require.LessOrEqual(t, len(got.body), maxErrorBytes)
+			require.Equal(t, id, got.header.Get(RequestIDHeader))
+			line := requireLine(t, log, id)
+			require.Regexp(t, `peer=127.0.0.1:\d+ protocol=connect http=HTTP/1.1 bytes=\d+ error=`, line)
+			require.Contains(t, line, " code="+test.code+" ")
+			require.Less(t, len(line), 2000)
+		})
+	}
+	// What no method names has a new name.
+	got := s.get(t, "/nothing")
+	require.Len(t, got.header.Get(RequestIDHeader), 32)
+	requireLine(t, log, got.header.Get(RequestIDHeader))
+
+	for _, protocol := range []string{"grpc", "grpc-web"} {
+		r, err := http.NewRequest(http.MethodPost, s.url+"/tandem.v1.RetrievalService/Delete", strings.NewReader("\x00\x00\x00\x00\x00"))
+		require.NoError(t, err)
+		r.Header.Set("Content-Type", "application/"+protocol)
+		r.Header.Set(RequestIDHeader, protocol+"-1")
+		response, err := s.http2.Do(r)
+		require.NoError(t, err)
+		_, err = io.ReadAll(response.Body)
+		require.NoError(t, err)
+		require.NoError(t, response.Body.Close())
+		require.Equal(t, http.StatusOK, response.StatusCode)
+		status := response.Header.Get("Grpc-Status") + response.Trailer.Get("Grpc-Status")
+		require.Equal(t, "12", status)
+		require.Equal(t, protocol+"-1", response.Header.Get(RequestIDHeader))
+		require.Contains(t, requireLine(t, log, protocol+"-1"), "code=unimplemented duration=")
+	}
+}
+
+// TestFailureLog tells of a flood in bounded lines, and of how many it left out.
+func TestFailureLog(t *testing.T) {
+	var l failureLog
+	now := time.Unix(1000, 0)
+	told := 0
+	for range 1000 {
+		if left, ok := l.take(now); ok {
+			told++
+			require.Zero(t, left)
+		}
+	}
+	require.Equal(t, failuresAtOnce, told)
+	left, ok := l.take(now.Add(time.Second / failuresPerSecond))
+	require.True(t, ok)
+	require.Equal(t, 1000-failuresAtOnce, left)
+	_, ok = l.take(now.Add(time.Second / failuresPerSecond))
+	require.False(t, ok)
+	require.Equal(t, 1, l.rest())
+	require.Zero(t, l.rest())
+
+	s, log := serveLogged(t, Options{})
+	for range 2 {
+		s.post(t, "BatchRetrieve", `{"requests": [{}`+strings.Repeat(",{}", 200)+`]}`)
+	}
+	require.LessOrEqual(t, len(log.lines()), failuresAtOnce+50)
+}

@@ -1,0 +1,71 @@
+package server
+
+import (
+	"context"
+	"runtime"
+	"runtime/debug"
+	"runtime/metrics"
+	"time"
+)
+
+const (
+	// giveBackEvery is how often the server looks whether it keeps memory without need.
+	giveBackEvery = 10 * time.Second
+	// muchKept is how many bytes are worth giving back.
+	muchKept = 16 << 20
+	// busyBytes is how many bytes a busy server allocates between two looks, or more. Go
+	// collects often then, and gives back what it does not need.
+	busyBytes = 80 << 20
+)
+
+// giveBack gives memory back to the machine until ctx ends. Go itself collects only when
+// about as much was allocated as is in use: after large answers a server that is hardly
+// asked keeps for many minutes what they took.
+func giveBack(ctx context.Context) {
+	ticker := time.NewTicker(giveBackEvery)
+	defer ticker.Stop()
+	var k keeper
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+			k.look()
+		}
+	}
+}
+
+// keeper knows how much memory the process keeps.
+type keeper struct {
+	least     uint64 // bytes of the heap after memory was given back last
+	allocated uint64 // bytes that were ever allocated, at the last look
+}
+
+// look gives memory back if more is kept than there was, by much more than was allocated
+// since the last look; and reports whether it did.
+func (k *keeper) look() bool {
+	kept, allocated := heap()
+	since := allocated - k.allocated
+	k.allocated = allocated
+	if since > busyBytes || kept < k.least+since+muchKept {
+		return false
+	}
+	runtime.GC() // what pools hold survives one collection
+	debug.FreeOSMemory()
+	k.least, k.allocated = heap()
+	return true
+}
+
+// heap returns how many bytes of the machine's memory the heap has, and how many were ever
+// allocated.
+func heap() (kept, allocated uint64) {
+	samples := []metrics.Sample{
+		{Name: "/memory/classes/heap/objects:bytes"}, {Name: "/memory/classes/heap/unused:bytes"},
+		{Name: "/memory/classes/heap/free:bytes"}, {Name: "/gc/heap/allocs:bytes"},
+	}
+	metrics.Read(samples)
+	for _, s := range samples[:3] {
+		kept += s.Value.Uint64()
+	}
+	return kept, samples[3].Value.Uint64()
+}

@@ -1,0 +1,37 @@
+package server
+
+import (
+	"runtime"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// TestKeeper gives back what a burst leaves behind, and only that.
+func TestKeeper(t *testing.T) {
+	var k keeper
+	k.look() // it may give back what other tests have left
+	k.look()
+	require.False(t, k.look(), "nothing was allocated since")
+	before, _ := heap()
+	var all [][]byte
+	for range 64 {
+		all = append(all, make([]byte, 1<<20))
+	}
+	require.False(t, k.look(), "it may still be in use")
+	full, _ := heap()
+	require.GreaterOrEqual(t, full, before+60<<20)
+	runtime.KeepAlive(all)
+	all = nil
+	require.True(t, k.look(), "hardly anything was allocated since")
+	after, _ := heap()
+	require.Less(t, after, before+muchKept)
+	require.False(t, k.look())
+
+	for range 100 {
+		all = append(all, make([]byte, 1<<20))
+	}
+	k.least = 0
+	require.False(t, k.look(), "a busy server collects anyhow")
+	runtime.KeepAlive(all)
+}

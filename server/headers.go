@@ -1,0 +1,84 @@
+package server
+
+import (
+	"encoding/base64"
+	"net/http"
+	"net/url"
+	"regexp"
+	"strings"
+
+	"connectrpc.com/connect"
+)
+
+// What the headers of a request to a method may say. Connect looks at them before any of
+// our code does, and its errors have no reasons.
+var (
+	connectTimeout = regexp.MustCompile(`^[0-9]{1,10}$`)
+	grpcTimeout    = regexp.MustCompile(`^[0-9]{1,8}[HMSmun]$`)
+)
+
+// checkHeaders returns an error if what a request to a method says beside its message is
+// wrong.
+func checkHeaders(r *http.Request) error {
+	switch {
+	case protocolOf(r) != "connect":
+		if err := checkTimeout(r, "Grpc-Timeout", grpcTimeout, "1 to 8 digits and a unit of H, M, S, m, u, n"); err != nil {
+			return err
+		}
+		return checkEncoding("header grpc-encoding", r.Header.Get("Grpc-Encoding"))
+	case r.Method == http.MethodGet:
+		if err := checkQuery(r); err != nil {
+			return err
+		}
+	default:
+		if err := checkEncoding("header content-encoding", r.Header.Get("Content-Encoding")); err != nil {
+			return err
+		}
+		if version := r.Header.Get("Connect-Protocol-Version"); version != "" && version != "1" {
+			return invalidf(reasonHeader, "", "header connect-protocol-version is %q; accepted: 1", excerpt(version))
+		}
+	}
+	return checkTimeout(r, "Connect-Timeout-Ms", connectTimeout, "1 to 10 digits, of milliseconds")
+}
+
+func checkTimeout(r *http.Request, name string, form *regexp.Regexp, accepted string) error {
+	if value := r.Header.Get(name); value != "" && !form.MatchString(value) {
+		return invalidf(reasonHeader, "", "header %s is %q; accepted: %s", strings.ToLower(name), excerpt(value), accepted)
+	}
+	return nil
+}
+
+func checkEncoding(where, encoding string) error {
+	switch encoding {
+	case "", "identity", "gzip", "zstd":
+		return nil
+	}
+	return errorf(connect.CodeUnimplemented, reasonEncoding, "%s is %q; accepted: gzip, zstd, identity", where, excerpt(encoding))
+}
+
+// checkQuery returns an error if the query of a URL has no message.
+func checkQuery(r *http.Request) error {
+	query, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return invalidf(reasonMalformed, "", "the URL's query cannot be read: %s", shortened(err.Error(), maxDescription))
+	}
+	if version := query.Get("connect"); version != "" && version != "v1" {
+		return invalidf(reasonHeader, "", "query parameter connect is %q; accepted: v1", excerpt(version))
+	}
+	if err := checkEncoding("query parameter compression", query.Get("compression")); err != nil {
+		return err
+	}
+	if encoding := query.Get("encoding"); encoding != "json" && encoding != "proto" {
+		return nil // Connect has a status for it
+	}
+	if !query.Has("message") {
+		return invalidf(reasonMalformed, "", "query parameter message is not set; accepted: a message in the encoding that the parameter encoding names")
+	}
+	if query.Get("base64") == "1" {
+		message := strings.TrimRight(query.Get("message"), "=")
+		if _, err := base64.RawURLEncoding.DecodeString(message); err != nil {
+			return invalidf(reasonMalformed, "", "query parameter message cannot be read: %w; accepted with base64=1: base64 for URLs", err)
+		}
+	}
+	return nil
+}
