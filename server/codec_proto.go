@@ -107,6 +107,9 @@ func decoding(next connect.UnaryFunc) connect.UnaryFunc {
 		if c := callFrom(ctx); c != nil && c.err != nil {
 			return nil, c.err
 		}
+		if err := ctx.Err(); err != nil {
+			return nil, err // nobody waits for what may be wrong
+		}
 		if m, ok := r.Any().(proto.Message); ok {
 			if err := refusal(m); err != nil {
 				return nil, err

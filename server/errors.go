@@ -121,9 +121,20 @@ func bounded(err *connect.Error) *connect.Error {
 	}
 }
 
-// errorBytes returns how many bytes an error takes: as trailers of gRPC, where the text
-// is there twice if there are details, or as JSON of Connect.
+// debugBytes is about how many times as long as a detail its form in JSON is at most,
+// which Connect sends beside it.
+const debugBytes = 6
+
+// errorBytes returns how many bytes an error takes, if that may be too many: as trailers
+// of gRPC, where the text is there twice if there are details, or as JSON of Connect.
 func errorBytes(code connect.Code, text string, details []*connect.ErrorDetail) int {
+	bytes := 3 * len(text)
+	for _, d := range details {
+		bytes += len(d.Type()) + debugBytes*len(d.Bytes())
+	}
+	if bytes <= maxErrorBytes/2 {
+		return bytes // it takes less than twice that, if only about that
+	}
 	escaped := 0
 	for _, c := range []byte(text) {
 		if c < ' ' || c > '~' || c == '%' {

@@ -1,13 +1,11 @@
 package server
 
 import (
-	"encoding/binary"
 	"log/slog"
 	"math"
 	"net"
 	"net/http"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
@@ -28,10 +26,12 @@ type listener struct {
 	told    time.Time // when it did
 	leaving bool
 	leaves  sync.WaitGroup // goroutines that tell connections
+
+	spare allowance // of frames that connections have no credit for
 }
 
 func newListener(l net.Listener, most int, logger *slog.Logger) *listener {
-	return &listener{Listener: l, most: most, logger: logger, open: map[*conn]struct{}{}}
+	return &listener{Listener: l, most: most, logger: logger, open: map[*conn]struct{}{}, spare: allowance{left: spareFrames, at: time.Now()}}
 }
 
 // Accept implements [net.Listener].
@@ -41,8 +41,7 @@ func (l *listener) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		c := &conn{Conn: accepted, listener: l}
-		c.idle.Store(time.Now().UnixNano())
+		c := newConn(accepted, l)
 		if l.add(c) {
 			return c, nil
 		}
@@ -77,7 +76,11 @@ func (l *listener) addOrFind(c *conn) *conn {
 	}
 	longest, since := c, int64(math.MaxInt64)
 	for other := range l.open {
-		if idle := other.idle.Load(); idle > 0 && idle < since {
+		idle := other.idle.Load()
+		if idle == 0 {
+			idle = other.rests.Load() // its client has hardly done anything but floods
+		}
+		if idle > 0 && idle < since {
 			longest, since = other, idle
 		}
 	}
@@ -117,107 +120,4 @@ func (l *listener) leave() {
 	for c := range l.open {
 		c.leave()
 	}
-}
-
-// conn is a connection that is counted. On one of HTTP/2 it follows where the frames that
-// are written end, to put one between them: net/http tells a client to go only once it
-// takes no more requests, and loses those that are on their way then. So it is told
-// twice, as RFC 9113 (section 6.8) has it: first that it is to go, with the largest
-// number of a stream, and a while later, by net/http, which stream was the last.
-type conn struct {
-	net.Conn
-	listener *listener
-	idle     atomic.Int64 // since when it is, in nanoseconds since the Unix epoch; 0 if it is not
-	closed   sync.Once
-
-	leaving  atomic.Bool
-	mu       sync.Mutex // held to write
-	begun    bool       // something was written
-	http2    bool
-	deadline time.Time // of writing, over HTTP/2: net/http sets it for each write, or not at all
-	told     bool
-	header   [frameHeader]byte // the beginning of the frame that is written now
-	held     int               // bytes in header
-	left     int               // bytes of the frame's payload
-}
-
-// frameHeader is the length of the header of a frame of HTTP/2.
-const frameHeader = 9
-
-// goAway is the frame that tells a client to go, with the largest number of a stream, and
-// without an error.
-var goAway = [...]byte{0, 0, 8, 7, 0, 0, 0, 0, 0, 0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 0}
-
-// Write implements [net.Conn].
-func (c *conn) Write(p []byte) (int, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if !c.begun && len(p) > 0 {
-		c.begun = true
-		c.http2 = p[0] != 'H' // "HTTP/1.1 ..." or the length of a SETTINGS frame, which is short
-	}
-	if !c.http2 {
-		return c.Conn.Write(p)
-	}
-	if time.Until(c.deadline) < writeTimeout {
-		c.deadline = time.Now().Add(2 * writeTimeout)
-		_ = c.Conn.SetWriteDeadline(c.deadline) // a broken connection will not be written to
-	}
-	n, err := c.Conn.Write(p)
-	c.follow(p[:n])
-	if err == nil {
-		err = c.tell()
-	}
-	return n, err
-}
-
-// follow notes what was written of frames.
-func (c *conn) follow(p []byte) {
-	for len(p) > 0 {
-		if c.held < frameHeader {
-			n := copy(c.header[c.held:], p)
-			c.held += n
-			p = p[n:]
-			if c.held == frameHeader {
-				c.left = int(binary.BigEndian.Uint32(c.header[:4]) >> 8)
-			}
-		}
-		n := min(c.left, len(p))
-		c.left -= n
-		p = p[n:]
-		if c.held == frameHeader && c.left == 0 {
-			c.held = 0
-		}
-	}
-}
-
-// tell tells the client to go, once, if it is to and no frame is under way.
-func (c *conn) tell() error {
-	if !c.http2 || c.told || c.held > 0 || !c.leaving.Load() {
-		return nil
-	}
-	c.told = true
-	_, err := c.Conn.Write(goAway[:])
-	return err
-}
-
-// leave has the client told to go: now, or with what is written next. The listener is
-// locked.
-func (c *conn) leave() {
-	c.leaving.Store(true)
-	c.listener.leaves.Go(func() { // which waits while another writes
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		_ = c.tell() // net/http finds the connection broken
-	})
-}
-
-// Close implements [net.Conn].
-func (c *conn) Close() error {
-	c.closed.Do(func() {
-		c.listener.mu.Lock()
-		defer c.listener.mu.Unlock()
-		delete(c.listener.open, c)
-	})
-	return c.Conn.Close()
 }

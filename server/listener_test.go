@@ -59,7 +59,6 @@ func readFrame(r io.Reader) (f frame, err error) {
 }
 
 const (
-	headersFrame  = 1
 	settingsFrame = 4
 	goAwayFrame   = 7
 )
@@ -70,7 +69,7 @@ func TestLeavePutsAFrameBetweenOthers(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		out := &written{}
 		l := newListener(nil, 1, slog.New(slog.DiscardHandler))
-		c := &conn{Conn: out, listener: l}
+		c := newConn(out, l)
 		want := []frame{{kind: settingsFrame, payload: []byte{0, 3, 0, 0, 0, 128}}}
 		for range rapid.IntRange(0, 10).Draw(t, "frames") {
 			want = append(want, frame{byte(rapid.IntRange(0, 6).Draw(t, "kind")), 0, 1, rapid.SliceOfN(rapid.Byte(), 0, 300).Draw(t, "payload")})
@@ -112,7 +111,7 @@ func TestLeavePutsAFrameBetweenOthers(t *testing.T) {
 		require.Equal(t, 1, told)
 	})
 	out := &written{}
-	c := &conn{Conn: out, listener: newListener(nil, 1, nil)}
+	c := newConn(out, newListener(nil, 1, nil))
 	c.leave()
 	c.listener.leaves.Wait()
 	_, err := c.Write([]byte("HTTP/1.1 200 OK\r\n\r\n"))

@@ -81,7 +81,7 @@ const (
 
 	// What one connection of HTTP/2 may have at a time: requests, and bytes that have
 	// arrived and were not read yet. The largest frame is kept for as long as it is open.
-	maxStreams      = 128
+	maxStreams      = 100
 	connectionBytes = 1 << 20
 	streamBytes     = 256 << 10
 	frameBytes      = 64 << 10
@@ -135,9 +135,9 @@ func Run(ctx context.Context, c Config) error {
 	h := newHTTPServer(NewHandler(service, c.Options), c.Logger)
 	h.ConnState = listener.changed
 	running, cancel := context.WithCancel(ctx)
-	var givesBack sync.WaitGroup
-	givesBack.Go(func() { giveBack(running) })
-	defer givesBack.Wait()
+	var aside sync.WaitGroup
+	aside.Go(func() { giveBack(running) })
+	defer aside.Wait()
 	defer cancel()
 	served := make(chan error, 1)
 	go func() {

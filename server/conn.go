@@ -1,0 +1,204 @@
+package server
+
+import (
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// conn is a connection that is counted. It reads some KB at a time: net/http reads a frame
+// of HTTP/2 by two system calls. On a connection of HTTP/2 it follows where frames end.
+//
+// # Frames that do no work
+//
+// A client can send very many frames that cost it nothing and the server some
+// microseconds each, or those of a request that it takes back at once, which costs some
+// ten times as much. So frames cost credit, which a connection earns with what it is
+// answered. One that has none left is read from as slowly as an allowance for all of them
+// lets it.
+//
+// # Going away
+//
+// net/http tells a client to go only once it takes no more requests, and loses those that
+// are on their way then. So a client is told twice, as RFC 9113 (section 6.8) has it:
+// first, between two frames of net/http, that it is to go, with the largest number of a
+// stream; and a while later, by net/http, which stream was the last.
+type conn struct {
+	net.Conn
+	listener *listener
+	idle     atomic.Int64 // since when it is, in nanoseconds since the Unix epoch; 0 if it is not
+	closing  sync.Once
+	closed   chan struct{}
+	credit   atomic.Int64
+
+	// What one goroutine at a time reads with.
+	buffer  []byte // what was read and not taken yet
+	room    []byte // its memory
+	preface int    // bytes of the preface of HTTP/2 that have come, -1 if others have
+	in      frames
+	wait    time.Duration // before it is read from again
+	rests   atomic.Int64  // since when it waits, as idle has it
+
+	leaving  atomic.Bool
+	mu       sync.Mutex // held to write
+	begun    bool       // something was written
+	http2    bool
+	deadline time.Time // of writing, over HTTP/2: net/http sets it for each write, or not at all
+	told     bool
+	out      frames
+}
+
+const (
+	// readSize is how many bytes are read at a time at least.
+	readSize = 4 << 10
+	// longestRest is how long one waits at most to be read from again.
+	longestRest = 10 * time.Second
+	// cautiousRead is how many there are of a connection with little credit.
+	cautiousRead = 128
+	// prefaceText is what a client of HTTP/2 begins with.
+	prefaceText = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+)
+
+func newConn(c net.Conn, l *listener) *conn {
+	out := &conn{Conn: c, listener: l, closed: make(chan struct{})}
+	out.idle.Store(time.Now().UnixNano())
+	out.credit.Store(firstCredit)
+	return out
+}
+
+// Read implements [net.Conn].
+func (c *conn) Read(p []byte) (int, error) {
+	if len(c.buffer) == 0 {
+		c.rest()
+		into := p
+		if len(p) < readSize {
+			if c.room == nil {
+				c.room = make([]byte, readSize)
+			}
+			into = c.room
+			if c.preface >= 0 && c.credit.Load() <= firstCredit {
+				into = c.room[:cautiousRead] // it is charged once it is read
+			}
+		}
+		n, err := c.Conn.Read(into)
+		c.arrived(into[:n])
+		if len(p) >= readSize || n == 0 {
+			return n, err
+		}
+		c.buffer = into[:n] // an error comes again
+	}
+	n := copy(p, c.buffer)
+	c.buffer = c.buffer[n:]
+	return n, nil
+}
+
+// arrived takes credit for what was read of frames.
+func (c *conn) arrived(p []byte) {
+	for c.preface >= 0 && c.preface < len(prefaceText) && len(p) > 0 {
+		if p[0] != prefaceText[c.preface] {
+			c.preface = -1
+			return
+		}
+		c.preface++
+		p = p[1:]
+	}
+	if c.preface < 0 || len(p) == 0 {
+		return
+	}
+	var price int64
+	c.in.follow(p, func(kind byte, size int) { price += priceOf(kind, size) })
+	if lacks := -c.credit.Add(-price); lacks > 0 {
+		c.credit.Add(lacks)
+		if c.wait = min(c.listener.spare.spend(lacks), longestRest); c.wait > 0 {
+			c.rests.Store(time.Now().UnixNano())
+			select {
+			case <-c.closed: // before it was to wait
+				c.rested()
+			default:
+			}
+		}
+	}
+}
+
+// rest waits until the connection may be read from again.
+func (c *conn) rest() {
+	if c.wait == 0 {
+		return
+	}
+	timer := time.NewTimer(c.wait)
+	defer timer.Stop()
+	c.wait = 0
+	select {
+	case <-timer.C:
+	case <-c.closed:
+	}
+	c.rested()
+}
+
+// rested ends a wait, if there is one.
+func (c *conn) rested() {
+	if c.rests.Swap(0) > 0 {
+		c.listener.spare.rested()
+	}
+}
+
+// Write implements [net.Conn].
+func (c *conn) Write(p []byte) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.begun && len(p) > 0 {
+		c.begun = true
+		c.http2 = p[0] != 'H' // "HTTP/1.1 ..." or the length of a SETTINGS frame, which is short
+	}
+	if !c.http2 {
+		return c.Conn.Write(p)
+	}
+	if time.Until(c.deadline) < writeTimeout {
+		c.deadline = time.Now().Add(2 * writeTimeout)
+		_ = c.Conn.SetWriteDeadline(c.deadline) // a broken connection will not be written to
+	}
+	n, err := c.Conn.Write(p)
+	var earned int64
+	c.out.follow(p[:n], func(kind byte, size int) { earned += creditOf(kind, size) })
+	if earned > 0 && c.credit.Load() < mostCredit {
+		c.credit.Add(earned)
+	}
+	if err == nil {
+		err = c.tell()
+	}
+	return n, err
+}
+
+// tell tells the client to go, once, if it is to and no frame is under way.
+func (c *conn) tell() error {
+	if !c.http2 || c.told || !c.out.between() || !c.leaving.Load() {
+		return nil
+	}
+	c.told = true
+	_, err := c.Conn.Write(goAway[:])
+	return err
+}
+
+// leave has the client told to go: now, or with what is written next. The listener is
+// locked.
+func (c *conn) leave() {
+	c.leaving.Store(true)
+	c.listener.leaves.Go(func() { // which waits while another writes
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		_ = c.tell() // net/http finds the connection broken
+	})
+}
+
+// Close implements [net.Conn].
+func (c *conn) Close() error {
+	c.closing.Do(func() {
+		close(c.closed)
+		c.rested() // it may not be read from again
+		c.listener.mu.Lock()
+		defer c.listener.mu.Unlock()
+		delete(c.listener.open, c)
+	})
+	return c.Conn.Close()
+}
