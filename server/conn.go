@@ -1,6 +1,7 @@
 package server
 
 import (
+	"errors"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -16,7 +17,9 @@ import (
 // microseconds each, or those of a request that it takes back at once, which costs some
 // ten times as much. So frames cost credit, which a connection earns with what it is
 // answered. One that has none left is read from as slowly as an allowance for all of them
-// lets it.
+// lets it, and closed if that is too slow: what has queued on it would only be read when
+// nobody waits for it any more, and be taken back in turn, for ever. Its client connects
+// anew, and begins with what it asks then.
 //
 // # Going away
 //
@@ -38,6 +41,8 @@ type conn struct {
 	preface int    // bytes of the preface of HTTP/2 that have come, -1 if others have
 	in      frames
 	wait    time.Duration // before it is read from again
+	waited  time.Duration // since it last had credit, or needed none
+	flooded bool          // it is closed after the wait
 	rests   atomic.Int64  // since when it waits, as idle has it
 
 	leaving  atomic.Bool
@@ -52,8 +57,9 @@ type conn struct {
 const (
 	// readSize is how many bytes are read at a time at least.
 	readSize = 4 << 10
-	// longestRest is how long one waits at most to be read from again.
-	longestRest = 10 * time.Second
+	// longestRest is how long one without credit waits, all in all, to be read from: one
+	// that would have to wait longer is closed. Callers give up after about as long.
+	longestRest = 250 * time.Millisecond
 	// cautiousRead is how many there are of a connection with little credit.
 	cautiousRead = 128
 	// prefaceText is what a client of HTTP/2 begins with.
@@ -71,6 +77,10 @@ func newConn(c net.Conn, l *listener) *conn {
 func (c *conn) Read(p []byte) (int, error) {
 	if len(c.buffer) == 0 {
 		c.rest()
+		if c.flooded {
+			c.calm()
+			return 0, errFlooded
+		}
 		into := p
 		if len(p) < readSize {
 			if c.room == nil {
@@ -108,17 +118,26 @@ func (c *conn) arrived(p []byte) {
 	}
 	var price int64
 	c.in.follow(p, func(kind byte, size int) { price += priceOf(kind, size) })
-	if lacks := -c.credit.Add(-price); lacks > 0 {
-		c.credit.Add(lacks)
-		if c.wait = min(c.listener.spare.spend(lacks), longestRest); c.wait > 0 {
-			c.rests.Store(time.Now().UnixNano())
-			select {
-			case <-c.closed: // before it was to wait
-				c.rested()
-			default:
-			}
-		}
+	lacks := -c.credit.Add(-price)
+	if lacks <= 0 {
+		c.waited = 0
+		return
 	}
+	c.credit.Add(lacks)
+	if c.wait = c.listener.spare.spend(lacks); c.wait == 0 {
+		c.waited = 0
+		return
+	}
+	c.rests.Store(time.Now().UnixNano())
+	select {
+	case <-c.closed: // before it was to wait
+		c.rested()
+	default:
+	}
+	if c.waited+c.wait > longestRest {
+		c.wait, c.flooded = longestRest-c.waited, true
+	}
+	c.waited += c.wait
 }
 
 // rest waits until the connection may be read from again.
@@ -134,6 +153,21 @@ func (c *conn) rest() {
 	case <-c.closed:
 	}
 	c.rested()
+}
+
+// errFlooded is why a connection is not read from any more.
+var errFlooded = errors.New("requests were taken back, or frames came that do nothing, faster than is accepted")
+
+// calm tells the client why its connection is closed, unless another writes.
+func (c *conn) calm() {
+	c.listener.calmed()
+	if !c.mu.TryLock() {
+		return
+	}
+	defer c.mu.Unlock()
+	if c.http2 && c.out.between() {
+		_, _ = c.Conn.Write(beCalm[:]) // it is closed anyway
+	}
 }
 
 // rested ends a wait, if there is one.

@@ -27,6 +27,10 @@ const (
 // without an error.
 var goAway = [...]byte{0, 0, 8, 7, 0, 0, 0, 0, 0, 0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 0}
 
+// beCalm is the frame that tells a client why its connection is closed
+// (ENHANCE_YOUR_CALM), without a word on which of its requests were begun.
+var beCalm = [...]byte{0, 0, 8, 7, 0, 0, 0, 0, 0, 0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 11}
+
 // follow goes on by p, and calls begins for each frame whose header ends in it.
 func (f *frames) follow(p []byte, begins func(kind byte, size int)) {
 	for len(p) > 0 {
@@ -56,12 +60,12 @@ func (f *frames) between() bool { return f.held == 0 }
 // request is answered by one or two frames with headers: it earns more than it takes.
 const (
 	headersPrice = 5
-	resetPrice   = 90 // a request was worked on for nothing, or what its answer gave is taken back
+	resetPrice   = 90 // a request was worked on for nothing
 	smallData    = 1 << 10
-	answerCredit = 40
+	answerCredit = 80
 
 	firstCredit = 60
-	mostCredit  = 10_000
+	mostCredit  = 100_000 // of which a client pays for a thousand that it gave up in a bad second
 )
 
 // priceOf returns what a frame that arrives takes.

@@ -22,8 +22,8 @@ type listener struct {
 
 	mu      sync.Mutex
 	open    map[*conn]struct{}
-	refused int       // connections since the log told of them
-	told    time.Time // when it did
+	refused rare // connections that found no room
+	flooded rare // connections that were closed, see [conn]
 	leaving bool
 	leaves  sync.WaitGroup // goroutines that tell connections
 
@@ -85,17 +85,42 @@ func (l *listener) addOrFind(c *conn) *conn {
 		}
 	}
 	if longest == c {
-		l.refused++
-		if now := time.Now(); now.Sub(l.told) >= tellEvery {
-			l.logger.Warn("connections were refused: as many as are accepted are open, and none is idle", "accepted", l.most, "refused", l.refused)
-			l.refused, l.told = 0, now
+		if n := l.refused.happened(); n > 0 {
+			l.logger.Warn("connections were refused: as many as are accepted are open, and none is idle", "accepted", l.most, "refused", n)
 		}
 	}
 	return longest
 }
 
-// tellEvery is how often the log tells of connections that were refused.
+// calmed logs that a connection is closed for its frames.
+func (l *listener) calmed() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if n := l.flooded.happened(); n > 0 {
+		l.logger.Warn("connections are closed: their "+errFlooded.Error(), "closed", n)
+	}
+}
+
+// tellEvery is how often the log tells of what happens to connections.
 const tellEvery = 10 * time.Second
+
+// rare counts what callers can make happen very often, for a log that is to stay short.
+type rare struct {
+	n    int       // since the log told of them
+	told time.Time // when it did
+}
+
+// happened counts one, and returns how many the log is to tell of, 0 if none yet.
+func (r *rare) happened() int {
+	r.n++
+	now := time.Now()
+	if now.Sub(r.told) < tellEvery {
+		return 0
+	}
+	n := r.n
+	r.n, r.told = 0, now
+	return n
+}
 
 // changed notes the state of a connection, for [http.Server.ConnState].
 func (l *listener) changed(c net.Conn, state http.ConnState) {
