@@ -270,6 +270,33 @@ func TestReflection(t *testing.T) {
 	_, _ = stream.Close()
 }
 
+// TestManyReflections refuses streams of reflection beyond some.
+func TestManyReflections(t *testing.T) {
+	s := serve(t, smallTowers(index.Dot).loaded(t), Options{})
+	client := grpcreflect.NewClient(s.http2, s.url, connect.WithGRPC())
+	var streams []*grpcreflect.ClientStream
+	for range maxReflections {
+		stream := client.NewStream(t.Context())
+		_, err := stream.ListServices()
+		require.NoError(t, err)
+		streams = append(streams, stream)
+	}
+	refused := client.NewStream(t.Context())
+	_, err := refused.ListServices()
+	require.Equal(t, connect.CodeResourceExhausted, connect.CodeOf(err), "%v", err)
+	require.ErrorContains(t, err, "16 streams of grpc.reflection.v1.ServerReflection are open, as many as are accepted")
+	_, _ = refused.Close()
+	for _, stream := range streams {
+		_, err := stream.Close()
+		require.NoError(t, err)
+	}
+	_, err = client.NewStream(t.Context()).ListServices()
+	for connect.CodeOf(err) == connect.CodeResourceExhausted { // until a handler has seen the end
+		_, err = client.NewStream(t.Context()).ListServices()
+	}
+	require.NoError(t, err)
+}
+
 // TestPanics makes a method panic by a snapshot that is not there.
 func TestPanics(t *testing.T) {
 	var log bytes.Buffer

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"path"
 	"runtime"
 	"sync"
 	"time"
@@ -207,6 +208,28 @@ func (w *writer) Flush() {
 
 // Unwrap is for [http.ResponseController].
 func (w *writer) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+const (
+	// maxWatches is how many streams of health may be open: callers have one for each
+	// connection at most.
+	maxWatches = DefaultMaxConnections
+	// maxReflections is how many streams of reflection may be open: people have them.
+	maxReflections = 16
+)
+
+// few serves as many requests at a time as places has room for, and refuses others.
+func few(places chan struct{}, errors *connect.ErrorWriter, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case places <- struct{}{}:
+		default:
+			_ = errors.Write(w, r, overloaded("%d streams of %s are open, as many as are accepted", cap(places), path.Dir(r.URL.Path)[1:])) // the caller may be gone
+			return
+		}
+		defer func() { <-places }()
+		next.ServeHTTP(w, r)
+	})
+}
 
 // streams serves requests that may be quiet for long once they have begun, each message
 // of which has to arrive and to be taken in time. When ctx ends the caller sends no more.
