@@ -60,7 +60,7 @@ const shortWork = time.Millisecond
 func (k *cost) isLong() bool { return k.counted > shortWork }
 
 // shortShare is the part of the work in flight that is for short work alone.
-const shortShare = 4
+const shortShare = 8
 
 // enter admits work and notes that in k, or returns an error.
 func (a *admission) enter(k *cost) error {
