@@ -199,6 +199,8 @@ func itemError(coded *connect.Error) *tandemv1.ItemError {
 			out.BadRequest = detail
 		case *errdetails.RetryInfo:
 			out.Retry = detail
+		case *errdetails.ResourceInfo:
+			out.Resource = detail
 		}
 	}
 	return out

@@ -51,6 +51,7 @@ const (
 	reasonNotReady     reason = "NOT_READY"
 	reasonStopping     reason = "STOPPING"
 	reasonCoverage     reason = "COVERAGE_TOO_LOW"
+	reasonUnreadable   reason = "SHARD_UNREADABLE"
 	reasonDeadline     reason = "DEADLINE_EXCEEDED"
 	reasonGone         reason = "CALLER_GONE"
 	reasonInternal     reason = "INTERNAL"
@@ -71,6 +72,13 @@ func invalidf(why reason, field, format string, args ...any) *connect.Error {
 	addDetail(err, &errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{{
 		Field: strings.ToValidUTF8(excerpt(field), "\ufffd"), Description: strings.ToValidUTF8(shortened(err.Message(), maxDescription), "\ufffd"),
 	}}})
+	return err
+}
+
+// notFoundf returns the error of a request for what there is not, of a type and with a name.
+func notFoundf(why reason, kind, name, format string, args ...any) *connect.Error {
+	err := errorf(connect.CodeNotFound, why, format, args...)
+	addDetail(err, &errdetails.ResourceInfo{ResourceType: kind, ResourceName: strings.ToValidUTF8(shortened(name, maxDescription), "\ufffd")})
 	return err
 }
 
@@ -247,7 +255,7 @@ func callerError(err error, id string) *connect.Error {
 		return bounded(coded)
 	}
 	if lost, ok := errors.AsType[*shard.UnreadableError](err); ok {
-		return connect.NewError(connect.CodeDataLoss, lost)
+		return bounded(errorf(connect.CodeDataLoss, reasonUnreadable, "%w", lost))
 	}
 	switch {
 	case errors.Is(err, context.Canceled):
