@@ -151,12 +151,11 @@ func checkEnvelope(body []byte, encoding string) error {
 	if len(body) < envelopeBytes {
 		return invalidf(reasonMalformed, "", "the body has %d bytes; accepted: the %d bytes before a message, and the message", len(body), envelopeBytes)
 	}
-	flags, length, rest := body[0], uint64(binary.BigEndian.Uint32(body[1:])), uint64(len(body)-envelopeBytes)
+	if err := checkFlags(body[0], encoding); err != nil {
+		return err
+	}
+	length, rest := uint64(binary.BigEndian.Uint32(body[1:])), uint64(len(body)-envelopeBytes)
 	switch {
-	case flags > 1:
-		return invalidf(reasonMalformed, "", "the message has the flags %#x; accepted: 0 and 1", flags)
-	case flags == 1 && (encoding == "" || encoding == "identity"):
-		return invalidf(reasonMalformed, "", "the message is said to be compressed and grpc-encoding is %q; accepted with it: gzip, zstd", encoding)
 	case length > rest:
 		return invalidf(reasonMalformed, "", "the message is said to have %d bytes and has %d", length, rest)
 	case length < rest:

@@ -209,14 +209,15 @@ func (x *exchange) refusal(status int) *connect.Error {
 	return nil
 }
 
-// refuse answers with an error and a status, which gRPC has no use for.
+// refuse answers with an error and a status, which gRPC and streams of Connect have no use
+// for.
 func (x *exchange) refuse(status int, err *connect.Error) {
 	id := x.Header().Get(RequestIDHeader)
 	err = callerError(err, id)
 	x.service.logFailure(x.request.Context(), slog.LevelInfo, x.request.URL.Path, id, x.start, err, err)
 	x.status, x.begun, x.told = status, true, true
 	out := http.ResponseWriter(statusWriter{x.ResponseWriter, status})
-	if protocolOf(x.request) != "connect" {
+	if protocolOf(x.request) != "connect" || isConnectStream(x.request.Header) {
 		out = x.ResponseWriter
 	}
 	_ = x.errors.Write(out, x.request, err) // the caller may be gone

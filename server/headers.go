@@ -17,9 +17,17 @@ var (
 	grpcTimeout    = regexp.MustCompile(`^[0-9]{1,8}[HMSmun]$`)
 )
 
-// checkHeaders returns an error if what a request to a method says beside its message is
-// wrong.
+// checkHeaders returns an error if what a request to one of our methods says beside its
+// message is wrong. They have no streams: Connect has a status for those.
 func checkHeaders(r *http.Request) error {
+	if isConnectStream(r.Header) {
+		return nil
+	}
+	return checkMethodHeaders(r)
+}
+
+// checkMethodHeaders does the same for any method.
+func checkMethodHeaders(r *http.Request) error {
 	switch {
 	case protocolOf(r) != "connect":
 		if err := checkTimeout(r, "Grpc-Timeout", grpcTimeout, "1 to 8 digits and a unit of H, M, S, m, u, n"); err != nil {
@@ -28,6 +36,10 @@ func checkHeaders(r *http.Request) error {
 		return checkEncoding("header grpc-encoding", r.Header.Get("Grpc-Encoding"))
 	case r.Method == http.MethodGet:
 		if err := checkQuery(r); err != nil {
+			return err
+		}
+	case isConnectStream(r.Header):
+		if err := checkEncoding("header connect-content-encoding", r.Header.Get("Connect-Content-Encoding")); err != nil {
 			return err
 		}
 	default:
