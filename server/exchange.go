@@ -49,6 +49,7 @@ func exchangeFrom(ctx context.Context) *exchange {
 // an internal error if a handler panics outside of a method.
 func (s *Service) exchanged(next http.Handler, errors *connect.ErrorWriter) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		see(r.Context())
 		if r.Context().Err() != nil {
 			return // its caller has taken it back while it waited, as a rapid reset does
 		}
