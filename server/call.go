@@ -106,7 +106,11 @@ func (c *call) arrive(ctx context.Context) error {
 	// Over HTTP/2 a deadline is a message to the goroutine of the connection, which a
 	// request that arrives in time does without.
 	late := time.AfterFunc(left, c.stopReading)
-	defer late.Stop()
+	defer func() {
+		if !late.Stop() {
+			c.noMore() // it may come only now
+		}
+	}()
 	c.data = c.small[:0]
 	for {
 		if len(c.data) == cap(c.data) {
@@ -324,11 +328,20 @@ func (c *call) cutOff() {
 	}
 }
 
+// noMore has a connection of HTTP/1.1 end with the answer: net/http looks for what its
+// client does next, fails, and takes the requests that come for cancelled ones.
+func (c *call) noMore() {
+	if x := exchangeFrom(c.Context); x != nil && c.http1 {
+		x.last.Store(true)
+	}
+}
+
 // stopReading ends the request's reading.
 func (c *call) stopReading() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.ended {
+		c.noMore()
 		_ = c.control.SetReadDeadline(longAgo())
 	}
 }

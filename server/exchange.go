@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"connectrpc.com/connect"
@@ -26,8 +27,9 @@ type exchange struct {
 	errors  *connect.ErrorWriter
 	request *http.Request
 	start   time.Time
-	id      string // "" until it is asked for
-	arrived int64  // bytes of the body
+	id      string      // "" until it is asked for
+	arrived int64       // bytes of the body
+	last    atomic.Bool // the connection ends with the answer
 
 	status  int            // 0 until the answer begins
 	begun   bool           // its header is written
@@ -51,6 +53,9 @@ func (s *Service) exchanged(next http.Handler, errors *connect.ErrorWriter) http
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		see(r.Context())
 		if r.Context().Err() != nil {
+			if r.ProtoMajor == 1 {
+				panic(http.ErrAbortHandler) // or net/http would answer that all is well
+			}
 			return // its caller has taken it back while it waited, as a rapid reset does
 		}
 		x := &exchange{ResponseWriter: w, service: s, errors: errors, start: time.Now()}
@@ -128,6 +133,9 @@ func (x *exchange) complete() {
 		header.Set(RequestIDHeader, x.name())
 	}
 	header.Set("Cache-Control", "no-store")
+	if x.last.Load() {
+		header.Set("Connection", "close")
+	}
 	if kind := header.Get("Content-Type"); !strings.HasPrefix(kind, "application/grpc") && !slices.Contains(header["Vary"], "Accept-Encoding") {
 		header.Add("Vary", "Accept-Encoding")
 	}

@@ -1,9 +1,12 @@
 package server
 
 import (
+	"bufio"
 	"bytes"
+	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"strings"
 	"sync"
@@ -221,4 +224,47 @@ func TestFailureLog(t *testing.T) {
 		s.post(t, "BatchRetrieve", `{"requests": [{}`+strings.Repeat(",{}", 200)+`]}`)
 	}
 	require.LessOrEqual(t, len(log.lines()), failuresAtOnce+50)
+}
+
+// TestConnectionAfterALateRequest sends requests of HTTP/1.1 whose deadline passes while
+// they arrive, and another on the same connection: it is answered as ever, or the answer
+// before it says that the connection ends.
+func TestConnectionAfterALateRequest(t *testing.T) {
+	s := serve(t, smallTowers(index.Dot).loaded(t), Options{})
+	const body = `{"userId": "u1", "k": 1}`
+	send := func(w io.Writer, header string) {
+		_, err := fmt.Fprintf(w, "POST %s HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n%s\r\n%s", retrievePath, len(body), header, body)
+		require.NoError(t, err)
+	}
+	for i := range 200 {
+		conn, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
+		require.NoError(t, err)
+		answers := bufio.NewReader(conn)
+		send(conn, fmt.Sprintf("Connect-Timeout-Ms: %d\r\n", i%2))
+		first, err := http.ReadResponse(answers, nil)
+		require.NoError(t, err)
+		_, err = io.Copy(io.Discard, first.Body)
+		require.NoError(t, err)
+		if !first.Close {
+			send(conn, "")
+			second, err := http.ReadResponse(answers, nil)
+			require.NoError(t, err)
+			got, err := io.ReadAll(second.Body)
+			require.NoError(t, err)
+			require.Equal(t, http.StatusOK, second.StatusCode, "%s", got)
+			require.Contains(t, string(got), `"candidates"`)
+		}
+		require.NoError(t, conn.Close())
+	}
+	// One that never arrives whole is answered at its deadline, and is the last.
+	conn, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
+	require.NoError(t, err)
+	defer conn.Close()
+	_, err = io.WriteString(conn, "POST "+retrievePath+" HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9\r\nConnect-Timeout-Ms: 20\r\n\r\n{")
+	require.NoError(t, err)
+	answer, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	require.NoError(t, err)
+	defer answer.Body.Close()
+	require.Equal(t, http.StatusGatewayTimeout, answer.StatusCode)
+	require.True(t, answer.Close)
 }
