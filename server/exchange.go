@@ -136,8 +136,23 @@ func (x *exchange) complete() {
 	if x.last.Load() {
 		header.Set("Connection", "close")
 	}
+	x.completeEncodings(header)
 	if kind := header.Get("Content-Type"); !strings.HasPrefix(kind, "application/grpc") && !slices.Contains(header["Vary"], "Accept-Encoding") {
 		header.Add("Vary", "Accept-Encoding")
+	}
+}
+
+// completeEncodings says which encodings of requests are accepted, as Connect does where it
+// looks at the request itself: whoever is refused for its encoding is to find one.
+func (x *exchange) completeEncodings(header http.Header) {
+	name := "Grpc-Accept-Encoding"
+	if x.isWhole() {
+		name = "Accept-Encoding"
+	} else if !strings.HasPrefix(header.Get("Content-Type"), "application/grpc") {
+		return
+	}
+	if header.Get(name) == "" {
+		header.Set(name, acceptedEncodings)
 	}
 }
 

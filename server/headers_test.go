@@ -55,6 +55,7 @@ func TestMalformedGRPC(t *testing.T) {
 			require.Equal(t, test.text, response.Trailer.Get("Grpc-Message"))
 			require.NotEmpty(t, response.Trailer.Get("Grpc-Status-Details-Bin"))
 			require.Equal(t, name, response.Header.Get(RequestIDHeader))
+			require.Equal(t, acceptedEncodings, response.Header.Get("Grpc-Accept-Encoding"))
 			require.Contains(t, requireLine(t, log, name), "level=INFO")
 		})
 	}
@@ -119,5 +120,6 @@ func TestMalformedHeaders(t *testing.T) {
 		require.Equal(t, test.text, got.json["message"])
 		require.Equal(t, test.status, got.status, test.text)
 		require.Contains(t, string(got.body), "google.rpc.ErrorInfo")
+		require.Equal(t, acceptedEncodings, got.header.Get("Accept-Encoding"))
 	}
 }

@@ -176,6 +176,9 @@ func requestAttributes(ctx context.Context, procedure, id, code string, start ti
 	args := []any{"procedure", excerpt(procedure), "request_id", id, "code", code, "duration", time.Since(start)}
 	if x := exchangeFrom(ctx); x != nil {
 		args = append(args, "peer", x.request.RemoteAddr, "protocol", protocolOf(x.request), "http", x.request.Proto, "bytes", x.size())
+		if length := x.request.ContentLength; length > x.arrived {
+			args = append(args, "content_length", length) // not all has arrived, or nothing was read
+		}
 	}
 	return args
 }
