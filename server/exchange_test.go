@@ -246,12 +246,14 @@ func TestConnectionAfterALateRequest(t *testing.T) {
 		require.NoError(t, err)
 		_, err = io.Copy(io.Discard, first.Body)
 		require.NoError(t, err)
+		require.NoError(t, first.Body.Close())
 		if !first.Close {
 			send(conn, "")
 			second, err := http.ReadResponse(answers, nil)
 			require.NoError(t, err)
 			got, err := io.ReadAll(second.Body)
 			require.NoError(t, err)
+			require.NoError(t, second.Body.Close())
 			require.Equal(t, http.StatusOK, second.StatusCode, "%s", got)
 			require.Contains(t, string(got), `"candidates"`)
 		}

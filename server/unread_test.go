@@ -66,6 +66,7 @@ func TestUnreadRequests(t *testing.T) {
 					require.Equal(t, http.StatusOK, response.StatusCode)
 					_, err = io.Copy(io.Discard, response.Body)
 					require.NoError(t, err)
+					require.NoError(t, response.Body.Close())
 				}
 				_, err = io.WriteString(conn, test.request)
 				require.NoError(t, err)
@@ -73,6 +74,7 @@ func TestUnreadRequests(t *testing.T) {
 				require.NoError(t, err)
 				body, err := io.ReadAll(response.Body)
 				require.NoError(t, err)
+				require.NoError(t, response.Body.Close())
 				require.Equal(t, test.status, response.StatusCode)
 				require.Equal(t, "application/json", response.Header.Get("Content-Type"))
 				require.Equal(t, int64(len(body)), response.ContentLength)
