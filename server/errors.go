@@ -59,10 +59,24 @@ const (
 
 // errorf returns an error that the caller sees, with its code and its reason.
 func errorf(code connect.Code, why reason, format string, args ...any) *connect.Error {
-	err := connect.NewError(code, fmt.Errorf(format, args...))
+	text := fmt.Errorf(format, args...)
+	if !utf8.ValidString(text.Error()) {
+		text = printable{text}
+	}
+	err := connect.NewError(code, text)
 	addDetail(err, &errdetails.ErrorInfo{Reason: string(why), Domain: ErrorDomain})
 	return err
 }
+
+// printable is an error whose text is UTF-8, whatever a caller has sent that it names: over
+// gRPC an error with another text is an internal one.
+type printable struct{ error }
+
+// Error implements [error].
+func (p printable) Error() string { return strings.ToValidUTF8(p.error.Error(), "\ufffd") }
+
+// Unwrap returns the error as it is.
+func (p printable) Unwrap() error { return p.error }
 
 // invalidf returns an error about a field of a request, which is given as its path, or
 // about the whole request, with an empty path. The text names the field, the value and
@@ -70,7 +84,7 @@ func errorf(code connect.Code, why reason, format string, args ...any) *connect.
 func invalidf(why reason, field, format string, args ...any) *connect.Error {
 	err := errorf(connect.CodeInvalidArgument, why, format, args...)
 	addDetail(err, &errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{{
-		Field: strings.ToValidUTF8(excerpt(field), "\ufffd"), Description: strings.ToValidUTF8(shortened(err.Message(), maxDescription), "\ufffd"),
+		Field: strings.ToValidUTF8(excerpt(field), "\ufffd"), Description: shortened(err.Message(), maxDescription),
 	}}})
 	return err
 }

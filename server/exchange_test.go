@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"sync"
 	"testing"
@@ -130,6 +131,14 @@ func TestRequestIDs(t *testing.T) {
 	}
 }
 
+// percentDecoded returns a text that gRPC has encoded for a header.
+func percentDecoded(t *testing.T, text string) string {
+	t.Helper()
+	decoded, err := url.PathUnescape(text)
+	require.NoError(t, err)
+	return decoded
+}
+
 // TestRefusals refuses requests that reach no method: each has the form of an error, the
 // request's name, and one line of the log.
 func TestRefusals(t *testing.T) {
@@ -181,6 +190,24 @@ func TestRefusals(t *testing.T) {
 	got := s.get(t, "/nothing")
 	require.Len(t, got.header.Get(RequestIDHeader), 32)
 	requireLine(t, log, got.header.Get(RequestIDHeader))
+
+	// A path may be of any bytes, and over gRPC a text must be UTF-8.
+	for _, kind := range []string{"application/grpc", "application/grpc-web+json"} {
+		for path, want := range map[string]string{
+			"/tandem.v1.RetrievalService/%FF%00": `path "/tandem.v1.RetrievalService/\xff\x00" is not served; `,
+			"/healthz/%FF":                       `path "/healthz/\xff" is not served; `,
+		} {
+			status, text, _, _ := s.exchangeGRPC(t, path, kind, "\x00\x00\x00\x00\x00")
+			require.Equal(t, "12", status, text)
+			require.Contains(t, text, want)
+		}
+	}
+
+	r, err := http.NewRequest(http.MethodPost, s.url+"/grpc.reflection.v1.ServerReflection/%FF", strings.NewReader("\x00\x00\x00\x00\x00"))
+	require.NoError(t, err)
+	got = s.do(t, r, "Content-Type", "application/grpc-web")
+	require.Equal(t, "12", got.header.Get("Grpc-Status"))
+	require.Equal(t, "path /grpc.reflection.v1.ServerReflection/\ufffd is of a stream in both directions; accepted: HTTP/2", percentDecoded(t, got.header.Get("Grpc-Message")))
 
 	for _, protocol := range []string{"grpc", "grpc-web"} {
 		r, err := http.NewRequest(http.MethodPost, s.url+"/tandem.v1.RetrievalService/Delete", strings.NewReader("\x00\x00\x00\x00\x00"))
