@@ -60,7 +60,8 @@ func (s *Service) exchanged(next http.Handler, errors *connect.ErrorWriter) http
 		}
 		x := &exchange{ResponseWriter: w, service: s, errors: errors, start: time.Now()}
 		x.request = r.WithContext(context.WithValue(r.Context(), exchangeKey{}, x))
-		if r.Body != nil && r.Body != http.NoBody {
+		// Where messages are in envelopes, no body is one that lacks the message.
+		if r.Body != nil && (r.Body != http.NoBody || isGRPC(r.Header) || isConnectStream(r.Header)) {
 			x.request.Body = &counted{ReadCloser: r.Body, n: &x.arrived}
 		}
 		defer func() {

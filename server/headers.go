@@ -38,12 +38,12 @@ func checkMethodHeaders(r *http.Request) error {
 		if err := checkQuery(r); err != nil {
 			return err
 		}
-	case isConnectStream(r.Header):
-		if err := checkEncoding("header connect-content-encoding", r.Header.Get("Connect-Content-Encoding")); err != nil {
-			return err
-		}
 	default:
-		if err := checkEncoding("header content-encoding", r.Header.Get("Content-Encoding")); err != nil {
+		name := "Content-Encoding"
+		if isConnectStream(r.Header) {
+			name = "Connect-Content-Encoding"
+		}
+		if err := checkEncoding("header "+strings.ToLower(name), r.Header.Get(name)); err != nil {
 			return err
 		}
 		if version := r.Header.Get("Connect-Protocol-Version"); version != "" && version != "1" {
