@@ -331,7 +331,10 @@ func (c *call) cutOff() {
 // noMore has a connection of HTTP/1.1 end with the answer: net/http looks for what its
 // client does next, fails, and takes the requests that come for cancelled ones.
 func (c *call) noMore() {
-	if x := exchangeFrom(c.Context); x != nil && c.http1 {
+	if !c.http1 {
+		return
+	}
+	if x := exchangeFrom(c.Context); x != nil {
 		x.last.Store(true)
 	}
 }

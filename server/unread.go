@@ -41,7 +41,7 @@ type unreadConn struct {
 	net.Conn
 	service *Service
 	seen    atomic.Bool  // a handler has the request that is under way
-	arrived atomic.Int64 // bytes since the connection was idle
+	arrived atomic.Int64 // bytes since a handler was given a request last
 	since   atomic.Int64 // when the first of them arrived, in nanoseconds since the Unix epoch
 }
 
@@ -69,14 +69,12 @@ func unreadOf(c net.Conn) *unreadConn {
 func see(ctx context.Context) {
 	if c, ok := ctx.Value(unreadKey{}).(*unreadConn); ok {
 		c.seen.Store(true)
+		c.arrived.Store(0) // not once it is idle: the next request may have begun to arrive then
 	}
 }
 
 // forget notes that the connection is idle.
-func (c *unreadConn) forget() {
-	c.seen.Store(false)
-	c.arrived.Store(0)
-}
+func (c *unreadConn) forget() { c.seen.Store(false) }
 
 // Read implements [net.Conn].
 func (c *unreadConn) Read(p []byte) (int, error) {
