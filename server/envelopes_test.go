@@ -155,7 +155,9 @@ func TestMalformedHealthCheck(t *testing.T) {
 			id := strings.ReplaceAll(id, " ", "-")
 			_, err = io.WriteString(conn, "POST "+checkPath+" HTTP/1.1\r\nHost: x\r\nX-Request-Id: "+id+"\r\nContent-Type: application/json\r\n"+test.rest)
 			require.NoError(t, err)
-			require.NoError(t, conn.(*net.TCPConn).CloseWrite())
+			if id == "cut" { // of others the server may take it that the caller went away
+				require.NoError(t, conn.(*net.TCPConn).CloseWrite())
+			}
 			response, err := http.ReadResponse(bufio.NewReader(conn), nil)
 			require.NoError(t, err)
 			defer response.Body.Close()
