@@ -75,6 +75,9 @@ func TestWhateverIsSent(t *testing.T) {
 		}
 		switch status {
 		case "", "0":
+			if bytes.Contains(data, []byte(`"code":"deadline_exceeded"`)) {
+				break // Connect may see it before any of our code, at health
+			}
 			if bytes.Contains(data, []byte(`"code":"`)) {
 				require.Contains(rt, string(data), "google.rpc.ErrorInfo")
 				require.NotContains(rt, string(data), `"code":"internal"`)
@@ -82,6 +85,7 @@ func TestWhateverIsSent(t *testing.T) {
 			} else {
 				require.Equal(rt, http.StatusOK, response.StatusCode, "%s", data)
 			}
+		case "4": // so here
 		case "2", "13":
 			require.Fail(rt, "it is the caller's fault", "status %s: %s", status, text)
 		default:
