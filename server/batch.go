@@ -3,7 +3,6 @@ package server
 import (
 	"context"
 	"runtime/debug"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -186,7 +185,7 @@ func (s *Service) fail(ctx context.Context, item *batchItem, failed int) (size i
 
 // itemError is the error of one request of a batch, as Retrieve would give it.
 func itemError(coded *connect.Error) *tandemv1.ItemError {
-	out := &tandemv1.ItemError{Code: coded.Code().String(), Message: strings.ToValidUTF8(coded.Message(), "\ufffd")}
+	out := &tandemv1.ItemError{Code: coded.Code().String(), Message: coded.Message()}
 	for _, d := range coded.Details() {
 		detail, err := d.Value()
 		if err != nil {
@@ -199,6 +198,8 @@ func itemError(coded *connect.Error) *tandemv1.ItemError {
 			out.BadRequest = detail
 		case *errdetails.RetryInfo:
 			out.Retry = detail
+		case *errdetails.ResourceInfo:
+			out.Resource = detail
 		}
 	}
 	return out

@@ -106,7 +106,11 @@ func (c *call) arrive(ctx context.Context) error {
 	// Over HTTP/2 a deadline is a message to the goroutine of the connection, which a
 	// request that arrives in time does without.
 	late := time.AfterFunc(left, c.stopReading)
-	defer late.Stop()
+	defer func() {
+		if !late.Stop() {
+			c.noMore() // it may come only now
+		}
+	}()
 	c.data = c.small[:0]
 	for {
 		if len(c.data) == cap(c.data) {
@@ -151,12 +155,11 @@ func checkEnvelope(body []byte, encoding string) error {
 	if len(body) < envelopeBytes {
 		return invalidf(reasonMalformed, "", "the body has %d bytes; accepted: the %d bytes before a message, and the message", len(body), envelopeBytes)
 	}
-	flags, length, rest := body[0], uint64(binary.BigEndian.Uint32(body[1:])), uint64(len(body)-envelopeBytes)
+	if err := checkFlags(body[0], encoding); err != nil {
+		return err
+	}
+	length, rest := uint64(binary.BigEndian.Uint32(body[1:])), uint64(len(body)-envelopeBytes)
 	switch {
-	case flags > 1:
-		return invalidf(reasonMalformed, "", "the message has the flags %#x; accepted: 0 and 1", flags)
-	case flags == 1 && (encoding == "" || encoding == "identity"):
-		return invalidf(reasonMalformed, "", "the message is said to be compressed and grpc-encoding is %q; accepted with it: gzip, zstd", encoding)
 	case length > rest:
 		return invalidf(reasonMalformed, "", "the message is said to have %d bytes and has %d", length, rest)
 	case length < rest:
@@ -325,11 +328,23 @@ func (c *call) cutOff() {
 	}
 }
 
+// noMore has a connection of HTTP/1.1 end with the answer: net/http looks for what its
+// client does next, fails, and takes the requests that come for cancelled ones.
+func (c *call) noMore() {
+	if !c.http1 {
+		return
+	}
+	if x := exchangeFrom(c.Context); x != nil {
+		x.last.Store(true)
+	}
+}
+
 // stopReading ends the request's reading.
 func (c *call) stopReading() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.ended {
+		c.noMore()
 		_ = c.control.SetReadDeadline(longAgo())
 	}
 }

@@ -69,7 +69,7 @@ func refuse(m proto.Message, err error) {
 	if !ok {
 		coded = invalidf(reasonMalformed, "", "unmarshal message: %w", err)
 	}
-	s := &status.Status{Code: int32(coded.Code()), Message: strings.ToValidUTF8(coded.Message(), "\ufffd")}
+	s := &status.Status{Code: int32(coded.Code()), Message: coded.Message()}
 	for _, d := range coded.Details() {
 		s.Details = append(s.Details, &anypb.Any{TypeUrl: "type.googleapis.com/" + d.Type(), Value: d.Bytes()})
 	}

@@ -14,6 +14,9 @@ import (
 // compressMinBytes is the least size of a response that is worth compressing.
 const compressMinBytes = 4 << 10
 
+// acceptedEncodings are the encodings that compression accepts, as a header has them.
+const acceptedEncodings = "zstd,gzip"
+
 // The memory of a zstd encoder, which is enough for the answers there are, and of a
 // decoder, which is what level 19 needs; a request that needs more is rejected.
 const (

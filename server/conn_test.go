@@ -316,7 +316,7 @@ func TestFloodEnds(t *testing.T) {
 		})
 		p := &pipes{accept: make(chan net.Conn), closed: make(chan struct{})}
 		logger := slog.New(slog.DiscardHandler)
-		server := newHTTPServer(handler, logger)
+		server := newHTTPServer(handler, io.Discard)
 		var serving sync.WaitGroup
 		serving.Go(func() { _ = server.Serve(newListener(p, 10, logger)) })
 

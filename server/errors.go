@@ -51,6 +51,7 @@ const (
 	reasonNotReady     reason = "NOT_READY"
 	reasonStopping     reason = "STOPPING"
 	reasonCoverage     reason = "COVERAGE_TOO_LOW"
+	reasonUnreadable   reason = "SHARD_UNREADABLE"
 	reasonDeadline     reason = "DEADLINE_EXCEEDED"
 	reasonGone         reason = "CALLER_GONE"
 	reasonInternal     reason = "INTERNAL"
@@ -58,10 +59,24 @@ const (
 
 // errorf returns an error that the caller sees, with its code and its reason.
 func errorf(code connect.Code, why reason, format string, args ...any) *connect.Error {
-	err := connect.NewError(code, fmt.Errorf(format, args...))
+	text := fmt.Errorf(format, args...)
+	if !utf8.ValidString(text.Error()) {
+		text = printable{text}
+	}
+	err := connect.NewError(code, text)
 	addDetail(err, &errdetails.ErrorInfo{Reason: string(why), Domain: ErrorDomain})
 	return err
 }
+
+// printable is an error whose text is UTF-8, whatever a caller has sent that it names: over
+// gRPC an error with another text is an internal one.
+type printable struct{ error }
+
+// Error implements [error].
+func (p printable) Error() string { return strings.ToValidUTF8(p.error.Error(), "\ufffd") }
+
+// Unwrap returns the error as it is.
+func (p printable) Unwrap() error { return p.error }
 
 // invalidf returns an error about a field of a request, which is given as its path, or
 // about the whole request, with an empty path. The text names the field, the value and
@@ -69,8 +84,15 @@ func errorf(code connect.Code, why reason, format string, args ...any) *connect.
 func invalidf(why reason, field, format string, args ...any) *connect.Error {
 	err := errorf(connect.CodeInvalidArgument, why, format, args...)
 	addDetail(err, &errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{{
-		Field: strings.ToValidUTF8(excerpt(field), "\ufffd"), Description: strings.ToValidUTF8(shortened(err.Message(), maxDescription), "\ufffd"),
+		Field: strings.ToValidUTF8(excerpt(field), "\ufffd"), Description: shortened(err.Message(), maxDescription),
 	}}})
+	return err
+}
+
+// notFoundf returns the error of a request for what there is not, of a type and with a name.
+func notFoundf(why reason, kind, name, format string, args ...any) *connect.Error {
+	err := errorf(connect.CodeNotFound, why, format, args...)
+	addDetail(err, &errdetails.ResourceInfo{ResourceType: kind, ResourceName: strings.ToValidUTF8(shortened(name, maxDescription), "\ufffd")})
 	return err
 }
 
@@ -247,7 +269,7 @@ func callerError(err error, id string) *connect.Error {
 		return bounded(coded)
 	}
 	if lost, ok := errors.AsType[*shard.UnreadableError](err); ok {
-		return connect.NewError(connect.CodeDataLoss, lost)
+		return bounded(errorf(connect.CodeDataLoss, reasonUnreadable, "%w", lost))
 	}
 	switch {
 	case errors.Is(err, context.Canceled):

@@ -2,6 +2,7 @@ package server
 
 import (
 	"math"
+	"net/http"
 	"strings"
 	"testing"
 
@@ -233,6 +234,53 @@ func TestErrorDetails(t *testing.T) {
 		}
 		require.Equal(t, test.fields, fields, "%v", err)
 	}
+}
+
+// resourceOf returns what was not found, as programs are told of it.
+func resourceOf(tb testing.TB, err error) *errdetails.ResourceInfo {
+	tb.Helper()
+	var coded *connect.Error
+	require.ErrorAs(tb, err, &coded)
+	for _, d := range coded.Details() {
+		m, err := d.Value()
+		require.NoError(tb, err)
+		if resource, ok := m.(*errdetails.ResourceInfo); ok {
+			return resource
+		}
+	}
+	return nil
+}
+
+// TestResourceInfo tells what was not found: an app, a user, or a service.
+func TestResourceInfo(t *testing.T) {
+	s := serve(t, smallTowers(index.Dot).loaded(t), Options{})
+	long := strings.Repeat("é", 128)
+	for _, option := range []connect.ClientOption{connect.WithGRPC(), connect.WithGRPCWeb(), connect.WithProtoJSON()} {
+		client := s.client(option)
+		for _, test := range []struct {
+			request *tandemv1.RetrieveRequest
+			want    *errdetails.ResourceInfo
+		}{
+			{&tandemv1.RetrieveRequest{UserId: "nobody", K: 1}, &errdetails.ResourceInfo{ResourceType: "user", ResourceName: "nobody"}},
+			{&tandemv1.RetrieveRequest{AppId: "u1", K: 1}, &errdetails.ResourceInfo{ResourceType: "app", ResourceName: "u1"}},
+			{&tandemv1.RetrieveRequest{UserId: long, K: 1}, &errdetails.ResourceInfo{ResourceType: "user", ResourceName: long}},
+			{&tandemv1.RetrieveRequest{UserId: "u1"}, nil},
+		} {
+			_, err := client.Retrieve(t.Context(), connect.NewRequest(test.request))
+			got := resourceOf(t, err)
+			require.True(t, proto.Equal(test.want, got), "%v", err)
+			batch, err := client.BatchRetrieve(t.Context(), connect.NewRequest(&tandemv1.BatchRetrieveRequest{Requests: []*tandemv1.RetrieveRequest{test.request}}))
+			require.NoError(t, err)
+			require.True(t, proto.Equal(test.want, batch.Msg.Results[0].GetError().GetResource()))
+		}
+	}
+	r, err := http.NewRequest(http.MethodPost, s.url+"/grpc.health.v1.Health/Check", strings.NewReader(`{"service": "other"}`))
+	require.NoError(t, err)
+	got := s.do(t, r, "Content-Type", "application/json")
+	require.Equal(t, "not_found", got.json["code"])
+	detail := got.json["details"].([]any)[1].(map[string]any)
+	require.Equal(t, "google.rpc.ResourceInfo", detail["type"])
+	require.Equal(t, map[string]any{"resourceType": "service", "resourceName": "other"}, detail["debug"])
 }
 
 // TestBoundedErrors keeps the reason of an error, however long its text is.

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"connectrpc.com/connect"
@@ -26,8 +27,9 @@ type exchange struct {
 	errors  *connect.ErrorWriter
 	request *http.Request
 	start   time.Time
-	id      string // "" until it is asked for
-	arrived int64  // bytes of the body
+	id      string      // "" until it is asked for
+	arrived int64       // bytes of the body
+	last    atomic.Bool // the connection ends with the answer
 
 	status  int            // 0 until the answer begins
 	begun   bool           // its header is written
@@ -49,12 +51,17 @@ func exchangeFrom(ctx context.Context) *exchange {
 // an internal error if a handler panics outside of a method.
 func (s *Service) exchanged(next http.Handler, errors *connect.ErrorWriter) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		see(r.Context())
 		if r.Context().Err() != nil {
+			if r.ProtoMajor == 1 {
+				panic(http.ErrAbortHandler) // or net/http would answer that all is well
+			}
 			return // its caller has taken it back while it waited, as a rapid reset does
 		}
 		x := &exchange{ResponseWriter: w, service: s, errors: errors, start: time.Now()}
 		x.request = r.WithContext(context.WithValue(r.Context(), exchangeKey{}, x))
-		if r.Body != nil && r.Body != http.NoBody {
+		// Where messages are in envelopes, no body is one that lacks the message.
+		if r.Body != nil && (r.Body != http.NoBody || isGRPC(r.Header) || isConnectStream(r.Header)) {
 			x.request.Body = &counted{ReadCloser: r.Body, n: &x.arrived}
 		}
 		defer func() {
@@ -127,8 +134,26 @@ func (x *exchange) complete() {
 		header.Set(RequestIDHeader, x.name())
 	}
 	header.Set("Cache-Control", "no-store")
+	if x.last.Load() {
+		header.Set("Connection", "close")
+	}
+	x.completeEncodings(header)
 	if kind := header.Get("Content-Type"); !strings.HasPrefix(kind, "application/grpc") && !slices.Contains(header["Vary"], "Accept-Encoding") {
 		header.Add("Vary", "Accept-Encoding")
+	}
+}
+
+// completeEncodings says which encodings of requests are accepted, as Connect does where it
+// looks at the request itself: whoever is refused for its encoding is to find one.
+func (x *exchange) completeEncodings(header http.Header) {
+	name := "Grpc-Accept-Encoding"
+	if x.isWhole() {
+		name = "Accept-Encoding"
+	} else if !strings.HasPrefix(header.Get("Content-Type"), "application/grpc") {
+		return
+	}
+	if header.Get(name) == "" {
+		header.Set(name, acceptedEncodings)
 	}
 }
 
@@ -209,14 +234,15 @@ func (x *exchange) refusal(status int) *connect.Error {
 	return nil
 }
 
-// refuse answers with an error and a status, which gRPC has no use for.
+// refuse answers with an error and a status, which gRPC and streams of Connect have no use
+// for.
 func (x *exchange) refuse(status int, err *connect.Error) {
 	id := x.Header().Get(RequestIDHeader)
 	err = callerError(err, id)
 	x.service.logFailure(x.request.Context(), slog.LevelInfo, x.request.URL.Path, id, x.start, err, err)
 	x.status, x.begun, x.told = status, true, true
 	out := http.ResponseWriter(statusWriter{x.ResponseWriter, status})
-	if protocolOf(x.request) != "connect" {
+	if protocolOf(x.request) != "connect" || isConnectStream(x.request.Header) {
 		out = x.ResponseWriter
 	}
 	_ = x.errors.Write(out, x.request, err) // the caller may be gone

@@ -1,10 +1,14 @@
 package server
 
 import (
+	"bufio"
 	"bytes"
+	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"sync"
 	"testing"
@@ -127,6 +131,14 @@ func TestRequestIDs(t *testing.T) {
 	}
 }
 
+// percentDecoded returns a text that gRPC has encoded for a header.
+func percentDecoded(t *testing.T, text string) string {
+	t.Helper()
+	decoded, err := url.PathUnescape(text)
+	require.NoError(t, err)
+	return decoded
+}
+
 // TestRefusals refuses requests that reach no method: each has the form of an error, the
 // request's name, and one line of the log.
 func TestRefusals(t *testing.T) {
@@ -168,7 +180,8 @@ func TestRefusals(t *testing.T) {
 			require.LessOrEqual(t, len(got.body), maxErrorBytes)
 			require.Equal(t, id, got.header.Get(RequestIDHeader))
 			line := requireLine(t, log, id)
-			require.Regexp(t, `peer=127.0.0.1:\d+ protocol=connect http=HTTP/1.1 bytes=\d+ error=`, line)
+			require.Regexp(t, `peer=127.0.0.1:\d+ protocol=connect http=HTTP/1.1 bytes=\d+ (content_length=\d+ )?error=`, line)
+			require.Equal(t, name == "too large", strings.Contains(line, " content_length=2000 "))
 			require.Contains(t, line, " code="+test.code+" ")
 			require.Less(t, len(line), 2000)
 		})
@@ -177,6 +190,24 @@ func TestRefusals(t *testing.T) {
 	got := s.get(t, "/nothing")
 	require.Len(t, got.header.Get(RequestIDHeader), 32)
 	requireLine(t, log, got.header.Get(RequestIDHeader))
+
+	// A path may be of any bytes, and over gRPC a text must be UTF-8.
+	for _, kind := range []string{"application/grpc", "application/grpc-web+json"} {
+		for path, want := range map[string]string{
+			"/tandem.v1.RetrievalService/%FF%00": `path "/tandem.v1.RetrievalService/\xff\x00" is not served; `,
+			"/healthz/%FF":                       `path "/healthz/\xff" is not served; `,
+		} {
+			status, text, _, _ := s.exchangeGRPC(t, path, kind, "\x00\x00\x00\x00\x00")
+			require.Equal(t, "12", status, text)
+			require.Contains(t, text, want)
+		}
+	}
+
+	r, err := http.NewRequest(http.MethodPost, s.url+"/grpc.reflection.v1.ServerReflection/%FF", strings.NewReader("\x00\x00\x00\x00\x00"))
+	require.NoError(t, err)
+	got = s.do(t, r, "Content-Type", "application/grpc-web")
+	require.Equal(t, "12", got.header.Get("Grpc-Status"))
+	require.Equal(t, "path /grpc.reflection.v1.ServerReflection/\ufffd is of a stream in both directions; accepted: HTTP/2", percentDecoded(t, got.header.Get("Grpc-Message")))
 
 	for _, protocol := range []string{"grpc", "grpc-web"} {
 		r, err := http.NewRequest(http.MethodPost, s.url+"/tandem.v1.RetrievalService/Delete", strings.NewReader("\x00\x00\x00\x00\x00"))
@@ -221,4 +252,49 @@ func TestFailureLog(t *testing.T) {
 		s.post(t, "BatchRetrieve", `{"requests": [{}`+strings.Repeat(",{}", 200)+`]}`)
 	}
 	require.LessOrEqual(t, len(log.lines()), failuresAtOnce+50)
+}
+
+// TestConnectionAfterALateRequest sends requests of HTTP/1.1 whose deadline passes while
+// they arrive, and another on the same connection: it is answered as ever, or the answer
+// before it says that the connection ends.
+func TestConnectionAfterALateRequest(t *testing.T) {
+	s := serve(t, smallTowers(index.Dot).loaded(t), Options{})
+	const body = `{"userId": "u1", "k": 1}`
+	send := func(w io.Writer, header string) {
+		_, err := fmt.Fprintf(w, "POST %s HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n%s\r\n%s", retrievePath, len(body), header, body)
+		require.NoError(t, err)
+	}
+	for i := range 200 {
+		conn, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
+		require.NoError(t, err)
+		answers := bufio.NewReader(conn)
+		send(conn, fmt.Sprintf("Connect-Timeout-Ms: %d\r\n", i%2))
+		first, err := http.ReadResponse(answers, nil)
+		require.NoError(t, err)
+		_, err = io.Copy(io.Discard, first.Body)
+		require.NoError(t, err)
+		require.NoError(t, first.Body.Close())
+		if !first.Close {
+			send(conn, "")
+			second, err := http.ReadResponse(answers, nil)
+			require.NoError(t, err)
+			got, err := io.ReadAll(second.Body)
+			require.NoError(t, err)
+			require.NoError(t, second.Body.Close())
+			require.Equal(t, http.StatusOK, second.StatusCode, "%s", got)
+			require.Contains(t, string(got), `"candidates"`)
+		}
+		require.NoError(t, conn.Close())
+	}
+	// One that never arrives whole is answered at its deadline, and is the last.
+	conn, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
+	require.NoError(t, err)
+	defer conn.Close()
+	_, err = io.WriteString(conn, "POST "+retrievePath+" HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9\r\nConnect-Timeout-Ms: 20\r\n\r\n{")
+	require.NoError(t, err)
+	answer, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	require.NoError(t, err)
+	defer answer.Body.Close()
+	require.Equal(t, http.StatusGatewayTimeout, answer.StatusCode)
+	require.True(t, answer.Close)
 }

@@ -94,6 +94,12 @@ func newLimiter(o Options, errors *connect.ErrorWriter) *limiter {
 	}
 }
 
+// The largest messages to health and to reflection.
+const (
+	healthBytes     = 4 << 10
+	reflectionBytes = 64 << 10
+)
+
 // NewHandler returns the service's HTTP handler:
 //
 //   - the RPCs of RetrievalService and AdminService by Connect, gRPC and gRPC-Web, in protobuf and
@@ -115,11 +121,14 @@ func NewHandler(s *Service, options Options) http.Handler {
 func newHandler(s *Service, options Options) (http.Handler, *limiter) {
 	options = options.withDefaults()
 	prepareRules()
-	rpc := []connect.HandlerOption{
-		compression(options.MaxMessageBytes),
+	codecs := connect.WithHandlerOptions(
 		connect.WithCodec(protoCodec{}),
 		connect.WithCodec(jsonCodec{"json"}),
 		connect.WithCodec(jsonCodec{"json; charset=utf-8"}),
+	)
+	rpc := []connect.HandlerOption{
+		compression(options.MaxMessageBytes),
+		codecs,
 		connect.WithRequestGate(receive),
 		connect.WithInterceptors(connect.UnaryInterceptorFunc(s.observe), connect.UnaryInterceptorFunc(encoding), connect.UnaryInterceptorFunc(decoding), connect.UnaryInterceptorFunc(validation)),
 	}
@@ -129,16 +138,19 @@ func newHandler(s *Service, options Options) (http.Handler, *limiter) {
 	mux.Handle(path, l.limit(h))
 	path, h = tandemv1connect.NewAdminServiceHandler(s, rpc...)
 	mux.Handle(path, l.limit(h))
-	path, h = grpchealth.NewHandler(s.health, connect.WithReadMaxBytes(4<<10))
-	h = streams(context.Background(), watched(h))
+	others := func(most int) connect.HandlerOption {
+		return connect.WithHandlerOptions(compression(most), codecs, connect.WithInterceptors(refusing{}))
+	}
+	path, h = grpchealth.NewHandler(s.health, others(healthBytes))
+	h = streams(context.Background(), enveloped(watched(h), healthBytes, true, l.errors))
 	mux.Handle(path, h)
 	mux.Handle(path+"Watch", few(make(chan struct{}, maxWatches), l.errors, h))
 	reflections := make(chan struct{}, maxReflections)
 	reflector := grpcreflect.NewStaticReflector(tandemv1connect.RetrievalServiceName, tandemv1connect.AdminServiceName, grpchealth.HealthV1ServiceName)
-	path, h = grpcreflect.NewHandlerV1(reflector, connect.WithReadMaxBytes(64<<10))
-	mux.Handle(path, few(reflections, l.errors, streams(s.health.draining, h)))
-	path, h = grpcreflect.NewHandlerV1Alpha(reflector, connect.WithReadMaxBytes(64<<10))
-	mux.Handle(path, few(reflections, l.errors, streams(s.health.draining, h)))
+	path, h = grpcreflect.NewHandlerV1(reflector, others(reflectionBytes))
+	mux.Handle(path, few(reflections, l.errors, streams(s.health.draining, enveloped(h, reflectionBytes, false, l.errors))))
+	path, h = grpcreflect.NewHandlerV1Alpha(reflector, others(reflectionBytes))
+	mux.Handle(path, few(reflections, l.errors, streams(s.health.draining, enveloped(h, reflectionBytes, false, l.errors))))
 	mux.HandleFunc("GET /healthz", live)
 	mux.HandleFunc("GET /readyz", s.health.readiness)
 	return s.exchanged(shared(timed(s.health.draining, mux, l.read, writeTimeout), options.CORSOrigins), l.errors), l

@@ -17,9 +17,17 @@ var (
 	grpcTimeout    = regexp.MustCompile(`^[0-9]{1,8}[HMSmun]$`)
 )
 
-// checkHeaders returns an error if what a request to a method says beside its message is
-// wrong.
+// checkHeaders returns an error if what a request to one of our methods says beside its
+// message is wrong. They have no streams: Connect has a status for those.
 func checkHeaders(r *http.Request) error {
+	if isConnectStream(r.Header) {
+		return nil
+	}
+	return checkMethodHeaders(r)
+}
+
+// checkMethodHeaders does the same for any method.
+func checkMethodHeaders(r *http.Request) error {
 	switch {
 	case protocolOf(r) != "connect":
 		if err := checkTimeout(r, "Grpc-Timeout", grpcTimeout, "1 to 8 digits and a unit of H, M, S, m, u, n"); err != nil {
@@ -31,7 +39,11 @@ func checkHeaders(r *http.Request) error {
 			return err
 		}
 	default:
-		if err := checkEncoding("header content-encoding", r.Header.Get("Content-Encoding")); err != nil {
+		name := "Content-Encoding"
+		if isConnectStream(r.Header) {
+			name = "Connect-Content-Encoding"
+		}
+		if err := checkEncoding("header "+strings.ToLower(name), r.Header.Get(name)); err != nil {
 			return err
 		}
 		if version := r.Header.Get("Connect-Protocol-Version"); version != "" && version != "1" {

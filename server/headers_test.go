@@ -32,7 +32,7 @@ func TestMalformedGRPC(t *testing.T) {
 		"huge":         {"\x00\xff\xff\xff\xffabc", nil, connect.CodeInvalidArgument, "the message is said to have 4294967295 bytes and has 3"},
 		"two":          {"\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00", nil, connect.CodeInvalidArgument, "5 bytes are after the message; accepted: one message"},
 		"flags":        {"\x80\x00\x00\x00\x00", nil, connect.CodeInvalidArgument, "the message has the flags 0x80; accepted: 0 and 1"},
-		"not-encoded":  {"\x01\x00\x00\x00\x02ab", nil, connect.CodeInvalidArgument, `the message is said to be compressed and grpc-encoding is ""; accepted with it: gzip, zstd`},
+		"not-encoded":  {"\x01\x00\x00\x00\x02ab", nil, connect.CodeInvalidArgument, `the message is said to be compressed and its encoding is ""; accepted with it: gzip, zstd`},
 		"no-gzip":      {"\x01\x00\x00\x00\x02ab", []string{"Grpc-Encoding", "gzip"}, connect.CodeInvalidArgument, "the message cannot be decompressed as gzip: unexpected EOF"},
 		"encoding":     {"\x00\x00\x00\x00\x00", []string{"Grpc-Encoding", "lz4"}, connect.CodeUnimplemented, `header grpc-encoding is "lz4"; accepted: gzip, zstd, identity`},
 		"timeout":      {"\x00\x00\x00\x00\x00", []string{"Grpc-Timeout", "1x"}, connect.CodeInvalidArgument, `header grpc-timeout is "1x"; accepted: 1 to 8 digits and a unit of H, M, S, m, u, n`},
@@ -55,6 +55,7 @@ func TestMalformedGRPC(t *testing.T) {
 			require.Equal(t, test.text, response.Trailer.Get("Grpc-Message"))
 			require.NotEmpty(t, response.Trailer.Get("Grpc-Status-Details-Bin"))
 			require.Equal(t, name, response.Header.Get(RequestIDHeader))
+			require.Equal(t, acceptedEncodings, response.Header.Get("Grpc-Accept-Encoding"))
 			require.Contains(t, requireLine(t, log, name), "level=INFO")
 		})
 	}
@@ -119,5 +120,6 @@ func TestMalformedHeaders(t *testing.T) {
 		require.Equal(t, test.text, got.json["message"])
 		require.Equal(t, test.status, got.status, test.text)
 		require.Contains(t, string(got.body), "google.rpc.ErrorInfo")
+		require.Equal(t, acceptedEncodings, got.header.Get("Accept-Encoding"))
 	}
 }

@@ -86,7 +86,7 @@ func (h *health) current() phase {
 // Check implements [grpchealth.Checker].
 func (h *health) Check(ctx context.Context, r *grpchealth.CheckRequest) (*grpchealth.CheckResponse, error) {
 	if r.Service != "" && r.Service != tandemv1connect.RetrievalServiceName {
-		return nil, errorf(connect.CodeNotFound, reasonService, "service %q is unknown; known: %q and \"\"", excerpt(r.Service), tandemv1connect.RetrievalServiceName)
+		return nil, notFoundf(reasonService, "service", r.Service, "service %q is unknown; known: %q and \"\"", excerpt(r.Service), tandemv1connect.RetrievalServiceName)
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()

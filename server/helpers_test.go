@@ -220,7 +220,7 @@ func serveLimited(tb testing.TB, s *Service, options Options) (*site, *limiter) 
 	handler, limits := newHandler(s, options)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(tb, err)
-	h := newHTTPServer(handler, s.logger)
+	h := newHTTPServer(handler, &s.connections)
 	var conns sync.WaitGroup
 	h.ConnState = func(_ net.Conn, state http.ConnState) {
 		switch state {

@@ -226,7 +226,7 @@ func TestMaxConnections(t *testing.T) {
 			<-release
 		}
 		_, _ = io.WriteString(w, "ok")
-	}), slog.New(slog.DiscardHandler))
+	}), io.Discard)
 	h.ConnState = l.changed
 	served := make(chan error)
 	go func() { served <- h.Serve(l) }()

@@ -126,6 +126,8 @@ func TestServerLivesWhenAShardIsCut(t *testing.T) {
 	user := inShard(f.towers[1].users, 0, 2)
 	_, err = client.Retrieve(t.Context(), connect.NewRequest(&tandemv1.RetrieveRequest{UserId: user, K: 1, ModelVersion: "v2"}))
 	assert.Equal(t, connect.CodeDataLoss, connect.CodeOf(err))
+	info, _ := detailsOf(t, err)
+	assert.Equal(t, string(reasonUnreadable), info.GetReason())
 	require.ErrorContains(t, err, "shard users-0000 cannot be read (")
 	_, err = client.GetEmbeddings(t.Context(), connect.NewRequest(&tandemv1.GetEmbeddingsRequest{
 		Tower: tandemv1.Tower_TOWER_USERS, Ids: []string{user}, ModelVersion: "v2",

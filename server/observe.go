@@ -176,42 +176,56 @@ func requestAttributes(ctx context.Context, procedure, id, code string, start ti
 	args := []any{"procedure", excerpt(procedure), "request_id", id, "code", code, "duration", time.Since(start)}
 	if x := exchangeFrom(ctx); x != nil {
 		args = append(args, "peer", x.request.RemoteAddr, "protocol", protocolOf(x.request), "http", x.request.Proto, "bytes", x.size())
+		if length := x.request.ContentLength; length > x.arrived {
+			args = append(args, "content_length", length) // not all has arrived, or nothing was read
+		}
+	}
+	return args
+}
+
+// mayTell reports whether the log is to tell of one more failed request, and how many it
+// has left out before. What is the server's fault is told always, else only as much as does
+// not flood the log, unless every request is to be told.
+func (s *Service) mayTell(ctx context.Context, level slog.Level) (leftOut int, ok bool) {
+	switch {
+	case !s.logger.Enabled(ctx, level):
+		return 0, false
+	case level == slog.LevelError || s.logger.Enabled(ctx, slog.LevelDebug):
+		return 0, true
+	}
+	return s.failures.take(time.Now())
+}
+
+// withLeftOut adds how many lines were left out to the attributes of one.
+func withLeftOut(args []any, leftOut int) []any {
+	if leftOut > 0 {
+		return append(args, "left_out", leftOut)
 	}
 	return args
 }
 
 // logFailure logs a request that failed with err, of which the caller sees coded. What is
-// the server's fault is told always and whole, else only as much as does not flood the log,
-// unless every request is to be told.
+// the server's fault is told whole.
 func (s *Service) logFailure(ctx context.Context, level slog.Level, procedure, id string, start time.Time, coded *connect.Error, err error) {
-	if !s.logger.Enabled(ctx, level) {
+	leftOut, ok := s.mayTell(ctx, level)
+	if !ok {
 		return
-	}
-	leftOut := 0
-	if level != slog.LevelError && !s.logger.Enabled(ctx, slog.LevelDebug) {
-		var ok bool
-		if leftOut, ok = s.failures.take(time.Now()); !ok {
-			return
-		}
 	}
 	var text error = coded
 	if level == slog.LevelError {
 		text = err
 	}
 	args := append(requestAttributes(ctx, procedure, id, coded.Code().String(), start), "error", text)
-	if leftOut > 0 {
-		args = append(args, "left_out", leftOut)
-	}
-	s.logger.Log(ctx, level, "request failed", args...)
+	s.logger.Log(ctx, level, "request failed", withLeftOut(args, leftOut)...)
 }
 
-// How many failed requests the log tells of at once, and each second from then on.
+// How many failures of one kind the log tells of at once, and each second from then on.
 const (
 	failuresAtOnce    = 100
 	failuresPerSecond = 10
 )
 
-// failureLog decides which failed requests the log tells of, and counts the others: the
+// failureLog decides which failures of a kind the log tells of, and counts the others: the
 // next that it tells of says how many were left out before it. The zero value is ready.
 type failureLog struct {
 	mu      sync.Mutex
@@ -233,6 +247,51 @@ func (l *failureLog) take(now time.Time) (leftOut int, ok bool) {
 	l.used++
 	leftOut, l.leftOut = l.leftOut, 0
 	return leftOut, true
+}
+
+// connectionLog is where net/http writes what is wrong with connections: a line for each
+// frame that breaks the protocol, if a client likes.
+type connectionLog struct {
+	logger *slog.Logger
+	lines  failureLog
+}
+
+// Write implements [io.Writer]. It is given a line at a time.
+func (c *connectionLog) Write(line []byte) (int, error) {
+	if leftOut, ok := c.lines.take(time.Now()); ok {
+		text := shortened(strings.TrimSpace(string(line)), maxConnectionLine)
+		c.logger.Warn("connection failed", withLeftOut([]any{"error", text}, leftOut)...)
+	}
+	return len(line), nil
+}
+
+// maxConnectionLine is how many bytes of such a line the log has: that of a handler that
+// panics has the stack.
+const maxConnectionLine = 8 << 10
+
+// tellLeftOut tells of what the log has left out since it has told of a failure last.
+func (s *Service) tellLeftOut() {
+	if n := s.failures.rest(); n > 0 {
+		s.logger.Info("requests failed that the log left out", "left_out", n)
+	}
+	if n := s.connections.lines.rest(); n > 0 {
+		s.logger.Warn("connections failed that the log left out", "left_out", n)
+	}
+}
+
+// tellOfLeftOut does so every now and then until ctx ends: after a flood there may be no
+// failure for long that says it.
+func (s *Service) tellOfLeftOut(ctx context.Context) {
+	ticker := time.NewTicker(tellEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+			s.tellLeftOut()
+		}
+	}
 }
 
 // rest returns how many were left out since the last that the log told of.

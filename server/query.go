@@ -97,7 +97,7 @@ func (q *query) setVectors(snapshot *shard.Snapshot, r *tandemv1.RetrieveRequest
 			if err != nil {
 				return err
 			}
-			return errorf(connect.CodeNotFound, reasonEntity, "%s %q is not in the %s tower of model %s%s; query by an id that it has, or by vector",
+			return notFoundf(reasonEntity, noun(kind), id, "%s %q is not in the %s tower of model %s%s; query by an id that it has, or by vector",
 				field, id, noun(kind), modelName(m), other)
 		case m.MeanUser == nil:
 			return errorf(connect.CodeFailedPrecondition, reasonFallback, "user_id %q is not in the user tower of model %s, and its snapshot %s has no mean user vector, which fallback %s takes; "+

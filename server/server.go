@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
+	"log"
 	"log/slog"
 	"math"
 	"net"
@@ -126,17 +128,24 @@ func Run(ctx context.Context, c Config) error {
 			return fmt.Errorf("serve: %w", err)
 		}
 	}
-	listener := newListener(c.Listener, c.MaxConnections, c.Logger)
 	service := NewService(c.Logger)
+	listener := newListener(unreadListener{c.Listener, service}, c.MaxConnections, c.Logger)
 	if c.RecordShare > 0 {
 		service.recorder = startRecorder(c.RecordShare, c.Store.Objects(), c.Logger, defaultRecorderOptions())
 		defer service.recorder.close() // once the requests have ended
 	}
-	h := newHTTPServer(NewHandler(service, c.Options), c.Logger)
-	h.ConnState = listener.changed
+	h := newHTTPServer(NewHandler(service, c.Options), &service.connections)
+	h.ConnContext = withUnread
+	h.ConnState = func(c net.Conn, state http.ConnState) {
+		if unread := unreadOf(c); unread != nil && state == http.StateIdle {
+			unread.forget()
+		}
+		listener.changed(c, state)
+	}
 	running, cancel := context.WithCancel(ctx)
 	var aside sync.WaitGroup
 	aside.Go(func() { giveBack(running) })
+	aside.Go(func() { service.tellOfLeftOut(running) })
 	defer aside.Wait()
 	defer cancel()
 	served := make(chan error, 1)
@@ -182,13 +191,13 @@ func limitMemory(c *Config, root fs.FS) {
 	c.Logger.Info("memory limit", "bytes", c.MemoryLimit, "of", memory.bytes, "from", memory.from)
 }
 
-func newHTTPServer(h http.Handler, logger *slog.Logger) *http.Server {
+func newHTTPServer(h http.Handler, errors io.Writer) *http.Server {
 	s := &http.Server{
 		Handler:           h,
 		ReadHeaderTimeout: readHeaderTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
-		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelWarn),
+		ErrorLog:          log.New(errors, "", 0),
 		Protocols:         new(http.Protocols),
 	}
 	s.HTTP2 = &http.HTTP2Config{

@@ -31,7 +31,8 @@ type Service struct {
 	// staleness is that of what is known of the releases.
 	staleness *staleness
 
-	failures failureLog
+	failures    failureLog // of requests
+	connections connectionLog
 
 	recorder *recorder // set before the first request, or nil
 }
@@ -45,7 +46,7 @@ var (
 // level, those that fail at info level, or warn where there is too much load, a few each
 // second of them, and what must not happen at error level.
 func NewService(logger *slog.Logger) *Service {
-	s := &Service{logger: logger, staleness: &staleness{logger: logger}}
+	s := &Service{logger: logger, staleness: &staleness{logger: logger}, connections: connectionLog{logger: logger}}
 	s.health = newHealth(s.staleness)
 	s.status.Store(&followerStatus{})
 	return s
@@ -100,9 +101,7 @@ func (s *Service) Close() {
 	s.Drain()
 	s.replace(nil)
 	s.open.Wait()
-	if n := s.failures.rest(); n > 0 {
-		s.logger.Info("requests failed that the log left out", "left_out", n)
-	}
+	s.tellLeftOut()
 }
 
 func (s *Service) replace(next *state) {

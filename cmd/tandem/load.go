@@ -10,8 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"connectrpc.com/connect"
-
 	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
 	"github.com/tandem-ann/tandem/bench"
 	"github.com/tandem-ann/tandem/builder/tower"
@@ -100,8 +98,8 @@ func (c *loadCommand) Run(e *environment) (err error) {
 		defer closing(&err, o.Snapshot)
 	}
 	report, err := bench.Load(e.ctx, o)
-	if ce := (*connect.Error)(nil); errors.As(err, &ce) {
-		return fmt.Errorf("%s: %s", ce.Code(), ce.Message())
+	if r := refusalOf(err); r != nil {
+		return r
 	}
 	if errors.As(err, new(*eligibility.Error)) || errors.As(err, new(*eligibility.BindError)) {
 		return usageError{err}

@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -163,8 +162,8 @@ func (c *queryCommand) Run(e *environment) error {
 	}
 	client := tandemv1connect.NewRetrievalServiceClient(&http.Client{Timeout: c.Timeout}, server)
 	response, err := client.Retrieve(e.ctx, connect.NewRequest(request))
-	if ce := (*connect.Error)(nil); errors.As(err, &ce) {
-		return fmt.Errorf("%s: %s", ce.Code(), ce.Message())
+	if r := refusalOf(err); r != nil {
+		return r
 	}
 	if err != nil {
 		return err

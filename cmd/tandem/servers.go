@@ -57,6 +57,10 @@ func serverStatus(ctx context.Context, address string) (*tandemv1.GetStatusRespo
 	if err != nil && ctx.Err() == nil && errors.Is(asking.Err(), context.DeadlineExceeded) {
 		return nil, fmt.Errorf("no answer within %s", answerTimeout)
 	}
+	if r := refusalOf(err); r != nil {
+		r.inLine = true
+		return nil, r
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -1871,13 +1871,16 @@ type ItemError struct {
 	// What is wrong and what is accepted.
 	Message string `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
 	// The details that the error of a call has: why it failed, the fields that are wrong if
-	// it is invalid_argument, and when to retry if it is resource_exhausted. Where
+	// it is invalid_argument, what was not found if it is not_found, and when to retry if it
+	// is resource_exhausted. Where
 	// the answer has no room for that, they are left out, and the message is shortened.
 	Info *errdetails.ErrorInfo `protobuf:"bytes,3,opt,name=info,proto3" json:"info,omitempty"`
 	// Set if the code is invalid_argument.
 	BadRequest *errdetails.BadRequest `protobuf:"bytes,4,opt,name=bad_request,json=badRequest,proto3" json:"bad_request,omitempty"`
 	// Set if the code is resource_exhausted.
-	Retry         *errdetails.RetryInfo `protobuf:"bytes,5,opt,name=retry,proto3" json:"retry,omitempty"`
+	Retry *errdetails.RetryInfo `protobuf:"bytes,5,opt,name=retry,proto3" json:"retry,omitempty"`
+	// Set if the code is not_found: the type and the name of what was not found.
+	Resource      *errdetails.ResourceInfo `protobuf:"bytes,6,opt,name=resource,proto3" json:"resource,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1943,6 +1946,13 @@ func (x *ItemError) GetBadRequest() *errdetails.BadRequest {
 func (x *ItemError) GetRetry() *errdetails.RetryInfo {
 	if x != nil {
 		return x.Retry
+	}
+	return nil
+}
+
+func (x *ItemError) GetResource() *errdetails.ResourceInfo {
+	if x != nil {
+		return x.Resource
 	}
 	return nil
 }
@@ -2383,14 +2393,15 @@ const file_tandem_v1_retrieval_proto_rawDesc = "" +
 	"\x13BatchRetrieveResult\x129\n" +
 	"\bresponse\x18\x01 \x01(\v2\x1b.tandem.v1.RetrieveResponseH\x00R\bresponse\x12,\n" +
 	"\x05error\x18\x02 \x01(\v2\x14.tandem.v1.ItemErrorH\x00R\x05errorB\t\n" +
-	"\aoutcome\"\xca\x01\n" +
+	"\aoutcome\"\x80\x02\n" +
 	"\tItemError\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\tR\x04code\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12)\n" +
 	"\x04info\x18\x03 \x01(\v2\x15.google.rpc.ErrorInfoR\x04info\x127\n" +
 	"\vbad_request\x18\x04 \x01(\v2\x16.google.rpc.BadRequestR\n" +
 	"badRequest\x12+\n" +
-	"\x05retry\x18\x05 \x01(\v2\x15.google.rpc.RetryInfoR\x05retry\"\xc7\b\n" +
+	"\x05retry\x18\x05 \x01(\v2\x15.google.rpc.RetryInfoR\x05retry\x124\n" +
+	"\bresource\x18\x06 \x01(\v2\x18.google.rpc.ResourceInfoR\bresource\"\xc7\b\n" +
 	"\x14GetEmbeddingsRequest\x12\xb4\x01\n" +
 	"\x05tower\x18\x01 \x01(\x0e2\x10.tandem.v1.TowerB\x8b\x01\xbaH\x87\x01\xba\x01\x80\x01\n" +
 	"\x14get_embeddings.tower\x1ahthis == 1 || this == 2 ? '' : 'tower is ' + string(this) + '; accepted: TOWER_APPS (1), TOWER_USERS (2)'\xd8\x01\x01R\x05tower\x12\xb9\x02\n" +
@@ -2482,39 +2493,40 @@ func file_tandem_v1_retrieval_proto_rawDescGZIP() []byte {
 var file_tandem_v1_retrieval_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
 var file_tandem_v1_retrieval_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_tandem_v1_retrieval_proto_goTypes = []any{
-	(Tower)(0),                    // 0: tandem.v1.Tower
-	(Plan)(0),                     // 1: tandem.v1.Plan
-	(ShortReason)(0),              // 2: tandem.v1.ShortReason
-	(Verdict)(0),                  // 3: tandem.v1.Verdict
-	(Fallback)(0),                 // 4: tandem.v1.Fallback
-	(*Vector)(nil),                // 5: tandem.v1.Vector
-	(*AtMost)(nil),                // 6: tandem.v1.AtMost
-	(*RetrieveRequest)(nil),       // 7: tandem.v1.RetrieveRequest
-	(*RetrieveResponse)(nil),      // 8: tandem.v1.RetrieveResponse
-	(*Candidate)(nil),             // 9: tandem.v1.Candidate
-	(*AttributeValue)(nil),        // 10: tandem.v1.AttributeValue
-	(*Keywords)(nil),              // 11: tandem.v1.Keywords
-	(*Coverage)(nil),              // 12: tandem.v1.Coverage
-	(*Explain)(nil),               // 13: tandem.v1.Explain
-	(*IdExplain)(nil),             // 14: tandem.v1.IdExplain
-	(*ShardExplain)(nil),          // 15: tandem.v1.ShardExplain
-	(*BatchRetrieveRequest)(nil),  // 16: tandem.v1.BatchRetrieveRequest
-	(*BatchRetrieveResponse)(nil), // 17: tandem.v1.BatchRetrieveResponse
-	(*BatchRetrieveResult)(nil),   // 18: tandem.v1.BatchRetrieveResult
-	(*ItemError)(nil),             // 19: tandem.v1.ItemError
-	(*GetEmbeddingsRequest)(nil),  // 20: tandem.v1.GetEmbeddingsRequest
-	(*GetEmbeddingsResponse)(nil), // 21: tandem.v1.GetEmbeddingsResponse
-	(*Embedding)(nil),             // 22: tandem.v1.Embedding
-	nil,                           // 23: tandem.v1.RetrieveRequest.BindingsEntry
-	nil,                           // 24: tandem.v1.Candidate.AttributesEntry
-	nil,                           // 25: tandem.v1.Explain.OtherFormsEntry
-	nil,                           // 26: tandem.v1.GetEmbeddingsResponse.OtherFormsEntry
-	(*timestamppb.Timestamp)(nil), // 27: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 28: google.protobuf.Duration
-	(*errdetails.ErrorInfo)(nil),  // 29: google.rpc.ErrorInfo
-	(*errdetails.BadRequest)(nil), // 30: google.rpc.BadRequest
-	(*errdetails.RetryInfo)(nil),  // 31: google.rpc.RetryInfo
-	(*structpb.Value)(nil),        // 32: google.protobuf.Value
+	(Tower)(0),                      // 0: tandem.v1.Tower
+	(Plan)(0),                       // 1: tandem.v1.Plan
+	(ShortReason)(0),                // 2: tandem.v1.ShortReason
+	(Verdict)(0),                    // 3: tandem.v1.Verdict
+	(Fallback)(0),                   // 4: tandem.v1.Fallback
+	(*Vector)(nil),                  // 5: tandem.v1.Vector
+	(*AtMost)(nil),                  // 6: tandem.v1.AtMost
+	(*RetrieveRequest)(nil),         // 7: tandem.v1.RetrieveRequest
+	(*RetrieveResponse)(nil),        // 8: tandem.v1.RetrieveResponse
+	(*Candidate)(nil),               // 9: tandem.v1.Candidate
+	(*AttributeValue)(nil),          // 10: tandem.v1.AttributeValue
+	(*Keywords)(nil),                // 11: tandem.v1.Keywords
+	(*Coverage)(nil),                // 12: tandem.v1.Coverage
+	(*Explain)(nil),                 // 13: tandem.v1.Explain
+	(*IdExplain)(nil),               // 14: tandem.v1.IdExplain
+	(*ShardExplain)(nil),            // 15: tandem.v1.ShardExplain
+	(*BatchRetrieveRequest)(nil),    // 16: tandem.v1.BatchRetrieveRequest
+	(*BatchRetrieveResponse)(nil),   // 17: tandem.v1.BatchRetrieveResponse
+	(*BatchRetrieveResult)(nil),     // 18: tandem.v1.BatchRetrieveResult
+	(*ItemError)(nil),               // 19: tandem.v1.ItemError
+	(*GetEmbeddingsRequest)(nil),    // 20: tandem.v1.GetEmbeddingsRequest
+	(*GetEmbeddingsResponse)(nil),   // 21: tandem.v1.GetEmbeddingsResponse
+	(*Embedding)(nil),               // 22: tandem.v1.Embedding
+	nil,                             // 23: tandem.v1.RetrieveRequest.BindingsEntry
+	nil,                             // 24: tandem.v1.Candidate.AttributesEntry
+	nil,                             // 25: tandem.v1.Explain.OtherFormsEntry
+	nil,                             // 26: tandem.v1.GetEmbeddingsResponse.OtherFormsEntry
+	(*timestamppb.Timestamp)(nil),   // 27: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),     // 28: google.protobuf.Duration
+	(*errdetails.ErrorInfo)(nil),    // 29: google.rpc.ErrorInfo
+	(*errdetails.BadRequest)(nil),   // 30: google.rpc.BadRequest
+	(*errdetails.RetryInfo)(nil),    // 31: google.rpc.RetryInfo
+	(*errdetails.ResourceInfo)(nil), // 32: google.rpc.ResourceInfo
+	(*structpb.Value)(nil),          // 33: google.protobuf.Value
 }
 var file_tandem_v1_retrieval_proto_depIdxs = []int32{
 	5,  // 0: tandem.v1.RetrieveRequest.vectors:type_name -> tandem.v1.Vector
@@ -2550,22 +2562,23 @@ var file_tandem_v1_retrieval_proto_depIdxs = []int32{
 	29, // 30: tandem.v1.ItemError.info:type_name -> google.rpc.ErrorInfo
 	30, // 31: tandem.v1.ItemError.bad_request:type_name -> google.rpc.BadRequest
 	31, // 32: tandem.v1.ItemError.retry:type_name -> google.rpc.RetryInfo
-	0,  // 33: tandem.v1.GetEmbeddingsRequest.tower:type_name -> tandem.v1.Tower
-	22, // 34: tandem.v1.GetEmbeddingsResponse.embeddings:type_name -> tandem.v1.Embedding
-	26, // 35: tandem.v1.GetEmbeddingsResponse.other_forms:type_name -> tandem.v1.GetEmbeddingsResponse.OtherFormsEntry
-	32, // 36: tandem.v1.RetrieveRequest.BindingsEntry.value:type_name -> google.protobuf.Value
-	10, // 37: tandem.v1.Candidate.AttributesEntry.value:type_name -> tandem.v1.AttributeValue
-	7,  // 38: tandem.v1.RetrievalService.Retrieve:input_type -> tandem.v1.RetrieveRequest
-	16, // 39: tandem.v1.RetrievalService.BatchRetrieve:input_type -> tandem.v1.BatchRetrieveRequest
-	20, // 40: tandem.v1.RetrievalService.GetEmbeddings:input_type -> tandem.v1.GetEmbeddingsRequest
-	8,  // 41: tandem.v1.RetrievalService.Retrieve:output_type -> tandem.v1.RetrieveResponse
-	17, // 42: tandem.v1.RetrievalService.BatchRetrieve:output_type -> tandem.v1.BatchRetrieveResponse
-	21, // 43: tandem.v1.RetrievalService.GetEmbeddings:output_type -> tandem.v1.GetEmbeddingsResponse
-	41, // [41:44] is the sub-list for method output_type
-	38, // [38:41] is the sub-list for method input_type
-	38, // [38:38] is the sub-list for extension type_name
-	38, // [38:38] is the sub-list for extension extendee
-	0,  // [0:38] is the sub-list for field type_name
+	32, // 33: tandem.v1.ItemError.resource:type_name -> google.rpc.ResourceInfo
+	0,  // 34: tandem.v1.GetEmbeddingsRequest.tower:type_name -> tandem.v1.Tower
+	22, // 35: tandem.v1.GetEmbeddingsResponse.embeddings:type_name -> tandem.v1.Embedding
+	26, // 36: tandem.v1.GetEmbeddingsResponse.other_forms:type_name -> tandem.v1.GetEmbeddingsResponse.OtherFormsEntry
+	33, // 37: tandem.v1.RetrieveRequest.BindingsEntry.value:type_name -> google.protobuf.Value
+	10, // 38: tandem.v1.Candidate.AttributesEntry.value:type_name -> tandem.v1.AttributeValue
+	7,  // 39: tandem.v1.RetrievalService.Retrieve:input_type -> tandem.v1.RetrieveRequest
+	16, // 40: tandem.v1.RetrievalService.BatchRetrieve:input_type -> tandem.v1.BatchRetrieveRequest
+	20, // 41: tandem.v1.RetrievalService.GetEmbeddings:input_type -> tandem.v1.GetEmbeddingsRequest
+	8,  // 42: tandem.v1.RetrievalService.Retrieve:output_type -> tandem.v1.RetrieveResponse
+	17, // 43: tandem.v1.RetrievalService.BatchRetrieve:output_type -> tandem.v1.BatchRetrieveResponse
+	21, // 44: tandem.v1.RetrievalService.GetEmbeddings:output_type -> tandem.v1.GetEmbeddingsResponse
+	42, // [42:45] is the sub-list for method output_type
+	39, // [39:42] is the sub-list for method input_type
+	39, // [39:39] is the sub-list for extension type_name
+	39, // [39:39] is the sub-list for extension extendee
+	0,  // [0:39] is the sub-list for field type_name
 }
 
 func init() { file_tandem_v1_retrieval_proto_init() }

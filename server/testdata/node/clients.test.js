@@ -17,6 +17,7 @@ const descriptors = readFileSync(process.env.TANDEM_DESCRIPTORS);
 const registry = createFileRegistry(fromBinary(FileDescriptorSetSchema, descriptors));
 const ErrorInfo = registry.getMessage("google.rpc.ErrorInfo");
 const BadRequest = registry.getMessage("google.rpc.BadRequest");
+const ResourceInfo = registry.getMessage("google.rpc.ResourceInfo");
 const RetryInfo = registry.getMessage("google.rpc.RetryInfo");
 const Violations = registry.getMessage("buf.validate.Violations");
 
@@ -125,6 +126,8 @@ test("grpc-js: the items of a batch fail one by one, with details", async () => 
   assert.equal(second.error.info.reason, "RULE_BROKEN");
   assert.equal(second.error.bad_request.field_violations[0].field, "k");
   assert.equal(third.error.info.reason, "ENTITY_UNKNOWN");
+  assert.equal(third.error.resource.resource_type, "user");
+  assert.equal(third.error.resource.resource_name, "nobody");
 });
 
 test("grpc-js: deadlines and cancellation end a call alone", async () => {
@@ -204,6 +207,7 @@ for (const [name, transport] of [
     error = await fails({ userId: "nobody", k: 1 });
     assert.equal(error.code, Code.NotFound);
     assert.equal(error.findDetails(ErrorInfo)[0].reason, "ENTITY_UNKNOWN");
+    assert.equal(error.findDetails(ResourceInfo)[0].resourceName, "nobody");
     error = await fails({ userId: user, k: 1, filter: "x".repeat(16_000) });
     assert.equal(error.findDetails(ErrorInfo)[0].reason, "FILTER_INVALID");
     assert.ok(error.rawMessage.length < maxErrorBytes);
