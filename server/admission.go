@@ -18,7 +18,7 @@ import (
 //
 // What a request costs is estimated from the cost model of its snapshot, and corrected by
 // what all requests of late took of the processors over what they were estimated to take.
-// A quarter of what may be in flight is for short work. Long work may take the rest, and
+// An eighth of what may be in flight is for short work. Long work may take the rest, and
 // one request may take more if it is alone. It is done in turns (see call), as many at a
 // time as there are processors, and gives way to others while it is done (see [index]).
 type admission struct {

@@ -13,7 +13,7 @@ func testAdmission() *admission {
 	return &admission{maxRequests: 100, maxWork: 400 * time.Millisecond, processors: 2, ratio: 1, since: time.Now()}
 }
 
-// TestAdmission lets work in up to a bound, and keeps a quarter for short work.
+// TestAdmission lets work in up to a bound, and keeps an eighth for short work.
 func TestAdmission(t *testing.T) {
 	a := testAdmission()
 	var in []*cost
@@ -26,15 +26,15 @@ func TestAdmission(t *testing.T) {
 		return err
 	}
 	require.NoError(t, enter(time.Minute), "more than is let in otherwise, but alone")
-	requireError(t, enter(2*time.Millisecond), connect.CodeResourceExhausted, "work of 300ms is in flight, as much as is accepted; retry in 1s")
+	requireError(t, enter(2*time.Millisecond), connect.CodeResourceExhausted, "work of 350ms is in flight, as much as is accepted; retry in 1s")
 	a.maxRequests = 1000
-	for range 100 {
+	for range 50 {
 		require.NoError(t, enter(time.Millisecond))
 	}
-	requireError(t, enter(time.Millisecond), connect.CodeResourceExhausted, "work of 100ms is in flight, as much as is accepted; retry in 1s")
+	requireError(t, enter(time.Millisecond), connect.CodeResourceExhausted, "work of 50ms is in flight, as much as is accepted; retry in 1s")
 	a.leave(in[0])
 	require.NoError(t, enter(200*time.Millisecond))
-	require.NoError(t, enter(100*time.Millisecond))
+	require.NoError(t, enter(150*time.Millisecond))
 	require.Error(t, enter(2*time.Millisecond))
 	for _, k := range in[1:] {
 		a.leave(k)

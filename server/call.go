@@ -258,7 +258,8 @@ func (c *call) Close() error {
 	return c.body.Close()
 }
 
-// takeTurn waits for a turn to do long work.
+// takeTurn waits for a turn to do long work. What is not admitted yet, as nobody knows what
+// it costs, waits in a queue, and is refused if that is full.
 func (c *call) takeTurn(ctx context.Context) error {
 	if c.turn {
 		return nil
@@ -266,6 +267,14 @@ func (c *call) takeTurn(ctx context.Context) error {
 	select {
 	case c.limits.turns <- struct{}{}:
 	default:
+		if c.admitted.counted == 0 {
+			select {
+			case c.limits.queue <- struct{}{}:
+				defer func() { <-c.limits.queue }()
+			default:
+				return overloaded("%d large requests wait to be looked at, as many as are accepted", cap(c.limits.queue))
+			}
+		}
 		select {
 		case c.limits.turns <- struct{}{}:
 		case <-ctx.Done():

@@ -41,7 +41,7 @@ type Options struct {
 	// the next two let in. Default: 64 for each processor.
 	MaxInFlight int
 	// MaxWorkInFlight is how much work is let in at a time, in estimated time of one
-	// processor; a batch counts as its queries. A quarter is for short work. Default: 250
+	// processor; a batch counts as its queries. An eighth is for short work. Default: 250
 	// ms for each processor, which is about how long the last one let in waits.
 	MaxWorkInFlight time.Duration
 	// Processors is how many processors do long work at a time. With one fewer than Go
@@ -81,6 +81,9 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
+// queuedForEach is how many large requests may wait to be looked at, for each processor.
+const queuedForEach = 16
+
 func newLimiter(o Options, errors *connect.ErrorWriter) *limiter {
 	return &limiter{
 		maxBytes: o.MaxMessageBytes, maxAnswer: o.MaxResponseBytes, maxDeadline: o.MaxDeadline, read: min(readTimeout, o.MaxDeadline),
@@ -90,6 +93,7 @@ func newLimiter(o Options, errors *connect.ErrorWriter) *limiter {
 			ratio: 1, since: time.Now(), used: processorTime(),
 		},
 		turns:  make(chan struct{}, o.Processors),
+		queue:  make(chan struct{}, queuedForEach*o.Processors),
 		errors: errors,
 	}
 }

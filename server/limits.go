@@ -52,6 +52,7 @@ type limiter struct {
 	bytes       byteBudget
 	work        admission
 	turns       chan struct{} // has room for as many as do long work at a time
+	queue       chan struct{} // and this for those that wait to be looked at
 	errors      *connect.ErrorWriter
 }
 

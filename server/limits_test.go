@@ -10,10 +10,12 @@ import (
 	"net/http/httptest"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"connectrpc.com/connect"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
@@ -214,6 +216,34 @@ func (d *deadlines) SetReadDeadline(t time.Time) error {
 func (d *deadlines) SetWriteDeadline(t time.Time) error {
 	d.write = t
 	return nil
+}
+
+// TestQueue has large requests wait to be looked at, up to a bound; one that is admitted
+// waits however many they are.
+func TestQueue(t *testing.T) {
+	l := testLimiter(Options{Processors: 1})
+	l.turns <- struct{}{} // others do long work
+	var waiting sync.WaitGroup
+	for range queuedForEach {
+		waiting.Go(func() {
+			c := &call{Context: t.Context(), limits: l}
+			assert.NoError(t, c.takeTurn(t.Context()))
+			c.giveTurn()
+		})
+	}
+	require.Eventually(t, func() bool { return len(l.queue) == queuedForEach }, 10*time.Second, time.Millisecond)
+	refused := &call{Context: t.Context(), limits: l}
+	requireError(t, refused.takeTurn(t.Context()), connect.CodeResourceExhausted, "16 large requests wait to be looked at, as many as are accepted; retry in 1s")
+	require.False(t, refused.turn)
+	waiting.Go(func() {
+		c := &call{Context: t.Context(), limits: l}
+		assert.NoError(t, c.admit(t.Context(), cost{work: 100 * time.Millisecond}))
+		c.end()
+	})
+	<-l.turns
+	waiting.Wait()
+	require.Empty(t, l.queue)
+	require.Empty(t, l.turns)
 }
 
 // TestEveryRequestHasItsTime looks at the deadlines that handlers begin with, whatever

@@ -247,6 +247,14 @@ func TestMaxConnections(t *testing.T) {
 	first := dial()
 	get(first, "/")
 	require.True(t, answered(first))
+	require.Eventually(t, func() bool { // a moment after its answer
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		for c := range l.open {
+			return c.idle.Load() > 0
+		}
+		return false
+	}, 10*time.Second, time.Millisecond)
 	var held []net.Conn
 	for range 2 {
 		c := dial()

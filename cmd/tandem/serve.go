@@ -22,7 +22,7 @@ type serveCommand struct {
 	Listen   string `default:"127.0.0.1:8080" placeholder:"HOST:PORT" help:"Address to listen on; port 0 takes a free one (default ${default})."`
 
 	MaxInFlight      *int           `placeholder:"N" help:"Requests to work on at a time; one more is turned away (default 64 for each processor)."`
-	MaxWorkInFlight  *time.Duration `placeholder:"TIME" help:"Work to let in at a time, in the estimated time of one processor; a batch counts as its queries, and a quarter is for short work (default 250ms for each processor)."`
+	MaxWorkInFlight  *time.Duration `placeholder:"TIME" help:"Work to let in at a time, in the estimated time of one processor; a batch counts as its queries, and an eighth is for short work (default 250ms for each processor)."`
 	MaxBytesInFlight byteFlag       `placeholder:"SIZE" help:"How much memory requests and their answers may take at a time, as estimated (default a sixteenth of the memory, from 64 to 256 MiB)."`
 	MaxMessageBytes  *int           `placeholder:"N" help:"Largest request to accept (default 8 MiB)."`
 	MaxResponseBytes *int           `placeholder:"N" help:"Longest answer, in protobuf; a query or a batch that asks for more is refused before any work (default 4 MiB less 64 KiB, what gRPC clients take)."`
