@@ -225,6 +225,18 @@ func (c *conn) leave() {
 	})
 }
 
+// CloseWrite ends what is written: net/http does it before it closes a connection whose
+// client may still be sending, which would lose the answer otherwise.
+func (c *conn) CloseWrite() error { return closeWrite(c.Conn) }
+
+// closeWrite ends what is written to a connection, if that can be done.
+func closeWrite(c net.Conn) error {
+	if half, ok := c.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return nil
+}
+
 // Close implements [net.Conn].
 func (c *conn) Close() error {
 	c.closing.Do(func() {

@@ -140,6 +140,31 @@ func TestCloseEndsRest(t *testing.T) {
 	require.Zero(t, l.spare.resting)
 }
 
+// TestCloseWrite half-closes a connection: its client reads the end, and is read from.
+func TestCloseWrite(t *testing.T) {
+	inner, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	l := newListener(unreadListener{inner, NewService(slog.New(slog.DiscardHandler))}, 1, slog.New(slog.DiscardHandler))
+	defer func() { require.NoError(t, l.Close()) }()
+	client, err := net.Dial("tcp", inner.Addr().String())
+	require.NoError(t, err)
+	defer func() { require.NoError(t, client.Close()) }()
+	c, err := l.Accept()
+	require.NoError(t, err)
+	defer func() { require.NoError(t, c.Close()) }()
+	half, ok := c.(interface{ CloseWrite() error }) // as net/http asks for it
+	require.True(t, ok)
+	require.NoError(t, half.CloseWrite())
+	_, err = client.Read(make([]byte, 1))
+	require.ErrorIs(t, err, io.EOF)
+	_, err = io.WriteString(client, "more")
+	require.NoError(t, err)
+	got := make([]byte, 4)
+	_, err = io.ReadFull(c, got)
+	require.NoError(t, err)
+	require.Equal(t, "more", string(got))
+}
+
 // flow is what one side of a connection in memory has written and the other not read.
 type flow struct {
 	mu     sync.Mutex

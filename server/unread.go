@@ -85,6 +85,9 @@ func (c *unreadConn) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// CloseWrite is for net/http, as that of conn is.
+func (c *unreadConn) CloseWrite() error { return closeWrite(c.Conn) }
+
 // Write implements [net.Conn].
 func (c *unreadConn) Write(p []byte) (int, error) {
 	if c.seen.Load() || !bytes.HasPrefix(p, []byte("HTTP/1.")) {
