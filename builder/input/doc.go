@@ -1,0 +1,3 @@
+// Package input finds, opens and hashes the files that a build reads: files, folders and
+// globs, on this machine and in buckets.
+package input
