@@ -4,14 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
 	"math"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/tandem-ann/tandem/builder/gate"
+	"github.com/tandem-ann/tandem/builder/tower"
 	"github.com/tandem-ann/tandem/index"
 	"github.com/tandem-ann/tandem/index/sections"
 	"github.com/tandem-ann/tandem/shard"
@@ -27,12 +28,23 @@ const Version = "tandem-builder/4"
 // Nothing is published when it returns an error. What was built by then is kept on this
 // machine if the towers were done, for [shard.KeptLife]: Build with the same inputs and
 // options goes on from there, and gives the same digest.
-func Build(ctx context.Context, store *shard.Store, o Options) (*Report, error) {
+func Build(ctx context.Context, store *shard.Store, o Options) (_ *Report, err error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}
 	if o.Progress == nil {
 		o.Progress = silent{}
+	}
+	if err := checkPrevious(ctx, store, o); err != nil {
+		return nil, err
+	}
+	if o.Opened == nil {
+		spool := &spool{store: store}
+		defer func() { err = errors.Join(err, spool.close()) }()
+		if o.Opened, err = OpenInputs(ctx, o, spool.folder); err != nil {
+			return nil, err
+		}
+		defer func() { err = errors.Join(err, o.Opened.Close()) }()
 	}
 	b := &build{Options: o, store: store}
 	report, err := b.run(ctx)
@@ -51,13 +63,11 @@ func (b *build) run(ctx context.Context) (_ *Report, err error) {
 		Model: b.Model, ModelVersion: b.ModelVersion, Metric: b.Params.Metric,
 		Parameters: b.parameters(),
 	}
-	if err := b.listSegments(); err != nil {
+	b.listSegments()
+	if err := b.readGates(ctx); err != nil {
 		return nil, err
 	}
-	if err := b.readGates(ctx, b.store); err != nil {
-		return nil, err
-	}
-	if err := b.detectDim(); err != nil {
+	if err := b.detectDim(ctx); err != nil {
 		return nil, err
 	}
 	if err := b.digestInputs(ctx); err != nil {
@@ -96,6 +106,9 @@ func (b *build) towers(ctx context.Context) error {
 	if err := b.ingest(ctx); err != nil {
 		return err
 	}
+	if err := b.checkTypes(); err != nil {
+		return err
+	}
 	if err := b.checkSegments(); err != nil {
 		return err
 	}
@@ -110,6 +123,22 @@ func (b *build) towers(ctx context.Context) error {
 	}
 	b.manifest.Version = b.manifest.LowestVersion()
 	return os.RemoveAll(b.work)
+}
+
+// checkTypes returns an error if a type was told of an attribute that neither tower has.
+func (b *build) checkTypes() error {
+	var unknown []string
+	for _, name := range slices.Sorted(maps.Keys(b.Apps.Input.AttributeTypes)) {
+		_, ofApps := b.apps.schema.Lookup(name)
+		_, ofUsers := b.users.schema.Lookup(name)
+		if !ofApps && !ofUsers {
+			unknown = append(unknown, name)
+		}
+	}
+	if len(unknown) > 0 {
+		return fmt.Errorf("types were told of attributes that neither tower has: %.1000s", strings.Join(unknown, ", "))
+	}
+	return nil
 }
 
 // silent is progress that nobody follows.
@@ -133,18 +162,18 @@ type build struct {
 
 	apps, users *ingested
 	rejected    map[shard.Kind]*Rejections
-	segments    *segmentsFile // nil without
-	gates       gates
+	segments    *segmentsFile  // nil without
+	gates       gates          // of the inputs
 	found       *gate.Recorded // nil until the gates have run
 }
 
 // detectDim finds the dimension, which both towers must have.
-func (b *build) detectDim() error {
-	appDim, err := detectDim(shard.Apps, b.Apps.Input)
+func (b *build) detectDim(ctx context.Context) error {
+	appDim, err := detectDim(ctx, shard.Apps, b.input(shard.Apps))
 	if err != nil {
 		return err
 	}
-	userDim, err := detectDim(shard.Users, b.Users.Input)
+	userDim, err := detectDim(ctx, shard.Users, b.input(shard.Users))
 	if err != nil {
 		return err
 	}
@@ -155,14 +184,33 @@ func (b *build) detectDim() error {
 	return nil
 }
 
+// input returns how the rows of a tower are read.
+func (b *build) input(kind shard.Kind) tower.Options {
+	o, files := b.Apps.Input, b.Opened.tower(kind)
+	if kind == shard.Users {
+		o = b.Users.Input
+	}
+	o.Files, o.IDFiles = files.rows, files.ids
+	return o
+}
+
 // ingest reads both towers and fails if too many rows were rejected.
 func (b *build) ingest(ctx context.Context) (err error) {
 	metric := b.Params.Metric
-	if b.apps, err = ingest(ctx, shard.Apps, b.Apps, metric, b.manifest.Dim, b.work, b.Progress); err != nil {
-		return fmt.Errorf("read apps: %w", err)
-	}
-	if b.users, err = ingest(ctx, shard.Users, b.Users, metric, b.manifest.Dim, b.work, b.Progress); err != nil {
-		return fmt.Errorf("read users: %w", err)
+	for _, t := range []struct {
+		in **ingested
+		TowerOptions
+		kind shard.Kind
+	}{{&b.apps, b.Apps, shard.Apps}, {&b.users, b.Users, shard.Users}} {
+		files := b.Opened.tower(t.kind)
+		t.Input, t.Attributes.Files = b.input(t.kind), files.attributes
+		*t.in, err = ingest(ctx, t.kind, t.TowerOptions, metric, b.manifest.Dim, b.work, b.Progress)
+		if changed := files.unchanged(); changed != nil {
+			err = changed // which explains all else
+		}
+		if err != nil {
+			return fmt.Errorf("read %s: %w", t.kind, err)
+		}
 	}
 	b.rejected = map[shard.Kind]*Rejections{shard.Apps: &b.apps.rejections, shard.Users: &b.users.rejections}
 	for _, in := range []*ingested{b.apps, b.users} {
@@ -186,85 +234,12 @@ func (b *build) ingest(ctx context.Context) (err error) {
 }
 
 // digestInputs records what the snapshot is built from.
-func (b *build) digestInputs(ctx context.Context) error {
-	var err error
-	if b.manifest.Inputs, err = digestAll(ctx, b.towerInputs()); err == nil && b.segments != nil {
-		b.manifest.Inputs = append(b.manifest.Inputs, b.segments.input)
+func (b *build) digestInputs(ctx context.Context) (err error) {
+	if b.manifest.Inputs, err = b.Opened.ofTowers(ctx, b.Progress); err != nil {
+		return err
 	}
+	b.gates.inputs, err = b.Opened.ofGates(ctx)
 	return err
-}
-
-// inputPath is where an input is; the path is empty if there is none.
-type inputPath struct{ role, path string }
-
-// towerInputs returns where the inputs of both towers are.
-func (o *Options) towerInputs() []inputPath {
-	var list []inputPath
-	for _, t := range []struct {
-		kind shard.Kind
-		TowerOptions
-	}{{shard.Apps, o.Apps}, {shard.Users, o.Users}} {
-		for _, f := range []inputPath{
-			{"", t.Input.Path}, {"-ids", t.Input.IDs}, {"-attributes", t.Attributes.Path}, {"-graph", t.Graph},
-		} {
-			list = append(list, inputPath{string(t.kind) + f.role, f.path})
-		}
-	}
-	return list
-}
-
-// digestAll describes all files of inputs.
-func digestAll(ctx context.Context, inputs []inputPath) ([]shard.Input, error) {
-	var list []shard.Input
-	for _, in := range inputs {
-		files, err := inputFiles(in.path)
-		if err != nil {
-			return nil, err
-		}
-		for _, path := range files {
-			if err := ctx.Err(); err != nil {
-				return nil, err
-			}
-			input, err := digestFile(in.role, path)
-			if err != nil {
-				return nil, err
-			}
-			list = append(list, input)
-		}
-	}
-	return list, nil
-}
-
-// digestFile describes one file.
-func digestFile(role, path string) (shard.Input, error) {
-	d, size, err := shard.SumFile(path)
-	return shard.Input{Role: role, Name: filepath.Base(path), Size: size, Digest: d}, err
-}
-
-// inputFiles returns the files that an input path means: itself, or the Parquet
-// files of a folder.
-func inputFiles(path string) ([]string, error) {
-	if path == "" {
-		return nil, nil
-	}
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, fmt.Errorf("digest: %w", err)
-	}
-	if !info.IsDir() {
-		return []string{path}, nil
-	}
-	entries, err := os.ReadDir(path)
-	if err != nil {
-		return nil, fmt.Errorf("digest: %w", err)
-	}
-	var files []string
-	for _, e := range entries {
-		if e.Type()&fs.ModeDir == 0 && filepath.Ext(e.Name()) == ".parquet" {
-			files = append(files, filepath.Join(path, e.Name()))
-		}
-	}
-	return files, nil
 }
 
 // tower builds the shards of one tower, one after the other, and measures them on
@@ -315,9 +290,13 @@ func (b *build) tower(ctx context.Context, in *ingested, o TowerOptions, queries
 // shard builds one shard and moves it to the store.
 func (b *build) shard(ctx context.Context, in *ingested, o TowerOptions, number int, c *contents, queries *index.Matrix, scanned map[int]scans) (shard.ShardManifest, error) {
 	var sm shard.ShardManifest
-	if o.Graph != "" {
+	if files := b.Opened.tower(in.kind).graph; files != nil {
 		var err error
-		if c.input.Graph, err = sourceGraph(o.Graph, o.GraphKeys, c.ids); err != nil {
+		c.input.Graph, err = sourceGraph(files.Files()[0], o.GraphKeys, c.ids)
+		if changed := files.Unchanged(); changed != nil {
+			err = changed
+		}
+		if err != nil {
 			return sm, err
 		}
 	}

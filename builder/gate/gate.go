@@ -55,7 +55,7 @@ type Input struct {
 	// Previous is the snapshot that serves now; nil if there is none, and then no gate
 	// that compares runs.
 	Previous *shard.Snapshot
-	// Interactions say what users did; without a path the alignment gate does not run.
+	// Interactions say what users did; without paths the alignment gate does not run.
 	Interactions tower.InteractionOptions
 	Thresholds   Thresholds
 }

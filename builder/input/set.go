@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"slices"
 	"strings"
 
@@ -38,6 +39,9 @@ func Open(ctx context.Context, paths []string, accept Accept, o Options) (_ *Set
 		files, err := s.run(ctx)
 		set.files = append(set.files, files...) // to be closed
 		if err != nil {
+			if of := (*fs.PathError)(nil); errors.As(err, &of) && of.Path == path {
+				err = of.Err // the path is named here
+			}
 			return nil, fmt.Errorf("open %s: %w", path, err)
 		}
 		set.notes = append(set.notes, s.notes()...)
