@@ -53,6 +53,12 @@ func (s *search) bucket(ctx context.Context) (_ []*file, err error) {
 	defer func() { err = errors.Join(err, b.objects.Close()) }()
 	b.base, _, _ = strings.Cut(location, "?")
 	b.base += "/"
+	return b.run(ctx, key)
+}
+
+// run returns the objects that a key means, copied; those that are when it fails, too.
+func (b *bucketSearch) run(ctx context.Context, key string) ([]*file, error) {
+	s := b.search
 	explicit, err := b.find(ctx, key)
 	if err != nil {
 		return nil, err
@@ -114,13 +120,7 @@ func (b *bucketSearch) find(ctx context.Context, key string) (explicit bool, err
 		if root, b.pattern, err = splitPattern(key); err != nil {
 			return false, err
 		}
-		literal, _, _ := strings.Cut(strings.Map(func(r rune) rune {
-			if strings.ContainsRune("*?[", r) {
-				return 0
-			}
-			return r
-		}, b.pattern[0]), "\x00")
-		prefix = literal
+		prefix = b.pattern[0][:max(strings.IndexAny(b.pattern[0], "*?["), 0)]
 	}
 	if root != "" {
 		prefix = root + "/" + prefix
@@ -219,17 +219,17 @@ func (b *bucketSearch) fetch(ctx context.Context, f found) (_ *file, err error) 
 	resumed := false
 	for failed := 0; c.size < before.Size || !c.judged; {
 		had := c.size
-		err := b.fetchRest(ctx, c, f.place, url)
+		err := b.fetchRest(ctx, c, f.place, before.Size)
 		if c.size == before.Size && c.judged {
 			break // whatever came after the last byte
 		}
-		if err == nil {
-			return nil, fmt.Errorf("%s has changed while it was read: it had %d bytes, and %d came", url, before.Size, c.size)
+		if c.size > before.Size {
+			return nil, fmt.Errorf("%s has changed while it was read: it had %d bytes, and more came", url, before.Size)
 		}
 		if failed++; c.size > had {
 			failed = 1
 		}
-		if ctx.Err() != nil || c.failed != nil || failed == fetchTries || errors.Is(err, ErrForeign) || errors.Is(err, objects.ErrNotFound) || errors.Is(err, objects.ErrGone) || c.refused {
+		if ctx.Err() != nil || c.refused || c.failed != nil || failed == fetchTries || errors.Is(err, objects.ErrNotFound) || errors.Is(err, objects.ErrGone) {
 			return nil, err
 		}
 		resumed = true
@@ -251,28 +251,42 @@ func (b *bucketSearch) fetch(ctx context.Context, f found) (_ *file, err error) 
 	return c.file(url, f.recorded), nil
 }
 
-// fetchRest copies what is missing of an object.
-func (b *bucketSearch) fetchRest(ctx context.Context, c *counter, key, url string) (err error) {
+// fetchRest copies what is missing of an object of a size.
+func (b *bucketSearch) fetchRest(ctx context.Context, c *counter, key string, size int64) (err error) {
 	r, err := b.objects.Reader(ctx, key, c.size)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, r.Close()) }()
 	if !c.judged {
-		head := make([]byte, headSize)
-		n, err := io.ReadFull(r, head)
-		if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
-			return err
+		// A connection that breaks may look as the end does to io.ReadFull.
+		head := make([]byte, min(headSize, size))
+		for n := 0; n < len(head); {
+			more, err := r.Read(head[n:])
+			if n += more; n < len(head) && err != nil {
+				return fmt.Errorf("read %s: %d of %d bytes came: %w", b.base+key, n, size, unexpected(err))
+			}
 		}
-		if err := b.judge(url, head[:n]); err != nil {
+		if err := b.judge(b.base+key, head); err != nil {
 			c.refused = true
 			return err
 		}
 		c.judged = true
-		if _, err := c.Write(head[:n]); err != nil {
+		if _, err := c.Write(head); err != nil {
 			return err
 		}
 	}
 	_, err = io.CopyBuffer(struct{ io.Writer }{c}, r, make([]byte, copyBuffer))
+	if err == nil && c.size < size {
+		err = fmt.Errorf("read %s: %d of %d bytes came: %w", b.base+key, c.size, size, io.ErrUnexpectedEOF)
+	}
+	return err
+}
+
+// unexpected returns an error of reading, of which the end is one.
+func unexpected(err error) error {
+	if errors.Is(err, io.EOF) {
+		return io.ErrUnexpectedEOF
+	}
 	return err
 }
