@@ -189,7 +189,7 @@ func TestSplitURL(t *testing.T) {
 }
 
 // The same through the client library of S3, where there is a server.
-func TestS3(t *testing.T) {
+func TestBucketOfS3(t *testing.T) {
 	location := objectstest.S3Location(t)
 	whole, query, _ := strings.Cut(location, "?")
 	var prefix string

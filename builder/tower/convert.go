@@ -78,7 +78,7 @@ func parseValue(t attribute.Type, text string) (v attribute.Value, unzoned bool,
 		if ok {
 			return attribute.OfInt(i), false, nil
 		}
-		if strings.Trim(text, "-0123456789") == "" && text != "" {
+		if digits(strings.TrimPrefix(text, "-")) {
 			return v, false, rangeError("the int64 range")
 		}
 	case attribute.Float, attribute.Float32:
@@ -88,8 +88,11 @@ func parseValue(t attribute.Type, text string) (v attribute.Value, unzoned bool,
 			return attribute.OfTimestamp(at), !zoned, nil
 		}
 	}
-	return v, false, fmt.Errorf("want a %v", t)
+	return v, false, fmt.Errorf("want %v", t)
 }
+
+// digits reports whether a text has nothing else.
+func digits(text string) bool { return text != "" && strings.Trim(text, "0123456789") == "" }
 
 // parseInt parses an integer, which may be written as a float.
 func parseInt(text string) (int64, bool) {
@@ -115,7 +118,7 @@ func parseFloat(t attribute.Type, text string) (v attribute.Value, unzoned bool,
 	case errors.Is(err, strconv.ErrRange) || math.IsInf(f, 0):
 		return v, false, rangeError(fmt.Sprintf("a finite number of the float%d range", width))
 	case err != nil:
-		return v, false, fmt.Errorf("want a %v", t)
+		return v, false, fmt.Errorf("want %v", t)
 	case t == attribute.Float32:
 		return attribute.OfFloat32(float32(f)), false, nil
 	}

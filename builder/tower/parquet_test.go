@@ -46,7 +46,7 @@ func readAll(t require.TestingT, o tower.Options) (rows []tower.Row, r tower.Rea
 			return rows, r, err
 		}
 		rows = append(rows, tower.Row{
-			Number: row.Number, ID: row.ID, Vector: slices.Clone(row.Vector),
+			Number: row.Number, File: row.File, ID: row.ID, Vector: slices.Clone(row.Vector),
 			Attributes: slices.Clone(row.Attributes), Problems: slices.Clone(row.Problems),
 		})
 	}

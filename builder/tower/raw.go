@@ -115,6 +115,7 @@ type rawReader struct {
 	files []rawFile
 	rows  int64
 	ids   *idReader // nil when row numbers are the ids
+	notes []string
 
 	file int   // being read
 	left int64 // rows of it
@@ -160,8 +161,11 @@ func openRaw(o Options, files []input.File) (*rawReader, error) {
 		counts[i] = int64(f.header.rows)
 	}
 	var err error
-	r.ids, err = openIDs(o.IDFiles.Files(), o.IDColumn, files, counts)
-	return r, err
+	if r.ids, err = openIDs(o.IDFiles.Files(), o.IDColumn, files, counts); err != nil {
+		return nil, err
+	}
+	r.notes = r.ids.notes
+	return r, nil
 }
 
 // dim returns the dimension of all files.
@@ -174,12 +178,7 @@ func (r *rawReader) dim() uint64 {
 
 func (r *rawReader) Schema() attribute.Schema { return attribute.Schema{} }
 func (r *rawReader) Rows() int64              { return r.rows }
-func (r *rawReader) Notes() []string {
-	if r.ids == nil {
-		return nil
-	}
-	return r.ids.notes
-}
+func (r *rawReader) Notes() []string          { return r.notes }
 
 func (r *rawReader) Next() (*Row, error) {
 	if r.err == nil {
