@@ -53,9 +53,12 @@ func detectDim(ctx context.Context, kind shard.Kind, in tower.Options) (dim int,
 		if err != nil {
 			return 0, err
 		}
-		n := len(row.Vector)
-		if counts[n]++; n > 0 && counts[n] > counts[dim] {
-			dim = n
+		length := len(row.Vector)
+		if length == 0 {
+			continue
+		}
+		if counts[length]++; counts[length] > counts[dim] {
+			dim = length
 		}
 	}
 	name := in.Files.Files()[0].Name()
