@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -90,6 +89,7 @@ func (b *build) run(ctx context.Context) (_ *Report, err error) {
 		}
 		b.keep(ctx)
 	}
+	b.Progress.Stage("publish", -1)
 	digest, err := b.publish(ctx)
 	if err != nil {
 		return nil, err
@@ -214,7 +214,8 @@ func (b *build) ingest(ctx context.Context) (err error) {
 	}
 	b.rejected = map[shard.Kind]*Rejections{shard.Apps: &b.apps.rejections, shard.Users: &b.users.rejections}
 	for _, in := range []*ingested{b.apps, b.users} {
-		rows, err := in.rejectDuplicates()
+		b.Progress.Stage(fmt.Sprintf("look for repeated ids of %s", in.kind), int64(len(in.rows)))
+		rows, err := in.rejectDuplicates(b.Progress)
 		if err != nil {
 			return fmt.Errorf("read %s: %w", in.kind, err)
 		}
@@ -253,10 +254,11 @@ func (b *build) tower(ctx context.Context, in *ingested, o TowerOptions, queries
 	params := b.Params
 	params.Frozen = o.Graph != ""
 	tm.Params = params.String()
-	orphans, scanned := 0, map[int]scans{}
+	orphans, scanned := 0, &scans{}
 	mean := newMean(b.Params.Metric, in.dim)
 	for number := range in.rows {
-		b.Progress.Stage(fmt.Sprintf("index %s, shard %d of %d", in.kind, number+1, len(in.rows)), int64(in.rows[number].count))
+		of := fmt.Sprintf("%s, shard %d of %d", in.kind, number+1, len(in.rows))
+		b.Progress.Stage("load "+of, -1)
 		c, n, err := in.load(number)
 		if err != nil {
 			return err
@@ -265,13 +267,15 @@ func (b *build) tower(ctx context.Context, in *ingested, o TowerOptions, queries
 		if in.kind == shard.Users {
 			mean.add(c.input.Vectors)
 		}
-		sm, err := b.shard(ctx, in, o, number, c, calibrate, scanned)
+		sm, err := b.shard(ctx, in, o, number, of, c, calibrate, scanned)
 		if err != nil {
 			return fmt.Errorf("shard %d: %w", number, err)
 		}
 		tm.Shards = append(tm.Shards, sm)
 	}
-	b.noteScans(in.kind, len(in.rows), scanned)
+	if note := scanned.note(in.kind, len(in.rows)); note != "" {
+		b.Progress.Note(note)
+	}
 	if in.kind == shard.Users {
 		if b.manifest.MeanUser, err = mean.vector(); err != nil {
 			b.Progress.Note(fmt.Sprintf("%s: the mean of their vectors cannot be asked with, so no query can fall back on it: %v", in.kind, err))
@@ -280,15 +284,15 @@ func (b *build) tower(ctx context.Context, in *ingested, o TowerOptions, queries
 	if orphans > 0 {
 		b.Progress.Note(fmt.Sprintf("%s: %d attribute lines are for ids that the tower does not have; they were left out", in.kind, orphans))
 	}
-	b.Progress.Stage(fmt.Sprintf("measure recall of %s", in.kind), -1)
+	b.Progress.Stage(fmt.Sprintf("measure recall of %s", in.kind), int64(measure.Rows()))
 	if tm.Recall, err = b.recall(ctx, in.kind, measure); err != nil || in.kind != shard.Apps {
 		return err
 	}
 	return b.measureSegments(ctx, measure)
 }
 
-// shard builds one shard and moves it to the store.
-func (b *build) shard(ctx context.Context, in *ingested, o TowerOptions, number int, c *contents, queries *index.Matrix, scanned map[int]scans) (shard.ShardManifest, error) {
+// shard builds one shard, which is called of, and moves it to the store.
+func (b *build) shard(ctx context.Context, in *ingested, o TowerOptions, number int, of string, c *contents, queries *index.Matrix, scanned *scans) (shard.ShardManifest, error) {
 	var sm shard.ShardManifest
 	if files := b.Opened.tower(in.kind).graph; files != nil {
 		var err error
@@ -300,16 +304,19 @@ func (b *build) shard(ctx context.Context, in *ingested, o TowerOptions, number 
 			return sm, err
 		}
 	}
+	b.Progress.Stage("index "+of, int64(len(c.ids)))
 	c.input.Threads = b.Threads
 	c.input.Progress = func(done, _ int) { b.Progress.Step(int64(done)) }
 	x, err := index.Build(ctx, c.input, b.Params)
 	if err != nil {
 		return sm, err
 	}
+	b.Progress.Stage("calibrate "+of, -1)
 	if err := x.Calibrate(ctx, queries, b.Threads); err != nil {
 		return sm, err
 	}
-	countScans(scanned, x)
+	scanned.count(number, x.Rows(), x.Effort())
+	b.Progress.Stage("write "+of, -1)
 	path := filepath.Join(b.work, fmt.Sprintf("%s-%04d.shard", in.kind, number))
 	var segments []shard.Segment
 	if in.kind == shard.Apps && b.segments != nil {
@@ -322,91 +329,3 @@ func (b *build) shard(ctx context.Context, in *ingested, o TowerOptions, number 
 	sm.Rows, sm.Effort = x.Rows(), x.Effort()
 	return sm, err
 }
-
-// scans counts the shards of a tower where, for some k, an exact scan is the
-// cheapest plan at the default target.
-type scans struct {
-	shards int
-	best   float32 // the highest recall of a cheaper walk
-}
-
-// countScans adds what a shard's calibration found, by k.
-func countScans(byK map[int]scans, x *index.Index) {
-	for _, e := range x.Effort() {
-		if rounded(float64(e.Target)) == index.DefaultTarget && e.Recall < e.Target {
-			s := byK[e.K]
-			byK[e.K] = scans{s.shards + 1, max(s.best, e.Recall)}
-		}
-	}
-}
-
-// noteScans says where a graph is of no use to a query that names no target.
-func (b *build) noteScans(kind shard.Kind, shards int, byK map[int]scans) {
-	for _, k := range slices.Sorted(maps.Keys(byK)) {
-		b.Progress.Note(fmt.Sprintf(
-			"%s: in %d of %d shards no walk cheaper than an exact scan reaches recall@%d of %g (the best reaches %.3f), so such queries scan all their rows",
-			kind, byK[k].shards, shards, k, index.DefaultTarget, byK[k].best))
-	}
-}
-
-// recallBands are the values of k that a build reports on, ascending.
-var recallBands = [...]int{10, 100}
-
-// recall measures the tower as it will be asked: through the fan-out, at each
-// target, by queries that calibrated nothing.
-func (b *build) recall(ctx context.Context, kind shard.Kind, queries *index.Matrix) (_ []shard.Recall, err error) {
-	t, err := shard.OpenTower(ctx, b.staged, b.manifest, kind)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, t.Close()) }()
-	targets := make([]float64, len(index.Targets))
-	for i, target := range index.Targets {
-		targets[i] = rounded(float64(target))
-	}
-	return measureRecall(ctx, t, queries, "", targets)
-}
-
-// measureRecall measures the recall of a tower, or of one segment of it, at each band
-// and target. Without queries it measures nothing.
-func measureRecall(ctx context.Context, t *shard.Tower, queries *index.Matrix, segment string, targets []float64) ([]shard.Recall, error) {
-	if queries.Rows() == 0 {
-		return nil, nil
-	}
-	var report []shard.Recall
-	for _, k := range recallBands {
-		for _, target := range targets {
-			report = append(report, shard.Recall{K: k, Target: target, Queries: queries.Rows()})
-		}
-	}
-	for i := range queries.Rows() {
-		q := &shard.Query{Vectors: [][]float32{queries.Row(i)}, K: recallBands[len(recallBands)-1], Segment: segment, Target: 1, MinCoverage: 1}
-		exact, err := t.Search(ctx, q)
-		if err != nil {
-			return nil, err
-		}
-		for j := range report {
-			r := &report[j]
-			q.K, q.Target = r.K, r.Target
-			found, err := t.Search(ctx, q)
-			if err != nil {
-				return nil, err
-			}
-			// The best k are the first of the best of the largest k.
-			r.Recall += shard.RecallOf(t.Metric(), exact.Candidates[:min(r.K, len(exact.Candidates))], found.Candidates)
-			if i == 0 {
-				for _, s := range found.Shards {
-					r.Ef = append(r.Ef, s.Ef)
-				}
-			}
-		}
-	}
-	for j := range report {
-		report[j].Recall = rounded(report[j].Recall / float64(queries.Rows()))
-	}
-	return report, nil
-}
-
-// rounded returns a share to six decimals, as a person would write it: 0.9, not
-// the float32 next to it.
-func rounded(share float64) float64 { return math.Round(share*1e6) / 1e6 }

@@ -77,7 +77,10 @@ func (b *build) runGates(ctx context.Context) (err error) {
 		m.Lineage = &shard.Lineage{Previous: b.Previous}
 	}
 	m.Inputs = append(m.Inputs, b.gates.inputs...)
-	in := gate.Input{Thresholds: b.gates.thresholds, Interactions: b.gates.interactions}
+	in := gate.Input{
+		Thresholds: b.gates.thresholds, Interactions: b.gates.interactions,
+		Begin: func(gate string) { b.Progress.Stage("gate "+gate, -1) },
+	}
 	if in.Candidate, err = b.openStaged(ctx); err != nil {
 		return err
 	}
@@ -95,6 +98,7 @@ func (b *build) runGates(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	b.Progress.Stage("gate "+gate.Latency, -1)
 	if found.Latency, err = gate.Measure(ctx, in.Candidate, b.gates.thresholds); err != nil {
 		return err
 	}

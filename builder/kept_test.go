@@ -160,7 +160,7 @@ func TestBuildGoesOnAfterAnOutage(t *testing.T) {
 				o.Threads = 1
 				f, report, err := attempt(t.Context(), store, o)
 				require.NoError(t, err)
-				assert.Equal(t, []string{"digest inputs (bytes)"}, f.stages, "nothing is built or gated again")
+				assert.Equal(t, []string{"digest inputs (bytes)", "publish"}, f.stages, "nothing is built or gated again")
 				assert.Contains(t, f.notes[0], "the same was built before")
 				assert.Equal(t, undisturbed.Digest, report.Digest)
 				assert.Equal(t, undisturbed.Manifest, report.Manifest)
@@ -260,7 +260,7 @@ func TestBuildIsKeptOnceItsTowersAreDone(t *testing.T) {
 	}
 	f, report, err := again(t.Context(), o, nil)
 	require.NoError(t, err)
-	assert.Equal(t, []string{"digest inputs (bytes)", "run the gates"}, f.stages)
+	assert.Equal(t, []string{"digest inputs (bytes)", "run the gates", "gate structure", "gate recall", "gate comparison", "gate alignment", "gate latency", "publish"}, f.stages)
 	assert.Equal(t, undisturbed.Digest, report.Digest)
 	assert.Empty(t, stages(t, dir))
 }

@@ -187,7 +187,7 @@ func (b *build) measureSegments(ctx context.Context, queries *index.Matrix) (err
 		s.Eligible = rows
 		if rows == 0 {
 			b.Progress.Note(fmt.Sprintf("segment %s: no app is eligible", s.Name))
-		} else if s.Recall, err = measureRecall(ctx, t, queries, s.Name, []float64{index.DefaultTarget}); err != nil {
+		} else if s.Recall, err = measureRecall(ctx, t, queries, s.Name, []float64{index.DefaultTarget}, func(int) {}); err != nil {
 			return fmt.Errorf("segment %s: %w", s.Name, err)
 		}
 		b.Progress.Step(int64(i + 1))

@@ -145,13 +145,14 @@ func (c *gateCommand) Run(e *environment) (err error) {
 		in.Interactions.Files = files
 		found.Inputs = append(found.Inputs, inputs...)
 	}
-	p.Stage("run the gates", -1)
+	in.Begin = func(gate string) { p.Stage("gate "+gate, -1) }
 	if found.Report, err = gate.Run(e.ctx, in); err == nil && in.Interactions.Files != nil {
 		err = in.Interactions.Files.Unchanged()
 	}
 	if err != nil {
 		return err
 	}
+	p.Stage("gate "+gate.Latency, -1)
 	if found.Latency, err = gate.Measure(e.ctx, in.Candidate, in.Thresholds); err != nil {
 		return err
 	}
