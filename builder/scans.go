@@ -49,6 +49,6 @@ func (s *scans) note(kind shard.Kind, of int) string {
 		found = append(found, fmt.Sprintf("%.3f of the best %d", s.best[k], k))
 	}
 	return fmt.Sprintf("%s: a query that names no recall target is compared with all rows of %d of %d shards, which is exact and slow: "+
-		"the searches of the graph that are faster find at most %s, and %g is wanted; more shards make it no faster, a lower target does",
+		"the searches of the graph that are faster find at most %s, and %g is wanted; a lower target makes it faster",
 		kind, len(s.shards), of, strings.Join(found, ", "), index.DefaultTarget)
 }

@@ -85,7 +85,7 @@ func TestBucket(t *testing.T) {
 		require.Equal(t, want, names, key)
 		if key == "t" {
 			require.Equal(t, []string{
-				"s3://b/t: left out 3 names that begin with _ or a dot: _temporary/, a/_SUCCESS, dt=1/.part-0.crc",
+				"s3://b/t: left out 3 names beginning with _ or a dot: _temporary/, a/_SUCCESS, dt=1/.part-0.crc",
 				"s3://b/t: left out 1 file of another sort: README.md",
 			}, notes)
 		}

@@ -228,7 +228,7 @@ func (s *search) asksFor(parts []string, folder bool) bool {
 func (s *search) notes() []string {
 	var notes []string
 	if len(s.hidden) > 0 {
-		notes = append(notes, fmt.Sprintf("%s: left out %s that begin with _ or a dot: %s", s.path, plural(len(s.hidden), "name"), some(s.hidden)))
+		notes = append(notes, fmt.Sprintf("%s: left out %s beginning with _ or a dot: %s", s.path, plural(len(s.hidden), "name"), some(s.hidden)))
 	}
 	if len(s.foreign) > 0 {
 		notes = append(notes, fmt.Sprintf("%s: left out %s of another sort: %s", s.path, plural(len(s.foreign), "file"), some(s.foreign)))

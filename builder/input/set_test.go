@@ -89,7 +89,7 @@ var layoutNames = []string{"_dt=1/part-0", "a.parquet", "a/z.parquet", "b.parque
 // layoutNotes say what is left out of it, found at a path.
 func layoutNotes(path string) []string {
 	return []string{
-		path + ": left out 4 names that begin with _ or a dot: _temporary/, a/_SUCCESS, dt=2026-11-20/.part-0.crc, x.parquet._COPYING_",
+		path + ": left out 4 names beginning with _ or a dot: _temporary/, a/_SUCCESS, dt=2026-11-20/.part-0.crc, x.parquet._COPYING_",
 		path + ": left out 1 file of another sort: README.md",
 	}
 }
@@ -130,7 +130,7 @@ func TestPaths(t *testing.T) {
 	names, notes, err := open(t, input.Options{}, dir+"/dt=*", dir+"/a.parquet")
 	require.NoError(t, err)
 	require.Equal(t, []string{"dt=2026-11-20/part-0", "dt=2026-11-21/country=US/part-0", "a.parquet"}, names, "paths are in the order in which they are given")
-	require.Equal(t, []string{dir + "/dt=*: left out 1 name that begin with _ or a dot: dt=2026-11-20/.part-0.crc"}, notes)
+	require.Equal(t, []string{dir + "/dt=*: left out 1 name beginning with _ or a dot: dt=2026-11-20/.part-0.crc"}, notes)
 
 	literal := tree(t, "part[0].parquet", "part0.parquet")
 	names, _, err = open(t, input.Options{}, literal+"/part[0].parquet")
@@ -151,7 +151,7 @@ func TestPathsThatMeanNothing(t *testing.T) {
 		dir + "/*.csv":          "no file matches",
 		dir + "/[a":             "syntax error in pattern",
 		dir + "/text":           "no file is there; " + dir + "/text: left out 1 file of another sort: README.md",
-		dir + "/empty":          "no file is there; " + dir + "/empty: left out 1 name that begin with _ or a dot: _SUCCESS",
+		dir + "/empty":          "no file is there; " + dir + "/empty: left out 1 name beginning with _ or a dot: _SUCCESS",
 		dir + "/text/README.md": "not a file of the input: it is text",
 		dir + "/bad":            "no such file or directory",
 		dir + "/bad/x.bad":      "it is bad",

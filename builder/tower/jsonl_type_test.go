@@ -191,7 +191,7 @@ func TestAttributesInParts(t *testing.T) {
 3 "3" [absent]`+odd("/dt=1/b.gz")+`
 4 "2" [1]
 5 "3" [absent]`+odd("/dt=2/c")+`
-note: `+dir+`: left out 1 name that begin with _ or a dot: _SUCCESS
+note: `+dir+`: left out 1 name beginning with _ or a dot: _SUCCESS
 note: `+dir+`: left out 1 file of another sort: notes.txt
 `, describe(t, r))
 
