@@ -94,7 +94,7 @@ func OpenInputs(ctx context.Context, o Options, folder func() (string, error)) (
 				continue
 			}
 			how := input.Options{
-				Folder: folder, Progress: copying(o.Progress, string(t.kind)+f.what), Partitions: len(t.Input.PartitionAttributes) > 0 && f.what == "",
+				Folder: folder, Progress: Copying(o.Progress, string(t.kind)+f.what), Partitions: len(t.Input.PartitionAttributes) > 0 && f.what == "",
 			}
 			if *f.set, err = input.Open(ctx, f.paths, f.accept, how); err != nil {
 				return nil, err
@@ -107,7 +107,7 @@ func OpenInputs(ctx context.Context, o Options, folder func() (string, error)) (
 		}
 	}
 	if len(o.Interactions) > 0 {
-		how := input.Options{Folder: folder, Progress: copying(o.Progress, "interactions")}
+		how := input.Options{Folder: folder, Progress: Copying(o.Progress, "interactions")}
 		in.interactions, err = tower.OpenInteractions(ctx, InteractionOptions(o.Interactions, o.parameters()), how)
 		if err != nil {
 			return nil, err
@@ -127,13 +127,14 @@ func paths(path string) []string {
 	return []string{path}
 }
 
-// copying shows how far the copy of an input is.
-func copying(p Progress, what string) func(done, total int64) {
-	begun := false
+// Copying returns what shows how far the copy of an input is, for [input.Options].
+func Copying(p Progress, what string) func(done, total int64) {
+	const none = -2
+	begun := int64(none)
 	return func(done, total int64) {
-		if !begun {
+		if begun != total {
 			p.Stage("copy "+what+" (bytes)", total)
-			begun = true
+			begun = total
 		}
 		p.Step(done)
 	}
@@ -186,9 +187,12 @@ func (in *Inputs) ofGates(ctx context.Context) ([]shard.Input, error) {
 	return append(in.gates[:len(in.gates):len(in.gates)], list...), err
 }
 
-// Describe returns what a manifest records of all files, in its order.
-func (in *Inputs) Describe(ctx context.Context) ([]shard.Input, error) {
-	towers, err := in.ofTowers(ctx, silent{})
+// Describe returns what a manifest records of all files, in its order. p may be nil.
+func (in *Inputs) Describe(ctx context.Context, p Progress) ([]shard.Input, error) {
+	if p == nil {
+		p = silent{}
+	}
+	towers, err := in.ofTowers(ctx, p)
 	if err != nil {
 		return nil, err
 	}

@@ -25,7 +25,7 @@ func TestRebuild(t *testing.T) {
 	again.Opened, err = builder.OpenInputs(t.Context(), again, nil)
 	require.NoError(t, err)
 	defer func() { require.NoError(t, again.Opened.Close()) }()
-	inputs, err := again.Opened.Describe(t.Context())
+	inputs, err := again.Opened.Describe(t.Context(), nil)
 	require.NoError(t, err)
 	require.Equal(t, m.Inputs, inputs)
 	_, second := build(t, again)

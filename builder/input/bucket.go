@@ -59,14 +59,17 @@ func (s *search) bucket(ctx context.Context) (_ []*file, err error) {
 // run returns the objects that a key means, copied; those that are when it fails, too.
 func (b *bucketSearch) run(ctx context.Context, key string) ([]*file, error) {
 	s := b.search
+	s.spool.begin(-1)
 	explicit, err := b.find(ctx, key)
 	if err != nil {
 		return nil, err
 	}
 	s.sort()
+	var total int64
 	for _, f := range s.found {
-		s.spool.total += f.size
+		total += f.size
 	}
+	s.spool.begin(total)
 	fetched := make([]*file, len(s.found))
 	failures := make([]error, len(s.found))
 	group, groupCtx := errgroup.WithContext(ctx)

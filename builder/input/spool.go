@@ -23,8 +23,8 @@ type Options struct {
 	// Folder returns the folder for copies of pipes and of objects; it is called when the
 	// first is made. nil is the system's folder of temporary files.
 	Folder func() (string, error)
-	// Progress is told how many bytes have been copied, of how many; -1 is unknown. Calls
-	// come one at a time. It may be nil.
+	// Progress is told how many bytes have been copied, of how many; -1 is unknown, as while
+	// a bucket is listed. Calls come one at a time. It may be nil.
 	Progress func(done, total int64)
 	// Partitions makes the names that are recorded begin with the first folder of a path
 	// that is a Hive partition, such as dt=2026-11-20, for [Set.Partition].
@@ -38,6 +38,12 @@ type spool struct {
 	mu    sync.Mutex
 	done  int64 // bytes
 	total int64 // bytes; -1 is unknown
+}
+
+// begin says that there are so many bytes to copy; -1 is unknown.
+func (s *spool) begin(total int64) {
+	s.total = total
+	s.copied(0)
 }
 
 // copied counts bytes that were copied.
@@ -108,6 +114,7 @@ const copyBuffer = 1 << 20
 
 // copyPipe copies what comes out of a pipe until it ends, or the context does.
 func (s *spool) copyPipe(path string) (_ *file, err error) {
+	s.begin(-1)
 	pipe, err := s.openPipe(path)
 	if err != nil {
 		return nil, err
@@ -116,7 +123,6 @@ func (s *spool) copyPipe(path string) (_ *file, err error) {
 	// A device that has no deadlines does not keep a reader waiting.
 	stop := context.AfterFunc(s.ctx, func() { _ = pipe.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
-	s.total = -1
 	c, err := s.newCounter()
 	if err != nil {
 		return nil, err

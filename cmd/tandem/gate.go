@@ -170,7 +170,7 @@ func (c *gateCommand) Run(e *environment) (err error) {
 
 // openInteractions opens the files of interactions and describes them.
 func openInteractions(e *environment, p progress, o tower.InteractionOptions) (*input.Set, []shard.Input, error) {
-	files, err := tower.OpenInteractions(e.ctx, o, input.Options{})
+	files, err := tower.OpenInteractions(e.ctx, o, input.Options{Progress: builder.Copying(p, "interactions")})
 	if err != nil {
 		return nil, nil, err
 	}

@@ -118,6 +118,8 @@ func (l *lines) print() {
 		text += fmt.Sprintf("%s of %s (%d%%)", count(l.done), count(l.total), 100*l.done/l.total)
 	case l.done > 0:
 		text += count(l.done)
+	case elapsed < settle:
+		text += "begun"
 	default:
 		text += "for " + seconds(elapsed)
 	}

@@ -110,10 +110,13 @@ func (c *snapshotVerifyCommand) options(e *environment, store *shard.Store, m *s
 	if err := c.inputs().missing(m); err != nil {
 		return o, err
 	}
+	p := newProgress(e.stderr)
+	defer p.Done()
+	o.Progress = p
 	if o.Opened, err = builder.OpenInputs(e.ctx, o, nil); err != nil {
 		return o, err
 	}
-	found, err := o.Opened.Describe(e.ctx)
+	found, err := o.Opened.Describe(e.ctx, p)
 	if err == nil {
 		err = c.inputs().compare(m.Inputs, found)
 	}
