@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
 
 	"github.com/tandem-ann/tandem/builder/input"
 )
@@ -195,7 +194,7 @@ func surveyIDs(f input.File, column string) (idFile, error) {
 // with quotes are of that kind if every line that has none also needs none; otherwise
 // quotes are part of ids. A comma without quotes may be part of an id; if all lines have
 // one, they are taken for rows of CSV.
-func (s *idFile) surveyText(text io.Reader, column string) error {
+func (f *idFile) surveyText(text io.Reader, column string) error {
 	var quoted, bare, commas int64
 	var firstBare, firstQuoted int64 // lines
 	lines := newLineReader(text, maxIDLine)
@@ -207,22 +206,22 @@ func (s *idFile) surveyText(text io.Reader, column string) error {
 		if err != nil {
 			return err
 		}
-		s.count++
+		f.count++
 		if at := bytes.IndexByte(line, '\t'); at >= 0 {
-			return fmt.Errorf("line %d, %.80q, has a tab: want one id per line, and no other column", s.count, line)
+			return fmt.Errorf("line %d, %.80q, has a tab: want one id per line, and no other column", f.count, line)
 		}
 		inner, isQuoted := unquote(line)
-		if s.count == 1 {
-			s.header = column != "" && string(inner) == column
+		if f.count == 1 {
+			f.header = column != "" && string(inner) == column
 		}
 		switch {
 		case isQuoted:
 			if quoted++; quoted == 1 {
-				firstQuoted = s.count
+				firstQuoted = f.count
 			}
 		case bytes.ContainsAny(line, `,"`):
 			if bare++; bare == 1 {
-				firstBare = s.count
+				firstBare = f.count
 			}
 			if bytes.IndexByte(line, ',') >= 0 {
 				commas++
@@ -232,12 +231,9 @@ func (s *idFile) surveyText(text io.Reader, column string) error {
 	switch {
 	case quoted > 0 && bare > 0:
 		return fmt.Errorf("line %d is in quotes, and line %d has a comma or a quote and is not: want one id per line, as it is, or quoted as CSV has it", firstQuoted, firstBare)
-	case commas > 0 && commas == s.count:
+	case commas > 0 && commas == f.count:
 		return fmt.Errorf("every line has a comma, as rows of several columns: want one id per line; an id that has a comma is quoted (%s)", `"a,b"`)
 	}
-	s.quoted = quoted > 0
+	f.quoted = quoted > 0
 	return nil
 }
-
-// trimPadding takes off the zeros that fill up a string of an array.
-func trimPadding(text string) string { return strings.TrimRight(text, "\x00") }

@@ -9,6 +9,7 @@ import (
 	"math/bits"
 	"regexp"
 	"strconv"
+	"strings"
 	"unicode/utf8"
 
 	"github.com/tandem-ann/tandem/builder/input"
@@ -128,3 +129,6 @@ func (a *npyIDs) decode(data []byte) (string, error) {
 	unused := 64 - 8*len(data)
 	return strconv.FormatInt(int64(u<<unused)>>unused, 10), nil
 }
+
+// trimPadding takes off the zeros that fill up a string of an array.
+func trimPadding(text string) string { return strings.TrimRight(text, "\x00") }
