@@ -15,6 +15,7 @@ import (
 	"github.com/tandem-ann/tandem/index"
 	"github.com/tandem-ann/tandem/index/sections"
 	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/attribute"
 )
 
 // Version names what wrote a snapshot. It changes whenever the same inputs and
@@ -127,16 +128,19 @@ func (b *build) towers(ctx context.Context) error {
 
 // checkTypes returns an error if a type was told of an attribute that neither tower has.
 func (b *build) checkTypes() error {
-	var unknown []string
-	for _, name := range slices.Sorted(maps.Keys(b.Apps.Input.AttributeTypes)) {
-		_, ofApps := b.apps.schema.Lookup(name)
-		_, ofUsers := b.users.schema.Lookup(name)
-		if !ofApps && !ofUsers {
-			unknown = append(unknown, name)
+	told := map[string]bool{}
+	for _, t := range []TowerOptions{b.Apps, b.Users} {
+		for _, types := range []map[string]attribute.Type{t.Input.AttributeTypes, t.Attributes.Types} {
+			for name := range types {
+				_, ofApps := b.apps.schema.Lookup(name)
+				_, ofUsers := b.users.schema.Lookup(name)
+				told[name] = ofApps || ofUsers
+			}
 		}
 	}
-	if len(unknown) > 0 {
-		return fmt.Errorf("types were told of attributes that neither tower has: %.1000s", strings.Join(unknown, ", "))
+	maps.DeleteFunc(told, func(_ string, known bool) bool { return known })
+	if len(told) > 0 {
+		return fmt.Errorf("types were told of attributes that neither tower has: %.1000s", strings.Join(slices.Sorted(maps.Keys(told)), ", "))
 	}
 	return nil
 }
@@ -171,11 +175,11 @@ type build struct {
 func (b *build) detectDim(ctx context.Context) error {
 	appDim, err := detectDim(ctx, shard.Apps, b.input(shard.Apps))
 	if err != nil {
-		return err
+		return b.Opened.apps.checked(err)
 	}
 	userDim, err := detectDim(ctx, shard.Users, b.input(shard.Users))
 	if err != nil {
-		return err
+		return b.Opened.users.checked(err)
 	}
 	if appDim != userDim {
 		return fmt.Errorf("apps have embeddings of dimension %d, users of %d: both towers must come from one model version", appDim, userDim)
@@ -205,10 +209,7 @@ func (b *build) ingest(ctx context.Context) (err error) {
 		files := b.Opened.tower(t.kind)
 		t.Input, t.Attributes.Files = b.input(t.kind), files.attributes
 		*t.in, err = ingest(ctx, t.kind, t.TowerOptions, metric, b.manifest.Dim, b.work, b.Progress)
-		if changed := files.unchanged(); changed != nil {
-			err = changed // which explains all else
-		}
-		if err != nil {
+		if err = files.checked(err); err != nil {
 			return fmt.Errorf("read %s: %w", t.kind, err)
 		}
 	}
@@ -297,10 +298,7 @@ func (b *build) shard(ctx context.Context, in *ingested, o TowerOptions, number 
 	if files := b.Opened.tower(in.kind).graph; files != nil {
 		var err error
 		c.input.Graph, err = sourceGraph(files.Files()[0], o.GraphKeys, c.ids)
-		if changed := files.Unchanged(); changed != nil {
-			err = changed
-		}
-		if err != nil {
+		if err = checked(files, err); err != nil {
 			return sm, err
 		}
 	}

@@ -42,7 +42,7 @@ func (b *build) readGates(ctx context.Context) error {
 	if errors.Is(err, enough) {
 		return nil
 	}
-	return err
+	return checked(b.gates.interactions.Files, err)
 }
 
 // checkPrevious returns an error unless the snapshot that the gates compare with is there.
@@ -92,10 +92,8 @@ func (b *build) runGates(ctx context.Context) (err error) {
 		defer func() { err = errors.Join(err, in.Previous.Close()) }()
 	}
 	found := &gate.Recorded{Time: start.UTC(), Tool: b.Tool, Inputs: b.gates.inputs, LatencyOff: b.gates.thresholds.Off[gate.Latency]}
-	if found.Report, err = gate.Run(ctx, in); err == nil && in.Interactions.Files != nil {
-		err = in.Interactions.Files.Unchanged()
-	}
-	if err != nil {
+	found.Report, err = gate.Run(ctx, in)
+	if err = checked(in.Interactions.Files, err); err != nil {
 		return err
 	}
 	b.Progress.Stage("gate "+gate.Latency, -1)

@@ -36,17 +36,24 @@ type roleFiles struct {
 	set  *input.Set
 }
 
-// unchanged returns an error if a file that rows are read from was written to meanwhile.
-func (f *towerFiles) unchanged() error {
+// checked returns the error of reading rows, or one that says that a file was written to
+// meanwhile, which explains all others.
+func (f *towerFiles) checked(err error) error {
 	for _, set := range []*input.Set{f.rows, f.ids, f.attributes} {
-		if set == nil {
-			continue
-		}
-		if err := set.Unchanged(); err != nil {
-			return err
+		err = checked(set, err)
+	}
+	return err
+}
+
+// checked returns the error of reading a set, which may be nil, or one that says that a file
+// of it was written to meanwhile.
+func checked(set *input.Set, err error) error {
+	if set != nil {
+		if changed := set.Unchanged(); changed != nil {
+			return changed
 		}
 	}
-	return nil
+	return err
 }
 
 // OpenInputs opens the files that a build with these options reads. Pipes and objects of

@@ -179,7 +179,11 @@ func oneFormat(files []input.File) (input.Format, error) {
 		if i == 0 {
 			first = format
 		} else if format != first {
-			return "", fmt.Errorf("open %s: %s is Parquet and the other is not: all files of a tower must be of one format", f.Name(), files[0].Name())
+			parquet, other := f, files[0]
+			if first == input.Parquet {
+				parquet, other = other, parquet
+			}
+			return "", fmt.Errorf("open %s: it is Parquet, and %s is not: all files of a tower must be of one format", parquet.Name(), other.Name())
 		}
 	}
 	return first, nil
