@@ -45,8 +45,8 @@ func buildSnapshot(dir string, shards int) (*shard.Snapshot, error) {
 	params.M, params.EfConstruction = 8, 40
 	report, err := builder.Build(ctx, store, builder.Options{
 		Model: "test", ModelVersion: "1", Params: params, Threads: 2,
-		Apps:  builder.TowerOptions{Input: tower.Options{Path: filepath.Join(dir, synthetic.AppsFile), IDColumn: synthetic.AppIDColumn}, Shards: shards},
-		Users: builder.TowerOptions{Input: tower.Options{Path: filepath.Join(dir, synthetic.UsersFile), IDColumn: synthetic.UserIDColumn}, Shards: 1},
+		Apps:  builder.TowerOptions{Input: tower.Options{Paths: []string{filepath.Join(dir, synthetic.AppsFile)}, IDColumn: synthetic.AppIDColumn}, Shards: shards},
+		Users: builder.TowerOptions{Input: tower.Options{Paths: []string{filepath.Join(dir, synthetic.UsersFile)}, IDColumn: synthetic.UserIDColumn}, Shards: 1},
 	})
 	if err != nil {
 		return nil, err

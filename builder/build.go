@@ -4,17 +4,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
-	"math"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/tandem-ann/tandem/builder/gate"
+	"github.com/tandem-ann/tandem/builder/tower"
 	"github.com/tandem-ann/tandem/index"
 	"github.com/tandem-ann/tandem/index/sections"
 	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/attribute"
 )
 
 // Version names what wrote a snapshot. It changes whenever the same inputs and
@@ -27,12 +28,23 @@ const Version = "tandem-builder/4"
 // Nothing is published when it returns an error. What was built by then is kept on this
 // machine if the towers were done, for [shard.KeptLife]: Build with the same inputs and
 // options goes on from there, and gives the same digest.
-func Build(ctx context.Context, store *shard.Store, o Options) (*Report, error) {
+func Build(ctx context.Context, store *shard.Store, o Options) (_ *Report, err error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}
 	if o.Progress == nil {
 		o.Progress = silent{}
+	}
+	if err := checkPrevious(ctx, store, o); err != nil {
+		return nil, err
+	}
+	if o.Opened == nil {
+		spool := &spool{store: store}
+		defer func() { err = errors.Join(err, spool.close()) }()
+		if o.Opened, err = OpenInputs(ctx, o, spool.folder); err != nil {
+			return nil, err
+		}
+		defer func() { err = errors.Join(err, o.Opened.Close()) }()
 	}
 	b := &build{Options: o, store: store}
 	report, err := b.run(ctx)
@@ -51,13 +63,11 @@ func (b *build) run(ctx context.Context) (_ *Report, err error) {
 		Model: b.Model, ModelVersion: b.ModelVersion, Metric: b.Params.Metric,
 		Parameters: b.parameters(),
 	}
-	if err := b.listSegments(); err != nil {
+	b.listSegments()
+	if err := b.readGates(ctx); err != nil {
 		return nil, err
 	}
-	if err := b.readGates(ctx, b.store); err != nil {
-		return nil, err
-	}
-	if err := b.detectDim(); err != nil {
+	if err := b.detectDim(ctx); err != nil {
 		return nil, err
 	}
 	if err := b.digestInputs(ctx); err != nil {
@@ -80,6 +90,7 @@ func (b *build) run(ctx context.Context) (_ *Report, err error) {
 		}
 		b.keep(ctx)
 	}
+	b.Progress.Stage("publish", -1)
 	digest, err := b.publish(ctx)
 	if err != nil {
 		return nil, err
@@ -96,6 +107,9 @@ func (b *build) towers(ctx context.Context) error {
 	if err := b.ingest(ctx); err != nil {
 		return err
 	}
+	if err := b.checkTypes(); err != nil {
+		return err
+	}
 	if err := b.checkSegments(); err != nil {
 		return err
 	}
@@ -110,6 +124,25 @@ func (b *build) towers(ctx context.Context) error {
 	}
 	b.manifest.Version = b.manifest.LowestVersion()
 	return os.RemoveAll(b.work)
+}
+
+// checkTypes returns an error if a type was told of an attribute that neither tower has.
+func (b *build) checkTypes() error {
+	told := map[string]bool{}
+	for _, t := range []TowerOptions{b.Apps, b.Users} {
+		for _, types := range []map[string]attribute.Type{t.Input.AttributeTypes, t.Attributes.Types} {
+			for name := range types {
+				_, ofApps := b.apps.schema.Lookup(name)
+				_, ofUsers := b.users.schema.Lookup(name)
+				told[name] = ofApps || ofUsers
+			}
+		}
+	}
+	maps.DeleteFunc(told, func(_ string, known bool) bool { return known })
+	if len(told) > 0 {
+		return fmt.Errorf("types were told of attributes that neither tower has: %.1000s", strings.Join(slices.Sorted(maps.Keys(told)), ", "))
+	}
+	return nil
 }
 
 // silent is progress that nobody follows.
@@ -133,20 +166,20 @@ type build struct {
 
 	apps, users *ingested
 	rejected    map[shard.Kind]*Rejections
-	segments    *segmentsFile // nil without
-	gates       gates
+	segments    *segmentsFile  // nil without
+	gates       gates          // of the inputs
 	found       *gate.Recorded // nil until the gates have run
 }
 
 // detectDim finds the dimension, which both towers must have.
-func (b *build) detectDim() error {
-	appDim, err := detectDim(shard.Apps, b.Apps.Input)
+func (b *build) detectDim(ctx context.Context) error {
+	appDim, err := detectDim(ctx, shard.Apps, b.input(shard.Apps))
 	if err != nil {
-		return err
+		return b.Opened.apps.checked(err)
 	}
-	userDim, err := detectDim(shard.Users, b.Users.Input)
+	userDim, err := detectDim(ctx, shard.Users, b.input(shard.Users))
 	if err != nil {
-		return err
+		return b.Opened.users.checked(err)
 	}
 	if appDim != userDim {
 		return fmt.Errorf("apps have embeddings of dimension %d, users of %d: both towers must come from one model version", appDim, userDim)
@@ -155,18 +188,35 @@ func (b *build) detectDim() error {
 	return nil
 }
 
+// input returns how the rows of a tower are read.
+func (b *build) input(kind shard.Kind) tower.Options {
+	o, files := b.Apps.Input, b.Opened.tower(kind)
+	if kind == shard.Users {
+		o = b.Users.Input
+	}
+	o.Files, o.IDFiles = files.rows, files.ids
+	return o
+}
+
 // ingest reads both towers and fails if too many rows were rejected.
 func (b *build) ingest(ctx context.Context) (err error) {
 	metric := b.Params.Metric
-	if b.apps, err = ingest(ctx, shard.Apps, b.Apps, metric, b.manifest.Dim, b.work, b.Progress); err != nil {
-		return fmt.Errorf("read apps: %w", err)
-	}
-	if b.users, err = ingest(ctx, shard.Users, b.Users, metric, b.manifest.Dim, b.work, b.Progress); err != nil {
-		return fmt.Errorf("read users: %w", err)
+	for _, t := range []struct {
+		in **ingested
+		TowerOptions
+		kind shard.Kind
+	}{{&b.apps, b.Apps, shard.Apps}, {&b.users, b.Users, shard.Users}} {
+		files := b.Opened.tower(t.kind)
+		t.Input, t.Attributes.Files = b.input(t.kind), files.attributes
+		*t.in, err = ingest(ctx, t.kind, t.TowerOptions, metric, b.manifest.Dim, b.work, b.Progress)
+		if err = files.checked(err); err != nil {
+			return fmt.Errorf("read %s: %w", t.kind, err)
+		}
 	}
 	b.rejected = map[shard.Kind]*Rejections{shard.Apps: &b.apps.rejections, shard.Users: &b.users.rejections}
 	for _, in := range []*ingested{b.apps, b.users} {
-		rows, err := in.rejectDuplicates()
+		b.Progress.Stage(fmt.Sprintf("look for repeated ids of %s", in.kind), int64(len(in.rows)))
+		rows, err := in.rejectDuplicates(b.Progress)
 		if err != nil {
 			return fmt.Errorf("read %s: %w", in.kind, err)
 		}
@@ -186,85 +236,12 @@ func (b *build) ingest(ctx context.Context) (err error) {
 }
 
 // digestInputs records what the snapshot is built from.
-func (b *build) digestInputs(ctx context.Context) error {
-	var err error
-	if b.manifest.Inputs, err = digestAll(ctx, b.towerInputs()); err == nil && b.segments != nil {
-		b.manifest.Inputs = append(b.manifest.Inputs, b.segments.input)
+func (b *build) digestInputs(ctx context.Context) (err error) {
+	if b.manifest.Inputs, err = b.Opened.ofTowers(ctx, b.Progress); err != nil {
+		return err
 	}
+	b.gates.inputs, err = b.Opened.ofGates(ctx)
 	return err
-}
-
-// inputPath is where an input is; the path is empty if there is none.
-type inputPath struct{ role, path string }
-
-// towerInputs returns where the inputs of both towers are.
-func (o *Options) towerInputs() []inputPath {
-	var list []inputPath
-	for _, t := range []struct {
-		kind shard.Kind
-		TowerOptions
-	}{{shard.Apps, o.Apps}, {shard.Users, o.Users}} {
-		for _, f := range []inputPath{
-			{"", t.Input.Path}, {"-ids", t.Input.IDs}, {"-attributes", t.Attributes.Path}, {"-graph", t.Graph},
-		} {
-			list = append(list, inputPath{string(t.kind) + f.role, f.path})
-		}
-	}
-	return list
-}
-
-// digestAll describes all files of inputs.
-func digestAll(ctx context.Context, inputs []inputPath) ([]shard.Input, error) {
-	var list []shard.Input
-	for _, in := range inputs {
-		files, err := inputFiles(in.path)
-		if err != nil {
-			return nil, err
-		}
-		for _, path := range files {
-			if err := ctx.Err(); err != nil {
-				return nil, err
-			}
-			input, err := digestFile(in.role, path)
-			if err != nil {
-				return nil, err
-			}
-			list = append(list, input)
-		}
-	}
-	return list, nil
-}
-
-// digestFile describes one file.
-func digestFile(role, path string) (shard.Input, error) {
-	d, size, err := shard.SumFile(path)
-	return shard.Input{Role: role, Name: filepath.Base(path), Size: size, Digest: d}, err
-}
-
-// inputFiles returns the files that an input path means: itself, or the Parquet
-// files of a folder.
-func inputFiles(path string) ([]string, error) {
-	if path == "" {
-		return nil, nil
-	}
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, fmt.Errorf("digest: %w", err)
-	}
-	if !info.IsDir() {
-		return []string{path}, nil
-	}
-	entries, err := os.ReadDir(path)
-	if err != nil {
-		return nil, fmt.Errorf("digest: %w", err)
-	}
-	var files []string
-	for _, e := range entries {
-		if e.Type()&fs.ModeDir == 0 && filepath.Ext(e.Name()) == ".parquet" {
-			files = append(files, filepath.Join(path, e.Name()))
-		}
-	}
-	return files, nil
 }
 
 // tower builds the shards of one tower, one after the other, and measures them on
@@ -278,10 +255,11 @@ func (b *build) tower(ctx context.Context, in *ingested, o TowerOptions, queries
 	params := b.Params
 	params.Frozen = o.Graph != ""
 	tm.Params = params.String()
-	orphans, scanned := 0, map[int]scans{}
+	orphans, scanned := 0, &scans{}
 	mean := newMean(b.Params.Metric, in.dim)
 	for number := range in.rows {
-		b.Progress.Stage(fmt.Sprintf("index %s, shard %d of %d", in.kind, number+1, len(in.rows)), int64(in.rows[number].count))
+		of := fmt.Sprintf("%s, shard %d of %d", in.kind, number+1, len(in.rows))
+		b.Progress.Stage("load "+of, -1)
 		c, n, err := in.load(number)
 		if err != nil {
 			return err
@@ -290,13 +268,15 @@ func (b *build) tower(ctx context.Context, in *ingested, o TowerOptions, queries
 		if in.kind == shard.Users {
 			mean.add(c.input.Vectors)
 		}
-		sm, err := b.shard(ctx, in, o, number, c, calibrate, scanned)
+		sm, err := b.shard(ctx, in, o, number, of, c, calibrate, scanned)
 		if err != nil {
 			return fmt.Errorf("shard %d: %w", number, err)
 		}
 		tm.Shards = append(tm.Shards, sm)
 	}
-	b.noteScans(in.kind, len(in.rows), scanned)
+	if note := scanned.note(in.kind, len(in.rows)); note != "" {
+		b.Progress.Note(note)
+	}
 	if in.kind == shard.Users {
 		if b.manifest.MeanUser, err = mean.vector(); err != nil {
 			b.Progress.Note(fmt.Sprintf("%s: the mean of their vectors cannot be asked with, so no query can fall back on it: %v", in.kind, err))
@@ -305,32 +285,36 @@ func (b *build) tower(ctx context.Context, in *ingested, o TowerOptions, queries
 	if orphans > 0 {
 		b.Progress.Note(fmt.Sprintf("%s: %d attribute lines are for ids that the tower does not have; they were left out", in.kind, orphans))
 	}
-	b.Progress.Stage(fmt.Sprintf("measure recall of %s", in.kind), -1)
+	b.Progress.Stage(fmt.Sprintf("measure recall of %s", in.kind), int64(measure.Rows()))
 	if tm.Recall, err = b.recall(ctx, in.kind, measure); err != nil || in.kind != shard.Apps {
 		return err
 	}
 	return b.measureSegments(ctx, measure)
 }
 
-// shard builds one shard and moves it to the store.
-func (b *build) shard(ctx context.Context, in *ingested, o TowerOptions, number int, c *contents, queries *index.Matrix, scanned map[int]scans) (shard.ShardManifest, error) {
+// shard builds one shard, which is called of, and moves it to the store.
+func (b *build) shard(ctx context.Context, in *ingested, o TowerOptions, number int, of string, c *contents, queries *index.Matrix, scanned *scans) (shard.ShardManifest, error) {
 	var sm shard.ShardManifest
-	if o.Graph != "" {
+	if files := b.Opened.tower(in.kind).graph; files != nil {
 		var err error
-		if c.input.Graph, err = sourceGraph(o.Graph, o.GraphKeys, c.ids); err != nil {
+		c.input.Graph, err = sourceGraph(files.Files()[0], o.GraphKeys, c.ids)
+		if err = checked(files, err); err != nil {
 			return sm, err
 		}
 	}
+	b.Progress.Stage("index "+of, int64(len(c.ids)))
 	c.input.Threads = b.Threads
 	c.input.Progress = func(done, _ int) { b.Progress.Step(int64(done)) }
 	x, err := index.Build(ctx, c.input, b.Params)
 	if err != nil {
 		return sm, err
 	}
+	b.Progress.Stage("calibrate "+of, -1)
 	if err := x.Calibrate(ctx, queries, b.Threads); err != nil {
 		return sm, err
 	}
-	countScans(scanned, x)
+	scanned.count(number, x.Rows(), x.Effort())
+	b.Progress.Stage("write "+of, -1)
 	path := filepath.Join(b.work, fmt.Sprintf("%s-%04d.shard", in.kind, number))
 	var segments []shard.Segment
 	if in.kind == shard.Apps && b.segments != nil {
@@ -343,91 +327,3 @@ func (b *build) shard(ctx context.Context, in *ingested, o TowerOptions, number 
 	sm.Rows, sm.Effort = x.Rows(), x.Effort()
 	return sm, err
 }
-
-// scans counts the shards of a tower where, for some k, an exact scan is the
-// cheapest plan at the default target.
-type scans struct {
-	shards int
-	best   float32 // the highest recall of a cheaper walk
-}
-
-// countScans adds what a shard's calibration found, by k.
-func countScans(byK map[int]scans, x *index.Index) {
-	for _, e := range x.Effort() {
-		if rounded(float64(e.Target)) == index.DefaultTarget && e.Recall < e.Target {
-			s := byK[e.K]
-			byK[e.K] = scans{s.shards + 1, max(s.best, e.Recall)}
-		}
-	}
-}
-
-// noteScans says where a graph is of no use to a query that names no target.
-func (b *build) noteScans(kind shard.Kind, shards int, byK map[int]scans) {
-	for _, k := range slices.Sorted(maps.Keys(byK)) {
-		b.Progress.Note(fmt.Sprintf(
-			"%s: in %d of %d shards no walk cheaper than an exact scan reaches recall@%d of %g (the best reaches %.3f), so such queries scan all their rows",
-			kind, byK[k].shards, shards, k, index.DefaultTarget, byK[k].best))
-	}
-}
-
-// recallBands are the values of k that a build reports on, ascending.
-var recallBands = [...]int{10, 100}
-
-// recall measures the tower as it will be asked: through the fan-out, at each
-// target, by queries that calibrated nothing.
-func (b *build) recall(ctx context.Context, kind shard.Kind, queries *index.Matrix) (_ []shard.Recall, err error) {
-	t, err := shard.OpenTower(ctx, b.staged, b.manifest, kind)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, t.Close()) }()
-	targets := make([]float64, len(index.Targets))
-	for i, target := range index.Targets {
-		targets[i] = rounded(float64(target))
-	}
-	return measureRecall(ctx, t, queries, "", targets)
-}
-
-// measureRecall measures the recall of a tower, or of one segment of it, at each band
-// and target. Without queries it measures nothing.
-func measureRecall(ctx context.Context, t *shard.Tower, queries *index.Matrix, segment string, targets []float64) ([]shard.Recall, error) {
-	if queries.Rows() == 0 {
-		return nil, nil
-	}
-	var report []shard.Recall
-	for _, k := range recallBands {
-		for _, target := range targets {
-			report = append(report, shard.Recall{K: k, Target: target, Queries: queries.Rows()})
-		}
-	}
-	for i := range queries.Rows() {
-		q := &shard.Query{Vectors: [][]float32{queries.Row(i)}, K: recallBands[len(recallBands)-1], Segment: segment, Target: 1, MinCoverage: 1}
-		exact, err := t.Search(ctx, q)
-		if err != nil {
-			return nil, err
-		}
-		for j := range report {
-			r := &report[j]
-			q.K, q.Target = r.K, r.Target
-			found, err := t.Search(ctx, q)
-			if err != nil {
-				return nil, err
-			}
-			// The best k are the first of the best of the largest k.
-			r.Recall += shard.RecallOf(t.Metric(), exact.Candidates[:min(r.K, len(exact.Candidates))], found.Candidates)
-			if i == 0 {
-				for _, s := range found.Shards {
-					r.Ef = append(r.Ef, s.Ef)
-				}
-			}
-		}
-	}
-	for j := range report {
-		report[j].Recall = rounded(report[j].Recall / float64(queries.Rows()))
-	}
-	return report, nil
-}
-
-// rounded returns a share to six decimals, as a person would write it: 0.9, not
-// the float32 next to it.
-func rounded(share float64) float64 { return math.Round(share*1e6) / 1e6 }

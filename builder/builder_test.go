@@ -91,11 +91,11 @@ func write(t testing.TB, name, idColumn string, s attribute.Schema, list []row) 
 func options(t testing.TB, metric index.Metric, apps, users []row) builder.Options {
 	return builder.Options{
 		Apps: builder.TowerOptions{
-			Input:  tower.Options{Path: write(t, "apps.parquet", "app_id", schema(t), apps), IDColumn: "app_id"},
+			Input:  tower.Options{Paths: []string{write(t, "apps.parquet", "app_id", schema(t), apps)}, IDColumn: "app_id"},
 			Shards: 3,
 		},
 		Users: builder.TowerOptions{
-			Input:  tower.Options{Path: write(t, "users.parquet", "user_id", attribute.Schema{}, bare(users)), IDColumn: "user_id"},
+			Input:  tower.Options{Paths: []string{write(t, "users.parquet", "user_id", attribute.Schema{}, bare(users))}, IDColumn: "user_id"},
 			Shards: 2,
 		},
 		Model: "feed", ModelVersion: "2026-11-22", Params: index.DefaultParams(metric), Threads: 2,
@@ -290,15 +290,15 @@ func TestOptionsAreChecked(t *testing.T) {
 	for text, change := range map[string]func(*builder.Options){
 		"model: id is empty":                    func(o *builder.Options) { o.Model = "" },
 		"model version: id is empty":            func(o *builder.Options) { o.ModelVersion = "" },
-		"apps: no input file":                   func(o *builder.Options) { o.Apps.Input.Path = "" },
+		"apps: no input file":                   func(o *builder.Options) { o.Apps.Input.Paths = nil },
 		"users: 0 shards, want 1 to 4096":       func(o *builder.Options) { o.Users.Shards = 0 },
 		"max rejected is -1, want at least 0":   func(o *builder.Options) { o.MaxRejected = -1 },
 		"m is 1, want 2 to 128":                 func(o *builder.Options) { o.Params.M = 1 },
 		"a graph spans all rows, so it takes 1": func(o *builder.Options) { o.Apps.Graph = "x" },
 	} {
 		o := builder.Options{
-			Apps:  builder.TowerOptions{Input: tower.Options{Path: "a.parquet"}, Shards: 2},
-			Users: builder.TowerOptions{Input: tower.Options{Path: "u.parquet"}, Shards: 2},
+			Apps:  builder.TowerOptions{Input: tower.Options{Paths: []string{"a.parquet"}}, Shards: 2},
+			Users: builder.TowerOptions{Input: tower.Options{Paths: []string{"u.parquet"}}, Shards: 2},
 			Model: "m", ModelVersion: "1", Params: index.DefaultParams(index.Dot),
 		}
 		require.NoError(t, o.Validate())
@@ -328,8 +328,8 @@ func TestAttributeLinesAreJoined(t *testing.T) {
 	require.NoError(t, os.WriteFile(path, []byte(lines.String()), 0o600))
 
 	o := options(t, index.Dot, rows("app", 1, 8, 9), rows("user", 20, 8, 8))
-	o.Apps.Input.Path = write(t, "apps.parquet", "app_id", attribute.Schema{}, apps)
-	o.Apps.Attributes = tower.AttributeOptions{Path: path, IDKey: "app_id"}
+	o.Apps.Input.Paths[0] = write(t, "apps.parquet", "app_id", attribute.Schema{}, apps)
+	o.Apps.Attributes = tower.AttributeOptions{Paths: []string{path}, IDKey: "app_id"}
 	notes := &recorder{}
 	o.Progress = notes
 	store, err := shard.CreateStore(t.Context(), dir, shard.StoreOptions{})

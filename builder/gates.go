@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"time"
 
 	"github.com/tandem-ann/tandem/builder/gate"
@@ -23,18 +22,11 @@ type gates struct {
 	inputs       []shard.Input // the files of both, as far as there are any
 }
 
-// readGates reads the thresholds and looks whether the interactions can be read and the
-// previous snapshot is there, so that a build fails before it has spent time.
-func (b *build) readGates(ctx context.Context, store *shard.Store) error {
-	b.gates = gates{thresholds: gate.DefaultThresholds(), interactions: InteractionOptions(b.Interactions, b.manifest.Parameters)}
-	if b.Gates != "" {
-		t, input, err := gate.ReadThresholds(b.Gates)
-		if err != nil {
-			return err
-		}
-		b.gates.thresholds = t
-		b.gates.inputs = append(b.gates.inputs, input)
-	}
+// readGates looks whether the thresholds fit and the interactions can be read, so that a
+// build fails before it has spent time.
+func (b *build) readGates(ctx context.Context) error {
+	b.gates = gates{thresholds: b.Opened.thresholds, interactions: InteractionOptions(b.Interactions, b.manifest.Parameters)}
+	b.gates.interactions.Files = b.Opened.interactions
 	var names []string
 	for _, s := range b.manifest.Apps.Segments {
 		names = append(names, s.Name)
@@ -42,49 +34,35 @@ func (b *build) readGates(ctx context.Context, store *shard.Store) error {
 	if err := b.gates.thresholds.CheckSegments(names); err != nil {
 		return fmt.Errorf("read gates %s: %w", b.Gates, err)
 	}
-	if b.Interactions != "" {
-		if err := b.lookAtInteractions(); err != nil {
-			return err
-		}
-	}
-	if b.Previous == "" {
+	if b.gates.interactions.Files == nil {
 		return nil
 	}
-	_, err := cmp.Or(b.PreviousStore, store).Manifest(ctx, b.Previous)
-	return err
-}
-
-// lookAtInteractions reads the first interaction, and digests the file.
-func (b *build) lookAtInteractions() error {
 	enough := errors.New("enough")
-	err := tower.ReadInteractions(b.gates.interactions, func(string, string) error { return enough })
-	if err != nil && !errors.Is(err, enough) {
-		return err
+	err := tower.ReadInteractions(ctx, b.gates.interactions, func(string, string) error { return enough })
+	if errors.Is(err, enough) {
+		return nil
 	}
-	input, err := InteractionsInput(b.Interactions)
-	b.gates.inputs = append(b.gates.inputs, input)
-	return err
+	return checked(b.gates.interactions.Files, err)
 }
 
-// InteractionsInput describes a file of interactions. If it is not there the error is a
-// [tower.InteractionsPathError].
-func InteractionsInput(path string) (shard.Input, error) {
-	input, err := digestFile("interactions", path)
-	if errors.Is(err, fs.ErrNotExist) {
-		err = tower.InteractionsPathError{Err: err}
+// checkPrevious returns an error unless the snapshot that the gates compare with is there.
+func checkPrevious(ctx context.Context, store *shard.Store, o Options) error {
+	if o.Previous == "" {
+		return nil
 	}
-	return input, err
+	_, err := cmp.Or(o.PreviousStore, store).Manifest(ctx, o.Previous)
+	return err
 }
 
 // InteractionOptions say how to read the interactions with a snapshot of these
 // parameters: their columns of ids are called as those of the towers. Without parameters
 // they are called as `tandem generate` calls them.
-func InteractionOptions(path string, p *shard.Parameters) tower.InteractionOptions {
+func InteractionOptions(paths []string, p *shard.Parameters) tower.InteractionOptions {
 	if p == nil {
 		p = &shard.Parameters{}
 	}
 	return tower.InteractionOptions{
-		Path:       path,
+		Paths:      paths,
 		UserColumn: cmp.Or(p.Users.IDColumn, synthetic.UserIDColumn),
 		AppColumn:  cmp.Or(p.Apps.IDColumn, synthetic.AppIDColumn),
 	}
@@ -99,7 +77,10 @@ func (b *build) runGates(ctx context.Context) (err error) {
 		m.Lineage = &shard.Lineage{Previous: b.Previous}
 	}
 	m.Inputs = append(m.Inputs, b.gates.inputs...)
-	in := gate.Input{Thresholds: b.gates.thresholds, Interactions: b.gates.interactions}
+	in := gate.Input{
+		Thresholds: b.gates.thresholds, Interactions: b.gates.interactions,
+		Begin: func(gate string) { b.Progress.Stage("gate "+gate, -1) },
+	}
 	if in.Candidate, err = b.openStaged(ctx); err != nil {
 		return err
 	}
@@ -111,9 +92,11 @@ func (b *build) runGates(ctx context.Context) (err error) {
 		defer func() { err = errors.Join(err, in.Previous.Close()) }()
 	}
 	found := &gate.Recorded{Time: start.UTC(), Tool: b.Tool, Inputs: b.gates.inputs, LatencyOff: b.gates.thresholds.Off[gate.Latency]}
-	if found.Report, err = gate.Run(ctx, in); err != nil {
+	found.Report, err = gate.Run(ctx, in)
+	if err = checked(in.Interactions.Files, err); err != nil {
 		return err
 	}
+	b.Progress.Stage("gate "+gate.Latency, -1)
 	if found.Latency, err = gate.Measure(ctx, in.Candidate, b.gates.thresholds); err != nil {
 		return err
 	}
@@ -149,8 +132,9 @@ func (o *Options) parameters() *shard.Parameters {
 		p := shard.TowerParameters{
 			IDColumn: t.Input.IDColumn, EmbeddingColumn: cmp.Or(t.Input.EmbeddingColumn, tower.DefaultEmbeddingColumn),
 			IgnoreColumns: t.Input.IgnoreColumns, NumberRows: t.Input.NumberRows,
+			PartitionAttributes: t.Input.PartitionAttributes, AttributeTypes: t.Input.AttributeTypes,
 		}
-		if t.Attributes.Path != "" {
+		if len(t.Attributes.Paths) > 0 {
 			p.AttributesIDKey, p.AttributesIgnoreKeys = t.Attributes.IDKey, t.Attributes.IgnoreKeys
 		}
 		if t.Graph != "" {

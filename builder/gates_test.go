@@ -85,7 +85,7 @@ func (tw *towers) options(t testing.TB, version string) builder.Options {
 			require.NoError(t, w.Append(&rows[i]))
 		}
 		require.NoError(t, w.Close())
-		return tower.Options{Path: path, IDColumn: column}
+		return tower.Options{Paths: []string{path}, IDColumn: column}
 	}
 	return builder.Options{
 		Apps:  builder.TowerOptions{Input: write("apps.parquet", "app_id", tw.appSchema, tw.apps), Shards: 1},
@@ -201,7 +201,7 @@ func testGates(t *testing.T, base *towers, noise float64, only ...string) {
 		o := tw.options(t, "2")
 		o.Previous = previous
 		if interactions {
-			o.Interactions = base.interactions
+			o.Interactions = []string{base.interactions}
 		}
 		report, err := builder.Build(t.Context(), store, o)
 		require.NoError(t, err)
@@ -321,7 +321,7 @@ func interactionsOf(t *testing.T, tw *towers, path string) string {
 		}
 	}
 	lines := []string{"user_id,app_id"}
-	require.NoError(t, tower.ReadInteractions(builder.InteractionOptions(path, nil), func(user, app string) error {
+	require.NoError(t, tower.ReadInteractions(t.Context(), builder.InteractionOptions([]string{path}, nil), func(user, app string) error {
 		if has[0][user] && has[1][app] {
 			lines = append(lines, user+","+app)
 		}
@@ -374,7 +374,9 @@ func runGates(t *testing.T, store *shard.Store, d, previous shard.Digest, intera
 	if previous != "" {
 		in.Previous = open(t, store, previous)
 	}
-	in.Interactions = builder.InteractionOptions(interactions, nil)
+	if interactions != "" {
+		in.Interactions = builder.InteractionOptions([]string{interactions}, nil)
+	}
 	report, err := gate.Run(t.Context(), in)
 	require.NoError(t, err)
 	return report.Checks
@@ -504,7 +506,7 @@ func hide(s *shard.Shard, members func(*shard.Shard) ([]uint32, index.Bitset), s
 func TestGateReports(t *testing.T) {
 	base := syntheticTowers(t, 500, 300)
 	o := base.options(t, "1")
-	o.Interactions, o.Tool, o.MaxRejected = base.interactions, "tandem v1", 3
+	o.Interactions, o.Tool, o.MaxRejected = []string{base.interactions}, "tandem v1", 3
 	o.Gates = filepath.Join(t.TempDir(), "gates.yaml")
 	require.NoError(t, os.WriteFile(o.Gates, []byte("recall:\n  segments:\n    mobile: {at_10: 0.5}\nlatency: off\n"), 0o644))
 	store, first := build(t, o)
@@ -560,8 +562,8 @@ func TestGateReports(t *testing.T) {
 		"no such previous": func(o *builder.Options) { o.Previous = shard.Sum(nil) },
 		"no digest":        func(o *builder.Options) { o.Previous = "newest" },
 		"no gates":         func(o *builder.Options) { o.Gates = "nowhere.yaml" },
-		"no interactions":  func(o *builder.Options) { o.Interactions = "nowhere.csv" },
-		"other columns":    func(o *builder.Options) { o.Interactions = o.Apps.Input.Path },
+		"no interactions":  func(o *builder.Options) { o.Interactions = []string{"nowhere.csv"} },
+		"other columns":    func(o *builder.Options) { o.Interactions = o.Apps.Input.Paths },
 	} {
 		bad := o
 		change(&bad)

@@ -3,6 +3,7 @@ package builder
 import (
 	"fmt"
 
+	"github.com/tandem-ann/tandem/builder/input"
 	"github.com/tandem-ann/tandem/builder/tower/hnswexport"
 	"github.com/tandem-ann/tandem/index"
 )
@@ -10,13 +11,13 @@ import (
 // sourceGraph reads a coder/hnsw export as a graph over the rows with these ids,
 // ascending. The export must have a node for each id and no other; its vectors
 // are not used, so it may have been built on transformed ones.
-func sourceGraph(path string, keys hnswexport.KeyType, ids []string) (*index.SourceGraph, error) {
-	g, err := hnswexport.Read(path, keys)
+func sourceGraph(f input.File, keys hnswexport.KeyType, ids []string) (*index.SourceGraph, error) {
+	g, err := hnswexport.Decode(f, f.Size(), keys)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("read graph %s: %w", f.Name(), err)
 	}
 	if err := sameIDs(g.Keys, ids); err != nil {
-		return nil, fmt.Errorf("graph %s: %w", path, err)
+		return nil, fmt.Errorf("graph %s: %w", f.Name(), err)
 	}
 	source := &index.SourceGraph{}
 	for _, l := range g.Layers {

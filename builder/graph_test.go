@@ -74,7 +74,7 @@ func TestGraphMustHaveTheSameIDs(t *testing.T) {
 		_, err = builder.Build(context.Background(), store, o)
 		require.ErrorContains(t, err, text)
 	}
-	o.Apps.Graph = o.Apps.Input.Path
+	o.Apps.Graph = o.Apps.Input.Paths[0]
 	_, err = builder.Build(context.Background(), store, o)
 	require.ErrorContains(t, err, "coder/hnsw")
 }

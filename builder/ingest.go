@@ -28,18 +28,24 @@ type ingested struct {
 	sample     sample
 }
 
-// detectRows is how many rows decide the dimension of a tower.
+// detectRows is how many rows decide the dimension of a tower, or the first after them
+// that has an embedding.
 const detectRows = 1000
 
 // detectDim returns the most common length of the first embeddings.
-func detectDim(kind shard.Kind, in tower.Options) (dim int, err error) {
-	r, err := tower.Open(in)
+func detectDim(ctx context.Context, kind shard.Kind, in tower.Options) (dim int, err error) {
+	r, err := tower.Open(ctx, in)
 	if err != nil {
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, r.Close()) }()
 	counts := map[int]int{}
-	for range detectRows {
+	for n := 0; n < detectRows || dim == 0; n++ {
+		if n%checkEvery == 0 {
+			if err := ctx.Err(); err != nil {
+				return 0, err
+			}
+		}
 		row, err := r.Next()
 		if errors.Is(err, io.EOF) {
 			break
@@ -47,23 +53,27 @@ func detectDim(kind shard.Kind, in tower.Options) (dim int, err error) {
 		if err != nil {
 			return 0, err
 		}
-		n := len(row.Vector)
-		if counts[n]++; n > 0 && counts[n] > counts[dim] {
-			dim = n
+		length := len(row.Vector)
+		if length == 0 {
+			continue
+		}
+		if counts[length]++; counts[length] > counts[dim] {
+			dim = length
 		}
 	}
+	name := in.Files.Files()[0].Name()
 	if dim == 0 {
-		return 0, fmt.Errorf("%s: %s has no embedding in its first %d rows", kind, in.Path, detectRows)
+		return 0, fmt.Errorf("%s: %s has no embedding", kind, name)
 	}
 	if dim > index.MaxDim {
-		return 0, fmt.Errorf("%s: %s has embeddings of dimension %d, want 1 to %d", kind, in.Path, dim, index.MaxDim)
+		return 0, fmt.Errorf("%s: %s has embeddings of dimension %d, want 1 to %d", kind, name, dim, index.MaxDim)
 	}
 	return dim, nil
 }
 
 // ingest reads a tower's input into spill files in dir.
 func ingest(ctx context.Context, kind shard.Kind, o TowerOptions, metric index.Metric, dim int, dir string, progress Progress) (_ *ingested, err error) {
-	r, err := tower.Open(o.Input)
+	r, err := tower.Open(ctx, o.Input)
 	if err != nil {
 		return nil, err
 	}
@@ -71,8 +81,8 @@ func ingest(ctx context.Context, kind shard.Kind, o TowerOptions, metric index.M
 	in := &ingested{kind: kind, dim: dim, inline: r.Schema().Len()}
 	fields := r.Schema().Fields()
 	var lines *tower.AttributeReader
-	if o.Attributes.Path != "" {
-		if lines, err = tower.OpenAttributes(o.Attributes); err != nil {
+	if len(o.Attributes.Paths) > 0 {
+		if lines, err = tower.OpenAttributes(ctx, o.Attributes); err != nil {
 			return nil, err
 		}
 		defer func() { err = errors.Join(err, lines.Close()) }()

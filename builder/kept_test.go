@@ -83,8 +83,8 @@ func segmented(t *testing.T) builder.Options {
 			attributes = fmt.Appendf(attributes, "{\"id\": %q, \"free\": %t, \"price\": %d.5}\n", r.id, i%3 == 0, i)
 		}
 		return builder.TowerOptions{
-			Input:      tower.Options{Path: file(prefix+".fbin", data), IDs: file(prefix+".ids", ids), IDColumn: "id"},
-			Attributes: tower.AttributeOptions{Path: file(prefix+".jsonl", attributes), IDKey: "id"},
+			Input:      tower.Options{Paths: []string{file(prefix+".fbin", data)}, IDs: []string{file(prefix+".ids", ids)}, IDColumn: "id"},
+			Attributes: tower.AttributeOptions{Paths: []string{file(prefix+".jsonl", attributes)}, IDKey: "id"},
 			Shards:     3,
 		}
 	}
@@ -160,7 +160,7 @@ func TestBuildGoesOnAfterAnOutage(t *testing.T) {
 				o.Threads = 1
 				f, report, err := attempt(t.Context(), store, o)
 				require.NoError(t, err)
-				assert.Empty(t, f.stages, "nothing is built or gated again")
+				assert.Equal(t, []string{"digest inputs (bytes)", "publish"}, f.stages, "nothing is built or gated again")
 				assert.Contains(t, f.notes[0], "the same was built before")
 				assert.Equal(t, undisturbed.Digest, report.Digest)
 				assert.Equal(t, undisturbed.Manifest, report.Manifest)
@@ -227,7 +227,7 @@ func TestBuildIsKeptOnceItsTowersAreDone(t *testing.T) {
 	require.NoError(t, os.Truncate(path, 4096))
 	f, _, err = again(t.Context(), o, nil)
 	require.ErrorIs(t, err, sections.ErrCorrupt)
-	assert.Equal(t, []string{"run the gates"}, f.stages)
+	assert.Equal(t, []string{"digest inputs (bytes)", "run the gates"}, f.stages)
 	require.NoError(t, os.WriteFile(path, whole, 0o600))
 
 	// Other inputs, or other options, are another build.
@@ -241,14 +241,14 @@ func TestBuildIsKeptOnceItsTowersAreDone(t *testing.T) {
 		func(o *builder.Options) { o.MaxRejected = 2 },
 		func(o *builder.Options) { o.Users.Attributes.IgnoreKeys = []string{"price"} },
 		func(o *builder.Options) {
-			o.Users.Input.NumberRows, o.Users.Input.IDs, o.Users.Attributes.Path = true, "", ""
+			o.Users.Input.NumberRows, o.Users.Input.IDs, o.Users.Attributes.Paths = true, nil, nil
 		},
 		func(o *builder.Options) { // of the same name and size
-			data, err := os.ReadFile(o.Users.Input.Path)
+			data, err := os.ReadFile(o.Users.Input.Paths[0])
 			require.NoError(t, err)
 			data[len(data)-1] ^= 0x80
-			o.Users.Input.Path = filepath.Join(t.TempDir(), filepath.Base(o.Users.Input.Path))
-			require.NoError(t, os.WriteFile(o.Users.Input.Path, data, 0o600))
+			o.Users.Input.Paths = []string{filepath.Join(t.TempDir(), filepath.Base(o.Users.Input.Paths[0]))}
+			require.NoError(t, os.WriteFile(o.Users.Input.Paths[0], data, 0o600))
 		},
 	} {
 		other := o
@@ -260,7 +260,7 @@ func TestBuildIsKeptOnceItsTowersAreDone(t *testing.T) {
 	}
 	f, report, err := again(t.Context(), o, nil)
 	require.NoError(t, err)
-	assert.Equal(t, []string{"run the gates"}, f.stages)
+	assert.Equal(t, []string{"digest inputs (bytes)", "run the gates", "gate structure", "gate recall", "gate comparison", "gate alignment", "gate latency", "publish"}, f.stages)
 	assert.Equal(t, undisturbed.Digest, report.Digest)
 	assert.Empty(t, stages(t, dir))
 }

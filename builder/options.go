@@ -30,9 +30,12 @@ type Options struct {
 	// Gates is the path of a YAML file of what the snapshot must pass to be released;
 	// empty for [gate.DefaultThresholds].
 	Gates string
-	// Interactions is the path of a Parquet or CSV file of what users did, with the id
-	// columns of both towers; empty if there is none. See [tower.InteractionOptions].
-	Interactions string
+	// Interactions are the paths of Parquet or CSV files of what users did, with the id
+	// columns of both towers; none if there are none. See [tower.InteractionOptions].
+	Interactions []string
+	// Opened are the files of all that, if they are open already; then the caller closes
+	// them.
+	Opened *Inputs
 	// Previous is the snapshot that the gates compare with; empty for none.
 	Previous shard.Digest
 	// PreviousStore is the store that has Previous; nil for the one that is built into.
@@ -47,8 +50,8 @@ type Options struct {
 type TowerOptions struct {
 	// Input names the files.
 	Input tower.Options
-	// Attributes names a JSON Lines file of further attributes, joined by id; its
-	// Path is empty if there is none.
+	// Attributes names JSON Lines of further attributes, joined by id; it has no paths if
+	// there are none.
 	Attributes tower.AttributeOptions
 	// Shards is the number of shards, at least 1.
 	Shards int
@@ -88,7 +91,7 @@ func (o *Options) Validate() error {
 		TowerOptions
 	}{{shard.Apps, o.Apps}, {shard.Users, o.Users}} {
 		switch {
-		case t.Input.Path == "":
+		case len(t.Input.Paths) == 0:
 			return fmt.Errorf("%s: no input file", t.kind)
 		case t.Shards < 1 || t.Shards > shard.MaxShards:
 			return fmt.Errorf("%s: %d shards, want 1 to %d", t.kind, t.Shards, shard.MaxShards)

@@ -1,7 +1,6 @@
 package builder
 
 import (
-	"context"
 	"fmt"
 
 	"github.com/tandem-ann/tandem/builder/tower"
@@ -46,8 +45,9 @@ func towerFromManifest(o *TowerOptions, t *shard.TowerManifest, p shard.TowerPar
 	o.Shards = len(t.Shards)
 	o.Input = tower.Options{
 		IDColumn: p.IDColumn, EmbeddingColumn: p.EmbeddingColumn, IgnoreColumns: p.IgnoreColumns, NumberRows: p.NumberRows,
+		PartitionAttributes: p.PartitionAttributes, AttributeTypes: p.AttributeTypes,
 	}
-	o.Attributes = tower.AttributeOptions{IDKey: p.AttributesIDKey, IgnoreKeys: p.AttributesIgnoreKeys}
+	o.Attributes = tower.AttributeOptions{IDKey: p.AttributesIDKey, IgnoreKeys: p.AttributesIgnoreKeys, Types: p.AttributeTypes}
 	if p.GraphKeys != "" {
 		if o.GraphKeys, err = hnswexport.ParseKeyType(p.GraphKeys); err != nil {
 			return params, err
@@ -56,11 +56,4 @@ func towerFromManifest(o *TowerOptions, t *shard.TowerManifest, p shard.TowerPar
 	params, err = index.ParseParams(t.Params)
 	params.Frozen = false
 	return params, err
-}
-
-// Inputs describes the files that a build with these options reads, in the order in which
-// its manifest has them. It reads them all.
-func (o *Options) Inputs(ctx context.Context) ([]shard.Input, error) {
-	return digestAll(ctx, append(o.towerInputs(),
-		inputPath{"app-segments", o.Segments}, inputPath{"gates", o.Gates}, inputPath{"interactions", o.Interactions}))
 }

@@ -12,17 +12,20 @@ import (
 func TestRebuild(t *testing.T) {
 	base := syntheticTowers(t, 500, 300)
 	o := base.options(t, "1")
-	o.Interactions, o.Tool, o.MaxRejected, o.Params.Seed = base.interactions, "tandem v1", 3, 9
+	o.Interactions, o.Tool, o.MaxRejected, o.Params.Seed = []string{base.interactions}, "tandem v1", 3, 9
 	_, report := build(t, o)
 	m := report.Manifest
 
 	again, err := builder.FromManifest(m)
 	require.NoError(t, err)
 	for _, each := range []struct{ to, from *builder.TowerOptions }{{&again.Apps, &o.Apps}, {&again.Users, &o.Users}} {
-		each.to.Input.Path, each.to.Attributes.Path = each.from.Input.Path, each.from.Attributes.Path
+		each.to.Input.Paths, each.to.Attributes.Paths = each.from.Input.Paths, each.from.Attributes.Paths
 	}
 	again.Segments, again.Interactions = o.Segments, o.Interactions
-	inputs, err := again.Inputs(t.Context())
+	again.Opened, err = builder.OpenInputs(t.Context(), again, nil)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, again.Opened.Close()) }()
+	inputs, err := again.Opened.Describe(t.Context(), nil)
 	require.NoError(t, err)
 	require.Equal(t, m.Inputs, inputs)
 	_, second := build(t, again)

@@ -73,9 +73,10 @@ func (in *ingested) places(number int, reject func(fault)) ([]place, error) {
 
 // rejectDuplicates counts what [ingested.places] will leave out of every shard, so
 // that a build fails before it has spent time on a graph.
-func (in *ingested) rejectDuplicates() (rows int, err error) {
+func (in *ingested) rejectDuplicates(progress Progress) (rows int, err error) {
 	var faults []fault
 	for number := range in.rows {
+		progress.Step(int64(number))
 		list, err := in.places(number, func(f fault) { faults = append(faults, f) })
 		if err != nil {
 			return 0, err

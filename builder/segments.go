@@ -7,12 +7,12 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/tandem-ann/tandem/builder/input"
 	"github.com/tandem-ann/tandem/index"
 	"github.com/tandem-ann/tandem/shard"
 	"github.com/tandem-ann/tandem/shard/eligibility"
@@ -46,7 +46,7 @@ func readSegments(path string) (*segmentsFile, error) {
 		return nil, fmt.Errorf("read segments %s: more than %d bytes", path, maxSegmentsFile)
 	}
 	s := &segmentsFile{path: path, lines: map[string]int{}, input: shard.Input{
-		Role: "app-segments", Name: filepath.Base(path), Size: int64(len(data)), Digest: shard.Sum(data),
+		Role: "app-segments", Name: input.RecordedName(path), Size: int64(len(data)), Digest: shard.Sum(data),
 	}}
 	if err := s.parse(data); err != nil {
 		return nil, fmt.Errorf("read segments %s: %w", path, err)
@@ -146,19 +146,14 @@ func (s *segmentsFile) check(compiler *eligibility.Compiler) error {
 	return errors.Join(all...)
 }
 
-// listSegments reads the segments, if there are any, and records the file.
-func (b *build) listSegments() error {
-	if b.Segments == "" {
-		return nil
-	}
-	var err error
-	if b.segments, err = readSegments(b.Segments); err != nil {
-		return err
+// listSegments records the segments, if there are any.
+func (b *build) listSegments() {
+	if b.segments = b.Opened.segments; b.segments == nil {
+		return
 	}
 	for _, s := range b.segments.list {
 		b.manifest.Apps.Segments = append(b.manifest.Apps.Segments, shard.SegmentManifest{Segment: s})
 	}
-	return nil
 }
 
 // checkSegments compiles the segments, so that a build fails before it has spent
@@ -192,7 +187,7 @@ func (b *build) measureSegments(ctx context.Context, queries *index.Matrix) (err
 		s.Eligible = rows
 		if rows == 0 {
 			b.Progress.Note(fmt.Sprintf("segment %s: no app is eligible", s.Name))
-		} else if s.Recall, err = measureRecall(ctx, t, queries, s.Name, []float64{index.DefaultTarget}); err != nil {
+		} else if s.Recall, err = measureRecall(ctx, t, queries, s.Name, []float64{index.DefaultTarget}, func(int) {}); err != nil {
 			return fmt.Errorf("segment %s: %w", s.Name, err)
 		}
 		b.Progress.Step(int64(i + 1))

@@ -45,7 +45,7 @@ func steamTowers(t *testing.T, set string, part int64) *towers {
 		{"apps.parquet", "app_id", part, &tw.apps, &tw.appSchema},
 		{"users.parquet", "user_id", *steamPart, &tw.users, &tw.userSchema},
 	} {
-		r, err := tower.Open(tower.Options{Path: filepath.Join(dir, f.name), IDColumn: f.column})
+		r, err := tower.Open(t.Context(), tower.Options{Paths: []string{filepath.Join(dir, f.name)}, IDColumn: f.column})
 		require.NoError(t, err)
 		*f.schema = r.Schema()
 		for i := range r.Rows() {

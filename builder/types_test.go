@@ -29,7 +29,7 @@ func TestFloat32AndAllYears(t *testing.T) {
 		apps[i].values = []attribute.Value{attribute.OfFloat32(float32(i%20) + 0.99), attribute.OfTimestamp(until)}
 	}
 	o := options(t, index.Dot, nil, rows("user", 200, 12, 42))
-	o.Apps.Input.Path = write(t, "typed.parquet", "app_id", schema, apps)
+	o.Apps.Input.Paths[0] = write(t, "typed.parquet", "app_id", schema, apps)
 	store, report := build(t, o)
 	require.Equal(t, schema, report.Manifest.Apps.Schema)
 	require.Equal(t, shard.MeanVersion, report.Manifest.Version)

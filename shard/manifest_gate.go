@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/tandem-ann/tandem/index"
+	"github.com/tandem-ann/tandem/shard/attribute"
 )
 
 // The limits of what a manifest says of gates and parameters.
@@ -37,6 +38,20 @@ type TowerParameters struct {
 	AttributesIgnoreKeys []string `json:"attributes_ignore_keys,omitempty"`
 
 	GraphKeys string `json:"graph_keys,omitempty"` // the Go type of a graph's keys
+
+	// What follows needs [InputsVersion].
+
+	PartitionAttributes []string                  `json:"partition_attributes,omitempty"` // keys of the files' paths
+	AttributeTypes      map[string]attribute.Type `json:"attribute_types,omitempty"`      // other than the input says
+}
+
+// beyondColumns reports whether the parameters say what only [InputsVersion] can.
+func (p *Parameters) beyondColumns() bool {
+	return p != nil && (p.Apps.beyondColumns() || p.Users.beyondColumns())
+}
+
+func (p *TowerParameters) beyondColumns() bool {
+	return len(p.PartitionAttributes) > 0 || len(p.AttributeTypes) > 0
 }
 
 // Lineage says what a snapshot follows.
@@ -150,8 +165,8 @@ func (m *Manifest) validateGated() error {
 			return fmt.Errorf("parameters: max_rejected is %d, want at least 0", p.MaxRejected)
 		}
 		for _, t := range []*TowerParameters{&p.Apps, &p.Users} {
-			if n := max(len(t.IgnoreColumns), len(t.AttributesIgnoreKeys)); n > maxColumns {
-				return fmt.Errorf("parameters: %d columns are ignored, at most %d are accepted", n, maxColumns)
+			if n := max(len(t.IgnoreColumns), len(t.AttributesIgnoreKeys), len(t.PartitionAttributes), len(t.AttributeTypes)); n > maxColumns {
+				return fmt.Errorf("parameters: %d columns are named, at most %d are accepted", n, maxColumns)
 			}
 		}
 	}

@@ -78,7 +78,7 @@ func TestGatedManifest(t *testing.T) {
 	for old, changed := range map[string]string{
 		`"bound": "min"`:  `"bound": "around"`,
 		`"passed": true`:  `"passed": true, "because": "I say so"`,
-		`"version": 3`:    `"version": 5`,
+		`"version": 3`:    `"version": 9`,
 		`"value": 0.98`:   `"value": 1e999`,
 		`"ef": 20`:        `"ef": -1`,
 		`"lineage": {`:    `"lineage": null, "ancestry": {`,

@@ -46,7 +46,20 @@ func TestMeanVersion(t *testing.T) {
 	m.Users.Schema, err = attribute.NewSchema([]attribute.Field{{Name: "price", Type: attribute.Float32}})
 	require.NoError(t, err)
 	require.Equal(t, shard.MeanVersion, m.LowestVersion())
-	_, err = shard.DecodeManifest([]byte(`{"version": 5}`))
+	_, err = shard.DecodeManifest([]byte(`{"version": 6}`))
 	require.ErrorIs(t, err, sections.ErrVersion)
-	require.ErrorContains(t, err, "this build reads versions 1 to 4")
+	require.ErrorContains(t, err, "this build reads versions 1 to 5")
+
+	for _, p := range []shard.TowerParameters{
+		{PartitionAttributes: []string{"dt"}}, {AttributeTypes: map[string]attribute.Type{"at": attribute.Timestamp}},
+	} {
+		m.Parameters = &shard.Parameters{Users: p}
+		require.Equal(t, shard.InputsVersion, m.LowestVersion())
+		m.Version = shard.InputsVersion
+		data, err := m.Encode()
+		require.NoError(t, err)
+		again, err := shard.DecodeManifest(data)
+		require.NoError(t, err)
+		require.Equal(t, m.Parameters, again.Parameters)
+	}
 }

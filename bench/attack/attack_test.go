@@ -33,8 +33,8 @@ func served(t *testing.T) (string, *attack.Target) {
 	t.Cleanup(func() { assert.NoError(t, store.Close()) })
 	report, err := builder.Build(t.Context(), store, builder.Options{
 		Model: "test", ModelVersion: "1", Params: index.DefaultParams(index.Dot), Threads: 2,
-		Apps:  builder.TowerOptions{Input: tower.Options{Path: filepath.Join(dir, synthetic.AppsFile), IDColumn: synthetic.AppIDColumn}, Shards: 2},
-		Users: builder.TowerOptions{Input: tower.Options{Path: filepath.Join(dir, synthetic.UsersFile), IDColumn: synthetic.UserIDColumn}, Shards: 1},
+		Apps:  builder.TowerOptions{Input: tower.Options{Paths: []string{filepath.Join(dir, synthetic.AppsFile)}, IDColumn: synthetic.AppIDColumn}, Shards: 2},
+		Users: builder.TowerOptions{Input: tower.Options{Paths: []string{filepath.Join(dir, synthetic.UsersFile)}, IDColumn: synthetic.UserIDColumn}, Shards: 1},
 	})
 	require.NoError(t, err)
 	target, err := attack.ReadTarget(t.Context(), store, report.Digest)

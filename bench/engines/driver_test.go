@@ -75,7 +75,7 @@ func program(t *testing.T, script string) (dir string) {
 }
 
 func TestDriverProcess(t *testing.T) {
-	s, err := ReadSet(writeSet(t, index.Dot, 30, 9, 3))
+	s, err := ReadSet(t.Context(), writeSet(t, index.Dot, 30, 9, 3))
 	require.NoError(t, err)
 	spec := Spec{Name: "fake"}.withDefaults()
 

@@ -39,7 +39,7 @@ func writeSet(t *testing.T, metric index.Metric, rows, queries, dim int) SetOpti
 		}
 		path := filepath.Join(dir, name)
 		require.NoError(t, v.writeFile(path))
-		return tower.Options{Path: path, NumberRows: true}
+		return tower.Options{Paths: []string{path}, NumberRows: true}
 	}
 	return SetOptions{Base: file("base.fbin", rows), Queries: file("queries.fbin", queries), Metric: metric, Ask: 60}
 }
@@ -47,7 +47,7 @@ func writeSet(t *testing.T, metric index.Metric, rows, queries, dim int) SetOpti
 func TestRun(t *testing.T) {
 	for _, metric := range []index.Metric{index.L2, index.Dot, index.Cosine} {
 		t.Run(metric.String(), func(t *testing.T) {
-			s, err := ReadSet(writeSet(t, metric, 600, 100, 7))
+			s, err := ReadSet(t.Context(), writeSet(t, metric, 600, 100, 7))
 			require.NoError(t, err)
 			r, err := Run(t.Context(), s, Options{
 				Engines: []Spec{{Name: Tandem}, {Name: Coder, M: 8}, {Name: "hnswlib"}}, Drivers: t.TempDir(),
@@ -92,7 +92,7 @@ func TestRun(t *testing.T) {
 }
 
 func TestRunWithoutEngines(t *testing.T) {
-	s, err := ReadSet(writeSet(t, index.L2, 20, 3, 2))
+	s, err := ReadSet(t.Context(), writeSet(t, index.L2, 20, 3, 2))
 	require.NoError(t, err)
 	_, err = Run(t.Context(), s, Options{Engines: []Spec{{Name: "faiss"}}, Drivers: t.TempDir()})
 	assert.ErrorIs(t, err, ErrNoDriver)
@@ -106,7 +106,7 @@ func TestRunWithoutEngines(t *testing.T) {
 func TestDrivers(t *testing.T) {
 	const drivers = "../peers/bin"
 	for _, metric := range []index.Metric{index.L2, index.Dot} {
-		s, err := ReadSet(writeSet(t, metric, 400, 100, 9))
+		s, err := ReadSet(t.Context(), writeSet(t, metric, 400, 100, 9))
 		require.NoError(t, err)
 		for _, spec := range DefaultSpecs(metric) {
 			if spec.Name == Tandem {
@@ -129,7 +129,7 @@ func TestDrivers(t *testing.T) {
 func TestReadSet(t *testing.T) {
 	o := writeSet(t, index.Dot, 50, 30, 3)
 	o.Rows, o.Ask = 40, 1000
-	s, err := ReadSet(o)
+	s, err := ReadSet(t.Context(), o)
 	require.NoError(t, err)
 	assert.Equal(t, []int{40, 15, 15}, []int{s.base.Rows(), s.queries.Rows(), s.sample.Rows()}, "the sample gets half of few queries")
 	asked := map[float32]bool{}
@@ -140,12 +140,12 @@ func TestReadSet(t *testing.T) {
 		assert.False(t, asked[s.sample.Row(i)[0]], "the sample was asked")
 	}
 
-	o.Queries.Path = filepath.Join(t.TempDir(), "none.fbin")
-	_, err = ReadSet(o)
+	o.Queries.Paths[0] = filepath.Join(t.TempDir(), "none.fbin")
+	_, err = ReadSet(t.Context(), o)
 	assert.ErrorIs(t, err, os.ErrNotExist)
 	other := writeSet(t, index.Dot, 1, 1, 4)
 	o.Queries = other.Queries
-	_, err = ReadSet(o)
+	_, err = ReadSet(t.Context(), o)
 	assert.ErrorContains(t, err, "has dimension 4")
 }
 
@@ -180,7 +180,7 @@ func TestTruthCountsTiesAndRowsOnce(t *testing.T) {
 }
 
 func TestTruthAgainstSorting(t *testing.T) {
-	s, err := ReadSet(writeSet(t, index.Dot, 2000, 4, 3))
+	s, err := ReadSet(t.Context(), writeSet(t, index.Dot, 2000, 4, 3))
 	require.NoError(t, err)
 	var best []float32
 	for _, n := range s.nearest(0, 1, 100, []*Predicate{nil})[0][0] {
@@ -206,7 +206,7 @@ func TestTruthAgainstSorting(t *testing.T) {
 
 // The nearest to a query among augmented vectors has its largest inner product.
 func TestAugmented(t *testing.T) {
-	s, err := ReadSet(writeSet(t, index.Dot, 300, 20, 5))
+	s, err := ReadSet(t.Context(), writeSet(t, index.Dot, 300, 20, 5))
 	require.NoError(t, err)
 	base, queries := s.base.augmented(), s.queries.extended()
 	require.Equal(t, []int{6, 6}, []int{base.dim, queries.dim})

@@ -35,7 +35,7 @@ func predicateOf(s *Set, name string, rows ...uint32) *Predicate {
 func TestRunFilters(t *testing.T) {
 	for _, metric := range []index.Metric{index.L2, index.Dot, index.Cosine} {
 		t.Run(metric.String(), func(t *testing.T) {
-			s, err := ReadSet(writeSet(t, metric, 600, 100, 7))
+			s, err := ReadSet(t.Context(), writeSet(t, metric, 600, 100, 7))
 			require.NoError(t, err)
 			predicates, err := s.Synthetic(1)
 			require.NoError(t, err)
@@ -93,7 +93,7 @@ func TestRunFilters(t *testing.T) {
 }
 
 func TestRunFiltersRefuses(t *testing.T) {
-	s, err := ReadSet(writeSet(t, index.L2, 20, 3, 2))
+	s, err := ReadSet(t.Context(), writeSet(t, index.L2, 20, 3, 2))
 	require.NoError(t, err)
 	few := predicateOf(s, "few", 1, 2, 3, 4)
 	_, err = RunFilters(t.Context(), s, []*Predicate{few}, Options{})
@@ -109,7 +109,7 @@ func TestRunFiltersRefuses(t *testing.T) {
 func TestDriversFilter(t *testing.T) {
 	const drivers = "../peers/bin"
 	for _, metric := range []index.Metric{index.L2, index.Dot} {
-		s, err := ReadSet(writeSet(t, metric, 400, 100, 9))
+		s, err := ReadSet(t.Context(), writeSet(t, metric, 400, 100, 9))
 		require.NoError(t, err)
 		predicates, err := s.Synthetic(3)
 		require.NoError(t, err)
@@ -135,7 +135,7 @@ func TestDriversFilter(t *testing.T) {
 
 func TestSynthetic(t *testing.T) {
 	for _, metric := range []index.Metric{index.L2, index.Dot} {
-		s, err := ReadSet(writeSet(t, metric, 10_000, 100, 5))
+		s, err := ReadSet(t.Context(), writeSet(t, metric, 10_000, 100, 5))
 		require.NoError(t, err)
 		predicates, err := s.Synthetic(7)
 		require.NoError(t, err)
@@ -170,7 +170,7 @@ func TestSynthetic(t *testing.T) {
 		assert.InDelta(t, 1, truths[1].correlation(truths[0]), 0.1)
 		assert.InDelta(t, 0.2, truths[2].selectivity(), 1e-9)
 	}
-	s, err := ReadSet(writeSet(t, index.L2, 20, 1, 2))
+	s, err := ReadSet(t.Context(), writeSet(t, index.L2, 20, 1, 2))
 	require.NoError(t, err)
 	_, err = s.Synthetic(0)
 	assert.EqualError(t, err, "the set has one query: a synthetic predicate needs one more, which is not asked")
@@ -196,7 +196,7 @@ func hasRegion(s *Set, p *Predicate, sign float32) bool {
 }
 
 func TestTruthUnderAPredicate(t *testing.T) {
-	s, err := ReadSet(writeSet(t, index.L2, 1500, 9, 3))
+	s, err := ReadSet(t.Context(), writeSet(t, index.L2, 1500, 9, 3))
 	require.NoError(t, err)
 	p := predicateOf(s, "some", 3, 64, 511, 512, 700, 1499)
 	truths, err := findTruths(t.Context(), s, []*Predicate{nil, p}, []int{3, 10}, 2, func(int64) {})
@@ -244,13 +244,13 @@ func writeTower(t *testing.T, rows int) SetOptions {
 		require.NoError(t, w.Append(row))
 	}
 	require.NoError(t, w.Close())
-	o.Base, o.Attributes = tower.Options{Path: path, IDColumn: "app_id"}, true
+	o.Base, o.Attributes = tower.Options{Paths: []string{path}, IDColumn: "app_id"}, true
 	return o
 }
 
 func TestPredicates(t *testing.T) {
 	o := writeTower(t, 100)
-	s, err := ReadSet(o)
+	s, err := ReadSet(t.Context(), o)
 	require.NoError(t, err)
 	n := func(i int) *int { return &i }
 	predicates, err := s.Predicates(t.Context(), []Filter{
@@ -282,7 +282,7 @@ func TestPredicates(t *testing.T) {
 
 	// What the whole base leaves says nothing of a part of it.
 	o.Rows = 10
-	s, err = ReadSet(o)
+	s, err = ReadSet(t.Context(), o)
 	require.NoError(t, err)
 	predicates, err = s.Predicates(t.Context(), []Filter{{"linux", `"linux" in platforms`, n(50)}}, nil)
 	require.NoError(t, err)

@@ -2,11 +2,13 @@ package engines
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"math"
 	"slices"
+	"strings"
 
 	"github.com/tandem-ann/tandem/builder/tower"
 	"github.com/tandem-ann/tandem/index"
@@ -48,12 +50,12 @@ type Set struct {
 // ReadSet reads a set. A query is asked, and not part of the sample, when the
 // [shard.SampleKey] of its id, or of its number where there are no ids, is among
 // the highest.
-func ReadSet(o SetOptions) (*Set, error) {
+func ReadSet(ctx context.Context, o SetOptions) (*Set, error) {
 	if o.Rows < 0 || o.Ask < 1 {
 		return nil, fmt.Errorf("rows is %d, queries is %d, want at least 0 and 1", o.Rows, o.Ask)
 	}
-	s := &Set{Base: o.Base.Path, Queries: o.Queries.Path, Metric: o.Metric}
-	base, err := read(o.Base, o.Metric, o.Rows, o.Attributes)
+	s := &Set{Base: strings.Join(o.Base.Paths, ", "), Queries: strings.Join(o.Queries.Paths, ", "), Metric: o.Metric}
+	base, err := read(ctx, o.Base, o.Metric, o.Rows, o.Attributes)
 	if err != nil {
 		return nil, err
 	}
@@ -63,12 +65,12 @@ func ReadSet(o SetOptions) (*Set, error) {
 	for _, id := range base.ids {
 		s.keys = append(s.keys, shard.Key(id))
 	}
-	queries, err := read(o.Queries, o.Metric, 0, false)
+	queries, err := read(ctx, o.Queries, o.Metric, 0, false)
 	if err != nil {
 		return nil, err
 	}
 	if queries.vectors.dim != s.base.dim {
-		return nil, fmt.Errorf("%s has dimension %d, %s has %d", o.Queries.Path, queries.vectors.dim, o.Base.Path, s.base.dim)
+		return nil, fmt.Errorf("%s has dimension %d, %s has %d", s.Queries, queries.vectors.dim, s.Base, s.base.dim)
 	}
 	s.split(queries.vectors, queries.ids, o.Ask)
 	return s, nil
@@ -104,8 +106,8 @@ type table struct {
 }
 
 // read reads up to limit rows; 0 is no limit.
-func read(o tower.Options, metric index.Metric, limit int, attributes bool) (t table, err error) {
-	r, err := tower.Open(o)
+func read(ctx context.Context, o tower.Options, metric index.Metric, limit int, attributes bool) (t table, err error) {
+	r, err := tower.Open(ctx, o)
 	if err != nil {
 		return t, err
 	}
@@ -116,7 +118,7 @@ func read(o tower.Options, metric index.Metric, limit int, attributes bool) (t t
 		rows = int64(limit)
 	}
 	if rows > index.MaxRows {
-		return t, fmt.Errorf("%s has %d rows, want at most %d", o.Path, rows, index.MaxRows)
+		return t, fmt.Errorf("%s has %d rows, want at most %d", strings.Join(o.Paths, ", "), rows, index.MaxRows)
 	}
 	if attributes {
 		t.attributes = attribute.NewWriter(r.Schema(), int(rows))
@@ -125,7 +127,7 @@ func read(o tower.Options, metric index.Metric, limit int, attributes bool) (t t
 		row, err := r.Next()
 		if errors.Is(err, io.EOF) {
 			if attributes {
-				return t, fmt.Errorf("%s has %d rows, and its headers promise %d", o.Path, n, rows)
+				return t, fmt.Errorf("%s has %d rows, and its headers promise %d", strings.Join(o.Paths, ", "), n, rows)
 			}
 			break
 		}
@@ -133,11 +135,11 @@ func read(o tower.Options, metric index.Metric, limit int, attributes bool) (t t
 			return t, err
 		}
 		if err := t.append(row, metric, int(rows)); err != nil {
-			return t, fmt.Errorf("%s: row %d: %w", o.Path, row.Number, err)
+			return t, fmt.Errorf("%s: row %d: %w", strings.Join(o.Paths, ", "), row.Number, err)
 		}
 	}
 	if t.vectors == nil {
-		return t, fmt.Errorf("%s has no rows", o.Path)
+		return t, fmt.Errorf("%s has no rows", strings.Join(o.Paths, ", "))
 	}
 	return t, nil
 }

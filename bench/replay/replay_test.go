@@ -99,8 +99,8 @@ func buildAll(dir string) (err error) {
 		params.M, params.EfConstruction = 8, 40
 		report, err := builder.Build(ctx, store, builder.Options{
 			Model: "feed", ModelVersion: s.version, Params: params, Threads: 2, Segments: s.segments,
-			Apps:  builder.TowerOptions{Input: tower.Options{Path: s.apps, IDColumn: synthetic.AppIDColumn}, Shards: 2},
-			Users: builder.TowerOptions{Input: tower.Options{Path: s.users, IDColumn: synthetic.UserIDColumn}, Shards: 1},
+			Apps:  builder.TowerOptions{Input: tower.Options{Paths: []string{s.apps}, IDColumn: synthetic.AppIDColumn}, Shards: 2},
+			Users: builder.TowerOptions{Input: tower.Options{Paths: []string{s.users}, IDColumn: synthetic.UserIDColumn}, Shards: 1},
 		})
 		if err != nil {
 			return err
@@ -112,7 +112,7 @@ func buildAll(dir string) (err error) {
 
 // rewrite writes a tower again with its rows changed.
 func rewrite(from, to, idColumn string, change func([]tower.Row) []tower.Row) (err error) {
-	r, err := tower.Open(tower.Options{Path: from, IDColumn: idColumn})
+	r, err := tower.Open(context.Background(), tower.Options{Paths: []string{from}, IDColumn: idColumn})
 	if err != nil {
 		return err
 	}

@@ -61,7 +61,7 @@ func (p *players) read(ctx context.Context, o tower.InteractionOptions, candidat
 	if previous != nil {
 		hadApp = probe.Has(previous.Tower(shard.Apps))
 	}
-	return tower.ReadInteractions(o, func(user, app string) error {
+	return tower.ReadInteractions(ctx, o, func(user, app string) error {
 		if p.lines++; p.lines%4096 == 0 {
 			if err := ctx.Err(); err != nil {
 				return err
@@ -166,7 +166,7 @@ func turned(ctx context.Context, s *shard.Snapshot, users []*player) (best [2]fl
 // alignment judges whether users' vectors find what the users interacted with. It scores
 // whole vectors, for it is about the towers and not the index.
 func (r *run) alignment(ctx context.Context) error {
-	if r.off(Alignment) || r.Interactions.Path == "" {
+	if r.off(Alignment) || len(r.Interactions.Paths) == 0 {
 		return nil
 	}
 	var p players

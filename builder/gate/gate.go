@@ -55,9 +55,11 @@ type Input struct {
 	// Previous is the snapshot that serves now; nil if there is none, and then no gate
 	// that compares runs.
 	Previous *shard.Snapshot
-	// Interactions say what users did; without a path the alignment gate does not run.
+	// Interactions say what users did; without paths the alignment gate does not run.
 	Interactions tower.InteractionOptions
 	Thresholds   Thresholds
+	// Begin is told the name of each gate, or group of gates, when it begins; it may be nil.
+	Begin func(gate string)
 }
 
 // run is one run of the gates.
@@ -92,6 +94,9 @@ func Run(ctx context.Context, in Input) (_ *shard.GateReport, err error) {
 	}{{Structure, r.structure}, {Recall, r.recall}, {"comparison", r.compared}, {Alignment, r.alignment}} {
 		if err := ctx.Err(); err != nil {
 			return nil, err
+		}
+		if in.Begin != nil {
+			in.Begin(g.name)
 		}
 		if err := g.run(ctx); err != nil {
 			return nil, fmt.Errorf("gate %s: %w", g.name, err)

@@ -7,13 +7,13 @@ import (
 	"io"
 	"math"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/tandem-ann/tandem/builder/input"
 	"github.com/tandem-ann/tandem/shard"
 )
 
@@ -53,7 +53,7 @@ func readThresholds(path string) (Thresholds, shard.Input, error) {
 	if err != nil {
 		return t, shard.Input{}, fmt.Errorf("read gates %s: %w", path, err)
 	}
-	return t, shard.Input{Role: "gates", Name: filepath.Base(path), Size: int64(len(data)), Digest: shard.Sum(data)}, nil
+	return t, shard.Input{Role: "gates", Name: input.RecordedName(path), Size: int64(len(data)), Digest: shard.Sum(data)}, nil
 }
 
 const wantGates = "want a mapping of gates to on, off or their limits"

@@ -224,7 +224,7 @@ func TestWrite(t *testing.T) {
 
 	g := generator(t, o)
 	read := func(name, id string) (tower.Reader, []tower.Row) {
-		r, err := tower.Open(tower.Options{Path: filepath.Join(dir, name), IDColumn: id})
+		r, err := tower.Open(t.Context(), tower.Options{Paths: []string{filepath.Join(dir, name)}, IDColumn: id})
 		require.NoError(t, err)
 		t.Cleanup(func() { _ = r.Close() })
 		var rows []tower.Row

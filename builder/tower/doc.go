@@ -1,12 +1,12 @@
 // Package tower reads and writes towers as files: one entity kind's embeddings,
 // with ids and, in Parquet, attributes.
 //
-// [Open] chooses a [Reader] by the file's extension: Parquet (one file or a
-// folder of them), NumPy .npy, or big-ann .fbin, .u8bin and .i8bin with an id
-// file beside them. [OpenAttributes] reads attributes from JSON Lines; they are
-// joined to a tower's rows by id, which is the caller's job. [CreateParquet]
-// writes a tower. Package builder/tower/hnswexport reads the graphs that
-// coder/hnsw exports.
+// [Open] chooses a [Reader] by the files' first bytes: Parquet, NumPy .npy, or, by their
+// extensions, big-ann .fbin, .u8bin and .i8bin; the latter with id files beside them. Package
+// builder/input finds and opens files. [OpenAttributes] reads attributes from JSON Lines; they
+// are joined to a tower's rows by id, which is the caller's job. [ReadInteractions] reads what
+// users did. [CreateParquet] writes a tower. Package builder/tower/hnswexport reads the graphs
+// that coder/hnsw exports.
 //
 // Reading is streaming and only decodes. A Row may have a vector of any length,
 // with NaN in it, under an id that is empty or seen before: package builder,

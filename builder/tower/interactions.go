@@ -1,54 +1,74 @@
 package tower
 
 import (
+	"bufio"
+	"context"
 	"encoding/csv"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
 	"github.com/parquet-go/parquet-go"
 
+	"github.com/tandem-ann/tandem/builder/input"
 	"github.com/tandem-ann/tandem/shard/attribute"
 )
 
 // InteractionOptions say which users used which apps.
 type InteractionOptions struct {
-	// Path is a Parquet file, or a CSV file whose first line names its columns. Other
-	// columns are not read.
-	Path string
+	// Paths are Parquet files, or CSV files, which may be compressed by gzip or zstd and of
+	// which the first lines name the columns; folders of them, globs, and URLs. See
+	// [input.Open]. Other columns are not read.
+	Paths []string
+	// Files are the files of Paths, if they are open already; then the caller closes them.
+	Files *input.Set
 	// UserColumn and AppColumn name the columns of ids, strings or integers.
 	UserColumn, AppColumn string
 }
 
 // InteractionsPathError says that a path cannot be one of interactions: there is no such
-// file, or its extension is not known.
+// file, or it is of another sort.
 type InteractionsPathError struct{ Err error }
 
 func (e InteractionsPathError) Error() string { return e.Err.Error() }
 func (e InteractionsPathError) Unwrap() error { return e.Err }
 
-// ReadInteractions calls each with every interaction, in the order of the file. The
-// strings are good for ever. An error of each ends the reading and is returned.
-func ReadInteractions(o InteractionOptions, each func(user, app string) error) error {
-	var err error
-	switch ext := strings.ToLower(filepath.Ext(o.Path)); ext {
-	case ".parquet":
-		err = readParquetPairs(o, each)
-	case ".csv":
-		err = readCSVPairs(o, each)
-	default:
-		err = InteractionsPathError{fmt.Errorf("extension %q is not known; accepted are .parquet and .csv", ext)}
-	}
-	if errors.Is(err, fs.ErrNotExist) {
+// OpenInteractions opens the files of Paths. The caller closes them.
+func OpenInteractions(ctx context.Context, o InteractionOptions, how input.Options) (*input.Set, error) {
+	set, err := input.Open(ctx, o.Paths, AcceptInteractions(o), how)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, input.ErrForeign) {
 		err = InteractionsPathError{err}
 	}
 	if err != nil {
-		return fmt.Errorf("read interactions %s: %w", o.Path, err)
+		return nil, fmt.Errorf("read interactions: %w", err)
+	}
+	return set, nil
+}
+
+// ReadInteractions calls each with every interaction, in the order of the files. The
+// strings are good for ever. An error of each ends the reading and is returned.
+func ReadInteractions(ctx context.Context, o InteractionOptions, each func(user, app string) error) (err error) {
+	if o.Files == nil {
+		if o.Files, err = OpenInteractions(ctx, o, input.Options{}); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, o.Files.Close()) }()
+	}
+	for _, f := range o.Files.Files() {
+		head, err := headOf(f)
+		if err != nil {
+			return err
+		}
+		read := readCSVPairs
+		if input.FormatOf(head) == input.Parquet {
+			read = readParquetPairs
+		}
+		if err := read(o, f, each); err != nil {
+			return fmt.Errorf("read interactions %s: %w", f.Name(), err)
+		}
 	}
 	return nil
 }
@@ -67,25 +87,27 @@ func (o *InteractionOptions) columnsOf(names []string) (user, app int, err error
 	return user, app, nil
 }
 
-func readCSVPairs(o InteractionOptions, each func(user, app string) error) (err error) {
-	f, err := os.Open(o.Path)
+func readCSVPairs(o InteractionOptions, f input.File, each func(user, app string) error) (err error) {
+	text, err := openText(f)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	r := csv.NewReader(f)
-	r.ReuseRecord = true
-	names, err := r.Read()
-	if errors.Is(err, io.EOF) {
+	defer func() { err = errors.Join(err, text.Close()) }()
+	br := bufio.NewReaderSize(text, maxCSVHeader)
+	first, err := br.Peek(maxCSVHeader)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	if len(first) == 0 {
 		return errors.New("it is empty: the first line must name the columns")
 	}
+	delimiter, user, app, err := o.header(first)
 	if err != nil {
 		return err
 	}
-	names = slices.Clone(names)
-	names[0] = strings.TrimPrefix(names[0], "\ufeff")
-	user, app, err := o.columnsOf(names)
-	if err != nil {
+	r := csv.NewReader(br)
+	r.Comma, r.ReuseRecord = delimiter, true
+	if _, err := r.Read(); err != nil { // the names
 		return err
 	}
 	for {
@@ -102,12 +124,14 @@ func readCSVPairs(o InteractionOptions, each func(user, app string) error) (err 
 	}
 }
 
-func readParquetPairs(o InteractionOptions, each func(user, app string) error) (err error) {
-	f, pf, err := openParquetFile(o.Path)
+// maxCSVHeader is the longest first line of CSV, in bytes.
+const maxCSVHeader = 64 << 10
+
+func readParquetPairs(o InteractionOptions, f input.File, each func(user, app string) error) (err error) {
+	pf, err := openParquetFile(f)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, f.Close()) }()
 	all, err := shapes(pf.Metadata().Schema)
 	if err != nil {
 		return err

@@ -1,6 +1,7 @@
 package tower_test
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -13,7 +14,7 @@ import (
 )
 
 func readInteractions(o tower.InteractionOptions) (list [][2]string, err error) {
-	err = tower.ReadInteractions(o, func(user, app string) error {
+	err = tower.ReadInteractions(context.Background(), o, func(user, app string) error {
 		list = append(list, [2]string{user, app})
 		return nil
 	})
@@ -26,15 +27,15 @@ func TestInteractions(t *testing.T) {
 
 	path := filepath.Join(dir, "i.csv")
 	require.NoError(t, os.WriteFile(path, []byte("\ufeffapp_id,when,user_id\r\na1,1,u1\na2,2,u1\n\"a 3\",3,u2\n"), 0o644))
-	o := tower.InteractionOptions{Path: path, UserColumn: "user_id", AppColumn: "app_id"}
+	o := tower.InteractionOptions{Paths: []string{path}, UserColumn: "user_id", AppColumn: "app_id"}
 	got, err := readInteractions(o)
 	require.NoError(t, err)
 	require.Equal(t, want, got)
 
 	schema, err := attribute.NewSchema([]attribute.Field{{Name: "app_id", Type: attribute.Keyword}, {Name: "plays", Type: attribute.Int}})
 	require.NoError(t, err)
-	o.Path = filepath.Join(dir, "i.parquet")
-	w, err := tower.CreateParquet(o.Path, tower.ParquetOptions{IDColumn: "user_id", Schema: schema, RowGroupRows: 2})
+	o.Paths[0] = filepath.Join(dir, "i.parquet")
+	w, err := tower.CreateParquet(o.Paths[0], tower.ParquetOptions{IDColumn: "user_id", Schema: schema, RowGroupRows: 2})
 	require.NoError(t, err)
 	for i, p := range want {
 		require.NoError(t, w.Append(&tower.Row{ID: p[0], Attributes: []attribute.Value{attribute.OfKeyword(p[1]), attribute.OfInt(int64(i))}}))
@@ -51,9 +52,9 @@ func TestInteractions(t *testing.T) {
 	require.Equal(t, [][2]string{{"u1", "0"}, {"u1", "1"}, {"u2", "2"}}, got)
 
 	enough := errors.New("enough")
-	err = tower.ReadInteractions(o, func(string, string) error { return enough })
+	err = tower.ReadInteractions(context.Background(), o, func(string, string) error { return enough })
 	require.ErrorIs(t, err, enough)
-	require.EqualError(t, err, "read interactions "+o.Path+": enough")
+	require.EqualError(t, err, "read interactions "+o.Paths[0]+": enough")
 }
 
 func TestBadInteractions(t *testing.T) {
@@ -63,15 +64,16 @@ func TestBadInteractions(t *testing.T) {
 		"no app":      {"i.csv", "user_id,app\n", "no column is called app_id; the columns are user_id, app"},
 		"short":       {"i.csv", "user_id,app_id\nu\n", "wrong number of fields"},
 		"quote":       {"i.csv", "user_id,app_id\n\"u,a\n", "quote"},
-		"extension":   {"i.tsv", "", `extension ".tsv" is not known; accepted are .parquet and .csv`},
+		"sort":        {"i.bin", "\x00\x01", `it is of no known format, and begins with "\x00\x01"; accepted are Parquet, and CSV`},
 		"not Parquet": {"i.parquet", "PAR1 or so, but not quite", "i.parquet"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), tt.file)
 			require.NoError(t, os.WriteFile(path, []byte(tt.text), 0o644))
-			_, err := readInteractions(tower.InteractionOptions{Path: path, UserColumn: "user_id", AppColumn: "app_id"})
+			_, err := readInteractions(tower.InteractionOptions{Paths: []string{path}, UserColumn: "user_id", AppColumn: "app_id"})
 			require.ErrorContains(t, err, tt.want)
-			require.ErrorContains(t, err, "read interactions "+path)
+			require.ErrorContains(t, err, "read interactions")
+			require.ErrorContains(t, err, path)
 		})
 	}
 }

@@ -2,15 +2,15 @@ package tower
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
-	"math"
-	"os"
 	"slices"
 	"strconv"
-	"time"
+	"strings"
 
+	"github.com/tandem-ann/tandem/builder/input"
 	"github.com/tandem-ann/tandem/shard/attribute"
 )
 
@@ -19,22 +19,29 @@ const maxJSONLine = 16 << 20
 
 // AttributeOptions say what to read from JSON Lines.
 type AttributeOptions struct {
-	// Path is the file: on each line one object, the attributes of one entity.
-	Path string
+	// Paths are files, folders, globs and URLs; see [input.Open]. On each line is one
+	// object, the attributes of one entity. A file may be compressed by gzip or zstd.
+	Paths []string
+	// Files are the files of Paths, if they are open already; then the caller closes them.
+	Files *input.Set
 	// IDKey is the key of the entity's id, a string or an integer.
 	IDKey string
 	// IgnoreKeys are keys that do not become attributes.
 	IgnoreKeys []string
+	// Types are the types of keys, by name, whatever their values look like. A scalar is
+	// then what its text is as that type. Names that the input does not have are ignored.
+	Types map[string]attribute.Type
 }
 
 // An AttributeRow is one line of attributes. Lines may come in any order; the
 // caller joins them to a tower by id.
 type AttributeRow struct {
-	// Line is the line's number in the file, from 1.
+	// Line is the line's number in the whole input, from 1. [AttributeReader.Place] says
+	// where that is.
 	Line int64
 	// ID is the entity's id, "" when a problem says why there is none.
 	ID string
-	// Attributes are aligned with the reader's schema. A null, a missing key
+	// Attributes are aligned with the reader's schema. A null, a missing key, a NaN
 	// and an empty array are absent.
 	Attributes []attribute.Value
 	// Problems are what could not be used of the line. Each names the line.
@@ -44,116 +51,200 @@ type AttributeRow struct {
 // An AttributeReader reads attributes from JSON Lines in two passes: the first,
 // when it is opened, infers the schema; the second yields the lines.
 //
-// The first value of a key that is not null decides its type: a string is a
-// keyword, an array of strings a keyword list, a boolean a bool, and a number
-// an int when it has neither fraction nor exponent, a float otherwise. Two
-// things are decided by all values: an int is widened to a float when any number
-// is one, and a keyword is a timestamp when every string of it is an RFC 3339
-// date and time with a zone. A value of another type than its key's is a
-// [TypeChange]. A key whose first value is an object, or an array of anything
-// else, cannot be stored and is an error, unless it is ignored. Blank lines are
-// skipped.
+// The type of a key is what most of its values say, nulls aside; of kinds of values that
+// are equally many, the first. Strings are keywords, or timestamps if more than half of
+// them are a date and a time of day, which are in UTC if they name no zone. Arrays of
+// strings are keyword lists. Numbers are ints if none has a fraction or an exponent, and
+// else floats; but if a float cannot hold one of the integers, they are what most of them
+// are. A value that cannot be of its key's type is a [Problem], [TypeChange] or
+// [OutOfRange]. A key whose values are mostly objects, or arrays of anything else than
+// strings, cannot be stored and is an error, unless it is ignored. Blank lines are
+// skipped. NaN, which is no JSON but what Python writes, stands for null.
 type AttributeReader struct {
-	path    string
+	files   []input.File
+	own     sets
+	lasts   []int64 // the last line of each file, counted over all
 	idKey   string
-	file    *os.File
-	lines   *lineReader
 	keys    map[string]*jsonKey
 	schema  attribute.Schema
 	ignored []string
-	notes   []string
+	found   []string // notes of the input
+	notes   []string // of the first pass
 	tally   tally
 
+	file    int // being read
+	text    io.ReadCloser
+	lines   *lineReader
+	before  int64 // lines of the files before
 	row     AttributeRow
 	scratch []byte
 	list    []string
 	err     error
 }
 
-// A jsonKey is what is known of one key.
-type jsonKey struct {
-	name    string
-	typ     attribute.Type // 0 until a value decided it
-	line    int64          // which decided it
-	instant bool           // a keyword whose strings are all instants so far
-	ignored bool
-	field   int   // position in the schema
-	seen    int64 // line where it was last seen
-}
-
-// OpenAttributes opens a JSON Lines file and infers its schema.
-func OpenAttributes(o AttributeOptions) (r *AttributeReader, err error) {
+// OpenAttributes opens JSON Lines and infers their schema. It opens files that are not open
+// yet, which fails if ctx ends.
+func OpenAttributes(ctx context.Context, o AttributeOptions) (r *AttributeReader, err error) {
 	if o.IDKey == "" {
-		return nil, fmt.Errorf("open %s: no id key is named", o.Path)
+		return nil, errors.New("open attributes: no id key is named")
 	}
-	r = &AttributeReader{path: o.Path, idKey: o.IDKey, keys: make(map[string]*jsonKey), ignored: o.IgnoreKeys}
+	r = &AttributeReader{idKey: o.IDKey, keys: make(map[string]*jsonKey), ignored: o.IgnoreKeys}
 	for _, name := range o.IgnoreKeys {
 		r.keys[name] = &jsonKey{name: name, ignored: true}
 	}
-	if r.file, err = os.Open(o.Path); err != nil {
-		return nil, fmt.Errorf("open attributes: %w", err)
+	for name, t := range o.Types {
+		if r.keys[name] == nil {
+			r.keys[name] = &jsonKey{name: name, typ: t, told: true, reason: "as it was told"}
+		}
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(fmt.Errorf("open %s: %w", o.Path, err), r.Close())
+			err = errors.Join(err, r.Close())
 			r = nil
 		}
 	}()
-	if err := r.infer(); err != nil {
+	if o.Files == nil {
+		if o.Files, err = r.own.open(ctx, o.Paths, AcceptAttributes, input.Options{}); err != nil {
+			return r, err
+		}
+	}
+	r.files, r.found = o.Files.Files(), o.Files.Notes()
+	if err := r.infer(ctx); err != nil {
 		return r, err
 	}
-	if _, err := r.file.Seek(0, io.SeekStart); err != nil {
-		return r, err
-	}
-	r.lines = newLineReader(r.file, maxJSONLine)
+	r.file, r.before = 0, 0
 	r.row.Attributes = make([]attribute.Value, r.schema.Len())
 	return r, nil
 }
 
+// nextLine returns the next line of all files. A nil one says that a file has ended.
+func (r *AttributeReader) nextLine() (line []byte, err error) {
+	if r.file == len(r.files) {
+		return nil, io.EOF
+	}
+	f := r.files[r.file]
+	if r.text == nil {
+		if r.text, err = openText(f); err != nil {
+			return nil, err
+		}
+		r.lines = newLineReader(r.text, maxJSONLine)
+	}
+	line, err = r.lines.next()
+	if errors.Is(err, io.EOF) {
+		r.before += r.lines.number
+		r.file++
+		return nil, r.closeText()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read %s: line %d: %w", f.Name(), r.lines.number, err)
+	}
+	if line == nil {
+		line = []byte{}
+	}
+	return line, nil
+}
+
+func (r *AttributeReader) closeText() error {
+	if r.text == nil {
+		return nil
+	}
+	text := r.text
+	r.text = nil
+	return text.Close()
+}
+
+// line returns the number of the line that was last read, in the whole input.
+func (r *AttributeReader) line() int64 { return r.before + r.lines.number }
+
+// Place says where a line is, by its number in the whole input.
+func (r *AttributeReader) Place(line int64) string {
+	if len(r.files) < 2 {
+		return fmt.Sprintf("line %d", line)
+	}
+	file, _ := slices.BinarySearch(r.lasts, line)
+	if file == len(r.files) {
+		file--
+	}
+	if file > 0 {
+		line -= r.lasts[file-1]
+	}
+	return fmt.Sprintf("line %d of %s", line, r.files[file].Name())
+}
+
+// checkEvery is how many lines pass between looks at the context.
+const checkEvery = 4096
+
 // infer is the first pass.
-func (r *AttributeReader) infer() error {
-	lines := newLineReader(r.file, maxJSONLine)
-	for {
-		line, err := lines.next()
+func (r *AttributeReader) infer(ctx context.Context) error {
+	for n := 0; ; n++ {
+		if n%checkEvery == 0 {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+		}
+		line, err := r.nextLine()
 		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {
 			return err
 		}
+		if line == nil {
+			r.lasts = append(r.lasts, r.before)
+			continue
+		}
 		if !validObject(line) {
 			continue // the second pass reports it
 		}
 		eachMember(line, func(name []byte, kind jsonKind, raw []byte) bool {
-			err = r.inferValue(lines.number, name, kind, raw)
+			err = r.observe(name, kind, raw)
 			return err == nil
 		})
 		if err != nil {
 			return err
 		}
 	}
+	return r.decide()
+}
+
+// decide makes a schema of what the first pass has seen.
+func (r *AttributeReader) decide() error {
 	var fields []attribute.Field
+	var unusable []string
 	for _, k := range r.keys {
+		seen := k.seen > 0
+		k.seen = 0
 		switch {
+		case k.ignored && !seen:
+			r.notes = append(r.notes, "key "+k.name+": to be ignored, but not in the input")
+			continue
 		case k.ignored:
-			if k.seen == 0 {
-				r.notes = append(r.notes, "key "+k.name+": to be ignored, but not in the input")
+			continue
+		case k.told && !seen:
+			continue
+		case !k.told:
+			kind, line, notes := k.decide()
+			r.notes = append(r.notes, notes...)
+			if line > 0 {
+				unusable = append(unusable, fmt.Sprintf("%s (%s, the first in %s)", k.name, kind, r.Place(line)))
+				continue
 			}
-		case k.typ == 0:
+		}
+		if k.typ == 0 {
 			r.notes = append(r.notes, "key "+k.name+": has nulls only and no type, left out")
 			k.ignored = true
-		default:
-			if k.instant {
-				k.typ = attribute.Timestamp
-			}
-			fields = append(fields, attribute.Field{Name: k.name, Type: k.typ})
+			continue
 		}
-		k.seen = 0
+		fields = append(fields, attribute.Field{Name: k.name, Type: k.typ})
 	}
 	slices.Sort(r.notes)
+	if len(unusable) > 0 {
+		slices.Sort(unusable)
+		return fmt.Errorf("open %s: cannot store key %.2000s: supported are strings, arrays of strings, bools and numbers; such a key can be ignored", r.files[0].Name(), strings.Join(unusable, ", key "))
+	}
 	var err error
 	if r.schema, err = attribute.NewSchema(fields); err != nil {
-		return fmt.Errorf("%w; skip a key with --ignore-column", err)
+		return fmt.Errorf("open %s: %w; such a key can be ignored", r.files[0].Name(), err)
 	}
 	for i, f := range r.schema.Fields() {
 		r.keys[f.Name].field = i
@@ -167,8 +258,8 @@ func (r *AttributeReader) lookup(raw []byte) *jsonKey {
 	return r.keys[string(r.scratch)]
 }
 
-// inferValue learns what a value tells of its key's type.
-func (r *AttributeReader) inferValue(line int64, name []byte, kind jsonKind, raw []byte) error {
+// observe learns what a value tells of its key's type.
+func (r *AttributeReader) observe(name []byte, kind jsonKind, raw []byte) error {
 	k := r.lookup(name)
 	if string(r.scratch) == r.idKey {
 		return nil
@@ -177,83 +268,33 @@ func (r *AttributeReader) inferValue(line int64, name []byte, kind jsonKind, raw
 		k = &jsonKey{name: string(r.scratch)}
 		r.keys[k.name] = k
 		if len(r.keys) > attribute.MaxFields+len(r.ignored) {
-			return fmt.Errorf("line %d: key %q is one too many: a schema has at most %d attributes", line, k.name, attribute.MaxFields)
+			return fmt.Errorf("open %s: line %d: key %.80q is one too many: a schema has at most %d attributes", r.files[r.file].Name(), r.lines.number, k.name, attribute.MaxFields)
 		}
 	}
-	k.seen = line
-	if k.ignored || kind == jsonNull {
+	k.seen = r.line()
+	if k.ignored || k.told {
 		return nil
 	}
-	t := kind.attribute(raw)
-	switch {
-	case t == 0 && k.typ == 0:
-		what := kind.String()
-		if kind == jsonArray {
-			what = "array of other than strings"
-		}
-		return fmt.Errorf("line %d: key %s: cannot store an %s: supported are strings, arrays of strings, bools and numbers; skip the key with --ignore-column", line, k.name, what)
-	case k.typ == 0:
-		k.typ, k.line, k.instant = t, line, t == attribute.Keyword
-	case k.typ == attribute.Int && t == attribute.Float:
-		k.typ = t
-	}
-	if k.instant && kind == jsonString {
-		r.scratch = appendJSONString(r.scratch[:0], raw)
-		_, k.instant = parseInstant(string(r.scratch))
+	if l, null := r.lookOf(kind, raw); !null {
+		k.observe(r.line(), l)
 	}
 	return nil
-}
-
-// attribute returns the type of attribute that a value asks for, 0 for none.
-func (k jsonKind) attribute(raw []byte) attribute.Type {
-	switch k {
-	case jsonBool:
-		return attribute.Bool
-	case jsonInteger:
-		return attribute.Int
-	case jsonNumber:
-		return attribute.Float
-	case jsonString:
-		return attribute.Keyword
-	case jsonArray:
-		t := attribute.KeywordList
-		eachElement(raw, func(kind jsonKind, _ []byte) bool {
-			if kind != jsonString && kind != jsonNull {
-				t = 0
-			}
-			return t != 0
-		})
-		return t
-	}
-	return 0
-}
-
-// parseInstant parses an RFC 3339 date and time with a zone.
-func parseInstant(s string) (t time.Time, ok bool) {
-	if len(s) < len("2006-01-02T15:04:05Z") || s[4] != '-' {
-		return t, false
-	}
-	t, err := time.Parse(time.RFC3339Nano, s)
-	return t, err == nil
 }
 
 // Schema returns the attributes that lines have.
 func (r *AttributeReader) Schema() attribute.Schema { return r.schema }
 
 // Notes returns what has been left out so far, as sentences for people.
-func (r *AttributeReader) Notes() []string { return append(slices.Clone(r.notes), r.tally.notes()...) }
+func (r *AttributeReader) Notes() []string {
+	return slices.Concat(r.found, r.notes, r.tally.notes())
+}
 
-// Close closes the file. It may be called twice.
+// Close closes the files that [OpenAttributes] has opened. It may be called twice.
 func (r *AttributeReader) Close() error {
 	if r.err == nil {
 		r.err = errors.New("read attributes: the reader is closed")
 	}
-	if r.file == nil {
-		return nil
-	}
-	f := r.file
-	r.file = nil
-	return f.Close()
+	return errors.Join(r.closeText(), r.own.close())
 }
 
 // Next returns the attributes of the next line that is not blank, and io.EOF
@@ -262,14 +303,9 @@ func (r *AttributeReader) Close() error {
 // returns it again.
 func (r *AttributeReader) Next() (*AttributeRow, error) {
 	for r.err == nil {
-		line, err := r.lines.next()
-		switch {
-		case errors.Is(err, io.EOF):
-			r.err = err
-		case err != nil:
-			r.err = fmt.Errorf("read %s: %w", r.path, err)
-		case len(bytes.TrimSpace(line)) == 0:
-		default:
+		var line []byte
+		line, r.err = r.nextLine()
+		if r.err == nil && len(bytes.TrimSpace(line)) > 0 {
 			r.decode(line)
 			return &r.row, nil
 		}
@@ -279,7 +315,7 @@ func (r *AttributeReader) Next() (*AttributeRow, error) {
 
 // decode sets the row from a line.
 func (r *AttributeReader) decode(line []byte) {
-	r.row.Line, r.row.ID, r.row.Problems = r.lines.number, "", r.row.Problems[:0]
+	r.row.Line, r.row.ID, r.row.Problems = r.line(), "", r.row.Problems[:0]
 	clear(r.row.Attributes)
 	if !validObject(line) {
 		r.problem(NotObject, "%.60q: want one JSON object in UTF-8", line)
@@ -297,7 +333,7 @@ func (r *AttributeReader) decode(line []byte) {
 			}
 		case k == nil:
 			// Only possible when the file changed after the first pass.
-			r.problem(TypeChange, "key %q was not there when the file was opened", r.scratch)
+			r.problem(TypeChange, "key %.80q was not there when the file was opened", r.scratch)
 		case k.ignored:
 		case k.seen == r.row.Line:
 			r.problem(TwiceKey, "key %s comes twice", k.name)
@@ -313,16 +349,19 @@ func (r *AttributeReader) decode(line []byte) {
 }
 
 func (r *AttributeReader) problem(kind ProblemKind, format string, args ...any) {
-	r.row.Problems = append(r.row.Problems, Problem{kind, fmt.Sprintf("line %d: ", r.row.Line) + fmt.Sprintf(format, args...)})
+	r.row.Problems = append(r.row.Problems, Problem{kind, r.Place(r.row.Line) + ": " + fmt.Sprintf(format, args...)})
 }
 
 func (r *AttributeReader) decodeID(kind jsonKind, raw []byte) {
-	switch kind {
-	case jsonString:
+	switch {
+	case kind == jsonString && loneSurrogate(raw):
+		r.problem(Surrogate, "key %s is %.60s, want Unicode", r.idKey, raw)
+		return
+	case kind == jsonString:
 		r.scratch = appendJSONString(r.scratch[:0], raw)
 		r.row.ID = string(r.scratch)
 		return
-	case jsonInteger: // as an integer id column of Parquet
+	case kind == jsonInteger: // as an integer id column of Parquet
 		if i, err := strconv.ParseInt(string(raw), 10, 64); err == nil {
 			r.row.ID = strconv.FormatInt(i, 10)
 			return
@@ -337,59 +376,92 @@ func (r *AttributeReader) decodeID(kind jsonKind, raw []byte) {
 
 // decodeValue returns the value of a key, absent when it has a problem.
 func (r *AttributeReader) decodeValue(k *jsonKey, kind jsonKind, raw []byte) attribute.Value {
-	got := kind.attribute(raw)
-	switch {
-	case kind == jsonNull:
+	switch kind {
+	case jsonNull:
 		return attribute.Value{}
-	case got == attribute.Keyword && k.typ == attribute.Timestamp, got == attribute.Int && k.typ == attribute.Float:
-	case got != k.typ:
-		r.problem(TypeChange, "attribute %s: %v %.60s, but its type is %v since line %d", k.name, kind, raw, k.typ, k.line)
+	case jsonNaN:
+		r.tally.add("attribute " + k.name + ": %d NaN values are absent")
 		return attribute.Value{}
 	}
-	switch k.typ {
-	case attribute.Bool:
-		return attribute.OfBool(raw[0] == 't')
-	case attribute.Int:
-		i, err := strconv.ParseInt(string(raw), 10, 64)
-		if err != nil {
-			r.problem(OutOfRange, "attribute %s: integer %.60s, want the int64 range", k.name, raw)
+	if k.typ == attribute.KeywordList {
+		if kind == jsonArray && isList(raw) {
+			return r.decodeList(k, raw)
+		}
+		return r.typeChange(k, kind, raw)
+	}
+	if !k.takes(kind) {
+		return r.typeChange(k, kind, raw)
+	}
+	text := string(raw)
+	if kind == jsonString {
+		if loneSurrogate(raw) {
+			r.problem(Surrogate, "attribute %s: string %.60s, want Unicode", k.name, raw)
 			return attribute.Value{}
 		}
-		return attribute.OfInt(i)
-	case attribute.Float:
-		f, err := strconv.ParseFloat(string(raw), 64)
-		if err != nil || math.IsInf(f, 0) {
-			r.problem(OutOfRange, "attribute %s: number %.60s, want the float64 range", k.name, raw)
-			return attribute.Value{}
-		}
-		return attribute.OfFloat(f)
-	case attribute.Keyword, attribute.Timestamp:
 		r.scratch = appendJSONString(r.scratch[:0], raw)
-		if k.typ == attribute.Keyword {
-			return attribute.OfKeyword(string(r.scratch))
+		text = string(r.scratch)
+	}
+	v, unzoned, err := parseValue(k.typ, text)
+	switch {
+	case errors.As(err, new(rangeError)):
+		r.problem(OutOfRange, "attribute %s: %v %.60s, %v", k.name, kind, raw, err)
+	case err != nil:
+		return r.typeChange(k, kind, raw)
+	case kind == jsonInteger && k.typ == attribute.Float && !holdsExactly(text):
+		r.problem(OutOfRange, "attribute %s: integer %.60s has more digits than a float holds", k.name, raw)
+		return attribute.Value{}
+	case k.typ == attribute.Timestamp:
+		if unzoned {
+			r.tally.add("attribute " + k.name + ": %d times name no zone and are taken for UTC")
 		}
-		t, ok := parseInstant(string(r.scratch))
-		if !ok {
-			r.problem(TypeChange, "attribute %s: string %.60s, want a date and time: the file has changed since it was opened", k.name, raw)
-			return attribute.Value{}
-		}
-		v, note := storedTime(k.name, t)
-		if note != "" {
+		var note string
+		if v, note = storedTime(k.name, v.Time()); note != "" {
 			r.tally.add(note)
 		}
-		return v
 	}
+	return v
+}
+
+// takes reports whether a scalar of a kind may be of the key's type: any if that was told,
+// else one of its own kind.
+func (k *jsonKey) takes(kind jsonKind) bool {
+	number := kind == jsonInteger || kind == jsonNumber || kind == jsonInfinity
+	switch {
+	case kind == jsonArray || kind == jsonObject:
+		return false
+	case k.told:
+		return true
+	case k.typ == attribute.Bool:
+		return kind == jsonBool
+	case k.typ == attribute.Int || k.typ == attribute.Float:
+		return number
+	}
+	return kind == jsonString
+}
+
+func (r *AttributeReader) typeChange(k *jsonKey, kind jsonKind, raw []byte) attribute.Value {
+	r.problem(TypeChange, "attribute %s: %v %.60s, but its type is %v, %s", k.name, kind, raw, k.typ, k.reason)
+	return attribute.Value{}
+}
+
+// decodeList returns the value of an array of strings and nulls.
+func (r *AttributeReader) decodeList(k *jsonKey, raw []byte) attribute.Value {
 	r.list = r.list[:0]
-	nulls := false
+	nulls, lone := false, false
 	eachElement(raw, func(kind jsonKind, raw []byte) bool {
-		if kind == jsonNull {
+		if kind != jsonString {
 			nulls = true
 			return true
 		}
+		lone = lone || loneSurrogate(raw)
 		r.scratch = appendJSONString(r.scratch[:0], raw)
 		r.list = append(r.list, string(r.scratch))
 		return true
 	})
+	if lone {
+		r.problem(Surrogate, "attribute %s: array %.60s, want Unicode", k.name, raw)
+		return attribute.Value{}
+	}
 	if nulls {
 		r.tally.add("attribute " + k.name + ": %d lists had null elements, which are left out")
 	}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 )
 
 // A lineReader reads lines of bounded length. LF and CRLF end a line, the last
@@ -50,48 +49,4 @@ func (l *lineReader) next() ([]byte, error) {
 		return nil, fmt.Errorf("line %d is longer than %d bytes", l.number, l.limit)
 	}
 	return line, nil
-}
-
-// maxIDLine bounds a line of an id file. Ids are judged by the caller: this is
-// only so that a file that is not one of lines takes no memory.
-const maxIDLine = 64 << 10
-
-// An idReader reads an id file: one id per line.
-type idReader struct {
-	path  string
-	file  *os.File
-	lines *lineReader
-}
-
-func openIDs(path string) (*idReader, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, fmt.Errorf("open id file: %w", err)
-	}
-	return &idReader{path: path, file: f, lines: newLineReader(f, maxIDLine)}, nil
-}
-
-func (r *idReader) next() (string, error) {
-	line, err := r.lines.next()
-	return string(line), err
-}
-
-func (r *idReader) close() error { return r.file.Close() }
-
-// countIDs counts the lines of an id file.
-func countIDs(path string) (n uint64, err error) {
-	r, err := openIDs(path)
-	if err != nil {
-		return 0, err
-	}
-	defer func() { err = errors.Join(err, r.close()) }()
-	for {
-		switch _, err := r.lines.next(); {
-		case errors.Is(err, io.EOF):
-			return n, nil
-		case err != nil:
-			return n, fmt.Errorf("read %s: %w", path, err)
-		}
-		n++
-	}
 }

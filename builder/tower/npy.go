@@ -28,10 +28,19 @@ var (
 	npyOrder = regexp.MustCompile(`'fortran_order':\s*(True|False)`)
 	npyShape = regexp.MustCompile(`'shape':\s*\(([^()]*)\)`)
 	npyTwo   = regexp.MustCompile(`^\s*(\d+)L?\s*,\s*(\d+)L?\s*,?\s*$`)
+	npyOne   = regexp.MustCompile(`^\s*(\d+)L?\s*,\s*(?:1L?\s*,?\s*)?$`) // also of one column
 )
 
-// npyHeader parses the header of an .npy file, versions 1 to 3.
-func npyHeader(r io.Reader) (h rawHeader, err error) {
+// npyText is what the header of an .npy file says.
+type npyText struct {
+	descr   string // the type of its elements
+	fortran bool
+	shape   string // what is between the brackets
+	size    int64  // bytes of the header
+}
+
+// readNpy reads the header of an .npy file, versions 1 to 3.
+func readNpy(r io.Reader) (h npyText, err error) {
 	var head [8]byte
 	if _, err := io.ReadFull(r, head[:]); err != nil || string(head[:6]) != "\x93NUMPY" {
 		return h, errors.New("not an .npy file: it does not start with \\x93NUMPY")
@@ -57,26 +66,36 @@ func npyHeader(r io.Reader) (h rawHeader, err error) {
 		return h, fmt.Errorf(".npy header of %d bytes is cut off", length)
 	}
 	h.size += int64(length)
-
 	descr, order, shape := npyDescr.FindSubmatch(text), npyOrder.FindSubmatch(text), npyShape.FindSubmatch(text)
 	if !npyDict.Match(text) || descr == nil || order == nil || shape == nil {
-		return h, fmt.Errorf(".npy header %.200q: want an array of plain numbers", text)
+		return h, fmt.Errorf(".npy header %.200q: want an array of plain numbers or strings", text)
 	}
+	h.descr, h.fortran, h.shape = string(descr[1]), string(order[1]) == "True", string(shape[1])
+	return h, nil
+}
+
+// npyHeader parses the header of an .npy file of rows.
+func npyHeader(r io.Reader) (h rawHeader, err error) {
+	text, err := readNpy(r)
+	if err != nil {
+		return h, err
+	}
+	h.size = text.size
 	var ok bool
-	if h.element, ok = npyElements[string(descr[1])]; !ok {
-		return h, fmt.Errorf(".npy of type %.40q: accepted are <f4, <f8, <f2, |u1 and |i1", descr[1])
+	if h.element, ok = npyElements[text.descr]; !ok {
+		return h, fmt.Errorf(".npy of type %.40q: accepted are <f4, <f8, <f2, |u1 and |i1", text.descr)
 	}
-	if string(order[1]) == "True" {
+	if text.fortran {
 		return h, errors.New(".npy in Fortran order: save it with numpy.ascontiguousarray")
 	}
-	two := npyTwo.FindSubmatch(shape[1])
+	two := npyTwo.FindStringSubmatch(text.shape)
 	if two == nil {
-		return h, fmt.Errorf(".npy of shape (%.80s): want (rows, dimension)", shape[1])
+		return h, fmt.Errorf(".npy of shape (%.80s): want (rows, dimension)", text.shape)
 	}
-	rows, err1 := strconv.ParseUint(string(two[1]), 10, 63)
-	dim, err2 := strconv.ParseUint(string(two[2]), 10, 63)
+	rows, err1 := strconv.ParseUint(two[1], 10, 63)
+	dim, err2 := strconv.ParseUint(two[2], 10, 63)
 	if err1 != nil || err2 != nil {
-		return h, fmt.Errorf(".npy of shape (%.80s): too large", shape[1])
+		return h, fmt.Errorf(".npy of shape (%.80s): too large", text.shape)
 	}
 	h.rows, h.dim = rows, dim
 	return h, nil

@@ -5,13 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
 	"github.com/parquet-go/parquet-go"
 
+	"github.com/tandem-ann/tandem/builder/input"
 	"github.com/tandem-ann/tandem/shard/attribute"
 )
 
@@ -21,13 +20,13 @@ import (
 // files is known before any row is used.
 type parquetReader struct {
 	options Options
-	paths   []string
+	files   []input.File
 	schema  attribute.Schema
 	rows    int64
 	tally   tally
 	notes   []string // known from the footers
 
-	file    *os.File
+	file    int                // being read
 	groups  []parquet.RowGroup // left in file
 	left    int64              // rows left in the row group
 	id      *column
@@ -38,26 +37,11 @@ type parquetReader struct {
 	err error
 }
 
-// openParquet opens a file, or a folder of files in the order of their names.
-func openParquet(o Options, folder bool) (*parquetReader, error) {
-	r := &parquetReader{options: o, paths: []string{o.Path}}
+// openParquet reads the footers of files.
+func openParquet(o Options, files []input.File) (*parquetReader, error) {
+	r := &parquetReader{options: o, files: files, file: -1}
 	if o.IDColumn == "" {
-		return nil, fmt.Errorf("open %s: no id column is named", o.Path)
-	}
-	if folder {
-		entries, err := os.ReadDir(o.Path)
-		if err != nil {
-			return nil, fmt.Errorf("open tower: %w", err)
-		}
-		r.paths = nil
-		for _, e := range entries { // sorted by name
-			if !e.IsDir() && strings.EqualFold(filepath.Ext(e.Name()), ".parquet") && e.Name()[0] != '.' {
-				r.paths = append(r.paths, filepath.Join(o.Path, e.Name()))
-			}
-		}
-		if len(r.paths) == 0 {
-			return nil, fmt.Errorf("open %s: the folder has no .parquet file", o.Path)
-		}
+		return nil, fmt.Errorf("open %s: no id column is named", files[0].Name())
 	}
 	if err := r.survey(); err != nil {
 		return nil, err
@@ -75,16 +59,17 @@ func (r *parquetReader) survey() error {
 	}
 	first := make(map[string]origin) // where each column's type is from
 	ignored := make(map[string]bool)
-	for _, path := range r.paths {
-		f, pf, err := openParquetFile(path)
+	for i, f := range r.files {
+		path := f.Name()
+		pf, err := openParquetFile(f)
 		if err != nil {
 			return err
 		}
 		columns, err := r.wanted(path, pf, ignored)
-		rows := pf.NumRows()
-		if err = errors.Join(err, f.Close()); err != nil {
+		if err != nil {
 			return err
 		}
+		rows := pf.NumRows()
 		if rows < 0 || r.rows+rows < 0 {
 			return fmt.Errorf("open %s: %w: %d rows", path, errDamaged, rows)
 		}
@@ -92,8 +77,8 @@ func (r *parquetReader) survey() error {
 		for _, s := range columns {
 			o, ok := first[s.name]
 			switch {
-			case !ok && path != r.paths[0]:
-				return fmt.Errorf("open %s: column %s is not in %s: all files of a folder must have the same columns", path, s.name, r.paths[0])
+			case !ok && i > 0:
+				return fmt.Errorf("open %s: column %s is not in %s: all files of a folder must have the same columns", path, s.name, r.files[0].Name())
 			case !ok || o.shape.null():
 				first[s.name] = origin{s, path}
 			case s.null():
@@ -130,7 +115,7 @@ func (r *parquetReader) survey() error {
 	slices.Sort(r.notes)
 	var err error
 	if r.schema, err = attribute.NewSchema(fields); err != nil {
-		return fmt.Errorf("open %s: %w; skip a column with --ignore-column", r.options.Path, err)
+		return fmt.Errorf("open %s: %w; skip a column with --ignore-column", r.files[0].Name(), err)
 	}
 	return nil
 }
@@ -180,25 +165,13 @@ func (r *parquetReader) wanted(path string, pf *parquet.File, ignored map[string
 	return columns, nil
 }
 
-// openParquetFile opens a file and reads its footer.
-func openParquetFile(path string) (f *os.File, pf *parquet.File, err error) {
-	defer func() {
-		if err != nil {
-			err = fmt.Errorf("open %s: %w", path, err)
-			if f != nil {
-				err = errors.Join(err, f.Close())
-			}
-		}
-	}()
-	if f, err = os.Open(path); err != nil {
-		return nil, nil, err
-	}
-	info, err := f.Stat()
+// openParquetFile reads the footer of a file.
+func openParquetFile(f input.File) (*parquet.File, error) {
+	pf, err := parseParquet(f, f.Size())
 	if err != nil {
-		return f, nil, err
+		return nil, fmt.Errorf("open %s: %w", f.Name(), err)
 	}
-	pf, err = parseParquet(f, info.Size())
-	return f, pf, err
+	return pf, nil
 }
 
 // parseParquet reads the footer of a file of the given size.
@@ -235,10 +208,6 @@ func (r *parquetReader) closeFile() error {
 		errs = append(errs, c.close())
 	}
 	r.id, r.vector, r.columns, r.groups = nil, nil, nil, nil
-	if r.file != nil {
-		errs = append(errs, r.file.Close())
-		r.file = nil
-	}
 	return errors.Join(errs...)
 }
 
@@ -263,10 +232,7 @@ func (r *parquetReader) Next() (*Row, error) {
 func (r *parquetReader) next() (err error) {
 	defer func() {
 		if err != nil && !errors.Is(err, io.EOF) {
-			where := r.options.Path
-			if r.file != nil {
-				where = r.file.Name()
-			}
+			where := r.files[min(max(r.file, 0), len(r.files)-1)].Name()
 			err = fmt.Errorf("read %s: row %d of the input: %w", where, r.row.Number, err)
 		}
 	}()
@@ -321,9 +287,10 @@ func (r *parquetReader) advance() error {
 		if err := r.closeFile(); err != nil {
 			return err
 		}
-		if len(r.paths) == 0 {
+		if r.file++; r.file == len(r.files) {
 			return io.EOF
 		}
+		r.row.File = r.file
 		if err := r.openNext(); err != nil {
 			return err
 		}
@@ -344,13 +311,11 @@ func (r *parquetReader) advance() error {
 
 // openNext opens the next file, which may have changed since the survey.
 func (r *parquetReader) openNext() error {
-	path := r.paths[0]
-	r.paths = r.paths[1:]
-	f, pf, err := openParquetFile(path)
+	path := r.files[r.file].Name()
+	pf, err := openParquetFile(r.files[r.file])
 	if err != nil {
 		return err
 	}
-	r.file = f
 	shapes, err := r.wanted(path, pf, make(map[string]bool))
 	if err != nil {
 		return err

@@ -312,16 +312,6 @@ func (c *column) float(i int) attribute.Value {
 	return v
 }
 
-// storedTime returns a time as an attribute has it, and a note for the tally if that is
-// not the same.
-func storedTime(name string, t time.Time) (v attribute.Value, note string) {
-	stored := attribute.ClampTime(t)
-	if !stored.Equal(t) {
-		note = "attribute " + name + ": %d timestamps are not of the years 1 to 9999 and are stored as the first or the last moment of those"
-	}
-	return attribute.OfTimestamp(stored), note
-}
-
 // run returns the end of the current row's slots in this page, and whether the
 // row ends there for certain.
 func (c *column) run() (end int, ends bool) {

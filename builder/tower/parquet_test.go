@@ -1,6 +1,7 @@
 package tower_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -25,7 +26,7 @@ import (
 
 // readAll returns copies of all rows, and the notes.
 func readAll(t require.TestingT, o tower.Options) (rows []tower.Row, r tower.Reader, err error) {
-	if r, err = tower.Open(o); err != nil {
+	if r, err = tower.Open(context.Background(), o); err != nil {
 		return nil, nil, err
 	}
 	defer func() {
@@ -45,7 +46,7 @@ func readAll(t require.TestingT, o tower.Options) (rows []tower.Row, r tower.Rea
 			return rows, r, err
 		}
 		rows = append(rows, tower.Row{
-			Number: row.Number, ID: row.ID, Vector: slices.Clone(row.Vector),
+			Number: row.Number, File: row.File, ID: row.ID, Vector: slices.Clone(row.Vector),
 			Attributes: slices.Clone(row.Attributes), Problems: slices.Clone(row.Problems),
 		})
 	}
@@ -128,7 +129,9 @@ func vectors(n int) column {
 	return c
 }
 
-func options(path string) tower.Options { return tower.Options{Path: path, IDColumn: "app_id"} }
+func options(path string) tower.Options {
+	return tower.Options{Paths: []string{path}, IDColumn: "app_id"}
+}
 
 // A legacy list is a LIST group whose repeated field is the element itself.
 type legacyList struct{ parquet.Group }
@@ -312,7 +315,7 @@ func TestUnusableColumns(t *testing.T) {
 		{"uuid", parquet.UUID(), flat(0, [16]byte{})},
 	})
 	o := options(path)
-	_, err := tower.Open(o)
+	_, err := tower.Open(t.Context(), o)
 	require.ErrorContains(t, err, "cannot store column money (DECIMAL(9,2)), nested (struct), numbers (list<int32>), raw (binary), time (TIME(isAdjustedToUTC=true,unit=MILLIS)), uuid (UUID): supported are")
 	require.ErrorContains(t, err, "--ignore-column")
 	require.ErrorContains(t, err, path)
@@ -329,23 +332,23 @@ func TestUnusableColumns(t *testing.T) {
 		"id column embedding is list<float>, want strings or integers":          {IDColumn: "embedding", EmbeddingColumn: "zebra"},
 		"embedding column raw is binary, want a list of float, double":          {IDColumn: "app_id", EmbeddingColumn: "raw"},
 		"no id column is named":                           {},
-		"an id file (ids.txt) is for formats without ids": {IDColumn: "app_id", IDs: "ids.txt"},
+		"an id file (ids.txt) is for formats without ids": {IDColumn: "app_id", IDs: []string{"ids.txt"}},
 	} {
-		o.Path = path
-		_, err := tower.Open(o)
+		o.Paths = []string{path}
+		_, err := tower.Open(t.Context(), o)
 		require.ErrorContains(t, err, want)
 	}
 
 	write(t, path, []column{ids(1), vectors(1), {"release-year", parquet.Int(32), flat(0, int32(5))}})
-	_, err = tower.Open(options(path))
+	_, err = tower.Open(t.Context(), options(path))
 	require.ErrorContains(t, err, `attribute name "release-year"`)
 	require.ErrorContains(t, err, "--ignore-column")
 }
 
 func TestFolder(t *testing.T) {
 	dir := t.TempDir()
-	_, err := tower.Open(options(dir))
-	require.ErrorContains(t, err, "the folder has no .parquet file")
+	_, err := tower.Open(t.Context(), options(dir))
+	require.ErrorContains(t, err, "no file is there")
 
 	price := func(node parquet.Node, v any, def int) column { return column{"price", node, flat(def, v)} }
 	part := func(name string, columns ...column) {
@@ -370,13 +373,13 @@ func TestFolder(t *testing.T) {
 	require.Equal(t, attribute.Float, r.Schema().Field(0).Type, "of floats and doubles, doubles")
 
 	part("part-2.parquet", price(parquet.String(), "x", 0))
-	_, err = tower.Open(options(dir))
+	_, err = tower.Open(t.Context(), options(dir))
 	require.ErrorContains(t, err, "part-2.parquet: column price is string, and double in "+filepath.Join(dir, "part-1.parquet"))
 	part("part-2.parquet")
-	_, err = tower.Open(options(dir))
+	_, err = tower.Open(t.Context(), options(dir))
 	require.ErrorContains(t, err, "part-2.parquet: column price of "+filepath.Join(dir, "part-1.parquet")+" is missing")
 	part("part-2.parquet", price(null, nil, 1), column{"new", parquet.String(), flat(0, "x")})
-	_, err = tower.Open(options(dir))
+	_, err = tower.Open(t.Context(), options(dir))
 	require.ErrorContains(t, err, "part-2.parquet: column new is not in "+filepath.Join(dir, "part-0.parquet"))
 }
 
@@ -436,7 +439,7 @@ func TestRoundTrip(t *testing.T) {
 			want[i].Number = int64(i)
 		}
 		require.NoError(t, w.Close())
-		rows, r, err := readAll(t, tower.Options{Path: path, IDColumn: "id", EmbeddingColumn: "vector"})
+		rows, r, err := readAll(t, tower.Options{Paths: []string{path}, IDColumn: "id", EmbeddingColumn: "vector"})
 		require.NoError(t, err)
 		require.Equal(t, int64(len(want)), r.Rows())
 		require.True(t, o.Schema.Equal(r.Schema()))
@@ -518,7 +521,7 @@ func TestMemoryIsBounded(t *testing.T) {
 	runtime.GC() // the first only retires what is pooled
 	var before, now runtime.MemStats
 	runtime.ReadMemStats(&before)
-	r, err := tower.Open(options(path))
+	r, err := tower.Open(t.Context(), options(path))
 	require.NoError(t, err)
 	defer r.Close()
 	peak := uint64(0)
@@ -591,16 +594,16 @@ func TestFlippedParquet(t *testing.T) {
 
 func TestOpenErrors(t *testing.T) {
 	dir := t.TempDir()
-	_, err := tower.Open(options(filepath.Join(dir, "none.parquet")))
+	_, err := tower.Open(t.Context(), options(filepath.Join(dir, "none.parquet")))
 	require.ErrorIs(t, err, os.ErrNotExist)
 	path := filepath.Join(dir, "t.csv")
 	require.NoError(t, os.WriteFile(path, nil, 0o600))
-	_, err = tower.Open(options(path))
-	require.ErrorContains(t, err, `extension ".csv" is not known; accepted are a .parquet file, a folder of them, .fbin, .i8bin, .npy, .u8bin`)
+	_, err = tower.Open(t.Context(), options(path))
+	require.ErrorContains(t, err, `t.csv: not a file of the input: it is empty; accepted are Parquet and .npy, told by their first bytes, and .fbin, .i8bin, .u8bin`)
 
 	path = filepath.Join(dir, "t.parquet")
 	write(t, path, []column{ids(1), vectors(1)})
-	r, err := tower.Open(options(path))
+	r, err := tower.Open(t.Context(), options(path))
 	require.NoError(t, err)
 	require.NoError(t, r.Close())
 	_, err = r.Next()
@@ -634,7 +637,7 @@ func BenchmarkParquet(b *testing.B) {
 	b.SetBytes(n * dim * 4)
 	b.ReportAllocs()
 	for b.Loop() {
-		r, err := tower.Open(options(path))
+		r, err := tower.Open(b.Context(), options(path))
 		require.NoError(b, err)
 		for {
 			if _, err := r.Next(); errors.Is(err, io.EOF) {

@@ -6,13 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"math"
 	"math/bits"
-	"os"
 	"slices"
 	"strconv"
 
+	"github.com/tandem-ann/tandem/builder/input"
 	"github.com/tandem-ann/tandem/shard/attribute"
 )
 
@@ -23,12 +22,18 @@ type rawHeader struct {
 	size      int64 // bytes of the header
 }
 
-// rawHeaders parse the header of each format. They read no more than it.
-var rawHeaders = map[string]func(io.Reader) (rawHeader, error){
-	".npy":   npyHeader,
-	".fbin":  bigANN(float32s),
-	".u8bin": bigANN(uint8s),
-	".i8bin": bigANN(int8s),
+// parseHeader reads the header of a file: that of .npy if its first bytes say so, else that
+// of the format that its extension tells.
+func parseHeader(f input.File) (rawHeader, error) {
+	head, err := headOf(f)
+	if err != nil {
+		return rawHeader{}, err
+	}
+	r := io.NewSectionReader(f, 0, f.Size())
+	if e, ok := bigANNElements[extension(f.Name())]; ok && input.FormatOf(head) != input.Npy {
+		return bigANN(r, e)
+	}
+	return npyHeader(r)
 }
 
 // An element is the type of the numbers in a file of plain rows, little-endian.
@@ -72,19 +77,17 @@ func (e element) widen(v []float32, data []byte) []float32 {
 }
 
 // bigANN parses the header of the big-ann-benchmarks formats.
-func bigANN(e element) func(io.Reader) (rawHeader, error) {
-	return func(r io.Reader) (rawHeader, error) {
-		var head [8]byte
-		if _, err := io.ReadFull(r, head[:]); err != nil {
-			return rawHeader{}, fmt.Errorf("file is shorter than the header of 8 bytes (rows, dimension): %w", err)
-		}
-		return rawHeader{
-			rows:    uint64(binary.LittleEndian.Uint32(head[:4])),
-			dim:     uint64(binary.LittleEndian.Uint32(head[4:])),
-			element: e,
-			size:    8,
-		}, nil
+func bigANN(r io.Reader, e element) (rawHeader, error) {
+	var head [8]byte
+	if _, err := io.ReadFull(r, head[:]); err != nil {
+		return rawHeader{}, fmt.Errorf("file is shorter than the header of 8 bytes (rows, dimension): %w", err)
 	}
+	return rawHeader{
+		rows:    uint64(binary.LittleEndian.Uint32(head[:4])),
+		dim:     uint64(binary.LittleEndian.Uint32(head[4:])),
+		element: e,
+		size:    8,
+	}, nil
 }
 
 // check compares the header with the size of the file.
@@ -107,68 +110,75 @@ func (h rawHeader) check(size int64) error {
 	return nil
 }
 
-// A rawReader reads rows of plain numbers, with ids from a text file.
+// A rawReader reads rows of plain numbers, with ids from other files.
 type rawReader struct {
-	path   string
-	header rawHeader
-	file   *os.File
-	br     *bufio.Reader
-	ids    *idReader // nil when row numbers are the ids
-	data   []byte
-	row    Row
-	err    error
+	files []rawFile
+	rows  int64
+	ids   *idReader // nil when row numbers are the ids
+	notes []string
+
+	file int   // being read
+	left int64 // rows of it
+	br   *bufio.Reader
+	data []byte
+	row  Row
+	err  error
 }
 
-// openRaw opens a file of plain rows and its id file.
-func openRaw(o Options, info fs.FileInfo, parse func(io.Reader) (rawHeader, error)) (r *rawReader, err error) {
-	defer func() {
-		if err != nil {
-			err = fmt.Errorf("open %s: %w", o.Path, err)
+// A rawFile is a file of plain rows.
+type rawFile struct {
+	input.File
+	header rawHeader
+}
+
+// openRaw reads the headers of files of plain rows, and the id files.
+func openRaw(o Options, files []input.File) (*rawReader, error) {
+	r := &rawReader{file: -1}
+	for _, f := range files {
+		h, err := parseHeader(f)
+		if err == nil {
+			err = h.check(f.Size())
 		}
-	}()
-	switch {
-	case !info.Mode().IsRegular():
-		return nil, errors.New("not a regular file")
-	case o.IDs == "" && !o.NumberRows:
-		return nil, errors.New("the format has no ids: an id file is needed, one id per line")
-	case o.IDs != "" && o.NumberRows:
-		return nil, errors.New("an id file was given, and row numbers asked for as ids: want one of them")
-	}
-	f, err := os.Open(o.Path)
-	if err != nil {
-		return nil, err
-	}
-	r = &rawReader{path: o.Path, file: f, br: bufio.NewReaderSize(f, 1<<20)}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, r.Close())
-			r = nil
+		switch {
+		case err != nil:
+			return nil, fmt.Errorf("open %s: %w", f.Name(), err)
+		case o.IDFiles == nil && !o.NumberRows:
+			return nil, fmt.Errorf("open %s: the format has no ids: an id file is needed, one id per line", f.Name())
+		case h.dim != r.dim() && len(r.files) > 0:
+			return nil, fmt.Errorf("open %s: it has dimension %d, and %s has %d: all files of a tower must have the same", f.Name(), h.dim, files[0].Name(), r.dim())
+		case h.rows > math.MaxInt64-uint64(r.rows):
+			return nil, fmt.Errorf("open %s: %d rows are too many", f.Name(), h.rows)
 		}
-	}()
-	if r.header, err = parse(r.br); err != nil {
-		return r, err
-	}
-	if err = r.header.check(info.Size()); err != nil {
-		return r, err
+		r.files = append(r.files, rawFile{f, h})
+		r.rows += int64(h.rows)
 	}
 	r.row.Number = -1
 	if o.NumberRows {
 		return r, nil
 	}
-	ids, err := countIDs(o.IDs)
-	if err != nil {
-		return r, err
+	counts := make([]int64, len(files))
+	for i, f := range r.files {
+		counts[i] = int64(f.header.rows)
 	}
-	if ids != r.header.rows {
-		return r, fmt.Errorf("%d rows, and %d ids in %s: want one id for each row", r.header.rows, ids, o.IDs)
+	var err error
+	if r.ids, err = openIDs(o.IDFiles.Files(), o.IDColumn, files, counts); err != nil {
+		return nil, err
 	}
-	r.ids, err = openIDs(o.IDs)
-	return r, err
+	r.notes = r.ids.notes
+	return r, nil
+}
+
+// dim returns the dimension of all files.
+func (r *rawReader) dim() uint64 {
+	if len(r.files) == 0 {
+		return 0
+	}
+	return r.files[0].header.dim
 }
 
 func (r *rawReader) Schema() attribute.Schema { return attribute.Schema{} }
-func (r *rawReader) Rows() int64              { return int64(r.header.rows) }
-func (r *rawReader) Notes() []string          { return nil }
+func (r *rawReader) Rows() int64              { return r.rows }
+func (r *rawReader) Notes() []string          { return r.notes }
 
 func (r *rawReader) Next() (*Row, error) {
 	if r.err == nil {
@@ -181,31 +191,34 @@ func (r *rawReader) Next() (*Row, error) {
 }
 
 func (r *rawReader) next() (err error) {
-	r.row.Number++
-	if r.row.Number == int64(r.header.rows) {
-		return io.EOF
+	for r.left == 0 {
+		if r.file++; r.file == len(r.files) {
+			return io.EOF
+		}
+		f := r.files[r.file]
+		r.left = int64(f.header.rows)
+		r.br = bufio.NewReaderSize(io.NewSectionReader(f, f.header.size, f.Size()-f.header.size), 1<<20)
+		r.data = make([]byte, f.header.dim*elementSizes[f.header.element])
 	}
+	r.left--
+	r.row.Number++
+	r.row.File = r.file
 	if r.ids == nil {
 		r.row.ID = strconv.FormatInt(r.row.Number, 10)
 	} else if r.row.ID, err = r.ids.next(); err != nil {
-		if errors.Is(err, io.EOF) {
-			err = io.ErrUnexpectedEOF
-		}
-		return fmt.Errorf("read %s: id of row %d: %w", r.ids.path, r.row.Number, err)
+		return fmt.Errorf("id of row %d: %w", r.row.Number, err)
 	}
-	if r.data == nil {
-		r.data = make([]byte, r.header.dim*elementSizes[r.header.element])
-	}
+	f := r.files[r.file]
 	if _, err := io.ReadFull(r.br, r.data); err != nil {
 		if errors.Is(err, io.EOF) {
 			err = io.ErrUnexpectedEOF
 		}
-		return fmt.Errorf("read %s: row %d: %w", r.path, r.row.Number, err)
+		return fmt.Errorf("read %s: row %d: %w", f.Name(), r.row.Number, err)
 	}
 	if cap(r.row.Vector) == 0 {
-		r.row.Vector = slices.Grow(r.row.Vector, int(r.header.dim))
+		r.row.Vector = slices.Grow(r.row.Vector, int(f.header.dim))
 	}
-	r.row.Vector = r.header.element.widen(r.row.Vector[:0], r.data)
+	r.row.Vector = f.header.element.widen(r.row.Vector[:0], r.data)
 	return nil
 }
 
@@ -213,14 +226,10 @@ func (r *rawReader) Close() error {
 	if r.err == nil {
 		r.err = errors.New("read tower: the reader is closed")
 	}
-	var errs []error
-	if r.file != nil {
-		errs = append(errs, r.file.Close())
-		r.file = nil
+	if r.ids == nil {
+		return nil
 	}
-	if r.ids != nil {
-		errs = append(errs, r.ids.close())
-		r.ids = nil
-	}
-	return errors.Join(errs...)
+	ids := r.ids
+	r.ids = nil
+	return ids.close()
 }

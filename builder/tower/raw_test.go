@@ -2,6 +2,7 @@ package tower_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -48,9 +49,9 @@ func numbers(v ...any) []byte {
 // readRaw writes a file and an id file, and reads them.
 func readRaw(t testing.TB, name string, data []byte, ids string) ([]tower.Row, tower.Reader, error) {
 	dir := t.TempDir()
-	o := tower.Options{Path: filepath.Join(dir, name), IDs: filepath.Join(dir, "ids.txt")}
-	require.NoError(t, os.WriteFile(o.Path, data, 0o600))
-	require.NoError(t, os.WriteFile(o.IDs, []byte(ids), 0o600))
+	o := tower.Options{Paths: []string{filepath.Join(dir, name)}, IDs: []string{filepath.Join(dir, "ids.txt")}}
+	require.NoError(t, os.WriteFile(o.Paths[0], data, 0o600))
+	require.NoError(t, os.WriteFile(o.IDs[0], []byte(ids), 0o600))
 	return readAll(t, o)
 }
 
@@ -114,7 +115,7 @@ func TestRawErrors(t *testing.T) {
 		{"v.fbin", "which makes a file of more than 2^64 bytes; the file has 24", bigANN(math.MaxUint32, math.MaxUint32, data)},
 		{"v.u8bin", "which makes a file of 18446744065119617033 bytes", bigANN(math.MaxUint32, math.MaxUint32, data)},
 		{"v.fbin", "2 rows of dimension 0", bigANN(2, 0, nil)},
-		{"v.npy", "does not start with", []byte("\x93NUMPI\x01\x00")},
+		{"v.npy", `v.npy: it is of no known format, and begins with "\x93NUMPI\x01\x00"; accepted are Parquet`, []byte("\x93NUMPI\x01\x00")},
 		{"v.npy", ".npy version 9.0, want 1 to 3", npy(9, "", nil)},
 		{"v.npy", "is cut off", npy(1, "", nil)[:9]},
 		{"v.npy", "above 65536", append(npy(2, "", nil)[:8], 0xff, 0xff, 0xff, 0xff)},
@@ -140,13 +141,13 @@ func TestRawErrors(t *testing.T) {
 func TestRowNumbersAsIDs(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "rows.u8bin")
 	require.NoError(t, os.WriteFile(path, bigANN(2, 1, []byte{7, 8}), 0o600))
-	rows, r, err := readAll(t, tower.Options{Path: path, NumberRows: true})
+	rows, r, err := readAll(t, tower.Options{Paths: []string{path}, NumberRows: true})
 	require.NoError(t, err)
 	require.Len(t, rows, 2)
 	require.Equal(t, []string{"0", "1"}, []string{rows[0].ID, rows[1].ID})
 	require.Equal(t, []float32{8}, rows[1].Vector)
 	require.EqualValues(t, 2, r.Rows())
-	_, err = tower.Open(tower.Options{Path: path, NumberRows: true, IDs: "ids.txt"})
+	_, err = tower.Open(context.Background(), tower.Options{Paths: []string{path}, NumberRows: true, IDs: []string{"ids.txt"}})
 	require.ErrorContains(t, err, "want one of them")
 }
 
@@ -160,7 +161,7 @@ func TestIDFiles(t *testing.T) {
 		"a\r\nb\r":                           "",
 		"\nb":                                "", // an empty id is for the builder to reject
 		"a\n\n":                              "",
-		"a b\n\tc ":                          "",
+		"a b\nc ":                            "",
 		"a\n" + strings.Repeat("x", 300_000): "line 2 is longer than 65536 bytes",
 	} {
 		rows, _, err := readRaw(t, "v.fbin", two, ids)
@@ -174,9 +175,9 @@ func TestIDFiles(t *testing.T) {
 	}
 	path := filepath.Join(t.TempDir(), "v.fbin")
 	require.NoError(t, os.WriteFile(path, two, 0o600))
-	_, err := tower.Open(tower.Options{Path: path})
+	_, err := tower.Open(context.Background(), tower.Options{Paths: []string{path}})
 	require.ErrorContains(t, err, "an id file is needed")
-	_, err = tower.Open(tower.Options{Path: path, IDs: path + ".none"})
+	_, err = tower.Open(context.Background(), tower.Options{Paths: []string{path}, IDs: []string{path + ".none"}})
 	require.ErrorIs(t, err, os.ErrNotExist)
 }
 
@@ -189,11 +190,11 @@ func FuzzRaw(f *testing.F) {
 	dir := f.TempDir()
 	f.Fuzz(func(t *testing.T, format uint8, data, ids []byte) {
 		o := tower.Options{
-			Path: filepath.Join(dir, "v"+[]string{".npy", ".fbin", ".u8bin", ".i8bin"}[format%4]),
-			IDs:  filepath.Join(dir, "ids"),
+			Paths: []string{filepath.Join(dir, "v"+[]string{".npy", ".fbin", ".u8bin", ".i8bin"}[format%4])},
+			IDs:   []string{filepath.Join(dir, "ids")},
 		}
-		require.NoError(t, os.WriteFile(o.Path, data, 0o600))
-		require.NoError(t, os.WriteFile(o.IDs, ids, 0o600))
+		require.NoError(t, os.WriteFile(o.Paths[0], data, 0o600))
+		require.NoError(t, os.WriteFile(o.IDs[0], ids, 0o600))
 		rows, r, err := readAll(t, o)
 		if err == nil {
 			require.Len(t, rows, int(r.Rows()))
@@ -211,7 +212,7 @@ func ExampleOpen() {
 		panic(err)
 	}
 
-	r, err := tower.Open(tower.Options{Path: filepath.Join(dir, "apps.parquet"), IDColumn: "app_id"})
+	r, err := tower.Open(context.Background(), tower.Options{Paths: []string{filepath.Join(dir, "apps.parquet")}, IDColumn: "app_id"})
 	if err != nil {
 		panic(err)
 	}

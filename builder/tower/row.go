@@ -1,13 +1,13 @@
 package tower
 
 import (
+	"context"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
+	"github.com/tandem-ann/tandem/builder/input"
 	"github.com/tandem-ann/tandem/shard/attribute"
 )
 
@@ -15,6 +15,8 @@ import (
 type Row struct {
 	// Number is the row's position in the whole input, from 0.
 	Number int64
+	// File is the position of the row's file among those of the input.
+	File int
 	// ID is the entity's id as found, "" when it is null. Integer ids are
 	// written in decimal.
 	ID string
@@ -40,11 +42,12 @@ type ProblemKind string
 
 // The kinds of problems.
 const (
-	TypeChange ProblemKind = "attribute type change"    // a value of another type than the attribute's first
+	TypeChange ProblemKind = "attribute type change"    // a value of another type than the attribute's
 	OutOfRange ProblemKind = "attribute out of range"   // an integer that int64 cannot hold, or a float that is infinite
 	NotObject  ProblemKind = "not a JSON object"        // a JSON Lines line that is not one JSON object in UTF-8
 	NoID       ProblemKind = "attributes without an id" // a JSON Lines line whose id is missing or neither a string nor an integer
 	TwiceKey   ProblemKind = "repeated JSON key"        // a JSON Lines line that has a key twice
+	Surrogate  ProblemKind = "half a surrogate pair"    // a JSON string that is no Unicode text
 )
 
 // A Reader yields the rows of a tower in the order of the input.
@@ -66,12 +69,18 @@ type Reader interface {
 
 // Options say what to read.
 type Options struct {
-	// Path is a Parquet file, a folder of Parquet files, or an .npy, .fbin,
-	// .u8bin or .i8bin file.
-	Path string
-	// IDs is the path of the id file, one id per line. It is required beside
-	// formats that have no ids, and refused beside Parquet.
-	IDs string
+	// Paths are Parquet files, or .npy, .fbin, .u8bin or .i8bin files, of which the first
+	// bytes, or for the latter three the extensions, say which they are; folders of them,
+	// globs, and URLs of those. See [input.Open].
+	Paths []string
+	// Files are the files of Paths, if they are open already; then the caller closes them.
+	Files *input.Set
+	// IDs are the paths of the id files: one id per line, or an .npy array of strings or
+	// integers. They are required beside formats that have no ids, and refused beside
+	// Parquet.
+	IDs []string
+	// IDFiles are the files of IDs, if they are open already; then the caller closes them.
+	IDFiles *input.Set
 	// NumberRows makes a row's number its id in formats that have no ids, instead
 	// of an id file.
 	NumberRows bool
@@ -82,43 +91,133 @@ type Options struct {
 	EmbeddingColumn string
 	// IgnoreColumns are Parquet columns that do not become attributes.
 	IgnoreColumns []string
+	// PartitionAttributes are keys of Hive partitions (dt in dt=2026-11-20/) of the files'
+	// paths, which become attributes. Every file must have them.
+	PartitionAttributes []string
+	// AttributeTypes are the types of attributes, by name, that are other than those the
+	// input says. Names that the input does not have are ignored.
+	AttributeTypes map[string]attribute.Type
 }
 
 // DefaultEmbeddingColumn is the Parquet column of vectors unless named.
 const DefaultEmbeddingColumn = "embedding"
 
 // Open opens a tower for reading. It reads headers and footers, and the whole id
-// file once, to report what does not fit before any row is used.
-func Open(o Options) (Reader, error) {
+// files once, to report what does not fit before any row is used. Files that are not open
+// it opens, which fails if ctx ends, and its reader closes them.
+func Open(ctx context.Context, o Options) (_ Reader, err error) {
 	if o.EmbeddingColumn == "" {
 		o.EmbeddingColumn = DefaultEmbeddingColumn
 	}
-	info, err := os.Stat(o.Path)
-	if err != nil {
-		return nil, fmt.Errorf("open tower: %w", err)
-	}
-	ext := strings.ToLower(filepath.Ext(o.Path))
-	if info.IsDir() || ext == ".parquet" {
-		if o.IDs != "" {
-			return nil, fmt.Errorf("open %s: an id file (%s) is for formats without ids; Parquet has an id column", o.Path, o.IDs)
+	var own sets
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, own.close())
 		}
-		return openParquet(o, info.IsDir())
+	}()
+	if o.Files == nil {
+		if o.Files, err = own.open(ctx, o.Paths, AcceptRows, input.Options{Partitions: len(o.PartitionAttributes) > 0}); err != nil {
+			return nil, err
+		}
 	}
-	header, ok := rawHeaders[ext]
-	if !ok {
-		return nil, fmt.Errorf("open %s: extension %q is not known; accepted are a .parquet file, a folder of them, %s", o.Path, ext, strings.Join(rawExtensions(), ", "))
+	files := o.Files.Files()
+	format, err := oneFormat(files)
+	if err != nil {
+		return nil, err
 	}
-	return openRaw(o, info, header)
+	ids := len(o.IDs) > 0 || o.IDFiles != nil
+	switch {
+	case ids && format == input.Parquet:
+		return nil, fmt.Errorf("open %s: an id file (%s) is for formats without ids; Parquet has an id column", files[0].Name(), o.ids())
+	case ids && o.NumberRows:
+		return nil, fmt.Errorf("open %s: an id file (%s) was given, and row numbers asked for as ids: want one of them", files[0].Name(), o.ids())
+	case ids && o.IDFiles == nil:
+		if o.IDFiles, err = own.open(ctx, o.IDs, AcceptIDs, input.Options{}); err != nil {
+			return nil, err
+		}
+	}
+	var r Reader
+	if format == input.Parquet {
+		r, err = openParquet(o, files)
+	} else {
+		r, err = openRaw(o, files)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if r, err = extend(r, o); err != nil {
+		return nil, err
+	}
+	notes := slices.Clone(o.Files.Notes())
+	if o.IDFiles != nil {
+		notes = append(notes, o.IDFiles.Notes()...)
+	}
+	return &opened{r, own, notes}, nil
 }
 
-func rawExtensions() []string {
-	var names []string
-	for ext := range rawHeaders {
-		names = append(names, ext)
+// ids names the first id file.
+func (o *Options) ids() string {
+	if o.IDFiles != nil {
+		return o.IDFiles.Files()[0].Name()
 	}
-	slices.Sort(names)
-	return names
+	return o.IDs[0]
 }
+
+// oneFormat returns the format of files, which must be the same. All that are not Parquet
+// are rows of plain numbers.
+func oneFormat(files []input.File) (input.Format, error) {
+	var first input.Format
+	for i, f := range files {
+		head, err := headOf(f)
+		if err != nil {
+			return "", err
+		}
+		format := input.FormatOf(head)
+		if format != input.Parquet {
+			format = input.Npy
+		}
+		if i == 0 {
+			first = format
+		} else if format != first {
+			parquet, other := f, files[0]
+			if first == input.Parquet {
+				parquet, other = other, parquet
+			}
+			return "", fmt.Errorf("open %s: it is Parquet, and %s is not: all files of a tower must be of one format", parquet.Name(), other.Name())
+		}
+	}
+	return first, nil
+}
+
+// sets are inputs that a reader has opened itself.
+type sets []*input.Set
+
+func (s *sets) open(ctx context.Context, paths []string, accept input.Accept, o input.Options) (*input.Set, error) {
+	set, err := input.Open(ctx, paths, accept, o)
+	if err == nil {
+		*s = append(*s, set)
+	}
+	return set, err
+}
+
+func (s *sets) close() error {
+	var errs []error
+	for _, set := range *s {
+		errs = append(errs, set.Close())
+	}
+	*s = nil
+	return errors.Join(errs...)
+}
+
+// opened is a reader with what its input says of its files.
+type opened struct {
+	Reader
+	own   sets
+	notes []string
+}
+
+func (o *opened) Notes() []string { return append(slices.Clone(o.notes), o.Reader.Notes()...) }
+func (o *opened) Close() error    { return errors.Join(o.Reader.Close(), o.own.close()) }
 
 // tally counts what a reader leaves out, in the order of first sight.
 type tally struct {

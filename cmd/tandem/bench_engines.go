@@ -52,8 +52,8 @@ func (c *enginesFlags) options(p progress) (engines.Options, error) {
 // setOptions returns what to read.
 func (c *enginesFlags) setOptions() engines.SetOptions {
 	return engines.SetOptions{
-		Base:    tower.Options{Path: c.Base, IDColumn: c.BaseIDColumn, EmbeddingColumn: c.EmbeddingColumn, NumberRows: true},
-		Queries: tower.Options{Path: c.Queries, IDColumn: c.QueryIDColumn, EmbeddingColumn: c.EmbeddingColumn, NumberRows: true},
+		Base:    tower.Options{Paths: []string{c.Base}, IDColumn: c.BaseIDColumn, EmbeddingColumn: c.EmbeddingColumn, NumberRows: true},
+		Queries: tower.Options{Paths: []string{c.Queries}, IDColumn: c.QueryIDColumn, EmbeddingColumn: c.EmbeddingColumn, NumberRows: true},
 		Metric:  c.Metric, Rows: c.Rows, Ask: c.Ask,
 	}
 }
@@ -104,7 +104,7 @@ func (c *benchEnginesCommand) Run(e *environment) error {
 		return err
 	}
 	p.Stage("read", -1)
-	set, err := engines.ReadSet(c.setOptions())
+	set, err := engines.ReadSet(e.ctx, c.setOptions())
 	if err != nil {
 		return err
 	}

@@ -50,7 +50,7 @@ func (c *benchFiltersCommand) Run(e *environment) error {
 	p.Stage("read", -1)
 	so := c.setOptions()
 	so.Attributes, so.Base.IgnoreColumns = !c.Synthetic, c.IgnoreColumn
-	set, err := engines.ReadSet(so)
+	set, err := engines.ReadSet(e.ctx, so)
 	if err != nil {
 		return err
 	}

@@ -14,11 +14,12 @@ import (
 	"github.com/tandem-ann/tandem/builder/tower/hnswexport"
 	"github.com/tandem-ann/tandem/index"
 	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/attribute"
 )
 
 type buildCommand struct {
-	Apps  string `required:"" placeholder:"PATH" help:"App tower: a .parquet file, a folder of them, or .npy, .fbin, .u8bin or .i8bin with --app-ids."`
-	Users string `required:"" placeholder:"PATH" help:"User tower, in any of the same formats."`
+	Apps  []string `required:"" sep:"none" placeholder:"PATH" help:"App tower: Parquet, or .npy, .fbin, .u8bin or .i8bin with --app-ids; a file, a folder of files and folders, a glob in quotes, or a URL of one (s3, gs, azblob). May be repeated."`
+	Users []string `required:"" sep:"none" placeholder:"PATH" help:"User tower, likewise."`
 	requiredStoreFlags
 	Model        string       `required:"" placeholder:"NAME" help:"Name of the model that produced both towers."`
 	ModelVersion string       `required:"" placeholder:"VERSION" help:"Version of that model."`
@@ -29,11 +30,14 @@ type buildCommand struct {
 	Threads    int  `default:"${threads}" placeholder:"N" help:"Threads to build on; the snapshot does not depend on it (default all cores, here ${default})."`
 
 	towerFiles
-	AppIDColumn     string   `name:"app-id-column" default:"app_id" placeholder:"NAME" help:"Column or key of app ids (default ${default})."`
-	UserIDColumn    string   `name:"user-id-column" default:"user_id" placeholder:"NAME" help:"Column or key of user ids (default ${default})."`
-	EmbeddingColumn string   `default:"embedding" placeholder:"NAME" help:"Column of embeddings (default ${default})."`
-	IgnoreColumn    []string `sep:"none" placeholder:"NAME" help:"Column or key, of either tower, that does not become an attribute. May be repeated."`
-	MaxRejected     int      `default:"0" placeholder:"N" help:"How many rows may be rejected before the build fails (default ${default})."`
+	AppIDColumn             string   `name:"app-id-column" default:"app_id" placeholder:"NAME" help:"Column or key of app ids (default ${default})."`
+	UserIDColumn            string   `name:"user-id-column" default:"user_id" placeholder:"NAME" help:"Column or key of user ids (default ${default})."`
+	EmbeddingColumn         string   `default:"embedding" placeholder:"NAME" help:"Column of embeddings (default ${default})."`
+	IgnoreColumn            []string `sep:"none" placeholder:"NAME" help:"Column or key, of either tower, that does not become an attribute. May be repeated."`
+	AttributeType           []string `sep:"none" placeholder:"NAME=TYPE" help:"Type of an attribute of either tower, whatever its values look like: keyword, bool, int, float, float32, timestamp or keyword_list. May be repeated."`
+	AppPartitionAttributes  []string `placeholder:"KEY" help:"Keys of Hive partitions in the paths of --apps, such as dt in dt=2026-11-20, that become attributes."`
+	UserPartitionAttributes []string `placeholder:"KEY" help:"The same for --users."`
+	MaxRejected             int      `default:"0" placeholder:"N" help:"How many rows may be rejected before the build fails (default ${default})."`
 
 	M              int     `default:"${m}" placeholder:"N" help:"Neighbours of a node (default ${default})."`
 	EfConstruction int     `default:"${ef_construction}" placeholder:"N" help:"Effort of inserting a node (default ${default})."`
@@ -50,25 +54,25 @@ type buildCommand struct {
 // towerFiles are the files that a build reads beside those of both towers and of the
 // gates.
 type towerFiles struct {
-	AppIDs         string `name:"app-ids" placeholder:"FILE" help:"Ids of apps, one a line, for formats without ids."`
-	UserIDs        string `name:"user-ids" placeholder:"FILE" help:"Ids of users, one a line, for formats without ids."`
-	AppAttributes  string `placeholder:"FILE" help:"JSON Lines of further attributes of apps, joined by --app-id-column."`
-	UserAttributes string `placeholder:"FILE" help:"JSON Lines of further attributes of users, joined by --user-id-column."`
-	Segments       string `placeholder:"FILE" help:"YAML mapping of segment names to eligibility filters of apps; queries may name a segment."`
-	Graph          string `placeholder:"FILE" help:"A coder/hnsw export over the app ids, to freeze instead of constructing a graph. Takes one shard."`
+	AppIDs         []string `name:"app-ids" sep:"none" placeholder:"PATH" help:"Ids of apps for formats without ids: one a line, or .npy; paths as of --apps. May be repeated."`
+	UserIDs        []string `name:"user-ids" sep:"none" placeholder:"PATH" help:"Ids of users, likewise."`
+	AppAttributes  []string `sep:"none" placeholder:"PATH" help:"JSON Lines of further attributes of apps, joined by --app-id-column; gzip and zstd are read; paths as of --apps. May be repeated."`
+	UserAttributes []string `sep:"none" placeholder:"PATH" help:"JSON Lines of further attributes of users, joined by --user-id-column, likewise."`
+	Segments       string   `placeholder:"FILE" help:"YAML mapping of segment names to eligibility filters of apps; queries may name a segment."`
+	Graph          string   `placeholder:"FILE" help:"A coder/hnsw export over the app ids, to freeze instead of constructing a graph. Takes one shard."`
 }
 
 // inputs are all files that a build reads, by the flags that name them.
 type inputs struct {
-	apps, users string
+	apps, users []string
 	towerFiles
 	gateFiles
 }
 
 // set tells the options of a build where its inputs are.
 func (in *inputs) set(o *builder.Options) {
-	o.Apps.Input.Path, o.Apps.Input.IDs, o.Apps.Attributes.Path, o.Apps.Graph = in.apps, in.AppIDs, in.AppAttributes, in.Graph
-	o.Users.Input.Path, o.Users.Input.IDs, o.Users.Attributes.Path = in.users, in.UserIDs, in.UserAttributes
+	o.Apps.Input.Paths, o.Apps.Input.IDs, o.Apps.Attributes.Paths, o.Apps.Graph = in.apps, in.AppIDs, in.AppAttributes, in.Graph
+	o.Users.Input.Paths, o.Users.Input.IDs, o.Users.Attributes.Paths = in.users, in.UserIDs, in.UserAttributes
 	o.Segments, o.Gates, o.Interactions = in.Segments, in.Gates, in.Interactions
 }
 
@@ -95,13 +99,17 @@ func (c *buildCommand) options() (builder.Options, error) {
 	if c.UserShards != nil {
 		userShards = *c.UserShards
 	}
+	types, err := c.attributeTypes()
+	if err != nil {
+		return builder.Options{}, err
+	}
 	keys, err := hnswexport.ParseKeyType(c.GraphKeys)
 	o := builder.Options{
 		Model: c.Model, ModelVersion: c.ModelVersion,
 		Params:  index.Params{Metric: c.Metric, M: c.M, EfConstruction: c.EfConstruction, Alpha: c.Alpha, Seed: c.Seed},
 		Threads: c.Threads, MaxRejected: c.MaxRejected, Tool: toolRelease,
-		Apps:  c.tower(c.AppIDColumn, c.Shards),
-		Users: c.tower(c.UserIDColumn, userShards),
+		Apps:  c.tower(c.AppIDColumn, c.Shards, c.AppPartitionAttributes, types),
+		Users: c.tower(c.UserIDColumn, userShards, c.UserPartitionAttributes, types),
 	}
 	o.Apps.GraphKeys = keys
 	(&inputs{c.Apps, c.Users, c.towerFiles, c.gateFiles}).set(&o)
@@ -109,12 +117,35 @@ func (c *buildCommand) options() (builder.Options, error) {
 }
 
 // tower says how one tower is read and divided.
-func (c *buildCommand) tower(idColumn string, shards int) builder.TowerOptions {
+func (c *buildCommand) tower(idColumn string, shards int, partitions []string, types map[string]attribute.Type) builder.TowerOptions {
 	return builder.TowerOptions{
-		Input:      tower.Options{IDColumn: idColumn, EmbeddingColumn: c.EmbeddingColumn, IgnoreColumns: c.IgnoreColumn},
-		Attributes: tower.AttributeOptions{IDKey: idColumn, IgnoreKeys: c.IgnoreColumn},
+		Input: tower.Options{
+			IDColumn: idColumn, EmbeddingColumn: c.EmbeddingColumn, IgnoreColumns: c.IgnoreColumn,
+			PartitionAttributes: partitions, AttributeTypes: types,
+		},
+		Attributes: tower.AttributeOptions{IDKey: idColumn, IgnoreKeys: c.IgnoreColumn, Types: types},
 		Shards:     shards,
 	}
+}
+
+// attributeTypes returns the types that were told, by the names of attributes.
+func (c *buildCommand) attributeTypes() (map[string]attribute.Type, error) {
+	var types map[string]attribute.Type
+	for _, text := range c.AttributeType {
+		name, of, found := strings.Cut(text, "=")
+		var t attribute.Type
+		if err := t.UnmarshalText([]byte(of)); err != nil || !found {
+			return nil, fmt.Errorf("--attribute-type is %.200q, want NAME=TYPE: %w", text, err)
+		}
+		if _, twice := types[name]; twice {
+			return nil, fmt.Errorf("--attribute-type names %.200s twice", name)
+		}
+		if types == nil {
+			types = map[string]attribute.Type{}
+		}
+		types[name] = t
+	}
+	return types, nil
 }
 
 func (c *buildCommand) Run(e *environment) (err error) {

@@ -97,10 +97,10 @@ func (c *demoCommand) build(e *environment, dir string) (*shard.Store, shard.Dig
 	report, err := build(e, store, builder.Options{
 		Model: "demo", ModelVersion: "1", Params: index.DefaultParams(index.Dot), Threads: runtime.GOMAXPROCS(0),
 		Apps: builder.TowerOptions{
-			Input: tower.Options{Path: filepath.Join(towers, synthetic.AppsFile), IDColumn: synthetic.AppIDColumn}, Shards: demoShards,
+			Input: tower.Options{Paths: []string{filepath.Join(towers, synthetic.AppsFile)}, IDColumn: synthetic.AppIDColumn}, Shards: demoShards,
 		},
 		Users: builder.TowerOptions{
-			Input: tower.Options{Path: filepath.Join(towers, synthetic.UsersFile), IDColumn: synthetic.UserIDColumn}, Shards: demoShards,
+			Input: tower.Options{Paths: []string{filepath.Join(towers, synthetic.UsersFile)}, IDColumn: synthetic.UserIDColumn}, Shards: demoShards,
 		},
 	})
 	if err != nil {

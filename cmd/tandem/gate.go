@@ -9,14 +9,16 @@ import (
 	"github.com/tandem-ann/tandem/builder"
 	"github.com/tandem-ann/tandem/builder/compare"
 	"github.com/tandem-ann/tandem/builder/gate"
+	"github.com/tandem-ann/tandem/builder/input"
+	"github.com/tandem-ann/tandem/builder/tower"
 	"github.com/tandem-ann/tandem/server/release"
 	"github.com/tandem-ann/tandem/shard"
 )
 
 // gateFiles are the files that the gates read.
 type gateFiles struct {
-	Gates        string `placeholder:"FILE" help:"YAML mapping of gates to their limits; by default those of the README."`
-	Interactions string `placeholder:"FILE" help:"Parquet or CSV file of what users did, with the id columns of both towers: the gates then see whether the towers belong together."`
+	Gates        string   `placeholder:"FILE" help:"YAML mapping of gates to their limits; by default those of the README."`
+	Interactions []string `sep:"none" placeholder:"PATH" help:"Parquet or CSV of what users did, with the id columns of both towers: the gates then see whether the towers belong together. A file, a folder, a glob in quotes, or a URL; may be repeated."`
 }
 
 // gateFlags are what the gates look at beside a snapshot.
@@ -106,11 +108,11 @@ func (c *gateCommand) Run(e *environment) (err error) {
 	found := &gate.Recorded{Time: time.Now().UTC(), Tool: toolRelease}
 	in := gate.Input{Thresholds: gate.DefaultThresholds()}
 	if c.Gates != "" {
-		var input shard.Input
-		if in.Thresholds, input, err = gate.ReadThresholds(c.Gates); err != nil {
+		var thresholds shard.Input
+		if in.Thresholds, thresholds, err = gate.ReadThresholds(c.Gates); err != nil {
 			return err
 		}
-		found.Inputs = append(found.Inputs, input)
+		found.Inputs = append(found.Inputs, thresholds)
 	}
 	store, digest, err := c.open(e)
 	if err != nil {
@@ -131,20 +133,26 @@ func (c *gateCommand) Run(e *environment) (err error) {
 		}
 		defer closing(&err, in.Previous)
 	}
-	if c.Interactions != "" {
+	p := newProgress(e.stderr)
+	defer p.Done()
+	if len(c.Interactions) > 0 {
 		in.Interactions = builder.InteractionOptions(c.Interactions, in.Candidate.Manifest().Parameters)
-		input, err := builder.InteractionsInput(c.Interactions)
+		files, inputs, err := openInteractions(e, p, in.Interactions)
 		if err != nil {
 			return err
 		}
-		found.Inputs = append(found.Inputs, input)
+		defer closing(&err, files)
+		in.Interactions.Files = files
+		found.Inputs = append(found.Inputs, inputs...)
 	}
-	p := newProgress(e.stderr)
-	defer p.Done()
-	p.Stage("run the gates", -1)
-	if found.Report, err = gate.Run(e.ctx, in); err != nil {
+	in.Begin = func(gate string) { p.Stage("gate "+gate, -1) }
+	if found.Report, err = gate.Run(e.ctx, in); err == nil && in.Interactions.Files != nil {
+		err = in.Interactions.Files.Unchanged()
+	}
+	if err != nil {
 		return err
 	}
+	p.Stage("gate "+gate.Latency, -1)
 	if found.Latency, err = gate.Measure(e.ctx, in.Candidate, in.Thresholds); err != nil {
 		return err
 	}
@@ -158,6 +166,22 @@ func (c *gateCommand) Run(e *environment) (err error) {
 		return err
 	}
 	return passed(found)
+}
+
+// openInteractions opens the files of interactions and describes them.
+func openInteractions(e *environment, p progress, o tower.InteractionOptions) (*input.Set, []shard.Input, error) {
+	files, err := tower.OpenInteractions(e.ctx, o, input.Options{Progress: builder.Copying(p, "interactions")})
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, note := range files.Notes() {
+		p.Note("interactions: " + note)
+	}
+	inputs, err := files.Describe(e.ctx, "interactions", nil)
+	if err != nil {
+		return nil, nil, errors.Join(err, files.Close())
+	}
+	return files, inputs, nil
 }
 
 func (c *gateCommand) write(e *environment, found *gate.Recorded) error {

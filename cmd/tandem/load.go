@@ -2,16 +2,16 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
-	"strings"
 	"time"
 
 	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
 	"github.com/tandem-ann/tandem/bench"
+	"github.com/tandem-ann/tandem/builder/input"
 	"github.com/tandem-ann/tandem/builder/tower"
 	"github.com/tandem-ann/tandem/shard"
 	"github.com/tandem-ann/tandem/shard/eligibility"
@@ -82,7 +82,7 @@ func (c *loadCommand) Run(e *environment) (err error) {
 		return usageError{err}
 	}
 	if c.Users != "" {
-		if o.Users, err = readUsers(c.Users, c.UserIDColumn); err != nil {
+		if o.Users, err = readUsers(e.ctx, c.Users, c.UserIDColumn); err != nil {
 			return err
 		}
 	}
@@ -119,16 +119,20 @@ func (c *loadCommand) Run(e *environment) (err error) {
 }
 
 // readUsers reads ids from a tower in Parquet, or from a file's lines.
-func readUsers(path, column string) (ids []string, err error) {
-	if info, err := os.Stat(path); err == nil && (info.IsDir() || strings.EqualFold(filepath.Ext(path), ".parquet")) {
-		return readTowerIDs(path, column)
+func readUsers(ctx context.Context, path, column string) (ids []string, err error) {
+	if info, err := os.Stat(path); err == nil && info.IsDir() {
+		return readTowerIDs(ctx, path, column)
 	}
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	defer closing(&err, f)
-	for lines := bufio.NewScanner(f); ; {
+	text := bufio.NewReader(f)
+	if head, _ := text.Peek(16); input.FormatOf(head) == input.Parquet {
+		return readTowerIDs(ctx, path, column)
+	}
+	for lines := bufio.NewScanner(text); ; {
 		if !lines.Scan() {
 			if err := lines.Err(); err != nil {
 				return nil, fmt.Errorf("read %s: %w", path, err)
@@ -141,8 +145,8 @@ func readUsers(path, column string) (ids []string, err error) {
 	}
 }
 
-func readTowerIDs(path, column string) (ids []string, err error) {
-	r, err := tower.Open(tower.Options{Path: path, IDColumn: column})
+func readTowerIDs(ctx context.Context, path, column string) (ids []string, err error) {
+	r, err := tower.Open(ctx, tower.Options{Paths: []string{path}, IDColumn: column})
 	if err != nil {
 		return nil, err
 	}

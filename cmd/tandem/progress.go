@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/schollz/progressbar/v3"
@@ -24,7 +25,7 @@ func newProgress(w io.Writer) progress {
 	if f, ok := w.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
 		return &bars{w: w}
 	}
-	return &lines{w: w, now: time.Now}
+	return &lines{w: w}
 }
 
 // bars shows one progress bar after the other.
@@ -47,6 +48,7 @@ func (b *bars) Stage(name string, total int64) {
 		progressbar.OptionClearOnFinish(),
 		progressbar.OptionUseANSICodes(true),
 	)
+	_ = b.bar.RenderBlank() // a stage shows before its first step, which may be its last
 }
 
 func (b *bars) Step(done int64) {
@@ -74,43 +76,73 @@ const (
 	settle = time.Second     // how long a stage must run for its rate to mean anything
 )
 
-// lines prints a line now and then.
+// lines prints a line now and then, whether the stage has come any further or not.
 type lines struct {
-	w       io.Writer
-	now     func() time.Time
+	w io.Writer
+
+	mu      sync.Mutex
+	timer   *time.Timer // nil before the first stage, and when it is done
 	name    string
 	total   int64
+	done    int64
 	started time.Time // the stage
-	printed time.Time // the last line
 }
 
 func (l *lines) Stage(name string, total int64) {
-	l.name, l.total, l.started = name, total, l.now()
-	if l.printed.IsZero() {
-		l.printed = l.started
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.name, l.total, l.done, l.started = name, total, 0, time.Now()
+	if l.timer == nil {
+		l.timer = time.AfterFunc(quiet, l.print)
 	}
 }
 
 func (l *lines) Step(done int64) {
-	now := l.now()
-	elapsed := now.Sub(l.started)
-	if now.Sub(l.printed) < quiet || elapsed < settle {
-		return
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.done = done
+}
+
+// print prints a line and sees to the next.
+func (l *lines) print() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.timer == nil {
+		return // it is done
 	}
-	l.printed = now
-	text := l.name + ": " + count(done)
-	if l.total > 0 {
-		text += fmt.Sprintf(" of %s (%d%%)", count(l.total), 100*done/l.total)
+	l.timer.Reset(quiet)
+	elapsed := time.Since(l.started)
+	text := l.name + ": "
+	switch {
+	case l.total > 0:
+		text += fmt.Sprintf("%s of %s (%d%%)", count(l.done), count(l.total), 100*l.done/l.total)
+	case l.done > 0:
+		text += count(l.done)
+	case elapsed < settle:
+		text += "begun"
+	default:
+		text += "for " + seconds(elapsed)
 	}
-	if rate := float64(done) / elapsed.Seconds(); done > 0 {
+	if rate := float64(l.done) / elapsed.Seconds(); elapsed >= settle && rate >= 1 {
 		text += fmt.Sprintf(", %s/s", count(int64(rate)))
-		if left := l.total - done; left > 0 {
+		if left := l.total - l.done; left > 0 && 100*l.done >= l.total {
 			text += fmt.Sprintf(", %s left", seconds(time.Duration(float64(left)/rate*float64(time.Second))))
 		}
 	}
 	fmt.Fprintln(l.w, text)
 }
 
-func (l *lines) Note(text string) { fmt.Fprintf(l.w, "note: %s\n", text) }
+func (l *lines) Note(text string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	fmt.Fprintf(l.w, "note: %s\n", text)
+}
 
-func (l *lines) Done() {}
+func (l *lines) Done() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.timer != nil {
+		l.timer.Stop()
+		l.timer = nil
+	}
+}

@@ -16,8 +16,8 @@ type snapshotVerifyCommand struct {
 	Repair  string `placeholder:"STORE" help:"Replace what is damaged or missing by what this store has of the snapshot; a folder or a URL."`
 	Rebuild bool   `help:"Build it again of the same inputs, which are named as for tandem build, and compare the digests."`
 
-	Apps  string `placeholder:"PATH" help:"With --rebuild: app tower."`
-	Users string `placeholder:"PATH" help:"With --rebuild: user tower."`
+	Apps  []string `sep:"none" placeholder:"PATH" help:"With --rebuild: app tower. May be repeated."`
+	Users []string `sep:"none" placeholder:"PATH" help:"With --rebuild: user tower. May be repeated."`
 	towerFiles
 	gateFiles
 	Threads int `default:"${threads}" placeholder:"N" help:"Threads to build on (default all cores, here ${default})."`
@@ -70,6 +70,7 @@ func (c *snapshotVerifyCommand) Run(e *environment) (err error) {
 	if err != nil {
 		return err
 	}
+	defer closing(&err, options.Opened)
 	if err := verifySnapshot(e, store, digest); err != nil {
 		return err
 	}
@@ -109,11 +110,20 @@ func (c *snapshotVerifyCommand) options(e *environment, store *shard.Store, m *s
 	if err := c.inputs().missing(m); err != nil {
 		return o, err
 	}
-	found, err := o.Inputs(e.ctx)
-	if err != nil {
+	p := newProgress(e.stderr)
+	defer p.Done()
+	o.Progress = p
+	if o.Opened, err = builder.OpenInputs(e.ctx, o, nil); err != nil {
 		return o, err
 	}
-	return o, c.inputs().compare(m.Inputs, found)
+	found, err := o.Opened.Describe(e.ctx, p)
+	if err == nil {
+		err = c.inputs().compare(m.Inputs, found)
+	}
+	if err != nil {
+		return o, errors.Join(err, o.Opened.Close())
+	}
+	return o, nil
 }
 
 // checkPrevious returns an error if the snapshot that the gates compared with is gone.
@@ -128,22 +138,23 @@ func checkPrevious(e *environment, store *shard.Store, previous shard.Digest) er
 	return err
 }
 
-// inputFlag is a flag that names an input.
+// inputFlag is a flag that names an input,
+// and the paths that it was given.
 type inputFlag struct{ role, flag, path string }
 
 // flags returns the flags of the inputs, in the order of a manifest.
 func (in *inputs) flags() []inputFlag {
 	return []inputFlag{
-		{"apps", "--apps", in.apps},
-		{"apps-ids", "--app-ids", in.AppIDs},
-		{"apps-attributes", "--app-attributes", in.AppAttributes},
+		{"apps", "--apps", strings.Join(in.apps, ", ")},
+		{"apps-ids", "--app-ids", strings.Join(in.AppIDs, ", ")},
+		{"apps-attributes", "--app-attributes", strings.Join(in.AppAttributes, ", ")},
 		{"apps-graph", "--graph", in.Graph},
-		{"users", "--users", in.users},
-		{"users-ids", "--user-ids", in.UserIDs},
-		{"users-attributes", "--user-attributes", in.UserAttributes},
+		{"users", "--users", strings.Join(in.users, ", ")},
+		{"users-ids", "--user-ids", strings.Join(in.UserIDs, ", ")},
+		{"users-attributes", "--user-attributes", strings.Join(in.UserAttributes, ", ")},
 		{"app-segments", "--segments", in.Segments},
 		{"gates", "--gates", in.Gates},
-		{"interactions", "--interactions", in.Interactions},
+		{"interactions", "--interactions", strings.Join(in.Interactions, ", ")},
 	}
 }
 

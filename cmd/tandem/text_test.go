@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -93,33 +94,35 @@ func TestKeyType(t *testing.T) {
 }
 
 func TestPlainProgress(t *testing.T) {
-	var out bytes.Buffer
-	now := time.Unix(1000, 0)
-	l := &lines{w: &out, now: func() time.Time { return now }}
-	after := func(d time.Duration) { now = now.Add(d) }
-
-	l.Stage("read apps", 10_000)
-	after(2 * time.Second)
-	l.Step(2000) // too soon
-	after(2 * time.Second)
-	l.Step(4000)
-	after(time.Second)
-	l.Step(5000) // too soon after the last
-	l.Stage("index apps", -1)
-	after(2900 * time.Millisecond)
-	l.Step(29_000)
-	l.Stage("read users", 100)
-	after(500 * time.Millisecond)
-	l.Step(50) // the stage has just begun
-	after(3 * time.Second)
-	l.Step(100)
-	l.Note("3 rows are odd")
-	l.Done()
-	assert.Equal(t, `read apps: 4,000 of 10,000 (40%), 1,000/s, 6.0s left
-index apps: 29,000, 10,000/s
-read users: 100 of 100 (100%), 28/s
+	synctest.Test(t, func(t *testing.T) {
+		var out bytes.Buffer
+		l := &lines{w: &out}
+		l.Stage("read apps", 10_000)
+		time.Sleep(2 * time.Second)
+		l.Step(3000)
+		time.Sleep(1500 * time.Millisecond) // a line at 3s
+		l.Stage("calibrate apps", -1)
+		time.Sleep(4 * time.Second) // a line at 6s, after 2.5s of nothing
+		l.Step(29_000)
+		time.Sleep(2 * time.Second) // a line at 9s
+		l.Stage("read users", 100_000)
+		time.Sleep(2 * time.Second)
+		l.Step(50)
+		time.Sleep(1100 * time.Millisecond) // a line at 12s; what 0.05% took tells nothing
+		l.Stage("publish", 100)
+		l.Note("3 rows are odd")
+		time.Sleep(2800 * time.Millisecond) // a line at 15s
+		l.Done()
+		l.Done()
+		time.Sleep(time.Minute)
+		assert.Equal(t, `read apps: 3,000 of 10,000 (30%), 1,000/s, 7.0s left
+calibrate apps: for 2.5s
+calibrate apps: 29,000, 5,272/s
+read users: 50 of 100,000 (0%), 20/s
 note: 3 rows are odd
+publish: 0 of 100 (0%)
 `, out.String())
+	})
 }
 
 func TestBarsEndWithAClearLine(t *testing.T) {

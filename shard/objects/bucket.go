@@ -63,6 +63,9 @@ type Object struct {
 	Key  string
 	Size int64     // bytes
 	Time time.Time // when it was last written, by the store's clock
+	// Version is another one whenever the object was written, where a store has any and was
+	// asked for one object: its ETag.
+	Version string
 }
 
 // Option is an option of [Open].

@@ -173,7 +173,7 @@ func (c *cloud) stat(ctx context.Context, key string) (Object, error) {
 	_, err := c.patience.attempts(ctx, 0, func(ctx context.Context) error {
 		a, err := c.blobs.Attributes(ctx, key)
 		if err == nil {
-			o = Object{Key: key, Size: a.Size, Time: a.ModTime}
+			o = Object{Key: key, Size: a.Size, Time: a.ModTime, Version: a.ETag}
 		}
 		return err
 	})

@@ -14,7 +14,7 @@
 // A key is encoded by its Go type, which the file does not name: see [KeyType].
 // Nodes of the upper layers repeat keys and vectors of the bottom layer.
 //
-// [Read] checks every length against what is left of the file before it takes
+// [Decode] checks every length against what is left of the file before it takes
 // memory, and that the layers fit together.
 package hnswexport
 
@@ -25,7 +25,6 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -111,27 +110,6 @@ func (l *Layer) Neighbors(i int) []uint32 { return l.Links[l.Offsets[i]:l.Offset
 // ErrCorrupt is in the chain of errors about the content of a file, as opposed
 // to reading it.
 var ErrCorrupt = errors.New("not a coder/hnsw export, or a damaged one")
-
-// Read reads an export.
-func Read(path string, keys KeyType) (*Graph, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, fmt.Errorf("open graph: %w", err)
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, fmt.Errorf("open graph: %w", err)
-	}
-	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("open graph %s: not a regular file", path)
-	}
-	g, err := Decode(f, info.Size(), keys)
-	if err != nil {
-		return nil, fmt.Errorf("read graph %s: %w", path, err)
-	}
-	return g, nil
-}
 
 // Decode reads an export of the given size.
 func Decode(r io.ReaderAt, size int64, keys KeyType) (*Graph, error) {
