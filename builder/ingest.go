@@ -170,11 +170,17 @@ func (in *ingested) judge(row *tower.Row, metric index.Metric) (kind string, err
 	if kind, err := judgeID(row.ID); err != nil {
 		return kind, err
 	}
+	problem := func() (string, error) {
+		return string(row.Problems[0].Kind), errors.New(row.Problems[0].Detail)
+	}
+	if len(row.Problems) > 0 && row.Problems[0].Kind == tower.BadEmbedding { // there is no vector, and this says why
+		return problem()
+	}
 	if kind, err := judgeVector(metric, row.Vector, in.dim); err != nil {
 		return kind, err
 	}
 	if len(row.Problems) > 0 {
-		return string(row.Problems[0].Kind), errors.New(row.Problems[0].Detail)
+		return problem()
 	}
 	return in.judgeAttributes(in.columns[:in.inline], row.Attributes)
 }

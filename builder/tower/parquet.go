@@ -183,7 +183,7 @@ func (r *parquetReader) selects(f *parquetfile.File) (s selection, err error) {
 			add(n, column)
 		}
 	}
-	if o.AttributeColumns == nil {
+	if len(o.AttributeColumns) == 0 {
 		for _, n := range root.children {
 			if slices.Contains(o.IgnoreColumns, n.Name()) {
 				continue

@@ -94,8 +94,8 @@ type Options struct {
 	// "embedding"; if there is no such column, embedding_0, embedding_1 and so on are the
 	// components.
 	EmbeddingColumn string
-	// AttributeColumns are the Parquet columns that become attributes; nil is all that
-	// are not ids, embeddings or IgnoreColumns.
+	// AttributeColumns are the Parquet columns that become attributes; none named is all
+	// that are not ids, embeddings or IgnoreColumns.
 	AttributeColumns []string
 	// IgnoreColumns are Parquet columns that do not become attributes.
 	IgnoreColumns []string
