@@ -20,7 +20,7 @@ func damagedReads(t *testing.T, path string, changes ...byte) (failed, reads int
 	var before, after runtime.MemStats
 	for i := range data {
 		for k, change := range changes {
-			if i%len(changes) != k && os.Getenv("TANDEM_PARQUET_FOLDERS") == "" {
+			if i%len(changes) != k && *moreFolders == "" {
 				continue
 			}
 			data[i] ^= change
@@ -41,13 +41,12 @@ func damagedReads(t *testing.T, path string, changes ...byte) (failed, reads int
 }
 
 // A damaged byte gives an error, or other values, and takes neither much memory nor long.
-// With TANDEM_PARQUET_FOLDERS, as in TestColumnsOfFiles, all files there that are not
-// large are damaged, too.
+// With the flag -parquet, all files there that are not large are damaged, too.
 func TestDamagedFiles(t *testing.T) {
 	files, err := filepath.Glob("testdata/foreign/small-*.parquet")
 	require.NoError(t, err)
 	require.NotEmpty(t, files)
-	for folder := range strings.SplitSeq(os.Getenv("TANDEM_PARQUET_FOLDERS"), ":") {
+	for folder := range strings.SplitSeq(*moreFolders, ":") {
 		more, err := filepath.Glob(filepath.Join(folder, "*.parquet"))
 		require.NoError(t, err)
 		files = append(files, more...)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"math"
@@ -20,6 +21,10 @@ import (
 	"github.com/tandem-ann/tandem/shard/attribute"
 	"github.com/tandem-ann/tandem/shard/parquetfile"
 )
+
+// moreFolders are folders of Parquet files, for which testdata/expect.py has been run, with
+// colons between them.
+var moreFolders = flag.String("parquet", "", "folders of Parquet files to read and damage, with colons between them")
 
 // An expectation is what testdata/expect.py writes of a file.
 type expectation struct {
@@ -222,15 +227,12 @@ func compareFiles(t *testing.T, folder string) (refused map[string]error) {
 }
 
 // TestColumnsOfFiles reads each column of many files, and compares each value. It is for
-// files that are not here, such as those of apache/parquet-testing: the folders in
-// TANDEM_PARQUET_FOLDERS, with colons between them, for which testdata/expect.py has been
-// run.
+// files that are not here, such as those of apache/parquet-testing: `.ci/run parquet`.
 func TestColumnsOfFiles(t *testing.T) {
-	folders := os.Getenv("TANDEM_PARQUET_FOLDERS")
-	if folders == "" {
-		t.Skip("TANDEM_PARQUET_FOLDERS names no folders")
+	if *moreFolders == "" {
+		t.Skip("the flag -parquet names no folders")
 	}
-	for folder := range strings.SplitSeq(folders, ":") {
+	for folder := range strings.SplitSeq(*moreFolders, ":") {
 		refused := compareFiles(t, folder)
 		var names []string
 		for name := range refused {
