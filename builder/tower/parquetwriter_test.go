@@ -130,7 +130,8 @@ func writeGroups(t testing.TB, path string, columns []column, groupRows int, pro
 	properties = append([]parquet.WriterProperty{parquet.WithDictionaryDefault(false)}, properties...)
 	w := file.NewParquetWriter(f, root, file.WithWriterProps(parquet.NewWriterProperties(properties...)))
 	for from := 0; from < rows; from += groupRows {
-		g := w.AppendRowGroup()
+		g, err := w.AppendRowGroupChecked()
+		require.NoError(t, err)
 		for _, cells := range leaves {
 			c, err := g.NextColumn()
 			require.NoError(t, err)

@@ -1,6 +1,7 @@
 package parquetfile
 
 import (
+	"errors"
 	"fmt"
 	"io"
 
@@ -25,7 +26,8 @@ type Column struct {
 	// Batch is what the last call of Next has read. The next call overwrites it.
 	Batch
 
-	reader         file.ColumnChunkReader
+	readers        []file.ColumnChunkReader // one has the next value
+	any            []parquet.ByteArray      // values of Fixed before they are checked
 	chunk          chunk
 	maxDef, maxRep int16
 	whole          bool  // the metadata tell the chunk's length exactly
@@ -61,8 +63,13 @@ func (c *Column) Total() int64 { return c.chunk.total }
 func (c *Column) Next() (err error) {
 	defer guard(&err)
 	c.Levels, c.Count = 0, 0
-	for !c.reader.HasNext() {
-		switch err := c.reader.Err(); {
+	var reader file.ColumnChunkReader
+	for {
+		var err error
+		if reader, err = c.ready(); reader != nil {
+			break
+		}
+		switch {
 		case c.chunk.err != nil:
 			return c.chunk.err
 		case err != nil:
@@ -74,7 +81,7 @@ func (c *Column) Next() (err error) {
 			return fmt.Errorf("%w: a column of %d values ends after %d", ErrDamaged, c.chunk.total, c.seen)
 		}
 	}
-	levels, values, err := c.read()
+	levels, values, err := c.read(reader)
 	switch {
 	case c.chunk.err != nil:
 		return c.chunk.err
@@ -90,13 +97,34 @@ func (c *Column) Next() (err error) {
 	if c.maxRep > 0 {
 		c.Rep = c.Rep[:levels]
 	}
-	return c.check()
+	if err := c.check(); err != nil {
+		return err
+	}
+	if len(c.readers) > 1 && reader == c.readers[1] {
+		return c.fix()
+	}
+	return nil
+}
+
+// ready returns the reader that has the next value, nil if none has.
+func (c *Column) ready() (file.ColumnChunkReader, error) {
+	for range c.readers { // what is no page of the last may be one of the first
+		for _, r := range c.readers {
+			if r.HasNext() {
+				return r, nil
+			}
+			if err := r.Err(); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return nil, nil
 }
 
 // read reads a batch.
-func (c *Column) read() (levels int64, values int, err error) {
+func (c *Column) read(reader file.ColumnChunkReader) (levels int64, values int, err error) {
 	n := batchLevels
-	if c.reader.Type() == parquet.Types.ByteArray {
+	if reader.Type() == parquet.Types.ByteArray {
 		n = int(max(1, min(batchBytes, expandedBytes/max(1, c.chunk.shared))))
 	}
 	n = int(min(int64(n), c.chunk.total))
@@ -107,7 +135,7 @@ func (c *Column) read() (levels int64, values int, err error) {
 		c.Rep = grown(c.Rep, n)
 	}
 	batch := int64(n)
-	switch r := c.reader.(type) {
+	switch r := reader.(type) {
 	case *file.BooleanColumnChunkReader:
 		c.Bools = grown(c.Bools, n)
 		return r.ReadBatchInPage(batch, c.Bools, c.Def, c.Rep)
@@ -127,13 +155,17 @@ func (c *Column) read() (levels int64, values int, err error) {
 		c.Doubles = grown(c.Doubles, n)
 		return r.ReadBatchInPage(batch, c.Doubles, c.Def, c.Rep)
 	case *file.ByteArrayColumnChunkReader:
+		if len(c.readers) > 1 {
+			c.any = grown(c.any, n)
+			return r.ReadBatchInPage(batch, c.any, c.Def, c.Rep)
+		}
 		c.Bytes = grown(c.Bytes, n)
 		return r.ReadBatchInPage(batch, c.Bytes, c.Def, c.Rep)
 	case *file.FixedLenByteArrayColumnChunkReader:
 		c.Fixed = grown(c.Fixed, n)
 		return r.ReadBatchInPage(batch, c.Fixed, c.Def, c.Rep)
 	}
-	return 0, 0, fmt.Errorf("a column of type %v", c.reader.Type())
+	return 0, 0, fmt.Errorf("a column of type %v", reader.Type())
 }
 
 // grown returns s with n elements.
@@ -187,10 +219,10 @@ func (c *Column) finish() error {
 
 // Close frees what the column holds.
 func (c *Column) Close() error {
-	if c.reader == nil {
-		return nil
+	var errs []error
+	for _, r := range c.readers {
+		errs = append(errs, r.Close())
 	}
-	r := c.reader
-	c.reader = nil
-	return r.Close()
+	c.readers = nil
+	return errors.Join(errs...)
 }

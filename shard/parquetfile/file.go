@@ -212,12 +212,18 @@ func (f *File) Column(group, leaf int) (_ *Column, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if c.reader, err = r.RowGroup(group).Column(leaf); err != nil {
+	if descr.PhysicalType() == parquet.Types.FixedLenByteArray {
+		c.readers, err = fixedReaders(r, group, leaf)
+		return c, err
+	}
+	reader, err := r.RowGroup(group).Column(leaf)
+	if err != nil {
 		return nil, err
 	}
-	if c.reader == nil {
+	if reader == nil {
 		return nil, fmt.Errorf("%w: a column of type %v", ErrDamaged, descr.PhysicalType())
 	}
+	c.readers = []file.ColumnChunkReader{reader}
 	return c, nil
 }
 

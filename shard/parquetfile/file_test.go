@@ -243,12 +243,14 @@ func TestUnknownLogicalType(t *testing.T) {
 // compressed is a file of arrow-go's own with a codec, of one required column of texts.
 func compressed(t testing.TB, codec compress.Compression, texts ...string) []byte {
 	var out bytes.Buffer
-	g := schema.MustGroup(schema.NewGroupNode("root", parquet.Repetitions.Required, schema.FieldList{
+	root := schema.MustGroup(schema.NewGroupNode("root", parquet.Repetitions.Required, schema.FieldList{
 		schema.NewByteArrayNode("text", parquet.Repetitions.Required, -1),
 	}, -1))
-	w := file.NewParquetWriter(&out, g, file.WithWriterProps(parquet.NewWriterProperties(
+	w := file.NewParquetWriter(&out, root, file.WithWriterProps(parquet.NewWriterProperties(
 		parquet.WithCompression(codec), parquet.WithDictionaryDefault(false), parquet.WithStats(false), parquet.WithDataPageSize(64<<20))))
-	c, err := w.AppendRowGroup().NextColumn()
+	g, err := w.AppendRowGroupChecked()
+	require.NoError(t, err)
+	c, err := g.NextColumn()
 	require.NoError(t, err)
 	var values []parquet.ByteArray
 	for _, s := range texts {
