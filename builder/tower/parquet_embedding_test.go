@@ -50,6 +50,7 @@ func TestForeignEmbeddings(t *testing.T) {
 		{"polars-lz4", "array", number, func(i int) bool { return i%7 == 3 }, ""},
 		{"spark-lz4-v1", "embedding", number, nil, ""},
 		{"arrow-go-brotli-v2", "embedding", number, nil, ""},
+		{"arrow-rs-lz4-v1", "embedding", number, nil, ""},
 		{kinds, "large", number, nil, ""},
 		{kinds, "fixed", number, func(i int) bool { return i%7 == 3 }, ""},
 		{kinds, "view", number, nil, ""},
