@@ -28,12 +28,6 @@ const (
 	bufferBytes = 64 << 10
 )
 
-// Is reports whether a file begins as a Parquet file does. head is what it begins with, of
-// at least four bytes.
-func Is(head []byte) bool {
-	return len(head) >= len(magic) && (string(head[:len(magic)]) == magic || string(head[:len(magic)]) == magicEncrypted)
-}
-
 // A File is a Parquet file whose footer has been read. It may be used by several
 // goroutines; a [Column] of it, by one.
 type File struct {

@@ -214,13 +214,6 @@ func TestDamagedFooters(t *testing.T) {
 	require.ErrorContains(t, err, "bytes; accepted: up to 20")
 }
 
-func TestIs(t *testing.T) {
-	require.True(t, parquetfile.Is([]byte("PAR1...")))
-	require.True(t, parquetfile.Is([]byte("PARE")))
-	require.False(t, parquetfile.Is([]byte("PAR")))
-	require.False(t, parquetfile.Is([]byte("PAR2")))
-}
-
 // A logical type that is not known is ignored, as the format's document asks for.
 func TestUnknownLogicalType(t *testing.T) {
 	good := written(t, parquetfile.Options{}, 10)
