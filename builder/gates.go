@@ -133,6 +133,7 @@ func (o *Options) parameters() *shard.Parameters {
 			IDColumn: t.Input.IDColumn, EmbeddingColumn: cmp.Or(t.Input.EmbeddingColumn, tower.DefaultEmbeddingColumn),
 			IgnoreColumns: t.Input.IgnoreColumns, NumberRows: t.Input.NumberRows,
 			PartitionAttributes: t.Input.PartitionAttributes, AttributeTypes: t.Input.AttributeTypes,
+			AttributeColumns: t.Input.AttributeColumns, RenameColumns: t.Input.RenameColumns,
 		}
 		if len(t.Attributes.Paths) > 0 {
 			p.AttributesIDKey, p.AttributesIgnoreKeys = t.Attributes.IDKey, t.Attributes.IgnoreKeys

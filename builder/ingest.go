@@ -39,7 +39,7 @@ func detectDim(ctx context.Context, kind shard.Kind, in tower.Options) (dim int,
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, r.Close()) }()
-	counts := map[int]int{}
+	counts, malformed := map[int]int{}, "" // why the first row that has one has none
 	for n := 0; n < detectRows || dim == 0; n++ {
 		if n%checkEvery == 0 {
 			if err := ctx.Err(); err != nil {
@@ -55,6 +55,9 @@ func detectDim(ctx context.Context, kind shard.Kind, in tower.Options) (dim int,
 		}
 		length := len(row.Vector)
 		if length == 0 {
+			if malformed == "" && len(row.Problems) > 0 && row.Problems[0].Kind == tower.BadEmbedding {
+				malformed = ": " + row.Problems[0].Detail
+			}
 			continue
 		}
 		if counts[length]++; counts[length] > counts[dim] {
@@ -63,7 +66,7 @@ func detectDim(ctx context.Context, kind shard.Kind, in tower.Options) (dim int,
 	}
 	name := in.Files.Files()[0].Name()
 	if dim == 0 {
-		return 0, fmt.Errorf("%s: %s has no embedding", kind, name)
+		return 0, fmt.Errorf("%s: %s has no embedding%s", kind, name, malformed)
 	}
 	if dim > index.MaxDim {
 		return 0, fmt.Errorf("%s: %s has embeddings of dimension %d, want 1 to %d", kind, name, dim, index.MaxDim)
@@ -170,11 +173,17 @@ func (in *ingested) judge(row *tower.Row, metric index.Metric) (kind string, err
 	if kind, err := judgeID(row.ID); err != nil {
 		return kind, err
 	}
+	problem := func() (string, error) {
+		return string(row.Problems[0].Kind), errors.New(row.Problems[0].Detail)
+	}
+	if len(row.Problems) > 0 && row.Problems[0].Kind == tower.BadEmbedding { // there is no vector, and this says why
+		return problem()
+	}
 	if kind, err := judgeVector(metric, row.Vector, in.dim); err != nil {
 		return kind, err
 	}
 	if len(row.Problems) > 0 {
-		return string(row.Problems[0].Kind), errors.New(row.Problems[0].Detail)
+		return problem()
 	}
 	return in.judgeAttributes(in.columns[:in.inline], row.Attributes)
 }

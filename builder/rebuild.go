@@ -46,6 +46,7 @@ func towerFromManifest(o *TowerOptions, t *shard.TowerManifest, p shard.TowerPar
 	o.Input = tower.Options{
 		IDColumn: p.IDColumn, EmbeddingColumn: p.EmbeddingColumn, IgnoreColumns: p.IgnoreColumns, NumberRows: p.NumberRows,
 		PartitionAttributes: p.PartitionAttributes, AttributeTypes: p.AttributeTypes,
+		AttributeColumns: p.AttributeColumns, RenameColumns: p.RenameColumns,
 	}
 	o.Attributes = tower.AttributeOptions{IDKey: p.AttributesIDKey, IgnoreKeys: p.AttributesIgnoreKeys, Types: p.AttributeTypes}
 	if p.GraphKeys != "" {

@@ -43,6 +43,8 @@ type TowerParameters struct {
 
 	PartitionAttributes []string                  `json:"partition_attributes,omitempty"` // keys of the files' paths
 	AttributeTypes      map[string]attribute.Type `json:"attribute_types,omitempty"`      // other than the input says
+	AttributeColumns    []string                  `json:"attribute_columns,omitempty"`    // the only ones
+	RenameColumns       map[string]string         `json:"rename_columns,omitempty"`       // names of attributes, by those of columns
 }
 
 // beyondColumns reports whether the parameters say what only [InputsVersion] can.
@@ -51,7 +53,7 @@ func (p *Parameters) beyondColumns() bool {
 }
 
 func (p *TowerParameters) beyondColumns() bool {
-	return len(p.PartitionAttributes) > 0 || len(p.AttributeTypes) > 0
+	return len(p.PartitionAttributes)+len(p.AttributeTypes)+len(p.AttributeColumns)+len(p.RenameColumns) > 0
 }
 
 // Lineage says what a snapshot follows.
@@ -165,7 +167,7 @@ func (m *Manifest) validateGated() error {
 			return fmt.Errorf("parameters: max_rejected is %d, want at least 0", p.MaxRejected)
 		}
 		for _, t := range []*TowerParameters{&p.Apps, &p.Users} {
-			if n := max(len(t.IgnoreColumns), len(t.AttributesIgnoreKeys), len(t.PartitionAttributes), len(t.AttributeTypes)); n > maxColumns {
+			if n := max(len(t.IgnoreColumns), len(t.AttributesIgnoreKeys), len(t.PartitionAttributes), len(t.AttributeTypes), len(t.AttributeColumns), len(t.RenameColumns)); n > maxColumns {
 				return fmt.Errorf("parameters: %d columns are named, at most %d are accepted", n, maxColumns)
 			}
 		}

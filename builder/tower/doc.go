@@ -18,8 +18,6 @@
 //
 // A reader never trusts its input: a hostile header gives an error, not a
 // panic, and lengths are checked against the size of the file before memory is
-// taken for them. The exception is inside Parquet: parquet-go takes what a page
-// header asks for, up to 2 GiB, before it finds that the page is shorter. Memory
-// is otherwise a few pages and a dictionary for each Parquet column that is
-// read, and one buffer for other formats, whatever the size of the file.
+// taken for them. Memory is a page and a dictionary for each Parquet column that
+// is read, and one buffer for other formats, whatever the size of the file.
 package tower

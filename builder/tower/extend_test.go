@@ -20,7 +20,7 @@ func partitioned(t *testing.T, at string, folders ...string) tower.Options {
 		path := filepath.Join(dir, folder, "part-0")
 		require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o755))
 		w, err := tower.CreateParquet(path, tower.ParquetOptions{
-			IDColumn: "app_id", EmbeddingColumn: "embedding", Schema: schema(t, attribute.Field{Name: "at", Type: attribute.Keyword}),
+			IDColumn: "app_id", EmbeddingColumn: "embedding", Schema: schemaOf(t, attribute.Field{Name: "at", Type: attribute.Keyword}),
 		})
 		require.NoError(t, err)
 		require.NoError(t, w.Append(&tower.Row{ID: string(rune('a' + i)), Vector: []float32{1}, Attributes: []attribute.Value{attribute.OfKeyword(at)}}))

@@ -11,10 +11,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/parquet-go/parquet-go"
-
 	"github.com/tandem-ann/tandem/builder/input"
-	"github.com/tandem-ann/tandem/shard/attribute"
 )
 
 // InteractionOptions say which users used which apps.
@@ -126,73 +123,3 @@ func readCSVPairs(o InteractionOptions, f input.File, each func(user, app string
 
 // maxCSVHeader is the longest first line of CSV, in bytes.
 const maxCSVHeader = 64 << 10
-
-func readParquetPairs(o InteractionOptions, f input.File, each func(user, app string) error) (err error) {
-	pf, err := openParquetFile(f)
-	if err != nil {
-		return err
-	}
-	all, err := shapes(pf.Metadata().Schema)
-	if err != nil {
-		return err
-	}
-	names := make([]string, len(all))
-	for i, s := range all {
-		names[i] = s.name
-	}
-	user, app, err := o.columnsOf(names)
-	if err != nil {
-		return err
-	}
-	for _, i := range []int{user, app} {
-		if t := all[i].attribute(); t != attribute.Keyword && t != attribute.Int {
-			return fmt.Errorf("column %s is %s, want strings or integers", all[i].name, all[i].text)
-		}
-	}
-	columns := [2]*column{{shape: all[user]}, {shape: all[app]}}
-	defer func() { err = errors.Join(err, columns[0].close(), columns[1].close()) }()
-	for _, group := range pf.RowGroups() {
-		if err := readPairs(group, columns, each); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// readPairs reads one row group.
-func readPairs(group parquet.RowGroup, columns [2]*column, each func(user, app string) error) error {
-	if err := openPairs(group, columns); err != nil {
-		return err
-	}
-	for range group.NumRows() {
-		user, app, err := nextPair(columns)
-		if err != nil {
-			return err
-		}
-		if err := each(user, app); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func openPairs(group parquet.RowGroup, columns [2]*column) (err error) {
-	defer guard(&err)
-	chunks := group.ColumnChunks()
-	for _, c := range columns {
-		if err := c.open(chunks[c.leaf]); err != nil {
-			return fmt.Errorf("column %s: %w", c.name, err)
-		}
-	}
-	return nil
-}
-
-func nextPair(columns [2]*column) (user, app string, err error) {
-	defer guard(&err)
-	for i, id := range []*string{&user, &app} {
-		if *id, err = columns[i].id(); err != nil {
-			return "", "", fmt.Errorf("column %s: %w", columns[i].name, err)
-		}
-	}
-	return user, app, nil
-}

@@ -1,17 +1,15 @@
 package tower
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"slices"
 	"strings"
 
-	"github.com/parquet-go/parquet-go"
-
 	"github.com/tandem-ann/tandem/builder/input"
 	"github.com/tandem-ann/tandem/shard/attribute"
+	"github.com/tandem-ann/tandem/shard/parquetfile"
 )
 
 // A parquetReader reads the files of a tower one after the other, and in each
@@ -26,20 +24,22 @@ type parquetReader struct {
 	tally   tally
 	notes   []string // known from the footers
 
-	file    int                // being read
-	groups  []parquet.RowGroup // left in file
-	left    int64              // rows left in the row group
+	next    int // file
+	file    *parquetfile.File
+	group   int   // that is read next
+	left    int64 // rows left in the row group
 	id      *column
-	vector  *column
+	vectors *vectors
 	columns []*column // attributes
+	cursors []*column // all columns
 
 	row Row
 	err error
 }
 
-// openParquet reads the footers of files.
+// openParquet opens files that are read one after the other. They stay the caller's.
 func openParquet(o Options, files []input.File) (*parquetReader, error) {
-	r := &parquetReader{options: o, files: files, file: -1}
+	r := &parquetReader{options: o, files: files}
 	if o.IDColumn == "" {
 		return nil, fmt.Errorf("open %s: no id column is named", files[0].Name())
 	}
@@ -51,177 +51,243 @@ func openParquet(o Options, files []input.File) (*parquetReader, error) {
 	return r, nil
 }
 
+// A selection is what is read of one file.
+type selection struct {
+	id         shape
+	embedding  embedding
+	attributes []shape  // under the attributes' names
+	columns    []string // as the file calls those
+	notes      []string
+}
+
 // survey reads all footers, checks that they agree, and sets schema and rows.
 func (r *parquetReader) survey() error {
 	type origin struct {
-		shape shape
-		path  string
+		shape  shape
+		column string
+		file   string
 	}
-	first := make(map[string]origin) // where each column's type is from
-	ignored := make(map[string]bool)
+	first := make(map[string]origin) // where each attribute's type is from
+	var id origin
+	notes := make(map[string]bool)
 	for i, f := range r.files {
-		path := f.Name()
 		pf, err := openParquetFile(f)
 		if err != nil {
 			return err
 		}
-		columns, err := r.wanted(path, pf, ignored)
+		s, err := r.selects(pf)
 		if err != nil {
-			return err
+			return fmt.Errorf("open %s: %w", f.Name(), err)
 		}
-		rows := pf.NumRows()
-		if rows < 0 || r.rows+rows < 0 {
-			return fmt.Errorf("open %s: %w: %d rows", path, errDamaged, rows)
+		if r.rows += pf.Rows(); r.rows < 0 {
+			return fmt.Errorf("open %s: %w: %d rows", f.Name(), parquetfile.ErrDamaged, pf.Rows())
 		}
-		r.rows += rows
-		for _, s := range columns {
-			o, ok := first[s.name]
+		for _, note := range s.notes {
+			notes[note] = true
+		}
+		differs := func(column string, s shape, o origin) error {
+			return fmt.Errorf("open %s: column %s is %s, and %s in %s: all files of an input must have the same types", f.Name(), column, s.text, o.shape.text, o.file)
+		}
+		if i == 0 {
+			id = origin{s.id, r.options.IDColumn, f.Name()}
+		} else if s.id.attribute() != id.shape.attribute() {
+			return differs(id.column, s.id, id)
+		}
+		for k, a := range s.attributes {
+			o, ok := first[a.name]
 			switch {
 			case !ok && i > 0:
-				return fmt.Errorf("open %s: column %s is not in %s: all files of a folder must have the same columns", path, s.name, r.files[0].Name())
+				return fmt.Errorf("open %s: column %s is not in %s: all files of an input must have the same columns", f.Name(), s.columns[k], r.files[0].Name())
 			case !ok || o.shape.null():
-				first[s.name] = origin{s, path}
-			case s.null():
-			case s.name == r.options.EmbeddingColumn: // any list of floats
-			case s.float() && o.shape.float() && s.list == o.shape.list: // of both widths, the wider
-				if s.decoding == double {
-					first[s.name] = origin{s, path}
+				first[a.name] = origin{a, s.columns[k], f.Name()}
+			case a.null():
+			case a.float() && o.shape.float(): // of both widths, the wider
+				if a.attribute() == attribute.Float {
+					first[a.name] = origin{a, s.columns[k], f.Name()}
 				}
-			case s.attribute() != o.shape.attribute():
-				return fmt.Errorf("open %s: column %s is %s, and %s in %s: all files of a folder must have the same types", path, s.name, s.text, o.shape.text, o.path)
+			case a.attribute() != o.shape.attribute():
+				return differs(s.columns[k], a, o)
 			}
 		}
-		for name := range first {
-			if !slices.ContainsFunc(columns, func(s shape) bool { return s.name == name }) {
-				return fmt.Errorf("open %s: column %s of %s is missing: all files of a folder must have the same columns", path, name, first[name].path)
+		for name, o := range first {
+			if !slices.ContainsFunc(s.attributes, func(a shape) bool { return a.name == name }) {
+				return fmt.Errorf("open %s: column %s of %s is missing: all files of an input must have the same columns", f.Name(), o.column, o.file)
 			}
 		}
 	}
 	var fields []attribute.Field
 	for name, o := range first {
-		switch {
-		case name == r.options.IDColumn || name == r.options.EmbeddingColumn:
-		case o.shape.null():
-			r.notes = append(r.notes, "column "+name+": has nulls only and no type, left out")
-		default:
+		if o.shape.null() {
+			notes["column "+o.column+": has nulls only and no type, left out"] = true
+		} else {
 			fields = append(fields, attribute.Field{Name: name, Type: o.shape.attribute()})
 		}
 	}
-	for _, name := range r.options.IgnoreColumns {
-		if !ignored[name] {
-			r.notes = append(r.notes, "column "+name+": to be ignored, but not in the input")
-		}
+	for note := range notes {
+		r.notes = append(r.notes, note)
 	}
 	slices.Sort(r.notes)
 	var err error
 	if r.schema, err = attribute.NewSchema(fields); err != nil {
-		return fmt.Errorf("open %s: %w; skip a column with --ignore-column", r.files[0].Name(), err)
+		return fmt.Errorf("open %s: %w; skip a column with --ignore-column, or rename it", r.files[0].Name(), err)
 	}
 	return nil
 }
 
-// wanted returns the columns of a file that are not ignored, all of them usable.
-func (r *parquetReader) wanted(path string, pf *parquet.File, ignored map[string]bool) (columns []shape, err error) {
-	all, err := shapes(pf.Metadata().Schema)
-	if err != nil {
-		return nil, fmt.Errorf("open %s: %w", path, err)
-	}
-	var names, unusable []string
+// selects finds what is to be read of a file. Everything that is wrong with its columns is
+// in one error.
+func (r *parquetReader) selects(f *parquetfile.File) (s selection, err error) {
+	o, root := &r.options, schemaTree(f.Schema())
+	var names, missing, wrong, unusable []string
 	seen := make(map[string]bool)
-	for _, s := range all {
-		names = append(names, s.name)
-		if seen[s.name] {
-			return nil, fmt.Errorf("open %s: two columns are called %s", path, s.name)
+	for _, n := range root.children {
+		if names = append(names, n.Name()); seen[n.Name()] {
+			return s, fmt.Errorf("two columns are called %s", n.Name())
 		}
-		seen[s.name] = true
-		switch s.name {
-		case r.options.IDColumn:
-			if t := s.attribute(); t != attribute.Keyword && t != attribute.Int {
-				return nil, fmt.Errorf("open %s: id column %s is %s, want strings or integers", path, s.name, s.text)
-			}
-		case r.options.EmbeddingColumn:
-			if !s.list || !s.float() {
-				return nil, fmt.Errorf("open %s: embedding column %s is %s, want a list of float, double or float16", path, s.name, s.text)
-			}
-		default:
-			if slices.Contains(r.options.IgnoreColumns, s.name) {
-				ignored[s.name] = true
+		seen[n.Name()] = true
+	}
+	used := make(map[int]bool) // leaves
+	if n := root.find(o.IDColumn); n == nil {
+		missing = append(missing, o.IDColumn)
+	} else if s.id = n.shape(); !s.id.id() {
+		wrong = append(wrong, fmt.Sprintf("id column %s is %s, want strings, UUIDs or integers", o.IDColumn, s.id.text))
+	} else {
+		used[s.id.leaf] = true
+	}
+	switch s.embedding, err = root.embedding(o.EmbeddingColumn); {
+	case err != nil:
+		wrong = append(wrong, err.Error())
+	case len(s.embedding.shapes) == 0:
+		missing = append(missing, o.EmbeddingColumn)
+	}
+	for _, e := range s.embedding.shapes {
+		used[e.leaf] = true
+	}
+	add := func(n *node, column string) {
+		a := n.shape()
+		a.name = column
+		if to, ok := o.RenameColumns[column]; ok {
+			a.name = to
+		}
+		if a.attribute() == 0 && !a.null() {
+			unusable = append(unusable, fmt.Sprintf("%s (%s)", column, a.text))
+			return
+		}
+		s.attributes = append(s.attributes, a)
+		s.columns = append(s.columns, column)
+	}
+	for _, column := range o.AttributeColumns {
+		if n := root.find(column); n == nil {
+			missing = append(missing, column)
+		} else {
+			add(n, column)
+		}
+	}
+	if len(o.AttributeColumns) == 0 {
+		for _, n := range root.children {
+			if slices.Contains(o.IgnoreColumns, n.Name()) {
 				continue
 			}
-			if s.attribute() == 0 && !s.null() {
-				unusable = append(unusable, fmt.Sprintf("%s (%s)", s.name, s.text))
+			switch some, all := n.used(used); {
+			case all:
+			case some:
+				s.notes = append(s.notes, "column "+n.Name()+": a struct of which only a part is read, the rest is left out")
+			default:
+				add(n, n.Name())
 			}
 		}
-		columns = append(columns, s)
 	}
-	for _, name := range []string{r.options.IDColumn, r.options.EmbeddingColumn} {
-		if !seen[name] {
-			return nil, fmt.Errorf("open %s: no column is called %s; the columns are %s", path, name, strings.Join(names, ", "))
+	for column := range o.RenameColumns {
+		if !slices.Contains(s.columns, column) && root.find(column) == nil {
+			missing = append(missing, column)
 		}
 	}
-	if len(unusable) > 0 {
-		return nil, fmt.Errorf("open %s: cannot store column %s: %s", path, strings.Join(unusable, ", "), supportedColumns)
+	for _, column := range o.IgnoreColumns {
+		if !seen[column] {
+			s.notes = append(s.notes, "column "+column+": to be ignored, but not in the input")
+		}
 	}
-	return columns, nil
+	if len(s.embedding.shapes) > 0 {
+		if note := s.embedding.note(o.EmbeddingColumn); note != "" {
+			s.notes = append(s.notes, note)
+		}
+	}
+	called := make(map[string]string)
+	for k, a := range s.attributes {
+		if other, ok := called[a.name]; ok {
+			wrong = append(wrong, fmt.Sprintf("attribute %s: named twice, by the columns %s and %s", a.name, other, s.columns[k]))
+		}
+		called[a.name] = s.columns[k]
+	}
+	if len(missing) > 0 {
+		slices.Sort(missing)
+		wrong = append(wrong, fmt.Sprintf("no column is called %s; the columns are %s", strings.Join(slices.Compact(missing), ", "), listed(names)))
+	}
+	if len(unusable) > 0 {
+		wrong = append(wrong, fmt.Sprintf("cannot store column %s: %s", listed(unusable), supportedColumns))
+	}
+	if len(wrong) > 0 {
+		return s, errors.New(strings.Join(wrong, "; "))
+	}
+	return s, nil
+}
+
+// used reports whether some, and all, leaves of a node are used.
+func (n *node) used(leaves map[int]bool) (some, all bool) {
+	if n.leafNode() != nil {
+		return leaves[n.leaf], leaves[n.leaf]
+	}
+	all = len(n.children) > 0
+	for _, child := range n.children {
+		s, a := child.used(leaves)
+		some, all = some || s, all && a
+	}
+	return some, all
+}
+
+// maxListed is how many names an error lists.
+const maxListed = 100
+
+// listed joins names for an error.
+func listed(names []string) string {
+	if n := len(names); n > maxListed {
+		return strings.Join(names[:maxListed], ", ") + fmt.Sprintf(" and %d more", n-maxListed)
+	}
+	return strings.Join(names, ", ")
 }
 
 // openParquetFile reads the footer of a file.
-func openParquetFile(f input.File) (*parquet.File, error) {
-	pf, err := parseParquet(f, f.Size())
+func openParquetFile(f input.File) (*parquetfile.File, error) {
+	pf, err := parquetfile.Open(f, f.Size())
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", f.Name(), err)
 	}
 	return pf, nil
 }
 
-// parseParquet reads the footer of a file of the given size.
-func parseParquet(f io.ReaderAt, size int64) (pf *parquet.File, err error) {
-	defer guard(&err)
-	const frame = 12 // two magics and the footer's length
-	var tail [8]byte
-	if size < frame {
-		return nil, fmt.Errorf("%d bytes are not a Parquet file", size)
-	}
-	if _, err := f.ReadAt(tail[:], size-8); err != nil {
-		return nil, err
-	}
-	if footer := int64(binary.LittleEndian.Uint32(tail[:])); string(tail[4:]) == "PAR1" && footer > size-frame {
-		return nil, fmt.Errorf("parquet footer of %d bytes in a file of %d: is the file truncated?", footer, size)
-	}
-	return parquet.OpenFile(f, size, parquet.SkipPageIndex(true), parquet.SkipBloomFilters(true), parquet.ReadBufferSize(64<<10))
-}
-
 func (r *parquetReader) Schema() attribute.Schema { return r.schema }
 func (r *parquetReader) Rows() int64              { return r.rows }
 func (r *parquetReader) Notes() []string          { return append(slices.Clone(r.notes), r.tally.notes()...) }
 
+// Close lets go of what is being read. The files stay open.
 func (r *parquetReader) Close() error {
 	if r.err == nil {
 		r.err = errors.New("read tower: the reader is closed")
 	}
-	return r.closeFile()
+	return r.closeColumns()
 }
 
-func (r *parquetReader) closeFile() error {
+func (r *parquetReader) closeColumns() error {
 	var errs []error
-	for _, c := range r.cursors() {
+	for _, c := range r.cursors {
 		errs = append(errs, c.close())
 	}
-	r.id, r.vector, r.columns, r.groups = nil, nil, nil, nil
 	return errors.Join(errs...)
-}
-
-// cursors returns the columns of the file being read.
-func (r *parquetReader) cursors() []*column {
-	if r.id == nil {
-		return nil
-	}
-	return append([]*column{r.id, r.vector}, r.columns...)
 }
 
 func (r *parquetReader) Next() (*Row, error) {
 	if r.err == nil {
-		r.err = r.next()
+		r.err = r.read()
 	}
 	if r.err != nil {
 		return nil, r.err
@@ -229,15 +295,14 @@ func (r *parquetReader) Next() (*Row, error) {
 	return &r.row, nil
 }
 
-func (r *parquetReader) next() (err error) {
+// read reads the next row.
+func (r *parquetReader) read() (err error) {
+	r.row.Number++
 	defer func() {
 		if err != nil && !errors.Is(err, io.EOF) {
-			where := r.files[min(max(r.file, 0), len(r.files)-1)].Name()
-			err = fmt.Errorf("read %s: row %d of the input: %w", where, r.row.Number, err)
+			err = fmt.Errorf("read %s: row %d of the input: %w", r.files[r.row.File].Name(), r.row.Number, err)
 		}
 	}()
-	defer guard(&err)
-	r.row.Number++
 	for r.left == 0 {
 		if err := r.advance(); err != nil {
 			return err
@@ -248,17 +313,15 @@ func (r *parquetReader) next() (err error) {
 	if r.row.ID, err = r.id.id(); err != nil {
 		return fmt.Errorf("column %s: %w", r.id.name, err)
 	}
-	if r.row.Vector, err = r.vector.floats(); err != nil {
-		return fmt.Errorf("column %s: %w", r.vector.name, err)
+	var problem *Problem
+	if r.row.Vector, problem, err = r.vectors.next(); err != nil {
+		return err
+	}
+	if problem != nil {
+		r.row.Problems = append(r.row.Problems, *problem)
 	}
 	for _, c := range r.columns {
-		var v attribute.Value
-		var said remark
-		if c.shape.list {
-			v, said, err = c.keywords()
-		} else {
-			v, said, err = c.value()
-		}
+		v, said, err := c.value()
 		if err != nil {
 			return fmt.Errorf("column %s: %w", c.name, err)
 		}
@@ -275,76 +338,63 @@ func (r *parquetReader) next() (err error) {
 
 // advance goes to the next row group, of the next file if need be.
 func (r *parquetReader) advance() error {
-	for _, c := range r.cursors() {
-		if c.pages == nil {
+	for _, c := range r.cursors {
+		if c.chunk == nil {
 			continue
 		}
 		if err := c.finish(); err != nil {
 			return fmt.Errorf("column %s: %w", c.name, err)
 		}
 	}
-	for len(r.groups) == 0 {
-		if err := r.closeFile(); err != nil {
-			return err
-		}
-		if r.file++; r.file == len(r.files) {
+	for r.file == nil || r.group == r.file.Groups() {
+		if r.next == len(r.files) {
 			return io.EOF
 		}
-		r.row.File = r.file
 		if err := r.openNext(); err != nil {
 			return err
 		}
 	}
-	group := r.groups[0]
-	r.groups = r.groups[1:]
-	if r.left = group.NumRows(); r.left < 0 {
-		return fmt.Errorf("%w: row group of %d rows", errDamaged, r.left)
-	}
-	chunks := group.ColumnChunks()
-	for _, c := range r.cursors() {
-		if err := c.open(chunks[c.leaf]); err != nil {
+	r.left = r.file.GroupRows(r.group)
+	for _, c := range r.cursors {
+		if err := c.open(r.file, r.group); err != nil {
 			return fmt.Errorf("column %s: %w", c.name, err)
 		}
 	}
+	r.group++
 	return nil
 }
 
-// openNext opens the next file, which may have changed since the survey.
+// openNext opens the next file.
 func (r *parquetReader) openNext() error {
-	path := r.files[r.file].Name()
-	pf, err := openParquetFile(r.files[r.file])
+	if err := r.closeColumns(); err != nil {
+		return err
+	}
+	f := r.files[r.next]
+	r.row.File = r.next
+	r.next++
+	pf, err := openParquetFile(f)
 	if err != nil {
 		return err
 	}
-	shapes, err := r.wanted(path, pf, make(map[string]bool))
+	s, err := r.selects(pf)
 	if err != nil {
 		return err
 	}
 	clear(r.row.Attributes)
-	columns := make([]*column, 0, len(shapes))
-	for _, s := range shapes {
-		c := &column{shape: s, attribute: -1}
-		switch s.name {
-		case r.options.IDColumn:
-			r.id = c
-		case r.options.EmbeddingColumn:
-			r.vector = c
-		default:
-			if s.null() {
-				continue
-			}
-			i, ok := r.schema.Lookup(s.name)
-			if ok {
-				c.typ = r.schema.Field(i).Type
-			}
-			if widened := c.typ == attribute.Float && s.attribute() == attribute.Float32; c.typ != s.attribute() && !widened {
-				return fmt.Errorf("column %s is %s now: the file has changed while it was read", s.name, s.text)
-			}
-			c.attribute = i
-			columns = append(columns, c)
+	r.file, r.group = pf, 0
+	r.id = &column{shape: s.id, name: r.options.IDColumn, attribute: -1}
+	r.vectors = newVectors(s.embedding)
+	r.columns = r.columns[:0]
+	for _, a := range s.attributes {
+		if a.null() {
+			continue
 		}
+		i, ok := r.schema.Lookup(a.name)
+		if !ok {
+			return fmt.Errorf("%w: a column %s that it did not have before", parquetfile.ErrDamaged, a.name)
+		}
+		r.columns = append(r.columns, &column{shape: a, name: a.name, attribute: i, typ: r.schema.Field(i).Type})
 	}
-	r.columns = columns
-	r.groups = pf.RowGroups()
+	r.cursors = slices.Concat([]*column{r.id}, r.vectors.columns, r.columns)
 	return nil
 }

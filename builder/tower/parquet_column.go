@@ -1,8 +1,8 @@
 package tower
 
 import (
-	"bytes"
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -11,228 +11,180 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/parquet-go/parquet-go"
-	"github.com/parquet-go/parquet-go/deprecated"
-	"github.com/parquet-go/parquet-go/encoding"
+	"github.com/apache/arrow-go/v18/parquet"
 
 	"github.com/tandem-ann/tandem/shard/attribute"
+	"github.com/tandem-ann/tandem/shard/parquetfile"
 )
 
-// A column is a cursor over one leaf of the row group being read. It works on
-// decoded pages: levels and values as the slices that parquet-go decodes into,
-// with no value object between them and ours. A page is let go when the next one
-// is read.
+// A column is a cursor over the rows of one leaf in the row group being read.
 //
-// A page has n slots. A slot is a value, a null, or (in a list) a null or empty
-// list; the definition level tells which, and only values are stored. In a list
-// a repetition level of 0 starts a row, which may go on in the next page.
+// A batch has levels. A level is a value, a null, or (in a list) a null or empty list; the
+// definition level tells which, and only values are stored. In a list a repetition level
+// of 0 starts a row, which may go on in the next batch.
 type column struct {
 	shape
-	attribute int            // position in the schema, -1 for the id and the embedding
+	name      string         // for messages
+	attribute int            // position in the schema, -1 for what is none
 	typ       attribute.Type // of the attribute
 
-	pages parquet.Pages
-	page  parquet.Page
-	rep   []byte
-	def   []byte
-	n     int  // slots in the page
-	pos   int  // next slot
-	at    int  // next stored value
-	nulls bool // some slot has no value
-	dense values
-	index []int32 // positions in dict, nil when the page stores values themselves
+	chunk *parquetfile.Column // nil between row groups
+	pos   int                 // next level of the batch
+	at    int                 // next value of the batch
 
-	dict    parquet.Dictionary // whose values are kept in dense
-	strings []string           // of dict, when text
-
-	vector []float32 // scratch
-	list   []string  // scratch
-}
-
-// values are the stored values of a page or a dictionary. One slice is set.
-type values struct {
-	bits    []byte // of bools, and the bytes of text and half
-	offsets []uint32
-	int32   []int32
-	int64   []int64
-	int96   []deprecated.Int96
-	float   []float32
-	double  []float64
-}
-
-// values takes the slices out of v.
-func (d decoding) values(v encoding.Values) values {
-	switch d {
-	case boolean:
-		return values{bits: v.Boolean()}
-	case text:
-		data, offsets := v.ByteArray()
-		return values{bits: data, offsets: offsets}
-	case signed32, unsigned32, days:
-		return values{int32: v.Int32()}
-	case signed64, unsigned64, millis, micros, nanos:
-		return values{int64: v.Int64()}
-	case julian:
-		return values{int96: v.Int96()}
-	case single:
-		return values{float: v.Float()}
-	case double:
-		return values{double: v.Double()}
-	case half:
-		data, _ := v.FixedLenByteArray()
-		return values{bits: data}
-	}
-	return values{}
+	vector   []float32         // scratch
+	strings  []string          // scratch
+	interned map[string]string // of the values of keywords, which repeat
 }
 
 // open starts the column's chunk of a row group.
-func (c *column) open(chunk parquet.ColumnChunk) error {
-	err := c.close()
-	c.pages = chunk.Pages()
+func (c *column) open(f *parquetfile.File, group int) (err error) {
+	if err := c.close(); err != nil {
+		return err
+	}
+	c.chunk, err = f.Column(group, c.leaf)
 	return err
 }
 
-// close lets go of the pages.
+// close lets go of the chunk.
 func (c *column) close() error {
-	c.drop()
-	c.dict, c.strings = nil, nil
-	if c.pages == nil {
+	c.pos, c.at = 0, 0
+	if c.chunk == nil {
 		return nil
 	}
-	pages := c.pages
-	c.pages = nil
-	return pages.Close()
+	chunk := c.chunk
+	c.chunk = nil
+	return chunk.Close()
 }
 
-func (c *column) drop() {
-	if c.page != nil {
-		parquet.Release(c.page)
-	}
-	c.page, c.rep, c.def, c.index = nil, nil, nil, nil
-	c.n, c.pos, c.at = 0, 0, 0
-}
-
-// load reads the next page that has slots. It returns false at the end.
+// load reads the next batch. It returns false at the end.
 func (c *column) load() (bool, error) {
-	for {
-		c.drop()
-		page, err := c.pages.ReadPage()
-		switch {
-		case errors.Is(err, io.EOF) && page == nil:
-			return false, nil
-		case err != nil:
-			return false, err
-		}
-		c.page = page
-		c.rep, c.def = page.RepetitionLevels(), page.DefinitionLevels()
-		c.n = int(page.NumValues())
-		if c.n == 0 {
-			continue
-		}
-		c.nulls = c.maxDef > 0 && page.NumNulls() > 0
-		if c.maxDef > 0 && len(c.def) != c.n || c.shape.list && len(c.rep) != c.n {
-			return false, fmt.Errorf("page has %d values, %d definition and %d repetition levels", c.n, len(c.def), len(c.rep))
-		}
-		if dict := page.Dictionary(); dict != nil {
-			if dict != c.dict {
-				c.setDictionary(dict)
-			}
-			v := page.Data()
-			c.index = v.Int32()
-			return true, nil
-		}
-		c.dict, c.strings = nil, nil
-		c.dense = c.decoding.values(page.Data())
-		return true, nil
+	c.pos, c.at = 0, 0
+	err := c.chunk.Next()
+	if errors.Is(err, io.EOF) {
+		return false, nil
 	}
+	if err == nil && c.decoding == decimal {
+		err = c.checkDecimals()
+	}
+	return err == nil, err
 }
 
-func (c *column) setDictionary(dict parquet.Dictionary) {
-	c.dict = dict
-	c.dense = c.decoding.values(dict.Page().Data())
-	c.strings = nil
-	if c.decoding == text {
-		c.strings = make([]string, dict.Len())
-		for i := range c.strings {
-			c.strings[i] = string(c.dense.bits[c.dense.offsets[i]:c.dense.offsets[i+1]])
-		}
-	}
-}
-
-// ensure makes pos a slot that starts a row.
+// ensure makes pos a level that starts a row.
 func (c *column) ensure() error {
-	if c.pos == c.n {
+	if c.pos == c.chunk.Levels {
 		switch more, err := c.load(); {
 		case err != nil:
 			return err
 		case !more:
-			return fmt.Errorf("%w: has fewer rows than its row group", errDamaged)
+			return fmt.Errorf("%w: has fewer rows than its row group", parquetfile.ErrDamaged)
 		}
-	}
-	if c.shape.list && c.rep[c.pos] != 0 {
-		return fmt.Errorf("%w: a page continues a row that has not begun", errDamaged)
 	}
 	return nil
 }
 
 // finish checks that the chunk has no more rows.
 func (c *column) finish() error {
-	if c.pos == c.n {
+	if c.pos == c.chunk.Levels {
 		if more, err := c.load(); err != nil || !more {
 			return err
 		}
 	}
-	return fmt.Errorf("%w: has more rows than its row group", errDamaged)
+	return fmt.Errorf("%w: has more rows than its row group", parquetfile.ErrDamaged)
 }
 
-// next takes the next stored value and returns its position in c.dense.
-func (c *column) next() int {
-	i := c.at
-	c.at++
-	if c.index != nil {
-		return int(c.index[i])
-	}
-	return i
-}
+// nulls reports whether some level of the batch has no value.
+func (c *column) nulls() bool { return c.chunk.Count < c.chunk.Levels }
 
-// scalar takes the next slot of a flat column. It returns the position of the
-// value, -1 when it is null.
+// scalar takes the next level of a flat column. It returns the position of the value, -1
+// when it is null.
 func (c *column) scalar() (int, error) {
 	if err := c.ensure(); err != nil {
 		return -1, err
 	}
-	null := c.nulls && c.def[c.pos] != c.maxDef
+	null := c.nulls() && c.chunk.Def[c.pos] != c.maxDef
 	c.pos++
 	if null {
 		return -1, nil
 	}
-	return c.next(), nil
+	c.at++
+	return c.at - 1, nil
 }
 
-func (c *column) str(i int) string {
-	if c.strings != nil {
-		return c.strings[i]
-	}
-	return string(c.dense.bits[c.dense.offsets[i]:c.dense.offsets[i+1]])
-}
-
-// id takes the next id.
+// id takes the next id, "" when it is null.
 func (c *column) id() (string, error) {
 	i, err := c.scalar()
 	if err != nil || i < 0 {
 		return "", err
 	}
 	switch c.decoding {
-	case text:
-		return c.str(i), nil
-	case signed32:
-		return strconv.FormatInt(int64(c.dense.int32[i]), 10), nil
-	case unsigned32:
-		return strconv.FormatUint(uint64(uint32(c.dense.int32[i])), 10), nil
+	case text, raw, fixed:
+		return string(c.bytes(i)), nil
+	case uuid:
+		return uuidText(c.chunk.Fixed[i]), nil
+	case decimal:
+		return c.decimalText(i), nil
 	case unsigned64:
-		return strconv.FormatUint(uint64(c.dense.int64[i]), 10), nil
+		return strconv.FormatUint(uint64(c.chunk.Int64s[i]), 10), nil
 	}
-	return strconv.FormatInt(c.dense.int64[i], 10), nil
+	return strconv.FormatInt(c.integer(i), 10), nil
+}
+
+// integer returns the integer at a position of a column of them, except those of 64 bits
+// without a sign.
+func (c *column) integer(i int) int64 {
+	switch c.decoding {
+	case signed32:
+		return int64(c.chunk.Int32s[i])
+	case unsigned32:
+		return int64(uint32(c.chunk.Int32s[i]))
+	}
+	return c.chunk.Int64s[i]
+}
+
+// uuidText writes a UUID as RFC 9562 has it.
+func uuidText(u []byte) string {
+	text := make([]byte, 36)
+	hex.Encode(text, u[:4])
+	text[8] = '-'
+	hex.Encode(text[9:], u[4:6])
+	text[13] = '-'
+	hex.Encode(text[14:], u[6:8])
+	text[18] = '-'
+	hex.Encode(text[19:], u[8:10])
+	text[23] = '-'
+	hex.Encode(text[24:], u[10:16])
+	return string(text)
+}
+
+// maxInterned bounds how many texts of a column are kept, and how long they are.
+const (
+	maxInterned      = 4096
+	maxInternedBytes = 64
+)
+
+// bytes returns the bytes of a position, which are good until the next batch.
+func (c *column) bytes(i int) []byte {
+	if c.decoding == fixed {
+		return c.chunk.Fixed[i]
+	}
+	return c.chunk.Bytes[i]
+}
+
+// str returns a text. Texts that come often take memory once.
+func (c *column) str(i int) string {
+	b := c.bytes(i)
+	if s, ok := c.interned[string(b)]; ok {
+		return s
+	}
+	s := string(b)
+	if len(s) <= maxInternedBytes && len(c.interned) < maxInterned {
+		if c.interned == nil {
+			c.interned = make(map[string]string)
+		}
+		c.interned[s] = s
+	}
+	return s
 }
 
 // A remark is what there is to say of a value: a tally entry, or a problem of
@@ -242,8 +194,11 @@ type remark struct {
 	problem *Problem
 }
 
-// value takes the next value of a flat attribute.
+// value takes the next value of an attribute.
 func (c *column) value() (v attribute.Value, r remark, err error) {
+	if c.shape.list {
+		return c.keywords()
+	}
 	i, err := c.scalar()
 	if err != nil || i < 0 {
 		return v, r, err
@@ -253,34 +208,43 @@ func (c *column) value() (v attribute.Value, r remark, err error) {
 	}
 	timestamp := func(t time.Time) { v, r.note = storedTime(c.name, t) }
 	switch c.decoding {
-	case text:
+	case text, raw, fixed:
 		v = attribute.OfKeyword(c.str(i))
+	case uuid:
+		v = attribute.OfKeyword(uuidText(c.chunk.Fixed[i]))
 	case boolean:
-		v = attribute.OfBool(c.dense.bits[i/8]>>(i%8)&1 == 1)
-	case signed32:
-		v = attribute.OfInt(int64(c.dense.int32[i]))
-	case unsigned32:
-		v = attribute.OfInt(int64(uint32(c.dense.int32[i])))
-	case signed64:
-		v = attribute.OfInt(c.dense.int64[i])
+		v = attribute.OfBool(c.chunk.Bools[i])
+	case signed32, unsigned32, signed64:
+		v = attribute.OfInt(c.integer(i))
 	case unsigned64:
-		if c.dense.int64[i] < 0 {
-			outOfRange(uint64(c.dense.int64[i]), "the int64 range")
+		if c.chunk.Int64s[i] < 0 {
+			outOfRange(uint64(c.chunk.Int64s[i]), "the int64 range")
 			break
 		}
-		v = attribute.OfInt(c.dense.int64[i])
+		v = attribute.OfInt(c.chunk.Int64s[i])
+	case decimal:
+		if c.typ == attribute.Float {
+			v = attribute.OfFloat(c.decimalFloat(i))
+			break
+		}
+		n, err := strconv.ParseInt(c.decimalText(i), 10, 64)
+		if err != nil {
+			outOfRange(c.decimalText(i), "the int64 range")
+			break
+		}
+		v = attribute.OfInt(n)
 	case days:
-		timestamp(time.Unix(int64(c.dense.int32[i])*secondsPerDay, 0))
+		timestamp(time.Unix(int64(c.chunk.Int32s[i])*secondsPerDay, 0))
 	case millis:
-		timestamp(time.UnixMilli(c.dense.int64[i]))
+		timestamp(time.UnixMilli(c.chunk.Int64s[i]))
 	case micros:
-		timestamp(time.UnixMicro(c.dense.int64[i]))
+		timestamp(time.UnixMicro(c.chunk.Int64s[i]))
 	case nanos:
-		timestamp(time.Unix(0, c.dense.int64[i]))
+		timestamp(time.Unix(0, c.chunk.Int64s[i]))
 	case julian:
-		t, ok := fromJulian(c.dense.int96[i])
+		t, ok := fromJulian(c.chunk.Int96s[i])
 		if !ok {
-			outOfRange(c.dense.int96[i], "nanoseconds of a day")
+			outOfRange(fmt.Sprintf("%x", c.chunk.Int96s[i]), "nanoseconds of a day")
 			break
 		}
 		timestamp(t)
@@ -300,11 +264,11 @@ func (c *column) float(i int) attribute.Value {
 	var v attribute.Value
 	switch c.decoding {
 	case double:
-		return attribute.OfFloat(c.dense.double[i])
+		return attribute.OfFloat(c.chunk.Doubles[i])
 	case single:
-		v = attribute.OfFloat32(c.dense.float[i])
+		v = attribute.OfFloat32(c.chunk.Floats[i])
 	default:
-		v = attribute.OfFloat32(float32(writtenHalf(binary.LittleEndian.Uint16(c.dense.bits[2*i:]))))
+		v = attribute.OfFloat32(float32(writtenHalf(binary.LittleEndian.Uint16(c.chunk.Fixed[i]))))
 	}
 	if c.typ == attribute.Float && !v.Absent() {
 		return attribute.OfFloat(v.Float())
@@ -312,130 +276,139 @@ func (c *column) float(i int) attribute.Value {
 	return v
 }
 
-// run returns the end of the current row's slots in this page, and whether the
+// run returns the end of the current row's levels in this batch, and whether the
 // row ends there for certain.
 func (c *column) run() (end int, ends bool) {
-	if k := bytes.IndexByte(c.rep[c.pos+1:], 0); k >= 0 {
-		return c.pos + 1 + k, true
+	for i, r := range c.chunk.Rep[c.pos+1 : c.chunk.Levels] {
+		if r == 0 {
+			return c.pos + 1 + i, true
+		}
 	}
-	return c.n, false
+	return c.chunk.Levels, false
 }
 
-// floats takes the next vector. The slice is valid until the next call.
-func (c *column) floats() ([]float32, error) {
+// row calls each with each run of levels of the next row of a list, from pos on.
+func (c *column) row(each func(end int, ends bool)) error {
 	if err := c.ensure(); err != nil {
-		return nil, err
+		return err
 	}
-	c.vector = c.vector[:0]
-	null := false
 	for {
 		end, ends := c.run()
+		each(end, ends)
+		c.pos = end
+		if ends {
+			return nil
+		}
+		if more, err := c.load(); err != nil || !more || c.chunk.Rep[0] == 0 {
+			return err
+		}
+	}
+}
+
+// floats takes the next list of numbers, nil when it is null. The slice is valid until
+// the next call.
+func (c *column) floats() ([]float32, error) {
+	c.vector = c.vector[:0]
+	var whole []float32
+	null := false
+	err := c.row(func(end int, ends bool) {
 		switch {
-		case c.nulls:
-			for _, d := range c.def[c.pos:end] {
+		case c.nulls():
+			for _, d := range c.chunk.Def[c.pos:end] {
 				switch {
 				case d == c.maxDef:
 					c.vector = c.appendFloats(c.vector, 1)
-				case d > c.maxDef:
-					return nil, fmt.Errorf("%w: definition level %d, at most %d is valid", errDamaged, d, c.maxDef)
 				case d >= c.elemDef:
 					c.vector = append(c.vector, float32(math.NaN()))
 				case d+1 < c.elemDef:
 					null = true
 				}
 			}
-		case ends && c.decoding == single && c.index == nil && len(c.vector) == 0:
-			// The usual row needs no copy: it is valid as long as its page.
-			v := c.dense.float[c.at : c.at+end-c.pos : c.at+end-c.pos]
-			c.at += end - c.pos
-			c.pos = end
-			return v, nil
+		case ends && c.decoding == single && len(c.vector) == 0:
+			// The usual row needs no copy: it is valid as long as its batch.
+			n := c.at + end - c.pos
+			whole = c.chunk.Floats[c.at:n:n]
+			c.at = n
 		default:
 			c.vector = c.appendFloats(c.vector, end-c.pos)
 		}
-		c.pos = end
-		if !ends {
-			more, err := c.load()
-			if err != nil {
-				return nil, err
-			}
-			ends = !more || c.rep[0] == 0
-		}
-		if ends {
-			if null {
-				return nil, nil
-			}
-			if c.vector == nil {
-				c.vector = []float32{}
-			}
-			return c.vector, nil
-		}
+	})
+	switch {
+	case err != nil || null:
+		return nil, err
+	case whole != nil:
+		return whole, nil
+	case c.vector == nil:
+		c.vector = []float32{}
 	}
+	return c.vector, nil
 }
 
-// appendFloats appends the next n stored values.
+// appendFloats appends the next n values.
 func (c *column) appendFloats(v []float32, n int) []float32 {
-	if c.index == nil && c.decoding == single {
-		c.at += n
-		return append(v, c.dense.float[c.at-n:c.at]...)
-	}
-	v = slices.Grow(v, n)
+	from := c.at
+	c.at += n
 	switch c.decoding {
 	case single:
-		for range n {
-			v = append(v, c.dense.float[c.next()])
-		}
+		return append(v, c.chunk.Floats[from:c.at]...)
 	case double:
-		for range n {
-			v = append(v, float32(c.dense.double[c.next()]))
+		for _, f := range c.chunk.Doubles[from:c.at] {
+			v = append(v, float32(f))
 		}
-	default:
-		for range n {
-			v = append(v, fromHalf(binary.LittleEndian.Uint16(c.dense.bits[2*c.next():])))
-		}
+		return v
+	}
+	v = slices.Grow(v, n)
+	for i := from; i < c.at; i++ {
+		v = append(v, c.component(i))
 	}
 	return v
 }
 
+// component returns the number of a position as a component of a vector.
+func (c *column) component(i int) float32 {
+	switch c.decoding {
+	case single:
+		return c.chunk.Floats[i]
+	case double:
+		return float32(c.chunk.Doubles[i])
+	case half:
+		return fromHalf(binary.LittleEndian.Uint16(c.chunk.Fixed[i]))
+	case decimal:
+		return float32(c.decimalFloat(i))
+	case unsigned64:
+		return float32(uint64(c.chunk.Int64s[i]))
+	}
+	return float32(c.integer(i))
+}
+
 // keywords takes the next list of strings.
 func (c *column) keywords() (v attribute.Value, r remark, err error) {
-	if err := c.ensure(); err != nil {
-		return v, r, err
-	}
-	c.list = c.list[:0]
-	for {
-		end, ends := c.run()
-		for ; c.pos < end; c.pos++ {
-			switch d := c.def[c.pos]; {
+	c.strings = c.strings[:0]
+	err = c.row(func(end int, _ bool) {
+		for _, d := range c.chunk.Def[c.pos:end] {
+			switch {
 			case d == c.maxDef:
-				c.list = append(c.list, c.str(c.next()))
-			case d > c.maxDef:
-				return v, r, fmt.Errorf("%w: definition level %d, at most %d is valid", errDamaged, d, c.maxDef)
+				c.strings = append(c.strings, c.str(c.at))
+				c.at++
 			case d >= c.elemDef:
 				r.note = "attribute " + c.name + ": %d lists had null elements, which are left out"
 			}
 		}
-		if !ends {
-			more, err := c.load()
-			if err != nil {
-				return v, r, err
-			}
-			ends = !more || c.rep[0] == 0
-		}
-		if ends {
-			return attribute.OfKeywords(slices.Clone(c.list)), r, nil
-		}
+	})
+	if err != nil {
+		return v, remark{}, err
 	}
+	return attribute.OfKeywords(slices.Clone(c.strings)), r, nil
 }
 
 const secondsPerDay = 24 * 3600
 
 // fromJulian converts an INT96 timestamp: nanoseconds of the day, then the
 // Julian day. It reports whether they are of a day.
-func fromJulian(v deprecated.Int96) (t time.Time, ok bool) {
+func fromJulian(v parquet.Int96) (t time.Time, ok bool) {
 	const epoch = 2440588 // the Julian day of 1970-01-01
-	day := int64(int32(v[2])) - epoch
-	ofDay := int64(uint64(v[1])<<32 | uint64(v[0]))
+	ofDay := int64(binary.LittleEndian.Uint64(v[:8]))
+	day := int64(int32(binary.LittleEndian.Uint32(v[8:]))) - epoch
 	return time.Unix(day*secondsPerDay, ofDay), ofDay >= 0 && ofDay <= secondsPerDay*1e9
 }
 

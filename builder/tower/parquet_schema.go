@@ -2,15 +2,17 @@ package tower
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 
-	"github.com/parquet-go/parquet-go/deprecated"
-	"github.com/parquet-go/parquet-go/format"
+	"github.com/apache/arrow-go/v18/parquet"
+	"github.com/apache/arrow-go/v18/parquet/schema"
 
 	"github.com/tandem-ann/tandem/shard/attribute"
 )
 
 // supportedColumns is for error texts.
-const supportedColumns = "supported are strings, lists of strings, bools, integers, floats, dates and timestamps; skip the column with --ignore-column"
+const supportedColumns = "supported are strings, lists of strings, binary in UTF-8, UUIDs, bools, integers, decimals, floats, dates and timestamps; skip the column with --ignore-column"
 
 // A decoding is how a leaf's stored values become values of ours.
 type decoding uint8
@@ -19,11 +21,15 @@ const (
 	undecodable decoding = iota
 	nothing              // the UNKNOWN type: every value is null
 	text
+	raw // bytes of any number
+	fixed
+	uuid
 	boolean
 	signed32
 	signed64
 	unsigned32
 	unsigned64
+	decimal
 	single
 	double
 	half
@@ -34,15 +40,38 @@ const (
 	julian // INT96
 )
 
-// attribute returns the attribute type of a flat column, 0 when there is none.
-func (d decoding) attribute() attribute.Type {
-	switch d {
-	case text:
+// A shape is a leaf of a Parquet file, or a list of it, under a name.
+type shape struct {
+	name     string
+	leaf     int // its index
+	list     bool
+	decoding decoding
+	text     string // for messages: list<float>
+	scale    int    // of decimals: digits after the point
+	maxDef   int16  // the definition level of a value that is there
+	elemDef  int16  // of a list: the definition level from which there is an element, null or not
+}
+
+// attribute returns the attribute type of the column, 0 when there is none.
+func (s *shape) attribute() attribute.Type {
+	if s.list {
+		if s.decoding == text || s.decoding == raw || s.decoding == fixed {
+			return attribute.KeywordList
+		}
+		return 0
+	}
+	switch s.decoding {
+	case text, raw, fixed, uuid:
 		return attribute.Keyword
 	case boolean:
 		return attribute.Bool
 	case signed32, signed64, unsigned32, unsigned64:
 		return attribute.Int
+	case decimal:
+		if s.scale == 0 {
+			return attribute.Int
+		}
+		return attribute.Float
 	case double:
 		return attribute.Float
 	case single, half:
@@ -53,248 +82,258 @@ func (d decoding) attribute() attribute.Type {
 	return 0
 }
 
-// A shape is what a top-level column of a Parquet file holds.
-type shape struct {
-	name     string
-	leaf     int // index of its first leaf
-	list     bool
-	decoding decoding // undecodable also for structs and maps
-	text     string   // for messages: list<float>
-	maxDef   byte     // the definition level of a value that is there
-	elemDef  byte     // of a list: the definition level from which there is an element, null or not
+// id reports whether the column's values can be ids.
+func (s *shape) id() bool {
+	t := s.attribute()
+	return t == attribute.Keyword || t == attribute.Int
 }
 
-// attribute returns the attribute type of the column, 0 when there is none.
-func (s *shape) attribute() attribute.Type {
-	switch {
-	case !s.list:
-		return s.decoding.attribute()
-	case s.decoding == text:
-		return attribute.KeywordList
-	}
-	return 0
-}
-
-// float reports whether the column's values, or elements, are floats.
+// float reports whether the column's values are floats.
 func (s *shape) float() bool {
-	t := s.decoding.attribute()
+	t := s.attribute()
 	return t == attribute.Float || t == attribute.Float32
+}
+
+// number reports whether the column's values, or elements, can be components of vectors.
+func (s *shape) number() bool {
+	switch s.decoding {
+	case signed32, signed64, unsigned32, unsigned64, decimal, single, double, half:
+		return true
+	}
+	return false
 }
 
 // null reports whether the column's type says that all its values are null.
 func (s *shape) null() bool { return s.decoding == nothing && !s.list }
 
-// A node is one element of the schema tree, which a footer stores flat.
+// A node is one element of the schema tree.
 type node struct {
-	*format.SchemaElement
+	schema.Node
 	children []*node
-	leaf     int // index of its first leaf
+	leaf     int   // index of its first leaf
+	def      int16 // the definition level from which it is there
 }
 
-// maxSchemaDepth bounds the recursion; what we read is three deep.
-const maxSchemaDepth = 64
-
-// shapes returns the top-level columns of a file.
-func shapes(elements []format.SchemaElement) ([]shape, error) {
+// schemaTree returns the root of a file's schema.
+func schemaTree(s *schema.Schema) *node {
 	leaves := 0
-	var parse func(depth int) (*node, error)
-	parse = func(depth int) (*node, error) {
-		if len(elements) == 0 || depth > maxSchemaDepth {
-			return nil, fmt.Errorf("parquet schema is damaged, or more than %d levels deep", maxSchemaDepth)
+	var parse func(n schema.Node, def int16) *node
+	parse = func(n schema.Node, def int16) *node {
+		if n.RepetitionType() != parquet.Repetitions.Required {
+			def++
 		}
-		n := &node{SchemaElement: &elements[0], leaf: leaves}
-		elements = elements[1:]
-		if n.Type.Valid {
+		out := &node{Node: n, leaf: leaves, def: def}
+		group, ok := n.(*schema.GroupNode)
+		if !ok {
 			leaves++
-			return n, nil
+			return out
 		}
-		for range n.NumChildren.V {
-			child, err := parse(depth + 1)
-			if err != nil {
-				return nil, err
-			}
-			n.children = append(n.children, child)
+		for i := range group.NumFields() {
+			out.children = append(out.children, parse(group.Field(i), def))
 		}
-		return n, nil
+		return out
 	}
-	root, err := parse(0)
-	if err != nil {
-		return nil, err
+	root := &node{Node: s.Root()}
+	for i := range s.Root().NumFields() {
+		root.children = append(root.children, parse(s.Root().Field(i), 0))
 	}
-	columns := make([]shape, len(root.children))
-	for i, n := range root.children {
-		columns[i] = n.shape()
-	}
-	return columns, nil
+	return root
 }
 
-func (n *node) is(r format.FieldRepetitionType) bool {
-	return n.RepetitionType.Valid && n.RepetitionType.V == r
+func (n *node) is(r parquet.Repetition) bool { return n.RepetitionType() == r }
+
+func (n *node) converted(t ...schema.ConvertedType) bool {
+	return slices.Contains(t, n.ConvertedType())
 }
 
-func (n *node) converted(t deprecated.ConvertedType) bool {
-	return n.ConvertedType.Valid && n.ConvertedType.V == t
+// leafNode returns the leaf that a node is, nil if it is a group.
+func (n *node) leafNode() *schema.PrimitiveNode {
+	p, _ := n.Node.(*schema.PrimitiveNode)
+	return p
 }
 
-// shape recognises a flat column and the three forms of a list: the standard
-// one (an annotated group of a repeated group of an element), the legacy one (an
-// annotated group of a repeated element), and a repeated leaf.
+// plain reports whether a node is a struct: a group that is neither a list nor a map, and
+// comes once.
+func (n *node) plain() bool {
+	return n.leafNode() == nil && !n.isList() && !n.isMap() && !n.is(parquet.Repetitions.Repeated)
+}
+
+func (n *node) isList() bool {
+	_, ok := n.LogicalType().(schema.ListLogicalType)
+	return ok || n.converted(schema.ConvertedTypes.List)
+}
+
+func (n *node) isMap() bool {
+	_, ok := n.LogicalType().(schema.MapLogicalType)
+	return ok || n.converted(schema.ConvertedTypes.Map, schema.ConvertedTypes.MapKeyValue)
+}
+
+// find returns the node at a path of names with dots between them, through structs.
+// Names may have dots themselves. It returns nil if there is none, or more than one.
+func (n *node) find(path string) *node {
+	var found *node
+	for _, child := range n.children {
+		var at *node
+		if child.Name() == path {
+			at = child
+		} else if rest, ok := strings.CutPrefix(path, child.Name()+"."); ok && child.plain() {
+			at = child.find(rest)
+		}
+		if at != nil && found != nil {
+			return nil
+		}
+		if at != nil {
+			found = at
+		}
+	}
+	return found
+}
+
+// shape recognises a leaf and the three forms of a list: the standard one (an annotated
+// group of a repeated group of an element), the legacy one (an annotated group of a
+// repeated element), and a repeated leaf.
 func (n *node) shape() shape {
-	s := shape{name: n.Name, leaf: n.leaf}
-	if n.is(format.Optional) {
-		s.maxDef++
-	}
-	if n.Type.Valid {
-		s.decoding, s.text = n.leafDecoding()
-		if n.is(format.Repeated) {
-			s.list, s.text, s.maxDef, s.elemDef = true, "list<"+s.text+">", 1, 1
+	s := shape{name: n.Name(), leaf: n.leaf, maxDef: n.def}
+	if p := n.leafNode(); p != nil {
+		s.setDecoding(p)
+		if n.is(parquet.Repetitions.Repeated) {
+			s.list, s.text, s.elemDef = true, "list<"+s.text+">", n.def
 		}
 		return s
 	}
-	_, isList := n.LogicalType.Value.(*format.ListType)
-	_, isMap := n.LogicalType.Value.(*format.MapType)
 	switch {
-	case isMap || n.converted(deprecated.Map) || n.converted(deprecated.MapKeyValue):
+	case n.isMap():
 		s.text = "map"
 		return s
-	case !isList && !n.converted(deprecated.List):
+	case !n.isList():
 		s.text = "struct"
+		if n.is(parquet.Repetitions.Repeated) {
+			s.text = "list<struct>"
+		}
 		return s
-	case n.is(format.Repeated) || len(n.children) != 1 || !n.children[0].is(format.Repeated):
+	case n.is(parquet.Repetitions.Repeated) || len(n.children) != 1 || !n.children[0].is(parquet.Repetitions.Repeated):
 		s.text = "malformed list"
 		return s
 	}
-	s.list = true
-	s.maxDef++ // the repeated level
-	s.elemDef = s.maxDef
 	element := n.children[0]
-	if !element.Type.Valid && len(element.children) == 1 && element.Name != "array" && element.Name != n.Name+"_tuple" {
-		element = element.children[0]
-		switch {
-		case element.is(format.Optional):
-			s.maxDef++
-		case element.is(format.Repeated):
+	s.list, s.elemDef = true, element.def
+	if element.leafNode() == nil && len(element.children) == 1 && element.Name() != "array" && element.Name() != n.Name()+"_tuple" {
+		if element = element.children[0]; element.is(parquet.Repetitions.Repeated) {
 			s.text = "list<list>"
 			return s
 		}
 	}
-	if !element.Type.Valid {
-		s.text = "list<" + element.shape().text + ">"
+	s.maxDef = element.def
+	p := element.leafNode()
+	if p == nil {
+		of := element.shape()
+		if of.text == "list<struct>" { // an element is repeated by its list
+			of.text = "struct"
+		}
+		s.text = "list<" + of.text + ">"
 		return s
 	}
-	s.decoding, s.text = element.leafDecoding()
+	s.setDecoding(p)
 	s.text = "list<" + s.text + ">"
 	return s
 }
 
-// leafDecoding returns how a leaf is decoded and what its type is called.
-func (n *node) leafDecoding() (decoding, string) {
-	physical := n.Type.V
+// setDecoding sets how a leaf is decoded and what its type is called.
+func (s *shape) setDecoding(p *schema.PrimitiveNode) {
+	physical := p.PhysicalType()
+	types := parquet.Types
 	type leaf struct {
-		physical format.Type
+		physical parquet.Type
 		decoding decoding
 		name     string
 	}
-	choose := func(name string, leaves ...leaf) (decoding, string) {
+	choose := func(name string, leaves ...leaf) {
 		for _, l := range leaves {
 			if l.physical == physical {
-				return l.decoding, l.name
+				s.decoding, s.text = l.decoding, l.name
+				return
 			}
 		}
-		return undecodable, fmt.Sprintf("%s stored as %v", name, physical)
+		s.text = fmt.Sprintf("%s stored as %v", name, physical)
 	}
-	timestamp := func(unit decoding, name string) (decoding, string) {
-		return choose("timestamp", leaf{format.Int64, unit, "timestamp(" + name + ")"})
-	}
-	integer := func(width int, isSigned bool) (decoding, string) {
-		if isSigned {
-			name := fmt.Sprint("int", width)
-			return choose(name, leaf{format.Int32, signed32, name}, leaf{format.Int64, signed64, name})
-		}
-		name := fmt.Sprint("uint", width)
-		return choose(name, leaf{format.Int32, unsigned32, name}, leaf{format.Int64, unsigned64, name})
-	}
-	asText := func(name string) (decoding, string) {
-		return choose(name, leaf{format.ByteArray, text, name})
-	}
+	asText := func(name string) { choose(name, leaf{types.ByteArray, text, name}) }
 
-	switch t := n.LogicalType.Value.(type) {
-	case nil:
-	case *format.NullType:
-		return nothing, "null"
-	case *format.StringType:
-		return asText("string")
-	case *format.EnumType:
-		return asText("enum")
-	case *format.JsonType:
-		return asText("json")
-	case *format.IntType:
-		return integer(int(t.BitWidth), t.IsSigned)
-	case *format.DateType:
-		return choose("date", leaf{format.Int32, days, "date"})
-	case *format.TimestampType:
-		switch t.Unit.Value.(type) {
-		case *format.MilliSeconds:
-			return timestamp(millis, "millis")
-		case *format.MicroSeconds:
-			return timestamp(micros, "micros")
-		case *format.NanoSeconds:
-			return timestamp(nanos, "nanos")
+	switch t := p.LogicalType().(type) {
+	case schema.NullLogicalType:
+		s.decoding, s.text = nothing, "null"
+	case schema.StringLogicalType:
+		asText("string")
+	case schema.EnumLogicalType:
+		asText("enum")
+	case schema.JSONLogicalType:
+		asText("json")
+	case schema.IntLogicalType:
+		name := fmt.Sprint("uint", t.BitWidth())
+		narrow, wide := unsigned32, unsigned64
+		if t.IsSigned() {
+			name, narrow, wide = fmt.Sprint("int", t.BitWidth()), signed32, signed64
 		}
-		return undecodable, "timestamp of an unknown unit"
-	case *format.Float16Type:
-		if physical == format.FixedLenByteArray && n.TypeLength.V == 2 {
-			return half, "float16"
+		choose(name, leaf{types.Int32, narrow, name}, leaf{types.Int64, wide, name})
+	case schema.DecimalLogicalType:
+		s.scale = int(t.Scale())
+		name := fmt.Sprintf("decimal(%d,%d)", t.Precision(), t.Scale())
+		choose(name, leaf{types.Int32, decimal, name}, leaf{types.Int64, decimal, name},
+			leaf{types.ByteArray, decimal, name}, leaf{types.FixedLenByteArray, decimal, name})
+		if s.scale < 0 || s.scale > maxScale {
+			s.decoding = undecodable
 		}
-		return undecodable, "malformed float16"
-	default:
-		return undecodable, t.String()
-	}
-
-	if n.ConvertedType.Valid {
-		switch t := n.ConvertedType.V; t {
-		case deprecated.UTF8:
-			return asText("string")
-		case deprecated.Enum:
-			return asText("enum")
-		case deprecated.Json:
-			return asText("json")
-		case deprecated.Date:
-			return choose("date", leaf{format.Int32, days, "date"})
-		case deprecated.TimestampMillis:
-			return timestamp(millis, "millis")
-		case deprecated.TimestampMicros:
-			return timestamp(micros, "micros")
-		case deprecated.Uint8, deprecated.Uint16, deprecated.Uint32, deprecated.Uint64:
-			return integer(8<<(t-deprecated.Uint8), false)
-		case deprecated.Int8, deprecated.Int16, deprecated.Int32, deprecated.Int64:
-			return integer(8<<(t-deprecated.Int8), true)
-		case deprecated.Decimal:
-			return undecodable, "decimal"
-		case deprecated.TimeMillis, deprecated.TimeMicros:
-			return undecodable, "time of day"
+	case schema.DateLogicalType:
+		choose("date", leaf{types.Int32, days, "date"})
+	case schema.TimestampLogicalType:
+		switch t.TimeUnit() {
+		case schema.TimeUnitMillis:
+			choose("timestamp", leaf{types.Int64, millis, "timestamp(millis)"})
+		case schema.TimeUnitMicros:
+			choose("timestamp", leaf{types.Int64, micros, "timestamp(micros)"})
+		case schema.TimeUnitNanos:
+			choose("timestamp", leaf{types.Int64, nanos, "timestamp(nanos)"})
 		default:
-			return undecodable, fmt.Sprintf("%v of converted type %d", physical, t)
+			s.text = "timestamp of an unknown unit"
 		}
+	case schema.TimeLogicalType:
+		s.text = "time of day"
+	case schema.UUIDLogicalType:
+		choose("uuid", leaf{types.FixedLenByteArray, uuid, "uuid"})
+	case schema.Float16LogicalType:
+		choose("float16", leaf{types.FixedLenByteArray, half, "float16"})
+	case schema.NoLogicalType:
+		s.setPhysical(p)
+	case schema.UnknownLogicalType:
+		s.text = fmt.Sprintf("%v of an unknown kind", physical)
+	default:
+		s.text = strings.ToLower(t.String())
 	}
+}
 
-	switch physical {
-	case format.Boolean:
-		return boolean, "bool"
-	case format.Int32:
-		return signed32, "int32"
-	case format.Int64:
-		return signed64, "int64"
-	case format.Int96:
-		return julian, "timestamp(int96)"
-	case format.Float:
-		return single, "float"
-	case format.Double:
-		return double, "double"
-	case format.ByteArray:
-		return undecodable, "binary"
-	case format.FixedLenByteArray:
-		return undecodable, fmt.Sprintf("fixed_len_byte_array(%d)", n.TypeLength.V)
+// maxScale is the largest scale of a decimal that is read. Sixteen bytes hold 38 digits,
+// and 76 are the most that a common writer has.
+const maxScale = 76
+
+// setPhysical is setDecoding for a leaf without an annotation.
+func (s *shape) setPhysical(p *schema.PrimitiveNode) {
+	switch physical := p.PhysicalType(); physical {
+	case parquet.Types.Boolean:
+		s.decoding, s.text = boolean, "bool"
+	case parquet.Types.Int32:
+		s.decoding, s.text = signed32, "int32"
+	case parquet.Types.Int64:
+		s.decoding, s.text = signed64, "int64"
+	case parquet.Types.Int96:
+		s.decoding, s.text = julian, "timestamp(int96)"
+	case parquet.Types.Float:
+		s.decoding, s.text = single, "float"
+	case parquet.Types.Double:
+		s.decoding, s.text = double, "double"
+	case parquet.Types.ByteArray:
+		s.decoding, s.text = raw, "binary"
+	case parquet.Types.FixedLenByteArray:
+		s.decoding, s.text = fixed, fmt.Sprintf("fixed_len_byte_array(%d)", p.TypeLength())
+	default:
+		s.text = physical.String()
 	}
-	return undecodable, physical.String()
 }

@@ -2,6 +2,7 @@ package tower_test
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -14,9 +15,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/parquet-go/parquet-go"
-	"github.com/parquet-go/parquet-go/deprecated"
-	"github.com/parquet-go/parquet-go/format"
+	"github.com/apache/arrow-go/v18/parquet"
+	"github.com/apache/arrow-go/v18/parquet/schema"
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
@@ -52,130 +52,54 @@ func readAll(t require.TestingT, o tower.Options) (rows []tower.Row, r tower.Rea
 	}
 }
 
-func schema(t require.TestingT, fields ...attribute.Field) attribute.Schema {
+func schemaOf(t require.TestingT, fields ...attribute.Field) attribute.Schema {
 	s, err := attribute.NewSchema(fields)
 	require.NoError(t, err)
 	return s
-}
-
-// A column is a column of a test file: its type, and for each row its value as
-// parquet-go's rows want it, with levels.
-type column struct {
-	name string
-	node parquet.Node
-	rows [][]parquet.Value
-}
-
-// write writes a file of columns. Columns of one value a row may give plain
-// values; definition levels are added for optional leaves.
-func write(t testing.TB, path string, columns []column, options ...parquet.WriterOption) {
-	group := parquet.Group{}
-	for _, c := range columns {
-		group[c.name] = c.node
-	}
-	s := parquet.NewSchema("test", group)
-	f, err := os.Create(path)
-	require.NoError(t, err)
-	w := parquet.NewWriter(f, append([]parquet.WriterOption{s}, options...)...)
-	index := make(map[string]int)
-	for i, p := range s.Columns() {
-		if _, ok := index[p[0]]; !ok {
-			index[p[0]] = i
-		}
-	}
-	for i := range columns[0].rows {
-		var row parquet.Row
-		for _, c := range columns {
-			for _, v := range c.rows[i] {
-				row = append(row, v.Level(v.RepetitionLevel(), v.DefinitionLevel(), index[c.name]))
-			}
-		}
-		slices.SortStableFunc(row, func(a, b parquet.Value) int { return a.Column() - b.Column() })
-		_, err := w.WriteRows([]parquet.Row{row})
-		require.NoError(t, err)
-	}
-	require.NoError(t, w.Close())
-	require.NoError(t, f.Close())
-}
-
-// flat gives each row one value of definition level def.
-func flat(def int, values ...any) (rows [][]parquet.Value) {
-	for _, v := range values {
-		if v == nil {
-			rows = append(rows, []parquet.Value{parquet.Value{}.Level(0, 0, 0)})
-		} else {
-			rows = append(rows, []parquet.Value{parquet.ValueOf(v).Level(0, def, 0)})
-		}
-	}
-	return rows
-}
-
-// ids and vectors are the columns that every tower needs.
-func ids(n int) column {
-	c := column{name: "app_id", node: parquet.String()}
-	for i := range n {
-		c.rows = append(c.rows, flat(0, fmt.Sprint("a", i))...)
-	}
-	return c
-}
-
-func vectors(n int) column {
-	c := column{name: "embedding", node: parquet.List(parquet.Leaf(parquet.FloatType))}
-	for i := range n {
-		c.rows = append(c.rows, []parquet.Value{
-			parquet.FloatValue(float32(i)).Level(0, 1, 0), parquet.FloatValue(1).Level(1, 1, 0),
-		})
-	}
-	return c
 }
 
 func options(path string) tower.Options {
 	return tower.Options{Paths: []string{path}, IDColumn: "app_id"}
 }
 
-// A legacy list is a LIST group whose repeated field is the element itself.
-type legacyList struct{ parquet.Group }
-
-func (legacyList) Type() parquet.Type { return parquet.List(parquet.String()).Type() }
-
 func TestEmbeddingForms(t *testing.T) {
 	nan := float32(math.NaN())
-	float := parquet.Leaf(parquet.FloatType)
-	v := func(rep, def int, x any) parquet.Value { return parquet.ValueOf(x).Level(rep, def, 0) }
-	null := func(rep, def int) parquet.Value { return parquet.Value{}.Level(rep, def, 0) }
+	v := func(rep, def int16, x any) cell { return cell{rep, def, x} }
+	null := func(rep, def int16) cell { return cell{rep, def, nil} }
 	one, two := float32(1), float32(-2.5)
 	for _, test := range []struct {
 		name string
-		node parquet.Node
-		rows [][]parquet.Value
+		kind kind
+		rows [][]cell
 		want [][]float32
 	}{
-		{"list", parquet.List(float),
-			[][]parquet.Value{{v(0, 1, one), v(1, 1, two)}, {null(0, 0)}, {v(0, 1, two)}},
+		{"list", list(float),
+			[][]cell{{v(0, 1, one), v(1, 1, two)}, {null(0, 0)}, {v(0, 1, two)}},
 			[][]float32{{1, -2.5}, {}, {-2.5}}},
-		{"all nullable", parquet.Optional(parquet.List(parquet.Optional(float))),
-			[][]parquet.Value{{v(0, 3, one), null(1, 2), v(1, 3, two)}, {null(0, 0)}, {null(0, 1)}, {null(0, 2)}},
+		{"all nullable", optional(list(optional(float))),
+			[][]cell{{v(0, 3, one), null(1, 2), v(1, 3, two)}, {null(0, 0)}, {null(0, 1)}, {null(0, 2)}},
 			[][]float32{{1, nan, -2.5}, nil, {}, {nan}}},
-		{"dictionary", parquet.Optional(parquet.List(parquet.Encoded(float, &parquet.RLEDictionary))),
-			[][]parquet.Value{{v(0, 2, one), v(1, 2, two)}, {null(0, 0)}, {v(0, 2, two), v(1, 2, two)}},
+		{"dictionary", optional(list(float)),
+			[][]cell{{v(0, 2, one), v(1, 2, two)}, {null(0, 0)}, {v(0, 2, two), v(1, 2, two)}},
 			[][]float32{{1, -2.5}, nil, {-2.5, -2.5}}},
-		{"legacy list", legacyList{parquet.Group{"array": parquet.Repeated(float)}},
-			[][]parquet.Value{{v(0, 1, one), v(1, 1, two)}, {null(0, 0)}},
+		{"legacy list", legacy("array", float),
+			[][]cell{{v(0, 1, one), v(1, 1, two)}, {null(0, 0)}},
 			[][]float32{{1, -2.5}, {}}},
-		{"optional legacy list", parquet.Optional(legacyList{parquet.Group{"element": parquet.Repeated(float)}}),
-			[][]parquet.Value{{v(0, 2, one), v(1, 2, two)}, {null(0, 0)}, {null(0, 1)}},
+		{"optional legacy list", optional(legacy("element", float)),
+			[][]cell{{v(0, 2, one), v(1, 2, two)}, {null(0, 0)}, {null(0, 1)}},
 			[][]float32{{1, -2.5}, nil, {}}},
-		{"repeated", parquet.Repeated(float),
-			[][]parquet.Value{{v(0, 1, one), v(1, 1, two)}, {null(0, 0)}},
+		{"repeated", repeated(float),
+			[][]cell{{v(0, 1, one), v(1, 1, two)}, {null(0, 0)}},
 			[][]float32{{1, -2.5}, {}}},
-		{"double", parquet.List(parquet.Leaf(parquet.DoubleType)),
-			[][]parquet.Value{{v(0, 1, 0.1), v(1, 1, 1e300), v(1, 1, -1e300)}, {v(0, 1, math.NaN())}},
+		{"double", list(double),
+			[][]cell{{v(0, 1, 0.1), v(1, 1, 1e300), v(1, 1, -1e300)}, {v(0, 1, math.NaN())}},
 			[][]float32{{0.1, float32(math.Inf(1)), float32(math.Inf(-1))}, {nan}}},
 	} {
-		for version := 1; version <= 2; version++ {
-			t.Run(fmt.Sprintf("%s v%d", test.name, version), func(t *testing.T) {
+		for _, version := range []parquet.DataPageVersion{parquet.DataPageV1, parquet.DataPageV2} {
+			t.Run(fmt.Sprintf("%s v%d", test.name, version+1), func(t *testing.T) {
 				path := filepath.Join(t.TempDir(), "t.parquet")
-				write(t, path, []column{ids(len(test.rows)), {"embedding", test.node, test.rows}}, parquet.DataPageVersion(version))
+				write(t, path, []column{ids(len(test.rows)), {name: "embedding", kind: test.kind, rows: test.rows}},
+					parquet.WithDataPageVersion(version), parquet.WithDictionaryDefault(test.name == "dictionary"))
 				rows, r, err := readAll(t, options(path))
 				require.NoError(t, err)
 				require.Equal(t, int64(len(test.want)), r.Rows())
@@ -191,20 +115,20 @@ func TestEmbeddingForms(t *testing.T) {
 
 func TestIDColumns(t *testing.T) {
 	for _, test := range []struct {
-		node parquet.Node
-		rows [][]parquet.Value
+		kind kind
+		rows [][]cell
 		want []string
 	}{
-		{parquet.Optional(parquet.String()), flat(1, "x", nil, "", "y"), []string{"x", "", "", "y"}},
-		{parquet.Encoded(parquet.String(), &parquet.RLEDictionary), flat(0, "x", "x", "y"), []string{"x", "x", "y"}},
-		{parquet.Encoded(parquet.String(), &parquet.DeltaByteArray), flat(0, "x1", "x2", "y"), []string{"x1", "x2", "y"}},
-		{parquet.Int(64), flat(0, int64(-5), int64(math.MaxInt64)), []string{"-5", "9223372036854775807"}},
-		{parquet.Uint(64), flat(0, uint64(math.MaxUint64)), []string{"18446744073709551615"}},
-		{parquet.Uint(32), flat(0, uint32(math.MaxUint32)), []string{"4294967295"}},
-		{parquet.Int(32), flat(0, int32(-7)), []string{"-7"}},
+		{optional(text), flat(1, "x", nil, "", "y"), []string{"x", "", "", "y"}},
+		{text, flat(0, "x", "x", "y"), []string{"x", "x", "y"}},
+		{text, flat(0, "x1", "x2", "y"), []string{"x1", "x2", "y"}},
+		{integer(64, true), flat(0, int64(-5), int64(math.MaxInt64)), []string{"-5", "9223372036854775807"}},
+		{integer(64, false), flat(0, int64(-1)), []string{"18446744073709551615"}},
+		{integer(32, false), flat(0, int32(-1)), []string{"4294967295"}},
+		{integer(32, true), flat(0, int32(-7)), []string{"-7"}},
 	} {
 		path := filepath.Join(t.TempDir(), "t.parquet")
-		write(t, path, []column{{"app_id", test.node, test.rows}, vectors(len(test.rows))})
+		write(t, path, []column{{name: "app_id", kind: test.kind, rows: test.rows}, vectors(len(test.rows))})
 		rows, _, err := readAll(t, options(path))
 		require.NoError(t, err)
 		for i, want := range test.want {
@@ -215,11 +139,12 @@ func TestIDColumns(t *testing.T) {
 	}
 }
 
-// float16 is the type of halves, which parquet-go reads and cannot declare.
-type float16 struct{ parquet.Type }
-
-func (float16) LogicalType() *format.LogicalType {
-	return &format.LogicalType{Value: &format.Float16Type{}}
+// int96 is a timestamp: nanoseconds of the day, in two halves, and the Julian day.
+func int96(low, high, day uint32) (v parquet.Int96) {
+	binary.LittleEndian.PutUint32(v[:], low)
+	binary.LittleEndian.PutUint32(v[4:], high)
+	binary.LittleEndian.PutUint32(v[8:], day)
+	return v
 }
 
 func TestAttributeTypes(t *testing.T) {
@@ -229,46 +154,45 @@ func TestAttributeTypes(t *testing.T) {
 	first, last := year(1), attribute.OfTimestamp(time.Date(9999, 12, 31, 23, 59, 59, 999_999_999, time.UTC))
 	clamped := "attribute x: 1 timestamps are not of the years 1 to 9999 and are stored as the first or the last moment of those"
 	var absent attribute.Value
-	optional := parquet.Optional
 	for _, test := range []struct {
 		name string
-		node parquet.Node
-		rows [][]parquet.Value
+		kind kind
+		rows [][]cell
 		want []attribute.Value // absent where a problem is expected, if problems
 		bad  []string          // texts of problems, in order
 		note string
 	}{
-		{"string", optional(parquet.String()), flat(1, "x", nil, ""), []attribute.Value{attribute.OfKeyword("x"), absent, attribute.OfKeyword("")}, nil, ""},
-		{"enum", parquet.Enum(), flat(0, "x"), []attribute.Value{attribute.OfKeyword("x")}, nil, ""},
-		{"json", parquet.JSON(), flat(0, "{}"), []attribute.Value{attribute.OfKeyword("{}")}, nil, ""},
-		{"bool", optional(parquet.Leaf(parquet.BooleanType)), flat(1, true, nil, false, true), []attribute.Value{attribute.OfBool(true), absent, attribute.OfBool(false), attribute.OfBool(true)}, nil, ""},
-		{"int8", parquet.Int(8), flat(0, int32(-128)), []attribute.Value{attribute.OfInt(-128)}, nil, ""},
-		{"int32", optional(parquet.Leaf(parquet.Int32Type)), flat(1, int32(-1), nil), []attribute.Value{attribute.OfInt(-1), absent}, nil, ""},
-		{"int64", parquet.Encoded(parquet.Int(64), &parquet.RLEDictionary), flat(0, int64(math.MinInt64)), []attribute.Value{attribute.OfInt(math.MinInt64)}, nil, ""},
-		{"uint32", parquet.Uint(32), flat(0, uint32(math.MaxUint32)), []attribute.Value{attribute.OfInt(math.MaxUint32)}, nil, ""},
-		{"uint64", parquet.Uint(64), flat(0, uint64(7), uint64(math.MaxUint64)), []attribute.Value{attribute.OfInt(7), absent}, []string{"attribute x: uint64 18446744073709551615, want the int64 range"}, ""},
-		{"float", parquet.Leaf(parquet.FloatType), flat(0, float32(0.5), float32(9.99), float32(math.NaN()), float32(math.Inf(1))), []attribute.Value{attribute.OfFloat32(0.5), attribute.OfFloat32(9.99), absent, absent}, []string{"attribute x: +Inf, want a finite number"}, "attribute x: 1 NaN values are absent"},
-		{"half", parquet.Leaf(float16{parquet.FixedLenByteArrayType(2)}), flat(0, [2]byte{0x66, 0x2e}, [2]byte{0xcd, 0xb8}, [2]byte{0xff, 0x7b}, [2]byte{1, 0}, [2]byte{}), []attribute.Value{attribute.OfFloat32(0.1), attribute.OfFloat32(-0.6), attribute.OfFloat32(65500), attribute.OfFloat32(6e-8), attribute.OfFloat32(0)}, nil, ""},
-		{"double", optional(parquet.Leaf(parquet.DoubleType)), flat(1, 0.1, nil, math.NaN(), math.Inf(-1)), []attribute.Value{attribute.OfFloat(0.1), absent, absent, absent}, []string{"attribute x: -Inf, want a finite number"}, "attribute x: 1 NaN values are absent"},
-		{"date", parquet.Date(), flat(0, int32(-1), int32(20000), int32(2932896), int32(-719162), int32(math.MaxInt32)), []attribute.Value{at(-day), at(20000 * day), attribute.OfTimestamp(time.Date(9999, 12, 31, 0, 0, 0, 0, time.UTC)), first, last}, nil, clamped},
-		{"millis", parquet.Timestamp(parquet.Millisecond), flat(0, int64(-1), int64(253402300799000), int64(math.MaxInt64)), []attribute.Value{at(-1e6), attribute.OfTimestamp(time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)), last}, nil, clamped},
-		{"micros", parquet.Timestamp(parquet.Microsecond), flat(0, int64(1e15), int64(32503680000000000), int64(math.MinInt64)), []attribute.Value{at(1e18), year(3000), first}, nil, clamped},
-		{"nanos", parquet.TimestampAdjusted(parquet.Nanosecond, false), flat(0, int64(math.MaxInt64)), []attribute.Value{at(math.MaxInt64)}, nil, ""},
-		{"int96", parquet.Leaf(parquet.Int96Type), flat(0, deprecated.Int96{1, 0, 2440588}, deprecated.Int96{5, 0, 2440587}, deprecated.Int96{0, 0, 2816788}, deprecated.Int96{0, 0, 5}, deprecated.Int96{0, 1 << 31, 5}), []attribute.Value{at(1), at(5 - day), year(3000), first, absent}, []string{"timestamp(int96)"}, clamped},
-		{"list", optional(parquet.List(optional(parquet.String()))),
-			[][]parquet.Value{
-				{parquet.ValueOf("b").Level(0, 3, 0), parquet.Value{}.Level(1, 2, 0), parquet.ValueOf("a").Level(1, 3, 0), parquet.ValueOf("b").Level(1, 3, 0)},
-				{parquet.Value{}.Level(0, 0, 0)}, {parquet.Value{}.Level(0, 1, 0)}, {parquet.Value{}.Level(0, 2, 0)},
+		{"string", optional(text), flat(1, "x", nil, ""), []attribute.Value{attribute.OfKeyword("x"), absent, attribute.OfKeyword("")}, nil, ""},
+		{"enum", leaf(schema.EnumLogicalType{}, parquet.Types.ByteArray, -1), flat(0, "x"), []attribute.Value{attribute.OfKeyword("x")}, nil, ""},
+		{"json", leaf(schema.JSONLogicalType{}, parquet.Types.ByteArray, -1), flat(0, "{}"), []attribute.Value{attribute.OfKeyword("{}")}, nil, ""},
+		{"bool", optional(plain(parquet.Types.Boolean)), flat(1, true, nil, false, true), []attribute.Value{attribute.OfBool(true), absent, attribute.OfBool(false), attribute.OfBool(true)}, nil, ""},
+		{"int8", integer(8, true), flat(0, int32(-128)), []attribute.Value{attribute.OfInt(-128)}, nil, ""},
+		{"int32", optional(plain(parquet.Types.Int32)), flat(1, int32(-1), nil), []attribute.Value{attribute.OfInt(-1), absent}, nil, ""},
+		{"int64", integer(64, true), flat(0, int64(math.MinInt64)), []attribute.Value{attribute.OfInt(math.MinInt64)}, nil, ""},
+		{"uint32", integer(32, false), flat(0, int32(-1)), []attribute.Value{attribute.OfInt(math.MaxUint32)}, nil, ""},
+		{"uint64", integer(64, false), flat(0, int64(7), int64(-1)), []attribute.Value{attribute.OfInt(7), absent}, []string{"attribute x: uint64 18446744073709551615, want the int64 range"}, ""},
+		{"float", float, flat(0, float32(0.5), float32(9.99), float32(math.NaN()), float32(math.Inf(1))), []attribute.Value{attribute.OfFloat32(0.5), attribute.OfFloat32(9.99), absent, absent}, []string{"attribute x: +Inf, want a finite number"}, "attribute x: 1 NaN values are absent"},
+		{"half", half, flat(0, string([]byte{0x66, 0x2e}), string([]byte{0xcd, 0xb8}), string([]byte{0xff, 0x7b}), "\x01\x00", string([]byte{0, 0})), []attribute.Value{attribute.OfFloat32(0.1), attribute.OfFloat32(-0.6), attribute.OfFloat32(65500), attribute.OfFloat32(6e-8), attribute.OfFloat32(0)}, nil, ""},
+		{"double", optional(double), flat(1, 0.1, nil, math.NaN(), math.Inf(-1)), []attribute.Value{attribute.OfFloat(0.1), absent, absent, absent}, []string{"attribute x: -Inf, want a finite number"}, "attribute x: 1 NaN values are absent"},
+		{"date", leaf(schema.DateLogicalType{}, parquet.Types.Int32, -1), flat(0, int32(-1), int32(20000), int32(2932896), int32(-719162), int32(math.MaxInt32)), []attribute.Value{at(-day), at(20000 * day), attribute.OfTimestamp(time.Date(9999, 12, 31, 0, 0, 0, 0, time.UTC)), first, last}, nil, clamped},
+		{"millis", timestamp(schema.TimeUnitMillis), flat(0, int64(-1), int64(253402300799000), int64(math.MaxInt64)), []attribute.Value{at(-1e6), attribute.OfTimestamp(time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)), last}, nil, clamped},
+		{"micros", timestamp(schema.TimeUnitMicros), flat(0, int64(1e15), int64(32503680000000000), int64(math.MinInt64)), []attribute.Value{at(1e18), year(3000), first}, nil, clamped},
+		{"nanos", leaf(schema.NewTimestampLogicalType(false, schema.TimeUnitNanos), parquet.Types.Int64, -1), flat(0, int64(math.MaxInt64)), []attribute.Value{at(math.MaxInt64)}, nil, ""},
+		{"int96", plain(parquet.Types.Int96), flat(0, int96(1, 0, 2440588), int96(5, 0, 2440587), int96(0, 0, 2816788), int96(0, 0, 5), int96(0, 1<<31, 5)), []attribute.Value{at(1), at(5 - day), year(3000), first, absent}, []string{"timestamp(int96)"}, clamped},
+		{"list", optional(list(optional(text))),
+			[][]cell{
+				{{0, 3, "b"}, {1, 2, nil}, {1, 3, "a"}, {1, 3, "b"}},
+				{{0, 0, nil}}, {{0, 1, nil}}, {{0, 2, nil}},
 			},
 			[]attribute.Value{attribute.OfKeywords([]string{"a", "b"}), absent, absent, absent}, nil, "attribute x: 2 lists had null elements, which are left out"},
-		{"repeated", parquet.Repeated(parquet.Encoded(parquet.String(), &parquet.RLEDictionary)),
-			[][]parquet.Value{{parquet.ValueOf("b").Level(0, 1, 0)}, {parquet.Value{}.Level(0, 0, 0)}},
+		{"repeated", repeated(text),
+			[][]cell{{{0, 1, "b"}}, {{0, 0, nil}}},
 			[]attribute.Value{attribute.OfKeywords([]string{"b"}), absent}, nil, ""},
-		{"null", optional(parquet.Leaf(parquet.NullType)), flat(1, nil, nil), []attribute.Value{absent, absent}, nil, "column x: has nulls only and no type, left out"},
+		{"null", null, flat(1, nil, nil), []attribute.Value{absent, absent}, nil, "column x: has nulls only and no type, left out"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "t.parquet")
-			write(t, path, []column{ids(len(test.rows)), vectors(len(test.rows)), {"x", test.node, test.rows}})
+			write(t, path, []column{ids(len(test.rows)), vectors(len(test.rows)), {name: "x", kind: test.kind, rows: test.rows}})
 			rows, r, err := readAll(t, options(path))
 			require.NoError(t, err)
 			require.Len(t, rows, len(test.want))
@@ -307,30 +231,31 @@ func TestUnusableColumns(t *testing.T) {
 	path := filepath.Join(dir, "t.parquet")
 	write(t, path, []column{
 		ids(1), vectors(1),
-		{"money", parquet.Decimal(2, 9, parquet.Int32Type), flat(0, int32(5))},
-		{"nested", parquet.Group{"a": parquet.String()}, flat(0, "x")},
-		{"numbers", parquet.List(parquet.Int(32)), [][]parquet.Value{{parquet.ValueOf(int32(1)).Level(0, 1, 0)}}},
-		{"raw", parquet.Leaf(parquet.ByteArrayType), flat(0, "x")},
-		{"time", parquet.Time(parquet.Millisecond), flat(0, int32(5))},
-		{"uuid", parquet.UUID(), flat(0, [16]byte{})},
+		{name: "interval", kind: leaf(schema.IntervalLogicalType{}, parquet.Types.FixedLenByteArray, 12), rows: flat(0, "0123456789ab")},
+		{name: "nested", kind: structOf(field{"a", text}), rows: flat(0, "x")},
+		{name: "numbers", kind: list(integer(32, true)), rows: [][]cell{{{0, 1, int32(1)}}}},
+		{name: "time", kind: leaf(schema.NewTimeLogicalType(true, schema.TimeUnitMillis), parquet.Types.Int32, -1), rows: flat(0, int32(5))},
 	})
 	o := options(path)
 	_, err := tower.Open(t.Context(), o)
-	require.ErrorContains(t, err, "cannot store column money (DECIMAL(9,2)), nested (struct), numbers (list<int32>), raw (binary), time (TIME(isAdjustedToUTC=true,unit=MILLIS)), uuid (UUID): supported are")
+	require.ErrorContains(t, err, "cannot store column interval (interval), nested (struct), numbers (list<int32>), time (time of day): supported are")
 	require.ErrorContains(t, err, "--ignore-column")
 	require.ErrorContains(t, err, path)
-	o.IgnoreColumns = []string{"money", "nested", "numbers", "raw", "time", "uuid", "typo"}
+	o.IgnoreColumns = []string{"interval", "nested", "numbers", "time", "typo"}
 	rows, r, err := readAll(t, o)
 	require.NoError(t, err)
 	require.Len(t, rows, 1)
 	require.Zero(t, r.Schema().Len())
 	require.Equal(t, []string{"column typo: to be ignored, but not in the input"}, r.Notes())
 
+	ignored := []string{"interval", "nested", "numbers", "time"}
 	for want, o := range map[string]tower.Options{
-		"no column is called user_id; the columns are app_id, embedding, money": {IDColumn: "user_id"},
-		"no column is called vector; the columns are":                           {IDColumn: "app_id", EmbeddingColumn: "vector", IgnoreColumns: []string{"money", "nested", "numbers", "raw", "time", "uuid", "embedding"}},
-		"id column embedding is list<float>, want strings or integers":          {IDColumn: "embedding", EmbeddingColumn: "zebra"},
-		"embedding column raw is binary, want a list of float, double":          {IDColumn: "app_id", EmbeddingColumn: "raw"},
+		"no column is called user_id; the columns are app_id, embedding, interval":                                          {IDColumn: "user_id", IgnoreColumns: ignored},
+		"no column is called vector; the columns are":                                                                       {IDColumn: "app_id", EmbeddingColumn: "vector", IgnoreColumns: append(ignored, "embedding")},
+		"no column is called gone, lost, user_id, vector; the columns are":                                                  {IDColumn: "user_id", EmbeddingColumn: "vector", AttributeColumns: []string{"gone"}, RenameColumns: map[string]string{"lost": "found"}},
+		"id column embedding is list<float>, want strings, UUIDs or integers":                                               {IDColumn: "embedding", EmbeddingColumn: "zebra"},
+		"embedding column time is time of day, want a list of numbers, bytes of flo":                                        {IDColumn: "app_id", EmbeddingColumn: "time"},
+		"id column numbers is list<int32>, want strings, UUIDs or integers; embedding column nested is struct, want a list": {IDColumn: "numbers", EmbeddingColumn: "nested"},
 		"no id column is named":                           {},
 		"an id file (ids.txt) is for formats without ids": {IDColumn: "app_id", IDs: []string{"ids.txt"}},
 	} {
@@ -339,7 +264,7 @@ func TestUnusableColumns(t *testing.T) {
 		require.ErrorContains(t, err, want)
 	}
 
-	write(t, path, []column{ids(1), vectors(1), {"release-year", parquet.Int(32), flat(0, int32(5))}})
+	write(t, path, []column{ids(1), vectors(1), {name: "release-year", kind: integer(32, true), rows: flat(0, int32(5))}})
 	_, err = tower.Open(t.Context(), options(path))
 	require.ErrorContains(t, err, `attribute name "release-year"`)
 	require.ErrorContains(t, err, "--ignore-column")
@@ -350,13 +275,12 @@ func TestFolder(t *testing.T) {
 	_, err := tower.Open(t.Context(), options(dir))
 	require.ErrorContains(t, err, "no file is there")
 
-	price := func(node parquet.Node, v any, def int) column { return column{"price", node, flat(def, v)} }
+	price := func(kind kind, v any, def int16) column { return column{name: "price", kind: kind, rows: flat(def, v)} }
 	part := func(name string, columns ...column) {
 		write(t, filepath.Join(dir, name), append([]column{ids(1), vectors(1)}, columns...))
 	}
-	null := parquet.Optional(parquet.Leaf(parquet.NullType))
-	part("part-2.parquet", price(parquet.Leaf(parquet.FloatType), float32(9.99), 0))
-	part("part-1.parquet", price(parquet.Leaf(parquet.DoubleType), 1.0, 0))
+	part("part-2.parquet", price(float, float32(9.99), 0))
+	part("part-1.parquet", price(double, 1.0, 0))
 	part("part-0.parquet", price(null, nil, 1))
 	part("part-3.PARQUET", price(null, nil, 1))
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "_SUCCESS"), nil, 0o600))
@@ -372,13 +296,13 @@ func TestFolder(t *testing.T) {
 	require.Equal(t, []string{"absent", "1", "9.99", "absent"}, got)
 	require.Equal(t, attribute.Float, r.Schema().Field(0).Type, "of floats and doubles, doubles")
 
-	part("part-2.parquet", price(parquet.String(), "x", 0))
+	part("part-2.parquet", price(text, "x", 0))
 	_, err = tower.Open(t.Context(), options(dir))
 	require.ErrorContains(t, err, "part-2.parquet: column price is string, and double in "+filepath.Join(dir, "part-1.parquet"))
 	part("part-2.parquet")
 	_, err = tower.Open(t.Context(), options(dir))
 	require.ErrorContains(t, err, "part-2.parquet: column price of "+filepath.Join(dir, "part-1.parquet")+" is missing")
-	part("part-2.parquet", price(null, nil, 1), column{"new", parquet.String(), flat(0, "x")})
+	part("part-2.parquet", price(null, nil, 1), column{name: "new", kind: text, rows: flat(0, "x")})
 	_, err = tower.Open(t.Context(), options(dir))
 	require.ErrorContains(t, err, "part-2.parquet: column new is not in "+filepath.Join(dir, "part-0.parquet"))
 }
@@ -393,7 +317,7 @@ func TestRoundTrip(t *testing.T) {
 			fields = append(fields, attribute.Field{Name: fmt.Sprint("f", i), Type: typ})
 		}
 		o := tower.ParquetOptions{
-			IDColumn: "id", EmbeddingColumn: "vector", Schema: schema(t, fields...),
+			IDColumn: "id", EmbeddingColumn: "vector", Schema: schemaOf(t, fields...),
 		}
 		text := rapid.StringN(0, 8, 40)
 		value := func(typ attribute.Type) attribute.Value {
@@ -458,7 +382,7 @@ func TestRoundTrip(t *testing.T) {
 func TestWriterRefuses(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "t.parquet")
-	s := schema(t, attribute.Field{Name: "x", Type: attribute.Int})
+	s := schemaOf(t, attribute.Field{Name: "x", Type: attribute.Int})
 	_, err := tower.CreateParquet(path, tower.ParquetOptions{IDColumn: "x", Schema: s})
 	require.ErrorContains(t, err, "two columns are called x")
 	_, err = tower.CreateParquet(path, tower.ParquetOptions{})
@@ -484,7 +408,7 @@ func TestWriterRefuses(t *testing.T) {
 func TestWriterRoundsTimestamps(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "t.parquet")
 	w, err := tower.CreateParquet(path, tower.ParquetOptions{
-		IDColumn: "app_id", EmbeddingColumn: "embedding", Schema: schema(t, attribute.Field{Name: "x", Type: attribute.Timestamp}),
+		IDColumn: "app_id", EmbeddingColumn: "embedding", Schema: schemaOf(t, attribute.Field{Name: "x", Type: attribute.Timestamp}),
 	})
 	require.NoError(t, err)
 	for _, ns := range []int64{1_999_999, -1} {
@@ -545,7 +469,7 @@ func smallFile(t testing.TB) []byte {
 	path := filepath.Join(t.TempDir(), "t.parquet")
 	w, err := tower.CreateParquet(path, tower.ParquetOptions{
 		IDColumn: "app_id", EmbeddingColumn: "embedding", RowGroupRows: 3,
-		Schema: schema(t, attribute.Field{Name: "x", Type: attribute.Keyword}, attribute.Field{Name: "y", Type: attribute.KeywordList}, attribute.Field{Name: "z", Type: attribute.Bool}),
+		Schema: schemaOf(t, attribute.Field{Name: "x", Type: attribute.Keyword}, attribute.Field{Name: "y", Type: attribute.KeywordList}, attribute.Field{Name: "z", Type: attribute.Bool}),
 	})
 	require.NoError(t, err)
 	for i := range 5 {

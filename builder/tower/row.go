@@ -46,8 +46,10 @@ const (
 	OutOfRange ProblemKind = "attribute out of range"   // an integer that int64 cannot hold, or a float that is infinite
 	NotObject  ProblemKind = "not a JSON object"        // a JSON Lines line that is not one JSON object in UTF-8
 	NoID       ProblemKind = "attributes without an id" // a JSON Lines line whose id is missing or neither a string nor an integer
-	TwiceKey   ProblemKind = "repeated JSON key"        // a JSON Lines line that has a key twice
-	Surrogate  ProblemKind = "half a surrogate pair"    // a JSON string that is no Unicode text
+	// BadEmbedding is of bytes or text that are not numbers.
+	BadEmbedding ProblemKind = "malformed embedding"
+	TwiceKey     ProblemKind = "repeated JSON key"     // a JSON Lines line that has a key twice
+	Surrogate    ProblemKind = "half a surrogate pair" // a JSON string that is no Unicode text
 )
 
 // A Reader yields the rows of a tower in the order of the input.
@@ -84,13 +86,21 @@ type Options struct {
 	// NumberRows makes a row's number its id in formats that have no ids, instead
 	// of an id file.
 	NumberRows bool
-	// IDColumn names the Parquet column of ids.
+	// IDColumn names the Parquet column of ids. A name may be a path into structs, with
+	// dots between the names, here and below.
 	IDColumn string
-	// EmbeddingColumn names the Parquet column of vectors. The default is
-	// "embedding".
+	// EmbeddingColumn names the Parquet column of vectors, or with one * the columns of
+	// their components, such as emb_*, in the order of their numbers. The default is
+	// "embedding"; if there is no such column, embedding_0, embedding_1 and so on are the
+	// components.
 	EmbeddingColumn string
+	// AttributeColumns are the Parquet columns that become attributes; none named is all
+	// that are not ids, embeddings or IgnoreColumns.
+	AttributeColumns []string
 	// IgnoreColumns are Parquet columns that do not become attributes.
 	IgnoreColumns []string
+	// RenameColumns gives attributes another name than their Parquet columns have.
+	RenameColumns map[string]string
 	// PartitionAttributes are keys of Hive partitions (dt in dt=2026-11-20/) of the files'
 	// paths, which become attributes. Every file must have them.
 	PartitionAttributes []string
@@ -242,12 +252,3 @@ func (t *tally) notes() []string {
 	}
 	return notes
 }
-
-// guard turns a panic of a decoder on a damaged file into an error.
-func guard(err *error) {
-	if r := recover(); r != nil {
-		*err = fmt.Errorf("%w: %v", errDamaged, r)
-	}
-}
-
-var errDamaged = errors.New("damaged file")

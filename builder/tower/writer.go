@@ -1,15 +1,15 @@
 package tower
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 
-	"github.com/parquet-go/parquet-go"
-
 	"github.com/tandem-ann/tandem/index/sections"
 	"github.com/tandem-ann/tandem/shard/attribute"
+	"github.com/tandem-ann/tandem/shard/parquetfile"
 )
 
 // ParquetOptions say what a Parquet file holds.
@@ -37,23 +37,19 @@ const DefaultRowGroupRows = 65536
 type ParquetWriter struct {
 	path    string
 	file    *os.File
-	w       *parquet.GenericWriter[any]
+	out     *bufio.Writer
+	w       *parquetfile.Writer
 	options ParquetOptions
-	columns []writerColumn
-	pending int // rows in the columns' buffers
-	group   int // rows in the row group
+	columns []parquetfile.Batch // that are not encoded yet
+	pending int                 // rows in the columns' buffers
+	group   int                 // rows in the row group
 	err     error
-}
-
-// A writerColumn collects a column's values before they are encoded.
-type writerColumn struct {
-	w      *parquet.ColumnWriter
-	index  int
-	values []parquet.Value
 }
 
 // batchRows is how many rows are collected before they are encoded.
 const batchRows = 256
+
+const writeBufferBytes = 1 << 20
 
 // CreateParquet starts a Parquet file. The caller must call Close to publish it,
 // or Abort.
@@ -69,81 +65,21 @@ func CreateParquet(path string, o ParquetOptions) (w *ParquetWriter, err error) 
 	if o.IDColumn == "" || o.RowGroupRows < 0 {
 		return nil, fmt.Errorf("id column %q and row groups of %d rows: want a name and a positive number", o.IDColumn, o.RowGroupRows)
 	}
-	leaf := func(n parquet.Node) parquet.Node { return parquet.Compressed(n, &parquet.Zstd) }
-	group := parquet.Group{o.IDColumn: leaf(parquet.String())}
-	add := func(name string, n parquet.Node) error {
-		if _, ok := group[name]; ok {
-			return fmt.Errorf("two columns are called %s", name)
-		}
-		group[name] = n
-		return nil
+	root, dictionaries, err := writerSchema(o)
+	if err != nil {
+		return nil, err
 	}
-	if o.EmbeddingColumn != "" {
-		// Optional, so that any Row can be written, which tests need.
-		if err := add(o.EmbeddingColumn, parquet.Optional(parquet.List(leaf(parquet.Leaf(parquet.FloatType))))); err != nil {
-			return nil, err
-		}
-	}
-	dictionary := func(n parquet.Node) parquet.Node { return parquet.Encoded(n, &parquet.RLEDictionary) }
-	for _, f := range o.Schema.Fields() {
-		var n parquet.Node
-		switch f.Type {
-		case attribute.Keyword:
-			n = leaf(dictionary(parquet.String()))
-		case attribute.KeywordList:
-			n = parquet.List(leaf(dictionary(parquet.String())))
-		case attribute.Bool:
-			n = leaf(parquet.Leaf(parquet.BooleanType))
-		case attribute.Int:
-			n = leaf(parquet.Int(64))
-		case attribute.Float:
-			n = leaf(parquet.Leaf(parquet.DoubleType))
-		case attribute.Float32:
-			n = leaf(parquet.Leaf(parquet.FloatType))
-		case attribute.Timestamp:
-			n = leaf(parquet.Timestamp(parquet.Millisecond))
-		}
-		if err := add(f.Name, parquet.Optional(n)); err != nil {
-			return nil, err
-		}
-	}
-	schema := parquet.NewSchema("tower", group)
-
 	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*.tmp")
 	if err != nil {
 		return nil, err
 	}
-	w = &ParquetWriter{path: path, file: f, options: o}
-	w.w = parquet.NewGenericWriter[any](f, schema,
-		parquet.PageBufferSize(1<<20),
-		parquet.WriteBufferSize(1<<20),
-		parquet.DictionaryMaxBytes(1<<20),
-		parquet.DataPageStatistics(false),
-		parquet.CreatedBy("tandem", "", ""),
-	)
-	// The columns in the order of a row's values: id, vector, attributes.
-	names := []string{o.IDColumn}
-	if o.EmbeddingColumn != "" {
-		names = append(names, o.EmbeddingColumn)
-	}
-	names = append(names, o.Schema.Names()...)
-	leaves := make(map[string]int)
-	for i, path := range schema.Columns() {
-		leaves[path[0]] = i
-	}
-	for _, name := range names {
-		i := leaves[name]
-		w.columns = append(w.columns, writerColumn{w: w.w.ColumnWriters()[i], index: i})
+	w = &ParquetWriter{path: path, file: f, options: o, columns: make([]parquetfile.Batch, root.NumFields())}
+	w.out = bufio.NewWriterSize(f, writeBufferBytes)
+	if w.w, err = parquetfile.Create(w.out, root, parquetfile.Options{Dictionaries: dictionaries}); err != nil {
+		return nil, errors.Join(err, w.Abort())
 	}
 	return w, nil
 }
-
-// Definition levels of an optional list of required elements.
-const (
-	listNull = iota
-	listEmpty
-	listElement
-)
 
 // Append writes a row. It copies what it needs. A row of another number of
 // attributes than the schema has, or an attribute of another type, is an error.
@@ -158,50 +94,20 @@ func (w *ParquetWriter) append(row *Row) error {
 	if len(row.Attributes) != w.options.Schema.Len() {
 		return fmt.Errorf("write %s: row has %d attributes, the schema %d", w.path, len(row.Attributes), w.options.Schema.Len())
 	}
-	columns := w.columns
-	put := func(v parquet.Value, repetition, definition int) {
-		c := &columns[0]
-		c.values = append(c.values, v.Level(repetition, definition, c.index))
-	}
-	put(parquet.ByteArrayValue([]byte(row.ID)), 0, 0)
-	columns = columns[1:]
-	if w.options.EmbeddingColumn != "" {
-		switch {
-		case row.Vector == nil:
-			put(parquet.Value{}, 0, listNull)
-		case len(row.Vector) == 0:
-			put(parquet.Value{}, 0, listEmpty)
-		}
-		for i, f := range row.Vector {
-			put(parquet.FloatValue(f), min(i, 1), listElement)
-		}
-		columns = columns[1:]
-	}
 	for i, v := range row.Attributes {
 		if f := w.options.Schema.Field(i); !v.Absent() && v.Type() != f.Type {
 			return fmt.Errorf("write %s: attribute %s is of type %v, the schema says %v", w.path, f.Name, v.Type(), f.Type)
 		}
-		switch v.Type() {
-		case attribute.Keyword:
-			put(parquet.ByteArrayValue([]byte(v.Keyword())), 0, 1)
-		case attribute.KeywordList:
-			for i, s := range v.Keywords() {
-				put(parquet.ByteArrayValue([]byte(s)), min(i, 1), listElement)
-			}
-		case attribute.Bool:
-			put(parquet.BooleanValue(v.Bool()), 0, 1)
-		case attribute.Int:
-			put(parquet.Int64Value(v.Int()), 0, 1)
-		case attribute.Float:
-			put(parquet.DoubleValue(v.Float()), 0, 1)
-		case attribute.Float32:
-			put(parquet.FloatValue(v.Float32()), 0, 1)
-		case attribute.Timestamp:
-			put(parquet.Int64Value(v.Time().UnixMilli()), 0, 1)
-		default:
-			put(parquet.Value{}, 0, 0)
-		}
+	}
+	columns := w.columns
+	putID(&columns[0], row.ID)
+	columns = columns[1:]
+	if w.options.EmbeddingColumn != "" {
+		putVector(&columns[0], row.Vector)
 		columns = columns[1:]
+	}
+	for i, v := range row.Attributes {
+		putAttribute(&columns[i], w.options.Schema.Field(i).Type, v)
 	}
 	w.pending++
 	w.group++
@@ -215,24 +121,22 @@ func (w *ParquetWriter) append(row *Row) error {
 		return nil
 	}
 	w.group = 0
-	if err := w.w.Flush(); err != nil {
+	if err := w.w.EndGroup(); err != nil {
 		return fmt.Errorf("write %s: %w", w.path, err)
 	}
 	return nil
 }
 
-// encode hands the collected values to the column writers.
+// encode hands the collected values to the file's writer.
 func (w *ParquetWriter) encode() error {
+	if w.pending == 0 {
+		return nil
+	}
 	for i := range w.columns {
-		c := &w.columns[i]
-		if len(c.values) == 0 {
-			continue
-		}
-		if _, err := c.w.WriteRowValues(c.values); err != nil {
+		if err := w.w.Append(i, &w.columns[i]); err != nil {
 			return fmt.Errorf("write %s: %w", w.path, err)
 		}
-		clear(c.values)
-		c.values = c.values[:0]
+		clearBatch(&w.columns[i])
 	}
 	w.pending = 0
 	return nil
@@ -258,7 +162,7 @@ func (w *ParquetWriter) Close() error {
 }
 
 func (w *ParquetWriter) publish() error {
-	if err := errors.Join(w.w.Close(), w.file.Chmod(0o644), w.file.Sync()); err != nil {
+	if err := errors.Join(w.w.Close(), w.out.Flush(), w.file.Chmod(0o644), w.file.Sync()); err != nil {
 		return fmt.Errorf("write %s: %w", w.path, err)
 	}
 	if err := w.file.Close(); err != nil {

@@ -32,7 +32,13 @@ type buildCommand struct {
 	towerFiles
 	AppIDColumn             string   `name:"app-id-column" default:"app_id" placeholder:"NAME" help:"Column or key of app ids (default ${default})."`
 	UserIDColumn            string   `name:"user-id-column" default:"user_id" placeholder:"NAME" help:"Column or key of user ids (default ${default})."`
-	EmbeddingColumn         string   `default:"embedding" placeholder:"NAME" help:"Column of embeddings (default ${default})."`
+	EmbeddingColumn         string   `default:"embedding" placeholder:"NAME" help:"Column of embeddings, a path such as embedding.values, or a pattern such as 'emb_*' of one column for each component (default ${default})."`
+	AppEmbeddingColumn      string   `placeholder:"NAME" help:"The same for apps, if it is another than that of users."`
+	UserEmbeddingColumn     string   `placeholder:"NAME" help:"The same for users."`
+	AppAttributeColumn      []string `sep:"none" placeholder:"NAME" help:"Column of apps that becomes an attribute, where not all are to. May be repeated."`
+	UserAttributeColumn     []string `sep:"none" placeholder:"NAME" help:"The same for users."`
+	AppRenameColumn         []string `sep:"none" placeholder:"COLUMN=NAME" help:"Another name for the attribute that a column of apps becomes. May be repeated."`
+	UserRenameColumn        []string `sep:"none" placeholder:"COLUMN=NAME" help:"The same for users."`
 	IgnoreColumn            []string `sep:"none" placeholder:"NAME" help:"Column or key, of either tower, that does not become an attribute. May be repeated."`
 	AttributeType           []string `sep:"none" placeholder:"NAME=TYPE" help:"Type of an attribute of either tower, whatever its values look like: keyword, bool, int, float, float32, timestamp or keyword_list. May be repeated."`
 	AppPartitionAttributes  []string `placeholder:"KEY" help:"Keys of Hive partitions in the paths of --apps, such as dt in dt=2026-11-20, that become attributes."`
@@ -103,6 +109,14 @@ func (c *buildCommand) options() (builder.Options, error) {
 	if err != nil {
 		return builder.Options{}, err
 	}
+	appNames, err := renames("app", c.AppRenameColumn)
+	if err != nil {
+		return builder.Options{}, err
+	}
+	userNames, err := renames("user", c.UserRenameColumn)
+	if err != nil {
+		return builder.Options{}, err
+	}
 	keys, err := hnswexport.ParseKeyType(c.GraphKeys)
 	o := builder.Options{
 		Model: c.Model, ModelVersion: c.ModelVersion,
@@ -110,6 +124,18 @@ func (c *buildCommand) options() (builder.Options, error) {
 		Threads: c.Threads, MaxRejected: c.MaxRejected, Tool: toolRelease,
 		Apps:  c.tower(c.AppIDColumn, c.Shards, c.AppPartitionAttributes, types),
 		Users: c.tower(c.UserIDColumn, userShards, c.UserPartitionAttributes, types),
+	}
+	for _, t := range []struct {
+		in        *tower.Options
+		embedding string
+		columns   []string
+		names     map[string]string
+	}{
+		{&o.Apps.Input, c.AppEmbeddingColumn, c.AppAttributeColumn, appNames},
+		{&o.Users.Input, c.UserEmbeddingColumn, c.UserAttributeColumn, userNames},
+	} {
+		t.in.EmbeddingColumn = cmp.Or(t.embedding, c.EmbeddingColumn)
+		t.in.AttributeColumns, t.in.RenameColumns = t.columns, t.names
 	}
 	o.Apps.GraphKeys = keys
 	(&inputs{c.Apps, c.Users, c.towerFiles, c.gateFiles}).set(&o)
@@ -120,12 +146,32 @@ func (c *buildCommand) options() (builder.Options, error) {
 func (c *buildCommand) tower(idColumn string, shards int, partitions []string, types map[string]attribute.Type) builder.TowerOptions {
 	return builder.TowerOptions{
 		Input: tower.Options{
-			IDColumn: idColumn, EmbeddingColumn: c.EmbeddingColumn, IgnoreColumns: c.IgnoreColumn,
+			IDColumn: idColumn, IgnoreColumns: c.IgnoreColumn,
 			PartitionAttributes: partitions, AttributeTypes: types,
 		},
 		Attributes: tower.AttributeOptions{IDKey: idColumn, IgnoreKeys: c.IgnoreColumn, Types: types},
 		Shards:     shards,
 	}
+}
+
+// renames returns names of attributes by those of columns of a tower.
+func renames(tower string, list []string) (map[string]string, error) {
+	var names map[string]string
+	for _, text := range list {
+		i := strings.LastIndexByte(text, '=') // a column may have one in its name, an attribute may not
+		if i < 1 || i == len(text)-1 {
+			return nil, fmt.Errorf("--%s-rename-column is %.200q, want COLUMN=NAME", tower, text)
+		}
+		column, name := text[:i], text[i+1:]
+		if _, twice := names[column]; twice {
+			return nil, fmt.Errorf("--%s-rename-column names %.200s twice", tower, column)
+		}
+		if names == nil {
+			names = map[string]string{}
+		}
+		names[column] = name
+	}
+	return names, nil
 }
 
 // attributeTypes returns the types that were told, by the names of attributes.

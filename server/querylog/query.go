@@ -1,14 +1,12 @@
 package querylog
 
 import (
-	"bytes"
 	"crypto/rand"
 	"encoding/hex"
 	"fmt"
 	"strings"
 	"time"
 
-	"github.com/parquet-go/parquet-go"
 	"google.golang.org/protobuf/proto"
 
 	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
@@ -26,48 +24,48 @@ const versionKey = "tandem.queries"
 // Query is one request that a server has answered, with the answer.
 type Query struct {
 	// Time is when the request came, to the microsecond.
-	Time time.Time `parquet:"time,timestamp(microsecond)"`
+	Time time.Time
 	// RequestID is the request's request_id, given or generated.
-	RequestID string `parquet:"request_id"`
+	RequestID string
 	// Request is the whole RetrieveRequest as protobuf; [Query.Decode] decodes it.
-	Request []byte `parquet:"request"`
+	Request []byte
 
 	// What the request asks for, as in it.
-	UserID     string `parquet:"user_id"`
-	AppID      string `parquet:"app_id"`
-	RequestKey string `parquet:"request_key"`
-	K          int64  `parquet:"k"`
-	Filter     string `parquet:"filter,dict"`
-	Segment    string `parquet:"segment,dict"`
+	UserID     string
+	AppID      string
+	RequestKey string
+	K          int64
+	Filter     string
+	Segment    string
 
 	// Generation and Arm are the release's that answered; 0 and empty without one.
-	Generation int64  `parquet:"generation"`
-	Arm        string `parquet:"arm,dict"`
+	Generation int64
+	Arm        string
 	// Model, ModelVersion and Snapshot answered.
-	Model        string `parquet:"model,dict"`
-	ModelVersion string `parquet:"model_version,dict"`
-	Snapshot     string `parquet:"snapshot,dict"`
+	Model        string
+	ModelVersion string
+	Snapshot     string
 	// Plan is the name of the answer's plan, such as PLAN_GRAPH_WALK.
-	Plan string `parquet:"plan,dict"`
+	Plan string
 	// Eligible is how many candidates were eligible.
-	Eligible int64 `parquet:"eligible"`
+	Eligible int64
 	// Coverage is the share of the eligible that the answer is based on, 0 to 1.
-	Coverage float64 `parquet:"coverage"`
+	Coverage float64
 	// ShardsCut is how many of the shards that answered were cut short.
-	ShardsCut int64 `parquet:"shards_cut"`
+	ShardsCut int64
 	// Fallback is the name of the fallback that the answer is by, such as
 	// FALLBACK_MEAN_USER; empty without one.
-	Fallback string `parquet:"fallback,dict"`
+	Fallback string
 	// LatencyUS is the time from the decoded request to the answer, in microseconds.
-	LatencyUS int64 `parquet:"latency_us"`
+	LatencyUS int64
 	// Candidates are the answer's, best first.
-	Candidates []Candidate `parquet:"candidates,list"`
+	Candidates []Candidate
 }
 
 // Candidate is one candidate of an answer.
 type Candidate struct {
-	ID    string  `parquet:"id"`
-	Score float32 `parquet:"score"`
+	ID    string
+	Score float32
 }
 
 // New returns the query that a request and its answer are. It aliases the strings of
@@ -141,26 +139,4 @@ func written(key string) (time.Time, bool) {
 	}
 	at, err := time.Parse(keyTime, name[:len(keyTime)])
 	return at, err == nil
-}
-
-// Encode returns the file of some queries.
-func Encode(queries []Query) ([]byte, error) {
-	var out bytes.Buffer
-	w := parquet.NewGenericWriter[Query](&out,
-		parquet.Compression(&parquet.Zstd),
-		parquet.PageBufferSize(1<<20),
-		parquet.DictionaryMaxBytes(1<<20),
-		parquet.DataPageStatistics(false),
-		// The footer would have the least and the largest, whole.
-		parquet.SkipPageBounds("request"), parquet.SkipPageBounds("filter"),
-		parquet.KeyValueMetadata(versionKey, Version),
-		parquet.CreatedBy("tandem", "", ""),
-	)
-	if _, err := w.Write(queries); err != nil {
-		return nil, fmt.Errorf("encode queries: %w", err)
-	}
-	if err := w.Close(); err != nil {
-		return nil, fmt.Errorf("encode queries: %w", err)
-	}
-	return out.Bytes(), nil
 }

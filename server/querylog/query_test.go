@@ -12,7 +12,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/parquet-go/parquet-go"
+	"github.com/apache/arrow-go/v18/arrow/memory"
+	"github.com/apache/arrow-go/v18/parquet"
+	"github.com/apache/arrow-go/v18/parquet/pqarrow"
+	"github.com/apache/arrow-go/v18/parquet/schema"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/proto"
@@ -20,6 +23,7 @@ import (
 	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
 	"github.com/tandem-ann/tandem/shard/objects"
 	"github.com/tandem-ann/tandem/shard/objects/objectstest"
+	"github.com/tandem-ann/tandem/shard/parquetfile"
 )
 
 func TestMain(m *testing.M) { objectstest.Main(m) }
@@ -93,23 +97,30 @@ func TestRoundTrip(t *testing.T) {
 
 // TestAnyReader reads a file as someone without this package would.
 func TestAnyReader(t *testing.T) {
-	type row struct {
-		Time       time.Time `parquet:"time"`
-		UserID     string    `parquet:"user_id"`
-		LatencyUS  int64     `parquet:"latency_us"`
-		Candidates []struct {
-			ID    string  `parquet:"id"`
-			Score float32 `parquet:"score"`
-		} `parquet:"candidates,list"`
-	}
 	data := encode(t, some(t, 5))
-	rows, err := parquet.Read[row](bytes.NewReader(data), int64(len(data)))
+	table, err := pqarrow.ReadTable(t.Context(), bytes.NewReader(data), nil, pqarrow.ArrowReadProperties{}, memory.DefaultAllocator)
 	require.NoError(t, err)
-	require.Len(t, rows, 5)
-	assert.Equal(t, "u4", rows[4].UserID)
-	assert.True(t, rows[4].Time.Equal(began.Add(4*time.Second)))
-	assert.Equal(t, "c3", rows[4].Candidates[3].ID)
-	assert.Equal(t, float32(-1), rows[4].Candidates[3].Score)
+	defer table.Release()
+	require.Equal(t, int64(5), table.NumRows())
+	last := func(name string) string {
+		i := table.Schema().FieldIndices(name)
+		require.Len(t, i, 1, name)
+		return table.Column(i[0]).Data().Chunk(0).ValueStr(4)
+	}
+	assert.Equal(t, "u4", last("user_id"))
+	assert.Equal(t, began.Add(4*time.Second).Format("2006-01-02T15:04:05.999999Z"), strings.Replace(last("time"), " ", "T", 1))
+	assert.Contains(t, last("candidates"), `{"id":"c3","score":-1}`)
+}
+
+// TestFormerWriter reads a file that another library wrote, when the format was new.
+func TestFormerWriter(t *testing.T) {
+	data, err := os.ReadFile("testdata/parquet-go.parquet")
+	require.NoError(t, err)
+	got, err := decode(data)
+	require.NoError(t, err)
+	want, err := decode(encode(t, some(t, 9)))
+	require.NoError(t, err)
+	require.Equal(t, want, got)
 }
 
 func TestStopEarly(t *testing.T) {
@@ -127,32 +138,52 @@ func TestStopEarly(t *testing.T) {
 	}, "a panic of the consumer is its own")
 }
 
-// encodeAs writes rows of another type with a version.
-func encodeAs[T any](tb testing.TB, version string, rows []T, options ...parquet.WriterOption) []byte {
-	var out bytes.Buffer
-	if version != "" {
-		options = append(options, parquet.KeyValueMetadata(versionKey, version))
-	}
-	w := parquet.NewGenericWriter[T](&out, options...)
-	_, err := w.Write(rows)
+// encodeAs writes two rows of zeros, with a version, of all columns but those whose names
+// begin as without, and of others.
+func encodeAs(tb testing.TB, version, without string, others ...schema.Node) []byte {
+	var nodes schema.FieldList
+	root, err := fileSchema()
 	require.NoError(tb, err)
+	for i := range root.NumFields() {
+		if n := root.Field(i); without == "" || !strings.HasPrefix(n.Name(), without) {
+			nodes = append(nodes, n)
+		}
+	}
+	root, err = schema.NewGroupNode("Query", parquet.Repetitions.Required, append(nodes, others...), -1)
+	require.NoError(tb, err)
+	o := parquetfile.Options{}
+	if version != "" {
+		o.Metadata = map[string]string{versionKey: version}
+	}
+	var out bytes.Buffer
+	w, err := parquetfile.Create(&out, root, o)
+	require.NoError(tb, err)
+	for i, leaf := range schema.NewSchema(root).Columns() {
+		b := parquetfile.Batch{
+			Int64s: make([]int64, 2), Doubles: make([]float64, 2), Floats: make([]float32, 2), Bytes: make([]parquet.ByteArray, 2),
+		}
+		if leaf.MaxRepetitionLevel() > 0 {
+			b.Def, b.Rep = []int16{1, 1}, []int16{0, 0}
+		}
+		require.NoError(tb, w.Append(i, &b))
+	}
 	require.NoError(tb, w.Close())
 	return out.Bytes()
 }
 
-// least is a row with nothing but what is required.
-type least struct {
-	Time         time.Time   `parquet:"time,timestamp(microsecond)"`
-	Request      []byte      `parquet:"request"`
-	ModelVersion string      `parquet:"model_version"`
-	Candidates   []Candidate `parquet:"candidates,list"`
-	More         string      `parquet:"more"`
+func TestOtherColumns(t *testing.T) {
+	more := schema.MustPrimitive(schema.NewPrimitiveNode("more", parquet.Repetitions.Required, parquet.Types.ByteArray, -1, -1))
+	got, err := decode(encodeAs(t, Version, "c", append([]schema.Node{more}, candidates(t))...))
+	require.NoError(t, err)
+	zero := Query{Time: time.Unix(0, 0).UTC(), Request: []byte{}, Coverage: 1, Candidates: []Candidate{{}}}
+	require.Equal(t, []Query{zero, zero}, got, "coverage is 1 where the file does not have it")
 }
 
-func TestOtherColumns(t *testing.T) {
-	got, err := decode(encodeAs(t, Version, []least{{began, []byte("x"), "7", []Candidate{{"a", 1}}, "more"}}))
-	require.NoError(t, err)
-	require.Equal(t, []Query{{Time: began, Request: []byte("x"), ModelVersion: "7", Coverage: 1, Candidates: []Candidate{{"a", 1}}}}, got)
+// candidates is the column of that name.
+func candidates(tb testing.TB) schema.Node {
+	root, err := fileSchema()
+	require.NoError(tb, err)
+	return root.Field(root.NumFields() - 1)
 }
 
 // change returns queries with the last changed.
@@ -171,36 +202,25 @@ func TestDamage(t *testing.T) {
 	}
 	// A footer that is a list of 2^31-1 structs.
 	bomb := []byte("PAR1\x19\xfc\xff\xff\xff\xff\x07\x00\x08\x00\x00\x00PAR1")
-	type wrong struct {
-		Time         int64       `parquet:"time"`
-		Request      []byte      `parquet:"request"`
-		ModelVersion string      `parquet:"model_version"`
-		Candidates   []Candidate `parquet:"candidates,list"`
-	}
-	type flat struct {
-		Time         time.Time `parquet:"time,timestamp(microsecond)"`
-		Request      []byte    `parquet:"request"`
-		ModelVersion string    `parquet:"model_version"`
-	}
+	plain := schema.NewInt64Node("time", parquet.Repetitions.Required, -1)
 	zeros := strings.Repeat("\x00", maxRequest+1)
 	for _, test := range []struct {
 		name string
 		data []byte
 		want string
 	}{
-		{"empty", nil, "0 bytes that are no Parquet file"},
-		{"text", []byte("PAR1 is how it begins, and no more"), "34 bytes that are no Parquet file"},
-		{"cut", good[:len(good)-1], "that are no Parquet file"},
+		{"empty", nil, "0 bytes are no Parquet file"},
+		{"text", []byte("PAR1 is how it begins, and no more"), `it ends with "more", a Parquet file with "PAR1"`},
+		{"cut", good[:len(good)-1], "is it truncated?"},
 		{"front", append([]byte("PAR1"), good[40:]...), ""},
 		{"footer too long", footer(1 << 30), "footer of 1073741824 bytes in a file of "},
 		{"footer too short", footer(3), ""},
 		{"footer large", append(append([]byte("PAR1"), make([]byte, 300<<10)...), "\x01\x00\x04\x00PAR1"...), "footer of 262145 bytes"},
 		{"list bomb", bomb, "the footer's structure"},
-		{"no version", encodeAs(t, "", []least{{}}), "does not say in its metadata that it has queries"},
-		{"version", encodeAs(t, "2", []least{{}}), `of version "2"; this program reads 1`},
-		{"type", encodeAs(t, Version, []wrong{{}}), "column time is INT(64,true) at levels 0 and 0, want TIMESTAMP"},
-		{"column missing", encodeAs(t, Version, []flat{{}}), "has no column candidates.list.element.id"},
-		{"codec", encodeAs(t, Version, []least{{}}, parquet.Compression(&parquet.Snappy)), "compressed with SNAPPY; accepted: ZSTD"},
+		{"no version", encodeAs(t, "", ""), "does not say in its metadata that it has queries"},
+		{"version", encodeAs(t, "2", ""), `of version "2"; this program reads 1`},
+		{"type", encodeAs(t, Version, "time", plain), "column time is INT64, None at levels 0 and 0, want INT64, Timestamp"},
+		{"column missing", encodeAs(t, Version, "candidates"), "has no column candidates.list.element.id"},
 		{"negative", change(t, func(q *Query) { q.LatencyUS = -1 }), "row 2: column latency_us: -1; accepted: at least 0"},
 		{"coverage", change(t, func(q *Query) { q.Coverage = math.NaN() }), "row 2: column coverage: NaN; accepted: 0 to 1"},
 		{"score", change(t, func(q *Query) { q.Candidates[1].Score = float32(math.Inf(1)) }), "row 2: column candidates.list.element.score: +Inf"},
@@ -236,8 +256,10 @@ func TestEveryByte(t *testing.T) {
 
 func FuzzDecode(f *testing.F) {
 	f.Add(encode(f, some(f, 4)))
-	f.Add(encodeAs(f, Version, []least{{}}))
-	f.Add(encodeAs(f, Version, []least{{}}, parquet.DataPageVersion(1), parquet.Compression(&parquet.Zstd)))
+	f.Add(encodeAs(f, Version, ""))
+	if data, err := os.ReadFile("testdata/parquet-go.parquet"); err == nil {
+		f.Add(data)
+	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		queries, err := decode(data)
 		if err != nil {
@@ -299,7 +321,7 @@ func TestLogInABucket(t *testing.T) {
 		}
 		require.Equal(t, 1+4, n)
 		require.ErrorIs(t, last, ErrDamaged)
-		require.ErrorContains(t, last, "queries/9.parquet: damaged file of queries: 19 bytes that are no Parquet file")
+		require.ErrorContains(t, last, "queries/9.parquet: damaged file of queries: damaged file: it begins with")
 		stopped, cancel := context.WithCancel(ctx)
 		cancel()
 		for _, err := range l.Queries(stopped, time.Time{}, time.Time{}) {

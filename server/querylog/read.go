@@ -2,148 +2,50 @@ package querylog
 
 import (
 	"bytes"
-	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"iter"
-	"math"
-	"strings"
-	"time"
 
-	"github.com/parquet-go/parquet-go"
+	"github.com/apache/arrow-go/v18/parquet/schema"
+
+	"github.com/tandem-ann/tandem/shard/parquetfile"
 )
 
 // ErrDamaged is the class of every error that says that a file of queries is not what
 // [Encode] writes.
 var ErrDamaged = errors.New("damaged file of queries")
 
-// Bounds of a query in a file, in bytes where nothing else is said.
+// Bounds of a file. Those of what a file says of itself are far above what [Encode]
+// writes for 64 MiB of queries, and keep what a small file can make its reader allocate
+// and do in bounds.
 const (
-	maxRequest    = 64 << 20
-	maxFilter     = 16 << 10
-	maxText       = 256
-	maxCandidates = 10_000 // how many
+	// MaxFileBytes is the largest file that is read.
+	MaxFileBytes   = 256 << 20
+	maxFooterBytes = 256 << 10
+	maxPageBytes   = 128 << 20 // decompressed
+	maxValues      = 8 << 20   // in one column
 )
 
-// required are the columns without which there is nothing to replay. Another one that
-// a file does not have is zero.
-var required = []string{"time", "request", "model_version", "candidates.list.element.id", "candidates.list.element.score"}
+var limits = parquetfile.Limits{FooterBytes: maxFooterBytes, PageBytes: maxPageBytes, UnpackedBytes: MaxFileBytes}
 
-// setter puts a value of a column into a query.
-type setter func(*reader, parquet.Value) error
-
-// setters has those of all columns by their names.
-var setters = map[string]setter{
-	"time": func(r *reader, v parquet.Value) error {
-		r.query.Time = time.UnixMicro(v.Int64()).UTC()
-		return nil
-	},
-	"request": func(r *reader, v parquet.Value) error {
-		if len(v.ByteArray()) > maxRequest {
-			return fmt.Errorf("%d bytes; accepted: up to %d", len(v.ByteArray()), maxRequest)
-		}
-		r.query.Request = bytes.Clone(v.ByteArray())
-		return nil
-	},
-	"request_id":    text(maxText, func(q *Query) *string { return &q.RequestID }),
-	"user_id":       text(maxText, func(q *Query) *string { return &q.UserID }),
-	"app_id":        text(maxText, func(q *Query) *string { return &q.AppID }),
-	"request_key":   text(maxText, func(q *Query) *string { return &q.RequestKey }),
-	"filter":        text(maxFilter, func(q *Query) *string { return &q.Filter }),
-	"segment":       text(maxText, func(q *Query) *string { return &q.Segment }),
-	"arm":           text(maxText, func(q *Query) *string { return &q.Arm }),
-	"model":         text(maxText, func(q *Query) *string { return &q.Model }),
-	"model_version": text(maxText, func(q *Query) *string { return &q.ModelVersion }),
-	"snapshot":      text(maxText, func(q *Query) *string { return &q.Snapshot }),
-	"plan":          text(maxText, func(q *Query) *string { return &q.Plan }),
-	"k":             number(func(q *Query) *int64 { return &q.K }),
-	"generation":    number(func(q *Query) *int64 { return &q.Generation }),
-	"eligible":      number(func(q *Query) *int64 { return &q.Eligible }),
-	"shards_cut":    number(func(q *Query) *int64 { return &q.ShardsCut }),
-	"fallback":      text(maxText, func(q *Query) *string { return &q.Fallback }),
-	"latency_us":    number(func(q *Query) *int64 { return &q.LatencyUS }),
-	"coverage": func(r *reader, v parquet.Value) error {
-		r.query.Coverage = v.Double()
-		if !(r.query.Coverage >= 0 && r.query.Coverage <= 1) {
-			return fmt.Errorf("%v; accepted: 0 to 1", r.query.Coverage)
-		}
-		return nil
-	},
-	"candidates.list.element.id": func(r *reader, v parquet.Value) error {
-		switch {
-		case v.DefinitionLevel() < r.element: // the list is empty
-			return nil
-		case r.ids == maxCandidates:
-			return fmt.Errorf("more than %d candidates", maxCandidates)
-		case len(v.ByteArray()) > maxText:
-			return fmt.Errorf("%d bytes; accepted: up to %d", len(v.ByteArray()), maxText)
-		}
-		r.candidate(r.ids).ID = string(v.ByteArray())
-		r.ids++
-		return nil
-	},
-	"candidates.list.element.score": func(r *reader, v parquet.Value) error {
-		score := v.Float()
-		switch {
-		case v.DefinitionLevel() < r.element:
-			return nil
-		case r.scores == maxCandidates:
-			return fmt.Errorf("more than %d candidates", maxCandidates)
-		case math.IsNaN(float64(score)) || math.IsInf(float64(score), 0):
-			return fmt.Errorf("%v; accepted: finite numbers", score)
-		}
-		r.candidate(r.scores).Score = score
-		r.scores++
-		return nil
-	},
-}
-
-func text(most int, field func(*Query) *string) setter {
-	return func(r *reader, v parquet.Value) error {
-		if len(v.ByteArray()) > most {
-			return fmt.Errorf("%d bytes; accepted: up to %d", len(v.ByteArray()), most)
-		}
-		*field(&r.query) = string(v.ByteArray())
-		return nil
-	}
-}
-
-func number(field func(*Query) *int64) setter {
-	return func(r *reader, v parquet.Value) error {
-		if v.Int64() < 0 {
-			return fmt.Errorf("%d; accepted: at least 0", v.Int64())
-		}
-		*field(&r.query) = v.Int64()
-		return nil
-	}
-}
-
-// column is one that is read.
-type column struct {
-	name string
-	set  setter
+// A cursor is at a column of the row group being read.
+type cursor struct {
+	*column
+	leaf   int
+	values int64               // in all row groups so far
+	chunk  *parquetfile.Column // nil between row groups
+	pos    int                 // next level of the batch
+	at     int                 // next value of the batch
 }
 
 // reader reads the rows of a file.
 type reader struct {
-	columns map[int]column // by the place in the file
-	element int            // the definition level of a candidate that is there
-	groups  []parquet.RowGroup
-	rows    parquet.Rows // of the group being read, nil between two
-	one     [1]parquet.Row
-	number  int // of the next row
-	query   Query
-	ids     int
-	scores  int
-}
-
-// candidate returns candidate i of the row, the next if need be.
-func (r *reader) candidate(i int) *Candidate {
-	if i == len(r.query.Candidates) {
-		r.query.Candidates = append(r.query.Candidates, Candidate{})
-	}
-	return &r.query.Candidates[i]
+	file    *parquetfile.File
+	cursors []cursor
+	group   int   // that is read next
+	left    int64 // rows left in the row group
+	number  int   // of the next row
 }
 
 // Decode returns the queries in the bytes of a file, in its order. Each is the
@@ -152,117 +54,204 @@ func Decode(data []byte) iter.Seq2[*Query, error] {
 	return func(yield func(*Query, error) bool) {
 		r, err := open(data)
 		if err != nil {
-			yield(nil, err)
+			yield(nil, fmt.Errorf("%w: %w", ErrDamaged, err))
 			return
 		}
 		defer r.close()
 		for {
 			q, err := r.next()
-			if errors.Is(err, io.EOF) || !yield(q, err) || err != nil {
+			if errors.Is(err, io.EOF) {
 				return
 			}
+			if err != nil {
+				yield(nil, fmt.Errorf("%w: row %d: %w", ErrDamaged, r.number, err))
+				return
+			}
+			if !yield(q, nil) {
+				return
+			}
+			r.number++
 		}
-	}
-}
-
-// guard turns a panic of the decoder into an error.
-func guard(err *error) {
-	if p := recover(); p != nil {
-		*err = fmt.Errorf("%w: %v", ErrDamaged, p)
 	}
 }
 
 // open checks a file and finds its columns.
-func open(data []byte) (_ *reader, err error) {
-	defer guard(&err)
-	if err := checkFooter(data); err != nil {
-		return nil, err
-	}
-	f, err := parquet.OpenFile(bytes.NewReader(data), int64(len(data)), parquet.SkipPageIndex(true), parquet.SkipBloomFilters(true))
+func open(data []byte) (*reader, error) {
+	f, err := parquetfile.OpenWithin(bytes.NewReader(data), int64(len(data)), limits)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
-	}
-	switch v, ok := f.Lookup(versionKey); {
-	case !ok:
-		return nil, fmt.Errorf("%w: it does not say in its metadata that it has queries (%s)", ErrDamaged, versionKey)
-	case v != Version:
-		return nil, fmt.Errorf("%w: it is of version %.20q; this program reads %s", ErrDamaged, v, Version)
-	}
-	if err := checkPages(data, f); err != nil {
 		return nil, err
 	}
-	r := &reader{columns: map[int]column{}}
-	want := parquet.SchemaOf(Query{})
-	for _, path := range want.Columns() {
-		name := strings.Join(path, ".")
-		a, _ := want.Lookup(path...)
-		b, ok := f.Schema().Lookup(path...)
-		if !ok {
+	switch v, ok := f.Value(versionKey); {
+	case !ok:
+		return nil, fmt.Errorf("it does not say in its metadata that it has queries (%s)", versionKey)
+	case v != Version:
+		return nil, fmt.Errorf("it is of version %.20q; this program reads %s", v, Version)
+	}
+	r := &reader{file: f}
+	s := f.Schema()
+	for i := range columns {
+		c := &columns[i]
+		leaf := s.ColumnIndexByName(c.name)
+		if leaf < 0 {
+			if c.needed {
+				return nil, fmt.Errorf("it has no column %s", c.name)
+			}
 			continue
 		}
-		if at, bt := a.Node.Type().String(), b.Node.Type().String(); at != bt ||
-			a.MaxDefinitionLevel != b.MaxDefinitionLevel || a.MaxRepetitionLevel != b.MaxRepetitionLevel {
-			return nil, fmt.Errorf("%w: column %s is %s at levels %d and %d, want %s at %d and %d", ErrDamaged, name,
-				bt, b.MaxRepetitionLevel, b.MaxDefinitionLevel, at, a.MaxRepetitionLevel, a.MaxDefinitionLevel)
+		if err := c.check(s.Column(leaf)); err != nil {
+			return nil, err
 		}
-		r.columns[b.ColumnIndex] = column{name, setters[name]}
-		r.element = max(r.element, a.MaxDefinitionLevel)
+		r.cursors = append(r.cursors, cursor{column: c, leaf: leaf})
 	}
-	for _, name := range required {
-		if _, ok := f.Schema().Lookup(strings.Split(name, ".")...); !ok {
-			return nil, fmt.Errorf("%w: it has no column %s", ErrDamaged, name)
-		}
-	}
-	r.groups = f.RowGroups()
 	return r, nil
 }
 
-// next returns the next query, io.EOF after the last.
-func (r *reader) next() (q *Query, err error) {
-	defer guard(&err)
-	for {
-		if r.rows == nil {
-			if len(r.groups) == 0 {
-				return nil, io.EOF
-			}
-			r.rows, r.groups = r.groups[0].Rows(), r.groups[1:]
-		}
-		n, err := r.rows.ReadRows(r.one[:])
-		switch {
-		case n == 1:
-			if q, err = r.row(r.one[0]); err != nil {
-				return nil, fmt.Errorf("%w: row %d: %w", ErrDamaged, r.number, err)
-			}
-			r.number++
-			return q, nil
-		case !errors.Is(err, io.EOF):
-			return nil, fmt.Errorf("%w: row %d: %w", ErrDamaged, r.number, cmp.Or(err, io.ErrNoProgress))
-		}
-		r.close()
+// check checks that a leaf is the column.
+func (c *column) check(leaf *schema.Column) error {
+	level := int16(0) // of both kinds
+	if c.ofCandidate() {
+		level = 1
 	}
+	if leaf.PhysicalType() == c.physical && leaf.LogicalType().Equals(c.logical) &&
+		leaf.MaxRepetitionLevel() == level && leaf.MaxDefinitionLevel() == level {
+		return nil
+	}
+	return fmt.Errorf("column %s is %v, %v at levels %d and %d, want %v, %v at %d and %d", c.name,
+		leaf.PhysicalType(), leaf.LogicalType(), leaf.MaxRepetitionLevel(), leaf.MaxDefinitionLevel(), c.physical, c.logical, level, level)
 }
 
 // close lets go of the row group.
 func (r *reader) close() {
-	if r.rows != nil {
-		_ = r.rows.Close() // it was only read
-		r.rows = nil
+	for i := range r.cursors {
+		_ = r.cursors[i].close() // it was only read
 	}
 }
 
-// row returns the query of a row.
-func (r *reader) row(values parquet.Row) (*Query, error) {
-	r.query, r.ids, r.scores = Query{Coverage: 1}, 0, 0
-	for _, v := range values {
-		if c, ok := r.columns[v.Column()]; ok {
-			if err := c.set(r, v); err != nil {
-				return nil, fmt.Errorf("column %s: %w", c.name, err)
-			}
+func (c *cursor) close() error {
+	if c.chunk == nil {
+		return nil
+	}
+	chunk := c.chunk
+	c.chunk = nil
+	return chunk.Close()
+}
+
+// next returns the next query, io.EOF after the last.
+func (r *reader) next() (*Query, error) {
+	for r.left == 0 {
+		if err := r.advance(); err != nil {
+			return nil, err
 		}
 	}
-	if r.ids != r.scores {
-		return nil, fmt.Errorf("%d ids and %d scores of candidates", r.ids, r.scores)
+	r.left--
+	q := &Query{Coverage: 1}
+	counts := map[string]int{}
+	for i := range r.cursors {
+		c := &r.cursors[i]
+		var err error
+		if c.ofCandidate() {
+			counts[c.name], err = c.candidates(q)
+		} else if err = c.ensure(); err == nil {
+			err = c.set(q, nil, &c.chunk.Batch, c.at)
+			c.pos++
+			c.at++
+		}
+		if err != nil {
+			return nil, fmt.Errorf("column %s: %w", c.name, err)
+		}
 	}
-	q := r.query
-	return &q, nil
+	if ids, scores := counts[candidateID], counts[candidateScore]; ids != scores {
+		return nil, fmt.Errorf("%d ids and %d scores of candidates", ids, scores)
+	}
+	return q, nil
+}
+
+// candidates takes the values of a row's candidates, and returns how many there are.
+func (c *cursor) candidates(q *Query) (n int, err error) {
+	if err := c.ensure(); err != nil {
+		return 0, err
+	}
+	for {
+		if c.chunk.Def[c.pos] > 0 { // else the list is empty
+			if n == maxCandidates {
+				return n, fmt.Errorf("more than %d candidates", maxCandidates)
+			}
+			if n == len(q.Candidates) {
+				q.Candidates = append(q.Candidates, Candidate{})
+			}
+			if err := c.set(q, &q.Candidates[n], &c.chunk.Batch, c.at); err != nil {
+				return n, err
+			}
+			n++
+			c.at++
+		}
+		if c.pos++; c.pos == c.chunk.Levels {
+			if err := c.load(); err != nil {
+				if errors.Is(err, io.EOF) {
+					err = nil
+				}
+				return n, err
+			}
+		}
+		if c.chunk.Rep[c.pos] == 0 {
+			return n, nil
+		}
+	}
+}
+
+// load reads the next batch.
+func (c *cursor) load() error {
+	c.pos, c.at = 0, 0
+	return c.chunk.Next()
+}
+
+// ensure makes pos a level of the next row.
+func (c *cursor) ensure() error {
+	if c.pos < c.chunk.Levels {
+		return nil
+	}
+	err := c.load()
+	if errors.Is(err, io.EOF) {
+		err = errors.New("has fewer rows than its row group")
+	}
+	return err
+}
+
+// advance goes to the next row group.
+func (r *reader) advance() error {
+	for i := range r.cursors {
+		c := &r.cursors[i]
+		if c.chunk == nil {
+			continue
+		}
+		if c.pos < c.chunk.Levels {
+			return fmt.Errorf("column %s: has more rows than its row group", c.name)
+		}
+		switch err := c.load(); {
+		case err == nil:
+			return fmt.Errorf("column %s: has more rows than its row group", c.name)
+		case !errors.Is(err, io.EOF):
+			return fmt.Errorf("column %s: %w", c.name, err)
+		}
+		if err := c.close(); err != nil {
+			return err
+		}
+	}
+	if r.group == r.file.Groups() {
+		return io.EOF
+	}
+	for i := range r.cursors {
+		c := &r.cursors[i]
+		var err error
+		if c.chunk, err = r.file.Column(r.group, c.leaf); err != nil {
+			return fmt.Errorf("column %s: %w", c.name, err)
+		}
+		if c.values += c.chunk.Total(); c.values > maxValues {
+			return fmt.Errorf("column %s: more than %d values", c.name, maxValues)
+		}
+		c.pos, c.at = 0, 0
+	}
+	r.left = r.file.GroupRows(r.group)
+	r.group++
+	return nil
 }

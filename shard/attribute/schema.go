@@ -2,6 +2,7 @@ package attribute
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"regexp"
@@ -120,25 +121,34 @@ var reserved = []string{
 	"let", "loop", "namespace", "null", "package", "return", "true", "user", "var", "void", "while",
 }
 
-// NewSchema returns the schema of the given fields, in any order. It rejects a
-// name that a filter could not mention, a repeated name and an unknown type.
+// NewSchema returns the schema of the given fields, in any order. It rejects
+// names that a filter could not mention, repeated names and unknown types, all of them in
+// one error.
 func NewSchema(fields []Field) (Schema, error) {
 	if len(fields) > MaxFields {
 		return Schema{}, fmt.Errorf("schema has %d attributes, at most %d are accepted", len(fields), MaxFields)
 	}
 	sorted := slices.Clone(fields)
 	slices.SortFunc(sorted, func(a, b Field) int { return strings.Compare(a.Name, b.Name) })
+	var wrong []string
 	for i, f := range sorted {
 		switch {
 		case !validName.MatchString(f.Name):
-			return Schema{}, fmt.Errorf("attribute name %q: want a letter or _, then up to 127 letters, digits or _", f.Name)
+			wrong = append(wrong, fmt.Sprintf("attribute name %.160q: want a letter or _, then up to 127 letters, digits or _", f.Name))
 		case slices.Contains(reserved, f.Name):
-			return Schema{}, fmt.Errorf("attribute name %q: reserved by the filter language", f.Name)
+			wrong = append(wrong, fmt.Sprintf("attribute name %q: reserved by the filter language", f.Name))
 		case !f.Type.valid():
-			return Schema{}, fmt.Errorf("attribute %s: type %d is unknown", f.Name, uint8(f.Type))
+			wrong = append(wrong, fmt.Sprintf("attribute %s: type %d is unknown", f.Name, uint8(f.Type)))
 		case i > 0 && sorted[i-1].Name == f.Name:
-			return Schema{}, fmt.Errorf("attribute %s: named twice", f.Name)
+			wrong = append(wrong, fmt.Sprintf("attribute %s: named twice", f.Name))
 		}
+	}
+	const most = 20
+	if n := len(wrong); n > most {
+		wrong = append(wrong[:most], fmt.Sprintf("and %d more", n-most))
+	}
+	if len(wrong) > 0 {
+		return Schema{}, errors.New(strings.Join(wrong, "; "))
 	}
 	return Schema{fields: sorted}, nil
 }
