@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 
 	"connectrpc.com/connect"
@@ -48,14 +49,32 @@ func (protoCodec) Unmarshal(data []byte, m any) error {
 	if !ok {
 		return fmt.Errorf("%T is no protobuf message", m)
 	}
-	if err := checkWire(data, p.ProtoReflect().Descriptor()); err != nil {
+	data, err := checkWire(data, p.ProtoReflect().Descriptor())
+	if err != nil {
 		refuse(p, err)
 		return nil
 	}
 	if err := (proto.UnmarshalOptions{DiscardUnknown: true, RecursionLimit: maxDepth}).Unmarshal(data, p); err != nil {
-		refuse(p, errors.New(strings.TrimLeft(strings.TrimPrefix(err.Error(), "proto:"), " \u00a0")))
+		refuse(p, unparsable(err))
 	}
 	return nil
+}
+
+// wireText is what protobuf says of a string that is none.
+var wireText = regexp.MustCompile(`field [\w.]*?(\w+)\.(\w+) contains invalid UTF-8$`)
+
+// unparsable returns the error of a message in protobuf, for the error of its package. It
+// names no type.
+func unparsable(err error) error {
+	text := strings.TrimLeft(strings.TrimPrefix(err.Error(), "proto:"), " \u00a0")
+	found := wireText.FindStringSubmatch(text)
+	switch {
+	case found == nil:
+		return errors.New(text)
+	case found[1] == "Value" || strings.HasSuffix(found[1], "Entry"): // no other map has texts
+		return invalidf(reasonMalformed, "bindings", "unmarshal message: bindings have a text that is not UTF-8; accepted: UTF-8")
+	}
+	return invalidf(reasonMalformed, found[2], "unmarshal message: %s is not UTF-8; accepted: UTF-8", found[2])
 }
 
 // refusedField is the number of a field that no message of the contract has.

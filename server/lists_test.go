@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -68,11 +69,13 @@ func TestListRules(t *testing.T) {
 					data, err := proto.Marshal(m)
 					require.NoError(t, err)
 					data = append(data, bytes.Repeat([]byte{0x82, 0x7d, 0}, smallMessage)...) // field 2000, unknown
-					requireError(t, checkWire(data, m.ProtoReflect().Descriptor()), connect.CodeInvalidArgument, texts[0])
+					_, err = checkWire(data, m.ProtoReflect().Descriptor())
+					requireError(t, err, connect.CodeInvalidArgument, texts[0])
 					text, err := protojson.Marshal(m)
 					require.NoError(t, err)
 					text = append(text, bytes.Repeat([]byte{' '}, smallMessage)...)
-					requireError(t, checkJSON(text, m.ProtoReflect().Descriptor()), connect.CodeInvalidArgument, texts[0])
+					_, err = checkJSON(text, m.ProtoReflect().Descriptor())
+					requireError(t, err, connect.CodeInvalidArgument, texts[0])
 				}
 			}
 		}
@@ -174,24 +177,23 @@ func TestManyElements(t *testing.T) {
 		}
 		return append(append(out, byte(size)), inner...)
 	}
-	const total = "the lists of the message have more than 1048576 elements in all; accepted: up to 1048576"
+	total := func(longest string, n int) string {
+		return fmt.Sprintf("the lists of the message have more than 1048576 elements in all, %s has at least %d of them; accepted: up to 1048576", longest, n)
+	}
 	for name, test := range map[string]struct {
 		method string
 		wire   []byte
 		json   string
 		text   string
 	}{
-		"vectors":      {"Retrieve", empty(2), `{"vectors":[` + strings.Repeat("{},", n/2) + `{}]}`, total},
-		"some vectors": {"Retrieve", empty(2)[:2*50_000], `{"vectors":[` + strings.Repeat("{},", 49_999) + `{}]}`, "vectors has 50000 vectors; accepted: 1 to 32"},
-		"exclude ids":  {"Retrieve", empty(9), `{"excludeIds":[` + strings.Repeat(`"",`, n/2) + `""]}`, total},
-		"bindings":     {"Retrieve", empty(8), `{"bindings":{"a":[` + strings.Repeat(`1,`, n/2) + `1]}}`, total},
-		"list in bindings": {
-			"Retrieve", nested(8, append([]byte{1<<3 | 2, 1, 'a'}, nested(2, nested(6, empty(1)))...)),
-			`{"bindings":{"a":{"b":[` + strings.Repeat(`[],`, n/2) + `[]]}}}`, total,
-		},
-		"requests":         {"BatchRetrieve", empty(1), `{"requests":[` + strings.Repeat("{},", n/2) + `{}]}`, total},
-		"list in requests": {"BatchRetrieve", nested(1, empty(2)), `{"requests":[{"vectors":[` + strings.Repeat("{},", n/2) + `{}]}]}`, total},
-		"ids":              {"GetEmbeddings", empty(2), `{"ids":[` + strings.Repeat(`"",`, n/2) + `""]}`, total},
+		"vectors":          {"Retrieve", empty(2), `{"vectors":[` + strings.Repeat("{},", n/2) + `{}]}`, total("vectors", 1048577)},
+		"some vectors":     {"Retrieve", empty(2)[:2*50_000], `{"vectors":[` + strings.Repeat("{},", 49_999) + `{}]}`, "vectors has 50000 vectors; accepted: 1 to 32"},
+		"exclude ids":      {"Retrieve", empty(9), `{"excludeIds":[` + strings.Repeat(`"",`, n/2) + `""]}`, total("exclude_ids", 1048577)},
+		"bindings":         {"Retrieve", nested(8, append([]byte{1<<3 | 2, 1, 'a'}, nested(2, nested(6, empty(1)))...)), `{"bindings":{"a":[` + strings.Repeat(`1,`, n/2) + `1]}}`, total(`bindings["a"]`, 1048576)},
+		"bound":            {"Retrieve", empty(8), `{"bindings":{` + strings.Repeat(`"a":1,`, n/2) + `"a":1}}`, total("bindings", 1048577)},
+		"requests":         {"BatchRetrieve", empty(1), `{"requests":[` + strings.Repeat("{},", n/2) + `{}]}`, total("requests", 1048577)},
+		"list in requests": {"BatchRetrieve", nested(1, empty(2)), `{"requests":[{"vectors":[` + strings.Repeat("{},", n/2) + `{}]}]}`, total("requests[0].vectors", 1048576)},
+		"ids":              {"GetEmbeddings", empty(2), `{"ids":[` + strings.Repeat(`"",`, n/2) + `""]}`, total("ids", 1048577)},
 	} {
 		check := func(contentType string, message []byte, zipped bool) {
 			var before, after runtime.MemStats
@@ -200,7 +202,7 @@ func TestManyElements(t *testing.T) {
 			runtime.ReadMemStats(&after)
 			require.LessOrEqual(t, got.sizeOfError(), maxErrorBytes, "%s %s", name, contentType)
 			require.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(100<<20), "%s %s", name, contentType)
-			text := string(got.body) + got.header.Get("Grpc-Message") + got.trailer.Get("Grpc-Message")
+			text := strings.ReplaceAll(string(got.body), "\\\"", "\"") + got.header.Get("Grpc-Message") + got.trailer.Get("Grpc-Message")
 			require.Contains(t, text, test.text, "%s %s", name, contentType)
 		}
 		for _, contentType := range wireTypes {
@@ -233,11 +235,11 @@ func TestDeepMessages(t *testing.T) {
 	}
 	value := &structpb.Value{}
 	require.NoError(t, proto.Unmarshal(wire, value))
-	message, err := proto.Marshal(&tandemv1.RetrieveRequest{Bindings: map[string]*structpb.Value{"a": value}})
+	message, err := proto.Marshal(&tandemv1.RetrieveRequest{UserId: "u1", K: 1, Bindings: map[string]*structpb.Value{"a": value}})
 	require.NoError(t, err)
 	got = s.sendRaw(t, "Retrieve", "application/proto", message, false)
 	require.Equal(t, http.StatusBadRequest, got.status)
-	require.Contains(t, string(got.body), "more than 64 messages, lists or objects are within one another; accepted: up to 64")
+	require.Contains(t, string(got.body), `bindings[\"a\"] at place 0 is a list within a list`)
 }
 
 // TestLongErrors makes errors of all kinds as long as callers can, in every protocol.
@@ -299,4 +301,66 @@ func TestLongHeaders(t *testing.T) {
 		require.GreaterOrEqual(t, got.status, http.StatusBadRequest)
 		require.NotContains(t, string(got.body), long[:200])
 	}
+}
+
+// TestRefusedBindings sends bindings that are objects or lists in lists, with very many
+// elements: they are not decoded, the texts are those of few, and of a batch the others are
+// answered.
+func TestRefusedBindings(t *testing.T) {
+	client := serve(t, smallTowers(index.Dot).loaded(t), Options{})
+	fields := make(map[string]any, 20_000)
+	list := make([]any, 20_000)
+	for i := range list {
+		fields[fmt.Sprint(i)], list[i] = "x", []any{"y"}
+	}
+	const accepted = "; accepted: a string, a number, a bool, or a list of them"
+	for text, v := range map[string]any{
+		"is an object":                           fields,
+		"at place 1 is an object":                []any{1, fields, list},
+		"at place 1 is a list within a list":     []any{1, list, fields},
+		"at place 0 is a list within a list":     list,
+		"at place 2 is a list within a list":     []any{1, 2, []any{list, fields}},
+		"at place 100 is an object":              append(slices.Repeat([]any{1}, 100), append([]any{map[string]any{}}, list...)...),
+		"at place 5000 is a list within a list ": append(slices.Repeat([]any{"x"}, 5000), []any{"y"}),
+	} {
+		text := `bindings["a"] ` + strings.TrimSpace(text) + accepted
+		value, err := structpb.NewValue(v)
+		require.NoError(t, err)
+		wrong := &tandemv1.RetrieveRequest{UserId: "u1", K: 3, Bindings: map[string]*structpb.Value{"a": value}}
+		right := &tandemv1.RetrieveRequest{UserId: "u1", K: 3, Bindings: map[string]*structpb.Value{"a": structpb.NewListValue(&structpb.ListValue{Values: []*structpb.Value{structpb.NewStringValue("x")}})}}
+		batch := &tandemv1.BatchRetrieveRequest{Requests: []*tandemv1.RetrieveRequest{right, wrong, right}}
+		for _, m := range []proto.Message{wrong, batch} {
+			kept, err := proto.Marshal(m)
+			require.NoError(t, err)
+			data := slices.Clone(kept)
+			short, err := checkWire(data, m.ProtoReflect().Descriptor())
+			require.NoError(t, err)
+			require.Equal(t, kept, data, "the caller's bytes are as they were")
+			decoded := m.ProtoReflect().New().Interface()
+			require.NoError(t, proto.UnmarshalOptions{DiscardUnknown: true}.Unmarshal(short, decoded))
+			require.Less(t, proto.Size(decoded), 50_500)
+			data, err = protojson.Marshal(m)
+			require.NoError(t, err)
+			kept = slices.Clone(data)
+			short, err = checkJSON(data, m.ProtoReflect().Descriptor())
+			require.NoError(t, err)
+			require.Equal(t, kept, data)
+			decoded = m.ProtoReflect().New().Interface()
+			require.NoError(t, protojson.Unmarshal(short, decoded))
+			require.Less(t, proto.Size(decoded), 50_500)
+		}
+		for _, option := range []connect.ClientOption{connect.WithGRPC(), connect.WithProtoJSON()} {
+			_, err := client.client(option).Retrieve(t.Context(), connect.NewRequest(wrong))
+			requireError(t, err, connect.CodeInvalidArgument, text)
+			got, err := client.client(option).BatchRetrieve(t.Context(), connect.NewRequest(batch))
+			require.NoError(t, err)
+			require.Equal(t, text, got.Msg.Results[1].GetError().GetMessage())
+			require.Len(t, got.Msg.Results[0].GetResponse().GetCandidates(), 3)
+			require.Len(t, got.Msg.Results[2].GetResponse().GetCandidates(), 3)
+		}
+	}
+	// One that breaks off in an object is as quickly refused.
+	short, err := checkJSON([]byte(`{"bindings": {"a": {`+strings.Repeat(`"b": 1, `, 1000)), tandemv1.File_tandem_v1_retrieval_proto.Messages().ByName("RetrieveRequest"))
+	require.NoError(t, err)
+	require.Equal(t, `{"bindings": {"a": {`, strings.TrimSpace(string(short)))
 }
