@@ -136,7 +136,7 @@ func (s *Service) prepare(item *batchItem, total *cost, b bounds) (err error) {
 	}
 	k := item.arm.estimate(item.request, b.processors)
 	if total.answer+k.answer > b.answer {
-		return tooLongAnswer(item.request, k.answer, total.answer, b.answer, false)
+		return estimatedTooLong(item.request, k.answer, total.answer, b.answer)
 	}
 	total.add(k)
 	return nil
@@ -168,7 +168,7 @@ func (s *Service) batchResponse(ctx context.Context, items []batchItem, most int
 		item := &items[i]
 		if item.err == nil && most > 0 {
 			if size := listedSize(proto.Size(item.answer)); total+size > most {
-				item.err = tooLongAnswer(item.request, size, total, most, true)
+				item.err = answerTooLong(item.request, item.answer, size, total, most)
 			} else {
 				total += size
 			}
