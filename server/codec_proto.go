@@ -1,16 +1,17 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"regexp"
 	"strings"
 
 	"connectrpc.com/connect"
 	"google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/anypb"
 
 	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
@@ -55,26 +56,20 @@ func (protoCodec) Unmarshal(data []byte, m any) error {
 		return nil
 	}
 	if err := (proto.UnmarshalOptions{DiscardUnknown: true, RecursionLimit: maxDepth}).Unmarshal(data, p); err != nil {
-		refuse(p, unparsable(err))
+		refuse(p, unparsable(data, p.ProtoReflect().Descriptor(), err))
 	}
 	return nil
 }
 
-// wireText is what protobuf says of a string that is none.
-var wireText = regexp.MustCompile(`field [\w.]*?(\w+)\.(\w+) contains invalid UTF-8$`)
-
-// unparsable returns the error of a message in protobuf, for the error of its package. It
-// names no type.
-func unparsable(err error) error {
+// unparsable returns the error of a message in protobuf, for the error of its package,
+// which may name types, and no field.
+func unparsable(data []byte, m protoreflect.MessageDescriptor, err error) error {
 	text := strings.TrimLeft(strings.TrimPrefix(err.Error(), "proto:"), " \u00a0")
-	found := wireText.FindStringSubmatch(text)
-	switch {
-	case found == nil:
+	if !strings.Contains(text, "UTF-8") {
 		return errors.New(text)
-	case found[1] == "Value" || strings.HasSuffix(found[1], "Entry"): // no other map has texts
-		return invalidf(reasonMalformed, "bindings", "unmarshal message: bindings have a text that is not UTF-8; accepted: UTF-8")
 	}
-	return invalidf(reasonMalformed, found[2], "unmarshal message: %s is not UTF-8; accepted: UTF-8", found[2])
+	field := invalidText(data, m).text(false)
+	return invalidf(reasonMalformed, field, "unmarshal message: %s is not UTF-8; accepted: UTF-8", cmp.Or(field, "a text"))
 }
 
 // refusedField is the number of a field that no message of the contract has.

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"fmt"
 	"net/http"
-	"strconv"
 	"strings"
 	"testing"
 
@@ -47,15 +46,25 @@ func TestUndecodable(t *testing.T) {
 			require.NotContains(t, string(got.body), "protobuf.Value")
 		}
 	}
-	for text, m := range map[string]proto.Message{
-		"unmarshal message: user_id is not UTF-8; accepted: UTF-8":                    &tandemv1.RetrieveRequest{UserId: "12345678"},
-		"unmarshal message: bindings have a text that is not UTF-8; accepted: UTF-8":  &tandemv1.RetrieveRequest{Bindings: map[string]*structpb.Value{"a": structpb.NewStringValue("12345678")}},
-		"unmarshal message: bindings have a text that is not UTF-8; accepted: UTF-8 ": &tandemv1.RetrieveRequest{Bindings: map[string]*structpb.Value{"12345678": nil}},
-		"unmarshal message: exclude_ids is not UTF-8; accepted: UTF-8":                &tandemv1.RetrieveRequest{ExcludeIds: []string{"12345678"}},
+	bound := func(v any) *tandemv1.RetrieveRequest {
+		value, err := structpb.NewValue(v)
+		require.NoError(t, err)
+		return &tandemv1.RetrieveRequest{Bindings: map[string]*structpb.Value{"a": value}}
+	}
+	for field, m := range map[string]proto.Message{
+		"user_id":                   &tandemv1.RetrieveRequest{UserId: "12345678"},
+		"exclude_ids[1]":            &tandemv1.RetrieveRequest{ExcludeIds: []string{"a", "12345678"}},
+		"at_most[0].attribute":      &tandemv1.RetrieveRequest{AtMost: []*tandemv1.AtMost{{Attribute: "12345678"}}},
+		`bindings["a"]`:             bound("12345678"),
+		`bindings["a"][2]`:          bound([]any{1, "x", "12345678"}),
+		`bindings["a"]["12345678"]`: bound(map[string]any{"12345678": 1}),
+		`bindings["12345678"]`:      &tandemv1.RetrieveRequest{Bindings: map[string]*structpb.Value{"12345678": nil}},
 	} {
 		data, err := proto.Marshal(m)
 		require.NoError(t, err)
 		got := s.sendRaw(t, "Retrieve", "application/proto", bytes.ReplaceAll(data, []byte("12345678"), []byte("1234567\xff")), false)
-		require.Contains(t, string(got.body), strconv.Quote(strings.TrimSpace(text)))
+		want := strings.ReplaceAll(field, "12345678", `1234567\xff`)
+		require.Contains(t, string(got.body), fmt.Sprintf(`"message":%q`, "unmarshal message: "+want+" is not UTF-8; accepted: UTF-8"))
+		require.Contains(t, string(got.body), fmt.Sprintf(`"field":%q`, want))
 	}
 }

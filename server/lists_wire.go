@@ -1,6 +1,9 @@
 package server
 
 import (
+	"slices"
+	"unicode/utf8"
+
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
@@ -25,6 +28,16 @@ type wireScanner struct {
 	counter *counter
 	within  bool // it is in a list of a binding
 	refused bool // which has an object or a list
+	texts   bool // it looks for a text that is not UTF-8, and changes nothing
+	found   valuePath
+}
+
+// invalidText returns the path of the first text of a message in protobuf that is not
+// UTF-8, nil if there is none.
+func invalidText(data []byte, m protoreflect.MessageDescriptor) valuePath {
+	w := wireScanner{message: message{data: data}, counter: newCounter(m), texts: true}
+	w.fields(0, len(data), m, 0)
+	return w.found
 }
 
 // The numbers of the fields of a value.
@@ -86,6 +99,10 @@ func (w *wireScanner) fields(from, to int, m protoreflect.MessageDescriptor, dep
 		} else if m.IsMapEntry() && number == 1 {
 			c.path[len(c.path)-1].key = w.data[start:from]
 		}
+		if w.texts && field.Kind() == protoreflect.StringKind && !utf8.Valid(w.data[start:from]) {
+			w.found = slices.Clone(c.path)
+			return false
+		}
 		ok := !isMessage || w.value(start, from, m, field, depth)
 		c.path = c.path[:depthOfPath]
 		if !ok {
@@ -101,7 +118,7 @@ func (w *wireScanner) fields(from, to int, m protoreflect.MessageDescriptor, dep
 
 // value counts in the message of a field, and reports whether to go on.
 func (w *wireScanner) value(from, to int, m protoreflect.MessageDescriptor, field protoreflect.FieldDescriptor, depth int) bool {
-	if !isBinding(m) || field.Number() == listNumber && !w.within {
+	if !isBinding(m) || field.Number() == listNumber && !w.within || w.texts {
 		w.within = isBinding(m) || m.FullName() == listValueName
 		ok := w.fields(from, to, field.Message(), depth+1)
 		if isBinding(m) {
