@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
@@ -29,7 +30,8 @@ type batchItem struct {
 const shortBatch = 8
 
 // BatchRetrieve implements [tandemv1connect.RetrievalServiceHandler]. It answers
-// on at most one goroutine for each processor.
+// on at most one goroutine for each processor. Where the deadline comes before all are
+// answered, the others fail with it.
 func (s *Service) BatchRetrieve(ctx context.Context, r *connect.Request[tandemv1.BatchRetrieveRequest]) (*connect.Response[tandemv1.BatchRetrieveResponse], error) {
 	items := make([]batchItem, len(r.Msg.Requests))
 	defer func() {
@@ -49,6 +51,8 @@ func (s *Service) BatchRetrieve(ctx context.Context, r *connect.Request[tandemv1
 	if err := s.admitBatch(ctx, r.Msg.Requests, items, b); err != nil {
 		return nil, err
 	}
+	answering, cancel := beforeDeadline(ctx)
+	defer cancel()
 	var next atomic.Int64
 	work := func() {
 		for {
@@ -57,7 +61,7 @@ func (s *Service) BatchRetrieve(ctx context.Context, r *connect.Request[tandemv1
 				return
 			}
 			if item := &items[i]; item.arm != nil {
-				item.answer, item.err = s.answerSafely(ctx, item, b)
+				item.answer, item.err = s.answerSafely(answering, item, b)
 			}
 		}
 	}
@@ -67,7 +71,23 @@ func (s *Service) BatchRetrieve(ctx context.Context, r *connect.Request[tandemv1
 	}
 	work()
 	group.Wait()
+	if err := ctx.Err(); errors.Is(err, context.Canceled) {
+		return nil, err // nobody is there to take what there is
+	}
 	return connect.NewResponse(s.batchResponse(ctx, items, b.answer)), nil
+}
+
+// batchReserve is how long before its deadline a batch ends at most, or a tenth of the time
+// that is left if that is less, for its answers to come in time.
+const batchReserve = 50 * time.Millisecond
+
+// beforeDeadline returns a context that ends a little before ctx.
+func beforeDeadline(ctx context.Context) (context.Context, context.CancelFunc) {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		return ctx, func() {}
+	}
+	return context.WithDeadline(ctx, deadline.Add(-min(time.Until(deadline)/10, batchReserve)))
 }
 
 // admitBatch names the requests of a batch, finds what will answer each, and takes what
@@ -77,7 +97,7 @@ func (s *Service) admitBatch(ctx context.Context, requests []*tandemv1.RetrieveR
 	batch := idFrom(ctx)
 	var total cost
 	failed := 0
-	start := time.Now()
+	start := startFrom(ctx)
 	for i, r := range requests {
 		if r.RequestId == "" {
 			r.RequestId = itemID(batch, i)
@@ -116,7 +136,7 @@ func (s *Service) prepare(item *batchItem, total *cost, b bounds) (err error) {
 	}
 	k := item.arm.estimate(item.request, b.processors)
 	if total.answer+k.answer > b.answer {
-		return tooLongAnswer(item.request, k.answer, total.answer, b.answer, false)
+		return estimatedTooLong(item.request, k.answer, total.answer, b.answer)
 	}
 	total.add(k)
 	return nil
@@ -148,7 +168,7 @@ func (s *Service) batchResponse(ctx context.Context, items []batchItem, most int
 		item := &items[i]
 		if item.err == nil && most > 0 {
 			if size := listedSize(proto.Size(item.answer)); total+size > most {
-				item.err = tooLongAnswer(item.request, size, total, most, true)
+				item.err = answerTooLong(item.request, item.answer, size, total, most)
 			} else {
 				total += size
 			}

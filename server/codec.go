@@ -1,10 +1,14 @@
 package server
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
+	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
@@ -47,46 +51,93 @@ func (jsonCodec) Unmarshal(data []byte, m any) error {
 		refuse(p, errors.New("the body is empty; accepted: a JSON object"))
 		return nil
 	}
-	if err := checkJSON(data, p.ProtoReflect().Descriptor()); err != nil {
+	data, err := checkJSON(data, p.ProtoReflect().Descriptor())
+	if err != nil {
 		refuse(p, err)
 		return nil
 	}
 	if err := (protojson.UnmarshalOptions{RecursionLimit: maxDepth}).Unmarshal(data, p); err != nil {
-		refuse(p, undecodable(p.ProtoReflect().Descriptor(), err))
+		refuse(p, undecodable(data, p.ProtoReflect().Descriptor(), err))
 	}
 	return nil
 }
 
+// What protojson says is wrong, after where.
 var (
-	jsonInvalid = regexp.MustCompile(`invalid value for (\w+) field (\w+): `)
-	jsonField   = regexp.MustCompile(`(?:unknown|duplicate) field "([^"]+)"`)
+	jsonInvalid    = regexp.MustCompile(`^invalid value for (\w+) field \w+: `)
+	jsonNumber     = regexp.MustCompile(`^invalid google\.protobuf\.Value: `)
+	jsonField      = regexp.MustCompile(`^(?:unknown|duplicate) field "([^"]+)"`)
+	jsonUnexpected = regexp.MustCompile(`^unexpected token `)
+	jsonSet        = regexp.MustCompile(`^error parsing ("[^"]*"), oneof \S+ is already set`)
+	jsonPlace      = regexp.MustCompile(`^(syntax error )?\(line (\d+):(\d+)\): `)
 )
 
-// undecodable returns the error of a message in JSON, for the error of protojson.
-func undecodable(m protoreflect.MessageDescriptor, err error) error {
-	text, field := jsonError(err.Error()), ""
-	if found := jsonInvalid.FindStringSubmatch(text); found != nil {
-		field = found[2]
-		text = strings.Replace(text, found[0], field+" is ", 1) + accepted(m, found[1], field)
-		if known := m.Fields().ByJSONName(field); known != nil {
-			field = string(known.Name())
+// undecodable returns the error of a message in JSON, for the error of protojson. It names
+// no type, but the field, as JSON has it.
+func undecodable(data []byte, m protoreflect.MessageDescriptor, err error) error {
+	// The prefix is unstable by design, and what follows may be a value of any length.
+	text := shortened(strings.TrimLeft(strings.TrimPrefix(err.Error(), "proto:"), " \u00a0"), maxDescription)
+	place := jsonPlace.FindStringSubmatch(text)
+	if place == nil {
+		if text == "unexpected EOF" {
+			text = "the JSON object ends too early"
 		}
-	} else if found := jsonField.FindStringSubmatch(text); found != nil {
-		field = found[1]
+		return invalidf(reasonMalformed, "", "unmarshal message: %s", text)
 	}
-	return invalidf(reasonMalformed, field, "unmarshal message: %s", text)
+	text = strings.TrimPrefix(text, place[0])
+	line, _ := strconv.Atoi(place[2]) // digits
+	column, _ := strconv.Atoi(place[3])
+	at := pathOf(data, m, offset(data, line, column))
+	field, name := at.text(false), at.text(true)
+	switch {
+	case jsonInvalid.MatchString(text):
+		found := jsonInvalid.FindStringSubmatch(text)
+		text = name + " is " + strings.TrimPrefix(text, found[0]) + accepted(at.field(), found[1])
+	case jsonNumber.MatchString(text):
+		text = name + " is " + jsonNumber.ReplaceAllLiteralString(text, "") + "; accepted: a string, a number of up to 1.8e308, a bool, or a list of them"
+	case jsonField.MatchString(text):
+		unknown := jsonField.FindStringSubmatch(text)[1]
+		if name != "" {
+			field, text = field+".", text+" of "+name
+		}
+		field += unknown
+	case jsonSet.MatchString(text):
+		text = jsonSet.ReplaceAllString(text, "field $1 is set beside another; accepted: one of them")
+	case jsonUnexpected.MatchString(text) && name != "":
+		text += " of " + name
+	}
+	return invalidf(reasonMalformed, field, "unmarshal message: %sline %d, column %d: %s", place[1], line, column, text)
+}
+
+// offset returns which byte of a text is in a line and a column, both from 1 on.
+func offset(data []byte, line, column int) int {
+	at := 0
+	for ; line > 1; line-- {
+		at += bytes.IndexByte(data[at:], '\n') + 1
+	}
+	for ; column > 1 && at < len(data); column-- {
+		_, n := utf8.DecodeRune(data[at:])
+		at += n
+	}
+	return at
+}
+
+// field returns the last field of a path, nil if there is none.
+func (p valuePath) field() protoreflect.FieldDescriptor {
+	for _, s := range slices.Backward(p) {
+		if s.field != nil {
+			return s.field
+		}
+	}
+	return nil
 }
 
 // accepted says what a field of a kind accepts.
-func accepted(m protoreflect.MessageDescriptor, kind, name string) string {
+func accepted(field protoreflect.FieldDescriptor, kind string) string {
 	switch kind {
 	case "enum":
-		field := m.Fields().ByJSONName(name)
-		if field == nil {
-			field = m.Fields().ByTextName(name)
-		}
 		if field == nil || field.Enum() == nil {
-			return "; accepted: a name of the enum" // of a message within m
+			return "" // JSON that breaks off before it
 		}
 		var names []string
 		for i := range field.Enum().Values().Len() {
@@ -105,15 +156,4 @@ func accepted(m protoreflect.MessageDescriptor, kind, name string) string {
 		return "; accepted: true, false"
 	}
 	return ""
-}
-
-var jsonPlace = regexp.MustCompile(`^(syntax error )?\(line (\d+):(\d+)\): `)
-
-// jsonError rewords protojson's errors, whose prefix is unstable by design.
-func jsonError(text string) string {
-	text = strings.TrimLeft(strings.TrimPrefix(text, "proto:"), " \u00a0")
-	if text == "unexpected EOF" {
-		return "the JSON object ends too early"
-	}
-	return jsonPlace.ReplaceAllString(text, "${1}line $2, column $3: ")
 }

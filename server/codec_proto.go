@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/anypb"
 
 	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
@@ -48,14 +50,26 @@ func (protoCodec) Unmarshal(data []byte, m any) error {
 	if !ok {
 		return fmt.Errorf("%T is no protobuf message", m)
 	}
-	if err := checkWire(data, p.ProtoReflect().Descriptor()); err != nil {
+	data, err := checkWire(data, p.ProtoReflect().Descriptor())
+	if err != nil {
 		refuse(p, err)
 		return nil
 	}
 	if err := (proto.UnmarshalOptions{DiscardUnknown: true, RecursionLimit: maxDepth}).Unmarshal(data, p); err != nil {
-		refuse(p, errors.New(strings.TrimLeft(strings.TrimPrefix(err.Error(), "proto:"), " \u00a0")))
+		refuse(p, unparsable(data, p.ProtoReflect().Descriptor(), err))
 	}
 	return nil
+}
+
+// unparsable returns the error of a message in protobuf, for the error of its package,
+// which may name types, and no field.
+func unparsable(data []byte, m protoreflect.MessageDescriptor, err error) error {
+	text := strings.TrimLeft(strings.TrimPrefix(err.Error(), "proto:"), " \u00a0")
+	if !strings.Contains(text, "UTF-8") {
+		return errors.New(text)
+	}
+	field := invalidText(data, m).text(false)
+	return invalidf(reasonMalformed, field, "unmarshal message: %s is not UTF-8; accepted: UTF-8", cmp.Or(field, "a text"))
 }
 
 // refusedField is the number of a field that no message of the contract has.

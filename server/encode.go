@@ -60,7 +60,7 @@ func encoding(next connect.UnaryFunc) connect.UnaryFunc {
 		if query := r.Peer().Query; query.Has("encoding") {
 			kind = query.Get("encoding")
 		}
-		e := &encoder{ctx: ctx, json: strings.Contains(kind, "json")}
+		e := &encoder{ctx: waiting(ctx, response.Any()), json: strings.Contains(kind, "json")}
 		if err := e.answer(response.Any()); err != nil {
 			return nil, err
 		}
@@ -73,6 +73,17 @@ func encoding(next connect.UnaryFunc) connect.UnaryFunc {
 		}
 		return out, nil
 	}
+}
+
+// waiting returns the context that ends when nobody waits for an answer. What a batch has
+// when its deadline comes is of use for as long as the caller is there.
+func waiting(ctx context.Context, answer any) context.Context {
+	if x := exchangeFrom(ctx); x != nil {
+		if _, ok := answer.(*tandemv1.BatchRetrieveResponse); ok {
+			return x.request.Context()
+		}
+	}
+	return ctx
 }
 
 // encoder encodes an answer in pieces.

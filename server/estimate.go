@@ -182,36 +182,6 @@ func returned(tower *shard.Tower, names []string) []int {
 	return fields
 }
 
-// tooLongAnswer is the error of an answer of about size bytes, or if exact, of just as
-// many. before is what the answers before it in a batch take.
-func tooLongAnswer(r *tandemv1.RetrieveRequest, size, before, most int, exact bool) error {
-	about := "about "
-	if exact {
-		about = ""
-	}
-	text := "k is %d and attributes are %s: an answer of %s%d bytes"
-	names := "none"
-	if len(r.Attributes) > 0 {
-		short := make([]string, len(r.Attributes))
-		for i, name := range r.Attributes {
-			short[i] = excerpt(name)
-		}
-		names = listed(short)
-	}
-	args := []any{r.K, names, about, size}
-	if before > 0 {
-		text += ", after %d of the answers before it in the batch"
-		args = append(args, before)
-	}
-	text += "; accepted: up to %d"
-	args = append(args, most)
-	if fits := int(int64(r.K) * int64(most-before) / int64(size)); before == 0 && fits > 0 {
-		text += ", such as k up to about %d"
-		args = append(args, fits)
-	}
-	return invalidf(reasonAnswer, "k", text, args...)
-}
-
 // servingSizes are computed when they are first asked for.
 type servingSizes struct {
 	appSizes, userSizes atomic.Pointer[rowSizes]

@@ -3,7 +3,9 @@ package server
 import (
 	"fmt"
 	"math/rand/v2"
+	"regexp"
 	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -78,7 +80,7 @@ func TestMaxResponseBytes(t *testing.T) {
 	}
 	const invalid = "invalid_argument"
 	require.Equal(t, []string{"", invalid, "", invalid, invalid, "", invalid}, codes)
-	require.Regexp(t, `^k is 60 and attributes are \*: an answer of about \d+ bytes, after \d+ of the answers before it in the batch; accepted: up to 3300$`,
+	require.Regexp(t, `^k is 60 and attributes are \*: an answer of about \d+ bytes, after \d+ of the answers before it in the batch; accepted: up to 3300 in all(, such as k up to about \d+)?$`,
 		got.Msg.Results[1].GetError().Message)
 
 	_, err = s.client().GetEmbeddings(t.Context(), connect.NewRequest(&tandemv1.GetEmbeddingsRequest{Ids: make([]string, 0)}))
@@ -113,13 +115,57 @@ func TestLongerThanEstimated(t *testing.T) {
 		s := serve(t, service, Options{MaxResponseBytes: most})
 		_, err := s.client().Retrieve(t.Context(), connect.NewRequest(ask))
 		require.Equal(t, connect.CodeInvalidArgument, connect.CodeOf(err))
-		require.Regexp(t, `k is 8 and attributes are developer: an answer of (about )?\d+ bytes; accepted: up to \d+, such as k up to about \d`, err.Error())
+		require.Regexp(t, `k is 8 and attributes are developer: an answer of (\d+ bytes|more than \d+ bytes after \d of 8 candidates); accepted: up to \d+, such as k up to \d$`, err.Error())
 		got, err := s.client().BatchRetrieve(t.Context(), connect.NewRequest(&tandemv1.BatchRetrieveRequest{
 			Requests: []*tandemv1.RetrieveRequest{{UserId: "u1", K: 1}, ask},
 		}))
 		require.NoError(t, err)
 		require.NotNil(t, got.Msg.Results[0].GetResponse())
 		require.Equal(t, "invalid_argument", got.Msg.Results[1].GetError().GetCode())
+	}
+}
+
+// TestSkewedAttributes: the text of an answer that is too long has a k that works, also where few rows have most of the text.
+func TestSkewedAttributes(t *testing.T) {
+	data := newTowers(rand.New(rand.NewPCG(1, 2)), index.Dot, 4, 600, 10, 3)
+	for i := range data.apps {
+		data.apps[i].values[0] = attribute.OfKeyword("Ten")
+		if i%20 == 0 {
+			data.apps[i].values[0] = attribute.OfKeyword(strings.Repeat("x", 3000+i))
+		}
+	}
+	const most = 40_000
+	client := serve(t, data.loaded(t), Options{MaxResponseBytes: most}).client()
+	suggested := regexp.MustCompile(`such as k up to (\d+)$`)
+	refused := regexp.MustCompile(`^k is \d+ and attributes are developer: an answer of (more than 40000 bytes after \d+ of \d+ candidates|\d{5} bytes)(, after \d+ of the answers before it in the batch)?; accepted: up to 40000( in all)?, such as k up to \d+$`)
+	for _, k := range []uint32{30, 20, 14, 13} {
+		ask := func(k uint32) *tandemv1.RetrieveRequest {
+			return &tandemv1.RetrieveRequest{UserId: "u1", K: k, Attributes: []string{"developer"}, RecallTarget: new(1.0), Filter: `developer != "Ten"`, RequestId: "r"}
+		}
+		_, err := client.Retrieve(t.Context(), connect.NewRequest(ask(k)))
+		var coded *connect.Error
+		require.ErrorAs(t, err, &coded, "%d", k)
+		require.Regexp(t, refused, coded.Message())
+		fits, err := strconv.Atoi(suggested.FindStringSubmatch(coded.Message())[1])
+		require.NoError(t, err)
+		_, err = client.Retrieve(t.Context(), connect.NewRequest(ask(uint32(fits))))
+		require.NoError(t, err)
+		_, err = client.Retrieve(t.Context(), connect.NewRequest(ask(uint32(fits)+2)))
+		require.Error(t, err, "it is about the largest")
+
+		batch := func(k uint32) *tandemv1.BatchRetrieveResult {
+			got, err := client.BatchRetrieve(t.Context(), connect.NewRequest(&tandemv1.BatchRetrieveRequest{Requests: []*tandemv1.RetrieveRequest{ask(5), ask(k)}}))
+			require.NoError(t, err)
+			require.Len(t, got.Msg.Results[0].GetResponse().GetCandidates(), 5)
+			return got.Msg.Results[1]
+		}
+		text := batch(k).GetError().GetMessage()
+		require.Regexp(t, refused, text)
+		text = batch(9).GetError().GetMessage()
+		require.Regexp(t, refused, text)
+		fits, err = strconv.Atoi(suggested.FindStringSubmatch(text)[1])
+		require.NoError(t, err)
+		require.Len(t, batch(uint32(fits)).GetResponse().GetCandidates(), fits)
 	}
 }
 

@@ -2,13 +2,15 @@ package server
 
 import (
 	"regexp"
+	"slices"
 	"strconv"
+	"strings"
 
 	rules "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
-	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/descriptorpb"
+	"google.golang.org/protobuf/types/known/structpb"
 
 	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
 	"github.com/tandem-ann/tandem/index"
@@ -98,10 +100,47 @@ func longLists(m proto.Message) (broken []*rules.Violation) {
 
 // counter counts the elements of a message that is not decoded yet.
 type counter struct {
-	rules  []listRule // of the message, not of those in it: each of a batch fails alone
-	counts []int      // of the lists with rules
-	total  int        // of all lists
-	deep   bool       // whether messages are too deep within one another
+	rules   []listRule // of the message, not of those in it: each of a batch fails alone
+	counts  []int      // of the lists with rules
+	total   int        // of all lists
+	deep    bool       // whether messages are too deep within one another
+	path    valuePath  // of what is looked at
+	longest string     // path of the list with the most elements
+	most    int        // how many those are
+}
+
+// valuePath leads to a value of a message.
+type valuePath []step
+
+// step is a step of a path: to a field, to a value of a map, or to an element of a list.
+type step struct {
+	field protoreflect.FieldDescriptor // nil for the others
+	key   []byte                       // nil for an element of a list
+	index int
+}
+
+// text is the path as errors have it: fields have the names of the contract, or those of
+// JSON.
+func (p valuePath) text(json bool) string {
+	var text strings.Builder
+	for _, s := range p {
+		switch {
+		case s.field != nil:
+			if text.Len() > 0 {
+				text.WriteByte('.')
+			}
+			if json {
+				text.WriteString(s.field.JSONName())
+			} else {
+				text.WriteString(string(s.field.Name()))
+			}
+		case s.key != nil:
+			text.WriteString("[" + strconv.Quote(excerpt(string(s.key))) + "]")
+		default:
+			text.WriteString("[" + strconv.Itoa(s.index) + "]")
+		}
+	}
+	return text.String()
 }
 
 func newCounter(m protoreflect.MessageDescriptor) *counter {
@@ -110,9 +149,13 @@ func newCounter(m protoreflect.MessageDescriptor) *counter {
 	return c
 }
 
-// add counts an element of a field, at the top of the message or deeper, and reports
-// whether to go on.
-func (c *counter) add(field protoreflect.FieldDescriptor, depth int) bool {
+func (c *counter) push(s step) { c.path = append(c.path, s) }
+
+func (c *counter) pop() { c.path = c.path[:len(c.path)-1] }
+
+// add counts an element of a field, at the top of the message or deeper, whose list has n
+// elements so far, and reports whether to go on.
+func (c *counter) add(field protoreflect.FieldDescriptor, n *int, depth int) bool {
 	if depth == 0 {
 		for i := range c.rules {
 			if c.rules[i].field == field {
@@ -120,11 +163,20 @@ func (c *counter) add(field protoreflect.FieldDescriptor, depth int) bool {
 			}
 		}
 	}
+	*n++
 	c.total++
 	if c.total%countStep == 0 {
 		index.GiveWay()
 	}
 	return c.total <= maxElements
+}
+
+// counted notes that the list of the path has n elements, if it has no more than are
+// counted.
+func (c *counter) counted(n int) {
+	if n > c.most {
+		c.most, c.longest = n, c.path.text(false)
+	}
 }
 
 // broken returns an error if there are too many.
@@ -139,191 +191,37 @@ func (c *counter) broken() error {
 	case c.deep:
 		return invalidf(reasonMessage, "", "more than %d messages, lists or objects are within one another; accepted: up to %d", maxDepth, maxDepth)
 	case c.total > maxElements:
-		return invalidf(reasonMessage, "", "the lists of the message have more than %d elements in all; accepted: up to %d", maxElements, maxElements)
+		return invalidf(reasonMessage, c.longest, "the lists of the message have more than %d elements in all, %s has at least %d of them; accepted: up to %d",
+			maxElements, c.longest, c.most, maxElements)
 	case len(list) > 0:
 		return violationsError(list)
 	}
 	return nil
 }
 
-// checkWire returns an error if the lists of a message in protobuf are too long. It says
-// nothing of one that is malformed.
-func checkWire(data []byte, m protoreflect.MessageDescriptor) error {
-	if len(data) <= smallMessage {
-		return nil
-	}
-	c := newCounter(m)
-	c.wire(data, m, 0)
-	return c.broken()
+// message is the bytes of a message that is not decoded yet. They are another's: a copy is
+// changed.
+type message struct {
+	data   []byte
+	copied bool
 }
 
-// wire counts, and reports whether to go on.
-func (c *counter) wire(data []byte, m protoreflect.MessageDescriptor, depth int) bool {
-	if c.deep = depth > maxDepth; c.deep {
-		return false
+// change returns the bytes between two places, to be changed.
+func (m *message) change(from, to int) []byte {
+	if !m.copied {
+		m.data, m.copied = slices.Clone(m.data), true
 	}
-	var field protoreflect.FieldDescriptor
-	for len(data) > 0 {
-		number, typ, n := protowire.ConsumeTag(data)
-		if n < 0 {
-			return false
-		}
-		data = data[n:]
-		value := data
-		if typ == protowire.BytesType {
-			value, n = protowire.ConsumeBytes(data)
-		} else {
-			n = protowire.ConsumeFieldValue(number, typ, data)
-		}
-		if n < 0 {
-			return false
-		}
-		data = data[n:]
-		if field == nil || field.Number() != number {
-			field = m.Fields().ByNumber(number)
-		}
-		if field == nil || typ != protowire.BytesType {
-			continue // numbers take no more memory than in the message
-		}
-		isMessage := field.Message() != nil
-		if field.IsMap() || field.IsList() && (isMessage || !field.IsPacked()) {
-			if !c.add(field, depth) {
-				return false
-			}
-		}
-		if isMessage && !c.wire(value, field.Message(), depth+1) {
-			return false
-		}
-	}
-	return true
+	return m.data[from:to]
 }
 
-// checkJSON does the same for a message in JSON.
-func checkJSON(data []byte, m protoreflect.MessageDescriptor) error {
-	if len(data) <= smallMessage {
-		return nil
-	}
-	s := jsonScanner{data: data, counter: newCounter(m)}
-	s.value(m, 0)
-	return s.counter.broken()
-}
+// valueName and listValueName are the names of the messages that bindings are.
+const (
+	valueName     protoreflect.FullName = "google.protobuf.Value"
+	listValueName protoreflect.FullName = "google.protobuf.ListValue"
+)
 
-// jsonScanner counts the elements of a message in JSON. It looks at the names of the
-// message's own fields only, and takes each list, and each entry of an object, for an
-// element.
-type jsonScanner struct {
-	data    []byte
-	counter *counter
-}
+// valueType is what a binding is, and what a list of one has.
+var valueType = (*structpb.Value)(nil).ProtoReflect().Descriptor()
 
-// value reads a value, the message itself if m is not nil. It reports whether to go on.
-func (s *jsonScanner) value(m protoreflect.MessageDescriptor, depth int) bool {
-	s.space()
-	if s.counter.deep = depth > maxDepth; s.counter.deep || len(s.data) == 0 {
-		return false
-	}
-	switch s.data[0] {
-	case '{':
-		return s.list('}', func() bool { return s.member(m, depth) })
-	case '[':
-		return s.list(']', func() bool { return s.counter.add(nil, depth) && s.value(nil, depth+1) })
-	case '"':
-		_, ok := s.text()
-		return ok
-	}
-	for i, c := range s.data {
-		switch c {
-		case ',', ']', '}', ' ', '\t', '\r', '\n':
-			s.data = s.data[i:]
-			return i > 0
-		}
-	}
-	s.data = nil
-	return true
-}
-
-// member reads a member of an object.
-func (s *jsonScanner) member(m protoreflect.MessageDescriptor, depth int) bool {
-	s.space()
-	name, ok := s.text()
-	if !ok || !s.skip(':') {
-		return false
-	}
-	var field protoreflect.FieldDescriptor
-	if m != nil {
-		if field = m.Fields().ByJSONName(string(name)); field == nil {
-			field = m.Fields().ByTextName(string(name))
-		}
-	}
-	s.space()
-	if field == nil || len(s.data) == 0 || !field.IsList() && !field.IsMap() {
-		return (m != nil || s.counter.add(nil, depth)) && s.value(nil, depth+1)
-	}
-	switch s.data[0] {
-	case '{':
-		return s.list('}', func() bool {
-			s.space()
-			_, ok := s.text()
-			return ok && s.skip(':') && s.counter.add(field, 0) && s.value(nil, depth+2)
-		})
-	case '[':
-		return s.list(']', func() bool { return s.counter.add(field, 0) && s.value(nil, depth+2) })
-	}
-	return s.value(nil, depth+1)
-}
-
-// list reads what stands between brackets, with commas between.
-func (s *jsonScanner) list(end byte, element func() bool) bool {
-	s.data = s.data[1:]
-	if s.skip(end) {
-		return true
-	}
-	for element() {
-		if s.skip(end) {
-			return true
-		}
-		if !s.skip(',') {
-			return false
-		}
-	}
-	return false
-}
-
-// text reads a string and returns it as it is written.
-func (s *jsonScanner) text() ([]byte, bool) {
-	if len(s.data) == 0 || s.data[0] != '"' {
-		return nil, false
-	}
-	for i := 1; i < len(s.data); i++ {
-		switch s.data[i] {
-		case '\\':
-			i++
-		case '"':
-			text := s.data[1:i]
-			s.data = s.data[i+1:]
-			return text, true
-		}
-	}
-	return nil, false
-}
-
-func (s *jsonScanner) space() {
-	for len(s.data) > 0 {
-		switch s.data[0] {
-		case ' ', '\t', '\r', '\n':
-			s.data = s.data[1:]
-		default:
-			return
-		}
-	}
-}
-
-// skip reads a byte, if it is next.
-func (s *jsonScanner) skip(c byte) bool {
-	s.space()
-	if len(s.data) == 0 || s.data[0] != c {
-		return false
-	}
-	s.data = s.data[1:]
-	return true
-}
+// isBinding reports whether a message is the value of a binding or of a list of one.
+func isBinding(m protoreflect.MessageDescriptor) bool { return m != nil && m.FullName() == valueName }

@@ -68,11 +68,13 @@ func TestListRules(t *testing.T) {
 					data, err := proto.Marshal(m)
 					require.NoError(t, err)
 					data = append(data, bytes.Repeat([]byte{0x82, 0x7d, 0}, smallMessage)...) // field 2000, unknown
-					requireError(t, checkWire(data, m.ProtoReflect().Descriptor()), connect.CodeInvalidArgument, texts[0])
+					_, err = checkWire(data, m.ProtoReflect().Descriptor())
+					requireError(t, err, connect.CodeInvalidArgument, texts[0])
 					text, err := protojson.Marshal(m)
 					require.NoError(t, err)
 					text = append(text, bytes.Repeat([]byte{' '}, smallMessage)...)
-					requireError(t, checkJSON(text, m.ProtoReflect().Descriptor()), connect.CodeInvalidArgument, texts[0])
+					_, err = checkJSON(text, m.ProtoReflect().Descriptor())
+					requireError(t, err, connect.CodeInvalidArgument, texts[0])
 				}
 			}
 		}
@@ -174,24 +176,23 @@ func TestManyElements(t *testing.T) {
 		}
 		return append(append(out, byte(size)), inner...)
 	}
-	const total = "the lists of the message have more than 1048576 elements in all; accepted: up to 1048576"
+	total := func(longest string, n int) string {
+		return fmt.Sprintf("the lists of the message have more than 1048576 elements in all, %s has at least %d of them; accepted: up to 1048576", longest, n)
+	}
 	for name, test := range map[string]struct {
 		method string
 		wire   []byte
 		json   string
 		text   string
 	}{
-		"vectors":      {"Retrieve", empty(2), `{"vectors":[` + strings.Repeat("{},", n/2) + `{}]}`, total},
-		"some vectors": {"Retrieve", empty(2)[:2*50_000], `{"vectors":[` + strings.Repeat("{},", 49_999) + `{}]}`, "vectors has 50000 vectors; accepted: 1 to 32"},
-		"exclude ids":  {"Retrieve", empty(9), `{"excludeIds":[` + strings.Repeat(`"",`, n/2) + `""]}`, total},
-		"bindings":     {"Retrieve", empty(8), `{"bindings":{"a":[` + strings.Repeat(`1,`, n/2) + `1]}}`, total},
-		"list in bindings": {
-			"Retrieve", nested(8, append([]byte{1<<3 | 2, 1, 'a'}, nested(2, nested(6, empty(1)))...)),
-			`{"bindings":{"a":{"b":[` + strings.Repeat(`[],`, n/2) + `[]]}}}`, total,
-		},
-		"requests":         {"BatchRetrieve", empty(1), `{"requests":[` + strings.Repeat("{},", n/2) + `{}]}`, total},
-		"list in requests": {"BatchRetrieve", nested(1, empty(2)), `{"requests":[{"vectors":[` + strings.Repeat("{},", n/2) + `{}]}]}`, total},
-		"ids":              {"GetEmbeddings", empty(2), `{"ids":[` + strings.Repeat(`"",`, n/2) + `""]}`, total},
+		"vectors":          {"Retrieve", empty(2), `{"vectors":[` + strings.Repeat("{},", n/2) + `{}]}`, total("vectors", 1048577)},
+		"some vectors":     {"Retrieve", empty(2)[:2*50_000], `{"vectors":[` + strings.Repeat("{},", 49_999) + `{}]}`, "vectors has 50000 vectors; accepted: 1 to 32"},
+		"exclude ids":      {"Retrieve", empty(9), `{"excludeIds":[` + strings.Repeat(`"",`, n/2) + `""]}`, total("exclude_ids", 1048577)},
+		"bindings":         {"Retrieve", nested(8, append([]byte{1<<3 | 2, 1, 'a'}, nested(2, nested(6, empty(1)))...)), `{"bindings":{"a":[` + strings.Repeat(`1,`, n/2) + `1]}}`, total(`bindings["a"]`, 1048576)},
+		"bound":            {"Retrieve", empty(8), `{"bindings":{` + strings.Repeat(`"":1,`, n/3) + `"":1}}`, total("bindings", 1048577)},
+		"requests":         {"BatchRetrieve", empty(1), `{"requests":[` + strings.Repeat("{},", n/2) + `{}]}`, total("requests", 1048577)},
+		"list in requests": {"BatchRetrieve", nested(1, empty(2)), `{"requests":[{"vectors":[` + strings.Repeat("{},", n/2) + `{}]}]}`, total("requests[0].vectors", 1048576)},
+		"ids":              {"GetEmbeddings", empty(2), `{"ids":[` + strings.Repeat(`"",`, n/2) + `""]}`, total("ids", 1048577)},
 	} {
 		check := func(contentType string, message []byte, zipped bool) {
 			var before, after runtime.MemStats
@@ -200,7 +201,7 @@ func TestManyElements(t *testing.T) {
 			runtime.ReadMemStats(&after)
 			require.LessOrEqual(t, got.sizeOfError(), maxErrorBytes, "%s %s", name, contentType)
 			require.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(100<<20), "%s %s", name, contentType)
-			text := string(got.body) + got.header.Get("Grpc-Message") + got.trailer.Get("Grpc-Message")
+			text := strings.ReplaceAll(string(got.body), "\\\"", "\"") + got.header.Get("Grpc-Message") + got.trailer.Get("Grpc-Message")
 			require.Contains(t, text, test.text, "%s %s", name, contentType)
 		}
 		for _, contentType := range wireTypes {
@@ -233,11 +234,11 @@ func TestDeepMessages(t *testing.T) {
 	}
 	value := &structpb.Value{}
 	require.NoError(t, proto.Unmarshal(wire, value))
-	message, err := proto.Marshal(&tandemv1.RetrieveRequest{Bindings: map[string]*structpb.Value{"a": value}})
+	message, err := proto.Marshal(&tandemv1.RetrieveRequest{UserId: "u1", K: 1, Bindings: map[string]*structpb.Value{"a": value}})
 	require.NoError(t, err)
 	got = s.sendRaw(t, "Retrieve", "application/proto", message, false)
 	require.Equal(t, http.StatusBadRequest, got.status)
-	require.Contains(t, string(got.body), "more than 64 messages, lists or objects are within one another; accepted: up to 64")
+	require.Contains(t, string(got.body), `bindings[\"a\"] at place 0 is a list within a list`)
 }
 
 // TestLongErrors makes errors of all kinds as long as callers can, in every protocol.

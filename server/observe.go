@@ -57,6 +57,16 @@ func incomingID(header http.Header) string {
 	return parts[1]
 }
 
+// startFrom returns when the request that ctx belongs to began: its header had been read.
+// The log's durations are from then on, so they have the time in which its message arrived,
+// waited to be looked at and was decoded.
+func startFrom(ctx context.Context) time.Time {
+	if x := exchangeFrom(ctx); x != nil {
+		return x.start
+	}
+	return time.Now()
+}
+
 type idKey struct{}
 
 // idFrom returns the id of the request that ctx belongs to, or a new one.
@@ -106,7 +116,7 @@ func asHeader(id string) bool {
 // fault in a mapped file, into an error. It is the outermost interceptor.
 func (s *Service) observe(next connect.UnaryFunc) connect.UnaryFunc {
 	return func(ctx context.Context, r connect.AnyRequest) (response connect.AnyResponse, err error) {
-		start, x := time.Now(), exchangeFrom(ctx)
+		start, x := startFrom(ctx), exchangeFrom(ctx)
 		fallback := newID
 		if x != nil {
 			fallback = x.name

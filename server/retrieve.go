@@ -33,7 +33,7 @@ func (s *Service) retrieve(ctx context.Context, r *tandemv1.RetrieveRequest) (*t
 	if c := callFrom(ctx); c != nil {
 		k := now.estimate(r, b.processors)
 		if k.answer > b.answer {
-			return nil, tooLongAnswer(r, k.answer, 0, b.answer, false)
+			return nil, estimatedTooLong(r, k.answer, 0, b.answer)
 		}
 		if err := c.admit(ctx, k); err != nil {
 			return nil, err
@@ -55,7 +55,7 @@ func (s *Service) answer(ctx context.Context, now *arm, r *tandemv1.RetrieveRequ
 	found, err := q.tower.Search(ctx, &q.Query)
 	s.noteLost(now.serving, found, err)
 	if text, ok := errors.AsType[*shard.TextError](err); ok {
-		return nil, tooLongAnswer(r, text.Bytes, 0, b.answer, false)
+		return nil, textTooLong(ctx, now.snapshot, q, r, text, b.answer)
 	}
 	if err != nil {
 		return nil, searchError(ctx, err)
@@ -71,7 +71,7 @@ func (s *Service) answer(ctx context.Context, now *arm, r *tandemv1.RetrieveRequ
 	}
 	if b.answer > 0 && mayExceed(q, found, b.answer) {
 		if size := proto.Size(answer); size > b.answer {
-			return nil, tooLongAnswer(r, size, 0, b.answer, true)
+			return nil, answerTooLong(r, answer, size, 0, b.answer)
 		}
 	}
 	s.recorder.offer(start, r, answer)

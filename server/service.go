@@ -44,7 +44,9 @@ var (
 
 // NewService returns a service without a snapshot. It logs each request at debug
 // level, those that fail at info level, or warn where there is too much load, a few each
-// second of them, and what must not happen at error level.
+// second of them, and what must not happen at error level. The attribute duration is the
+// time since the request's header had been read, so it has that in which its message
+// arrived; of an item of a batch too.
 func NewService(logger *slog.Logger) *Service {
 	s := &Service{logger: logger, staleness: &staleness{logger: logger}, connections: connectionLog{logger: logger}}
 	s.health = newHealth(s.staleness)

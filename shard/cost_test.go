@@ -65,7 +65,7 @@ func TestMaxText(t *testing.T) {
 	require.Len(t, a.Candidates, 10)
 	q.MaxText = 179
 	_, err = tw.Search(context.Background(), q)
-	require.EqualError(t, err, "the attributes of 10 candidates have 180 bytes of text, want at most 179")
+	require.EqualError(t, err, "the attributes of 10 of 10 candidates have 180 bytes of text, want at most 179")
 	var text *shard.TextError
 	require.ErrorAs(t, err, &text)
 }

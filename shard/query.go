@@ -185,13 +185,14 @@ func (e *CoverageError) Unwrap() error { return e.Err }
 
 // TextError says that the returned attributes have more text than the query wants.
 type TextError struct {
-	Candidates int // that were looked at
-	Bytes, Max int // of their text, and Query.MaxText
+	Found      []Candidate // those that were looked at, of Of, best first
+	Of         int
+	Bytes, Max int // of the text of those in Found, and Query.MaxText
 }
 
 // Error implements error.
 func (e *TextError) Error() string {
-	return fmt.Sprintf("the attributes of %d candidates have %d bytes of text, want at most %d", e.Candidates, e.Bytes, e.Max)
+	return fmt.Sprintf("the attributes of %d of %d candidates have %d bytes of text, want at most %d", len(e.Found), e.Of, e.Bytes, e.Max)
 }
 
 // validate returns an error of class [index.ErrQuery].

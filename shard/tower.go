@@ -514,7 +514,7 @@ func candidates(ctx context.Context, q *Query, hits []hit) (out []Candidate, cop
 			out[i].Attributes[j] = v
 		}
 		if q.MaxText > 0 && copied > q.MaxText {
-			return nil, 0, &TextError{Candidates: i + 1, Bytes: copied, Max: q.MaxText}
+			return nil, 0, &TextError{Found: out[:i+1], Of: len(hits), Bytes: copied, Max: q.MaxText}
 		}
 	}
 	return out, copied, nil

@@ -57,10 +57,13 @@ type RetrievalServiceClient interface {
 	// Retrieve returns the k best candidates for one query.
 	Retrieve(context.Context, *connect.Request[v1.RetrieveRequest]) (*connect.Response[v1.RetrieveResponse], error)
 	// BatchRetrieve answers many queries in one call. Queries succeed and fail one
-	// by one: the call itself fails only if it has no or too many requests, or if
-	// the server is overloaded, for which it counts as all its queries. All answers
-	// together are as long as one may be: a query whose answer would not fit after
-	// those before it fails with an invalid_argument.
+	// by one. The call itself fails if its message is refused, such as one with no or
+	// too many requests or one that cannot be decoded; if the server is overloaded, for
+	// which it counts as all its queries; and if the deadline passes before the first
+	// query is begun, or the caller goes away. Shortly before the deadline the answers
+	// that there are come back, and the other queries fail with a deadline_exceeded. All
+	// answers together are as long as one may be: a query whose answer would not fit
+	// after those before it fails with an invalid_argument.
 	BatchRetrieve(context.Context, *connect.Request[v1.BatchRetrieveRequest]) (*connect.Response[v1.BatchRetrieveResponse], error)
 	// GetEmbeddings returns vectors of one tower by id.
 	GetEmbeddings(context.Context, *connect.Request[v1.GetEmbeddingsRequest]) (*connect.Response[v1.GetEmbeddingsResponse], error)
@@ -128,10 +131,13 @@ type RetrievalServiceHandler interface {
 	// Retrieve returns the k best candidates for one query.
 	Retrieve(context.Context, *connect.Request[v1.RetrieveRequest]) (*connect.Response[v1.RetrieveResponse], error)
 	// BatchRetrieve answers many queries in one call. Queries succeed and fail one
-	// by one: the call itself fails only if it has no or too many requests, or if
-	// the server is overloaded, for which it counts as all its queries. All answers
-	// together are as long as one may be: a query whose answer would not fit after
-	// those before it fails with an invalid_argument.
+	// by one. The call itself fails if its message is refused, such as one with no or
+	// too many requests or one that cannot be decoded; if the server is overloaded, for
+	// which it counts as all its queries; and if the deadline passes before the first
+	// query is begun, or the caller goes away. Shortly before the deadline the answers
+	// that there are come back, and the other queries fail with a deadline_exceeded. All
+	// answers together are as long as one may be: a query whose answer would not fit
+	// after those before it fails with an invalid_argument.
 	BatchRetrieve(context.Context, *connect.Request[v1.BatchRetrieveRequest]) (*connect.Response[v1.BatchRetrieveResponse], error)
 	// GetEmbeddings returns vectors of one tower by id.
 	GetEmbeddings(context.Context, *connect.Request[v1.GetEmbeddingsRequest]) (*connect.Response[v1.GetEmbeddingsResponse], error)
