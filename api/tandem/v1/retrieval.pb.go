@@ -506,6 +506,11 @@ type RetrieveRequest struct {
 	// is a double, which from 2^53 on stands for several integers. So a number that is not
 	// between -2^53 and 2^53 is an invalid_argument where an integer is: beside an int
 	// attribute, an integer of the filter, or another binding.
+	//
+	// Two bindings that are strings are compared as strings. Where that has another outcome
+	// than comparing the integers, or the timestamps, that both of them may stand for ("9" <
+	// "10"), it is an invalid_argument: nothing says which are meant. Send a number for one
+	// of the two, or the outcome as a bool.
 	Bindings map[string]*structpb.Value `protobuf:"bytes,8,rep,name=bindings,proto3" json:"bindings,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// The name of a segment: only its apps may be returned, and of them only those
 	// that pass the filter, if there is one. Segments are defined when a snapshot is
