@@ -87,7 +87,8 @@ func (c *counted) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// name returns the request's name: as its headers have it, or a new one.
+// name returns the request's name: that of its message once that is known, as its headers
+// have it, or a new one.
 func (x *exchange) name() string {
 	if x.id == "" {
 		if x.id = incomingID(x.request.Header); x.id == "" {
@@ -131,7 +132,7 @@ func (x *exchange) WriteHeader(status int) {
 func (x *exchange) complete() {
 	header := x.Header()
 	if header.Get(RequestIDHeader) == "" {
-		header.Set(RequestIDHeader, x.name())
+		header.Set(RequestIDHeader, headerOf(x.name()))
 	}
 	header.Set("Cache-Control", "no-store")
 	if x.last.Load() {
@@ -237,7 +238,7 @@ func (x *exchange) refusal(status int) *connect.Error {
 // refuse answers with an error and a status, which gRPC and streams of Connect have no use
 // for.
 func (x *exchange) refuse(status int, err *connect.Error) {
-	id := x.Header().Get(RequestIDHeader)
+	id := x.name()
 	err = callerError(err, id)
 	x.service.logFailure(x.request.Context(), slog.LevelInfo, x.request.URL.Path, id, x.start, err, err)
 	x.status, x.begun, x.told = status, true, true
@@ -276,7 +277,7 @@ func (x *exchange) end() {
 	if err == nil || err.Code() == connect.CodeCanceled {
 		return // streams end so
 	}
-	x.service.logFailure(x.request.Context(), slog.LevelInfo, x.request.URL.Path, x.Header().Get(RequestIDHeader), x.start, err, err)
+	x.service.logFailure(x.request.Context(), slog.LevelInfo, x.request.URL.Path, x.name(), x.start, err, err)
 }
 
 // writtenError returns the error that a body has.

@@ -1885,7 +1885,10 @@ type ItemError struct {
 	// Set if the code is resource_exhausted.
 	Retry *errdetails.RetryInfo `protobuf:"bytes,5,opt,name=retry,proto3" json:"retry,omitempty"`
 	// Set if the code is not_found: the type and the name of what was not found.
-	Resource      *errdetails.ResourceInfo `protobuf:"bytes,6,opt,name=resource,proto3" json:"resource,omitempty"`
+	Resource *errdetails.ResourceInfo `protobuf:"bytes,6,opt,name=resource,proto3" json:"resource,omitempty"`
+	// The request's request_id, or the one that was made up for it: what the log calls it.
+	// One that is too long is replaced, too.
+	RequestId     string `protobuf:"bytes,7,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1960,6 +1963,13 @@ func (x *ItemError) GetResource() *errdetails.ResourceInfo {
 		return x.Resource
 	}
 	return nil
+}
+
+func (x *ItemError) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
 }
 
 // GetEmbeddingsRequest asks for vectors by id.
@@ -2398,7 +2408,7 @@ const file_tandem_v1_retrieval_proto_rawDesc = "" +
 	"\x13BatchRetrieveResult\x129\n" +
 	"\bresponse\x18\x01 \x01(\v2\x1b.tandem.v1.RetrieveResponseH\x00R\bresponse\x12,\n" +
 	"\x05error\x18\x02 \x01(\v2\x14.tandem.v1.ItemErrorH\x00R\x05errorB\t\n" +
-	"\aoutcome\"\x80\x02\n" +
+	"\aoutcome\"\x9f\x02\n" +
 	"\tItemError\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\tR\x04code\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12)\n" +
@@ -2406,7 +2416,9 @@ const file_tandem_v1_retrieval_proto_rawDesc = "" +
 	"\vbad_request\x18\x04 \x01(\v2\x16.google.rpc.BadRequestR\n" +
 	"badRequest\x12+\n" +
 	"\x05retry\x18\x05 \x01(\v2\x15.google.rpc.RetryInfoR\x05retry\x124\n" +
-	"\bresource\x18\x06 \x01(\v2\x18.google.rpc.ResourceInfoR\bresource\"\xc7\b\n" +
+	"\bresource\x18\x06 \x01(\v2\x18.google.rpc.ResourceInfoR\bresource\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\a \x01(\tR\trequestId\"\xc7\b\n" +
 	"\x14GetEmbeddingsRequest\x12\xb4\x01\n" +
 	"\x05tower\x18\x01 \x01(\x0e2\x10.tandem.v1.TowerB\x8b\x01\xbaH\x87\x01\xba\x01\x80\x01\n" +
 	"\x14get_embeddings.tower\x1ahthis == 1 || this == 2 ? '' : 'tower is ' + string(this) + '; accepted: TOWER_APPS (1), TOWER_USERS (2)'\xd8\x01\x01R\x05tower\x12\xb9\x02\n" +
