@@ -135,6 +135,7 @@ func Run(ctx context.Context, c Config) error {
 		defer service.recorder.close() // once the requests have ended
 	}
 	h := newHTTPServer(NewHandler(service, c.Options), &service.connections)
+	h.RegisterOnShutdown(service.EndStreams)
 	h.ConnContext = withUnread
 	h.ConnState = func(c net.Conn, state http.ConnState) {
 		if unread := unreadOf(c); unread != nil && state == http.StateIdle {
