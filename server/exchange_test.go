@@ -247,7 +247,7 @@ func TestRefusals(t *testing.T) {
 		"post to health":    {http.MethodPost, "/healthz", "{}", nil, 405, "unimplemented", reasonMethod},
 		"content type":      {http.MethodPost, retrieve, "{}", []string{"Content-Type", "text/csv"}, 415, "invalid_argument", reasonContentType},
 		"encoding of GET":   {http.MethodGet, retrieve + "?encoding=xml&message=x", "", nil, 415, "invalid_argument", reasonContentType},
-		"body of GET":       {http.MethodGet, retrieve + "?encoding=json&message={}", "{}", nil, 415, "invalid_argument", reasonMalformed},
+		"body of GET":       {http.MethodGet, retrieve + "?encoding=json&message={}", "{}", nil, 400, "invalid_argument", reasonMalformed},
 		"JSON":              {http.MethodPost, retrieve, "{", nil, 400, "invalid_argument", reasonMalformed},
 		"too large":         {http.MethodPost, retrieve, strings.Repeat(" ", 2000), nil, 400, "invalid_argument", reasonMessage},
 		"long header":       {http.MethodPost, retrieve, "{}", []string{"Connect-Timeout-Ms", strings.Repeat("1", 100)}, 400, "invalid_argument", reasonHeader},

@@ -199,7 +199,9 @@ func newHTTPServer(h http.Handler, errors io.Writer) *http.Server {
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
 		ErrorLog:          log.New(errors, "", 0),
-		Protocols:         new(http.Protocols),
+		// net/http would answer OPTIONS * itself, without a name.
+		DisableGeneralOptionsHandler: true,
+		Protocols:                    new(http.Protocols),
 	}
 	s.HTTP2 = &http.HTTP2Config{
 		MaxConcurrentStreams: maxStreams, MaxReadFrameSize: frameBytes,
