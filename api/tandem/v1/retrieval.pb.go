@@ -1317,7 +1317,7 @@ type Explain struct {
 	// The same of exclude_ids.
 	UnknownExcludeIds uint32 `protobuf:"varint,8,opt,name=unknown_exclude_ids,json=unknownExcludeIds,proto3" json:"unknown_exclude_ids,omitempty"`
 	// Of include_ids and exclude_ids that the target tower does not have, those of which
-	// it has another Unicode form (NFC, NFD, NFKC or NFKD), which is another id, with that
+	// it has another Unicode form (both are the same in NFKC), which is another id, with that
 	// form. The first 100 at most.
 	OtherForms    map[string]string `protobuf:"bytes,9,rep,name=other_forms,json=otherForms,proto3" json:"other_forms,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
@@ -2073,8 +2073,8 @@ type GetEmbeddingsResponse struct {
 	UnknownIds []string `protobuf:"bytes,5,rep,name=unknown_ids,json=unknownIds,proto3" json:"unknown_ids,omitempty"`
 	// The request's request_id, or the one that was generated for it.
 	RequestId string `protobuf:"bytes,6,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
-	// Those of unknown_ids of which the tower has another Unicode form (NFC, NFD, NFKC
-	// or NFKD), which is another id, with that form.
+	// Those of unknown_ids of which the tower has another Unicode form (both are the same in
+	// NFKC), which is another id, with that form.
 	OtherForms map[string]string `protobuf:"bytes,9,rep,name=other_forms,json=otherForms,proto3" json:"other_forms,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// The generation of the release that answered; 0 if nothing was released.
 	Generation uint64 `protobuf:"varint,7,opt,name=generation,proto3" json:"generation,omitempty"`
