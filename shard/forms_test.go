@@ -4,9 +4,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
-	"pgregory.net/rapid"
-
 	"golang.org/x/text/unicode/norm"
+	"pgregory.net/rapid"
 )
 
 // TestFormedIsBounded: a tower keeps some ids aside, however many have no form.
