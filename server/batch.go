@@ -19,6 +19,7 @@ import (
 // batchItem is one request of a batch.
 type batchItem struct {
 	request *tandemv1.RetrieveRequest
+	name    string // its id, also where it has one that the rules reject
 	start   time.Time
 	arm     *arm // nil if the request is refused
 	answer  *tandemv1.RetrieveResponse
@@ -96,14 +97,13 @@ func beforeDeadline(ctx context.Context) (context.Context, context.CancelFunc) {
 func (s *Service) admitBatch(ctx context.Context, requests []*tandemv1.RetrieveRequest, items []batchItem, b bounds) error {
 	batch := idFrom(ctx)
 	var total cost
-	failed := 0
 	start := startFrom(ctx)
 	for i, r := range requests {
-		if r.RequestId == "" {
-			r.RequestId = itemID(batch, i)
-		}
+		items[i] = batchItem{request: r, name: nameRequest(r, func() string { return itemID(batch, i) }), start: start}
+	}
+	failed := namesBytes(items)
+	for i := range items {
 		item := &items[i]
-		item.request, item.start = r, start
 		if i%shortBatch == shortBatch-1 {
 			if err := giveWay(ctx); err != nil {
 				return err
@@ -158,10 +158,10 @@ func recovering(err *error) func() {
 // were estimated to be are left out from where they do not fit.
 func (s *Service) batchResponse(ctx context.Context, items []batchItem, most int) *tandemv1.BatchRetrieveResponse {
 	results := make([]*tandemv1.BatchRetrieveResult, len(items))
-	total, failed := 0, 0
+	total, failed := 0, namesBytes(items)
 	for i := range items {
-		if failure := items[i].failure; failure != nil {
-			failed += listedSize(proto.Size(failure))
+		if item := &items[i]; item.failure != nil {
+			failed += item.failedBytes()
 		}
 	}
 	for i := range items {
@@ -185,27 +185,45 @@ func (s *Service) batchResponse(ctx context.Context, items []batchItem, most int
 	return &tandemv1.BatchRetrieveResponse{Results: results}
 }
 
-// failedBytes is how many bytes the errors of a batch may take before they are shortened.
-// With 256 short ones that is less than the room that the default longest answer leaves.
-const failedBytes = 20 << 10
+// What the errors of a batch may take, with the names of all its requests, before they are
+// shortened; and what is left of the text of one that is. With 256 short ones that is less
+// than the room that the default longest answer leaves.
+const (
+	failedBytes     = 39 << 10
+	shortFailedText = 64
+)
 
-// fail puts the error of an item on the wire, where those before it take failed bytes. It
-// returns how many it takes.
-func (s *Service) fail(ctx context.Context, item *batchItem, failed int) (size int) {
-	id := item.request.RequestId
-	coded := callerError(item.err, id)
-	s.logFailure(ctx, levelOf(coded), tandemv1connect.RetrievalServiceBatchRetrieveProcedure, excerpt(id), item.start, coded, item.err)
-	item.failure = itemError(coded)
-	if size = listedSize(proto.Size(item.failure)); failed+size > failedBytes {
-		item.failure = &tandemv1.ItemError{Code: item.failure.Code, Message: excerpt(item.failure.Message)}
-		size = listedSize(proto.Size(item.failure))
+// namesBytes returns what the names of all items take in their errors.
+func namesBytes(items []batchItem) int {
+	n := 0
+	for i := range items {
+		n += listedSize(len(items[i].name))
 	}
-	return size
+	return n
+}
+
+// failedBytes returns what the error of an item takes beside its name.
+func (item *batchItem) failedBytes() int {
+	return listedSize(proto.Size(item.failure)) - listedSize(len(item.name))
+}
+
+// fail puts the error of an item on the wire, where the names of all and the errors before
+// it take failed bytes. It returns how many more it takes.
+func (s *Service) fail(ctx context.Context, item *batchItem, failed int) (size int) {
+	coded := callerError(item.err, item.name)
+	s.logFailure(ctx, levelOf(coded), tandemv1connect.RetrievalServiceBatchRetrieveProcedure, item.name, item.start, coded, item.err)
+	item.failure = itemError(coded, item.name)
+	if failed+item.failedBytes() > failedBytes {
+		item.failure = &tandemv1.ItemError{
+			Code: item.failure.Code, Message: shortened(item.failure.Message, shortFailedText), RequestId: item.name,
+		}
+	}
+	return item.failedBytes()
 }
 
 // itemError is the error of one request of a batch, as Retrieve would give it.
-func itemError(coded *connect.Error) *tandemv1.ItemError {
-	out := &tandemv1.ItemError{Code: coded.Code().String(), Message: coded.Message()}
+func itemError(coded *connect.Error, name string) *tandemv1.ItemError {
+	out := &tandemv1.ItemError{Code: coded.Code().String(), Message: coded.Message(), RequestId: name}
 	for _, d := range coded.Details() {
 		detail, err := d.Value()
 		if err != nil {

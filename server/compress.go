@@ -2,6 +2,7 @@ package server
 
 import (
 	"errors"
+	"fmt"
 	"io"
 
 	"connectrpc.com/connect"
@@ -136,6 +137,14 @@ func (d *decompressor) Read(p []byte) (int, error) {
 
 // malformed is the error of a message that is not what its encoding says.
 func (d *decompressor) malformed(err error) error {
+	if d.left < int64(d.limit) { // the message has begun well
+		switch {
+		case errors.Is(err, gzip.ErrHeader), errors.Is(err, zstd.ErrMagicMismatch):
+			err = fmt.Errorf("bytes are after it that are not %s", d.name)
+		case errors.Is(err, io.ErrUnexpectedEOF):
+			err = fmt.Errorf("it ends too early, or bytes are after it that are not %s", d.name)
+		}
+	}
 	return invalidf(reasonMalformed, "", "the message cannot be decompressed as %s: %w", d.name, err)
 }
 

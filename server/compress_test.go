@@ -3,7 +3,9 @@ package server
 import (
 	"bytes"
 	"io"
+	"net/http"
 	"runtime"
+	"strings"
 	"testing"
 
 	"github.com/klauspost/compress/gzip"
@@ -11,6 +13,37 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
+
+// TestBytesAfterMessages: what is after a compressed message is told from a message that
+// ends too early, where that can be told.
+func TestBytesAfterMessages(t *testing.T) {
+	s, _ := serveLogged(t, Options{})
+	const message = `{"userId": "u1", "k": 1}`
+	var zipped bytes.Buffer
+	w := gzip.NewWriter(&zipped)
+	_, err := io.WriteString(w, message)
+	require.NoError(t, err)
+	require.NoError(t, w.Close())
+	encoder, err := zstd.NewWriter(nil)
+	require.NoError(t, err)
+	defer encoder.Close()
+	for encoding, body := range map[string]string{"gzip": zipped.String(), "zstd": string(encoder.EncodeAll([]byte(message), nil))} {
+		post := func(body string) reply {
+			r, err := http.NewRequest(http.MethodPost, s.url+retrievePath, strings.NewReader(body))
+			require.NoError(t, err)
+			return s.do(t, r, "Content-Type", "application/json", "Content-Encoding", encoding)
+		}
+		require.Equal(t, http.StatusOK, post(body).status)
+		for rest, why := range map[string]string{
+			"junk that is longer than a header": "bytes are after it that are not " + encoding,
+			"x":                                 "it ends too early, or bytes are after it that are not " + encoding,
+		} {
+			got := post(body + rest)
+			require.Equal(t, http.StatusBadRequest, got.status)
+			require.Equal(t, "the message cannot be decompressed as "+encoding+": "+why, got.json["message"])
+		}
+	}
+}
 
 // A few KB that stand for hundreds of MiB take no more memory than the limit, however they
 // arrive: Connect hands a decompressor a buffer.

@@ -29,7 +29,7 @@ func (s *site) exchangeGRPC(t *testing.T, path, kind, body string, header ...str
 	require.NoError(t, err)
 	r.Header.Set("Content-Type", kind)
 	for i := 0; i < len(header); i += 2 {
-		r.Header.Set(header[i], header[i+1])
+		r.Header.Add(header[i], header[i+1])
 	}
 	response, err := s.http2.Do(r)
 	require.NoError(t, err)

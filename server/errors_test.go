@@ -119,7 +119,7 @@ func TestBadRequests(t *testing.T) {
 		{"unbound", func(r req) { r.Filter = "min_age <= user.age" }, invalid, "filter: binding user.age: the filter uses it and the query does not bind it"},
 		{"object", binding(map[string]any{"years": 3}), invalid, `bindings["age"] is an object; accepted: a string, a number, a bool, or a list of them`},
 		{"null", binding(nil), invalid, `bindings["age"] is null; accepted: a string, a number, a bool, or a list of them`},
-		{"list of lists", binding([]any{1, []any{2}}), invalid, `bindings["age"] at place 1 is a list within a list; accepted: a string, a number, a bool, or a list of them`},
+		{"list of lists", binding([]any{1, []any{2}}), invalid, `bindings["age"] element 1 is a list within a list; accepted: a string, a number, a bool, or a list of them`},
 		{
 			"object that no filter uses", func(r req) {
 				r.Bindings = map[string]*structpb.Value{"b": structpb.NewNullValue(), "a": structpb.NewStructValue(nil)}

@@ -52,7 +52,8 @@ func exchangeFrom(ctx context.Context) *exchange {
 func (s *Service) exchanged(next http.Handler, errors *connect.ErrorWriter) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		see(r.Context())
-		if r.Context().Err() != nil {
+		// What begins like HTTP/2 and is not, has its version and comes by HTTP/1.1.
+		if r.Context().Err() != nil && r.Method != "PRI" {
 			if r.ProtoMajor == 1 {
 				panic(http.ErrAbortHandler) // or net/http would answer that all is well
 			}
@@ -87,7 +88,8 @@ func (c *counted) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// name returns the request's name: as its headers have it, or a new one.
+// name returns the request's name: that of its message once that is known, as its headers
+// have it, or a new one.
 func (x *exchange) name() string {
 	if x.id == "" {
 		if x.id = incomingID(x.request.Header); x.id == "" {
@@ -116,7 +118,7 @@ func (x *exchange) WriteHeader(status int) {
 		return
 	}
 	x.complete()
-	if err := x.refusal(status); err != nil {
+	if status, err := x.refusal(status); err != nil {
 		x.refuse(status, err)
 		return
 	}
@@ -131,7 +133,7 @@ func (x *exchange) WriteHeader(status int) {
 func (x *exchange) complete() {
 	header := x.Header()
 	if header.Get(RequestIDHeader) == "" {
-		header.Set(RequestIDHeader, x.name())
+		header.Set(RequestIDHeader, headerOf(x.name()))
 	}
 	header.Set("Cache-Control", "no-store")
 	if x.last.Load() {
@@ -205,39 +207,41 @@ func (x *exchange) Flush() {
 func (x *exchange) Unwrap() http.ResponseWriter { return x.ResponseWriter }
 
 // refusal returns the error of a request that net/http or Connect refuses with no more
-// than a status, nil if the answer is not of that kind.
-func (x *exchange) refusal(status int) *connect.Error {
+// than a status, and the status that it is to have; nil if the answer is not of that kind.
+func (x *exchange) refusal(status int) (int, *connect.Error) {
 	header, r := x.Header(), x.request
 	if kind := header.Get("Content-Type"); kind != "" && !strings.HasPrefix(kind, "text/") {
-		return nil
+		return status, nil
 	}
 	switch status {
+	case http.StatusBadRequest:
+		return status, invalidf(reasonMalformed, "", "the target of method %s is %q; accepted: a path", excerpt(r.Method), excerpt(r.RequestURI))
 	case http.StatusNotFound:
-		return errorf(connect.CodeUnimplemented, reasonPath,
+		return status, errorf(connect.CodeUnimplemented, reasonPath,
 			"path %q is not served; served: POST and GET of the methods of the services that reflection lists, GET /healthz, GET /readyz", excerpt(r.URL.Path))
 	case http.StatusMethodNotAllowed:
-		return errorf(connect.CodeUnimplemented, reasonMethod, "method %s of path %s is not accepted; accepted: %s",
+		return status, errorf(connect.CodeUnimplemented, reasonMethod, "method %s of path %s is not accepted; accepted: %s",
 			excerpt(r.Method), excerpt(r.URL.Path), header.Get("Allow"))
 	case http.StatusUnsupportedMediaType:
 		encoding := r.URL.Query().Get("encoding")
 		switch {
 		case r.Method != http.MethodGet:
-			return invalidf(reasonContentType, "", "content-type %q is not accepted; accepted: %s",
+			return status, invalidf(reasonContentType, "", "content-type %q is not accepted; accepted: %s",
 				excerpt(r.Header.Get("Content-Type")), header.Get("Accept-Post"))
 		case encoding != "json" && encoding != "proto":
-			return invalidf(reasonContentType, "", "query parameter encoding is %q; accepted: json, proto", excerpt(encoding))
+			return status, invalidf(reasonContentType, "", "query parameter encoding is %q; accepted: json, proto", excerpt(encoding))
 		}
-		return invalidf(reasonMalformed, "", "a GET request has a body; accepted: none")
+		return http.StatusBadRequest, invalidf(reasonMalformed, "", "a GET request has a body; accepted: none")
 	case http.StatusHTTPVersionNotSupported:
-		return errorf(connect.CodeUnimplemented, reasonMethod, "path %s is of a stream in both directions; accepted: HTTP/2", excerpt(r.URL.Path))
+		return status, errorf(connect.CodeUnimplemented, reasonMethod, "path %s is of a stream in both directions; accepted: HTTP/2", excerpt(r.URL.Path))
 	}
-	return nil
+	return status, nil
 }
 
 // refuse answers with an error and a status, which gRPC and streams of Connect have no use
 // for.
 func (x *exchange) refuse(status int, err *connect.Error) {
-	id := x.Header().Get(RequestIDHeader)
+	id := x.name()
 	err = callerError(err, id)
 	x.service.logFailure(x.request.Context(), slog.LevelInfo, x.request.URL.Path, id, x.start, err, err)
 	x.status, x.begun, x.told = status, true, true
@@ -276,7 +280,7 @@ func (x *exchange) end() {
 	if err == nil || err.Code() == connect.CodeCanceled {
 		return // streams end so
 	}
-	x.service.logFailure(x.request.Context(), slog.LevelInfo, x.request.URL.Path, x.Header().Get(RequestIDHeader), x.start, err, err)
+	x.service.logFailure(x.request.Context(), slog.LevelInfo, x.request.URL.Path, x.name(), x.start, err, err)
 }
 
 // writtenError returns the error that a body has.

@@ -3,19 +3,23 @@ package server
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+	"unicode"
 
 	"connectrpc.com/connect"
 	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/proto"
 
 	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
 	"github.com/tandem-ann/tandem/index"
@@ -75,8 +79,10 @@ func TestIncomingIDs(t *testing.T) {
 		"id":                 {"r-1", "", "r-1"},
 		"id before trace":    {"r-1", traceparent, "r-1"},
 		"trace":              {"", traceparent, trace},
-		"spaces":             {"r 1", traceparent, trace},
-		"not ASCII":          {"é", "", ""},
+		"spaces":             {"r 1", traceparent, "r 1"},
+		"not ASCII":          {"Zürich", traceparent, "Zürich"},
+		"not UTF-8":          {"Z\xfcrich", traceparent, trace},
+		"not printable":      {"r\u202e1", traceparent, trace},
 		"longest":            {strings.Repeat("x", 128), "", strings.Repeat("x", 128)},
 		"too long":           {strings.Repeat("x", 129), "", ""},
 		"later version":      {"", "cc-" + trace + "-b7ad6b7169203331-01-more", trace},
@@ -107,9 +113,6 @@ func TestRequestIDs(t *testing.T) {
 	got = s.post(t, "Retrieve", `{"userId": "u1", "k": 1, "requestId": "mine"}`, RequestIDHeader, "from-header")
 	require.Equal(t, "mine", got.header.Get(RequestIDHeader))
 	require.Equal(t, "mine", got.json["requestId"])
-	got = s.post(t, "Retrieve", `{"userId": "u1", "k": 1, "requestId": "é"}`, RequestIDHeader, "from-header")
-	require.Equal(t, "from-header", got.header.Get(RequestIDHeader))
-	require.Equal(t, "é", got.json["requestId"])
 	require.Equal(t, "e1", s.post(t, "GetEmbeddings", `{"ids": ["a1"]}`, RequestIDHeader, "e1").json["requestId"])
 	for _, id := range []string{"batch", strings.Repeat("b", 128)} {
 		got = s.post(t, "BatchRetrieve", `{"requests": [`+good+`, {"userId": "u1"}]}`, RequestIDHeader, id)
@@ -128,6 +131,92 @@ func TestRequestIDs(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, "metadata", got.Msg.RequestId)
 		require.Equal(t, "metadata", got.Header().Get(RequestIDHeader))
+	}
+}
+
+// TestRequestIDsOfAnyText: whatever a request is called, its answer, its header and the log
+// call it so, by each protocol.
+func TestRequestIDsOfAnyText(t *testing.T) {
+	s, log := serveLogged(t, Options{})
+	for id, header := range map[string]string{
+		"Zürich": "Z%C3%BCrich", "a b": "a%20b", "50% é": "50%25%20%C3%A9", "50%": "50%", "line\n": "line%0A", "\u202e": "%E2%80%AE",
+		strings.Repeat("é", 64): strings.Repeat("%C3%A9", 64),
+	} {
+		for name, option := range map[string]connect.ClientOption{
+			"connect": connect.WithProtoJSON(), "get": connect.WithHTTPGet(), "grpc": connect.WithGRPC(), "grpc-web": connect.WithGRPCWeb(),
+		} {
+			client := s.client(option)
+			got, err := client.Retrieve(t.Context(), connect.NewRequest(&tandemv1.RetrieveRequest{UserId: "u1", K: 1, RequestId: id}))
+			require.NoError(t, err)
+			require.Equal(t, id, got.Msg.RequestId)
+			require.Equal(t, header, got.Header().Get(RequestIDHeader), name)
+			embeddings, err := client.GetEmbeddings(t.Context(), connect.NewRequest(&tandemv1.GetEmbeddingsRequest{Ids: []string{"a1"}, RequestId: id}))
+			require.NoError(t, err)
+			require.Equal(t, header, embeddings.Header().Get(RequestIDHeader))
+			_, err = client.Retrieve(t.Context(), connect.NewRequest(&tandemv1.RetrieveRequest{UserId: "nobody", K: 1, RequestId: id}))
+			var coded *connect.Error
+			require.ErrorAs(t, err, &coded)
+			require.Equal(t, header, coded.Meta().Get(RequestIDHeader), name)
+		}
+		require.Equal(t, 4, strings.Count(strings.Join(log.lines(), "\n"), "request_id="+inLog(id)+" "), "%s", id)
+	}
+	// Headers name a request as messages do.
+	got := s.post(t, "Retrieve", `{"userId": "nobody", "k": 1}`, RequestIDHeader, "Zürich 2")
+	require.Equal(t, "Z%C3%BCrich%202", got.header.Get(RequestIDHeader))
+	requireLine(t, log, `"Zürich 2"`)
+	got = s.get(t, "/nothing", RequestIDHeader, "Zürich 3")
+	require.Equal(t, "Z%C3%BCrich%203", got.header.Get(RequestIDHeader))
+	requireLine(t, log, `"Zürich 3"`)
+	got = s.post(t, "Retrieve", `{"userId": "u1", "k": 1, "requestId": "`+strings.Repeat("é", 65)+`"}`, RequestIDHeader, "short")
+	require.Equal(t, "short", got.header.Get(RequestIDHeader), "a name that is too long is none")
+	require.Equal(t, http.StatusBadRequest, got.status)
+}
+
+// inLog returns a value as a line of the log has it.
+func inLog(s string) string {
+	if strings.ContainsFunc(s, func(r rune) bool { return unicode.IsSpace(r) || !unicode.IsPrint(r) }) {
+		return strconv.Quote(s)
+	}
+	return s
+}
+
+// TestItemsAreNamed: what failed of a batch has its name, as what succeeded has.
+func TestItemsAreNamed(t *testing.T) {
+	s, log := serveLogged(t, Options{})
+	long := strings.Repeat("x", 129)
+	for batch, prefix := range map[string]string{"b": "b", strings.Repeat("é", 64): strings.Repeat("é", 63)} {
+		r := connect.NewRequest(&tandemv1.BatchRetrieveRequest{Requests: []*tandemv1.RetrieveRequest{
+			{UserId: "u1", K: 1, RequestId: "mine 0"}, {UserId: "u1", K: 1}, {UserId: "nobody", K: 1, RequestId: "mine 2"}, {UserId: "nobody", K: 1}, {UserId: "u1", K: 1, RequestId: long},
+		}})
+		r.Header().Set(RequestIDHeader, batch)
+		got, err := s.client().BatchRetrieve(t.Context(), r)
+		require.NoError(t, err)
+		var names []string
+		for _, result := range got.Msg.Results {
+			names = append(names, cmp.Or(result.GetResponse().GetRequestId(), result.GetError().GetRequestId()))
+			require.LessOrEqual(t, len(names[len(names)-1]), maxRequestID)
+		}
+		require.Equal(t, []string{"mine 0", prefix + "-1", "mine 2", prefix + "-3", prefix + "-4"}, names)
+		require.Contains(t, got.Msg.Results[4].GetError().Message, "request_id has 129 bytes")
+		requireLine(t, log, prefix+"-3")
+		requireLine(t, log, prefix+"-4")
+	}
+}
+
+// TestErrorsOfABatchFitBesideAnswers: the errors of a batch take no more than the room that
+// the longest answer leaves, whatever its requests are called.
+func TestErrorsOfABatchFitBesideAnswers(t *testing.T) {
+	s, _ := serveLogged(t, Options{})
+	for _, name := range []string{"", "x", strings.Repeat("x", 128)} {
+		requests := make([]*tandemv1.RetrieveRequest, 256)
+		for i := range requests {
+			requests[i] = &tandemv1.RetrieveRequest{UserId: strings.Repeat("\"\x01", 128), K: 1, RequestId: name}
+		}
+		got, err := s.client().BatchRetrieve(t.Context(), connect.NewRequest(&tandemv1.BatchRetrieveRequest{Requests: requests}))
+		require.NoError(t, err)
+		require.LessOrEqual(t, proto.Size(got.Msg), 64<<10)
+		require.NotNil(t, got.Msg.Results[0].GetError().Info)
+		require.Equal(t, cmp.Or(name, got.Header().Get(RequestIDHeader)+"-255"), got.Msg.Results[255].GetError().RequestId)
 	}
 }
 
@@ -158,7 +247,7 @@ func TestRefusals(t *testing.T) {
 		"post to health":    {http.MethodPost, "/healthz", "{}", nil, 405, "unimplemented", reasonMethod},
 		"content type":      {http.MethodPost, retrieve, "{}", []string{"Content-Type", "text/csv"}, 415, "invalid_argument", reasonContentType},
 		"encoding of GET":   {http.MethodGet, retrieve + "?encoding=xml&message=x", "", nil, 415, "invalid_argument", reasonContentType},
-		"body of GET":       {http.MethodGet, retrieve + "?encoding=json&message={}", "{}", nil, 415, "invalid_argument", reasonMalformed},
+		"body of GET":       {http.MethodGet, retrieve + "?encoding=json&message={}", "{}", nil, 400, "invalid_argument", reasonMalformed},
 		"JSON":              {http.MethodPost, retrieve, "{", nil, 400, "invalid_argument", reasonMalformed},
 		"too large":         {http.MethodPost, retrieve, strings.Repeat(" ", 2000), nil, 400, "invalid_argument", reasonMessage},
 		"long header":       {http.MethodPost, retrieve, "{}", []string{"Connect-Timeout-Ms", strings.Repeat("1", 100)}, 400, "invalid_argument", reasonHeader},

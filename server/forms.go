@@ -3,59 +3,24 @@ package server
 import (
 	"context"
 	"fmt"
-	"unicode/utf8"
-
-	"golang.org/x/text/unicode/norm"
 
 	"github.com/tandem-ann/tandem/shard"
 )
 
-// forms are the Unicode normalisation forms, in which one text has different bytes: an é
-// is one character or two. Ids are compared as bytes, so one that comes in another form
-// than the tower's is unknown, and looks the same.
-var forms = [...]struct {
-	name string
-	norm.Form
-}{{"NFC", norm.NFC}, {"NFD", norm.NFD}, {"NFKC", norm.NFKC}, {"NFKD", norm.NFKD}}
-
-// otherForm returns an id that a tower has, and its form, that is another Unicode form of
-// one that it does not have; both are empty if there is none.
-func otherForm(tower *shard.Tower, id string) (other, form string, err error) {
-	if isASCII(id) {
-		return "", "", nil
-	}
-	for _, f := range forms {
-		other := f.String(id)
-		if other == id {
-			continue
-		}
-		if ok, err := tower.Has(other); ok || err != nil {
-			return other, f.name, err
-		}
-	}
-	return "", "", nil
-}
-
-func isASCII(s string) bool {
-	for i := range len(s) {
-		if s[i] >= utf8.RuneSelf {
-			return false
-		}
-	}
-	return true
-}
-
 // inAnotherForm says that a tower has an unknown id in another form, or nothing.
 func inAnotherForm(tower *shard.Tower, id string) (string, error) {
-	other, form, err := otherForm(tower, id)
-	if form == "" || err != nil {
+	other, form, ok, err := tower.OtherForm(id)
+	if !ok || err != nil {
 		return "", err
 	}
-	return fmt.Sprintf(", which has it in another Unicode form (%s): %s for %s", form, excerpt(fmt.Sprintf("%+q", other)), excerpt(fmt.Sprintf("%+q", id))), nil
+	if form != "" {
+		form = " (" + form + ")"
+	}
+	return fmt.Sprintf(", which has it in another Unicode form%s: %s for %s", form, excerpt(fmt.Sprintf("%+q", other)), excerpt(fmt.Sprintf("%+q", id))), nil
 }
 
-// The bounds of looking for other forms of a request's lists: how many ids that are not
-// ASCII are looked at, and how many forms are told.
+// The bounds of looking for other forms of a request's lists: how many ids that may have
+// one are looked at, and how many forms are told.
 const (
 	maxFormsLooked = 1000
 	maxFormsTold   = 100
@@ -68,14 +33,14 @@ func otherForms(ctx context.Context, tower *shard.Tower, lists ...[]string) (map
 	looked := 0
 	for _, list := range lists {
 		for _, id := range list {
-			if isASCII(id) {
+			if err := ctx.Err(); err != nil {
+				return nil, err
+			}
+			if !tower.MayHaveOtherForm(id) {
 				continue
 			}
 			if looked++; looked > maxFormsLooked || len(found) == maxFormsTold {
 				return found, nil
-			}
-			if err := ctx.Err(); err != nil {
-				return nil, err
 			}
 			ok, err := tower.Has(id)
 			if err != nil {
@@ -84,11 +49,11 @@ func otherForms(ctx context.Context, tower *shard.Tower, lists ...[]string) (map
 			if ok {
 				continue
 			}
-			other, form, err := otherForm(tower, id)
+			other, _, ok, err := tower.OtherForm(id)
 			if err != nil {
 				return nil, err
 			}
-			if form != "" {
+			if ok {
 				if found == nil {
 					found = map[string]string{}
 				}

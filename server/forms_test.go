@@ -57,6 +57,48 @@ func TestOtherForms(t *testing.T) {
 	require.Equal(t, map[string]string{composed: decomposed}, got.Msg.OtherForms)
 }
 
+// TestOtherFormsOfTheTower: the tower's id may be in the form that no other is brought to.
+func TestOtherFormsOfTheTower(t *testing.T) {
+	data := smallTowers(index.Dot)
+	pairs := []struct{ has, asked, form string }{
+		{"\uff21\uff22\uff23", "ABC", "NFC"},                            // full width
+		{"\ufb01sh", "fish", "NFC"},                                     // a ligature
+		{"\u00b5g", "\u03bcg", "NFC"},                                   // the micro sign, a mu
+		{"\u212b", "\u00c5", ""},                                        // the angstrom sign
+		{"\ufb01e\u0301", "fi\u00e9", "NFD"},                            // by NFC, too
+		{"\u00e9e\u0301", "e\u0301\u00e9", ""},                          // mixed
+		{"\uff24\uff0f\u00e9\u0301e\u0301", "D/\u00e9\u0301\u00e9", ""}, // in no form at all
+	}
+	for i, p := range pairs {
+		data.users[i].id, data.apps[i].id = p.has, p.has
+	}
+	s := data.loaded(t)
+	for _, p := range pairs {
+		_, err := s.retrieve(t.Context(), &tandemv1.RetrieveRequest{UserId: p.asked, K: 1})
+		require.Equal(t, connect.CodeNotFound, connect.CodeOf(err))
+		form := " (" + p.form + ")"
+		if p.form == "" {
+			form = ""
+		}
+		require.ErrorContains(t, err, fmt.Sprintf("in another Unicode form%s: %+q for %+q;", form, p.has, p.asked))
+	}
+	var asked []string
+	want := map[string]string{}
+	for _, p := range pairs {
+		asked = append(asked, p.asked, "none of "+p.asked)
+		want[p.asked] = p.has
+	}
+	got, err := s.GetEmbeddings(t.Context(), connect.NewRequest(&tandemv1.GetEmbeddingsRequest{Ids: asked}))
+	require.NoError(t, err)
+	require.Equal(t, want, got.Msg.OtherForms)
+	require.Len(t, got.Msg.UnknownIds, len(asked))
+	answer, err := s.retrieve(t.Context(), &tandemv1.RetrieveRequest{AppId: "a9", K: 1, IncludeIds: asked, ExplainIds: []string{"ABC", "ABD"}})
+	require.NoError(t, err)
+	require.Equal(t, want, answer.Explain.OtherForms)
+	require.Equal(t, `the app tower does not have it, which has it in another Unicode form (NFC): "\uff21\uff22\uff23" for "ABC"`, answer.Explain.Ids[0].Text)
+	require.Equal(t, "the app tower does not have it", answer.Explain.Ids[1].Text)
+}
+
 // TestOtherFormsAreBounded: a list of unknown ids is not looked through to its end.
 func TestOtherFormsAreBounded(t *testing.T) {
 	data := smallTowers(index.Dot)

@@ -152,9 +152,9 @@ func newHandler(s *Service, options Options) (http.Handler, *limiter) {
 	reflections := make(chan struct{}, maxReflections)
 	reflector := grpcreflect.NewStaticReflector(tandemv1connect.RetrievalServiceName, tandemv1connect.AdminServiceName, grpchealth.HealthV1ServiceName)
 	path, h = grpcreflect.NewHandlerV1(reflector, others(reflectionBytes))
-	mux.Handle(path, few(reflections, l.errors, streams(s.health.draining, enveloped(h, reflectionBytes, false, l.errors))))
+	mux.Handle(path, few(reflections, l.errors, streams(s.health.streaming, enveloped(h, reflectionBytes, false, l.errors))))
 	path, h = grpcreflect.NewHandlerV1Alpha(reflector, others(reflectionBytes))
-	mux.Handle(path, few(reflections, l.errors, streams(s.health.draining, enveloped(h, reflectionBytes, false, l.errors))))
+	mux.Handle(path, few(reflections, l.errors, streams(s.health.streaming, enveloped(h, reflectionBytes, false, l.errors))))
 	mux.HandleFunc("GET /healthz", live)
 	mux.HandleFunc("GET /readyz", s.health.readiness)
 	return s.exchanged(shared(timed(s.health.draining, mux, l.read, writeTimeout), options.CORSOrigins), l.errors), l

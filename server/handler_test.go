@@ -263,7 +263,12 @@ func TestReflection(t *testing.T) {
 	files, err := stream.FileContainingSymbol("tandem.v1.RetrieveRequest")
 	require.NoError(t, err)
 	require.NotEmpty(t, files)
-	service.Drain() // ends the stream, soon
+	service.Drain()
+	_, err = stream.ListServices()
+	require.NoError(t, err, "a server that drains answers")
+	_, err = grpcreflect.NewClient(s.http2, s.url, connect.WithGRPC()).NewStream(t.Context()).ListServices()
+	require.NoError(t, err)
+	service.EndStreams() // soon
 	for err == nil {
 		_, err = stream.ListServices()
 	}

@@ -17,6 +17,14 @@ var (
 	grpcTimeout    = regexp.MustCompile(`^[0-9]{1,8}[HMSmun]$`)
 )
 
+// What a request may say once: of several, Connect would take one.
+var (
+	headersOnce = [...]string{
+		"Content-Type", "Content-Encoding", "Connect-Content-Encoding", "Connect-Protocol-Version", "Connect-Timeout-Ms", "Grpc-Encoding", "Grpc-Timeout",
+	}
+	parametersOnce = [...]string{"base64", "compression", "connect", "encoding", "message"}
+)
+
 // checkHeaders returns an error if what a request to one of our methods says beside its
 // message is wrong. They have no streams: Connect has a status for those.
 func checkHeaders(r *http.Request) error {
@@ -28,6 +36,11 @@ func checkHeaders(r *http.Request) error {
 
 // checkMethodHeaders does the same for any method.
 func checkMethodHeaders(r *http.Request) error {
+	for _, name := range headersOnce {
+		if n := len(r.Header[name]); n > 1 {
+			return invalidf(reasonHeader, "", "header %s is given %d times; accepted: once", strings.ToLower(name), n)
+		}
+	}
 	switch {
 	case protocolOf(r) != "connect":
 		if err := checkTimeout(r, "Grpc-Timeout", grpcTimeout, "1 to 8 digits and a unit of H, M, S, m, u, n"); err != nil {
@@ -73,6 +86,11 @@ func checkQuery(r *http.Request) error {
 	query, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
 		return invalidf(reasonMalformed, "", "the URL's query cannot be read: %s", shortened(err.Error(), maxDescription))
+	}
+	for _, name := range parametersOnce {
+		if n := len(query[name]); n > 1 {
+			return invalidf(reasonMalformed, "", "query parameter %s is given %d times; accepted: once", name, n)
+		}
 	}
 	if version := query.Get("connect"); version != "" && version != "v1" {
 		return invalidf(reasonHeader, "", "query parameter connect is %q; accepted: v1", excerpt(version))

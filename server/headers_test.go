@@ -107,6 +107,9 @@ func TestMalformedHeaders(t *testing.T) {
 		{"encoding=json", nil, 400, "query parameter message is not set; accepted: a message in the encoding that the parameter encoding names"},
 		{"encoding=json&message=%zz", nil, 400, `the URL's query cannot be read: invalid URL escape "%zz"`},
 		{"encoding=json&base64=1&message=!", nil, 400, "query parameter message cannot be read: illegal base64 data at input byte 0; accepted with base64=1: base64 for URLs"},
+		{"encoding=json&message={}&message={}", nil, 400, "query parameter message is given 2 times; accepted: once"},
+		{"encoding=json&message={}&encoding=proto", nil, 400, "query parameter encoding is given 2 times; accepted: once"},
+		{"encoding=json&message=e30&base64=1&base64=0", nil, 400, "query parameter base64 is given 2 times; accepted: once"},
 		{"encoding=json&message={}&connect=v9", nil, 400, `query parameter connect is "v9"; accepted: v1`},
 		{"encoding=json&message={}&compression=lz4", nil, 501, `query parameter compression is "lz4"; accepted: gzip, zstd, identity`},
 		{"encoding=json&compression=gzip&message=" + url.QueryEscape("{}"), nil, 400, "the message cannot be decompressed as gzip: unexpected EOF"},
@@ -122,4 +125,24 @@ func TestMalformedHeaders(t *testing.T) {
 		require.Contains(t, string(got.body), "google.rpc.ErrorInfo")
 		require.Equal(t, acceptedEncodings, got.header.Get("Accept-Encoding"))
 	}
+}
+
+// TestHeadersOnce: of a header that is given twice none is taken.
+func TestHeadersOnce(t *testing.T) {
+	s, _ := serveLogged(t, Options{})
+	for name, values := range map[string][2]string{
+		"Content-Type": {"application/json", "application/proto"}, "Content-Encoding": {"identity", "gzip"},
+		"Connect-Timeout-Ms": {"1000", "2000"}, "Connect-Protocol-Version": {"1", "2"},
+	} {
+		r, err := http.NewRequest(http.MethodPost, s.url+retrievePath, strings.NewReader(`{"userId": "u1", "k": 1}`))
+		require.NoError(t, err)
+		r.Header["Content-Type"] = []string{"application/json"}
+		r.Header[name] = values[:]
+		got := s.do(t, r)
+		require.Equal(t, "header "+strings.ToLower(name)+" is given 2 times; accepted: once", got.json["message"])
+		require.Equal(t, http.StatusBadRequest, got.status)
+	}
+	status, text, _, _ := s.exchangeGRPC(t, retrievePath, "application/grpc", "\x00\x00\x00\x00\x00", "Grpc-Timeout", "1S", "Grpc-Timeout", "1H")
+	require.Equal(t, "3", status)
+	require.Equal(t, "header grpc-timeout is given 2 times; accepted: once", text)
 }

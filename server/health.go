@@ -34,14 +34,15 @@ type health struct {
 	mu      sync.Mutex
 	phase   phase
 	watches map[*watch]struct{}
-	// draining is cancelled with the last phase.
-	draining context.Context
-	drain    context.CancelFunc
+	// draining is cancelled with the last phase, streaming when streams are to end.
+	draining, streaming context.Context
+	drain, endStreams   context.CancelFunc
 }
 
 func newHealth(s *staleness) *health {
 	h := &health{staleness: s, watches: map[*watch]struct{}{}}
 	h.draining, h.drain = context.WithCancel(context.Background())
+	h.streaming, h.endStreams = context.WithCancel(context.Background())
 	return h
 }
 

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"connectrpc.com/connect"
 
@@ -21,7 +23,8 @@ import (
 
 // RequestIDHeader is the header that has the request's id: of a response always, also when
 // it is an error; of a request, if its message has none. Where a request has none at all,
-// but a traceparent of W3C Trace Context, its trace-id is the request's id.
+// but a traceparent of W3C Trace Context, its trace-id is the request's id. An id that is
+// not all visible ASCII is percent-encoded in the header of a response.
 const RequestIDHeader = "X-Request-Id"
 
 const traceHeader = "Traceparent"
@@ -39,7 +42,7 @@ func newID() string {
 // incomingID returns the id that the headers of a request give it, "" for none. Headers
 // that are not as they should be give none.
 func incomingID(header http.Header) string {
-	if id := header.Get(RequestIDHeader); id != "" && asHeader(id) {
+	if id := header.Get(RequestIDHeader); isID(id) && isPrintable(id) {
 		return id
 	}
 	parts := strings.Split(header.Get(traceHeader), "-")
@@ -77,14 +80,15 @@ func idFrom(ctx context.Context) string {
 	return newID()
 }
 
-// itemID returns the id of a request of a batch that has none of its own.
+// itemID returns the id of a request of a batch that has none of its own: NAME-INDEX, where
+// the batch's name is cut if that is too long.
 func itemID(batch string, i int) string {
 	suffix := fmt.Sprintf("-%d", i)
 	return cut(batch, maxRequestID-len(suffix)) + suffix
 }
 
-// nameRequest returns the request's id: that of its message, which may be no header, or
-// fallback, which the message gets if it has none.
+// nameRequest returns the request's id: that of its message, or fallback, which the message
+// gets if it has none.
 func nameRequest(m any, fallback func() string) string {
 	var field *string
 	switch r := m.(type) {
@@ -98,18 +102,40 @@ func nameRequest(m any, fallback func() string) string {
 	if *field == "" {
 		*field = fallback()
 	}
+	if !isID(*field) {
+		return fallback() // the rules reject it
+	}
 	return *field
 }
 
-// asHeader reports whether an id may be a header's value as it is. One that the
-// rules will reject is not.
-func asHeader(id string) bool {
+// isID reports whether a text may be a request's id.
+func isID(s string) bool { return s != "" && len(s) <= maxRequestID }
+
+// isPrintable reports whether a text is UTF-8 of characters that are seen, and spaces.
+func isPrintable(s string) bool {
+	return utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) })
+}
+
+// headerOf returns an id as a response's header has it: as it is if it is all visible ASCII,
+// else percent-encoded.
+func headerOf(id string) string {
+	visible := func(c byte) bool { return c > ' ' && c <= '~' }
+	plain := true
 	for _, c := range []byte(id) {
-		if c <= ' ' || c > '~' {
-			return false
+		plain = plain && visible(c)
+	}
+	if plain {
+		return id
+	}
+	var out strings.Builder
+	for _, c := range []byte(id) {
+		if visible(c) && c != '%' {
+			out.WriteByte(c)
+		} else {
+			fmt.Fprintf(&out, "%%%02X", c)
 		}
 	}
-	return len(id) <= maxRequestID
+	return out.String()
 }
 
 // observe names a request, gives its error a code, logs it, and turns a panic, and a
@@ -122,11 +148,11 @@ func (s *Service) observe(next connect.UnaryFunc) connect.UnaryFunc {
 			fallback = x.name
 		}
 		id := nameRequest(r.Any(), fallback)
-		if !asHeader(id) { // the answer and the log have one name, and the answer the message's too
-			id = fallback()
-		}
 		if info, ok := connect.CallInfoForHandlerContext(ctx); ok {
-			info.ResponseHeader().Set(RequestIDHeader, id)
+			info.ResponseHeader().Set(RequestIDHeader, headerOf(id))
+		}
+		if x != nil {
+			x.id = id
 		}
 		ctx = context.WithValue(ctx, idKey{}, id)
 		before := debug.SetPanicOnFault(true)

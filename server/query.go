@@ -261,7 +261,7 @@ func bindingValue(ctx context.Context, v *structpb.Value) (any, error) {
 		}
 		var err error
 		if out[i], err = bindingScalar(item); err != nil {
-			return nil, fmt.Errorf("at place %d %w", i, err)
+			return nil, fmt.Errorf("element %d %w", i, err)
 		}
 	}
 	return out, nil

@@ -135,6 +135,7 @@ func Run(ctx context.Context, c Config) error {
 		defer service.recorder.close() // once the requests have ended
 	}
 	h := newHTTPServer(NewHandler(service, c.Options), &service.connections)
+	h.RegisterOnShutdown(service.EndStreams)
 	h.ConnContext = withUnread
 	h.ConnState = func(c net.Conn, state http.ConnState) {
 		if unread := unreadOf(c); unread != nil && state == http.StateIdle {
@@ -198,7 +199,9 @@ func newHTTPServer(h http.Handler, errors io.Writer) *http.Server {
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
 		ErrorLog:          log.New(errors, "", 0),
-		Protocols:         new(http.Protocols),
+		// net/http would answer OPTIONS * itself, without a name.
+		DisableGeneralOptionsHandler: true,
+		Protocols:                    new(http.Protocols),
 	}
 	s.HTTP2 = &http.HTTP2Config{
 		MaxConcurrentStreams: maxStreams, MaxReadFrameSize: frameBytes,

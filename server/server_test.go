@@ -16,6 +16,7 @@ import (
 
 	"connectrpc.com/connect"
 	"connectrpc.com/grpchealth"
+	"connectrpc.com/grpcreflect"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
@@ -176,6 +177,29 @@ func TestRunDrains(t *testing.T) {
 	defer response.Body.Close()
 	require.Equal(t, http.StatusOK, response.StatusCode)
 	require.NoError(t, <-p.done)
+}
+
+// TestRunReflectsWhileItDrains: reflection answers for as long as queries are, and holds up
+// no shutdown.
+func TestRunReflectsWhileItDrains(t *testing.T) {
+	p := start(t, Config{Store: smallTowers(index.Dot).publish(t), DrainDelay: time.Second})
+	client := grpcreflect.NewClient(p.http2, p.url, connect.WithGRPC())
+	stream := client.NewStream(t.Context())
+	_, err := stream.ListServices()
+	require.NoError(t, err)
+	p.stop()
+	p.await("draining")
+	_, err = stream.ListServices()
+	require.NoError(t, err)
+	another := client.NewStream(t.Context())
+	names, err := another.ListServices()
+	require.NoError(t, err)
+	require.Len(t, names, 3)
+	require.NoError(t, <-p.done)
+	_, err = stream.ListServices()
+	require.Error(t, err)
+	_, _ = stream.Close()
+	_, _ = another.Close()
 }
 
 func TestRunCutsOff(t *testing.T) {

@@ -94,13 +94,18 @@ func (s *Service) switchTo(r *release.Release, snapshots []*serving) {
 }
 
 // Drain makes the service report that it is not ready, for good. It still answers
-// requests; the streams of health watches and of reflection end.
+// requests, those to reflection too; the streams of health watches end.
 func (s *Service) Drain() { s.health.set(phaseDraining) }
 
-// Close drains, takes away what answers, waits for the requests on it to end and
-// closes it. Serve must not be called after it.
+// EndStreams ends the streams of reflection, for good: [http.Server.Shutdown] would wait for
+// them. It is what [http.Server.RegisterOnShutdown] takes.
+func (s *Service) EndStreams() { s.health.endStreams() }
+
+// Close drains, ends streams, takes away what answers, waits for the requests on it to end
+// and closes it. Serve must not be called after it.
 func (s *Service) Close() {
 	s.Drain()
+	s.EndStreams()
 	s.replace(nil)
 	s.open.Wait()
 	s.tellLeftOut()

@@ -91,6 +91,38 @@ func TestUnreadRequests(t *testing.T) {
 	}
 }
 
+// TestTargets asks for what is no path: it is refused as other paths are.
+func TestTargets(t *testing.T) {
+	p, log := startLogged(t)
+	for request, text := range map[string]string{
+		"OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n":                `the target of method OPTIONS is "*"; accepted: a path`,
+		"GET * HTTP/1.1\r\nHost: x\r\n\r\n":                    `the target of method GET is "*"; accepted: a path`,
+		"PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n":                     `the target of method PRI is "*"; accepted: a path`,
+		"PRI * HTTP/2.0\r\n\r\nXX":                             `the target of method PRI is "*"; accepted: a path`,
+		"OPTIONS /nothing HTTP/1.1\r\nHost: x\r\n\r\n":         `path "/nothing" is not served; served: POST and GET of the methods of the services that reflection lists, GET /healthz, GET /readyz`,
+		"OPTIONS http://x/healthz HTTP/1.1\r\nHost: x\r\n\r\n": "method OPTIONS of path /healthz is not accepted; accepted: GET, HEAD",
+		"CONNECT other:80 HTTP/1.1\r\nHost: other:80\r\n\r\n":  `path "" is not served; served: POST and GET of the methods of the services that reflection lists, GET /healthz, GET /readyz`,
+	} {
+		conn, err := net.Dial("tcp", p.addr.String())
+		require.NoError(t, err)
+		_, err = io.WriteString(conn, request)
+		require.NoError(t, err)
+		if strings.HasSuffix(request, "XX") {
+			require.NoError(t, conn.(*net.TCPConn).CloseWrite()) // else more is waited for
+		}
+		response, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		require.NoError(t, err)
+		body, err := io.ReadAll(response.Body)
+		require.NoError(t, err)
+		require.NoError(t, response.Body.Close())
+		require.NoError(t, conn.Close())
+		require.Equal(t, text, writtenError(body).Message(), request)
+		require.GreaterOrEqual(t, response.StatusCode, 400)
+		require.Contains(t, string(body), "google.rpc.ErrorInfo")
+		require.Contains(t, requireLine(t, log, response.Header.Get(RequestIDHeader)), "code=")
+	}
+}
+
 // TestAnswersAreNotReplaced answers with what looks like a refusal: it stays as it is.
 func TestAnswersAreNotReplaced(t *testing.T) {
 	p, _ := startLogged(t)

@@ -6,6 +6,9 @@ import (
 	"strings"
 	"unsafe"
 
+	"github.com/cespare/xxhash/v2"
+	"golang.org/x/text/unicode/norm"
+
 	"github.com/tandem-ann/tandem/index/sections"
 )
 
@@ -24,6 +27,8 @@ type ids struct {
 	bytes   []byte
 	prefix  string   // what all ids begin with; it aliases the mapped file
 	heads   []uint64 // of every headEvery-th id
+
+	formed []formed // what the tower takes; see forms
 }
 
 // headEvery is how many ids are between two whose head is kept.
@@ -75,6 +80,9 @@ func openIDs(f *sections.File, rows int) (ids, error) {
 		}
 		if row > 0 && id <= list.at(uint32(row-1)) {
 			return list, sections.Corruptf(idBytesSection, "row %d: id %q is not after %q", row, id, list.at(uint32(row-1)))
+		}
+		if len(list.formed) < maxForms && inNoForm(id) {
+			list.formed = append(list.formed, formed{hash: xxhash.Sum64String(norm.NFKD.String(id)), row: uint32(row)})
 		}
 	}
 	if rows > 0 {

@@ -39,6 +39,7 @@ type Tower struct {
 	schema      attribute.Schema
 	segmentRows []int // how many are eligible in each segment
 	compiler    *eligibility.Compiler
+	formed      []formed     // ids that no form of what is asked for is; see forms
 	scratch     sync.Pool    // *fanOut
 	asking      atomic.Int32 // queries that are searching shards now
 }
@@ -48,7 +49,7 @@ func newTower(kind Kind, shards []*Shard, metric index.Metric, dim int, schema a
 	if err != nil {
 		return nil, err
 	}
-	t := &Tower{kind: kind, shards: shards, metric: metric, dim: dim, schema: schema, compiler: compiler}
+	t := &Tower{kind: kind, shards: shards, metric: metric, dim: dim, schema: schema, compiler: compiler, formed: takeFormed(shards)}
 	for _, s := range shards {
 		t.rows += s.Rows()
 		if t.largest == nil || s.Rows() > t.largest.Rows() {

@@ -33,7 +33,8 @@ func valueOf(v any) (value, error) {
 // checkEvery is how many elements of a list pass between looks at the context.
 const checkEvery = 1024
 
-// each calls do with every element of a list. It stops when the context ends.
+// each calls do with every element of a list. It stops when the context ends. Other errors
+// say which element they are about.
 func (v *value) each(ctx context.Context, do func(scalar) error) error {
 	for i, item := range v.items {
 		if i%checkEvery == 0 {
@@ -42,11 +43,11 @@ func (v *value) each(ctx context.Context, do func(scalar) error) error {
 			}
 		}
 		s, err := scalarOf(item)
+		if err == nil {
+			err = do(s)
+		}
 		if err != nil {
 			return fmt.Errorf("element %d: %w", i, err)
-		}
-		if err := do(s); err != nil {
-			return err
 		}
 	}
 	return nil
@@ -211,31 +212,36 @@ func (b *binder) inBinding(x *test) (*plan, error) {
 			return nil, err
 		}
 		truth := false
+		var leftErr error // not about an element
 		err = v.each(b.ctx, func(s scalar) error {
 			holds, err := x.holds(left, s)
-			if err != nil && x.left.slot != noSlot {
-				slot = x.left.slot // an error about both is about the first
+			if wrong, ok := errors.AsType[*sideError](err); ok && !wrong.right && x.left.slot != noSlot {
+				leftErr = err
 			}
 			truth = truth || holds
 			return err
 		})
-		if err != nil {
+		switch {
+		case leftErr != nil:
+			return nil, b.fail(x.left.slot, leftErr)
+		case err != nil:
 			return nil, b.fail(slot, err)
 		}
 		return constant(truth), nil
 	}
 	f := b.schema.Field(x.field)
-	l, err := b.list(slot, f.Type)
+	l, err := b.list(slot, f)
 	if err != nil {
-		return nil, b.fail(slot, compared(f, err))
+		return nil, b.fail(slot, err)
 	}
 	l.field = x.field
 	return l.plan(), nil
 }
 
-// list returns a binding's list as attributes of type t are compared with it, each
-// element once.
-func (b *binder) list(slot int, t attribute.Type) (leaf, error) {
+// list returns a binding's list as the attribute f, and others of its type, are compared
+// with it, each element once.
+func (b *binder) list(slot int, f attribute.Field) (leaf, error) {
+	t := f.Type
 	key := converted{slot, t}
 	if l, ok := b.lists[key]; ok {
 		return l, nil
@@ -248,7 +254,7 @@ func (b *binder) list(slot int, t attribute.Type) (leaf, error) {
 		if err == nil && known.add(t, s) {
 			l.add(isIn, t, s)
 		}
-		return err
+		return compared(f, err)
 	})
 	if err != nil {
 		return l, err
@@ -429,7 +435,7 @@ func (l *leaf) add(x *test, t attribute.Type, s scalar) {
 func (x *test) holds(left, right scalar) (bool, error) {
 	if x.kind == testPrefix {
 		if left.kind != text || right.kind != text {
-			return false, fmt.Errorf("startsWith takes two strings, not %s and %s", left, right)
+			return false, &sideError{fmt.Errorf("startsWith takes two strings, not %s and %s", left, right), left.kind == text}
 		}
 		return strings.HasPrefix(left.text, right.text), nil
 	}
@@ -439,6 +445,9 @@ func (x *test) holds(left, right scalar) (bool, error) {
 	}
 	if left.kind == boolean && x.op != equal && x.op != notEqual {
 		return false, errors.New("bools have only == and !=")
+	}
+	if err := left.ambiguous(x.op, right); err != nil {
+		return false, err
 	}
 	return x.op.holds(order), nil
 }
@@ -459,14 +468,9 @@ func (b *binder) alone(x *test, right []operand) (*plan, error) {
 			known = false
 			continue
 		}
-		// An error is about the binding there is.
-		slot := x.left.slot
-		if slot == noSlot {
-			slot = o.slot
-		}
 		holds, err := x.holds(left, s)
 		if err != nil {
-			return nil, b.fail(slot, err)
+			return nil, b.fail(faulty(err, x.left.slot, o.slot), err)
 		}
 		truth = truth || holds
 	}
@@ -474,4 +478,16 @@ func (b *binder) alone(x *test, right []operand) (*plan, error) {
 		return nil, nil
 	}
 	return constant(truth), nil
+}
+
+// faulty returns the slot that the error of comparing two operands is about: of the one that
+// is wrong, else of the first, if it is a binding.
+func faulty(err error, left, right int) int {
+	if wrong, ok := errors.AsType[*sideError](err); ok && wrong.right {
+		left, right = right, left
+	}
+	if left == noSlot {
+		return right
+	}
+	return left
 }

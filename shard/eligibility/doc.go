@@ -37,8 +37,9 @@
 //
 // user.NAME is a binding. Beside a number, a binding's string is an int in decimal, and
 // a float64 that an int may have been rounded to is an error where an int is: it is the
-// other side that says what a value is. Two attributes cannot be compared with each
-// other, and there is no arithmetic.
+// other side that says what a value is. Two strings of bindings are compared as strings,
+// unless ints or timestamps that both may be compare otherwise: then it is an error. Two
+// attributes cannot be compared with each other, and there is no arithmetic.
 //
 // Logic has two values. A comparison, in, startsWith or exists of an attribute
 // that an app does not have is false, and so is a bool attribute: x != 5 is then

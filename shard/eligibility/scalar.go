@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -92,7 +91,7 @@ func parseInstant(s string) (scalar, error) {
 // cannot: it is a double, which does not have each int from 2^53 on. Other strings are
 // returned as they are.
 func (s scalar) integer() (scalar, error) {
-	if s.kind != text || !s.bound || !decimal.MatchString(s.text) {
+	if s.kind != text || !s.bound || !isDecimal(s.text) {
 		return s, nil
 	}
 	i, err := strconv.ParseInt(s.text, 10, 64)
@@ -102,7 +101,38 @@ func (s scalar) integer() (scalar, error) {
 	return scalar{kind: integer, bound: true, num: i}, nil
 }
 
-var decimal = regexp.MustCompile(`^-?[0-9]+$`)
+// isDecimal reports whether a text is an int of any size, in decimal digits.
+func isDecimal(s string) bool {
+	digits := strings.TrimPrefix(s, "-")
+	for _, c := range []byte(digits) {
+		if c < '0' || c > '9' {
+			return false
+		}
+	}
+	return digits != ""
+}
+
+// compareDecimals orders two texts that are decimal by their ints.
+func compareDecimals(a, b string) int {
+	x, xNegative := magnitude(a)
+	y, yNegative := magnitude(b)
+	if xNegative != yNegative {
+		return cmp.Compare(b2i(yNegative), b2i(xNegative))
+	}
+	order := cmp.Or(cmp.Compare(len(x), len(y)), strings.Compare(x, y))
+	if xNegative {
+		return -order
+	}
+	return order
+}
+
+// magnitude returns the digits of a decimal text without those that say nothing, none for
+// 0, and whether it is below 0.
+func magnitude(s string) (digits string, negative bool) {
+	digits, negative = strings.CutPrefix(s, "-")
+	digits = strings.TrimLeft(digits, "0")
+	return digits, negative && digits != ""
+}
 
 // two53 is the least double that more than one int may have become.
 const two53 = 1 << 53
@@ -175,52 +205,97 @@ func (s scalar) single() scalar {
 	return scalar{kind: real, bound: s.bound, float: float64(f)}
 }
 
-// beside returns two scalars as they are compared with each other: a binding's string
-// is an int beside a number and a timestamp beside one, and numbers that may have been
-// rounded are only compared with a float of the filter's text.
-func (s scalar) beside(o scalar) (_, _ scalar, err error) {
+// sideError is an error about one of two scalars that are compared.
+type sideError struct {
+	error
+	right bool // it is about the right one
+}
+
+// Unwrap returns the error.
+func (e *sideError) Unwrap() error { return e.error }
+
+// beside returns a scalar as it is compared with o: a binding's string is an int beside a
+// number, and a string is a timestamp beside one.
+func (s scalar) beside(o scalar) (scalar, error) {
 	switch {
 	case s.kind == text && o.kind == instant:
-		s, err = parseInstant(s.text)
-	case s.kind == instant && o.kind == text:
-		o, err = parseInstant(o.text)
+		return parseInstant(s.text)
 	case s.kind == text && o.number():
-		s, err = s.integer()
-	case s.number() && o.kind == text:
-		o, err = o.integer()
+		return s.integer()
 	}
-	if err == nil && s.number() && o.number() {
-		if o.kind == integer || o.bound {
-			err = s.rounded()
-		}
-		if err == nil && (s.kind == integer || s.bound) {
-			err = o.rounded()
-		}
+	return s, nil
+}
+
+// exactBeside returns an error if a number may have been rounded from an int, and is
+// compared with another that tells ints apart: any but a float of the filter's text.
+func (s scalar) exactBeside(o scalar) error {
+	if o.number() && (o.kind == integer || o.bound) {
+		return s.rounded()
 	}
-	return s, o, err
+	return nil
 }
 
 // compare orders two scalars. Numbers mix, and a string can be a number or a timestamp;
-// other kinds do not mix.
+// other kinds do not mix. An error about one of them is a [*sideError].
 func (s scalar) compare(o scalar) (int, error) {
-	s, o, err := s.beside(o)
-	switch {
-	case err != nil:
-		return 0, err
-	case s.kind == integer && o.kind == real:
-		return -compareFloat(o.float, s.num), nil
-	case s.kind == real && o.kind == integer:
-		return compareFloat(s.float, o.num), nil
-	case s.kind != o.kind:
-		return 0, fmt.Errorf("%s cannot be compared with %s", s, o)
-	case s.kind == real:
-		return cmp.Compare(s.float, o.float), nil
-	case s.kind == text:
-		return strings.Compare(s.text, o.text), nil
-	case s.kind == instant:
-		return s.at.Compare(o.at), nil
+	left, err := s.beside(o)
+	if err != nil {
+		return 0, &sideError{err, false}
 	}
-	return cmp.Compare(s.num, o.num), nil
+	right, err := o.beside(s)
+	if err != nil {
+		return 0, &sideError{err, true}
+	}
+	if err := left.exactBeside(right); err != nil {
+		return 0, &sideError{err, false}
+	}
+	if err := right.exactBeside(left); err != nil {
+		return 0, &sideError{err, true}
+	}
+	switch {
+	case left.kind == integer && right.kind == real:
+		return -compareFloat(right.float, left.num), nil
+	case left.kind == real && right.kind == integer:
+		return compareFloat(left.float, right.num), nil
+	case left.kind != right.kind:
+		return 0, fmt.Errorf("%s cannot be compared with %s", left, right)
+	case left.kind == real:
+		return cmp.Compare(left.float, right.float), nil
+	case left.kind == text:
+		return strings.Compare(left.text, right.text), nil
+	case left.kind == instant:
+		return left.at.Compare(right.at), nil
+	}
+	return cmp.Compare(left.num, right.num), nil
+}
+
+// ambiguous returns an error if two strings of bindings compare one way as strings and
+// another way as what both may stand for: nothing beside them says which they are.
+func (s scalar) ambiguous(op comparison, o scalar) error {
+	if s.kind != text || o.kind != text || !s.bound || !o.bound {
+		return nil
+	}
+	asTexts := op.holds(strings.Compare(s.text, o.text))
+	if isDecimal(s.text) && isDecimal(o.text) {
+		if op.holds(compareDecimals(s.text, o.text)) != asTexts {
+			return fmt.Errorf("%s and %s compare in one way as strings and in another as ints, and both are bindings, so nothing says which they are: "+
+				"want a number for one of them, or one binding with the outcome, a bool", s, o)
+		}
+		return nil
+	}
+	a, err := parseInstant(s.text)
+	if err != nil {
+		return nil
+	}
+	b, err := parseInstant(o.text)
+	if err != nil {
+		return nil
+	}
+	if op.holds(a.at.Compare(b.at)) != asTexts {
+		return fmt.Errorf("%s and %s compare in one way as strings and in another as timestamps, and both are bindings, so nothing says which they are: "+
+			"want both with the same offset and as many digits, or one binding with the outcome, a bool", s, o)
+	}
+	return nil
 }
 
 // holds reports whether the comparison is true of a left side that compares so

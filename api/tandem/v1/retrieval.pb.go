@@ -506,6 +506,11 @@ type RetrieveRequest struct {
 	// is a double, which from 2^53 on stands for several integers. So a number that is not
 	// between -2^53 and 2^53 is an invalid_argument where an integer is: beside an int
 	// attribute, an integer of the filter, or another binding.
+	//
+	// Two bindings that are strings are compared as strings. Where that has another outcome
+	// than comparing the integers, or the timestamps, that both of them may stand for ("9" <
+	// "10"), it is an invalid_argument: nothing says which are meant. Send a number for one
+	// of the two, or the outcome as a bool.
 	Bindings map[string]*structpb.Value `protobuf:"bytes,8,rep,name=bindings,proto3" json:"bindings,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// The name of a segment: only its apps may be returned, and of them only those
 	// that pass the filter, if there is one. Segments are defined when a snapshot is
@@ -1312,7 +1317,7 @@ type Explain struct {
 	// The same of exclude_ids.
 	UnknownExcludeIds uint32 `protobuf:"varint,8,opt,name=unknown_exclude_ids,json=unknownExcludeIds,proto3" json:"unknown_exclude_ids,omitempty"`
 	// Of include_ids and exclude_ids that the target tower does not have, those of which
-	// it has another Unicode form (NFC, NFD, NFKC or NFKD), which is another id, with that
+	// it has another Unicode form (both are the same in NFKC), which is another id, with that
 	// form. The first 100 at most.
 	OtherForms    map[string]string `protobuf:"bytes,9,rep,name=other_forms,json=otherForms,proto3" json:"other_forms,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
@@ -1880,7 +1885,10 @@ type ItemError struct {
 	// Set if the code is resource_exhausted.
 	Retry *errdetails.RetryInfo `protobuf:"bytes,5,opt,name=retry,proto3" json:"retry,omitempty"`
 	// Set if the code is not_found: the type and the name of what was not found.
-	Resource      *errdetails.ResourceInfo `protobuf:"bytes,6,opt,name=resource,proto3" json:"resource,omitempty"`
+	Resource *errdetails.ResourceInfo `protobuf:"bytes,6,opt,name=resource,proto3" json:"resource,omitempty"`
+	// The request's request_id, or the one that was made up for it: what the log calls it.
+	// One that is too long is replaced, too.
+	RequestId     string `protobuf:"bytes,7,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1955,6 +1963,13 @@ func (x *ItemError) GetResource() *errdetails.ResourceInfo {
 		return x.Resource
 	}
 	return nil
+}
+
+func (x *ItemError) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
 }
 
 // GetEmbeddingsRequest asks for vectors by id.
@@ -2058,8 +2073,8 @@ type GetEmbeddingsResponse struct {
 	UnknownIds []string `protobuf:"bytes,5,rep,name=unknown_ids,json=unknownIds,proto3" json:"unknown_ids,omitempty"`
 	// The request's request_id, or the one that was generated for it.
 	RequestId string `protobuf:"bytes,6,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
-	// Those of unknown_ids of which the tower has another Unicode form (NFC, NFD, NFKC
-	// or NFKD), which is another id, with that form.
+	// Those of unknown_ids of which the tower has another Unicode form (both are the same in
+	// NFKC), which is another id, with that form.
 	OtherForms map[string]string `protobuf:"bytes,9,rep,name=other_forms,json=otherForms,proto3" json:"other_forms,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// The generation of the release that answered; 0 if nothing was released.
 	Generation uint64 `protobuf:"varint,7,opt,name=generation,proto3" json:"generation,omitempty"`
@@ -2393,7 +2408,7 @@ const file_tandem_v1_retrieval_proto_rawDesc = "" +
 	"\x13BatchRetrieveResult\x129\n" +
 	"\bresponse\x18\x01 \x01(\v2\x1b.tandem.v1.RetrieveResponseH\x00R\bresponse\x12,\n" +
 	"\x05error\x18\x02 \x01(\v2\x14.tandem.v1.ItemErrorH\x00R\x05errorB\t\n" +
-	"\aoutcome\"\x80\x02\n" +
+	"\aoutcome\"\x9f\x02\n" +
 	"\tItemError\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\tR\x04code\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12)\n" +
@@ -2401,7 +2416,9 @@ const file_tandem_v1_retrieval_proto_rawDesc = "" +
 	"\vbad_request\x18\x04 \x01(\v2\x16.google.rpc.BadRequestR\n" +
 	"badRequest\x12+\n" +
 	"\x05retry\x18\x05 \x01(\v2\x15.google.rpc.RetryInfoR\x05retry\x124\n" +
-	"\bresource\x18\x06 \x01(\v2\x18.google.rpc.ResourceInfoR\bresource\"\xc7\b\n" +
+	"\bresource\x18\x06 \x01(\v2\x18.google.rpc.ResourceInfoR\bresource\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\a \x01(\tR\trequestId\"\xc7\b\n" +
 	"\x14GetEmbeddingsRequest\x12\xb4\x01\n" +
 	"\x05tower\x18\x01 \x01(\x0e2\x10.tandem.v1.TowerB\x8b\x01\xbaH\x87\x01\xba\x01\x80\x01\n" +
 	"\x14get_embeddings.tower\x1ahthis == 1 || this == 2 ? '' : 'tower is ' + string(this) + '; accepted: TOWER_APPS (1), TOWER_USERS (2)'\xd8\x01\x01R\x05tower\x12\xb9\x02\n" +
