@@ -13,8 +13,10 @@ const (
 	giveBackEvery = 10 * time.Second
 	// muchKept is how many bytes are worth giving back.
 	muchKept = 16 << 20
-	// littleKept is how many are not.
-	littleKept = 1 << 20
+	// looksAfter is how many looks follow one that found much, and give back what was in
+	// use then: requests in flight, or the timers of streams that are closed (see
+	// writeTimeout).
+	looksAfter = 5
 	// busyBytes is how many bytes a busy server allocates between two looks, or more. Go
 	// collects often then, and gives back what it does not need.
 	busyBytes = 80 << 20
@@ -41,23 +43,28 @@ func giveBack(ctx context.Context) {
 type keeper struct {
 	least     uint64 // bytes of the heap after memory was given back last
 	allocated uint64 // bytes that were ever allocated, at the last look
-	unsettled bool   // the last time gave back some: requests that were in flight may have held more
+	more      int    // looks that give back some whatever they see
 }
 
 // look gives memory back if more is kept than there was, by much more than was allocated
-// since the last look, and again until there is nothing more to give; and reports whether
-// it did.
+// since the last look, and at some looks more; and reports whether it did.
 func (k *keeper) look() bool {
 	kept, allocated := heap()
 	since := allocated - k.allocated
 	k.allocated = allocated
-	if since > busyBytes || kept < k.least+since+muchKept && !k.unsettled {
+	switch {
+	case since > busyBytes:
 		return false
+	case kept >= k.least+since+muchKept:
+		k.more = looksAfter
+	case k.more == 0:
+		return false
+	default:
+		k.more--
 	}
 	runtime.GC() // what pools hold survives one collection
 	debug.FreeOSMemory()
 	k.least, k.allocated = heap()
-	k.unsettled = kept > k.least+since+littleKept
 	return true
 }
 

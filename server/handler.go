@@ -113,8 +113,8 @@ const (
 //     snapshot and again once the service drains
 //
 // gRPC needs HTTP/2. Health, reflection and AdminService do no work that counts as in
-// flight. Whatever a request is to, it has 30 s to arrive, and so has each part of its
-// answer to be taken; the streams of health watches and reflection may be quiet between
+// flight. Whatever a request is to, it has 30 s to arrive, and each part of its answer 15 s at
+// least to be taken; the streams of health watches and reflection may be quiet between
 // messages.
 func NewHandler(s *Service, options Options) http.Handler {
 	h, _ := newHandler(s, options)

@@ -19,6 +19,9 @@ import (
 // The time a caller has to send a request, and to take each part of the response: one
 // that stalls must not hold a place. quietTimeout is how long a stream may wait for its
 // next message.
+//
+// Over HTTP/2 the timer of a request that was taken back at once stays until it ends, with
+// all that its stream holds: a write's time is as long as memory may be held for nothing.
 const (
 	readTimeout  = 30 * time.Second
 	writeTimeout = 30 * time.Second
@@ -155,7 +158,7 @@ func timed(draining context.Context, next http.Handler, read, write time.Duratio
 	})
 }
 
-// writer gives each write of a response its time, or up to twice of it. Over
+// writer gives each write of a response its time, or half of it at least. Over
 // HTTP/2 a deadline is a message to the goroutine of the connection: when a request
 // begins, that is awake; later it would be woken for it.
 type writer struct {
@@ -185,13 +188,13 @@ func (w *writer) begin() {
 
 func (w *writer) Write(p []byte) (int, error) {
 	w.begin()
-	if time.Until(w.deadline) < w.timeout {
+	if time.Until(w.deadline) < w.timeout/2 {
 		w.extend()
 	}
 	return w.ResponseWriter.Write(p)
 }
 
-func (w *writer) extend() { w.setDeadline(time.Now().Add(2 * w.timeout)) }
+func (w *writer) extend() { w.setDeadline(time.Now().Add(w.timeout)) }
 
 func (w *writer) setDeadline(t time.Time) {
 	w.deadline = t
