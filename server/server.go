@@ -79,7 +79,9 @@ const (
 	// the URL: a vector of 4096 numbers is 22 KiB in base64.
 	maxHeaderBytes    = 128 << 10
 	readHeaderTimeout = 10 * time.Second
-	idleTimeout       = 2 * time.Minute
+	// idleTimeout is also how long net/http holds all that a connection of HTTP/2 had
+	// after it is closed with requests under way: it starts the timer anew then.
+	idleTimeout = 30 * time.Second
 
 	// What one connection of HTTP/2 may have at a time: requests, and bytes that have
 	// arrived and were not read yet. The largest frame is kept for as long as it is open.

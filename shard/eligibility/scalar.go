@@ -283,15 +283,9 @@ func (s scalar) ambiguous(op comparison, o scalar) error {
 		}
 		return nil
 	}
-	a, err := parseInstant(s.text)
-	if err != nil {
-		return nil
-	}
-	b, err := parseInstant(o.text)
-	if err != nil {
-		return nil
-	}
-	if op.holds(a.at.Compare(b.at)) != asTexts {
+	a, aErr := parseInstant(s.text)
+	b, bErr := parseInstant(o.text)
+	if aErr == nil && bErr == nil && op.holds(a.at.Compare(b.at)) != asTexts {
 		return fmt.Errorf("%s and %s compare in one way as strings and in another as timestamps, and both are bindings, so nothing says which they are: "+
 			"want both with the same offset and as many digits, or one binding with the outcome, a bool", s, o)
 	}
