@@ -31,13 +31,13 @@ func TestRefusedBindings(t *testing.T) {
 	}
 	const accepted = "; accepted: a string, a number, a bool, or a list of them"
 	for text, v := range map[string]any{
-		"is an object":                           fields,
-		"at place 1 is an object":                []any{1, fields, list},
-		"at place 1 is a list within a list":     []any{1, list, fields},
-		"at place 0 is a list within a list":     list,
-		"at place 2 is a list within a list":     []any{1, 2, []any{list, fields}},
-		"at place 100 is an object":              append(slices.Repeat([]any{1}, 100), append([]any{map[string]any{}}, list...)...),
-		"at place 5000 is a list within a list ": append(slices.Repeat([]any{"x"}, 5000), []any{"y"}),
+		"is an object":                          fields,
+		"element 1 is an object":                []any{1, fields, list},
+		"element 1 is a list within a list":     []any{1, list, fields},
+		"element 0 is a list within a list":     list,
+		"element 2 is a list within a list":     []any{1, 2, []any{list, fields}},
+		"element 100 is an object":              append(slices.Repeat([]any{1}, 100), append([]any{map[string]any{}}, list...)...),
+		"element 5000 is a list within a list ": append(slices.Repeat([]any{"x"}, 5000), []any{"y"}),
 	} {
 		text := `bindings["a"] ` + strings.TrimSpace(text) + accepted
 		value, err := structpb.NewValue(v)

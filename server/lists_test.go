@@ -238,7 +238,7 @@ func TestDeepMessages(t *testing.T) {
 	require.NoError(t, err)
 	got = s.sendRaw(t, "Retrieve", "application/proto", message, false)
 	require.Equal(t, http.StatusBadRequest, got.status)
-	require.Contains(t, string(got.body), `bindings[\"a\"] at place 0 is a list within a list`)
+	require.Contains(t, string(got.body), `bindings[\"a\"] element 0 is a list within a list`)
 }
 
 // TestLongErrors makes errors of all kinds as long as callers can, in every protocol.
