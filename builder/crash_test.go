@@ -169,7 +169,8 @@ func TestKilledUploadGoesOn(t *testing.T) {
 	before := shardsOf(t, location)
 	cmd, lines = start()
 	for lines.Scan() {
-		assert.NotContains(t, lines.Text(), "stage", "it is built")
+		assert.NotContains(t, lines.Text(), "stage index", "it is built")
+		assert.NotContains(t, lines.Text(), "stage load", "it is built")
 		assert.NotContains(t, before, lines.Text(), "it is uploaded")
 	}
 	require.NoError(t, cmd.Wait())
