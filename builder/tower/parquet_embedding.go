@@ -175,9 +175,12 @@ func (v *vectors) next() (vector []float32, problem *Problem, err error) {
 	case formList:
 		c := v.columns[0]
 		if vector, err = c.floats(); err != nil {
-			err = fmt.Errorf("column %s: %w", c.name, err)
+			return nil, nil, fmt.Errorf("column %s: %w", c.name, err)
 		}
-		return vector, nil, err
+		if len(vector) > index.MaxDim {
+			return nil, tooLong(c.name), nil
+		}
+		return vector, nil, nil
 	case formSpark:
 		return v.spark()
 	case formSpread:
@@ -202,10 +205,18 @@ func (v *vectors) next() (vector []float32, problem *Problem, err error) {
 	if len(data)%4 != 0 {
 		return nil, &Problem{BadEmbedding, fmt.Sprintf("column %s: %d bytes, want float32: four bytes for each number", c.name, len(data))}, nil
 	}
+	if len(data)/4 > index.MaxDim {
+		return nil, tooLong(c.name), nil
+	}
 	for ; len(data) > 0; data = data[4:] {
 		v.vector = append(v.vector, math.Float32frombits(binary.LittleEndian.Uint32(data)))
 	}
 	return orEmpty(v.vector), nil, nil
+}
+
+// tooLong is what is wrong with an embedding that is longer than any.
+func tooLong(column string) *Problem {
+	return &Problem{BadEmbedding, fmt.Sprintf("column %s: more than %d numbers, want 1 to %d", column, index.MaxDim, index.MaxDim)}
 }
 
 // orEmpty makes of a vector without numbers one that is not null.
@@ -276,6 +287,8 @@ func (v *vectors) spark() ([]float32, *Problem, error) {
 	switch {
 	case null:
 		return nil, nil, nil
+	case max(len(indices), len(values)) > index.MaxDim:
+		return nil, tooLong(strings.TrimSuffix(v.columns[sparkType].name, ".type")), nil
 	case numbers[sparkType] == sparkDense:
 		return values, nil, nil
 	case numbers[sparkType] != sparkSparse:
@@ -315,6 +328,9 @@ func appendJSONNumbers(v []float32, data []byte) ([]float32, error) {
 		return v, nil
 	}
 	for element := range strings.SplitSeq(inner, ",") {
+		if len(v) == index.MaxDim {
+			return v, fmt.Errorf("more than %d numbers", index.MaxDim)
+		}
 		element = strings.Trim(element, space)
 		if element == "null" {
 			element = "NaN"

@@ -174,7 +174,7 @@ func (c *chunk) begin(body int64) error {
 	default: // arrow-go would take what is in it for pages
 		return fmt.Errorf("a page of type %d", h.kind)
 	}
-	if err := c.budget.make(h.unpacked); err != nil {
+	if err := c.budget.unpack(h.unpacked); err != nil {
 		return err
 	}
 	if err := c.hold(part, held); err != nil {

@@ -37,14 +37,14 @@ type File struct {
 	meta   *metadata.FileMetaData
 	rows   int64
 	limits Limits
-	budget budget
+	budget *budget
 }
 
 // Limits bound what a file may take, in bytes. Zero is no bound but the reader's own.
 type Limits struct {
 	FooterBytes   int64 // the footer
 	PageBytes     int64 // a page, decompressed
-	UnpackedBytes int64 // all pages that are read, decompressed, and values in byte arrays
+	UnpackedBytes int64 // all pages that are read, decompressed
 }
 
 // guard turns a panic of arrow-go on a damaged file into an error.
@@ -99,12 +99,7 @@ func OpenWithin(r io.ReaderAt, size int64, limits Limits) (_ *File, err error) {
 		return nil, fmt.Errorf("%w: footer: %w", ErrDamaged, err)
 	}
 	meta.SetSourceFileSize(size)
-	f := &File{r: r, size: size, meta: meta, limits: limits}
-	f.budget.mostHeld = heldBytes + heldPerByte*size
-	f.budget.mostMade = madeBytes + madePerByte*size
-	if limits.UnpackedBytes > 0 {
-		f.budget.mostMade = limits.UnpackedBytes
-	}
+	f := &File{r: r, size: size, meta: meta, limits: limits, budget: newBudget(size, limits)}
 	return f, f.checkRows()
 }
 
@@ -205,7 +200,7 @@ func (f *File) Column(group, leaf int) (_ *Column, err error) {
 		Leaf: descr,
 		chunk: chunk{
 			r: f.r, compression: meta.Compression(), total: meta.NumValues(), width: leastBytes(descr), decoded: decodedBytes(descr),
-			next: start, end: start + size, most: maxPageBytes, budget: &f.budget,
+			next: start, end: start + size, most: maxPageBytes, budget: f.budget,
 		},
 		batch:  max(leastBatch, min(batchLevels, batchLevels*fullBatches/int64(f.meta.Schema.NumColumns()))),
 		maxDef: descr.MaxDefinitionLevel(), maxRep: descr.MaxRepetitionLevel(),

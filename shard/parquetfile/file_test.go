@@ -290,7 +290,7 @@ func TestPageSizes(t *testing.T) {
 	data := compressed(t, codecs.Zstd, strings.Repeat("\x00", 20<<20))
 	for want, limits := range map[string]parquetfile.Limits{
 		"a page of 20971524 bytes; accepted: up to 1048576":        {PageBytes: 1 << 20},
-		"pages and values of 20971524 bytes; accepted: up to 16777216 in all": {UnpackedBytes: 16 << 20},
+		"pages of 20971524 bytes; accepted: up to 16777216 in all": {UnpackedBytes: 16 << 20},
 	} {
 		f, err := open(data, limits)
 		require.NoError(t, err)
