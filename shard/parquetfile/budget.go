@@ -16,7 +16,7 @@ const (
 	// Bytes of all pages that are read, decompressed; and of all byte arrays in them.
 	madeBytes, madePerByte = 4 << 30, 4096
 	// Levels in all columns: values, nulls and empty lists.
-	levelCount, levelsPerByte = 64 << 20, 4096
+	levelCount, levelsPerByte = 8 << 20, 4096
 )
 
 // A budget is what the columns of a file have taken. It may be used by several goroutines.
