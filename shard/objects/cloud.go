@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"strings"
 
+	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"gocloud.dev/blob"
 	"gocloud.dev/gcerrors"
 	"google.golang.org/api/googleapi"
@@ -101,12 +102,23 @@ func codeOf(err error) string {
 	return ""
 }
 
+// quietly keeps the client library of S3 from writing a line to stderr for each object
+// without a checksum of the whole, which many stores have none of. It checks those that
+// there are.
+var quietly = &blob.ReaderOptions{BeforeRead: func(as func(any) bool) error {
+	var options *[]func(*s3.Options)
+	if as(&options) {
+		*options = append(*options, func(o *s3.Options) { o.DisableLogOutputChecksumValidationSkipped = true })
+	}
+	return nil
+}}
+
 func (c *cloud) read(ctx context.Context, key string) ([]byte, error) {
 	var data []byte
 	_, err := c.patience.retry(ctx, func() error {
 		w := c.patience.watch(ctx)
 		defer w.stop()
-		r, err := c.blobs.NewReader(w.ctx, key, nil)
+		r, err := c.blobs.NewReader(w.ctx, key, quietly)
 		if err != nil {
 			return w.explain(err)
 		}
@@ -130,7 +142,7 @@ func (c *cloud) reader(ctx context.Context, key string, offset int64) (io.ReadCl
 	var s *stream
 	_, err := c.patience.retry(ctx, func() error {
 		w := c.patience.watch(ctx)
-		r, err := c.blobs.NewRangeReader(w.ctx, key, offset, -1, nil)
+		r, err := c.blobs.NewRangeReader(w.ctx, key, offset, -1, quietly)
 		if err != nil {
 			defer w.stop()
 			return w.explain(err)
