@@ -1,6 +1,7 @@
 package objects
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -233,7 +234,11 @@ func (c *cloud) write(ctx context.Context, key string, data []byte) error {
 
 func (c *cloud) put(ctx context.Context, what, key string, data []byte, ifNotExist bool) error {
 	_, err := c.patience.attempts(ctx, int64(len(data)), func(ctx context.Context) error {
-		return c.blobs.WriteAll(ctx, key, data, &blob.WriterOptions{IfNotExist: ifNotExist, ContentType: contentType(key)})
+		options := &blob.WriterOptions{IfNotExist: ifNotExist, ContentType: contentType(key)}
+		if c.reads() {
+			return c.blobs.Upload(ctx, key, bytes.NewReader(data), options)
+		}
+		return c.blobs.WriteAll(ctx, key, data, options)
 	})
 	return c.wrap(err, what, key)
 }
@@ -242,10 +247,12 @@ func (c *cloud) put(ctx context.Context, what, key string, data []byte, ifNotExi
 func (c *cloud) upload(ctx context.Context, key string, r io.Reader) error {
 	watch := c.patience.watch(ctx)
 	defer watch.stop() // which gives up what was not closed
+	options := &blob.WriterOptions{ContentType: contentType(key), BufferSize: partSize, MaxConcurrency: parts}
+	if c.reads() {
+		return c.wrap(watch.explain(c.blobs.Upload(watch.ctx, key, &watchedReader{r: r, watch: watch}, options)), "upload", key)
+	}
 	// The writer gives the object up when its context ends before Close.
-	w, err := c.blobs.NewWriter(watch.ctx, key, &blob.WriterOptions{
-		ContentType: contentType(key), BufferSize: partSize, MaxConcurrency: parts,
-	})
+	w, err := c.blobs.NewWriter(watch.ctx, key, options)
 	if err != nil {
 		return c.wrap(watch.explain(err), "upload", key)
 	}
@@ -256,8 +263,27 @@ func (c *cloud) upload(ctx context.Context, key string, r io.Reader) error {
 		_ = w.Close() // it says that it was cancelled
 		return c.wrap(watch.explain(err), "upload", key)
 	}
-	watch.allow(watched.onItsWay(0))
+	watch.allow(onItsWay(watched.taken))
 	return c.wrap(watch.explain(w.Close()), "upload", key)
+}
+
+// reads reports whether what is written must be given to the driver to read. The writer of
+// gocloud.dev's driver of Azure sets to nil, when a request fails, what its Close uses.
+func (c *cloud) reads() bool { return strings.HasPrefix(c.location, "azblob://") }
+
+// watchedReader is watchedWriter for a store that reads.
+type watchedReader struct {
+	r     io.Reader
+	watch *watch
+	taken int64 // bytes
+}
+
+func (r *watchedReader) Read(p []byte) (int, error) {
+	r.watch.pause()
+	n, err := r.r.Read(p)
+	r.taken += int64(n)
+	r.watch.allow(onItsWay(r.taken))
+	return n, err
 }
 
 // watchedWriter fails when a store takes nothing. The time that its source needs does
@@ -268,14 +294,12 @@ type watchedWriter struct {
 	taken int64 // bytes
 }
 
-// onItsWay returns how many bytes the store may have to take before it takes more, or
-// the end.
-func (w *watchedWriter) onItsWay(more int) int64 {
-	return min(w.taken, (parts+2)*partSize) + int64(more)
-}
+// onItsWay returns how many of the bytes that were given to a store it may have to take
+// before it takes more, or the end.
+func onItsWay(given int64) int64 { return min(given, (parts+2)*partSize) }
 
 func (w *watchedWriter) Write(p []byte) (int, error) {
-	w.watch.allow(w.onItsWay(len(p)))
+	w.watch.allow(onItsWay(w.taken) + int64(len(p)))
 	defer w.watch.pause()
 	n, err := w.w.Write(p)
 	w.taken += int64(n)
