@@ -9,8 +9,10 @@ import (
 	"iter"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"gocloud.dev/blob"
 	"gocloud.dev/gcerrors"
@@ -61,7 +63,7 @@ func classOf(err error) error {
 	case gcerrors.NotFound:
 		unresolved := (*net.DNSError)(nil)
 		switch {
-		case codeOf(err) == "NoSuchBucket":
+		case slices.Contains([]string{"NoSuchBucket", "ContainerNotFound"}, codeOf(err)):
 			return ErrGone
 		case errors.As(err, &unresolved), status != 0 && status != http.StatusNotFound, cut(err):
 			return nil
@@ -91,14 +93,20 @@ func statusOf(err error) int {
 	if google := (*googleapi.Error)(nil); errors.As(err, &google) {
 		return google.Code
 	}
+	if azure := (*azcore.ResponseError)(nil); errors.As(err, &azure) {
+		return azure.StatusCode
+	}
 	return 0
 }
 
-// codeOf returns the code by which S3 names an error.
+// codeOf returns the code by which S3 or Azure names an error.
 func codeOf(err error) string {
 	var coded interface{ ErrorCode() string }
 	if errors.As(err, &coded) {
 		return coded.ErrorCode()
+	}
+	if azure := (*azcore.ResponseError)(nil); errors.As(err, &azure) {
+		return azure.ErrorCode
 	}
 	return ""
 }
