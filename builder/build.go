@@ -173,6 +173,7 @@ type build struct {
 
 // detectDim finds the dimension, which both towers must have.
 func (b *build) detectDim(ctx context.Context) error {
+	b.Progress.Stage("look at the first embeddings", -1)
 	appDim, err := detectDim(ctx, shard.Apps, b.input(shard.Apps))
 	if err != nil {
 		return b.Opened.apps.checked(err)
