@@ -150,7 +150,7 @@ func (r *parquetReader) selects(f *parquetfile.File) (s selection, err error) {
 	if n := root.find(o.IDColumn); n == nil {
 		missing = append(missing, o.IDColumn)
 	} else if s.id = n.shape(); !s.id.id() {
-		wrong = append(wrong, fmt.Sprintf("id column %s is %s, want strings, UUIDs or integers", o.IDColumn, s.id.text))
+		wrong = append(wrong, fmt.Sprintf("id column %s is %s, want %s", o.IDColumn, s.id.text, supportedIDs))
 	} else {
 		used[s.id.leaf] = true
 	}

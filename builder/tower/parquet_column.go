@@ -119,7 +119,7 @@ func (c *column) id() (string, error) {
 		return "", err
 	}
 	switch c.decoding {
-	case text, raw, fixed:
+	case text, raw:
 		return string(c.bytes(i)), nil
 	case uuid:
 		return uuidText(c.chunk.Fixed[i]), nil
@@ -209,7 +209,7 @@ func (c *column) value() (v attribute.Value, r remark, err error) {
 	}
 	timestamp := func(t time.Time) { v, r.note = storedTime(c.name, t) }
 	switch c.decoding {
-	case text, raw, fixed:
+	case text, raw:
 		v = attribute.OfKeyword(c.str(i))
 	case uuid:
 		v = attribute.OfKeyword(uuidText(c.chunk.Fixed[i]))

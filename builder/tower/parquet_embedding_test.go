@@ -257,7 +257,6 @@ func TestDecimalsAndUUIDs(t *testing.T) {
 		{decimal(20, 1, types.ByteArray, -1), flat(0, "\x0f", "\xff\x38", "", "\x01\x00\x00\x00\x00\x00\x00\x00\x01"), floats(1.5, -20, 0, 1844674407370955161.7), nil},
 		{uuid, flat(0, "\x63\x9e\x28\xcb\xb2\xac\x4d\x74\x99\xe2\x18\x01\x09\x38\x03\xaa"), []attribute.Value{attribute.OfKeyword("639e28cb-b2ac-4d74-99e2-1801093803aa")}, []string{"639e28cb-b2ac-4d74-99e2-1801093803aa"}},
 		{plain(types.ByteArray), flat(0, "é"), []attribute.Value{attribute.OfKeyword("é")}, []string{"é"}},
-		{fixed(3), flat(0, "abc"), []attribute.Value{attribute.OfKeyword("abc")}, []string{"abc"}},
 		{leaf(schema.DateLogicalType{}, types.Int32, -1), nil, nil, nil},
 	} {
 		n := len(test.rows)
@@ -272,7 +271,7 @@ func TestDecimalsAndUUIDs(t *testing.T) {
 		o.IDColumn, o.IgnoreColumns = "x", []string{"app_id"}
 		rows, _, err = readAll(t, o)
 		if test.ids == nil {
-			require.ErrorContains(t, err, "want strings, UUIDs or integers")
+			require.ErrorContains(t, err, "want strings, binary in UTF-8, UUIDs, integers or decimals")
 			continue
 		}
 		require.NoError(t, err)
@@ -280,6 +279,25 @@ func TestDecimalsAndUUIDs(t *testing.T) {
 			require.Equal(t, test.ids[i], row.ID)
 		}
 	}
+}
+
+// Bytes of a fixed length without a logical type may be anything: the bytes of a UUID or of
+// a large integer would be text now and then.
+func TestFixedBytesAreNoText(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "t.parquet")
+	columns := []column{ids(1), vectors(1), {name: "x", kind: fixed(3), rows: flat(0, "abc")}, {name: "list", kind: list(fixed(2)), rows: [][]cell{{{0, 2, "ab"}}}}}
+	write(t, path, columns)
+	_, err := tower.Open(t.Context(), options(path))
+	require.ErrorContains(t, err, "cannot store column x (fixed_len_byte_array(3)), list (list<fixed_len_byte_array(2)>): supported are strings")
+	require.ErrorContains(t, err, "bytes of a fixed length only if their logical type is one of these")
+	o := options(path)
+	o.IDColumn, o.IgnoreColumns = "x", []string{"app_id", "list"}
+	_, err = tower.Open(t.Context(), o)
+	require.ErrorContains(t, err, "id column x is fixed_len_byte_array(3), want strings")
+	o = options(path)
+	o.IgnoreColumns = []string{"x", "list"}
+	_, _, err = readAll(t, o)
+	require.NoError(t, err)
 }
 
 func floats(values ...float64) (list []attribute.Value) {

@@ -250,12 +250,12 @@ func TestUnusableColumns(t *testing.T) {
 
 	ignored := []string{"interval", "nested", "numbers", "time"}
 	for want, o := range map[string]tower.Options{
-		"no column is called user_id; the columns are app_id, embedding, interval":                                          {IDColumn: "user_id", IgnoreColumns: ignored},
-		"no column is called vector; the columns are":                                                                       {IDColumn: "app_id", EmbeddingColumn: "vector", IgnoreColumns: append(ignored, "embedding")},
-		"no column is called gone, lost, user_id, vector; the columns are":                                                  {IDColumn: "user_id", EmbeddingColumn: "vector", AttributeColumns: []string{"gone"}, RenameColumns: map[string]string{"lost": "found"}},
-		"id column embedding is list<float>, want strings, UUIDs or integers":                                               {IDColumn: "embedding", EmbeddingColumn: "zebra"},
-		"embedding column time is time of day, want a list of numbers, bytes of flo":                                        {IDColumn: "app_id", EmbeddingColumn: "time"},
-		"id column numbers is list<int32>, want strings, UUIDs or integers; embedding column nested is struct, want a list": {IDColumn: "numbers", EmbeddingColumn: "nested"},
+		"no column is called user_id; the columns are app_id, embedding, interval":                                                 {IDColumn: "user_id", IgnoreColumns: ignored},
+		"no column is called vector; the columns are":                                                                              {IDColumn: "app_id", EmbeddingColumn: "vector", IgnoreColumns: append(ignored, "embedding")},
+		"no column is called gone, lost, user_id, vector; the columns are":                                                         {IDColumn: "user_id", EmbeddingColumn: "vector", AttributeColumns: []string{"gone"}, RenameColumns: map[string]string{"lost": "found"}},
+		"id column embedding is list<float>, want strings, binary in UTF-8, UUIDs, integers or decimals without a fraction; bytes": {IDColumn: "embedding", EmbeddingColumn: "zebra"},
+		"embedding column time is time of day, want a list of numbers, bytes of flo":                                               {IDColumn: "app_id", EmbeddingColumn: "time"},
+		"is one of these; embedding column nested is struct, want a list":                                                          {IDColumn: "numbers", EmbeddingColumn: "nested"},
 		"no id column is named":                           {},
 		"an id file (ids.txt) is for formats without ids": {IDColumn: "app_id", IDs: []string{"ids.txt"}},
 	} {
