@@ -174,16 +174,17 @@ type build struct {
 // detectDim finds the dimension, which both towers must have.
 func (b *build) detectDim(ctx context.Context) error {
 	b.Progress.Stage("look at the first embeddings", -1)
-	appDim, err := detectDim(ctx, shard.Apps, b.input(shard.Apps))
+	appDim, appPacked, err := detectDim(ctx, shard.Apps, b.input(shard.Apps))
 	if err != nil {
 		return b.Opened.apps.checked(err)
 	}
-	userDim, err := detectDim(ctx, shard.Users, b.input(shard.Users))
+	userDim, userPacked, err := detectDim(ctx, shard.Users, b.input(shard.Users))
 	if err != nil {
 		return b.Opened.users.checked(err)
 	}
 	if appDim != userDim {
-		return fmt.Errorf("apps have embeddings of dimension %d, users of %d: both towers must come from one model version", appDim, userDim)
+		return fmt.Errorf("apps have embeddings of dimension %d%s, users of %d%s: both towers must come from one model version",
+			appDim, asBytes(appDim, appPacked), userDim, asBytes(userDim, userPacked))
 	}
 	b.manifest.Dim = appDim
 	return nil

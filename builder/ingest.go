@@ -32,18 +32,19 @@ type ingested struct {
 // that has an embedding.
 const detectRows = 1000
 
-// detectDim returns the most common length of the first embeddings.
-func detectDim(ctx context.Context, kind shard.Kind, in tower.Options) (dim int, err error) {
+// detectDim returns the most common length of the first embeddings, and whether they are
+// bytes.
+func detectDim(ctx context.Context, kind shard.Kind, in tower.Options) (dim int, packed bool, err error) {
 	r, err := tower.Open(ctx, in)
 	if err != nil {
-		return 0, err
+		return 0, false, err
 	}
 	defer func() { err = errors.Join(err, r.Close()) }()
 	counts, malformed := map[int]int{}, "" // why the first row that has one has none
 	for n := 0; n < detectRows || dim == 0; n++ {
 		if n%checkEvery == 0 {
 			if err := ctx.Err(); err != nil {
-				return 0, err
+				return 0, false, err
 			}
 		}
 		row, err := r.Next()
@@ -51,8 +52,9 @@ func detectDim(ctx context.Context, kind shard.Kind, in tower.Options) (dim int,
 			break
 		}
 		if err != nil {
-			return 0, err
+			return 0, false, err
 		}
+		packed = row.Packed
 		length := len(row.Vector)
 		if length == 0 {
 			if malformed == "" && len(row.Problems) > 0 && row.Problems[0].Kind == tower.BadEmbedding {
@@ -66,12 +68,20 @@ func detectDim(ctx context.Context, kind shard.Kind, in tower.Options) (dim int,
 	}
 	name := in.Files.Files()[0].Name()
 	if dim == 0 {
-		return 0, fmt.Errorf("%s: %s has no embedding%s", kind, name, malformed)
+		return 0, false, fmt.Errorf("%s: %s has no embedding%s", kind, name, malformed)
 	}
 	if dim > index.MaxDim {
-		return 0, fmt.Errorf("%s: %s has embeddings of dimension %d, want 1 to %d", kind, name, dim, index.MaxDim)
+		return 0, false, fmt.Errorf("%s: %s has embeddings of dimension %d, want 1 to %d", kind, name, dim, index.MaxDim)
 	}
-	return dim, nil
+	return dim, packed, nil
+}
+
+// asBytes says of numbers whether they were bytes.
+func asBytes(numbers int, packed bool) string {
+	if !packed {
+		return ""
+	}
+	return fmt.Sprintf(" (%d bytes, read as float32)", 4*numbers)
 }
 
 // ingest reads a tower's input into spill files in dir.
@@ -179,7 +189,10 @@ func (in *ingested) judge(row *tower.Row, metric index.Metric) (kind string, err
 	if len(row.Problems) > 0 && row.Problems[0].Kind == tower.BadEmbedding { // there is no vector, and this says why
 		return problem()
 	}
-	if kind, err := judgeVector(metric, row.Vector, in.dim); err != nil {
+	if len(row.Vector) != in.dim {
+		return "wrong dimension", fmt.Errorf("embedding has %d numbers%s, want %d", len(row.Vector), asBytes(len(row.Vector), row.Packed), in.dim)
+	}
+	if kind, err := judgeVector(metric, row.Vector); err != nil {
 		return kind, err
 	}
 	if len(row.Problems) > 0 {

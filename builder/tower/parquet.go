@@ -23,6 +23,7 @@ type parquetReader struct {
 	rows    int64
 	tally   tally
 	notes   []string // known from the footers
+	packed  string   // how embeddings that are bytes are read, "" before the first
 
 	next    int // file
 	file    *parquetfile.File
@@ -267,7 +268,14 @@ func openParquetFile(f input.File) (*parquetfile.File, error) {
 
 func (r *parquetReader) Schema() attribute.Schema { return r.schema }
 func (r *parquetReader) Rows() int64              { return r.rows }
-func (r *parquetReader) Notes() []string          { return append(slices.Clone(r.notes), r.tally.notes()...) }
+
+func (r *parquetReader) Notes() []string {
+	notes := slices.Clone(r.notes)
+	if r.packed != "" {
+		notes = append(notes, r.packed)
+	}
+	return append(notes, r.tally.notes()...)
+}
 
 // Close lets go of what is being read. The files stay open.
 func (r *parquetReader) Close() error {
@@ -319,6 +327,9 @@ func (r *parquetReader) read() (err error) {
 	}
 	if problem != nil {
 		r.row.Problems = append(r.row.Problems, *problem)
+	}
+	if r.row.Packed = r.vectors.form == formPacked; r.row.Packed && r.packed == "" {
+		r.packed = r.vectors.said
 	}
 	for _, c := range r.columns {
 		v, said, err := c.value()

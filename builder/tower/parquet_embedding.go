@@ -49,11 +49,9 @@ func (n *node) embedding(name string) (embedding, error) {
 }
 
 // note says how embeddings are read that could be meant in another way, "" if they could
-// not.
+// not. What there is to say of bytes is known with the first of them.
 func (e *embedding) note(name string) string {
 	switch e.form {
-	case formPacked:
-		return "column " + name + ": " + e.text + ", read as float32, four bytes for each number with the least significant first"
 	case formText:
 		return "column " + name + ": " + e.text + ", read as JSON arrays of numbers"
 	case formSpread:
@@ -156,6 +154,7 @@ func (n *node) spread(prefix, suffix string) (embedding, error) {
 type vectors struct {
 	embedding
 	columns []*column
+	said    string // how bytes are read, after the first
 
 	vector []float32 // scratch
 }
@@ -203,10 +202,13 @@ func (v *vectors) next() (vector []float32, problem *Problem, err error) {
 		return v.vector, nil, nil
 	}
 	if len(data)%4 != 0 {
-		return nil, &Problem{BadEmbedding, fmt.Sprintf("column %s: %d bytes, want float32: four bytes for each number", c.name, len(data))}, nil
+		return nil, &Problem{BadEmbedding, fmt.Sprintf("column %s: %d bytes, want numbers of 4 bytes (float32, little-endian)", c.name, len(data))}, nil
 	}
 	if len(data)/4 > index.MaxDim {
 		return nil, tooLong(c.name), nil
+	}
+	if v.said == "" {
+		v.said = fmt.Sprintf("column %s: %s, read as %d numbers of 4 bytes (float32, little-endian) in %d bytes", c.name, v.text, len(data)/4, len(data))
 	}
 	for ; len(data) > 0; data = data[4:] {
 		v.vector = append(v.vector, math.Float32frombits(binary.LittleEndian.Uint32(data)))

@@ -37,7 +37,7 @@ func TestForeignEmbeddings(t *testing.T) {
 		}
 		return number(i, j)
 	}
-	const kinds, binary = "pyarrow-kinds", ", read as float32, four bytes for each number with the least significant first"
+	const kinds, binary = "pyarrow-kinds", ", read as 4 numbers of 4 bytes (float32, little-endian) in 16 bytes"
 	for _, test := range []struct {
 		file, column string
 		want         func(i, j int) float64
@@ -113,7 +113,7 @@ func TestMalformedEmbeddings(t *testing.T) {
 		{text, flat(0, "[1, 2.5e0,-3 ]", "[]", " [ null,NaN,1e99]", "1,2", "[1,,2]", "[0x1p3]", `["a"]`, `{"a":1}`), []string{
 			"", "", "", `column embedding: "1,2": want a JSON array of numbers`, `"" is no number`, `"0x1p3" is no number`, `"\"a\"" is no number`, "want a JSON array",
 		}},
-		{plain(parquet.Types.ByteArray), flat(0, "", "abcd", "abc"), []string{"", "", "column embedding: 3 bytes, want float32: four bytes for each number"}},
+		{plain(parquet.Types.ByteArray), flat(0, "", "abcd", "abc"), []string{"", "", "column embedding: 3 bytes, want numbers of 4 bytes (float32, little-endian)"}},
 	} {
 		write(t, path, []column{ids(len(test.rows)), {name: "embedding", kind: test.kind, rows: test.rows}})
 		rows, _, err := readAll(t, options(path))

@@ -23,6 +23,8 @@ type Row struct {
 	// Vector is the embedding, of any length, nil when it is null. A null
 	// element is NaN. A double that float32 cannot hold is an infinity.
 	Vector []float32
+	// Packed says that Vector was bytes, and is what they are as float32.
+	Packed bool
 	// Attributes are aligned with the reader's schema. A null and an empty list
 	// are absent.
 	Attributes []attribute.Value
