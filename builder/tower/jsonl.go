@@ -53,7 +53,8 @@ type AttributeRow struct {
 //
 // The type of a key is what most of its values say, nulls aside; of kinds of values that
 // are equally many, the first. Strings are keywords, or timestamps if more than half of
-// them are a date and a time of day, which are in UTC if they name no zone. Arrays of
+// them are a date and a time of day, or nearly all a date with or without one; they are in
+// UTC if they name no zone. Arrays of
 // strings are keyword lists. Numbers are ints if none has a fraction or an exponent, and
 // else floats; but if a float cannot hold one of the integers, they are what most of them
 // are. A value that cannot be of its key's type is a [Problem], [TypeChange] or
@@ -407,9 +408,6 @@ func (r *AttributeReader) decodeValue(k *jsonKey, kind jsonKind, raw []byte) att
 		r.problem(OutOfRange, "attribute %s: %v %.60s, %v", k.name, kind, raw, err)
 	case err != nil:
 		return r.typeChange(k, kind, raw)
-	case kind == jsonInteger && k.typ == attribute.Float && !holdsExactly(text):
-		r.problem(OutOfRange, "attribute %s: integer %.60s has more digits than a float holds", k.name, raw)
-		return attribute.Value{}
 	case k.typ == attribute.Timestamp:
 		if unzoned {
 			r.tally.add("attribute " + k.name + ": %d times name no zone and are taken for UTC")

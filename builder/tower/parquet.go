@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 
@@ -22,8 +23,9 @@ type parquetReader struct {
 	schema  attribute.Schema
 	rows    int64
 	tally   tally
-	notes   []string // known from the footers
-	packed  string   // how embeddings that are bytes are read, "" before the first
+	notes   []string          // known from the footers
+	dated   map[string]*dated // of attributes by name
+	packed  string            // how embeddings that are bytes are read, "" before the first
 
 	next    int // file
 	file    *parquetfile.File
@@ -40,7 +42,7 @@ type parquetReader struct {
 
 // openParquet opens files that are read one after the other. They stay the caller's.
 func openParquet(o Options, files []input.File) (*parquetReader, error) {
-	r := &parquetReader{options: o, files: files}
+	r := &parquetReader{options: o, files: files, dated: make(map[string]*dated)}
 	if o.IDColumn == "" {
 		return nil, fmt.Errorf("open %s: no id column is named", files[0].Name())
 	}
@@ -274,6 +276,11 @@ func (r *parquetReader) Notes() []string {
 	if r.packed != "" {
 		notes = append(notes, r.packed)
 	}
+	for _, name := range slices.Sorted(maps.Keys(r.dated)) {
+		if d := r.dated[name]; areNearlyAll(d.times, d.texts) {
+			notes = append(notes, fmt.Sprintf("attribute %s: %d of %d strings are dates or times, and are keywords; --attribute-type %s=timestamp makes them timestamps", name, d.times, d.texts, name))
+		}
+	}
 	return append(notes, r.tally.notes()...)
 }
 
@@ -404,7 +411,14 @@ func (r *parquetReader) openNext() error {
 		if !ok {
 			return fmt.Errorf("%w: a column %s that it did not have before", parquetfile.ErrDamaged, a.name)
 		}
-		r.columns = append(r.columns, &column{shape: a, name: a.name, attribute: i, typ: r.schema.Field(i).Type})
+		c := &column{shape: a, name: a.name, attribute: i, typ: r.schema.Field(i).Type}
+		if _, told := r.options.AttributeTypes[a.name]; c.typ == attribute.Keyword && !told {
+			if r.dated[a.name] == nil {
+				r.dated[a.name] = &dated{}
+			}
+			c.dated = r.dated[a.name]
+		}
+		r.columns = append(r.columns, c)
 	}
 	r.cursors = slices.Concat([]*column{r.id}, r.vectors.columns, r.columns)
 	return nil

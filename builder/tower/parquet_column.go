@@ -28,6 +28,7 @@ type column struct {
 	name      string         // for messages
 	attribute int            // position in the schema, -1 for what is none
 	typ       attribute.Type // of the attribute
+	dated     *dated         // of keywords whose type was not told, else nil
 
 	chunk *parquetfile.Column // nil between row groups
 	pos   int                 // next level of the batch
@@ -188,6 +189,15 @@ func (c *column) str(i int) string {
 	return s
 }
 
+// dated counts how many texts of a column are dates or times.
+type dated struct{ texts, times int64 }
+
+func (d *dated) count(text []byte) {
+	if d.texts++; lookOfText(text) != lookText {
+		d.times++
+	}
+}
+
 // A remark is what there is to say of a value: a tally entry, or a problem of
 // the row.
 type remark struct {
@@ -210,6 +220,9 @@ func (c *column) value() (v attribute.Value, r remark, err error) {
 	timestamp := func(t time.Time) { v, r.note = storedTime(c.name, t) }
 	switch c.decoding {
 	case text, raw:
+		if c.dated != nil {
+			c.dated.count(c.bytes(i))
+		}
 		v = attribute.OfKeyword(c.str(i))
 	case uuid:
 		v = attribute.OfKeyword(uuidText(c.chunk.Fixed[i]))
