@@ -7,6 +7,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"unicode/utf16"
 
@@ -55,6 +56,8 @@ func utf32(order binary.AppendByteOrder, list ...string) (b []byte) {
 // What id files of all kinds mean.
 func TestIDs(t *testing.T) {
 	gz, zst := compressed(t, "a\nb\n")
+	gz1, _ := compressed(t, "a\n")
+	gz2, _ := compressed(t, "b\n")
 	long := int64(9007199254740993)
 	for name, test := range map[string]struct {
 		data []byte
@@ -63,10 +66,17 @@ func TestIDs(t *testing.T) {
 		"plain":             {[]byte("a\nb"), []string{"a", "b"}},
 		"gzip":              {gz, []string{"a", "b"}},
 		"zstd":              {zst, []string{"a", "b"}},
+		"members of gzip":   {append(bytes.Clone(gz1), gz2...), []string{"a", "b"}},
+		"padded gzip":       {append(bytes.Clone(gz), make([]byte, 1000)...), []string{"a", "b"}},
+		"padded members":    {slices.Concat(gz1, make([]byte, 7), gz2, make([]byte, 3)), []string{"a", "b"}},
+		"skippable frame":   {append([]byte("\x5e\x2a\x4d\x18\x03\x00\x00\x00abc"), zst...), []string{"a", "b"}},
 		"all quoted":        {[]byte("\"a,1\"\r\n\"say \"\"b\"\"\"\r\n"), []string{"a,1", `say "b"`}},
 		"quoted if need be": {[]byte("a\n\"b,1\"\n"), []string{"a", "b,1"}},
 		"comma in one":      {[]byte("a,1\nb\n"), []string{"a,1", "b"}},
 		"quote in one":      {[]byte("6\" disc\nb\n"), []string{`6" disc`, "b"}},
+		"quoted semicolons": {[]byte("\"a;1\"\n\"b;2\"\n"), []string{"a;1", "b;2"}},
+		"bar in one":        {[]byte("a|1\nb\n"), []string{"a|1", "b"}},
+		"braces":            {[]byte("{639e28cb}\n[b]\n"), []string{"{639e28cb}", "[b]"}},
 		"header":            {[]byte("app_id\na\nb\n"), []string{"a", "b"}},
 		"quoted header":     {[]byte("\xef\xbb\xbf\"app_id\"\n\"a\"\n\"b\"\n"), []string{"a", "b"}},
 		"no header":         {[]byte("app_id\nb\n"), []string{"app_id", "b"}},
@@ -116,13 +126,23 @@ func TestIDsThatAreRefused(t *testing.T) {
 		"tab":             {[]byte("a\tApp\nb\tApp\n"), `line 1, "a\tApp", has a tab: want one id per line`},
 		"columns":         {[]byte(",app_id\n0,a\n"), "every line has a comma, as rows of several columns"},
 		"mixed quotes":    {[]byte("\"a\"\nb,c\n"), "line 1 is in quotes, and line 2 has a comma or a quote and is not"},
-		"half a quote":    {[]byte("\"a\"\n\"b\n"), "line 1 is in quotes, and line 2 has a comma or a quote and is not"},
+		"half a quote":    {[]byte("\"a\"\n\"b\n"), `line 2, "\"b", begins with a quote that does not end it: want one id per line`},
+		"several lines":   {[]byte("\"a\nb\"\n"), `line 1, "\"a", begins with a quote that does not end it`},
+		"semicolons":      {[]byte("a;1\nb;2\n"), `every line has a semicolon, as rows of several columns: want one id per line; an id that has a semicolon is quoted ("a;b")`},
+		"bars":            {[]byte("app_id|n\na|1\nb|2\n"), "every line has a bar, as rows of several columns"},
+		"JSON Lines":      {[]byte("{\"id\":\"a\"}\n{\"id\":\"b\"}\n"), `line 1, "{\"id\":\"a\"}", is a JSON object: want one id per line`},
+		"one JSON object": {[]byte("a\n {\"id\":1}\n"), `line 2, " {\"id\":1}", is a JSON object`},
+		"JSON array":      {[]byte(`["a","b"]`), "line 1, \"[\\\"a\\\",\\\"b\\\"]\", begins a JSON array"},
+		"JSON of lines":   {[]byte("[\n\"a\",\n\"b\"\n]"), `line 1, "[", begins a JSON array`},
+		"JSON numbers":    {[]byte("[1,2]\n"), "begins a JSON array"},
 		"index and ids":   {[]byte("app_id\na\nb\nc\n"), "2 rows, and 4 ids in "},
 		"UTF-16":          {inUTF16("a\r\nb\r\n"), "it is text in UTF-16; accepted are text of one id per line"},
 		"Parquet":         {[]byte("PAR1..........PAR1"), "it is Parquet; accepted are text of one id per line"},
 		"zip":             {[]byte("PK\x03\x04......"), "a zip archive (such as .npz and .pt)"},
 		"pickle":          {[]byte("\x80\x04......"), "it is a Python pickle"},
 		"cut gzip":        {gz[:len(gz)-5], "unexpected EOF"},
+		"gzip and more":   {append(bytes.Clone(gz), "\x00garbage of some length"...), "gzip: invalid header"},
+		"half a member":   {append(bytes.Clone(gz), gz[:4]...), "unexpected EOF"},
 		"damaged gzip":    {append(bytes.Clone(gz[:len(gz)-8]), 0, 0, 0, 0, 4, 0, 0, 0), "gzip: invalid checksum"},
 		"cut zstd":        {zst[:len(zst)-3], "unexpected EOF"},
 		"npy of objects":  {npy(1, dict("|O", "False", "2,"), make([]byte, 16)), `type "|O": accepted are strings (U, S) and integers`},
