@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"unicode/utf16"
 
@@ -189,6 +190,35 @@ func TestPartsOfPlainRows(t *testing.T) {
 	write("v-1.npy", npy(1, dict("<f4", "False", "1, 2"), numbers(float32(1), float32(2))))
 	_, _, err = readAll(t, o)
 	require.ErrorContains(t, err, "v-1.npy: it has dimension 2, and "+dir+"/v-0.npy has 1")
+}
+
+// Numbers of files are no order of names unless they have as many digits.
+func TestPartsInTheOrderOfTheirNames(t *testing.T) {
+	for _, test := range []struct {
+		names []string
+		note  string
+	}{
+		{[]string{"v-1.npy", "v-10.npy", "v-2.npy"}, "v-10.npy is read before %s/v-2.npy, in the order of their names and not of their numbers"},
+		{[]string{"v-01.npy", "v-02.npy", "v-10.npy"}, ""},
+		{[]string{"v-1-of-10.npy", "v-1-of-9.npy"}, "v-1-of-10.npy is read before %s/v-1-of-9.npy"},
+		{[]string{"v-0010.npy", "v-9.npy"}, "v-0010.npy is read before %s/v-9.npy"},
+		{[]string{"a9.npy", "b1.npy"}, ""},
+		{[]string{"a.npy", "a1.npy"}, ""},
+	} {
+		dir := t.TempDir()
+		o := tower.Options{Paths: []string{dir}, NumberRows: true}
+		for _, name := range test.names {
+			require.NoError(t, os.WriteFile(filepath.Join(dir, name), npy(1, dict("<f4", "False", "1, 1"), numbers(float32(1))), 0o600))
+		}
+		_, r, err := readAll(t, o)
+		require.NoError(t, err)
+		if test.note == "" {
+			require.Empty(t, r.Notes(), test.names)
+			continue
+		}
+		require.Len(t, r.Notes(), 1, test.names)
+		require.Contains(t, r.Notes()[0], strings.ReplaceAll(test.note, "%s", dir))
+	}
 }
 
 func short(rows []tower.Row) string {
