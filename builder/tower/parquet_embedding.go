@@ -20,6 +20,7 @@ const (
 	formPacked                 // bytes: float32, the least significant byte first
 	formText                   // text: a JSON array of numbers
 	formSpark                  // a vector of Spark: a struct of type, size, indices, values
+	formValues                 // the values of one, which are all of it if it is dense
 	formSpread                 // one column for each component
 )
 
@@ -39,6 +40,14 @@ const wantEmbedding = "want a list of numbers, bytes of float32, JSON text or a 
 // column called name, columns that are called name_0, name_1 and so on are the components.
 func (n *node) embedding(name string) (embedding, error) {
 	if at := n.find(name); at != nil {
+		if parent, ok := strings.CutSuffix(name, ".values"); ok {
+			if whole := n.find(parent); whole != nil {
+				if e, ok := whole.spark(parent); ok {
+					e.form, e.text = formValues, "the values of "+e.text
+					return e, nil
+				}
+			}
+		}
 		return at.embedded(name)
 	}
 	prefix, suffix, pattern := strings.Cut(name, "*")
@@ -180,7 +189,7 @@ func (v *vectors) next() (vector []float32, problem *Problem, err error) {
 			return nil, tooLong(c.name), nil
 		}
 		return vector, nil, nil
-	case formSpark:
+	case formSpark, formValues:
 		return v.spark()
 	case formSpread:
 		return v.spread()
@@ -295,6 +304,8 @@ func (v *vectors) spark() ([]float32, *Problem, error) {
 		return values, nil, nil
 	case numbers[sparkType] != sparkSparse:
 		return problem("a vector of type %d, want %d (sparse) or %d (dense)", numbers[sparkType], sparkSparse, sparkDense)
+	case v.form == formValues:
+		return problem("a sparse vector, of which the values alone are no embedding: name the column %[1]s itself, and not %[1]s.values", strings.TrimSuffix(v.columns[sparkType].name, ".type"))
 	case size < 0 || size > index.MaxDim:
 		return problem("a sparse vector of size %d, want at most %d", size, index.MaxDim)
 	case len(indices) != len(values):

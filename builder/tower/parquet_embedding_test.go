@@ -64,7 +64,6 @@ func TestForeignEmbeddings(t *testing.T) {
 		{kinds, "json", number, nil, "column json: string, read as JSON arrays of numbers"},
 		{kinds, "nested.values", number, func(i int) bool { return i == 5 }, ""},
 		{kinds, "spark", sparse, nil, ""},
-		{kinds, "spark.values", nil, nil, ""},
 		{kinds, "emb_*", number, nil, "embeddings: one column for each of 4 components, emb_0 to emb_3"},
 		{kinds, "emb", number, nil, "embeddings: one column for each of 4 components, emb_0 to emb_3"},
 		{"duckdb-kinds", "array_", number, nil, ""},
@@ -96,6 +95,23 @@ func TestForeignEmbeddings(t *testing.T) {
 				}
 			}
 		})
+	}
+	o := options(filepath.Join("testdata", "foreign", kinds+".parquet"))
+	o.EmbeddingColumn, o.AttributeColumns = "spark.values", []string{"app_id"}
+	mixed, _, err := readAll(t, o)
+	require.NoError(t, err)
+	for i, row := range mixed {
+		switch {
+		case i == 11:
+			require.Nil(t, row.Vector)
+			require.Empty(t, row.Problems)
+		case i%2 == 1: // dense
+			require.Len(t, row.Vector, 4)
+			require.Equal(t, float32(number(i, 3)), row.Vector[3])
+		default:
+			require.Nil(t, row.Vector)
+			require.Equal(t, "column spark: a sparse vector, of which the values alone are no embedding: name the column spark itself, and not spark.values", row.Problems[0].Detail)
+		}
 	}
 	rows, _ := read("pyarrow-late", "embedding")
 	require.Nil(t, rows[19].Vector)
