@@ -215,6 +215,9 @@ func (b *build) ingest(ctx context.Context) (err error) {
 			return fmt.Errorf("read %s: %w", t.kind, err)
 		}
 	}
+	for _, name := range common(b.apps.unknown, b.users.unknown) {
+		b.Progress.Note(fmt.Sprintf("column %s: to be ignored, but in no input of either tower", name))
+	}
 	b.rejected = map[shard.Kind]*Rejections{shard.Apps: &b.apps.rejections, shard.Users: &b.users.rejections}
 	for _, in := range []*ingested{b.apps, b.users} {
 		b.Progress.Stage(fmt.Sprintf("look for repeated ids of %s", in.kind), int64(len(in.rows)))

@@ -26,6 +26,7 @@ type ingested struct {
 	joined     []*spill // attributes from JSON Lines; nil without
 	rejections Rejections
 	sample     sample
+	unknown    []string // columns that were to be ignored and are in no input of the tower
 }
 
 // detectRows is how many rows decide the dimension of a tower, or the first after them
@@ -92,6 +93,7 @@ func ingest(ctx context.Context, kind shard.Kind, o TowerOptions, metric index.M
 	}
 	defer func() { err = errors.Join(err, r.Close()) }()
 	in := &ingested{kind: kind, dim: dim, inline: r.Schema().Len()}
+	in.unknown = slices.Clone(r.Unknown())
 	fields := r.Schema().Fields()
 	var lines *tower.AttributeReader
 	if len(o.Attributes.Paths) > 0 {
@@ -99,6 +101,7 @@ func ingest(ctx context.Context, kind shard.Kind, o TowerOptions, metric index.M
 			return nil, err
 		}
 		defer func() { err = errors.Join(err, lines.Close()) }()
+		in.unknown = common(in.unknown, lines.Unknown())
 		fields = append(fields, lines.Schema().Fields()...)
 	}
 	if in.schema, err = attribute.NewSchema(fields); err != nil {
@@ -144,6 +147,11 @@ func ingest(ctx context.Context, kind shard.Kind, o TowerOptions, metric index.M
 		progress.Note(fmt.Sprintf("%s: %s", kind, note))
 	}
 	return in, nil
+}
+
+// common returns those of a list that another has too.
+func common(list, other []string) []string {
+	return slices.DeleteFunc(list, func(name string) bool { return !slices.Contains(other, name) })
 }
 
 // checkEvery is how many rows pass between looks at the context and reports.

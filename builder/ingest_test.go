@@ -1,6 +1,7 @@
 package builder_test
 
 import (
+	"os"
 	"path/filepath"
 	"testing"
 
@@ -30,4 +31,26 @@ func TestTheDimensionOfBytesSaysHowTheyAreRead(t *testing.T) {
 		EmbeddingColumn: "packed", AttributeColumns: []string{"app_id"},
 	}
 	require.ErrorContains(t, refusal(t, o), "apps have embeddings of dimension 4 (16 bytes, read as float32), users of 8:")
+}
+
+// A column that one input has may be ignored for all of them.
+func TestOnlyColumnsThatNoInputHasAreNoted(t *testing.T) {
+	o := options(t, index.Dot, rows("app", 10, 8, 1), rows("user", 10, 8, 1))
+	notes := &recorder{}
+	o.Progress = notes
+	o.Apps.Attributes = tower.AttributeOptions{Paths: []string{lines(t, `{"id":"a","key":{}}`)}, IDKey: "id"}
+	for _, list := range []*[]string{&o.Apps.Input.IgnoreColumns, &o.Users.Input.IgnoreColumns, &o.Apps.Attributes.IgnoreKeys} {
+		*list = []string{"genre", "key", "typo"}
+	}
+	build(t, o)
+	require.Contains(t, notes.text(), "column typo: to be ignored, but in no input of either tower")
+	require.NotContains(t, notes.text(), "genre")
+	require.NotContains(t, notes.text(), "key")
+}
+
+// lines writes JSON Lines and returns the path.
+func lines(t *testing.T, text string) string {
+	path := filepath.Join(t.TempDir(), "attributes.jsonl")
+	require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
+	return path
 }

@@ -79,6 +79,17 @@ func TestPartitionAttributes(t *testing.T) {
 	_, err = tower.Open(t.Context(), o)
 	require.ErrorContains(t, err, "n")
 
+	o.PartitionAttributes, o.RenameColumns = []string{"n", "dt"}, map[string]string{"dt": "day", "at": "dt"}
+	o.AttributeTypes = map[string]attribute.Type{"day": attribute.Keyword}
+	_, values = readAttribute(t, o, "day")
+	require.Equal(t, attribute.OfKeyword("2026-11-20"), values[0], "a key has the name that it is given")
+	_, values = readAttribute(t, o, "dt")
+	require.Equal(t, attribute.OfKeyword("x"), values[0])
+	o.RenameColumns = map[string]string{"at": "dt"}
+	_, err = tower.Open(t.Context(), o)
+	require.ErrorContains(t, err, "attribute dt: named twice; a key of partitions can be renamed as a column can")
+	o.RenameColumns, o.AttributeTypes = nil, nil
+
 	// What would lose something as a number stays a keyword.
 	for _, value := range []string{"01", "1.0", "+1", "1e3", "US", ""} {
 		o := partitioned(t, "x", "n="+value)

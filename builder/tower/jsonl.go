@@ -71,6 +71,7 @@ type AttributeReader struct {
 	ignored []string
 	found   []string // notes of the input
 	notes   []string // of the first pass
+	unknown []string
 	tally   tally
 
 	file    int // being read
@@ -217,7 +218,7 @@ func (r *AttributeReader) decide() error {
 		k.seen = 0
 		switch {
 		case k.ignored && !seen:
-			r.notes = append(r.notes, "key "+k.name+": to be ignored, but not in the input")
+			r.unknown = append(r.unknown, k.name)
 			continue
 		case k.ignored:
 			continue
@@ -239,6 +240,7 @@ func (r *AttributeReader) decide() error {
 		fields = append(fields, attribute.Field{Name: k.name, Type: k.typ})
 	}
 	slices.Sort(r.notes)
+	slices.Sort(r.unknown)
 	if len(unusable) > 0 {
 		slices.Sort(unusable)
 		return fmt.Errorf("open %s: cannot store key %.2000s: supported are strings, arrays of strings, bools and numbers; such a key can be ignored", r.files[0].Name(), strings.Join(unusable, ", key "))
@@ -284,6 +286,9 @@ func (r *AttributeReader) observe(name []byte, kind jsonKind, raw []byte) error 
 
 // Schema returns the attributes that lines have.
 func (r *AttributeReader) Schema() attribute.Schema { return r.schema }
+
+// Unknown returns the keys that were to be ignored and are not in the input.
+func (r *AttributeReader) Unknown() []string { return r.unknown }
 
 // Notes returns what has been left out so far, as sentences for people.
 func (r *AttributeReader) Notes() []string {

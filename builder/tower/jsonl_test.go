@@ -63,9 +63,9 @@ func TestAttributes(t *testing.T) {
 5 "y" [absent -1  false ["mac"] absent absent]
 note: key day: 1 of 2 strings are dates and times, so it is of type keyword; it can be told to be timestamp
 note: key nothing: has nulls only and no type, left out
-note: key typo: to be ignored, but not in the input
 note: attribute platforms: 1 lists had null elements, which are left out
 `, describe(t, r))
+	require.Equal(t, []string{"typo"}, r.Unknown())
 }
 
 // Times that RFC 3339 can write are what they are; what a zone takes out of the years 1 to

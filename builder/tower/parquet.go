@@ -24,6 +24,7 @@ type parquetReader struct {
 	rows    int64
 	tally   tally
 	notes   []string          // known from the footers
+	unknown []string          // columns that were to be ignored
 	dated   map[string]*dated // of attributes by name
 	packed  string            // how embeddings that are bytes are read, "" before the first
 
@@ -60,6 +61,7 @@ type selection struct {
 	embedding  embedding
 	attributes []shape  // under the attributes' names
 	columns    []string // as the file calls those
+	ignored    []string // columns
 	notes      []string
 }
 
@@ -73,6 +75,7 @@ func (r *parquetReader) survey() error {
 	first := make(map[string]origin) // where each attribute's type is from
 	var id origin
 	notes := make(map[string]bool)
+	r.unknown = slices.Clone(r.options.IgnoreColumns)
 	for i, f := range r.files {
 		pf, err := openParquetFile(f)
 		if err != nil {
@@ -88,6 +91,7 @@ func (r *parquetReader) survey() error {
 		for _, note := range s.notes {
 			notes[note] = true
 		}
+		r.unknown = slices.DeleteFunc(r.unknown, func(column string) bool { return slices.Contains(s.ignored, column) })
 		differs := func(column string, s shape, o origin) error {
 			return fmt.Errorf("open %s: column %s is %s, and %s in %s: all files of an input must have the same types", f.Name(), column, s.text, o.shape.text, o.file)
 		}
@@ -144,8 +148,14 @@ func (r *parquetReader) selects(f *parquetfile.File) (s selection, err error) {
 	var names, missing, wrong, unusable []string
 	seen := make(map[string]bool)
 	for _, n := range root.children {
-		if names = append(names, n.Name()); seen[n.Name()] {
-			return s, fmt.Errorf("two columns are called %s", n.Name())
+		if !seen[n.Name()] {
+			names = append(names, n.Name())
+		} else if read := n.Name() == o.IDColumn || n.Name() == o.EmbeddingColumn; read || !slices.Contains(o.IgnoreColumns, n.Name()) {
+			text := fmt.Sprintf("two columns are called %s", n.Name())
+			if !read {
+				text += "; skip both with --ignore-column"
+			}
+			return s, errors.New(text)
 		}
 		seen[n.Name()] = true
 	}
@@ -201,13 +211,13 @@ func (r *parquetReader) selects(f *parquetfile.File) (s selection, err error) {
 		}
 	}
 	for column := range o.RenameColumns {
-		if !slices.Contains(s.columns, column) && root.find(column) == nil {
+		if !slices.Contains(s.columns, column) && !slices.Contains(o.PartitionAttributes, column) && root.find(column) == nil {
 			missing = append(missing, column)
 		}
 	}
 	for _, column := range o.IgnoreColumns {
-		if !seen[column] {
-			s.notes = append(s.notes, "column "+column+": to be ignored, but not in the input")
+		if seen[column] {
+			s.ignored = append(s.ignored, column)
 		}
 	}
 	if len(s.embedding.shapes) > 0 {
@@ -224,7 +234,12 @@ func (r *parquetReader) selects(f *parquetfile.File) (s selection, err error) {
 	}
 	if len(missing) > 0 {
 		slices.Sort(missing)
-		wrong = append(wrong, fmt.Sprintf("no column is called %s; the columns are %s", strings.Join(slices.Compact(missing), ", "), listed(names)))
+		missing = slices.Compact(missing)
+		text := fmt.Sprintf("no column is called %s", strings.Join(missing, ", "))
+		if strings.Contains(o.EmbeddingColumn, "*") && slices.Contains(missing, o.EmbeddingColumn) {
+			text += " (where * stands for a number)"
+		}
+		wrong = append(wrong, fmt.Sprintf("%s; the columns are %s", text, listed(names)))
 	}
 	if len(unusable) > 0 {
 		wrong = append(wrong, fmt.Sprintf("cannot store column %s: %s", listed(unusable), supportedColumns))
@@ -270,6 +285,7 @@ func openParquetFile(f input.File) (*parquetfile.File, error) {
 
 func (r *parquetReader) Schema() attribute.Schema { return r.schema }
 func (r *parquetReader) Rows() int64              { return r.rows }
+func (r *parquetReader) Unknown() []string        { return r.unknown }
 
 func (r *parquetReader) Notes() []string {
 	notes := slices.Clone(r.notes)

@@ -206,10 +206,10 @@ func TestSpreadEmbeddings(t *testing.T) {
 	require.Equal(t, []float32{9, 8, 7, 6, 5, 4, 3, 2, 1, 0}, rows[0].Vector)
 	require.Equal(t, []string{"eax", "ex"}, r.Schema().Names(), "what is no component is an attribute")
 	for want, c := range map[string][]column{
-		"columns e*x are 2, without number 1: want one for each component": columns(float, "e0x", "e2x"),
-		"columns e1x and e01x are the same component":                      columns(float, "e1x", "e01x"),
-		"its number is above 65536":                                        columns(float, "e99999x"),
-		"no column is called e*x":                                          columns(float, "f1x"),
+		"columns e*x are 2, without number 1: want one for each component":   columns(float, "e0x", "e2x"),
+		"columns e1x and e01x are the same component":                        columns(float, "e1x", "e01x"),
+		"its number is above 65536":                                          columns(float, "e99999x"),
+		"no column is called e*x (where * stands for a number); the columns": columns(float, "f1x"),
 	} {
 		write(t, path, c)
 		_, err := tower.Open(t.Context(), o)

@@ -246,7 +246,8 @@ func TestUnusableColumns(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, rows, 1)
 	require.Zero(t, r.Schema().Len())
-	require.Equal(t, []string{"column typo: to be ignored, but not in the input"}, r.Notes())
+	require.Empty(t, r.Notes())
+	require.Equal(t, []string{"typo"}, r.Unknown())
 
 	ignored := []string{"interval", "nested", "numbers", "time"}
 	for want, o := range map[string]tower.Options{
@@ -263,6 +264,20 @@ func TestUnusableColumns(t *testing.T) {
 		_, err := tower.Open(t.Context(), o)
 		require.ErrorContains(t, err, want)
 	}
+
+	twice := func(name string) column { return column{name: name, kind: text, rows: flat(0, "a")} }
+	write(t, path, []column{ids(1), vectors(1), twice("x"), twice("x")})
+	o = options(path)
+	_, err = tower.Open(t.Context(), o)
+	require.ErrorContains(t, err, "two columns are called x; skip both with --ignore-column")
+	o.IgnoreColumns = []string{"x"}
+	_, r, err = readAll(t, o)
+	require.NoError(t, err)
+	require.Zero(t, r.Schema().Len())
+	write(t, path, []column{twice("app_id"), vectors(1), twice("app_id")})
+	o.IgnoreColumns = []string{"app_id"}
+	_, err = tower.Open(t.Context(), o)
+	require.ErrorContains(t, err, "two columns are called app_id")
 
 	write(t, path, []column{ids(1), vectors(1), {name: "release-year", kind: integer(32, true), rows: flat(0, int32(5))}})
 	_, err = tower.Open(t.Context(), options(path))

@@ -114,10 +114,11 @@ func (h rawHeader) check(size int64) error {
 
 // A rawReader reads rows of plain numbers, with ids from other files.
 type rawReader struct {
-	files []rawFile
-	rows  int64
-	ids   *idReader // nil when row numbers are the ids
-	notes []string
+	files   []rawFile
+	rows    int64
+	ids     *idReader // nil when row numbers are the ids
+	notes   []string
+	unknown []string // all columns that were to be ignored: there are none
 
 	file int   // being read
 	left int64 // rows of it
@@ -135,7 +136,7 @@ type rawFile struct {
 
 // openRaw reads the headers of files of plain rows, and the id files.
 func openRaw(o Options, files []input.File) (*rawReader, error) {
-	r := &rawReader{file: -1}
+	r := &rawReader{file: -1, unknown: o.IgnoreColumns}
 	for _, f := range files {
 		h, err := parseHeader(f)
 		if err == nil {
@@ -219,6 +220,7 @@ func (r *rawReader) dim() uint64 {
 func (r *rawReader) Schema() attribute.Schema { return attribute.Schema{} }
 func (r *rawReader) Rows() int64              { return r.rows }
 func (r *rawReader) Notes() []string          { return r.notes }
+func (r *rawReader) Unknown() []string        { return r.unknown }
 
 func (r *rawReader) Next() (*Row, error) {
 	if r.err == nil {

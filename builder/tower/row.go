@@ -67,6 +67,8 @@ type Reader interface {
 	// Notes returns what has been left out so far, or read in another way than
 	// the input may have meant, as sentences for people.
 	Notes() []string
+	// Unknown returns the columns that were to be ignored and are not in the input.
+	Unknown() []string
 	// Close closes the files. It may be called twice.
 	Close() error
 }
@@ -101,7 +103,8 @@ type Options struct {
 	AttributeColumns []string
 	// IgnoreColumns are Parquet columns that do not become attributes.
 	IgnoreColumns []string
-	// RenameColumns gives attributes another name than their Parquet columns have.
+	// RenameColumns gives attributes another name than their Parquet columns, or keys of
+	// PartitionAttributes, have.
 	RenameColumns map[string]string
 	// PartitionAttributes are keys of Hive partitions (dt in dt=2026-11-20/) of the files'
 	// paths, which become attributes. Every file must have them.
