@@ -234,7 +234,11 @@ func (b *build) ingest(ctx context.Context) (err error) {
 	}
 	for _, in := range []*ingested{b.apps, b.users} {
 		if b.manifest.Tower(in.kind).Rows == 0 {
-			return fmt.Errorf("%s: no row is left to build from", in.kind)
+			text := "the input has none"
+			if r := in.rejections; r.Total > 0 {
+				text = fmt.Sprintf("%d were rejected, the first as %s: %s", r.Total, r.Kinds[0].Kind, r.Kinds[0].First[0])
+			}
+			return fmt.Errorf("%s: no row is left to build from: %s", in.kind, text)
 		}
 	}
 	return nil
@@ -260,16 +264,15 @@ func (b *build) tower(ctx context.Context, in *ingested, o TowerOptions, queries
 	params := b.Params
 	params.Frozen = o.Graph != ""
 	tm.Params = params.String()
-	orphans, scanned := 0, &scans{}
+	apart, scanned := &unjoined{}, &scans{}
 	mean := newMean(b.Params.Metric, in.dim)
 	for number := range in.rows {
 		of := fmt.Sprintf("%s, shard %d of %d", in.kind, number+1, len(in.rows))
 		b.Progress.Stage("load "+of, -1)
-		c, n, err := in.load(number)
+		c, err := in.load(number, apart)
 		if err != nil {
 			return err
 		}
-		orphans += n
 		if in.kind == shard.Users {
 			mean.add(c.input.Vectors)
 		}
@@ -287,8 +290,11 @@ func (b *build) tower(ctx context.Context, in *ingested, o TowerOptions, queries
 			b.Progress.Note(fmt.Sprintf("%s: the mean of their vectors cannot be asked with, so no query can fall back on it: %v", in.kind, err))
 		}
 	}
-	if orphans > 0 {
-		b.Progress.Note(fmt.Sprintf("%s: %d attribute lines are for ids that the tower does not have; they were left out", in.kind, orphans))
+	if apart.lines > 0 {
+		b.Progress.Note(fmt.Sprintf("%s: %d attribute lines are for ids that the tower does not have; they were left out, the first is %s (id %.64q)", in.kind, apart.lines, in.line(apart.first), apart.id))
+	}
+	if apart.rows > 0 {
+		b.Progress.Note(fmt.Sprintf("%s: %d of %d have no attribute line, and so none of those attributes", in.kind, apart.rows, tm.Rows))
 	}
 	b.Progress.Stage(fmt.Sprintf("measure recall of %s", in.kind), int64(measure.Rows()))
 	if tm.Recall, err = b.recall(ctx, in.kind, measure); err != nil || in.kind != shard.Apps {

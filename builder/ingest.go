@@ -7,7 +7,9 @@ import (
 	"io"
 	"path/filepath"
 	"slices"
+	"sort"
 
+	"github.com/tandem-ann/tandem/builder/input"
 	"github.com/tandem-ann/tandem/builder/tower"
 	"github.com/tandem-ann/tandem/index"
 	"github.com/tandem-ann/tandem/shard"
@@ -25,6 +27,9 @@ type ingested struct {
 	rows       []*spill
 	joined     []*spill // attributes from JSON Lines; nil without
 	rejections Rejections
+	files      []input.File       // of the rows
+	starts     []int64            // the number of the first row of each file
+	line       func(int64) string // says where an attribute line is, by its number; nil without
 	sample     sample
 	unknown    []string // columns that were to be ignored and are in no input of the tower
 }
@@ -92,7 +97,7 @@ func ingest(ctx context.Context, kind shard.Kind, o TowerOptions, metric index.M
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, r.Close()) }()
-	in := &ingested{kind: kind, dim: dim, inline: r.Schema().Len()}
+	in := &ingested{kind: kind, dim: dim, inline: r.Schema().Len(), files: o.Input.Files.Files()}
 	in.unknown = slices.Clone(r.Unknown())
 	fields := r.Schema().Fields()
 	var lines *tower.AttributeReader
@@ -101,6 +106,7 @@ func ingest(ctx context.Context, kind shard.Kind, o TowerOptions, metric index.M
 			return nil, err
 		}
 		defer func() { err = errors.Join(err, lines.Close()) }()
+		in.line = lines.Place
 		in.unknown = common(in.unknown, lines.Unknown())
 		fields = append(fields, lines.Schema().Fields()...)
 	}
@@ -174,8 +180,11 @@ func (in *ingested) readRows(ctx context.Context, r tower.Reader, metric index.M
 		if err != nil {
 			return err
 		}
+		for len(in.starts) <= row.File {
+			in.starts = append(in.starts, row.Number)
+		}
 		if kind, err := in.judge(row, metric); err != nil {
-			in.rejections.add(kind, fmt.Sprintf("row %d (id %.64q): %v", row.Number, row.ID, err))
+			in.rejections.add(kind, fmt.Sprintf("%s (id %.64q): %v", in.row(row.Number), row.ID, err))
 			continue
 		}
 		in.sample.offer(row.ID, row.Vector)
@@ -184,6 +193,16 @@ func (in *ingested) readRows(ctx context.Context, r tower.Reader, metric index.M
 			return err
 		}
 	}
+}
+
+// row says where a row is, by its number in the whole input: the file, if there are several,
+// and its number there, from 0.
+func (in *ingested) row(number int64) string {
+	if len(in.files) < 2 {
+		return fmt.Sprintf("row %d", number)
+	}
+	file := sort.Search(len(in.starts), func(i int) bool { return in.starts[i] > number }) - 1
+	return fmt.Sprintf("row %d of %s", number-in.starts[file], in.files[file].Name())
 }
 
 // judge returns why a row cannot be served, or nil.
@@ -243,7 +262,7 @@ func (in *ingested) readLines(ctx context.Context, r *tower.AttributeReader, pro
 			in.rejections.add(string(p.Kind), fmt.Sprintf("%s (id %.64q)", p.Detail, row.ID))
 			rec.rejected = true
 		} else if kind, err := in.judgeAttributes(in.columns[in.inline:], row.Attributes); err != nil {
-			in.rejections.add(kind, fmt.Sprintf("line %d (id %.64q): %v", row.Line, row.ID, err))
+			in.rejections.add(kind, fmt.Sprintf("%s (id %.64q): %v", r.Place(row.Line), row.ID, err))
 			rec.rejected = true
 		}
 		if row.ID == "" {

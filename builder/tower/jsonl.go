@@ -178,6 +178,8 @@ const checkEvery = 4096
 
 // infer is the first pass.
 func (r *AttributeReader) infer(ctx context.Context) error {
+	some := false // line of the file that is not blank
+	var empty []string
 	for n := 0; ; n++ {
 		if n%checkEvery == 0 {
 			if err := ctx.Err(); err != nil {
@@ -192,9 +194,13 @@ func (r *AttributeReader) infer(ctx context.Context) error {
 			return err
 		}
 		if line == nil {
-			r.lasts = append(r.lasts, r.before)
+			if r.lasts = append(r.lasts, r.before); !some {
+				empty = append(empty, r.files[r.file-1].Name())
+			}
+			some = false
 			continue
 		}
+		some = some || len(bytes.TrimSpace(line)) > 0
 		if !validObject(line) {
 			continue // the second pass reports it
 		}
@@ -205,6 +211,12 @@ func (r *AttributeReader) infer(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+	}
+	if len(empty) == len(r.files) {
+		return fmt.Errorf("open %s: it is empty, want JSON Lines, one object per line", empty[0])
+	}
+	if len(empty) > 0 {
+		r.notes = append(r.notes, fmt.Sprintf("files without a line: %d, the first %s", len(empty), empty[0]))
 	}
 	return r.decide()
 }

@@ -200,6 +200,7 @@ func TestAttributesInParts(t *testing.T) {
 5 "3" [absent]`+odd("/dt=2/c")+`
 note: `+dir+`: left out 1 name beginning with _ or a dot: _SUCCESS
 note: `+dir+`: left out 1 file of another sort: notes.txt
+note: files without a line: 1, the first `+dir+`/dt=2/d.json
 `, describe(t, r))
 
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "dt=2/c"), zst[:len(zst)-4], 0o600))
