@@ -162,10 +162,11 @@ func (r *parquetReader) selects(f *parquetfile.File) (s selection, err error) {
 	used := make(map[int]bool) // leaves
 	if n := root.find(o.IDColumn); n == nil {
 		missing = append(missing, o.IDColumn)
-	} else if s.id = n.shape(); !s.id.id() {
-		wrong = append(wrong, fmt.Sprintf("id column %s is %s, want %s", o.IDColumn, s.id.text, supportedIDs))
 	} else {
-		used[s.id.leaf] = true
+		s.id = n.shape()
+		if used[s.id.leaf] = true; !s.id.id() {
+			wrong = append(wrong, fmt.Sprintf("id column %s is %s, want %s", o.IDColumn, s.id.text, supportedIDs))
+		}
 	}
 	switch s.embedding, err = root.embedding(o.EmbeddingColumn); {
 	case err != nil:
