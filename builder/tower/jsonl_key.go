@@ -43,13 +43,14 @@ const (
 	looks // how many there are
 )
 
-// jsonLooks groups looks by the kind of value, in the order in which texts name them.
+// jsonLooks groups looks by the kind of value, in the order in which texts name them. What
+// is rejected as a number of any type has no say.
 var jsonLooks = [...]struct {
 	kind  string
 	looks []look
 }{
 	{"bools", []look{lookBool}},
-	{"numbers", []look{lookInteger, lookLong, lookHuge, lookFloat, lookInfinite}},
+	{"numbers", []look{lookInteger, lookLong, lookFloat}},
 	{"strings", []look{lookTime, lookDate, lookText}},
 	{"arrays of strings", []look{lookList}},
 	{"arrays of other than strings", []look{lookArray}},
@@ -88,7 +89,15 @@ func (k *jsonKey) decide() (kind string, unusable int64, notes []string) {
 			winner, most, first = i, n, line
 		}
 	}
-	if most == 0 {
+	switch {
+	case most > 0:
+	case k.counts[lookHuge] > 0:
+		k.typ, k.reason = attribute.Int, "as its values are integers"
+		return "numbers", 0, nil
+	case k.counts[lookInfinite] > 0:
+		k.typ, k.reason = attribute.Float, "as its values are infinite"
+		return "numbers", 0, nil
+	default:
 		return "", 0, nil
 	}
 	kind = jsonLooks[winner].kind
@@ -109,16 +118,11 @@ func (k *jsonKey) decide() (kind string, unusable int64, notes []string) {
 }
 
 // decideNumber makes integers and others floats if that changes none of them, and else
-// what most of them are. Numbers that are rejected as either have no say.
+// what most of them are.
 func (k *jsonKey) decideNumber(total int64) (notes []string) {
 	floats, _ := k.sum(lookFloat)
 	exceeding, _ := k.sum(lookLong)
-	infinite, _ := k.sum(lookInfinite)
-	total -= infinite
 	switch {
-	case total == 0:
-		k.typ = attribute.Float
-		return nil
 	case floats == 0:
 		k.typ = attribute.Int
 		return nil
