@@ -38,6 +38,9 @@ type idFile struct {
 // of ids is taken for a header if that makes the number right.
 func openIDs(files []input.File, column string, rows []input.File, counts []int64) (*idReader, error) {
 	r := &idReader{}
+	if note := misordered(files); note != "" {
+		r.notes = append(r.notes, note)
+	}
 	var ids, want int64
 	for _, n := range counts {
 		want += n

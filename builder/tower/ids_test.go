@@ -219,6 +219,13 @@ func TestPartsInTheOrderOfTheirNames(t *testing.T) {
 		require.Len(t, r.Notes(), 1, test.names)
 		require.Contains(t, r.Notes()[0], strings.ReplaceAll(test.note, "%s", dir))
 	}
+	dir := t.TempDir()
+	for name, data := range map[string]string{"v.u8bin": string(bigANN(3, 1, []byte{1, 2, 3})), "ids-1": "a\n", "ids-10": "b\n", "ids-2": "c\n"} {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(data), 0o600))
+	}
+	_, r, err := readAll(t, tower.Options{Paths: []string{dir + "/v.u8bin"}, IDs: []string{dir + "/ids-*"}})
+	require.NoError(t, err)
+	require.Contains(t, strings.Join(r.Notes(), "\n"), "ids-10 is read before "+dir+"/ids-2, in the order of their names", "so are ids")
 }
 
 func short(rows []tower.Row) string {

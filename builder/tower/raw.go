@@ -180,7 +180,7 @@ func openRaw(o Options, files []input.File) (*rawReader, error) {
 func misordered(files []input.File) string {
 	for i := 1; i < len(files); i++ {
 		if a, b := files[i-1].Name(), files[i].Name(); numbersCompare(a, b) > 0 {
-			return fmt.Sprintf("%s is read before %s, in the order of their names and not of their numbers, and ids are taken in that order: write numbers with as many digits, 02 and 10, if that is not meant", a, b)
+			return fmt.Sprintf("%s is read before %s, in the order of their names and not of their numbers, and so rows are given ids: write numbers with as many digits, 02 and 10, if that is not meant", a, b)
 		}
 	}
 	return ""
