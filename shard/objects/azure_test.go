@@ -1,6 +1,7 @@
 package objects_test
 
 import (
+	"errors"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -50,7 +51,7 @@ func TestAzureRefusals(t *testing.T) {
 				err := write()
 				require.Error(t, err)
 				require.LessOrEqual(t, requests.Load(), int64(2), "%s is tried again", name)
-				if test.class != nil && (name == "create" || test.class == objects.ErrGone) {
+				if test.class != nil && (name == "create" || errors.Is(test.class, objects.ErrGone)) {
 					require.ErrorIs(t, err, test.class, name)
 				}
 			}

@@ -234,7 +234,7 @@ func TestCraftedFiles(t *testing.T) {
 	hidden := dataOf(e.Plain, 1, make([]byte, 8))
 	window := []byte{0x28, 0xb5, 0x2f, 0xfd, 0, 19 << 3} // a frame of zstd with a window of 512 MiB
 	for range 40 {
-		window = append(window, 1<<1|0, 0, 16, 0) // a run of 128 KiB
+		window = append(window, 1<<1, 0, 16, 0) // a run of 128 KiB
 	}
 	window = append(window, 1|1<<1|1<<3, 0, 0, 0)
 	for _, test := range []struct {
