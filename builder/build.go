@@ -173,16 +173,18 @@ type build struct {
 
 // detectDim finds the dimension, which both towers must have.
 func (b *build) detectDim(ctx context.Context) error {
-	appDim, err := detectDim(ctx, shard.Apps, b.input(shard.Apps))
+	b.Progress.Stage("look at the first embeddings", -1)
+	appDim, appPacked, err := detectDim(ctx, shard.Apps, b.input(shard.Apps))
 	if err != nil {
 		return b.Opened.apps.checked(err)
 	}
-	userDim, err := detectDim(ctx, shard.Users, b.input(shard.Users))
+	userDim, userPacked, err := detectDim(ctx, shard.Users, b.input(shard.Users))
 	if err != nil {
 		return b.Opened.users.checked(err)
 	}
 	if appDim != userDim {
-		return fmt.Errorf("apps have embeddings of dimension %d, users of %d: both towers must come from one model version", appDim, userDim)
+		return fmt.Errorf("apps have embeddings of dimension %d%s, users of %d%s: both towers must come from one model version",
+			appDim, asBytes(appDim, appPacked), userDim, asBytes(userDim, userPacked))
 	}
 	b.manifest.Dim = appDim
 	return nil
@@ -213,6 +215,9 @@ func (b *build) ingest(ctx context.Context) (err error) {
 			return fmt.Errorf("read %s: %w", t.kind, err)
 		}
 	}
+	for _, name := range common(b.apps.unknown, b.users.unknown) {
+		b.Progress.Note(fmt.Sprintf("column %s: to be ignored, but in no input of either tower", name))
+	}
 	b.rejected = map[shard.Kind]*Rejections{shard.Apps: &b.apps.rejections, shard.Users: &b.users.rejections}
 	for _, in := range []*ingested{b.apps, b.users} {
 		b.Progress.Stage(fmt.Sprintf("look for repeated ids of %s", in.kind), int64(len(in.rows)))
@@ -229,7 +234,11 @@ func (b *build) ingest(ctx context.Context) (err error) {
 	}
 	for _, in := range []*ingested{b.apps, b.users} {
 		if b.manifest.Tower(in.kind).Rows == 0 {
-			return fmt.Errorf("%s: no row is left to build from", in.kind)
+			text := "the input has none"
+			if r := in.rejections; r.Total > 0 {
+				text = fmt.Sprintf("%d were rejected, the first as %s: %s", r.Total, r.Kinds[0].Kind, r.Kinds[0].First[0])
+			}
+			return fmt.Errorf("%s: no row is left to build from: %s", in.kind, text)
 		}
 	}
 	return nil
@@ -255,16 +264,15 @@ func (b *build) tower(ctx context.Context, in *ingested, o TowerOptions, queries
 	params := b.Params
 	params.Frozen = o.Graph != ""
 	tm.Params = params.String()
-	orphans, scanned := 0, &scans{}
+	apart, scanned := &unjoined{}, &scans{}
 	mean := newMean(b.Params.Metric, in.dim)
 	for number := range in.rows {
 		of := fmt.Sprintf("%s, shard %d of %d", in.kind, number+1, len(in.rows))
 		b.Progress.Stage("load "+of, -1)
-		c, n, err := in.load(number)
+		c, err := in.load(number, apart)
 		if err != nil {
 			return err
 		}
-		orphans += n
 		if in.kind == shard.Users {
 			mean.add(c.input.Vectors)
 		}
@@ -282,8 +290,11 @@ func (b *build) tower(ctx context.Context, in *ingested, o TowerOptions, queries
 			b.Progress.Note(fmt.Sprintf("%s: the mean of their vectors cannot be asked with, so no query can fall back on it: %v", in.kind, err))
 		}
 	}
-	if orphans > 0 {
-		b.Progress.Note(fmt.Sprintf("%s: %d attribute lines are for ids that the tower does not have; they were left out", in.kind, orphans))
+	if apart.lines > 0 {
+		b.Progress.Note(fmt.Sprintf("%s: %d attribute lines are for ids that the tower does not have; they were left out, the first is %s (id %.64q)", in.kind, apart.lines, in.line(apart.first), apart.id))
+	}
+	if apart.rows > 0 {
+		b.Progress.Note(fmt.Sprintf("%s: %d of %d have no attribute line, and so none of those attributes", in.kind, apart.rows, tm.Rows))
 	}
 	b.Progress.Stage(fmt.Sprintf("measure recall of %s", in.kind), int64(measure.Rows()))
 	if tm.Recall, err = b.recall(ctx, in.kind, measure); err != nil || in.kind != shard.Apps {

@@ -7,7 +7,9 @@ import (
 	"io"
 	"path/filepath"
 	"slices"
+	"sort"
 
+	"github.com/tandem-ann/tandem/builder/input"
 	"github.com/tandem-ann/tandem/builder/tower"
 	"github.com/tandem-ann/tandem/index"
 	"github.com/tandem-ann/tandem/shard"
@@ -25,25 +27,30 @@ type ingested struct {
 	rows       []*spill
 	joined     []*spill // attributes from JSON Lines; nil without
 	rejections Rejections
+	files      []input.File       // of the rows
+	starts     []int64            // the number of the first row of each file
+	line       func(int64) string // says where an attribute line is, by its number; nil without
 	sample     sample
+	unknown    []string // columns that were to be ignored and are in no input of the tower
 }
 
 // detectRows is how many rows decide the dimension of a tower, or the first after them
 // that has an embedding.
 const detectRows = 1000
 
-// detectDim returns the most common length of the first embeddings.
-func detectDim(ctx context.Context, kind shard.Kind, in tower.Options) (dim int, err error) {
+// detectDim returns the most common length of the first embeddings, and whether they are
+// bytes.
+func detectDim(ctx context.Context, kind shard.Kind, in tower.Options) (dim int, packed bool, err error) {
 	r, err := tower.Open(ctx, in)
 	if err != nil {
-		return 0, err
+		return 0, false, err
 	}
 	defer func() { err = errors.Join(err, r.Close()) }()
 	counts, malformed := map[int]int{}, "" // why the first row that has one has none
 	for n := 0; n < detectRows || dim == 0; n++ {
 		if n%checkEvery == 0 {
 			if err := ctx.Err(); err != nil {
-				return 0, err
+				return 0, false, err
 			}
 		}
 		row, err := r.Next()
@@ -51,8 +58,9 @@ func detectDim(ctx context.Context, kind shard.Kind, in tower.Options) (dim int,
 			break
 		}
 		if err != nil {
-			return 0, err
+			return 0, false, err
 		}
+		packed = row.Packed
 		length := len(row.Vector)
 		if length == 0 {
 			if malformed == "" && len(row.Problems) > 0 && row.Problems[0].Kind == tower.BadEmbedding {
@@ -66,12 +74,20 @@ func detectDim(ctx context.Context, kind shard.Kind, in tower.Options) (dim int,
 	}
 	name := in.Files.Files()[0].Name()
 	if dim == 0 {
-		return 0, fmt.Errorf("%s: %s has no embedding%s", kind, name, malformed)
+		return 0, false, fmt.Errorf("%s: %s has no embedding%s", kind, name, malformed)
 	}
 	if dim > index.MaxDim {
-		return 0, fmt.Errorf("%s: %s has embeddings of dimension %d, want 1 to %d", kind, name, dim, index.MaxDim)
+		return 0, false, fmt.Errorf("%s: %s has embeddings of dimension %d, want 1 to %d", kind, name, dim, index.MaxDim)
 	}
-	return dim, nil
+	return dim, packed, nil
+}
+
+// asBytes says of numbers whether they were bytes.
+func asBytes(numbers int, packed bool) string {
+	if !packed {
+		return ""
+	}
+	return fmt.Sprintf(" (%d bytes, read as float32)", 4*numbers)
 }
 
 // ingest reads a tower's input into spill files in dir.
@@ -81,7 +97,8 @@ func ingest(ctx context.Context, kind shard.Kind, o TowerOptions, metric index.M
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, r.Close()) }()
-	in := &ingested{kind: kind, dim: dim, inline: r.Schema().Len()}
+	in := &ingested{kind: kind, dim: dim, inline: r.Schema().Len(), files: o.Input.Files.Files()}
+	in.unknown = slices.Clone(r.Unknown())
 	fields := r.Schema().Fields()
 	var lines *tower.AttributeReader
 	if len(o.Attributes.Paths) > 0 {
@@ -89,6 +106,8 @@ func ingest(ctx context.Context, kind shard.Kind, o TowerOptions, metric index.M
 			return nil, err
 		}
 		defer func() { err = errors.Join(err, lines.Close()) }()
+		in.line = lines.Place
+		in.unknown = common(in.unknown, lines.Unknown())
 		fields = append(fields, lines.Schema().Fields()...)
 	}
 	if in.schema, err = attribute.NewSchema(fields); err != nil {
@@ -136,6 +155,11 @@ func ingest(ctx context.Context, kind shard.Kind, o TowerOptions, metric index.M
 	return in, nil
 }
 
+// common returns those of a list that another has too.
+func common(list, other []string) []string {
+	return slices.DeleteFunc(list, func(name string) bool { return !slices.Contains(other, name) })
+}
+
 // checkEvery is how many rows pass between looks at the context and reports.
 const checkEvery = 4096
 
@@ -156,8 +180,11 @@ func (in *ingested) readRows(ctx context.Context, r tower.Reader, metric index.M
 		if err != nil {
 			return err
 		}
+		for len(in.starts) <= row.File {
+			in.starts = append(in.starts, row.Number)
+		}
 		if kind, err := in.judge(row, metric); err != nil {
-			in.rejections.add(kind, fmt.Sprintf("row %d (id %.64q): %v", row.Number, row.ID, err))
+			in.rejections.add(kind, fmt.Sprintf("%s (id %.64q): %v", in.row(row.Number), row.ID, err))
 			continue
 		}
 		in.sample.offer(row.ID, row.Vector)
@@ -166,6 +193,16 @@ func (in *ingested) readRows(ctx context.Context, r tower.Reader, metric index.M
 			return err
 		}
 	}
+}
+
+// row says where a row is, by its number in the whole input: the file, if there are several,
+// and its number there, from 0.
+func (in *ingested) row(number int64) string {
+	if len(in.files) < 2 {
+		return fmt.Sprintf("row %d", number)
+	}
+	file := sort.Search(len(in.starts), func(i int) bool { return in.starts[i] > number }) - 1
+	return fmt.Sprintf("row %d of %s", number-in.starts[file], in.files[file].Name())
 }
 
 // judge returns why a row cannot be served, or nil.
@@ -179,7 +216,10 @@ func (in *ingested) judge(row *tower.Row, metric index.Metric) (kind string, err
 	if len(row.Problems) > 0 && row.Problems[0].Kind == tower.BadEmbedding { // there is no vector, and this says why
 		return problem()
 	}
-	if kind, err := judgeVector(metric, row.Vector, in.dim); err != nil {
+	if len(row.Vector) != in.dim {
+		return "wrong dimension", fmt.Errorf("embedding has %d numbers%s, want %d", len(row.Vector), asBytes(len(row.Vector), row.Packed), in.dim)
+	}
+	if kind, err := judgeVector(metric, row.Vector); err != nil {
 		return kind, err
 	}
 	if len(row.Problems) > 0 {
@@ -222,7 +262,7 @@ func (in *ingested) readLines(ctx context.Context, r *tower.AttributeReader, pro
 			in.rejections.add(string(p.Kind), fmt.Sprintf("%s (id %.64q)", p.Detail, row.ID))
 			rec.rejected = true
 		} else if kind, err := in.judgeAttributes(in.columns[in.inline:], row.Attributes); err != nil {
-			in.rejections.add(kind, fmt.Sprintf("line %d (id %.64q): %v", row.Line, row.ID, err))
+			in.rejections.add(kind, fmt.Sprintf("%s (id %.64q): %v", r.Place(row.Line), row.ID, err))
 			rec.rejected = true
 		}
 		if row.ID == "" {

@@ -160,7 +160,7 @@ func TestBuildGoesOnAfterAnOutage(t *testing.T) {
 				o.Threads = 1
 				f, report, err := attempt(t.Context(), store, o)
 				require.NoError(t, err)
-				assert.Equal(t, []string{"digest inputs (bytes)", "publish"}, f.stages, "nothing is built or gated again")
+				assert.Equal(t, []string{"look at the first embeddings", "digest inputs (bytes)", "publish"}, f.stages, "nothing is built or gated again")
 				assert.Contains(t, f.notes[0], "the same was built before")
 				assert.Equal(t, undisturbed.Digest, report.Digest)
 				assert.Equal(t, undisturbed.Manifest, report.Manifest)
@@ -227,7 +227,7 @@ func TestBuildIsKeptOnceItsTowersAreDone(t *testing.T) {
 	require.NoError(t, os.Truncate(path, 4096))
 	f, _, err = again(t.Context(), o, nil)
 	require.ErrorIs(t, err, sections.ErrCorrupt)
-	assert.Equal(t, []string{"digest inputs (bytes)", "run the gates"}, f.stages)
+	assert.Equal(t, []string{"look at the first embeddings", "digest inputs (bytes)", "run the gates"}, f.stages)
 	require.NoError(t, os.WriteFile(path, whole, 0o600))
 
 	// Other inputs, or other options, are another build.
@@ -260,7 +260,7 @@ func TestBuildIsKeptOnceItsTowersAreDone(t *testing.T) {
 	}
 	f, report, err := again(t.Context(), o, nil)
 	require.NoError(t, err)
-	assert.Equal(t, []string{"digest inputs (bytes)", "run the gates", "gate structure", "gate recall", "gate comparison", "gate alignment", "gate latency", "publish"}, f.stages)
+	assert.Equal(t, []string{"look at the first embeddings", "digest inputs (bytes)", "run the gates", "gate structure", "gate recall", "gate comparison", "gate alignment", "gate latency", "publish"}, f.stages)
 	assert.Equal(t, undisturbed.Digest, report.Digest)
 	assert.Empty(t, stages(t, dir))
 }

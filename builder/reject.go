@@ -94,10 +94,7 @@ func judgeID(id string) (kind string, err error) {
 }
 
 // judgeVector returns the kind of fault of a vector, and "" if it has none.
-func judgeVector(metric index.Metric, v []float32, dim int) (kind string, err error) {
-	if len(v) != dim {
-		return "wrong dimension", fmt.Errorf("embedding has %d numbers, want %d", len(v), dim)
-	}
+func judgeVector(metric index.Metric, v []float32) (kind string, err error) {
 	if err = metric.CheckVector(v); err == nil {
 		return "", nil
 	}

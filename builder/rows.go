@@ -45,7 +45,7 @@ func (in *ingested) places(number int, reject func(fault)) ([]place, error) {
 				return nil
 			}
 			if first, again := seen[r.id]; again {
-				reject(fault{r.number, "repeated attributes", fmt.Sprintf("line %d (id %.64q): line %d has attributes of this id already", r.number, r.id, first)})
+				reject(fault{r.number, "repeated attributes", fmt.Sprintf("%s (id %.64q): %s has attributes of this id already", in.line(r.number), r.id, in.line(first))})
 				return nil
 			}
 			seen[r.id] = r.number
@@ -63,7 +63,7 @@ func (in *ingested) places(number int, reject func(fault)) ([]place, error) {
 		switch {
 		case bad[p.id]: // counted with the line
 		case len(kept) > 0 && kept[len(kept)-1].id == p.id:
-			reject(fault{p.number, "duplicate id", fmt.Sprintf("row %d (id %.64q): row %d has this id already", p.number, p.id, kept[len(kept)-1].number)})
+			reject(fault{p.number, "duplicate id", fmt.Sprintf("%s (id %.64q): %s has this id already", in.row(p.number), p.id, in.row(kept[len(kept)-1].number))})
 		default:
 			kept = append(kept, p)
 		}
@@ -98,16 +98,28 @@ type contents struct {
 	attributes *attribute.Writer
 }
 
-// load reads the rows of one shard. Attribute lines for ids that the shard does
-// not have are counted in orphans.
-func (in *ingested) load(number int) (c *contents, orphans int, err error) {
+// unjoined are attribute lines whose ids are of no row, and rows that no line is of.
+type unjoined struct {
+	lines, rows int
+	first       int64 // the number of the first line
+	id          string
+}
+
+func (u *unjoined) addLine(number int64, id string) {
+	if u.lines++; u.lines == 1 || number < u.first {
+		u.first, u.id = number, id
+	}
+}
+
+// load reads the rows of one shard. Those of it that are not joined it adds to apart.
+func (in *ingested) load(number int, apart *unjoined) (c *contents, err error) {
 	list, err := in.places(number, func(fault) {})
 	if err != nil {
-		return nil, 0, err
+		return nil, err
 	}
 	c = &contents{attributes: attribute.NewWriter(in.schema, len(list))}
 	if c.input.Vectors, err = index.NewMatrix(in.dim, len(list)); err != nil {
-		return nil, 0, err
+		return nil, err
 	}
 	rowOf := make(map[int]int, len(list)) // by record
 	for row, p := range list {
@@ -129,7 +141,7 @@ func (in *ingested) load(number int) (c *contents, orphans int, err error) {
 		return c.set(row, in.columns[:in.inline], r.attributes)
 	})
 	if err != nil || in.joined == nil {
-		return c, 0, err
+		return c, err
 	}
 	done := map[int]bool{}
 	err = in.joined[number].each(parts{attributes: true}, len(in.columns)-in.inline, func(r *record) error {
@@ -138,13 +150,14 @@ func (in *ingested) load(number int) (c *contents, orphans int, err error) {
 		case r.rejected || ok && done[row]:
 			return nil
 		case !ok:
-			orphans++
+			apart.addLine(r.number, r.id)
 			return nil
 		}
 		done[row] = true
 		return c.set(row, in.columns[in.inline:], r.attributes)
 	})
-	return c, orphans, err
+	apart.rows += len(c.ids) - len(done)
+	return c, err
 }
 
 func (c *contents) set(row int, columns []int, values []attribute.Value) error {

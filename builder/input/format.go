@@ -57,6 +57,9 @@ func FormatOf(head []byte) Format {
 			return m.format
 		}
 	}
+	if len(head) >= 4 && head[0]&0xf0 == 0x50 && string(head[1:4]) == "\x2a\x4d\x18" { // a frame that readers skip
+		return Zstd
+	}
 	if bytes.IndexByte(head, 0) < 0 {
 		return Text
 	}

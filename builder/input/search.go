@@ -69,11 +69,7 @@ func (s *search) local(ctx context.Context, name string) ([]*file, error) {
 	default:
 		return nil, err
 	}
-	whole, err := filepath.Abs(name)
-	if err != nil {
-		return nil, err
-	}
-	if err := s.refuseTables(filepath.ToSlash(whole), "", localTable); err != nil {
+	if err := s.refuseLocalTables(name); err != nil {
 		return nil, err
 	}
 	if err := s.walk(ctx, name, "", []os.FileInfo{info}); err != nil {
@@ -180,6 +176,11 @@ func (s *search) walk(ctx context.Context, dir, relative string, within []os.Fil
 		case info.IsDir():
 			if slices.ContainsFunc(within, func(above os.FileInfo) bool { return os.SameFile(above, info) }) {
 				return fmt.Errorf("symbolic link %s leads back to a folder that it is in", name)
+			}
+			if e.Type()&os.ModeSymlink != 0 {
+				if err := s.refuseLocalTables(name); err != nil {
+					return err
+				}
 			}
 			if err := s.walk(ctx, name, below, append(within[:len(within):len(within)], info)); err != nil {
 				return err

@@ -191,6 +191,19 @@ func TestTablesAreRefused(t *testing.T) {
 			require.ErrorContains(t, err, "export it as plain Parquet")
 		}
 	}
+	// A link hides none.
+	for _, table := range tables {
+		links, target := t.TempDir(), filepath.Join(tree(t, table.files...), table.paths[len(table.paths)-1])
+		if table.kind == "Delta Lake" {
+			target = filepath.Join(filepath.Dir(target), "..", "t", "dt=1")
+		}
+		require.NoError(t, os.MkdirAll(links+"/in", 0o755))
+		require.NoError(t, os.Symlink(target, links+"/in/link"))
+		for _, path := range []string{"in/link", "in/link/*", "in", "*"} {
+			_, _, err := open(t, input.Options{}, filepath.Join(links, path))
+			require.ErrorContains(t, err, "is a table of "+table.kind+", whose files are not its rows", path)
+		}
+	}
 	// These are none.
 	dir := tree(t, "metadata/notes.json {}", "metadata/part-0", "data/part-0", "hoodie/part-0")
 	names, _, err := open(t, input.Options{}, dir)

@@ -77,6 +77,24 @@ func keyTable(key string) (dir, table string) {
 	return "", ""
 }
 
+// refuseLocalTables is refuseTables for a folder of this machine, as it is called and as
+// it is where links lead.
+func (s *search) refuseLocalTables(name string) error {
+	called, err := filepath.Abs(name)
+	if err != nil {
+		return err
+	}
+	real, err := filepath.EvalSymlinks(called)
+	if err != nil {
+		return err
+	}
+	err = s.refuseTables(filepath.ToSlash(called), "", localTable)
+	if err == nil && real != called {
+		err = s.refuseTables(filepath.ToSlash(real), "", localTable)
+	}
+	return err
+}
+
 // refuseTables returns an error if a folder is that of a table, or of a part of one: a
 // partition, or where Iceberg keeps files. An error names it below base.
 func (s *search) refuseTables(dir, base string, kind func(dir string) (string, error)) error {

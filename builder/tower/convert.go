@@ -107,11 +107,14 @@ func parseInt(text string) (int64, bool) {
 	return int64(f), true
 }
 
-// parseFloat parses a finite float; NaN is absent.
+// parseFloat parses a finite float; NaN is absent. An integer is not rounded.
 func parseFloat(t attribute.Type, text string) (v attribute.Value, unzoned bool, err error) {
 	width := 64
 	if t == attribute.Float32 {
 		width = 32
+	}
+	if !holdsExactly(text, width) {
+		return v, false, rangeError(fmt.Sprintf("an integer that float%d holds exactly", width))
 	}
 	f, err := strconv.ParseFloat(text, width)
 	switch {

@@ -56,7 +56,7 @@ func extend(r Reader, o Options) (Reader, error) {
 	}
 	var err error
 	if x.schema, err = attribute.NewSchema(append(fields, x.fields...)); err != nil {
-		return nil, errors.Join(fmt.Errorf("open %s: %w", o.Files.Files()[0].Name(), err), r.Close())
+		return nil, errors.Join(fmt.Errorf("open %s: %w; a key of partitions can be renamed as a column can", o.Files.Files()[0].Name(), err), r.Close())
 	}
 	for _, f := range fields {
 		i, _ := x.schema.Lookup(f.Name)
@@ -88,13 +88,16 @@ func (x *extended) addPartition(o Options, key string) error {
 		fits[attribute.Timestamp] = fits[attribute.Timestamp] && isTime
 	}
 	field := attribute.Field{Name: key, Type: attribute.Keyword}
+	if to, ok := o.RenameColumns[key]; ok {
+		field.Name = to
+	}
 	for _, t := range []attribute.Type{attribute.Int, attribute.Timestamp} {
 		if some && fits[t] {
 			field.Type = t
 			break
 		}
 	}
-	if t, ok := o.AttributeTypes[key]; ok {
+	if t, ok := o.AttributeTypes[field.Name]; ok {
 		field.Type = t
 	}
 	if x.partitions == nil {

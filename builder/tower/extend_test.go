@@ -79,6 +79,17 @@ func TestPartitionAttributes(t *testing.T) {
 	_, err = tower.Open(t.Context(), o)
 	require.ErrorContains(t, err, "n")
 
+	o.PartitionAttributes, o.RenameColumns = []string{"n", "dt"}, map[string]string{"dt": "day", "at": "dt"}
+	o.AttributeTypes = map[string]attribute.Type{"day": attribute.Keyword}
+	_, values = readAttribute(t, o, "day")
+	require.Equal(t, attribute.OfKeyword("2026-11-20"), values[0], "a key has the name that it is given")
+	_, values = readAttribute(t, o, "dt")
+	require.Equal(t, attribute.OfKeyword("x"), values[0])
+	o.RenameColumns = map[string]string{"at": "dt"}
+	_, err = tower.Open(t.Context(), o)
+	require.ErrorContains(t, err, "attribute dt: named twice; a key of partitions can be renamed as a column can")
+	o.RenameColumns, o.AttributeTypes = nil, nil
+
 	// What would lose something as a number stays a keyword.
 	for _, value := range []string{"01", "1.0", "+1", "1e3", "US", ""} {
 		o := partitioned(t, "x", "n="+value)
@@ -105,6 +116,10 @@ func TestToldTypesOfColumns(t *testing.T) {
 		{"n/a", attribute.Timestamp, "absent", tower.TypeChange},
 		{"9007199254740993", attribute.Int, "9007199254740993", ""},
 		{"9223372036854775808", attribute.Int, "absent", tower.OutOfRange},
+		{"9007199254740993", attribute.Float, "absent", tower.OutOfRange},
+		{"-9007199254740994", attribute.Float, "-9.007199254740994e+15", ""},
+		{"9007199254740993.5", attribute.Float, "9.007199254740994e+15", ""},
+		{"16777217", attribute.Float32, "absent", tower.OutOfRange},
 		{"inf", attribute.Float, "absent", tower.OutOfRange},
 		{"nan", attribute.Float, "absent", ""},
 		{"0.5", attribute.Float32, "0.5", ""},
@@ -128,4 +143,23 @@ func TestToldTypesOfColumns(t *testing.T) {
 	o.AttributeTypes = map[string]attribute.Type{"at": attribute.KeywordList}
 	_, err := tower.Open(t.Context(), o)
 	require.ErrorContains(t, err, "attribute at is of type keyword, and cannot be read as keyword_list")
+}
+
+// Strings of Parquet are keywords, even if they are times; a note says what can be done.
+func TestTimesInColumnsOfStrings(t *testing.T) {
+	for at, want := range map[string][]string{
+		"2026-11-22 10:00:00": {"attribute at: 2 of 2 strings are dates or times, and are keywords; --attribute-type at=timestamp makes them timestamps"},
+		"2026-11-22":          {"attribute at: 2 of 2 strings are dates or times, and are keywords; --attribute-type at=timestamp makes them timestamps"},
+		"2026-11-2":           {},
+	} {
+		o := partitioned(t, at, "p", "q")
+		rows, r, err := readAll(t, o)
+		require.NoError(t, err)
+		require.Equal(t, attribute.OfKeyword(at), rows[1].Attributes[0])
+		require.Equal(t, want, append([]string{}, r.Notes()...))
+		o.AttributeTypes = map[string]attribute.Type{"at": attribute.Keyword}
+		_, r, err = readAll(t, o)
+		require.NoError(t, err)
+		require.Empty(t, r.Notes(), "what is told needs no advice")
+	}
 }

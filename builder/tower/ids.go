@@ -2,6 +2,7 @@ package tower
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -37,6 +38,9 @@ type idFile struct {
 // of ids is taken for a header if that makes the number right.
 func openIDs(files []input.File, column string, rows []input.File, counts []int64) (*idReader, error) {
 	r := &idReader{}
+	if note := misordered(files); note != "" {
+		r.notes = append(r.notes, note)
+	}
 	var ids, want int64
 	for _, n := range counts {
 		want += n
@@ -188,15 +192,42 @@ func surveyIDs(f input.File, column string) (idFile, error) {
 	return s, nil
 }
 
+// separators are what divides columns of text, and may be part of ids.
+var separators = [...]struct {
+	char byte
+	name string
+}{{',', "comma"}, {';', "semicolon"}, {'|', "bar"}}
+
+// checkIDLine returns an error if a line, by its number, is of another format than ids.
+func checkIDLine(line []byte, number int64) error {
+	text := bytes.TrimSpace(line)
+	_, quoted := unquote(line)
+	what := ""
+	switch {
+	case bytes.IndexByte(line, '\t') >= 0:
+		return fmt.Errorf("line %d, %.80q, has a tab: want one id per line, and no other column", number, line)
+	case len(text) > 0 && text[0] == '{' && validObject(text):
+		what = "is a JSON object"
+	case number == 1 && len(text) > 0 && text[0] == '[' && (len(text) == 1 || text[1] == '"' || json.Valid(text)):
+		what = "begins a JSON array"
+	case len(line) > 0 && line[0] == '"' && !quoted:
+		what = "begins with a quote that does not end it"
+	default:
+		return nil
+	}
+	return fmt.Errorf("line %d, %.80q, %s: want one id per line, as it is, or quoted as CSV has it", number, line, what)
+}
+
 // surveyText counts lines, and sees whether they are quoted or have several fields.
 //
 // Writers of CSV quote all fields, or those that have a comma or a quote in them. So lines
 // with quotes are of that kind if every line that has none also needs none; otherwise
-// quotes are part of ids. A comma without quotes may be part of an id; if all lines have
-// one, they are taken for rows of CSV.
+// quotes are part of ids. A comma, semicolon or bar without quotes may be part of an id; if
+// all lines have one, they are taken for rows of several columns.
 func (f *idFile) surveyText(text io.Reader, column string) error {
-	var quoted, bare, commas int64
-	var firstBare, firstQuoted int64 // lines
+	var quoted, bare int64
+	var separated [len(separators)]int64 // lines that have one and no quotes
+	var firstBare, firstQuoted int64     // lines
 	lines := newLineReader(text, maxIDLine)
 	for {
 		line, err := lines.next()
@@ -207,8 +238,8 @@ func (f *idFile) surveyText(text io.Reader, column string) error {
 			return err
 		}
 		f.count++
-		if at := bytes.IndexByte(line, '\t'); at >= 0 {
-			return fmt.Errorf("line %d, %.80q, has a tab: want one id per line, and no other column", f.count, line)
+		if err := checkIDLine(line, f.count); err != nil {
+			return err
 		}
 		inner, isQuoted := unquote(line)
 		if f.count == 1 {
@@ -219,20 +250,26 @@ func (f *idFile) surveyText(text io.Reader, column string) error {
 			if quoted++; quoted == 1 {
 				firstQuoted = f.count
 			}
-		case bytes.ContainsAny(line, `,"`):
-			if bare++; bare == 1 {
-				firstBare = f.count
+		default:
+			if bytes.ContainsAny(line, `,"`) {
+				if bare++; bare == 1 {
+					firstBare = f.count
+				}
 			}
-			if bytes.IndexByte(line, ',') >= 0 {
-				commas++
+			for i, s := range separators {
+				if bytes.IndexByte(line, s.char) >= 0 {
+					separated[i]++
+				}
 			}
 		}
 	}
-	switch {
-	case quoted > 0 && bare > 0:
+	if quoted > 0 && bare > 0 {
 		return fmt.Errorf("line %d is in quotes, and line %d has a comma or a quote and is not: want one id per line, as it is, or quoted as CSV has it", firstQuoted, firstBare)
-	case commas > 0 && commas == f.count:
-		return fmt.Errorf("every line has a comma, as rows of several columns: want one id per line; an id that has a comma is quoted (%s)", `"a,b"`)
+	}
+	for i, s := range separators {
+		if separated[i] > 0 && separated[i] == f.count {
+			return fmt.Errorf("every line has a %s, as rows of several columns: want one id per line; an id that has a %s is quoted (\"a%cb\")", s.name, s.name, s.char)
+		}
 	}
 	f.quoted = quoted > 0
 	return nil

@@ -7,6 +7,8 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"unicode/utf16"
 
@@ -55,6 +57,8 @@ func utf32(order binary.AppendByteOrder, list ...string) (b []byte) {
 // What id files of all kinds mean.
 func TestIDs(t *testing.T) {
 	gz, zst := compressed(t, "a\nb\n")
+	gz1, _ := compressed(t, "a\n")
+	gz2, _ := compressed(t, "b\n")
 	long := int64(9007199254740993)
 	for name, test := range map[string]struct {
 		data []byte
@@ -63,10 +67,17 @@ func TestIDs(t *testing.T) {
 		"plain":             {[]byte("a\nb"), []string{"a", "b"}},
 		"gzip":              {gz, []string{"a", "b"}},
 		"zstd":              {zst, []string{"a", "b"}},
+		"members of gzip":   {append(bytes.Clone(gz1), gz2...), []string{"a", "b"}},
+		"padded gzip":       {append(bytes.Clone(gz), make([]byte, 1000)...), []string{"a", "b"}},
+		"padded members":    {slices.Concat(gz1, make([]byte, 7), gz2, make([]byte, 3)), []string{"a", "b"}},
+		"skippable frame":   {append([]byte("\x5e\x2a\x4d\x18\x03\x00\x00\x00abc"), zst...), []string{"a", "b"}},
 		"all quoted":        {[]byte("\"a,1\"\r\n\"say \"\"b\"\"\"\r\n"), []string{"a,1", `say "b"`}},
 		"quoted if need be": {[]byte("a\n\"b,1\"\n"), []string{"a", "b,1"}},
 		"comma in one":      {[]byte("a,1\nb\n"), []string{"a,1", "b"}},
 		"quote in one":      {[]byte("6\" disc\nb\n"), []string{`6" disc`, "b"}},
+		"quoted semicolons": {[]byte("\"a;1\"\n\"b;2\"\n"), []string{"a;1", "b;2"}},
+		"bar in one":        {[]byte("a|1\nb\n"), []string{"a|1", "b"}},
+		"braces":            {[]byte("{639e28cb}\n[b]\n"), []string{"{639e28cb}", "[b]"}},
 		"header":            {[]byte("app_id\na\nb\n"), []string{"a", "b"}},
 		"quoted header":     {[]byte("\xef\xbb\xbf\"app_id\"\n\"a\"\n\"b\"\n"), []string{"a", "b"}},
 		"no header":         {[]byte("app_id\nb\n"), []string{"app_id", "b"}},
@@ -116,13 +127,23 @@ func TestIDsThatAreRefused(t *testing.T) {
 		"tab":             {[]byte("a\tApp\nb\tApp\n"), `line 1, "a\tApp", has a tab: want one id per line`},
 		"columns":         {[]byte(",app_id\n0,a\n"), "every line has a comma, as rows of several columns"},
 		"mixed quotes":    {[]byte("\"a\"\nb,c\n"), "line 1 is in quotes, and line 2 has a comma or a quote and is not"},
-		"half a quote":    {[]byte("\"a\"\n\"b\n"), "line 1 is in quotes, and line 2 has a comma or a quote and is not"},
+		"half a quote":    {[]byte("\"a\"\n\"b\n"), `line 2, "\"b", begins with a quote that does not end it: want one id per line`},
+		"several lines":   {[]byte("\"a\nb\"\n"), `line 1, "\"a", begins with a quote that does not end it`},
+		"semicolons":      {[]byte("a;1\nb;2\n"), `every line has a semicolon, as rows of several columns: want one id per line; an id that has a semicolon is quoted ("a;b")`},
+		"bars":            {[]byte("app_id|n\na|1\nb|2\n"), "every line has a bar, as rows of several columns"},
+		"JSON Lines":      {[]byte("{\"id\":\"a\"}\n{\"id\":\"b\"}\n"), `line 1, "{\"id\":\"a\"}", is a JSON object: want one id per line`},
+		"one JSON object": {[]byte("a\n {\"id\":1}\n"), `line 2, " {\"id\":1}", is a JSON object`},
+		"JSON array":      {[]byte(`["a","b"]`), "line 1, \"[\\\"a\\\",\\\"b\\\"]\", begins a JSON array"},
+		"JSON of lines":   {[]byte("[\n\"a\",\n\"b\"\n]"), `line 1, "[", begins a JSON array`},
+		"JSON numbers":    {[]byte("[1,2]\n"), "begins a JSON array"},
 		"index and ids":   {[]byte("app_id\na\nb\nc\n"), "2 rows, and 4 ids in "},
 		"UTF-16":          {inUTF16("a\r\nb\r\n"), "it is text in UTF-16; accepted are text of one id per line"},
 		"Parquet":         {[]byte("PAR1..........PAR1"), "it is Parquet; accepted are text of one id per line"},
 		"zip":             {[]byte("PK\x03\x04......"), "a zip archive (such as .npz and .pt)"},
 		"pickle":          {[]byte("\x80\x04......"), "it is a Python pickle"},
 		"cut gzip":        {gz[:len(gz)-5], "unexpected EOF"},
+		"gzip and more":   {append(bytes.Clone(gz), "\x00garbage of some length"...), "gzip: invalid header"},
+		"half a member":   {append(bytes.Clone(gz), gz[:4]...), "unexpected EOF"},
 		"damaged gzip":    {append(bytes.Clone(gz[:len(gz)-8]), 0, 0, 0, 0, 4, 0, 0, 0), "gzip: invalid checksum"},
 		"cut zstd":        {zst[:len(zst)-3], "unexpected EOF"},
 		"npy of objects":  {npy(1, dict("|O", "False", "2,"), make([]byte, 16)), `type "|O": accepted are strings (U, S) and integers`},
@@ -169,6 +190,42 @@ func TestPartsOfPlainRows(t *testing.T) {
 	write("v-1.npy", npy(1, dict("<f4", "False", "1, 2"), numbers(float32(1), float32(2))))
 	_, _, err = readAll(t, o)
 	require.ErrorContains(t, err, "v-1.npy: it has dimension 2, and "+dir+"/v-0.npy has 1")
+}
+
+// Numbers of files are no order of names unless they have as many digits.
+func TestPartsInTheOrderOfTheirNames(t *testing.T) {
+	for _, test := range []struct {
+		names []string
+		note  string
+	}{
+		{[]string{"v-1.npy", "v-10.npy", "v-2.npy"}, "v-10.npy is read before %s/v-2.npy, in the order of their names and not of their numbers"},
+		{[]string{"v-01.npy", "v-02.npy", "v-10.npy"}, ""},
+		{[]string{"v-1-of-10.npy", "v-1-of-9.npy"}, "v-1-of-10.npy is read before %s/v-1-of-9.npy"},
+		{[]string{"v-0010.npy", "v-9.npy"}, "v-0010.npy is read before %s/v-9.npy"},
+		{[]string{"a9.npy", "b1.npy"}, ""},
+		{[]string{"a.npy", "a1.npy"}, ""},
+	} {
+		dir := t.TempDir()
+		o := tower.Options{Paths: []string{dir}, NumberRows: true}
+		for _, name := range test.names {
+			require.NoError(t, os.WriteFile(filepath.Join(dir, name), npy(1, dict("<f4", "False", "1, 1"), numbers(float32(1))), 0o600))
+		}
+		_, r, err := readAll(t, o)
+		require.NoError(t, err)
+		if test.note == "" {
+			require.Empty(t, r.Notes(), test.names)
+			continue
+		}
+		require.Len(t, r.Notes(), 1, test.names)
+		require.Contains(t, r.Notes()[0], strings.ReplaceAll(test.note, "%s", dir))
+	}
+	dir := t.TempDir()
+	for name, data := range map[string]string{"v.u8bin": string(bigANN(3, 1, []byte{1, 2, 3})), "ids-1": "a\n", "ids-10": "b\n", "ids-2": "c\n"} {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(data), 0o600))
+	}
+	_, r, err := readAll(t, tower.Options{Paths: []string{dir + "/v.u8bin"}, IDs: []string{dir + "/ids-*"}})
+	require.NoError(t, err)
+	require.Contains(t, strings.Join(r.Notes(), "\n"), "ids-10 is read before "+dir+"/ids-2, in the order of their names", "so are ids")
 }
 
 func short(rows []tower.Row) string {

@@ -53,7 +53,8 @@ type AttributeRow struct {
 //
 // The type of a key is what most of its values say, nulls aside; of kinds of values that
 // are equally many, the first. Strings are keywords, or timestamps if more than half of
-// them are a date and a time of day, which are in UTC if they name no zone. Arrays of
+// them are a date and a time of day, or nearly all a date with or without one; they are in
+// UTC if they name no zone. Arrays of
 // strings are keyword lists. Numbers are ints if none has a fraction or an exponent, and
 // else floats; but if a float cannot hold one of the integers, they are what most of them
 // are. A value that cannot be of its key's type is a [Problem], [TypeChange] or
@@ -70,6 +71,7 @@ type AttributeReader struct {
 	ignored []string
 	found   []string // notes of the input
 	notes   []string // of the first pass
+	unknown []string
 	tally   tally
 
 	file    int // being read
@@ -176,6 +178,8 @@ const checkEvery = 4096
 
 // infer is the first pass.
 func (r *AttributeReader) infer(ctx context.Context) error {
+	some := false // line of the file that is not blank
+	var empty []string
 	for n := 0; ; n++ {
 		if n%checkEvery == 0 {
 			if err := ctx.Err(); err != nil {
@@ -190,9 +194,13 @@ func (r *AttributeReader) infer(ctx context.Context) error {
 			return err
 		}
 		if line == nil {
-			r.lasts = append(r.lasts, r.before)
+			if r.lasts = append(r.lasts, r.before); !some {
+				empty = append(empty, r.files[r.file-1].Name())
+			}
+			some = false
 			continue
 		}
+		some = some || len(bytes.TrimSpace(line)) > 0
 		if !validObject(line) {
 			continue // the second pass reports it
 		}
@@ -203,6 +211,12 @@ func (r *AttributeReader) infer(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+	}
+	if len(empty) == len(r.files) {
+		return fmt.Errorf("open %s: it is empty, want JSON Lines, one object per line", empty[0])
+	}
+	if len(empty) > 0 {
+		r.notes = append(r.notes, fmt.Sprintf("files without a line: %d, the first %s", len(empty), empty[0]))
 	}
 	return r.decide()
 }
@@ -216,7 +230,7 @@ func (r *AttributeReader) decide() error {
 		k.seen = 0
 		switch {
 		case k.ignored && !seen:
-			r.notes = append(r.notes, "key "+k.name+": to be ignored, but not in the input")
+			r.unknown = append(r.unknown, k.name)
 			continue
 		case k.ignored:
 			continue
@@ -238,6 +252,7 @@ func (r *AttributeReader) decide() error {
 		fields = append(fields, attribute.Field{Name: k.name, Type: k.typ})
 	}
 	slices.Sort(r.notes)
+	slices.Sort(r.unknown)
 	if len(unusable) > 0 {
 		slices.Sort(unusable)
 		return fmt.Errorf("open %s: cannot store key %.2000s: supported are strings, arrays of strings, bools and numbers; such a key can be ignored", r.files[0].Name(), strings.Join(unusable, ", key "))
@@ -283,6 +298,9 @@ func (r *AttributeReader) observe(name []byte, kind jsonKind, raw []byte) error 
 
 // Schema returns the attributes that lines have.
 func (r *AttributeReader) Schema() attribute.Schema { return r.schema }
+
+// Unknown returns the keys that were to be ignored and are not in the input.
+func (r *AttributeReader) Unknown() []string { return r.unknown }
 
 // Notes returns what has been left out so far, as sentences for people.
 func (r *AttributeReader) Notes() []string {
@@ -407,9 +425,6 @@ func (r *AttributeReader) decodeValue(k *jsonKey, kind jsonKind, raw []byte) att
 		r.problem(OutOfRange, "attribute %s: %v %.60s, %v", k.name, kind, raw, err)
 	case err != nil:
 		return r.typeChange(k, kind, raw)
-	case kind == jsonInteger && k.typ == attribute.Float && !holdsExactly(text):
-		r.problem(OutOfRange, "attribute %s: integer %.60s has more digits than a float holds", k.name, raw)
-		return attribute.Value{}
 	case k.typ == attribute.Timestamp:
 		if unzoned {
 			r.tally.add("attribute " + k.name + ": %d times name no zone and are taken for UTC")

@@ -3,7 +3,6 @@ package tower
 import (
 	"bytes"
 	"fmt"
-	"math"
 	"strconv"
 	"strings"
 
@@ -29,27 +28,30 @@ type jsonKey struct {
 type look uint8
 
 const (
-	lookBool    look = iota
-	lookInteger      // an integer that both int64 and float64 hold exactly
-	lookLong         // an integer that int64 holds, and float64 does not
-	lookHuge         // an integer that int64 does not hold
-	lookFloat        // a number with a fraction or an exponent, or an infinity
-	lookTime         // a string that is a date and a time of day
-	lookText         // any other string
-	lookList         // an array of strings and nulls
-	lookArray        // any other array
+	lookBool     look = iota
+	lookInteger       // an integer that both int64 and float64 hold exactly
+	lookLong          // an integer that int64 holds, and float64 does not
+	lookHuge          // an integer that int64 does not hold
+	lookFloat         // a number with a fraction or an exponent
+	lookInfinite      // an infinity, or a number that float64 does not hold; it is rejected
+	lookTime          // a string that is a date and a time of day
+	lookDate          // a string that is a date
+	lookText          // any other string
+	lookList          // an array of strings and nulls
+	lookArray         // any other array
 	lookObject
 	looks // how many there are
 )
 
-// jsonLooks groups looks by the kind of value, in the order in which texts name them.
+// jsonLooks groups looks by the kind of value, in the order in which texts name them. What
+// is rejected as a number of any type has no say.
 var jsonLooks = [...]struct {
 	kind  string
 	looks []look
 }{
 	{"bools", []look{lookBool}},
-	{"numbers", []look{lookInteger, lookLong, lookHuge, lookFloat}},
-	{"strings", []look{lookTime, lookText}},
+	{"numbers", []look{lookInteger, lookLong, lookFloat}},
+	{"strings", []look{lookTime, lookDate, lookText}},
 	{"arrays of strings", []look{lookList}},
 	{"arrays of other than strings", []look{lookArray}},
 	{"objects", []look{lookObject}},
@@ -87,7 +89,15 @@ func (k *jsonKey) decide() (kind string, unusable int64, notes []string) {
 			winner, most, first = i, n, line
 		}
 	}
-	if most == 0 {
+	switch {
+	case most > 0:
+	case k.counts[lookHuge] > 0:
+		k.typ, k.reason = attribute.Int, "as its values are integers"
+		return "numbers", 0, nil
+	case k.counts[lookInfinite] > 0:
+		k.typ, k.reason = attribute.Float, "as its values are infinite"
+		return "numbers", 0, nil
+	default:
 		return "", 0, nil
 	}
 	kind = jsonLooks[winner].kind
@@ -111,7 +121,7 @@ func (k *jsonKey) decide() (kind string, unusable int64, notes []string) {
 // what most of them are.
 func (k *jsonKey) decideNumber(total int64) (notes []string) {
 	floats, _ := k.sum(lookFloat)
-	exceeding, _ := k.sum(lookLong, lookHuge)
+	exceeding, _ := k.sum(lookLong)
 	switch {
 	case floats == 0:
 		k.typ = attribute.Int
@@ -132,17 +142,26 @@ func (k *jsonKey) decideNumber(total int64) (notes []string) {
 // what the key is about.
 const nearlyAll = 20
 
-// decideString makes a key a timestamp if more than half of its strings are.
+// areNearlyAll reports whether n of a total are all but one in nearlyAll.
+func areNearlyAll(n, total int64) bool { return n > 0 && (total-n)*nearlyAll <= total }
+
+// decideString makes a key a timestamp if more than half of its strings are. Dates alone
+// may be what people typed, so of those it takes nearly all.
 func (k *jsonKey) decideString(total int64) (notes []string) {
 	times, _ := k.sum(lookTime)
-	if 2*times > total {
+	dates, _ := k.sum(lookDate)
+	dated := fmt.Sprintf("%d of %d strings are dates and times", times, total)
+	if dates > 0 {
+		dated = fmt.Sprintf("%d of %d strings are dates or times", times+dates, total)
+	}
+	if 2*times > total || areNearlyAll(times+dates, total) {
 		k.typ = attribute.Timestamp
-		k.reason = fmt.Sprintf("as %d of %d strings are dates and times", times, total)
+		k.reason = "as " + dated
 		return nil
 	}
 	k.typ = attribute.Keyword
-	if times > 0 {
-		notes = append(notes, fmt.Sprintf("key %s: %d of %d strings are dates and times, so it is of type keyword; it can be told to be timestamp", k.name, times, total))
+	if times+dates > 0 {
+		notes = append(notes, fmt.Sprintf("key %s: %s, so it is of type keyword; it can be told to be timestamp", k.name, dated))
 	}
 	return notes
 }
@@ -154,16 +173,16 @@ func (r *AttributeReader) lookOf(kind jsonKind, raw []byte) (l look, null bool) 
 		return lookBool, false
 	case jsonInteger:
 		return lookOfInteger(string(raw)), false
-	case jsonNumber, jsonInfinity:
+	case jsonInfinity:
+		return lookInfinite, false
+	case jsonNumber:
+		if _, err := strconv.ParseFloat(string(raw), 64); err != nil {
+			return lookInfinite, false
+		}
 		return lookFloat, false
 	case jsonString:
 		r.scratch = appendJSONString(r.scratch[:0], raw)
-		if len(r.scratch) <= maxTimeText {
-			if _, _, ok := parseTime(string(r.scratch)); ok && !isDate(string(r.scratch)) {
-				return lookTime, false
-			}
-		}
-		return lookText, false
+		return lookOfText(r.scratch), false
 	case jsonArray:
 		if isList(raw) {
 			return lookList, false
@@ -175,6 +194,21 @@ func (r *AttributeReader) lookOf(kind jsonKind, raw []byte) (l look, null bool) 
 	return 0, true // null, and NaN, which stands for it
 }
 
+// lookOfText returns what a string looks like.
+func lookOfText(text []byte) look {
+	if len(text) > maxTimeText {
+		return lookText
+	}
+	s := string(text)
+	switch _, _, ok := parseTime(s); {
+	case !ok:
+		return lookText
+	case isDate(s):
+		return lookDate
+	}
+	return lookTime
+}
+
 // lookOfInteger returns what an integer looks like.
 func lookOfInteger(text string) look {
 	const exact = 1 << 53 // the largest magnitude below which float64 holds every integer
@@ -183,7 +217,7 @@ func lookOfInteger(text string) look {
 	case err != nil:
 		return lookHuge
 	case i > exact || i < -exact:
-		if holdsExactly(text) {
+		if holdsExactly(text, 64) {
 			return lookInteger
 		}
 		return lookLong
@@ -191,11 +225,15 @@ func lookOfInteger(text string) look {
 	return lookInteger
 }
 
-// holdsExactly reports whether float64 has an integer as it is.
-func holdsExactly(text string) bool {
-	f, err := strconv.ParseFloat(text, 64)
-	digits := strings.TrimLeft(strings.TrimPrefix(text, "-"), "0")
-	return err == nil && strconv.FormatFloat(math.Abs(f), 'f', 0, 64) == digits || digits == ""
+// holdsExactly reports whether a float of a width has an integer as it is. What is no
+// integer may be rounded.
+func holdsExactly(text string, width int) bool {
+	text = strings.TrimLeft(strings.TrimLeft(text, "+-"), "0")
+	if len(text) < 8 || !digits(text) { // every integer of 7 digits is below 2^24
+		return true
+	}
+	f, err := strconv.ParseFloat(text, width)
+	return err == nil && strconv.FormatFloat(f, 'f', 0, width) == text
 }
 
 // isList reports whether an array has strings and nulls only.

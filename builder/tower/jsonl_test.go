@@ -63,9 +63,9 @@ func TestAttributes(t *testing.T) {
 5 "y" [absent -1  false ["mac"] absent absent]
 note: key day: 1 of 2 strings are dates and times, so it is of type keyword; it can be told to be timestamp
 note: key nothing: has nulls only and no type, left out
-note: key typo: to be ignored, but not in the input
 note: attribute platforms: 1 lists had null elements, which are left out
 `, describe(t, r))
+	require.Equal(t, []string{"typo"}, r.Unknown())
 }
 
 // Times that RFC 3339 can write are what they are; what a zone takes out of the years 1 to
@@ -107,7 +107,7 @@ func TestAttributeProblems(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, `a:keyword b:int c:bool d:keyword_list e:float f:timestamp `+`
 1 "1" [x 1 true ["x"] 0.5 2026-01-01T00:00:00Z]
-2 "2" [absent absent absent absent absent absent] [attribute type change: line 2: attribute a: integer 1, but its type is keyword, as 4 of 6 values are strings] [attribute type change: line 2: attribute b: string "x", but its type is int, as 2 of 3 values are numbers] [attribute type change: line 2: attribute c: string "true", but its type is bool, as 1 of 3 values are bools] [attribute type change: line 2: attribute d: string "x", but its type is keyword_list, as 1 of 3 values are arrays of strings] [attribute type change: line 2: attribute e: array [], but its type is float, as 2 of 3 values are numbers] [attribute type change: line 2: attribute f: integer 5, but its type is timestamp, as 1 of 1 strings are dates and times]
+2 "2" [absent absent absent absent absent absent] [attribute type change: line 2: attribute a: integer 1, but its type is keyword, as 4 of 6 values are strings] [attribute type change: line 2: attribute b: string "x", but its type is int, as 1 of 2 values are numbers] [attribute type change: line 2: attribute c: string "true", but its type is bool, as 1 of 3 values are bools] [attribute type change: line 2: attribute d: string "x", but its type is keyword_list, as 1 of 3 values are arrays of strings] [attribute type change: line 2: attribute e: array [], but its type is float, as 1 of 2 values are numbers] [attribute type change: line 2: attribute f: integer 5, but its type is timestamp, as 1 of 1 strings are dates and times]
 3 "3" [absent absent absent absent absent absent] [attribute type change: line 3: attribute a: array ["x"], but its type is keyword, as 4 of 6 values are strings] [attribute out of range: line 3: attribute b: integer 12345678901234567890, want the int64 range] [attribute type change: line 3: attribute c: object {}, but its type is bool, as 1 of 3 values are bools] [attribute type change: line 3: attribute d: array [1], but its type is keyword_list, as 1 of 3 values are arrays of strings] [attribute out of range: line 3: attribute e: number 1e999, want a finite number of the float64 range]
 4 "" [absent absent absent absent absent absent] [not a JSON object: line 4: "[1]": want one JSON object in UTF-8]
 5 "" [absent absent absent absent absent absent] [not a JSON object: line 5: "{\"id\":\"5\"": want one JSON object in UTF-8]

@@ -55,9 +55,9 @@ func TestATypeIsWhatMostValuesSay(t *testing.T) {
 		"a time among texts":          {append(repeat(`"x"`, 9), at), attribute.Keyword, "", []string{"key x: 1 of 10 strings are dates and times, so it is of type keyword; it can be told to be timestamp"}},
 		"a fraction among long ids":   {append(repeat(long, 99), `0.5`), attribute.Int, `attribute type change: line 100: attribute x: number 0.5, but its type is int, as 99 of 100 numbers are integers, and some of them have more digits than a float holds`, nil},
 		"a whole among long ids":      {append(repeat(long, 99), `5.0`), attribute.Int, "", nil},
-		"a long id among fractions":   {append(repeat(`0.5`, 99), long), attribute.Float, `attribute out of range: line 100: attribute x: integer 9007199254740993 has more digits than a float holds`, nil},
+		"a long id among fractions":   {append(repeat(`0.5`, 99), long), attribute.Float, `attribute out of range: line 100: attribute x: integer 9007199254740993, want an integer that float64 holds exactly`, nil},
 		"a long one that floats hold": {append(repeat(`0.5`, 99), `9007199254740994`), attribute.Float, "", nil},
-		"a huge one among fractions":  {append(repeat(`0.5`, 99), `123456789012345678901`), attribute.Float, `attribute out of range: line 100: attribute x: integer 123456789012345678901 has more digits than a float holds`, nil},
+		"a huge one among fractions":  {append(repeat(`0.5`, 99), `123456789012345678901`), attribute.Float, `attribute out of range: line 100: attribute x: integer 123456789012345678901, want an integer that float64 holds exactly`, nil},
 		"a fraction among integers":   {append(repeat(`7`, 99), `0.5`), attribute.Float, "", []string{"key x: 1 of 100 numbers have a fraction or an exponent, so it is of type float; it can be told to be int"}},
 		"integers and fractions":      {append(repeat(`7`, 2), `0.5`), attribute.Float, "", nil},
 		"too large for int64":         {append(repeat(`7`, 9), `9223372036854775808`), attribute.Int, `attribute out of range: line 10: attribute x: integer 9223372036854775808, want the int64 range`, nil},
@@ -65,6 +65,16 @@ func TestATypeIsWhatMostValuesSay(t *testing.T) {
 		"odd one first":               {append([]string{`"n/a"`}, repeat(`7`, 9)...), attribute.Int, "", nil},
 		"object among texts":          {append(repeat(`"x"`, 9), `{}`), attribute.Keyword, `attribute type change: line 10: attribute x: object {}, but its type is keyword, as 9 of 10 values are strings`, nil},
 		"numbers among lists":         {append(repeat(`["x"]`, 9), `[1]`), attribute.KeywordList, `attribute type change: line 10: attribute x: array [1], but its type is keyword_list, as 9 of 10 values are arrays of strings`, nil},
+		"an infinity among integers":  {append(repeat(`7`, 9), `Infinity`), attribute.Int, `attribute type change: line 10: attribute x: infinity Infinity, but its type is int, as 9 of 9 values are numbers`, nil},
+		"no float64 among integers":   {append(repeat(`7`, 9), `1e400`), attribute.Int, `attribute type change: line 10: attribute x: number 1e400, but its type is int, as 9 of 9 values are numbers`, nil},
+		"a huge one among both":       {append(repeat(`7`, 9), `0.5`, `123456789012345678901`), attribute.Float, `attribute out of range: line 11: attribute x: integer 123456789012345678901, want an integer that float64 holds exactly`, nil},
+		"infinities among texts":      {append([]string{`"x"`}, repeat(`Infinity`, 3)...), attribute.Keyword, `attribute type change: line 4: attribute x: infinity Infinity, but its type is keyword, as 1 of 1 values are strings`, nil},
+		"huge ones among three":       {append(repeat(`123456789012345678901`, 3), `0.5`, `0.5`, long), attribute.Float, `attribute out of range: line 6: attribute x: integer 9007199254740993, want an integer that float64 holds exactly`, nil},
+		"huge ones alone":             {repeat(`123456789012345678901`, 2), attribute.Int, `attribute out of range: line 2: attribute x: integer 123456789012345678901, want the int64 range`, nil},
+		"infinities alone":            {repeat(`-Infinity`, 3), attribute.Float, `attribute out of range: line 3: attribute x: infinity -Infinity, want a finite number of the float64 range`, nil},
+		"dates":                       {append(repeat(`"2026-01-04"`, 19), `"TBA"`), attribute.Timestamp, `attribute type change: line 20: attribute x: string "TBA", but its type is timestamp, as 19 of 20 strings are dates or times`, []string{"attribute x: 19 times name no zone and are taken for UTC"}},
+		"many dates":                  {append(repeat(`"2026-01-04"`, 18), `"TBA"`), attribute.Keyword, "", []string{"key x: 18 of 19 strings are dates or times, so it is of type keyword; it can be told to be timestamp"}},
+		"dates and times":             {append(repeat(`"2026-01-04"`, 19), at, `"TBA"`), attribute.Timestamp, `attribute type change: line 21: attribute x: string "TBA", but its type is timestamp, as 20 of 21 strings are dates or times`, []string{"attribute x: 19 times name no zone and are taken for UTC"}},
 		"nulls alone with one":        {append(repeat(`null`, 99), `true`), attribute.Bool, "", nil},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -105,7 +115,7 @@ note: attribute x: 4 times name no zone and are taken for UTC
 	for _, text := range []string{"2026-11-22 10:00:00 CET", "2026-11-22 10:00", "2026-13-22T10:00:00Z", "2026-11-22T10:00:00,5Z", "22.11.2026 10:00:00", "2026-11-22T10:00:00ZZ", "2026-11-22 10:00:00 UTCX"} {
 		require.Contains(t, typed(t, jsonLines(`"`+text+`"`), nil), "x:keyword", text)
 	}
-	require.Contains(t, typed(t, jsonLines(`"2026-11-22"`, `"2026-11-23"`), nil), "x:keyword", "dates alone may be anything")
+	require.Contains(t, typed(t, jsonLines(`"2026-11-22"`), nil), "1 \"1\" [2026-11-22T00:00:00Z]", "as a date of Parquet is")
 }
 
 // NaN is what Python writes for what is missing.
@@ -193,6 +203,7 @@ func TestAttributesInParts(t *testing.T) {
 5 "3" [absent]`+odd("/dt=2/c")+`
 note: `+dir+`: left out 1 name beginning with _ or a dot: _SUCCESS
 note: `+dir+`: left out 1 file of another sort: notes.txt
+note: files without a line: 1, the first `+dir+`/dt=2/d.json
 `, describe(t, r))
 
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "dt=2/c"), zst[:len(zst)-4], 0o600))

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 
@@ -22,7 +23,10 @@ type parquetReader struct {
 	schema  attribute.Schema
 	rows    int64
 	tally   tally
-	notes   []string // known from the footers
+	notes   []string          // known from the footers
+	unknown []string          // columns that were to be ignored
+	dated   map[string]*dated // of attributes by name
+	packed  string            // how embeddings that are bytes are read, "" before the first
 
 	next    int // file
 	file    *parquetfile.File
@@ -39,7 +43,7 @@ type parquetReader struct {
 
 // openParquet opens files that are read one after the other. They stay the caller's.
 func openParquet(o Options, files []input.File) (*parquetReader, error) {
-	r := &parquetReader{options: o, files: files}
+	r := &parquetReader{options: o, files: files, dated: make(map[string]*dated)}
 	if o.IDColumn == "" {
 		return nil, fmt.Errorf("open %s: no id column is named", files[0].Name())
 	}
@@ -57,6 +61,7 @@ type selection struct {
 	embedding  embedding
 	attributes []shape  // under the attributes' names
 	columns    []string // as the file calls those
+	ignored    []string // columns
 	notes      []string
 }
 
@@ -70,6 +75,7 @@ func (r *parquetReader) survey() error {
 	first := make(map[string]origin) // where each attribute's type is from
 	var id origin
 	notes := make(map[string]bool)
+	r.unknown = slices.Clone(r.options.IgnoreColumns)
 	for i, f := range r.files {
 		pf, err := openParquetFile(f)
 		if err != nil {
@@ -85,6 +91,7 @@ func (r *parquetReader) survey() error {
 		for _, note := range s.notes {
 			notes[note] = true
 		}
+		r.unknown = slices.DeleteFunc(r.unknown, func(column string) bool { return slices.Contains(s.ignored, column) })
 		differs := func(column string, s shape, o origin) error {
 			return fmt.Errorf("open %s: column %s is %s, and %s in %s: all files of an input must have the same types", f.Name(), column, s.text, o.shape.text, o.file)
 		}
@@ -141,18 +148,25 @@ func (r *parquetReader) selects(f *parquetfile.File) (s selection, err error) {
 	var names, missing, wrong, unusable []string
 	seen := make(map[string]bool)
 	for _, n := range root.children {
-		if names = append(names, n.Name()); seen[n.Name()] {
-			return s, fmt.Errorf("two columns are called %s", n.Name())
+		if !seen[n.Name()] {
+			names = append(names, n.Name())
+		} else if read := n.Name() == o.IDColumn || n.Name() == o.EmbeddingColumn; read || !slices.Contains(o.IgnoreColumns, n.Name()) {
+			text := fmt.Sprintf("two columns are called %s", n.Name())
+			if !read {
+				text += "; skip both with --ignore-column"
+			}
+			return s, errors.New(text)
 		}
 		seen[n.Name()] = true
 	}
 	used := make(map[int]bool) // leaves
 	if n := root.find(o.IDColumn); n == nil {
 		missing = append(missing, o.IDColumn)
-	} else if s.id = n.shape(); !s.id.id() {
-		wrong = append(wrong, fmt.Sprintf("id column %s is %s, want strings, UUIDs or integers", o.IDColumn, s.id.text))
 	} else {
-		used[s.id.leaf] = true
+		s.id = n.shape()
+		if used[s.id.leaf] = true; !s.id.id() {
+			wrong = append(wrong, fmt.Sprintf("id column %s is %s, want %s", o.IDColumn, s.id.text, supportedIDs))
+		}
 	}
 	switch s.embedding, err = root.embedding(o.EmbeddingColumn); {
 	case err != nil:
@@ -198,13 +212,13 @@ func (r *parquetReader) selects(f *parquetfile.File) (s selection, err error) {
 		}
 	}
 	for column := range o.RenameColumns {
-		if !slices.Contains(s.columns, column) && root.find(column) == nil {
+		if !slices.Contains(s.columns, column) && !slices.Contains(o.PartitionAttributes, column) && root.find(column) == nil {
 			missing = append(missing, column)
 		}
 	}
 	for _, column := range o.IgnoreColumns {
-		if !seen[column] {
-			s.notes = append(s.notes, "column "+column+": to be ignored, but not in the input")
+		if seen[column] {
+			s.ignored = append(s.ignored, column)
 		}
 	}
 	if len(s.embedding.shapes) > 0 {
@@ -221,7 +235,12 @@ func (r *parquetReader) selects(f *parquetfile.File) (s selection, err error) {
 	}
 	if len(missing) > 0 {
 		slices.Sort(missing)
-		wrong = append(wrong, fmt.Sprintf("no column is called %s; the columns are %s", strings.Join(slices.Compact(missing), ", "), listed(names)))
+		missing = slices.Compact(missing)
+		text := fmt.Sprintf("no column is called %s", strings.Join(missing, ", "))
+		if strings.Contains(o.EmbeddingColumn, "*") && slices.Contains(missing, o.EmbeddingColumn) {
+			text += " (where * stands for a number)"
+		}
+		wrong = append(wrong, fmt.Sprintf("%s; the columns are %s", text, listed(names)))
 	}
 	if len(unusable) > 0 {
 		wrong = append(wrong, fmt.Sprintf("cannot store column %s: %s", listed(unusable), supportedColumns))
@@ -267,7 +286,20 @@ func openParquetFile(f input.File) (*parquetfile.File, error) {
 
 func (r *parquetReader) Schema() attribute.Schema { return r.schema }
 func (r *parquetReader) Rows() int64              { return r.rows }
-func (r *parquetReader) Notes() []string          { return append(slices.Clone(r.notes), r.tally.notes()...) }
+func (r *parquetReader) Unknown() []string        { return r.unknown }
+
+func (r *parquetReader) Notes() []string {
+	notes := slices.Clone(r.notes)
+	if r.packed != "" {
+		notes = append(notes, r.packed)
+	}
+	for _, name := range slices.Sorted(maps.Keys(r.dated)) {
+		if d := r.dated[name]; areNearlyAll(d.times, d.texts) {
+			notes = append(notes, fmt.Sprintf("attribute %s: %d of %d strings are dates or times, and are keywords; --attribute-type %s=timestamp makes them timestamps", name, d.times, d.texts, name))
+		}
+	}
+	return append(notes, r.tally.notes()...)
+}
 
 // Close lets go of what is being read. The files stay open.
 func (r *parquetReader) Close() error {
@@ -319,6 +351,9 @@ func (r *parquetReader) read() (err error) {
 	}
 	if problem != nil {
 		r.row.Problems = append(r.row.Problems, *problem)
+	}
+	if r.row.Packed = r.vectors.form == formPacked; r.row.Packed && r.packed == "" {
+		r.packed = r.vectors.said
 	}
 	for _, c := range r.columns {
 		v, said, err := c.value()
@@ -393,7 +428,14 @@ func (r *parquetReader) openNext() error {
 		if !ok {
 			return fmt.Errorf("%w: a column %s that it did not have before", parquetfile.ErrDamaged, a.name)
 		}
-		r.columns = append(r.columns, &column{shape: a, name: a.name, attribute: i, typ: r.schema.Field(i).Type})
+		c := &column{shape: a, name: a.name, attribute: i, typ: r.schema.Field(i).Type}
+		if _, told := r.options.AttributeTypes[a.name]; c.typ == attribute.Keyword && !told {
+			if r.dated[a.name] == nil {
+				r.dated[a.name] = &dated{}
+			}
+			c.dated = r.dated[a.name]
+		}
+		r.columns = append(r.columns, c)
 	}
 	r.cursors = slices.Concat([]*column{r.id}, r.vectors.columns, r.columns)
 	return nil

@@ -13,6 +13,7 @@ import (
 
 	"github.com/apache/arrow-go/v18/parquet"
 
+	"github.com/tandem-ann/tandem/index"
 	"github.com/tandem-ann/tandem/shard/attribute"
 	"github.com/tandem-ann/tandem/shard/parquetfile"
 )
@@ -27,6 +28,7 @@ type column struct {
 	name      string         // for messages
 	attribute int            // position in the schema, -1 for what is none
 	typ       attribute.Type // of the attribute
+	dated     *dated         // of keywords whose type was not told, else nil
 
 	chunk *parquetfile.Column // nil between row groups
 	pos   int                 // next level of the batch
@@ -118,7 +120,7 @@ func (c *column) id() (string, error) {
 		return "", err
 	}
 	switch c.decoding {
-	case text, raw, fixed:
+	case text, raw:
 		return string(c.bytes(i)), nil
 	case uuid:
 		return uuidText(c.chunk.Fixed[i]), nil
@@ -187,6 +189,15 @@ func (c *column) str(i int) string {
 	return s
 }
 
+// dated counts how many texts of a column are dates or times.
+type dated struct{ texts, times int64 }
+
+func (d *dated) count(text []byte) {
+	if d.texts++; lookOfText(text) != lookText {
+		d.times++
+	}
+}
+
 // A remark is what there is to say of a value: a tally entry, or a problem of
 // the row.
 type remark struct {
@@ -208,7 +219,10 @@ func (c *column) value() (v attribute.Value, r remark, err error) {
 	}
 	timestamp := func(t time.Time) { v, r.note = storedTime(c.name, t) }
 	switch c.decoding {
-	case text, raw, fixed:
+	case text, raw:
+		if c.dated != nil {
+			c.dated.count(c.bytes(i))
+		}
 		v = attribute.OfKeyword(c.str(i))
 	case uuid:
 		v = attribute.OfKeyword(uuidText(c.chunk.Fixed[i]))
@@ -305,8 +319,8 @@ func (c *column) row(each func(end int, ends bool)) error {
 	}
 }
 
-// floats takes the next list of numbers, nil when it is null. The slice is valid until
-// the next call.
+// floats takes the next list of numbers, nil when it is null; of one that is longer than
+// index.MaxDim, only that it is. The slice is valid until the next call.
 func (c *column) floats() ([]float32, error) {
 	c.vector = c.vector[:0]
 	var whole []float32
@@ -319,7 +333,9 @@ func (c *column) floats() ([]float32, error) {
 				case d == c.maxDef:
 					c.vector = c.appendFloats(c.vector, 1)
 				case d >= c.elemDef:
-					c.vector = append(c.vector, float32(math.NaN()))
+					if len(c.vector) <= index.MaxDim {
+						c.vector = append(c.vector, float32(math.NaN()))
+					}
 				case d+1 < c.elemDef:
 					null = true
 				}
@@ -344,10 +360,13 @@ func (c *column) floats() ([]float32, error) {
 	return c.vector, nil
 }
 
-// appendFloats appends the next n values.
+// appendFloats appends the next n values, unless v is too long already.
 func (c *column) appendFloats(v []float32, n int) []float32 {
 	from := c.at
 	c.at += n
+	if len(v) > index.MaxDim {
+		return v
+	}
 	switch c.decoding {
 	case single:
 		return append(v, c.chunk.Floats[from:c.at]...)
@@ -381,10 +400,19 @@ func (c *column) component(i int) float32 {
 	return float32(c.integer(i))
 }
 
+// fullKeywords is how long a list is before its repetitions are left out on the way.
+const fullKeywords = 1 << 16
+
 // keywords takes the next list of strings.
 func (c *column) keywords() (v attribute.Value, r remark, err error) {
 	c.strings = c.strings[:0]
+	full := fullKeywords
 	err = c.row(func(end int, _ bool) {
+		if len(c.strings) >= full { // lists of any length can be few bytes
+			slices.Sort(c.strings)
+			c.strings = slices.Compact(c.strings)
+			full = max(full, 2*len(c.strings))
+		}
 		for _, d := range c.chunk.Def[c.pos:end] {
 			switch {
 			case d == c.maxDef:

@@ -20,6 +20,7 @@ const (
 	formPacked                 // bytes: float32, the least significant byte first
 	formText                   // text: a JSON array of numbers
 	formSpark                  // a vector of Spark: a struct of type, size, indices, values
+	formValues                 // the values of one, which are all of it if it is dense
 	formSpread                 // one column for each component
 )
 
@@ -39,6 +40,14 @@ const wantEmbedding = "want a list of numbers, bytes of float32, JSON text or a 
 // column called name, columns that are called name_0, name_1 and so on are the components.
 func (n *node) embedding(name string) (embedding, error) {
 	if at := n.find(name); at != nil {
+		if parent, ok := strings.CutSuffix(name, ".values"); ok {
+			if whole := n.find(parent); whole != nil {
+				if e, ok := whole.spark(parent); ok {
+					e.form, e.text = formValues, "the values of "+e.text
+					return e, nil
+				}
+			}
+		}
 		return at.embedded(name)
 	}
 	prefix, suffix, pattern := strings.Cut(name, "*")
@@ -49,11 +58,9 @@ func (n *node) embedding(name string) (embedding, error) {
 }
 
 // note says how embeddings are read that could be meant in another way, "" if they could
-// not.
+// not. What there is to say of bytes is known with the first of them.
 func (e *embedding) note(name string) string {
 	switch e.form {
-	case formPacked:
-		return "column " + name + ": " + e.text + ", read as float32, four bytes for each number with the least significant first"
 	case formText:
 		return "column " + name + ": " + e.text + ", read as JSON arrays of numbers"
 	case formSpread:
@@ -156,6 +163,7 @@ func (n *node) spread(prefix, suffix string) (embedding, error) {
 type vectors struct {
 	embedding
 	columns []*column
+	said    string // how bytes are read, after the first
 
 	vector []float32 // scratch
 }
@@ -175,10 +183,13 @@ func (v *vectors) next() (vector []float32, problem *Problem, err error) {
 	case formList:
 		c := v.columns[0]
 		if vector, err = c.floats(); err != nil {
-			err = fmt.Errorf("column %s: %w", c.name, err)
+			return nil, nil, fmt.Errorf("column %s: %w", c.name, err)
 		}
-		return vector, nil, err
-	case formSpark:
+		if len(vector) > index.MaxDim {
+			return nil, tooLong(c.name), nil
+		}
+		return vector, nil, nil
+	case formSpark, formValues:
 		return v.spark()
 	case formSpread:
 		return v.spread()
@@ -200,12 +211,23 @@ func (v *vectors) next() (vector []float32, problem *Problem, err error) {
 		return v.vector, nil, nil
 	}
 	if len(data)%4 != 0 {
-		return nil, &Problem{BadEmbedding, fmt.Sprintf("column %s: %d bytes, want float32: four bytes for each number", c.name, len(data))}, nil
+		return nil, &Problem{BadEmbedding, fmt.Sprintf("column %s: %d bytes, want numbers of 4 bytes (float32, little-endian)", c.name, len(data))}, nil
+	}
+	if len(data)/4 > index.MaxDim {
+		return nil, tooLong(c.name), nil
+	}
+	if v.said == "" {
+		v.said = fmt.Sprintf("column %s: %s, read as %d numbers of 4 bytes (float32, little-endian) in %d bytes", c.name, v.text, len(data)/4, len(data))
 	}
 	for ; len(data) > 0; data = data[4:] {
 		v.vector = append(v.vector, math.Float32frombits(binary.LittleEndian.Uint32(data)))
 	}
 	return orEmpty(v.vector), nil, nil
+}
+
+// tooLong is what is wrong with an embedding that is longer than any.
+func tooLong(column string) *Problem {
+	return &Problem{BadEmbedding, fmt.Sprintf("column %s: more than %d numbers, want 1 to %d", column, index.MaxDim, index.MaxDim)}
 }
 
 // orEmpty makes of a vector without numbers one that is not null.
@@ -276,10 +298,14 @@ func (v *vectors) spark() ([]float32, *Problem, error) {
 	switch {
 	case null:
 		return nil, nil, nil
+	case max(len(indices), len(values)) > index.MaxDim:
+		return nil, tooLong(strings.TrimSuffix(v.columns[sparkType].name, ".type")), nil
 	case numbers[sparkType] == sparkDense:
 		return values, nil, nil
 	case numbers[sparkType] != sparkSparse:
 		return problem("a vector of type %d, want %d (sparse) or %d (dense)", numbers[sparkType], sparkSparse, sparkDense)
+	case v.form == formValues:
+		return problem("a sparse vector, of which the values alone are no embedding: name the column %[1]s itself, and not %[1]s.values", strings.TrimSuffix(v.columns[sparkType].name, ".type"))
 	case size < 0 || size > index.MaxDim:
 		return problem("a sparse vector of size %d, want at most %d", size, index.MaxDim)
 	case len(indices) != len(values):
@@ -315,6 +341,9 @@ func appendJSONNumbers(v []float32, data []byte) ([]float32, error) {
 		return v, nil
 	}
 	for element := range strings.SplitSeq(inner, ",") {
+		if len(v) == index.MaxDim {
+			return v, fmt.Errorf("more than %d numbers", index.MaxDim)
+		}
 		element = strings.Trim(element, space)
 		if element == "null" {
 			element = "NaN"

@@ -37,7 +37,7 @@ func TestForeignEmbeddings(t *testing.T) {
 		}
 		return number(i, j)
 	}
-	const kinds, binary = "pyarrow-kinds", ", read as float32, four bytes for each number with the least significant first"
+	const kinds, binary = "pyarrow-kinds", ", read as 4 numbers of 4 bytes (float32, little-endian) in 16 bytes"
 	for _, test := range []struct {
 		file, column string
 		want         func(i, j int) float64
@@ -64,7 +64,6 @@ func TestForeignEmbeddings(t *testing.T) {
 		{kinds, "json", number, nil, "column json: string, read as JSON arrays of numbers"},
 		{kinds, "nested.values", number, func(i int) bool { return i == 5 }, ""},
 		{kinds, "spark", sparse, nil, ""},
-		{kinds, "spark.values", nil, nil, ""},
 		{kinds, "emb_*", number, nil, "embeddings: one column for each of 4 components, emb_0 to emb_3"},
 		{kinds, "emb", number, nil, "embeddings: one column for each of 4 components, emb_0 to emb_3"},
 		{"duckdb-kinds", "array_", number, nil, ""},
@@ -97,6 +96,23 @@ func TestForeignEmbeddings(t *testing.T) {
 			}
 		})
 	}
+	o := options(filepath.Join("testdata", "foreign", kinds+".parquet"))
+	o.EmbeddingColumn, o.AttributeColumns = "spark.values", []string{"app_id"}
+	mixed, _, err := readAll(t, o)
+	require.NoError(t, err)
+	for i, row := range mixed {
+		switch {
+		case i == 11:
+			require.Nil(t, row.Vector)
+			require.Empty(t, row.Problems)
+		case i%2 == 1: // dense
+			require.Len(t, row.Vector, 4)
+			require.Equal(t, float32(number(i, 3)), row.Vector[3])
+		default:
+			require.Nil(t, row.Vector)
+			require.Equal(t, "column spark: a sparse vector, of which the values alone are no embedding: name the column spark itself, and not spark.values", row.Problems[0].Detail)
+		}
+	}
 	rows, _ := read("pyarrow-late", "embedding")
 	require.Nil(t, rows[19].Vector)
 	require.NotNil(t, rows[20].Vector)
@@ -113,7 +129,7 @@ func TestMalformedEmbeddings(t *testing.T) {
 		{text, flat(0, "[1, 2.5e0,-3 ]", "[]", " [ null,NaN,1e99]", "1,2", "[1,,2]", "[0x1p3]", `["a"]`, `{"a":1}`), []string{
 			"", "", "", `column embedding: "1,2": want a JSON array of numbers`, `"" is no number`, `"0x1p3" is no number`, `"\"a\"" is no number`, "want a JSON array",
 		}},
-		{plain(parquet.Types.ByteArray), flat(0, "", "abcd", "abc"), []string{"", "", "column embedding: 3 bytes, want float32: four bytes for each number"}},
+		{plain(parquet.Types.ByteArray), flat(0, "", "abcd", "abc"), []string{"", "", "column embedding: 3 bytes, want numbers of 4 bytes (float32, little-endian)"}},
 	} {
 		write(t, path, []column{ids(len(test.rows)), {name: "embedding", kind: test.kind, rows: test.rows}})
 		rows, _, err := readAll(t, options(path))
@@ -190,10 +206,10 @@ func TestSpreadEmbeddings(t *testing.T) {
 	require.Equal(t, []float32{9, 8, 7, 6, 5, 4, 3, 2, 1, 0}, rows[0].Vector)
 	require.Equal(t, []string{"eax", "ex"}, r.Schema().Names(), "what is no component is an attribute")
 	for want, c := range map[string][]column{
-		"columns e*x are 2, without number 1: want one for each component": columns(float, "e0x", "e2x"),
-		"columns e1x and e01x are the same component":                      columns(float, "e1x", "e01x"),
-		"its number is above 65536":                                        columns(float, "e99999x"),
-		"no column is called e*x":                                          columns(float, "f1x"),
+		"columns e*x are 2, without number 1: want one for each component":   columns(float, "e0x", "e2x"),
+		"columns e1x and e01x are the same component":                        columns(float, "e1x", "e01x"),
+		"its number is above 65536":                                          columns(float, "e99999x"),
+		"no column is called e*x (where * stands for a number); the columns": columns(float, "f1x"),
 	} {
 		write(t, path, c)
 		_, err := tower.Open(t.Context(), o)
@@ -257,7 +273,6 @@ func TestDecimalsAndUUIDs(t *testing.T) {
 		{decimal(20, 1, types.ByteArray, -1), flat(0, "\x0f", "\xff\x38", "", "\x01\x00\x00\x00\x00\x00\x00\x00\x01"), floats(1.5, -20, 0, 1844674407370955161.7), nil},
 		{uuid, flat(0, "\x63\x9e\x28\xcb\xb2\xac\x4d\x74\x99\xe2\x18\x01\x09\x38\x03\xaa"), []attribute.Value{attribute.OfKeyword("639e28cb-b2ac-4d74-99e2-1801093803aa")}, []string{"639e28cb-b2ac-4d74-99e2-1801093803aa"}},
 		{plain(types.ByteArray), flat(0, "é"), []attribute.Value{attribute.OfKeyword("é")}, []string{"é"}},
-		{fixed(3), flat(0, "abc"), []attribute.Value{attribute.OfKeyword("abc")}, []string{"abc"}},
 		{leaf(schema.DateLogicalType{}, types.Int32, -1), nil, nil, nil},
 	} {
 		n := len(test.rows)
@@ -272,7 +287,7 @@ func TestDecimalsAndUUIDs(t *testing.T) {
 		o.IDColumn, o.IgnoreColumns = "x", []string{"app_id"}
 		rows, _, err = readAll(t, o)
 		if test.ids == nil {
-			require.ErrorContains(t, err, "want strings, UUIDs or integers")
+			require.ErrorContains(t, err, "want strings, binary in UTF-8, UUIDs, integers or decimals")
 			continue
 		}
 		require.NoError(t, err)
@@ -280,6 +295,26 @@ func TestDecimalsAndUUIDs(t *testing.T) {
 			require.Equal(t, test.ids[i], row.ID)
 		}
 	}
+}
+
+// Bytes of a fixed length without a logical type may be anything: the bytes of a UUID or of
+// a large integer would be text now and then.
+func TestFixedBytesAreNoText(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "t.parquet")
+	columns := []column{ids(1), vectors(1), {name: "x", kind: fixed(3), rows: flat(0, "abc")}, {name: "list", kind: list(fixed(2)), rows: [][]cell{{{0, 2, "ab"}}}}}
+	write(t, path, columns)
+	_, err := tower.Open(t.Context(), options(path))
+	require.ErrorContains(t, err, "cannot store column x (fixed_len_byte_array(3)), list (list<fixed_len_byte_array(2)>): supported are strings")
+	require.ErrorContains(t, err, "bytes of a fixed length only if their logical type is one of these")
+	o := options(path)
+	o.IDColumn, o.IgnoreColumns = "x", []string{"app_id", "list"}
+	_, err = tower.Open(t.Context(), o)
+	require.ErrorContains(t, err, "id column x is fixed_len_byte_array(3), want strings")
+	require.NotContains(t, err.Error(), "cannot store", "it is named once")
+	o = options(path)
+	o.IgnoreColumns = []string{"x", "list"}
+	_, _, err = readAll(t, o)
+	require.NoError(t, err)
 }
 
 func floats(values ...float64) (list []attribute.Value) {

@@ -121,7 +121,7 @@ func same(c *column, expected json.RawMessage, got seen) bool {
 		return v.Absent() && said.problem == nil
 	}
 	switch c.decoding {
-	case text, raw, fixed, uuid:
+	case text, raw, uuid:
 		return !v.Absent() && v.Keyword() == wantedText(*want, c.decoding)
 	case boolean:
 		return !v.Absent() && strconv.FormatBool(v.Bool()) == *want
@@ -170,7 +170,7 @@ func same(c *column, expected json.RawMessage, got seen) bool {
 
 // wantedText undoes the hexadecimal of bytes.
 func wantedText(s string, d decoding) string {
-	if rest, ok := strings.CutPrefix(s, "x"); ok && (d == raw || d == fixed) {
+	if rest, ok := strings.CutPrefix(s, "x"); ok && d == raw {
 		var b []byte
 		if _, err := fmt.Sscanf(rest, "%x", &b); err == nil || rest == "" {
 			return string(b)

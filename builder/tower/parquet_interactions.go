@@ -27,7 +27,7 @@ func readParquetPairs(o InteractionOptions, f input.File, each func(user, app st
 		}
 		s := n.shape()
 		if !s.id() {
-			return fmt.Errorf("column %s is %s, want strings, UUIDs or integers", name, s.text)
+			return fmt.Errorf("column %s is %s, want %s", name, s.text, supportedIDs)
 		}
 		columns[i] = &column{shape: s, name: name}
 	}

@@ -12,7 +12,10 @@ import (
 )
 
 // supportedColumns is for error texts.
-const supportedColumns = "supported are strings, lists of strings, binary in UTF-8, UUIDs, bools, integers, decimals, floats, dates and timestamps; skip the column with --ignore-column"
+const supportedColumns = "supported are strings, lists of strings, binary in UTF-8, UUIDs, bools, integers, decimals, floats, dates and timestamps; bytes of a fixed length only if their logical type is one of these; skip the column with --ignore-column"
+
+// supportedIDs is for error texts.
+const supportedIDs = "strings, binary in UTF-8, UUIDs, integers or decimals without a fraction; bytes of a fixed length only if their logical type is one of these"
 
 // A decoding is how a leaf's stored values become values of ours.
 type decoding uint8
@@ -21,8 +24,8 @@ const (
 	undecodable decoding = iota
 	nothing              // the UNKNOWN type: every value is null
 	text
-	raw // bytes of any number
-	fixed
+	raw   // bytes of any number
+	fixed // bytes of one number without a logical type: a UUID, an integer, a hash
 	uuid
 	boolean
 	signed32
@@ -55,13 +58,13 @@ type shape struct {
 // attribute returns the attribute type of the column, 0 when there is none.
 func (s *shape) attribute() attribute.Type {
 	if s.list {
-		if s.decoding == text || s.decoding == raw || s.decoding == fixed {
+		if s.decoding == text || s.decoding == raw {
 			return attribute.KeywordList
 		}
 		return 0
 	}
 	switch s.decoding {
-	case text, raw, fixed, uuid:
+	case text, raw, uuid:
 		return attribute.Keyword
 	case boolean:
 		return attribute.Bool

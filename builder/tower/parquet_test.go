@@ -246,16 +246,17 @@ func TestUnusableColumns(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, rows, 1)
 	require.Zero(t, r.Schema().Len())
-	require.Equal(t, []string{"column typo: to be ignored, but not in the input"}, r.Notes())
+	require.Empty(t, r.Notes())
+	require.Equal(t, []string{"typo"}, r.Unknown())
 
 	ignored := []string{"interval", "nested", "numbers", "time"}
 	for want, o := range map[string]tower.Options{
-		"no column is called user_id; the columns are app_id, embedding, interval":                                          {IDColumn: "user_id", IgnoreColumns: ignored},
-		"no column is called vector; the columns are":                                                                       {IDColumn: "app_id", EmbeddingColumn: "vector", IgnoreColumns: append(ignored, "embedding")},
-		"no column is called gone, lost, user_id, vector; the columns are":                                                  {IDColumn: "user_id", EmbeddingColumn: "vector", AttributeColumns: []string{"gone"}, RenameColumns: map[string]string{"lost": "found"}},
-		"id column embedding is list<float>, want strings, UUIDs or integers":                                               {IDColumn: "embedding", EmbeddingColumn: "zebra"},
-		"embedding column time is time of day, want a list of numbers, bytes of flo":                                        {IDColumn: "app_id", EmbeddingColumn: "time"},
-		"id column numbers is list<int32>, want strings, UUIDs or integers; embedding column nested is struct, want a list": {IDColumn: "numbers", EmbeddingColumn: "nested"},
+		"no column is called user_id; the columns are app_id, embedding, interval":                                                 {IDColumn: "user_id", IgnoreColumns: ignored},
+		"no column is called vector; the columns are":                                                                              {IDColumn: "app_id", EmbeddingColumn: "vector", IgnoreColumns: append(ignored, "embedding")},
+		"no column is called gone, lost, user_id, vector; the columns are":                                                         {IDColumn: "user_id", EmbeddingColumn: "vector", AttributeColumns: []string{"gone"}, RenameColumns: map[string]string{"lost": "found"}},
+		"id column embedding is list<float>, want strings, binary in UTF-8, UUIDs, integers or decimals without a fraction; bytes": {IDColumn: "embedding", EmbeddingColumn: "zebra"},
+		"embedding column time is time of day, want a list of numbers, bytes of flo":                                               {IDColumn: "app_id", EmbeddingColumn: "time"},
+		"is one of these; embedding column nested is struct, want a list":                                                          {IDColumn: "numbers", EmbeddingColumn: "nested"},
 		"no id column is named":                           {},
 		"an id file (ids.txt) is for formats without ids": {IDColumn: "app_id", IDs: []string{"ids.txt"}},
 	} {
@@ -263,6 +264,20 @@ func TestUnusableColumns(t *testing.T) {
 		_, err := tower.Open(t.Context(), o)
 		require.ErrorContains(t, err, want)
 	}
+
+	twice := func(name string) column { return column{name: name, kind: text, rows: flat(0, "a")} }
+	write(t, path, []column{ids(1), vectors(1), twice("x"), twice("x")})
+	o = options(path)
+	_, err = tower.Open(t.Context(), o)
+	require.ErrorContains(t, err, "two columns are called x; skip both with --ignore-column")
+	o.IgnoreColumns = []string{"x"}
+	_, r, err = readAll(t, o)
+	require.NoError(t, err)
+	require.Zero(t, r.Schema().Len())
+	write(t, path, []column{twice("app_id"), vectors(1), twice("app_id")})
+	o.IgnoreColumns = []string{"app_id"}
+	_, err = tower.Open(t.Context(), o)
+	require.ErrorContains(t, err, "two columns are called app_id")
 
 	write(t, path, []column{ids(1), vectors(1), {name: "release-year", kind: integer(32, true), rows: flat(0, int32(5))}})
 	_, err = tower.Open(t.Context(), options(path))

@@ -2,6 +2,7 @@ package tower
 
 import (
 	"bufio"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"math/bits"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/tandem-ann/tandem/builder/input"
 	"github.com/tandem-ann/tandem/shard/attribute"
@@ -112,10 +114,11 @@ func (h rawHeader) check(size int64) error {
 
 // A rawReader reads rows of plain numbers, with ids from other files.
 type rawReader struct {
-	files []rawFile
-	rows  int64
-	ids   *idReader // nil when row numbers are the ids
-	notes []string
+	files   []rawFile
+	rows    int64
+	ids     *idReader // nil when row numbers are the ids
+	notes   []string
+	unknown []string // all columns that were to be ignored: there are none
 
 	file int   // being read
 	left int64 // rows of it
@@ -133,7 +136,7 @@ type rawFile struct {
 
 // openRaw reads the headers of files of plain rows, and the id files.
 func openRaw(o Options, files []input.File) (*rawReader, error) {
-	r := &rawReader{file: -1}
+	r := &rawReader{file: -1, unknown: o.IgnoreColumns}
 	for _, f := range files {
 		h, err := parseHeader(f)
 		if err == nil {
@@ -152,6 +155,9 @@ func openRaw(o Options, files []input.File) (*rawReader, error) {
 		r.files = append(r.files, rawFile{f, h})
 		r.rows += int64(h.rows)
 	}
+	if note := misordered(files); note != "" {
+		r.notes = append(r.notes, note)
+	}
 	r.row.Number = -1
 	if o.NumberRows {
 		return r, nil
@@ -164,9 +170,44 @@ func openRaw(o Options, files []input.File) (*rawReader, error) {
 	if r.ids, err = openIDs(o.IDFiles.Files(), o.IDColumn, files, counts); err != nil {
 		return nil, err
 	}
-	r.notes = r.ids.notes
+	r.notes = append(r.notes, r.ids.notes...)
 	return r, nil
 }
+
+// misordered says of files which two are read in another order than their numbers say,
+// since part-10 is before part-2 in the order of names: then their rows may be in another
+// order than the ids. It returns "" if none are.
+func misordered(files []input.File) string {
+	for i := 1; i < len(files); i++ {
+		if a, b := files[i-1].Name(), files[i].Name(); numbersCompare(a, b) > 0 {
+			return fmt.Sprintf("%s is read before %s, in the order of their names and not of their numbers, and so rows are given ids: write numbers with as many digits, 02 and 10, if that is not meant", a, b)
+		}
+	}
+	return ""
+}
+
+// numbersCompare compares the first numbers in which two names differ, if they do not
+// differ in anything before. It returns 0 if they do.
+func numbersCompare(a, b string) int {
+	for a != "" && b != "" {
+		n, m := leadingDigits(a), leadingDigits(b)
+		if n == 0 || m == 0 {
+			if a[0] != b[0] {
+				return 0
+			}
+			a, b = a[1:], b[1:]
+			continue
+		}
+		x, y := strings.TrimLeft(a[:n], "0"), strings.TrimLeft(b[:m], "0")
+		if c := cmp.Or(cmp.Compare(len(x), len(y)), cmp.Compare(x, y)); c != 0 {
+			return c
+		}
+		a, b = a[n:], b[m:]
+	}
+	return 0
+}
+
+func leadingDigits(text string) int { return len(text) - len(strings.TrimLeft(text, "0123456789")) }
 
 // dim returns the dimension of all files.
 func (r *rawReader) dim() uint64 {
@@ -179,6 +220,7 @@ func (r *rawReader) dim() uint64 {
 func (r *rawReader) Schema() attribute.Schema { return attribute.Schema{} }
 func (r *rawReader) Rows() int64              { return r.rows }
 func (r *rawReader) Notes() []string          { return r.notes }
+func (r *rawReader) Unknown() []string        { return r.unknown }
 
 func (r *rawReader) Next() (*Row, error) {
 	if r.err == nil {

@@ -23,6 +23,8 @@ type Row struct {
 	// Vector is the embedding, of any length, nil when it is null. A null
 	// element is NaN. A double that float32 cannot hold is an infinity.
 	Vector []float32
+	// Packed says that Vector was bytes, and is what they are as float32.
+	Packed bool
 	// Attributes are aligned with the reader's schema. A null and an empty list
 	// are absent.
 	Attributes []attribute.Value
@@ -65,6 +67,8 @@ type Reader interface {
 	// Notes returns what has been left out so far, or read in another way than
 	// the input may have meant, as sentences for people.
 	Notes() []string
+	// Unknown returns the columns that were to be ignored and are not in the input.
+	Unknown() []string
 	// Close closes the files. It may be called twice.
 	Close() error
 }
@@ -99,7 +103,8 @@ type Options struct {
 	AttributeColumns []string
 	// IgnoreColumns are Parquet columns that do not become attributes.
 	IgnoreColumns []string
-	// RenameColumns gives attributes another name than their Parquet columns have.
+	// RenameColumns gives attributes another name than their Parquet columns, or keys of
+	// PartitionAttributes, have.
 	RenameColumns map[string]string
 	// PartitionAttributes are keys of Hive partitions (dt in dt=2026-11-20/) of the files'
 	// paths, which become attributes. Every file must have them.

@@ -1,6 +1,7 @@
 package tower
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
 	"io"
@@ -33,7 +34,7 @@ func openText(f input.File) (io.ReadCloser, error) {
 	data := io.NewSectionReader(f, 0, f.Size())
 	switch input.FormatOf(head) {
 	case input.Gzip:
-		r, err := gzip.NewReader(data)
+		r, err := newGzipText(data)
 		if err != nil {
 			return nil, fmt.Errorf("open %s: %w", f.Name(), err)
 		}
@@ -48,4 +49,54 @@ func openText(f input.File) (io.ReadCloser, error) {
 		return nil, fmt.Errorf("open %s: it is in UTF-16, want UTF-8", f.Name())
 	}
 	return io.NopCloser(data), nil
+}
+
+// gzipText is the text of a file of gzip: of one member after the other, with zeros between
+// and after them, as tapes and block devices have them.
+type gzipText struct {
+	data   *bufio.Reader
+	member *gzip.Reader
+}
+
+func newGzipText(data io.Reader) (*gzipText, error) {
+	t := &gzipText{data: bufio.NewReaderSize(data, 64<<10)}
+	var err error
+	if t.member, err = gzip.NewReader(t.data); err == nil {
+		t.member.Multistream(false)
+	}
+	return t, err
+}
+
+func (t *gzipText) Read(p []byte) (int, error) {
+	n, err := t.member.Read(p)
+	if !errors.Is(err, io.EOF) {
+		return n, err
+	}
+	return n, t.advance()
+}
+
+func (t *gzipText) Close() error { return t.member.Close() }
+
+// advance goes to the next member. It returns io.EOF if there is none.
+func (t *gzipText) advance() error {
+	for {
+		b, err := t.data.ReadByte()
+		if err != nil {
+			return err
+		}
+		if b != 0 {
+			break
+		}
+	}
+	if err := t.data.UnreadByte(); err != nil {
+		return err
+	}
+	if err := t.member.Reset(t.data); err != nil {
+		if errors.Is(err, io.EOF) {
+			err = io.ErrUnexpectedEOF
+		}
+		return err
+	}
+	t.member.Multistream(false)
+	return nil
 }

@@ -1,6 +1,7 @@
 package objects
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -8,8 +9,11 @@ import (
 	"iter"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"gocloud.dev/blob"
 	"gocloud.dev/gcerrors"
 	"google.golang.org/api/googleapi"
@@ -59,7 +63,7 @@ func classOf(err error) error {
 	case gcerrors.NotFound:
 		unresolved := (*net.DNSError)(nil)
 		switch {
-		case codeOf(err) == "NoSuchBucket":
+		case slices.Contains([]string{"NoSuchBucket", "ContainerNotFound"}, codeOf(err)):
 			return ErrGone
 		case errors.As(err, &unresolved), status != 0 && status != http.StatusNotFound, cut(err):
 			return nil
@@ -89,24 +93,41 @@ func statusOf(err error) int {
 	if google := (*googleapi.Error)(nil); errors.As(err, &google) {
 		return google.Code
 	}
+	if azure := (*azcore.ResponseError)(nil); errors.As(err, &azure) {
+		return azure.StatusCode
+	}
 	return 0
 }
 
-// codeOf returns the code by which S3 names an error.
+// codeOf returns the code by which S3 or Azure names an error.
 func codeOf(err error) string {
 	var coded interface{ ErrorCode() string }
 	if errors.As(err, &coded) {
 		return coded.ErrorCode()
 	}
+	if azure := (*azcore.ResponseError)(nil); errors.As(err, &azure) {
+		return azure.ErrorCode
+	}
 	return ""
 }
+
+// quietly keeps the client library of S3 from writing a line to stderr for each object
+// without a checksum of the whole, which many stores have none of. It checks those that
+// there are.
+var quietly = &blob.ReaderOptions{BeforeRead: func(as func(any) bool) error {
+	var options *[]func(*s3.Options)
+	if as(&options) {
+		*options = append(*options, func(o *s3.Options) { o.DisableLogOutputChecksumValidationSkipped = true })
+	}
+	return nil
+}}
 
 func (c *cloud) read(ctx context.Context, key string) ([]byte, error) {
 	var data []byte
 	_, err := c.patience.retry(ctx, func() error {
 		w := c.patience.watch(ctx)
 		defer w.stop()
-		r, err := c.blobs.NewReader(w.ctx, key, nil)
+		r, err := c.blobs.NewReader(w.ctx, key, quietly)
 		if err != nil {
 			return w.explain(err)
 		}
@@ -130,7 +151,7 @@ func (c *cloud) reader(ctx context.Context, key string, offset int64) (io.ReadCl
 	var s *stream
 	_, err := c.patience.retry(ctx, func() error {
 		w := c.patience.watch(ctx)
-		r, err := c.blobs.NewRangeReader(w.ctx, key, offset, -1, nil)
+		r, err := c.blobs.NewRangeReader(w.ctx, key, offset, -1, quietly)
 		if err != nil {
 			defer w.stop()
 			return w.explain(err)
@@ -221,7 +242,11 @@ func (c *cloud) write(ctx context.Context, key string, data []byte) error {
 
 func (c *cloud) put(ctx context.Context, what, key string, data []byte, ifNotExist bool) error {
 	_, err := c.patience.attempts(ctx, int64(len(data)), func(ctx context.Context) error {
-		return c.blobs.WriteAll(ctx, key, data, &blob.WriterOptions{IfNotExist: ifNotExist, ContentType: contentType(key)})
+		options := &blob.WriterOptions{IfNotExist: ifNotExist, ContentType: contentType(key)}
+		if c.reads() {
+			return c.blobs.Upload(ctx, key, bytes.NewReader(data), options)
+		}
+		return c.blobs.WriteAll(ctx, key, data, options)
 	})
 	return c.wrap(err, what, key)
 }
@@ -230,10 +255,12 @@ func (c *cloud) put(ctx context.Context, what, key string, data []byte, ifNotExi
 func (c *cloud) upload(ctx context.Context, key string, r io.Reader) error {
 	watch := c.patience.watch(ctx)
 	defer watch.stop() // which gives up what was not closed
+	options := &blob.WriterOptions{ContentType: contentType(key), BufferSize: partSize, MaxConcurrency: parts}
+	if c.reads() {
+		return c.wrap(watch.explain(c.blobs.Upload(watch.ctx, key, &watchedReader{r: r, watch: watch}, options)), "upload", key)
+	}
 	// The writer gives the object up when its context ends before Close.
-	w, err := c.blobs.NewWriter(watch.ctx, key, &blob.WriterOptions{
-		ContentType: contentType(key), BufferSize: partSize, MaxConcurrency: parts,
-	})
+	w, err := c.blobs.NewWriter(watch.ctx, key, options)
 	if err != nil {
 		return c.wrap(watch.explain(err), "upload", key)
 	}
@@ -244,8 +271,27 @@ func (c *cloud) upload(ctx context.Context, key string, r io.Reader) error {
 		_ = w.Close() // it says that it was cancelled
 		return c.wrap(watch.explain(err), "upload", key)
 	}
-	watch.allow(watched.onItsWay(0))
+	watch.allow(onItsWay(watched.taken))
 	return c.wrap(watch.explain(w.Close()), "upload", key)
+}
+
+// reads reports whether what is written must be given to the driver to read. The writer of
+// gocloud.dev's driver of Azure sets to nil, when a request fails, what its Close uses.
+func (c *cloud) reads() bool { return strings.HasPrefix(c.location, "azblob://") }
+
+// watchedReader is watchedWriter for a store that reads.
+type watchedReader struct {
+	r     io.Reader
+	watch *watch
+	taken int64 // bytes
+}
+
+func (r *watchedReader) Read(p []byte) (int, error) {
+	r.watch.pause()
+	n, err := r.r.Read(p)
+	r.taken += int64(n)
+	r.watch.allow(onItsWay(r.taken))
+	return n, err
 }
 
 // watchedWriter fails when a store takes nothing. The time that its source needs does
@@ -256,14 +302,12 @@ type watchedWriter struct {
 	taken int64 // bytes
 }
 
-// onItsWay returns how many bytes the store may have to take before it takes more, or
-// the end.
-func (w *watchedWriter) onItsWay(more int) int64 {
-	return min(w.taken, (parts+2)*partSize) + int64(more)
-}
+// onItsWay returns how many of the bytes that were given to a store it may have to take
+// before it takes more, or the end.
+func onItsWay(given int64) int64 { return min(given, (parts+2)*partSize) }
 
 func (w *watchedWriter) Write(p []byte) (int, error) {
-	w.watch.allow(w.onItsWay(len(p)))
+	w.watch.allow(onItsWay(w.taken) + int64(len(p)))
 	defer w.watch.pause()
 	n, err := w.w.Write(p)
 	w.taken += int64(n)

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
-	"sync/atomic"
 
 	"github.com/apache/arrow-go/v18/parquet"
 	"github.com/apache/arrow-go/v18/parquet/compress"
@@ -27,10 +26,10 @@ type chunk struct {
 	r           io.ReaderAt
 	compression compress.Compression
 	width       int64 // the least bytes of a value in a dictionary
+	decoded     int64 // the bytes that such a value takes when it has been decoded
 	total       int64 // levels, as the metadata says
 	most        int64 // bytes of a page
-	all         *atomic.Int64
-	mostOfAll   int64 // bytes of all pages of the file, 0 for no bound
+	budget      *budget
 
 	next   int64 // the offset that is read next
 	end    int64 // where the pages end at the latest
@@ -41,8 +40,11 @@ type chunk struct {
 	levels int64 // of the pages that have passed
 	empty  int   // data pages without levels
 	shared int64 // bytes of the largest page whose values share bytes with others
-	done   int64 // where the last page ended, 0 before
-	err    error // stays
+	// Bytes that are held: of data pages, of a dictionary, of values' lengths, and of all.
+	pages, dictionary, lengths, held int64
+
+	done int64 // where the last page ended, 0 before
+	err  error // stays
 }
 
 // Seek is there because arrow-go asks for it. It is for footers, which are read before.
@@ -163,11 +165,20 @@ func (c *chunk) begin(body int64) error {
 		return fmt.Errorf("a dictionary of %d values in %d bytes", h.values, h.unpacked)
 	case h.levels > h.packed || h.levels > h.unpacked:
 		return fmt.Errorf("a page of %d bytes with levels of %d", min(h.packed, h.unpacked), h.levels)
-	case delta(h.encoding) && h.kind != dictionaryPage && h.values > maxDeltaValues+maxDeltaPerByte*h.unpacked:
-		return fmt.Errorf("a page of %d values in %d bytes", h.values, h.unpacked)
 	}
-	if all := c.all.Add(h.unpacked); c.mostOfAll > 0 && all > c.mostOfAll {
-		return fmt.Errorf("pages of %d bytes; accepted: up to %d in all", all, c.mostOfAll)
+	part, held := &c.pages, h.unpacked
+	switch h.kind {
+	case dataPage, dataPageV2:
+	case dictionaryPage:
+		part, held = &c.dictionary, held+h.values*c.decoded
+	default: // arrow-go would take what is in it for pages
+		return fmt.Errorf("a page of type %d", h.kind)
+	}
+	if err := c.budget.unpack(h.unpacked); err != nil {
+		return err
+	}
+	if err := c.hold(part, held); err != nil {
+		return err
 	}
 	if h.unpacked <= smallPage {
 		return nil
@@ -175,17 +186,20 @@ func (c *chunk) begin(body int64) error {
 	return c.unpacks(body)
 }
 
-// Decoders of delta encodings allocate by the number of values. A block of 128 values
-// takes at least five bytes, nulls none.
-const (
-	maxDeltaValues  = 8 << 20
-	maxDeltaPerByte = 64
-)
+// hold notes that a part of what the column holds has n bytes, if that is more than before.
+func (c *chunk) hold(part *int64, n int64) error {
+	more := n - *part
+	if more <= 0 {
+		return nil
+	}
+	*part, c.held = n, c.held+more
+	return c.budget.hold(more)
+}
 
-// delta reports whether an encoding is one of differences.
-func delta(encoding int64) bool {
-	e := parquet.Encoding(encoding)
-	return e == parquet.Encodings.DeltaBinaryPacked || e == parquet.Encodings.DeltaLengthByteArray || e == parquet.Encodings.DeltaByteArray
+// release gives back what the column holds.
+func (c *chunk) release() {
+	c.budget.release(c.held)
+	c.pages, c.dictionary, c.lengths, c.held = 0, 0, 0, 0
 }
 
 // unpacks checks that a page can be as large as its header says.

@@ -143,6 +143,9 @@ func decodeHadoopLZ4(dst, src []byte) (int, error) {
 	return decodeLZ4(dst, src)
 }
 
+// zstdWindow is the window of all but the highest levels of zstd, in bytes.
+const zstdWindow = 8 << 20
+
 // unpackedSize returns how many bytes src decodes to, or some number above limit if they
 // are more than that. It takes little memory.
 func unpackedSize(compression compress.Compression, src io.Reader, limit int64) (int64, error) {
@@ -150,8 +153,10 @@ func unpackedSize(compression compress.Compression, src io.Reader, limit int64) 
 	var err error
 	switch compression {
 	case compress.Codecs.Zstd:
+		// A decoder allocates the window that a frame asks for, of which no more than the page is of use.
+		window := max(zstdWindow, uint64(limit))
 		var d *zstd.Decoder
-		if d, err = zstd.NewReader(src, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true)); err == nil {
+		if d, err = zstd.NewReader(src, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(window)); err == nil {
 			defer d.Close()
 			r = d
 		}

@@ -14,6 +14,10 @@ import (
 const (
 	batchLevels = 8192
 	batchBytes  = 1024 // of byte arrays, how many
+	// Where there are more columns than fullBatches, batches have fewer levels, but not
+	// fewer than leastBatch.
+	fullBatches = 64
+	leastBatch  = 128
 	// expandedBytes bounds what a batch of DELTA_BYTE_ARRAY takes, whose values repeat
 	// what they have in common with the ones before.
 	expandedBytes = 32 << 20
@@ -29,6 +33,7 @@ type Column struct {
 	readers        []file.ColumnChunkReader // one has the next value
 	any            []parquet.ByteArray      // values of Fixed before they are checked
 	chunk          chunk
+	batch          int64 // the most levels of a batch
 	maxDef, maxRep int16
 	whole          bool  // the metadata tell the chunk's length exactly
 	seen           int64 // levels
@@ -100,6 +105,9 @@ func (c *Column) Next() (err error) {
 	if err := c.check(); err != nil {
 		return err
 	}
+	if err := c.chunk.budget.make(c.bytes(reader)); err != nil {
+		return fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
 	if len(c.readers) > 1 && reader == c.readers[1] {
 		return c.fix()
 	}
@@ -123,9 +131,9 @@ func (c *Column) ready() (file.ColumnChunkReader, error) {
 
 // read reads a batch.
 func (c *Column) read(reader file.ColumnChunkReader) (levels int64, values int, err error) {
-	n := batchLevels
+	n := int(c.batch)
 	if reader.Type() == parquet.Types.ByteArray {
-		n = int(max(1, min(batchBytes, expandedBytes/max(1, c.chunk.shared))))
+		n = int(max(1, min(batchBytes, c.batch, expandedBytes/max(1, c.chunk.shared))))
 	}
 	n = int(min(int64(n), c.chunk.total))
 	if c.maxDef > 0 {
@@ -166,6 +174,25 @@ func (c *Column) read(reader file.ColumnChunkReader) (levels int64, values int, 
 		return r.ReadBatchInPage(batch, c.Fixed, c.Def, c.Rep)
 	}
 	return 0, 0, fmt.Errorf("a column of type %v", reader.Type())
+}
+
+// bytes returns how many bytes the batch's values are that a reader has read, if they are
+// byte arrays. A dictionary, or a prefix, makes many of few.
+func (c *Column) bytes(reader file.ColumnChunkReader) int64 {
+	n := int64(0)
+	switch {
+	case len(c.readers) > 1 && reader == c.readers[0]:
+		n = int64(c.Count) * int64(c.Leaf.TypeLength())
+	case len(c.readers) > 1:
+		for _, b := range c.any[:c.Count] {
+			n += int64(len(b))
+		}
+	case reader.Type() == parquet.Types.ByteArray:
+		for _, b := range c.Bytes[:c.Count] {
+			n += int64(len(b))
+		}
+	}
+	return n
 }
 
 // grown returns s with n elements.
@@ -224,5 +251,6 @@ func (c *Column) Close() error {
 		errs = append(errs, r.Close())
 	}
 	c.readers = nil
+	c.chunk.release()
 	return errors.Join(errs...)
 }

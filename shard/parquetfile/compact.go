@@ -14,7 +14,8 @@ const (
 	kindTrue   = 1
 	kindFalse  = 2
 	kindByte   = 3
-	kindInt64  = 6 // 4 to 6 are the integers
+	kindInt32  = 5
+	kindInt64  = 6 // from kindByte on these are the integers
 	kindDouble = 7
 	kindBinary = 8
 	kindList   = 9
@@ -32,6 +33,38 @@ type compact struct {
 // A visitor looks at a field of a struct. It returns whether it has taken the field's
 // value, and whether that was well.
 type visitor func(c *compact, field int64, kind byte) (taken, ok bool)
+
+// A layout has the fields of a struct that are lists, or in which there are some. arrow-go
+// takes the elements of such a list for what the field has, whatever the list says that
+// they are; other fields it passes over as what they say, as this walk does.
+type layout map[int64]part
+
+// A part is a field of a struct.
+type part struct {
+	elements byte   // of a list, their kind
+	of       layout // of the struct, or of the elements
+}
+
+// footerLayout is that of a footer.
+var footerLayout = layout{
+	footerSchema: {elements: kindStruct},
+	4: {elements: kindStruct, of: layout{ // row groups
+		1: {elements: kindStruct, of: layout{ // columns
+			3: {of: layout{ // metadata
+				2:  {elements: kindInt32},                                            // encodings
+				3:  {elements: kindBinary},                                           // path
+				8:  {elements: kindStruct},                                           // keys and values
+				13: {elements: kindStruct},                                           // encodings of pages
+				16: {of: layout{2: {elements: kindInt64}, 3: {elements: kindInt64}}}, // histograms of levels
+				17: {of: layout{2: {elements: kindInt32}}},                           // types of geometries
+			}},
+			8: {of: layout{2: {of: layout{1: {elements: kindBinary}}}}}, // path of an encrypted column
+		}},
+		4: {elements: kindStruct}, // order of rows
+	}},
+	5: {elements: kindStruct}, // keys and values
+	7: {elements: kindStruct}, // orders of columns
+}
 
 func (c *compact) take(n uint64) bool {
 	if n > uint64(len(c.rest)) {
@@ -60,9 +93,9 @@ func (c *compact) octet() (byte, bool) {
 	return b, c.take(1)
 }
 
-// fields walks the fields of a struct. What visit, which may be nil, does not take is
-// passed over.
-func (c *compact) fields(depth int, visit visitor) bool {
+// fields walks the fields of a struct of a layout. What visit, which may be nil, does not
+// take is passed over.
+func (c *compact) fields(depth int, l layout, visit visitor) bool {
 	field := int64(0)
 	for depth <= maxDepth {
 		began := len(c.rest)
@@ -77,6 +110,9 @@ func (c *compact) fields(depth int, visit visitor) bool {
 		} else {
 			field += int64(head >> 4)
 		}
+		if field != int64(int16(field)) { // decoders cut it to 16 bits
+			return false
+		}
 		kind := head & 0xf
 		if visit != nil {
 			c.head = began
@@ -88,7 +124,7 @@ func (c *compact) fields(depth int, visit visitor) bool {
 				continue
 			}
 		}
-		if kind != kindTrue && kind != kindFalse && !c.value(kind, depth) { // those two are their own values
+		if kind != kindTrue && kind != kindFalse && !c.value(kind, depth, l[field]) { // those two are their own values
 			return false
 		}
 	}
@@ -107,7 +143,7 @@ func (c *compact) list() (n uint64, kind byte, ok bool) {
 }
 
 // value passes over a value of a kind.
-func (c *compact) value(kind byte, depth int) bool {
+func (c *compact) value(kind byte, depth int, p part) bool {
 	switch {
 	case kind >= kindTrue && kind <= kindByte: // bools are bytes in lists
 		return c.take(1)
@@ -120,18 +156,18 @@ func (c *compact) value(kind byte, depth int) bool {
 		n, ok := c.varint()
 		return ok && c.take(n)
 	case kind == kindList || kind == kindSet:
-		n, kind, ok := c.list()
-		if !ok || depth > maxDepth {
+		n, of, ok := c.list()
+		if !ok || depth > maxDepth || kind == kindList && n > 0 && p.elements != 0 && p.elements != of {
 			return false
 		}
 		for range n {
-			if !c.value(kind, depth+1) {
+			if !c.value(of, depth+1, part{of: p.of}) {
 				return false
 			}
 		}
 		return true
 	case kind == kindStruct:
-		return c.fields(depth+1, nil)
+		return c.fields(depth+1, p.of, nil)
 	}
 	return false // maps too: nothing in a Parquet file is one
 }
@@ -139,28 +175,41 @@ func (c *compact) value(kind byte, depth int) bool {
 // Fields of the footer.
 const (
 	footerSchema   = 2
+	schemaName     = 4
 	schemaChildren = 5
 	schemaLogical  = 10
 	// The logical types that arrow-go knows are the fields of a union from 1 to 18, without 9.
 	lastLogical, noLogical = 18, 9
 )
 
+// An element is one of a schema.
+type element struct {
+	children int64
+	name     int // bytes
+}
+
 // checkFooter checks what a footer says of its own sizes: that no list has more elements
-// than there are bytes, and that the schema is one tree, not deeper than maxDepth. It
-// returns the footer without the logical types that came after arrow-go, which a reader
+// than there are bytes, and that the schema is one tree, not deeper than maxDepth, whose
+// paths are not much longer than the footer. It returns the footer without the logical types that came after arrow-go, which a reader
 // is to ignore, and arrow-go does not.
 func checkFooter(footer []byte) ([]byte, error) {
 	c := compact{rest: footer}
-	var children []int64
+	var elements []element
 	var unknown [][2]int // ranges of bytes
-	element := func(c *compact, field int64, kind byte) (taken, ok bool) {
+	visit := func(c *compact, field int64, kind byte) (taken, ok bool) {
+		e := &elements[len(elements)-1]
 		switch {
-		case field == schemaChildren && kind > kindByte && kind <= kindInt64:
-			children[len(children)-1], ok = c.integer()
+		case field == schemaChildren && kind == kindInt32:
+			e.children, ok = c.integer()
+			return true, ok
+		case field == schemaName && kind == kindBinary:
+			n, ok := c.varint()
+			ok = ok && c.take(n)
+			e.name = int(n)
 			return true, ok
 		case field == schemaLogical && kind == kindStruct:
 			from, last := len(footer)-c.head, int64(0)
-			ok = c.fields(2, func(_ *compact, field int64, _ byte) (taken, ok bool) {
+			ok = c.fields(2, nil, func(_ *compact, field int64, _ byte) (taken, ok bool) {
 				last = field
 				return false, true
 			})
@@ -172,7 +221,7 @@ func checkFooter(footer []byte) ([]byte, error) {
 		}
 		return false, true
 	}
-	whole := c.fields(0, func(c *compact, field int64, kind byte) (bool, bool) {
+	whole := c.fields(0, footerLayout, func(c *compact, field int64, kind byte) (bool, bool) {
 		if field != footerSchema || kind != kindList {
 			return false, true
 		}
@@ -181,8 +230,8 @@ func checkFooter(footer []byte) ([]byte, error) {
 			return true, false
 		}
 		for range n {
-			children = append(children, 0)
-			if !c.fields(1, element) {
+			elements = append(elements, element{})
+			if !c.fields(1, nil, visit) {
 				return true, false
 			}
 		}
@@ -191,7 +240,7 @@ func checkFooter(footer []byte) ([]byte, error) {
 	if !whole {
 		return nil, fmt.Errorf("%w: the footer's structure", ErrDamaged)
 	}
-	if err := checkTree(children); err != nil {
+	if err := checkTree(elements, maxPaths+maxPathsPerByte*len(footer)); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
 	var out []byte
@@ -203,26 +252,44 @@ func checkFooter(footer []byte) ([]byte, error) {
 	return append(out, footer[at:]...), nil
 }
 
-// checkTree checks that elements with these numbers of children are one tree.
-func checkTree(children []int64) error {
-	var open []int64 // children that are still to come, of each group from the root on
-	for i, n := range children {
-		if n < 0 || n >= int64(len(children)) {
-			return fmt.Errorf("element %d of a schema of %d has %d children", i, len(children), n)
+// maxPaths and maxPathsPerByte bound the names on the ways to all leaves, which arrow-go
+// keeps for each leaf.
+const (
+	maxPaths        = 4 << 20
+	maxPathsPerByte = 16
+)
+
+// checkTree checks that elements are one tree, with no more than most bytes of names on
+// the ways to its leaves.
+func checkTree(elements []element, most int) error {
+	type group struct {
+		left int64 // children that are still to come
+		path int   // bytes of names from the root on
+	}
+	var open []group // from the root on
+	paths := 0
+	for i, e := range elements {
+		if e.children < 0 || e.children >= int64(len(elements)) {
+			return fmt.Errorf("element %d of a schema of %d has %d children", i, len(elements), e.children)
 		}
+		path := e.name
 		if i > 0 {
 			if len(open) == 0 {
 				return errors.New("the schema is no tree")
 			}
-			open[len(open)-1]--
+			in := &open[len(open)-1]
+			in.left--
+			path += in.path + 1
 		}
-		if n > 0 {
-			open = append(open, n)
+		if e.children > 0 {
+			open = append(open, group{e.children, path})
+		} else if paths += path; paths > most {
+			return fmt.Errorf("the schema has names of more than %d bytes on the ways to its columns", most)
 		}
 		if len(open) > maxDepth {
 			return fmt.Errorf("the schema is more than %d levels deep", maxDepth)
 		}
-		for len(open) > 0 && open[len(open)-1] == 0 {
+		for len(open) > 0 && open[len(open)-1].left == 0 {
 			open = open[:len(open)-1]
 		}
 	}
@@ -259,17 +326,30 @@ const (
 )
 
 // parsePageHeader returns the header that data begins with, and its length. It returns
-// false where data is not a whole header.
+// false where data is not a whole header, or one that decoders could understand in more
+// than one way.
 func parsePageHeader(data []byte) (h pageHeader, length int, ok bool) {
 	c := compact{rest: data}
+	once := func(seen *uint64, field int64) bool {
+		if field < 0 || field >= 64 {
+			return true
+		}
+		again := *seen&(1<<field) != 0
+		*seen |= 1 << field
+		return !again
+	}
 	visit := func(v2 bool) visitor {
+		var seen uint64
 		return func(c *compact, field int64, kind byte) (taken, ok bool) {
-			if v2 && field == v2Compressed {
-				h.plain = kind == kindFalse
-				return false, true
+			if !once(&seen, field) {
+				return true, false
 			}
-			if kind <= kindByte || kind > kindInt64 {
-				return false, true
+			switch {
+			case v2 && field == v2Compressed:
+				h.plain = kind == kindFalse
+				return false, kind == kindTrue || kind == kindFalse
+			case kind != kindInt32:
+				return false, field != partValues && field != partEncoding && !(v2 && field >= v2Encoding && field <= v2Rep)
 			}
 			n, ok := c.integer()
 			ok = ok && n == int64(int32(n))
@@ -287,17 +367,21 @@ func parsePageHeader(data []byte) (h pageHeader, length int, ok bool) {
 			return true, ok
 		}
 	}
+	var seen uint64
 	part := int64(0)
-	ok = c.fields(0, func(c *compact, field int64, kind byte) (taken, ok bool) {
+	ok = c.fields(0, nil, func(c *compact, field int64, kind byte) (taken, ok bool) {
+		if !once(&seen, field) {
+			return true, false
+		}
 		switch {
 		case kind == kindStruct && (field == pageData || field == pageDictionary || field == pageDataV2):
 			if part != 0 {
 				return true, false
 			}
 			part = field
-			return true, c.fields(1, visit(field == pageDataV2))
-		case kind <= kindByte || kind > kindInt64:
-			return false, true
+			return true, c.fields(1, nil, visit(field == pageDataV2))
+		case kind != kindInt32:
+			return false, field < pageType || field > pageCRC
 		}
 		n, ok := c.integer()
 		ok = ok && n == int64(int32(n))

@@ -9,8 +9,9 @@
 //
 // What a file says of itself is checked before anything is allocated by it: the footer's
 // lists and schema, each page header's sizes against what the compressed bytes can hold,
-// and, where a page has a checksum, the checksum. A column must have as many levels,
-// values and bytes as its metadata says. What does not fit is an error of class
+// the headers of encoded values against the page, and, where a page has a checksum, the
+// checksum. A column must have as many levels, values and bytes as its metadata says, and
+// a file may only make so much of each of its bytes. What does not fit is an error of class
 // [ErrDamaged]; it never panics.
 //
 // [Create] writes a file from whole columns of values and levels.

@@ -5,8 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"sync/atomic"
+	"unsafe"
 
+	"github.com/apache/arrow-go/v18/arrow/memory"
 	"github.com/apache/arrow-go/v18/parquet"
 	"github.com/apache/arrow-go/v18/parquet/file"
 	"github.com/apache/arrow-go/v18/parquet/metadata"
@@ -31,12 +32,12 @@ const (
 // A File is a Parquet file whose footer has been read. It may be used by several
 // goroutines; a [Column] of it, by one.
 type File struct {
-	r        io.ReaderAt
-	size     int64
-	meta     *metadata.FileMetaData
-	rows     int64
-	limits   Limits
-	unpacked atomic.Int64 // bytes of pages so far
+	r      io.ReaderAt
+	size   int64
+	meta   *metadata.FileMetaData
+	rows   int64
+	limits Limits
+	budget *budget
 }
 
 // Limits bound what a file may take, in bytes. Zero is no bound but the reader's own.
@@ -98,7 +99,7 @@ func OpenWithin(r io.ReaderAt, size int64, limits Limits) (_ *File, err error) {
 		return nil, fmt.Errorf("%w: footer: %w", ErrDamaged, err)
 	}
 	meta.SetSourceFileSize(size)
-	f := &File{r: r, size: size, meta: meta, limits: limits}
+	f := &File{r: r, size: size, meta: meta, limits: limits, budget: newBudget(size, limits)}
 	return f, f.checkRows()
 }
 
@@ -114,10 +115,12 @@ func readFull(r io.ReaderAt, p []byte, offset int64) error {
 	return err
 }
 
-// checkRows checks that the row groups have the rows and columns that the footer says, and
-// sets the number of rows. Some writers say none.
+// checkRows checks that the row groups have the rows and columns that the footer says, that
+// their columns are no longer than the file, and sets the number of rows. Some writers say
+// none.
 func (f *File) checkRows() error {
-	rows := int64(0)
+	rows, bytes, levels := int64(0), int64(0), int64(0)
+	mostLevels := levelCount + levelsPerByte*f.size
 	for i := range f.Groups() {
 		g := f.meta.RowGroup(i)
 		n := g.NumRows()
@@ -126,6 +129,20 @@ func (f *File) checkRows() error {
 		}
 		if got, want := g.NumColumns(), f.meta.Schema.NumColumns(); got != want {
 			return fmt.Errorf("%w: row group %d has %d columns, the schema %d", ErrDamaged, i, got, want)
+		}
+		for _, c := range f.meta.RowGroups[i].Columns {
+			m := c.GetMetaData()
+			if m == nil { // of an encrypted column
+				continue
+			}
+			n, size := m.GetNumValues(), m.GetTotalCompressedSize()
+			switch {
+			case n < 0 || n > mostLevels-levels:
+				return fmt.Errorf("%w: columns of more than %d values in a file of %d bytes", ErrDamaged, mostLevels, f.size)
+			case size < 0 || size > f.size-bytes:
+				return fmt.Errorf("%w: columns of more bytes than the file, which has %d", ErrDamaged, f.size)
+			}
+			levels, bytes = levels+n, bytes+size
 		}
 	}
 	if said := f.meta.GetNumRows(); said != 0 && said != rows {
@@ -182,9 +199,10 @@ func (f *File) Column(group, leaf int) (_ *Column, err error) {
 	c := &Column{
 		Leaf: descr,
 		chunk: chunk{
-			r: f.r, compression: meta.Compression(), total: meta.NumValues(), width: leastBytes(descr),
-			next: start, end: start + size, most: maxPageBytes, all: &f.unpacked, mostOfAll: f.limits.UnpackedBytes,
+			r: f.r, compression: meta.Compression(), total: meta.NumValues(), width: leastBytes(descr), decoded: decodedBytes(descr),
+			next: start, end: start + size, most: maxPageBytes, budget: f.budget,
 		},
+		batch:  max(leastBatch, min(batchLevels, batchLevels*fullBatches/int64(f.meta.Schema.NumColumns()))),
 		maxDef: descr.MaxDefinitionLevel(), maxRep: descr.MaxRepetitionLevel(),
 	}
 	if most := f.limits.PageBytes; most > 0 {
@@ -206,14 +224,17 @@ func (f *File) Column(group, leaf int) (_ *Column, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if descr.PhysicalType() == parquet.Types.FixedLenByteArray {
-		c.readers, err = fixedReaders(r, group, leaf)
-		return c, err
-	}
-	reader, err := r.RowGroup(group).Column(leaf)
+	pages, err := r.RowGroup(group).GetColumnPageReader(leaf)
 	if err != nil {
 		return nil, err
 	}
+	pages = &checker{PageReader: pages, chunk: &c.chunk, maxDef: c.maxDef, maxRep: c.maxRep}
+	if descr.PhysicalType() == parquet.Types.FixedLenByteArray {
+		c.readers = fixedReaders(descr, pages, r.BufferPool())
+		return c, nil
+	}
+	//nolint:staticcheck // there is no other way to look at pages before their values are decoded
+	reader := file.NewColumnReader(descr, pages, memory.NewGoAllocator(), r.BufferPool())
 	if reader == nil {
 		return nil, fmt.Errorf("%w: a column of type %v", ErrDamaged, descr.PhysicalType())
 	}
@@ -237,4 +258,14 @@ func leastBytes(leaf *schema.Column) int64 {
 		return max(1, int64(leaf.TypeLength()))
 	}
 	return 1
+}
+
+// decodedBytes returns what a value of a leaf's dictionary takes when it has been decoded.
+func decodedBytes(leaf *schema.Column) int64 {
+	switch t := leaf.PhysicalType(); t {
+	case parquet.Types.ByteArray, parquet.Types.FixedLenByteArray:
+		return int64(unsafe.Sizeof(parquet.ByteArray{}))
+	default:
+		return int64(t.ByteSize())
+	}
 }

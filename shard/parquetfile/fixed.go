@@ -2,6 +2,7 @@ package parquetfile
 
 import (
 	"fmt"
+	"sync"
 
 	"github.com/apache/arrow-go/v18/arrow/memory"
 	"github.com/apache/arrow-go/v18/parquet"
@@ -52,21 +53,17 @@ func (h *half) Close() error {
 	return h.PageReader.Close()
 }
 
-// fixedReaders returns the readers of a column of byte arrays of a fixed length.
-func fixedReaders(r *file.Reader, group, leaf int) ([]file.ColumnChunkReader, error) {
-	pages, err := r.RowGroup(group).GetColumnPageReader(leaf)
-	if err != nil {
-		return nil, err
-	}
+// fixedReaders returns the readers of the pages of a column of byte arrays of a fixed
+// length.
+func fixedReaders(descr *schema.Column, pages file.PageReader, pool *sync.Pool) []file.ColumnChunkReader {
 	d := &divider{pages: pages}
-	descr := r.MetaData().Schema.Column(leaf)
 	anyLength := schema.NewColumn(schema.NewByteArrayNode(descr.Name(), parquet.Repetitions.Required, -1), descr.MaxDefinitionLevel(), descr.MaxRepetitionLevel())
 	var readers []file.ColumnChunkReader
 	for _, of := range []*schema.Column{descr, anyLength} {
 		//nolint:staticcheck // there is no other way to read the pages of a column in two ways
-		readers = append(readers, file.NewColumnReader(of, &half{pages, d, of == anyLength}, memory.NewGoAllocator(), r.BufferPool()))
+		readers = append(readers, file.NewColumnReader(of, &half{pages, d, of == anyLength}, memory.NewGoAllocator(), pool))
 	}
-	return readers, nil
+	return readers
 }
 
 // fix makes values of any length ones of the fixed length.
