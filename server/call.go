@@ -24,6 +24,7 @@ import (
 type call struct {
 	context.Context // that of the request, with the longest deadline
 	limits          *limiter
+	exchange        *exchange
 	control         *http.ResponseController
 	answering       answering
 
@@ -133,6 +134,7 @@ func (c *call) arrive(ctx context.Context) error {
 	if !c.limits.bytes.resume(c) {
 		return errCutOff()
 	}
+	c.exchange.enter(ctx)
 	if c.http1 {
 		// Else what net/http reads in the background would end the request.
 		_ = c.control.SetReadDeadline(time.Time{})
@@ -264,6 +266,7 @@ func (c *call) takeTurn(ctx context.Context) error {
 	if c.turn {
 		return nil
 	}
+	c.exchange.leave()
 	select {
 	case c.limits.turns <- struct{}{}:
 	default:
@@ -311,6 +314,7 @@ func (c *call) giveTurn() {
 
 // worked gives back what only work needs.
 func (c *call) worked() {
+	c.exchange.leave()
 	c.giveTurn()
 	if c.admitted.counted > 0 {
 		c.limits.work.leave(&c.admitted)

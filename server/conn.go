@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"errors"
 	"net"
 	"sync"
@@ -29,13 +30,15 @@ import (
 // stream; and a while later, by net/http, which stream was the last.
 type conn struct {
 	net.Conn
-	listener *listener
-	idle     atomic.Int64 // since when it is, in nanoseconds since the Unix epoch; 0 if it is not
-	closing  sync.Once
-	closed   chan struct{}
-	credit   atomic.Int64
+	listener           *listener
+	idle               atomic.Int64 // since when it is, in nanoseconds since the Unix epoch; 0 if it is not
+	beginning, closing sync.Once
+	closed             chan struct{}
+	credit             atomic.Int64
+	use                usage
 
 	// What one goroutine at a time reads with.
+	pass    pass   // from a read to the next one
 	buffer  []byte // what was read and not taken yet
 	room    []byte // its memory
 	preface int    // bytes of the preface of HTTP/2 that have come, -1 if others have
@@ -66,16 +69,36 @@ const (
 	prefaceText = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 )
 
+type connKey struct{}
+
+// withConn makes a connection known to the handlers of its requests, for
+// [http.Server.ConnContext].
+func withConn(ctx context.Context, c net.Conn) context.Context {
+	if counted, ok := c.(*conn); ok {
+		return context.WithValue(ctx, connKey{}, counted)
+	}
+	return ctx
+}
+
+// connFrom returns the connection that ctx belongs to, nil if that is not known.
+func connFrom(ctx context.Context) *conn {
+	c, _ := ctx.Value(connKey{}).(*conn)
+	return c
+}
+
 func newConn(c net.Conn, l *listener) *conn {
 	out := &conn{Conn: c, listener: l, closed: make(chan struct{})}
 	out.idle.Store(time.Now().UnixNano())
 	out.credit.Store(firstCredit)
+	out.use.took, out.use.at = firstUse, time.Now()
 	return out
 }
 
 // Read implements [net.Conn].
 func (c *conn) Read(p []byte) (int, error) {
 	if len(c.buffer) == 0 {
+		c.begin()
+		c.listener.readers.leave(&c.pass)
 		c.rest()
 		if c.flooded {
 			c.calm()
@@ -91,7 +114,14 @@ func (c *conn) Read(p []byte) (int, error) {
 				into = c.room[:cautiousRead] // it is charged once it is read
 			}
 		}
+		if len(p) > readSize {
+			// More of what has begun to come is likely to be there, and to read it is work.
+			c.listener.readers.enter(c.closed, &c.pass, &c.use)
+		}
 		n, err := c.Conn.Read(into)
+		if n > 0 && len(p) <= readSize {
+			c.listener.readers.enter(c.closed, &c.pass, &c.use)
+		}
 		c.arrived(into[:n])
 		if len(p) >= readSize || n == 0 {
 			return n, err
@@ -101,6 +131,16 @@ func (c *conn) Read(p []byte) (int, error) {
 	n := copy(p, c.buffer)
 	c.buffer = c.buffer[n:]
 	return n, nil
+}
+
+// begin lets the next connection be accepted, once its goroutine does what is next.
+func (c *conn) begin() {
+	c.beginning.Do(func() {
+		select {
+		case <-c.listener.fresh:
+		default: // it was not accepted
+		}
+	})
 }
 
 // arrived takes credit for what was read of frames.
@@ -239,6 +279,7 @@ func closeWrite(c net.Conn) error {
 
 // Close implements [net.Conn].
 func (c *conn) Close() error {
+	c.begin()
 	c.closing.Do(func() {
 		close(c.closed)
 		c.rested() // it may not be read from again

@@ -36,6 +36,9 @@ type exchange struct {
 	failure *connect.Error // the error that the body has
 	refused bool           // the body is ours: nothing more is written
 	told    bool           // the log has the exchange
+
+	gate *gate // of those that work on requests
+	pass pass
 }
 
 type exchangeKey struct{}
@@ -49,7 +52,7 @@ func exchangeFrom(ctx context.Context) *exchange {
 
 // exchanged makes every request an exchange. It is the outermost handler: it answers with
 // an internal error if a handler panics outside of a method.
-func (s *Service) exchanged(next http.Handler, errors *connect.ErrorWriter) http.Handler {
+func (s *Service) exchanged(next http.Handler, errors *connect.ErrorWriter, workers *gate) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		see(r.Context())
 		// What begins like HTTP/2 and is not, has its version and comes by HTTP/1.1.
@@ -59,32 +62,58 @@ func (s *Service) exchanged(next http.Handler, errors *connect.ErrorWriter) http
 			}
 			return // its caller has taken it back while it waited, as a rapid reset does
 		}
-		x := &exchange{ResponseWriter: w, service: s, errors: errors, start: time.Now()}
+		x := &exchange{ResponseWriter: w, service: s, errors: errors, start: time.Now(), gate: workers}
 		x.request = r.WithContext(context.WithValue(r.Context(), exchangeKey{}, x))
 		// Where messages are in envelopes, no body is one that lacks the message.
 		if r.Body != nil && (r.Body != http.NoBody || isGRPC(r.Header) || isConnectStream(r.Header)) {
-			x.request.Body = &counted{ReadCloser: r.Body, n: &x.arrived}
+			x.request.Body = &counted{ReadCloser: r.Body, exchange: x}
 		}
 		defer func() {
 			if p := recover(); p != nil {
 				x.panicked(panicError(p))
 			}
 			x.end()
+			x.leave()
 		}()
+		x.enter(r.Context())
 		next.ServeHTTP(x, x.request)
 	})
 }
 
-// counted counts the bytes of a body.
+// enter waits until there is little else to do, or ctx ends: work that is not long begins.
+func (x *exchange) enter(ctx context.Context) {
+	if x == nil {
+		return // a method is called without a handler
+	}
+	x.leave()
+	var use *usage
+	if c := connFrom(ctx); c != nil {
+		use = &c.use
+		if x.request.ProtoMajor == 1 {
+			c.listener.readers.leave(&c.pass) // its goroutine is ours
+		}
+	}
+	x.gate.enter(ctx.Done(), &x.pass, use)
+}
+
+// leave is for before the exchange waits for something, or does what is long.
+func (x *exchange) leave() {
+	if x != nil {
+		x.gate.leave(&x.pass)
+	}
+}
+
+// counted counts the bytes of the body of an exchange.
 type counted struct {
 	io.ReadCloser
-	n *int64
+	exchange *exchange
 }
 
 // Read implements [io.Reader].
 func (c *counted) Read(p []byte) (int, error) {
+	c.exchange.leave()
 	n, err := c.ReadCloser.Read(p)
-	*c.n += int64(n)
+	c.exchange.arrived += int64(n)
 	return n, err
 }
 

@@ -49,7 +49,7 @@ type keeper struct {
 // look gives memory back if more is kept than there was, by much more than was allocated
 // since the last look, and at some looks more; and reports whether it did.
 func (k *keeper) look() bool {
-	kept, allocated := heap()
+	kept, allocated := heapBytes()
 	since := allocated - k.allocated
 	k.allocated = allocated
 	switch {
@@ -64,13 +64,13 @@ func (k *keeper) look() bool {
 	}
 	runtime.GC() // what pools hold survives one collection
 	debug.FreeOSMemory()
-	k.least, k.allocated = heap()
+	k.least, k.allocated = heapBytes()
 	return true
 }
 
-// heap returns how many bytes of the machine's memory the heap has, and how many were ever
+// heapBytes returns how many bytes of the machine's memory the heap has, and how many were ever
 // allocated.
-func heap() (kept, allocated uint64) {
+func heapBytes() (kept, allocated uint64) {
 	samples := []metrics.Sample{
 		{Name: "/memory/classes/heap/objects:bytes"}, {Name: "/memory/classes/heap/unused:bytes"},
 		{Name: "/memory/classes/heap/free:bytes"}, {Name: "/gc/heap/allocs:bytes"},

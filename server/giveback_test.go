@@ -14,15 +14,15 @@ func TestKeeper(t *testing.T) {
 	debug.FreeOSMemory() // what other tests have left
 	var k keeper
 	k.look()
-	k.least, k.allocated = heap()
+	k.least, k.allocated = heapBytes()
 	require.False(t, k.look(), "nothing was allocated since")
-	before, _ := heap()
+	before, _ := heapBytes()
 	var all [][]byte
 	for range 64 {
 		all = append(all, make([]byte, 1<<20))
 	}
 	require.False(t, k.look(), "it may still be in use")
-	full, _ := heap()
+	full, _ := heapBytes()
 	require.GreaterOrEqual(t, full, before+60<<20)
 	some := slices.Clone(all[:4])
 	runtime.KeepAlive(all)
@@ -30,7 +30,7 @@ func TestKeeper(t *testing.T) {
 	require.True(t, k.look(), "hardly anything was allocated since")
 	runtime.KeepAlive(some)
 	require.True(t, k.look(), "what was given back last may have been held in part")
-	after, _ := heap()
+	after, _ := heapBytes()
 	require.Less(t, after, before+2<<20)
 	for range looksAfter - 1 {
 		require.True(t, k.look())

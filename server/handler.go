@@ -44,8 +44,8 @@ type Options struct {
 	// processor; a batch counts as its queries. An eighth is for short work. Default: 250
 	// ms for each processor, which is about how long the last one let in waits.
 	MaxWorkInFlight time.Duration
-	// Processors is how many processors do long work at a time. With one fewer than Go
-	// has (see [runtime.GOMAXPROCS]), short work never waits for one. Default: as many.
+	// Processors is how many processors do long work at a time. Go is to have more (see
+	// [Threads]), or short work waits for them. Default: as many as Go has.
 	Processors int
 	// MaxBytesInFlight is how many bytes requests and their answers take at a time, as
 	// estimated. Default: a sixteenth of the memory, from 64 to 256 MiB.
@@ -157,5 +157,5 @@ func newHandler(s *Service, options Options) (http.Handler, *limiter) {
 	mux.Handle(path, few(reflections, l.errors, streams(s.health.streaming, enveloped(h, reflectionBytes, false, l.errors))))
 	mux.HandleFunc("GET /healthz", live)
 	mux.HandleFunc("GET /readyz", s.health.readiness)
-	return s.exchanged(shared(timed(s.health.draining, mux, l.read, writeTimeout), options.CORSOrigins), l.errors), l
+	return s.exchanged(shared(timed(s.health.draining, mux, l.read, writeTimeout), options.CORSOrigins), l.errors, newGate(placesFor(options.Processors))), l
 }

@@ -326,7 +326,7 @@ func TestPanics(t *testing.T) {
 	require.Equal(t, "invalid_argument", got.Msg.Results[1].GetError().Code)
 
 	l := connect.NewErrorWriter()
-	h := service.exchanged(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("outside") }), l)
+	h := service.exchanged(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("outside") }), l, newGate(1))
 	w := newRecorder()
 	r, err := http.NewRequest(http.MethodPost, "/", nil)
 	require.NoError(t, err)

@@ -84,7 +84,7 @@ func (l *limiter) limit(next http.Handler) http.Handler {
 		}
 		ctx, cancel := context.WithTimeout(r.Context(), l.maxDeadline)
 		defer cancel()
-		c := &call{Context: ctx, limits: l, http1: r.ProtoMajor == 1, query: r.URL.RawQuery}
+		c := &call{Context: ctx, limits: l, exchange: exchangeFrom(r.Context()), http1: r.ProtoMajor == 1, query: r.URL.RawQuery}
 		c.answering.ResponseWriter, c.answering.call = w, c
 		if out, ok := w.(*writer); ok { // of timed
 			c.control = out.control

@@ -27,24 +27,33 @@ type listener struct {
 	leaving bool
 	leaves  sync.WaitGroup // goroutines that tell connections
 
-	spare allowance // of frames that connections have no credit for
+	fresh   chan struct{} // has room for as many connections as are accepted and not read from yet
+	readers *gate         // of those that have read from connections
+	spare   allowance     // of frames that connections have no credit for
 }
 
-func newListener(l net.Listener, most int, logger *slog.Logger) *listener {
-	return &listener{Listener: l, most: most, logger: logger, open: map[*conn]struct{}{}, spare: allowance{left: spareFrames, at: time.Now()}}
+func newListener(l net.Listener, most, processors int, logger *slog.Logger) *listener {
+	return &listener{
+		Listener: l, most: most, logger: logger, open: map[*conn]struct{}{},
+		fresh: make(chan struct{}, placesFor(processors)), readers: newGate(placesFor(processors)),
+		spare: allowance{left: spareFrames, at: time.Now()},
+	}
 }
 
 // Accept implements [net.Listener].
 func (l *listener) Accept() (net.Conn, error) {
 	for {
+		l.fresh <- struct{}{}
 		accepted, err := l.Listener.Accept()
 		if err != nil {
+			<-l.fresh
 			return nil, err
 		}
 		c := newConn(accepted, l)
 		if l.add(c) {
 			return c, nil
 		}
+		c.begin()
 		_ = accepted.Close() // nobody will use it
 	}
 }

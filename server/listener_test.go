@@ -68,7 +68,7 @@ const (
 func TestLeavePutsAFrameBetweenOthers(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		out := &written{}
-		l := newListener(nil, 1, slog.New(slog.DiscardHandler))
+		l := newListener(nil, 1, 1, slog.New(slog.DiscardHandler))
 		c := newConn(out, l)
 		want := []frame{{kind: settingsFrame, payload: []byte{0, 3, 0, 0, 0, 128}}}
 		for range rapid.IntRange(0, 10).Draw(t, "frames") {
@@ -111,7 +111,7 @@ func TestLeavePutsAFrameBetweenOthers(t *testing.T) {
 		require.Equal(t, 1, told)
 	})
 	out := &written{}
-	c := newConn(out, newListener(nil, 1, nil))
+	c := newConn(out, newListener(nil, 1, 1, nil))
 	c.leave()
 	c.listener.leaves.Wait()
 	_, err := c.Write([]byte("HTTP/1.1 200 OK\r\n\r\n"))
@@ -218,7 +218,7 @@ func TestMaxConnections(t *testing.T) {
 	var log events = make(chan string, 100)
 	inner, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	l := newListener(inner, 3, slog.New(log))
+	l := newListener(inner, 3, 1, slog.New(log))
 	busy, release := make(chan struct{}), make(chan struct{})
 	h := newHTTPServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/hold" {

@@ -131,14 +131,14 @@ func Run(ctx context.Context, c Config) error {
 		}
 	}
 	service := NewService(c.Logger)
-	listener := newListener(unreadListener{c.Listener, service}, c.MaxConnections, c.Logger)
+	listener := newListener(unreadListener{c.Listener, service}, c.MaxConnections, c.Options.withDefaults().Processors, c.Logger)
 	if c.RecordShare > 0 {
 		service.recorder = startRecorder(c.RecordShare, c.Store.Objects(), c.Logger, defaultRecorderOptions())
 		defer service.recorder.close() // once the requests have ended
 	}
 	h := newHTTPServer(NewHandler(service, c.Options), &service.connections)
 	h.RegisterOnShutdown(service.EndStreams)
-	h.ConnContext = withUnread
+	h.ConnContext = func(ctx context.Context, c net.Conn) context.Context { return withConn(withUnread(ctx, c), c) }
 	h.ConnState = func(c net.Conn, state http.ConnState) {
 		if unread := unreadOf(c); unread != nil && state == http.StateIdle {
 			unread.forget()

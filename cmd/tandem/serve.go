@@ -103,11 +103,11 @@ func (c *serveCommand) Run(e *environment) (err error) {
 		level = slog.LevelDebug
 	}
 	defer runtime.KeepAlive(ballast())
-	// One more than there are, which no long work takes: the kernel gives its thread a
-	// processor as soon as there is short work, or anything arrives; Go would look for that
-	// only every 10 ms while all its processors are busy.
+	// More than there are: the kernel gives a thread a processor as soon as it has work, or
+	// anything arrives; Go would look for that only every 10 ms while all that it has are
+	// busy.
 	processors := runtime.GOMAXPROCS(0)
-	runtime.GOMAXPROCS(processors + 1)
+	runtime.GOMAXPROCS(server.Threads(processors))
 	return server.Run(e.ctx, server.Config{
 		Store: store, Snapshot: string(digest), Listen: c.Listen,
 		MaxConnections: given(c.MaxConnections), DrainDelay: c.DrainDelay, DrainTimeout: c.DrainTimeout,
