@@ -134,7 +134,7 @@ func newHandler(s *Service, options Options) (http.Handler, *limiter) {
 		compression(options.MaxMessageBytes),
 		codecs,
 		connect.WithRequestGate(receive),
-		connect.WithInterceptors(connect.UnaryInterceptorFunc(s.observe), connect.UnaryInterceptorFunc(encoding), connect.UnaryInterceptorFunc(decoding), connect.UnaryInterceptorFunc(validation)),
+		connect.WithInterceptors(connect.UnaryInterceptorFunc(s.observe), connect.UnaryInterceptorFunc(encoding), connect.UnaryInterceptorFunc(validation)),
 	}
 	l := newLimiter(options, connect.NewErrorWriter(rpc...))
 	mux := http.NewServeMux()

@@ -1,25 +1,27 @@
 package server
 
 import (
+	"context"
+
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
 // checkJSON does what checkWire does, for a message in JSON.
-func checkJSON(data []byte, m protoreflect.MessageDescriptor) ([]byte, error) {
+func checkJSON(ctx context.Context, data []byte, m protoreflect.MessageDescriptor) (short []byte, elements int, err error) {
 	if len(data) <= smallMessage {
-		return data, nil
+		return data, 0, nil
 	}
-	s := newJSONScanner(data, m, len(data))
+	s := newJSONScanner(ctx, data, m, len(data))
 	s.value(m, 0)
-	return s.data, s.counter.broken()
+	return s.data, s.counter.total, s.counter.broken()
 }
 
 // pathOf returns the path of what is at a place of a message in JSON: of the value there,
-// or of the message that has the name of a field there.
-func pathOf(data []byte, m protoreflect.MessageDescriptor, place int) valuePath {
-	s := newJSONScanner(data, m, place)
+// or of the message that has the name of a field there. The error is the context's.
+func pathOf(ctx context.Context, data []byte, m protoreflect.MessageDescriptor, place int) (valuePath, error) {
+	s := newJSONScanner(ctx, data, m, place)
 	s.value(m, 0)
-	return s.found
+	return s.found, s.counter.pace.err
 }
 
 // jsonScanner counts the elements of a message in JSON, up to a place. It takes each
@@ -34,8 +36,8 @@ type jsonScanner struct {
 	refused bool      // which has an object or a list
 }
 
-func newJSONScanner(data []byte, m protoreflect.MessageDescriptor, place int) *jsonScanner {
-	return &jsonScanner{message: message{data: data}, rest: data, counter: newCounter(m), place: place}
+func newJSONScanner(ctx context.Context, data []byte, m protoreflect.MessageDescriptor, place int) *jsonScanner {
+	return &jsonScanner{message: message{data: data}, rest: data, counter: newCounter(ctx, m), place: place}
 }
 
 // at returns how many bytes are scanned.
@@ -55,7 +57,7 @@ func (s *jsonScanner) ended() bool {
 
 // value reads a value, a message if m is not nil. It reports whether to go on.
 func (s *jsonScanner) value(m protoreflect.MessageDescriptor, depth int) bool {
-	if s.counter.deep = depth > maxDepth; s.counter.deep || s.ended() || len(s.rest) == 0 {
+	if s.counter.deep = depth > maxDepth; s.counter.deep || !s.counter.pace.step() || s.ended() || len(s.rest) == 0 {
 		return false
 	}
 	switch s.rest[0] {

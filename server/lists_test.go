@@ -68,12 +68,12 @@ func TestListRules(t *testing.T) {
 					data, err := proto.Marshal(m)
 					require.NoError(t, err)
 					data = append(data, bytes.Repeat([]byte{0x82, 0x7d, 0}, smallMessage)...) // field 2000, unknown
-					_, err = checkWire(data, m.ProtoReflect().Descriptor())
+					_, _, err = checkWire(t.Context(), data, m.ProtoReflect().Descriptor())
 					requireError(t, err, connect.CodeInvalidArgument, texts[0])
 					text, err := protojson.Marshal(m)
 					require.NoError(t, err)
 					text = append(text, bytes.Repeat([]byte{' '}, smallMessage)...)
-					_, err = checkJSON(text, m.ProtoReflect().Descriptor())
+					_, _, err = checkJSON(t.Context(), text, m.ProtoReflect().Descriptor())
 					requireError(t, err, connect.CodeInvalidArgument, texts[0])
 				}
 			}
