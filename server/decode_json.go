@@ -50,7 +50,7 @@ func (p *pace) unmarshalJSON(data []byte, m proto.Message) (err error) {
 
 // mustStep is a step of what cannot be told to stop, protojson: it panics.
 func (p *pace) mustStep() {
-	if !p.step() {
+	if !p.step(settingSteps) {
 		panic(p)
 	}
 }

@@ -57,7 +57,7 @@ func (s *jsonScanner) ended() bool {
 
 // value reads a value, a message if m is not nil. It reports whether to go on.
 func (s *jsonScanner) value(m protoreflect.MessageDescriptor, depth int) bool {
-	if s.counter.deep = depth > maxDepth; s.counter.deep || !s.counter.pace.step() || s.ended() || len(s.rest) == 0 {
+	if s.counter.deep = depth > maxDepth; s.counter.deep || !s.counter.pace.step(countingSteps) || s.ended() || len(s.rest) == 0 {
 		return false
 	}
 	switch s.rest[0] {

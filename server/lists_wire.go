@@ -68,7 +68,7 @@ func (w *wireScanner) fields(from, to int, m protoreflect.MessageDescriptor, dep
 	}
 	defer func() { end() }()
 	for from < to {
-		if !c.pace.step() {
+		if !c.pace.step(countingSteps) {
 			return false
 		}
 		number, typ, n := protowire.ConsumeTag(w.data[from:to])
