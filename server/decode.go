@@ -74,7 +74,10 @@ func decode(ctx context.Context, m any) error {
 // returns an error if it is to be refused.
 func received(ctx context.Context, m any) error {
 	if c := callFrom(ctx); c != nil && c.err != nil {
-		return cmp.Or(decode(ctx, m), c.err) // what is decoded is empty
+		if p, ok := m.(proto.Message); ok {
+			proto.Reset(p) // nothing arrived of it
+		}
+		return c.err
 	}
 	err := decode(ctx, m)
 	if ended := ctx.Err(); ended != nil {
