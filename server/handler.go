@@ -87,7 +87,8 @@ const queuedForEach = 16
 func newLimiter(o Options, errors *connect.ErrorWriter) *limiter {
 	return &limiter{
 		maxBytes: o.MaxMessageBytes, maxAnswer: o.MaxResponseBytes, maxDeadline: o.MaxDeadline, read: min(readTimeout, o.MaxDeadline),
-		bytes: byteBudget{most: o.MaxBytesInFlight},
+		inflaters: newInflaters(o.MaxMessageBytes),
+		bytes:     byteBudget{most: o.MaxBytesInFlight},
 		work: admission{
 			maxRequests: o.MaxInFlight, maxWork: o.MaxWorkInFlight, processors: o.Processors,
 			ratio: 1, since: time.Now(), used: processorTime(),
