@@ -100,7 +100,10 @@ func offset(data []byte, line, column int) int {
 		at += bytes.IndexByte(data[at:], '\n') + 1
 	}
 	for ; column > 1 && at < len(data); column-- {
-		_, n := utf8.DecodeRune(data[at:])
+		n := 1
+		if data[at] >= utf8.RuneSelf {
+			_, n = utf8.DecodeRune(data[at:])
+		}
 		at += n
 	}
 	return at

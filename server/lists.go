@@ -27,6 +27,10 @@ const maxElements = 1 << 20
 // maxDepth is how many messages, lists and objects may be within one another.
 const maxDepth = 64
 
+// maxNumber is how many characters a number in JSON may have: each double there is has one
+// of less than 1100, and to round 8 MiB of digits takes long.
+const maxNumber = smallMessage
+
 // smallMessage is how many bytes of a message cannot become much memory.
 const smallMessage = 4 << 10
 
@@ -101,6 +105,7 @@ type counter struct {
 	counts  []int      // of the lists with rules
 	total   int        // of all lists
 	pace    pace       // of the counting
+	long    bool       // whether a number in JSON has too many characters
 	deep    bool       // whether messages are too deep within one another
 	path    valuePath  // of what is looked at
 	longest string     // path of the list with the most elements
@@ -185,6 +190,8 @@ func (c *counter) broken() error {
 	switch {
 	case c.pace.err != nil:
 		return c.pace.err
+	case c.long:
+		return invalidf(reasonMessage, "", "a number has more than %d characters; accepted: up to %d", maxNumber, maxNumber)
 	case c.deep:
 		return invalidf(reasonMessage, "", "more than %d messages, lists or objects are within one another; accepted: up to %d", maxDepth, maxDepth)
 	case c.total > maxElements:

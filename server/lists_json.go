@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bytes"
 	"context"
 
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -23,6 +24,9 @@ func pathOf(ctx context.Context, data []byte, m protoreflect.MessageDescriptor, 
 	s.value(m, 0)
 	return s.found, s.counter.pace.err
 }
+
+// scanStep is how many bytes of a text, or of spaces, are scanned between two looks.
+const scanStep = 64 << 10
 
 // jsonScanner counts the elements of a message in JSON, up to a place. It takes each
 // list, and each entry of an object that is no message, for an element.
@@ -70,15 +74,16 @@ func (s *jsonScanner) value(m protoreflect.MessageDescriptor, depth int) bool {
 		_, ok := s.text()
 		return ok
 	}
-	for i, c := range s.rest {
+	for i, c := range s.rest[:min(len(s.rest), maxNumber+1)] {
 		switch c {
 		case ',', ']', '}', ' ', '\t', '\r', '\n':
 			s.rest = s.rest[i:]
 			return i > 0
 		}
 	}
+	s.counter.long = len(s.rest) > maxNumber && bytes.IndexByte([]byte("-0123456789"), s.rest[0]) >= 0
 	s.rest = nil
-	return true
+	return !s.counter.long
 }
 
 // nested reads an object, a message if m is not nil, or a list.
@@ -222,7 +227,13 @@ func (s *jsonScanner) text() ([]byte, bool) {
 	if len(s.rest) == 0 || s.rest[0] != '"' {
 		return nil, false
 	}
+	look := scanStep
 	for i := 1; i < len(s.rest); i++ {
+		if i >= look {
+			if look = i + scanStep; !s.counter.pace.look() {
+				return nil, false
+			}
+		}
 		switch s.rest[i] {
 		case '\\':
 			i++
@@ -236,12 +247,15 @@ func (s *jsonScanner) text() ([]byte, bool) {
 }
 
 func (s *jsonScanner) space() {
-	for len(s.rest) > 0 {
+	for n := 1; len(s.rest) > 0; n++ {
 		switch s.rest[0] {
 		case ' ', '\t', '\r', '\n':
 			s.rest = s.rest[1:]
 		default:
 			return
+		}
+		if n%scanStep == 0 && !s.counter.pace.look() {
+			s.rest = nil
 		}
 	}
 }

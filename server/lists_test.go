@@ -301,3 +301,22 @@ func TestLongHeaders(t *testing.T) {
 		require.NotContains(t, string(got.body), long[:200])
 	}
 }
+
+// TestLongNumbers: a number in JSON has as many characters as a double may need, and no
+// more than can be rounded in no time.
+func TestLongNumbers(t *testing.T) {
+	s := serve(t, smallTowers(index.Dot).loaded(t), Options{})
+	for digits, message := range map[int]any{
+		1100:            nil,
+		maxNumber - 10:  nil,
+		maxNumber + 10:  "a number has more than 4096 characters; accepted: up to 4096",
+		100 * maxNumber: "a number has more than 4096 characters; accepted: up to 4096",
+	} {
+		for _, form := range []string{`{"userId": "u1", "k": 3, "minCoverage": 0.%s}`, `{"userId": "u1", "k": 3, "bindings": {"a": [0, -0.%s]}}`} {
+			got := s.post(t, "Retrieve", fmt.Sprintf(form, strings.Repeat("1", digits))+strings.Repeat(" ", smallMessage))
+			require.Equal(t, message, got.json["message"], "%d digits", digits)
+		}
+	}
+	got := s.post(t, "Retrieve", `{"userId": `+strings.Repeat("x", 2*maxNumber)+`}`)
+	require.Contains(t, got.json["message"], "invalid value", "it is no number")
+}
