@@ -58,7 +58,8 @@ func (l *looks) sample(random *rand.Rand) []int64 {
 }
 
 // TestRequestsEndAnywhere ends the context of requests at each place where they look at
-// it, the first time, the last and some times between: no part goes on, and the error is the caller's deadline whichever part it is.
+// it, the first time, the last and some times between: no part goes on, and the error is
+// the caller's deadline whichever part it is.
 func TestRequestsEndAnywhere(t *testing.T) {
 	s := newTowers(rand.New(rand.NewPCG(1, 2)), index.Dot, 4, 5000, 10, 2).loaded(t)
 	ids := make([]string, 4000)

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"regexp"
 	"slices"
@@ -105,7 +106,7 @@ type counter struct {
 	counts  []int      // of the lists with rules
 	total   int        // of all lists
 	pace    pace       // of the counting
-	long    bool       // whether a number in JSON has too many characters
+	long    valuePath  // of a number in JSON that has too many characters
 	deep    bool       // whether messages are too deep within one another
 	path    valuePath  // of what is looked at
 	longest string     // path of the list with the most elements
@@ -190,8 +191,8 @@ func (c *counter) broken() error {
 	switch {
 	case c.pace.err != nil:
 		return c.pace.err
-	case c.long:
-		return invalidf(reasonMessage, "", "a number has more than %d characters; accepted: up to %d", maxNumber, maxNumber)
+	case c.long != nil:
+		return invalidf(reasonMalformed, c.long.text(false), "unmarshal message: %s is a number of more than %d characters; accepted: up to %d", cmp.Or(c.long.text(true), "a value"), maxNumber, maxNumber)
 	case c.deep:
 		return invalidf(reasonMessage, "", "more than %d messages, lists or objects are within one another; accepted: up to %d", maxDepth, maxDepth)
 	case c.total > maxElements:

@@ -81,9 +81,11 @@ func (s *jsonScanner) value(m protoreflect.MessageDescriptor, depth int) bool {
 			return i > 0
 		}
 	}
-	s.counter.long = len(s.rest) > maxNumber && bytes.IndexByte([]byte("-0123456789"), s.rest[0]) >= 0
+	if len(s.rest) > maxNumber && bytes.IndexByte([]byte("-0123456789"), s.rest[0]) >= 0 {
+		s.counter.long = append(valuePath{}, s.counter.path...)
+	}
 	s.rest = nil
-	return !s.counter.long
+	return s.counter.long == nil
 }
 
 // nested reads an object, a message if m is not nil, or a list.

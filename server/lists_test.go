@@ -306,15 +306,23 @@ func TestLongHeaders(t *testing.T) {
 // more than can be rounded in no time.
 func TestLongNumbers(t *testing.T) {
 	s := serve(t, smallTowers(index.Dot).loaded(t), Options{})
-	for digits, message := range map[int]any{
-		1100:            nil,
-		maxNumber - 10:  nil,
-		maxNumber + 10:  "a number has more than 4096 characters; accepted: up to 4096",
-		100 * maxNumber: "a number has more than 4096 characters; accepted: up to 4096",
-	} {
-		for _, form := range []string{`{"userId": "u1", "k": 3, "minCoverage": 0.%s}`, `{"userId": "u1", "k": 3, "bindings": {"a": [0, -0.%s]}}`} {
+	for digits, refused := range map[int]bool{1100: false, maxNumber - 10: false, maxNumber + 10: true, 100 * maxNumber: true} {
+		for name, form := range map[string]string{
+			"minCoverage":      `{"userId": "u1", "k": 3, "minCoverage": 0.%s}`,
+			`bindings["a"][1]`: `{"userId": "u1", "k": 3, "bindings": {"a": [0, -0.%s]}}`,
+			"x":                `{"userId": "u1", "k": 3, "x": 0.%s}`,
+		} {
 			got := s.post(t, "Retrieve", fmt.Sprintf(form, strings.Repeat("1", digits))+strings.Repeat(" ", smallMessage))
-			require.Equal(t, message, got.json["message"], "%d digits", digits)
+			var want any
+			switch {
+			case name == "x" && !refused:
+				want = `unmarshal message: line 1, column 26: unknown field "x"`
+			case name == "x":
+				want = "unmarshal message: a value is a number of more than 4096 characters; accepted: up to 4096"
+			case refused:
+				want = "unmarshal message: " + name + " is a number of more than 4096 characters; accepted: up to 4096"
+			}
+			require.Equal(t, want, got.json["message"], "%s, %d digits", name, digits)
 		}
 	}
 	got := s.post(t, "Retrieve", `{"userId": `+strings.Repeat("x", 2*maxNumber)+`}`)

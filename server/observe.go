@@ -138,8 +138,8 @@ func headerOf(id string) string {
 	return out.String()
 }
 
-// observe has a request decoded, names it, gives its error a code, logs it, and turns a panic, and a
-// fault in a mapped file, into an error. It is the outermost interceptor.
+// observe has a request decoded, names it, gives its error a code, logs it, and turns a
+// panic, and a fault in a mapped file, into an error. It is the outermost interceptor.
 func (s *Service) observe(next connect.UnaryFunc) connect.UnaryFunc {
 	return func(ctx context.Context, r connect.AnyRequest) (response connect.AnyResponse, err error) {
 		start, x := startFrom(ctx), exchangeFrom(ctx)
