@@ -178,7 +178,7 @@ func (d *wireDecoder) message(data []byte, m protoreflect.Message) error {
 		}
 		return proto.UnmarshalOptions{Merge: true, AllowPartial: true, DiscardUnknown: true, RecursionLimit: maxDepth}.Unmarshal(piece, m.Interface())
 	}
-	for at < len(data) {
+	for at < len(data) && len(data) >= pieceBytes {
 		start := at
 		number, typ, n := protowire.ConsumeTag(data[at:])
 		if n < 0 {

@@ -21,21 +21,25 @@ func decodeJSON(ctx context.Context, data []byte, m proto.Message) error {
 	if err != nil {
 		return err
 	}
-	target := m
-	p := &pace{ctx: ctx}
-	if len(data) > smallMessage {
-		target = pacedMessage{m.ProtoReflect(), p}
-	}
-	if err := p.unmarshalJSON(data, target); err != nil {
-		if p.err != nil {
+	if len(data) <= smallMessage {
+		err = unmarshalJSON(data, m)
+	} else {
+		p := &pace{ctx: ctx}
+		if err = p.unmarshalJSON(data, pacedMessage{m.ProtoReflect(), p}); p.err != nil {
 			return p.err
 		}
+	}
+	if err != nil {
 		return undecodable(ctx, data, m.ProtoReflect().Descriptor(), err)
 	}
 	return nil
 }
 
-// unmarshalJSON decodes a message that may be paced.
+func unmarshalJSON(data []byte, m proto.Message) error {
+	return protojson.UnmarshalOptions{AllowPartial: true, RecursionLimit: maxDepth}.Unmarshal(data, m)
+}
+
+// unmarshalJSON decodes a message that is paced.
 func (p *pace) unmarshalJSON(data []byte, m proto.Message) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
@@ -45,7 +49,7 @@ func (p *pace) unmarshalJSON(data []byte, m proto.Message) (err error) {
 			err = p.err
 		}
 	}()
-	return protojson.UnmarshalOptions{AllowPartial: true, RecursionLimit: maxDepth}.Unmarshal(data, m)
+	return unmarshalJSON(data, m)
 }
 
 // mustStep is a step of what cannot be told to stop, protojson: it panics.
