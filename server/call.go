@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -30,6 +31,7 @@ type call struct {
 
 	body   io.ReadCloser // as it arrives
 	length int64         // of it, if that is known, else -1
+	packed string        // its encoding, gzip or zstd, if it is compressed
 	http1  bool
 	query  string // of the URL, which has the message of a GET
 	data   []byte // what has arrived and is not read yet
@@ -75,10 +77,13 @@ func receive(ctx context.Context, _ connect.Spec, _ connect.Peer, header http.He
 		c.err = c.arrive(ctx)
 	}
 	if c.err == nil && isGRPC(header) {
-		c.err = checkEnvelope(c.data, header.Get("Grpc-Encoding"))
+		c.err = checkEnvelope(c.data, cmp.Or(c.packed, header.Get("Grpc-Encoding")))
 	}
-	if c.err == nil && c.isLarge(header) {
+	if c.err == nil && c.isLarge() {
 		c.err = c.takeTurn(ctx)
+	}
+	if c.err == nil && c.packed != "" {
+		c.err = c.inflate(ctx, isGRPC(header))
 	}
 	if c.err != nil {
 		c.data = nil
@@ -143,9 +148,11 @@ func (c *call) arrive(ctx context.Context) error {
 }
 
 // isGRPC reports whether the body of a request to a method is a message of gRPC or
-// gRPC-Web.
+// gRPC-Web. Connect takes types in any case.
 func isGRPC(header http.Header) bool {
-	return strings.HasPrefix(header.Get("Content-Type"), "application/grpc")
+	const prefix = "application/grpc"
+	kind := header.Get("Content-Type")
+	return len(kind) >= len(prefix) && strings.EqualFold(kind[:len(prefix)], prefix)
 }
 
 // checkEnvelope returns an error unless the body of a request by gRPC is one whole
@@ -222,22 +229,17 @@ const largeMessage = 64 << 10
 const largestZipped = 256
 
 // isLarge reports whether it may take long to decode the message.
-func (c *call) isLarge(header http.Header) bool {
+func (c *call) isLarge() bool {
 	if max(len(c.data), len(c.query)) > largeMessage || strings.Contains(c.query, "compression=") {
 		return true
 	}
-	for _, name := range [...]string{"Content-Encoding", "Grpc-Encoding"} {
-		switch encoding := header.Get(name); encoding {
-		case "", "identity":
-		case "gzip":
-			if len(c.data) > largestZipped {
-				return true
-			}
-		default: // hardly anything is small in zstd
-			return true
-		}
+	switch c.packed {
+	case "":
+		return false
+	case "gzip":
+		return len(c.data) > largestZipped
 	}
-	return false
+	return true // hardly anything is small in zstd
 }
 
 // Read implements [io.Reader] for what has arrived.

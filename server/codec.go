@@ -2,7 +2,7 @@ package server
 
 import (
 	"bytes"
-	"errors"
+	"context"
 	"fmt"
 	"regexp"
 	"slices"
@@ -40,27 +40,8 @@ func (jsonCodec) MarshalAppend(dst []byte, m any) ([]byte, error) {
 	return nil, fmt.Errorf("%T is no protobuf message", m)
 }
 
-// Unmarshal implements [connect.Codec]. The error of a message that cannot be decoded is
-// in the message.
-func (jsonCodec) Unmarshal(data []byte, m any) error {
-	p, ok := m.(proto.Message)
-	if !ok {
-		return fmt.Errorf("%T is no protobuf message", m)
-	}
-	if len(data) == 0 {
-		refuse(p, errors.New("the body is empty; accepted: a JSON object"))
-		return nil
-	}
-	data, err := checkJSON(data, p.ProtoReflect().Descriptor())
-	if err != nil {
-		refuse(p, err)
-		return nil
-	}
-	if err := (protojson.UnmarshalOptions{RecursionLimit: maxDepth}).Unmarshal(data, p); err != nil {
-		refuse(p, undecodable(data, p.ProtoReflect().Descriptor(), err))
-	}
-	return nil
-}
+// Unmarshal implements [connect.Codec]. The message is decoded later.
+func (jsonCodec) Unmarshal(data []byte, m any) error { return keep(m, keptJSON, data) }
 
 // What protojson says is wrong, after where.
 var (
@@ -74,7 +55,7 @@ var (
 
 // undecodable returns the error of a message in JSON, for the error of protojson. It names
 // no type, but the field, as JSON has it.
-func undecodable(data []byte, m protoreflect.MessageDescriptor, err error) error {
+func undecodable(ctx context.Context, data []byte, m protoreflect.MessageDescriptor, err error) error {
 	// The prefix is unstable by design, and what follows may be a value of any length.
 	text := shortened(strings.TrimLeft(strings.TrimPrefix(err.Error(), "proto:"), " \u00a0"), maxDescription)
 	place := jsonPlace.FindStringSubmatch(text)
@@ -87,7 +68,10 @@ func undecodable(data []byte, m protoreflect.MessageDescriptor, err error) error
 	text = strings.TrimPrefix(text, place[0])
 	line, _ := strconv.Atoi(place[2]) // digits
 	column, _ := strconv.Atoi(place[3])
-	at := pathOf(data, m, offset(data, line, column))
+	at, ended := pathOf(ctx, data, m, offset(data, line, column))
+	if ended != nil {
+		return ended
+	}
 	field, name := at.text(false), at.text(true)
 	switch {
 	case jsonInvalid.MatchString(text):
@@ -116,7 +100,10 @@ func offset(data []byte, line, column int) int {
 		at += bytes.IndexByte(data[at:], '\n') + 1
 	}
 	for ; column > 1 && at < len(data); column-- {
-		_, n := utf8.DecodeRune(data[at:])
+		n := 1
+		if data[at] >= utf8.RuneSelf {
+			_, n = utf8.DecodeRune(data[at:])
+		}
 		at += n
 	}
 	return at

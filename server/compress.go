@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -27,23 +28,20 @@ const (
 
 // compression accepts gzip and zstd, both ways. A message that is larger than
 // maxBytes when it is decompressed is rejected at that size. Connect keeps the
-// coders in pools.
+// coders in pools. It knows no context where it decompresses: the bodies of methods that
+// may be large are decompressed before it sees them.
 func compression(maxBytes int) connect.HandlerOption {
 	return connect.WithHandlerOptions(
 		connect.WithCompressMinBytes(compressMinBytes),
 		connect.WithCompression("gzip",
-			func() connect.Decompressor {
-				return &decompressor{source: new(gzip.Reader), name: "gzip", limit: maxBytes}
-			},
+			func() connect.Decompressor { return newDecompressor("gzip", maxBytes) },
 			func() connect.Compressor {
 				w, _ := gzip.NewWriterLevel(io.Discard, gzip.BestSpeed) // fails for an unknown level only
 				return compressor{w}
 			},
 		),
 		connect.WithCompression("zstd",
-			func() connect.Decompressor {
-				return &decompressor{source: newZstdReader(), name: "zstd", limit: maxBytes}
-			},
+			func() connect.Decompressor { return newDecompressor("zstd", maxBytes) },
 			func() connect.Compressor {
 				// With one goroutine, the caller's, an encoder needs no cleanup.
 				w, _ := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithEncoderLevel(zstd.SpeedFastest),
@@ -103,14 +101,46 @@ type decompressor struct {
 	limit int
 	left  int64
 	err   error // of the first bytes, which Reset reads
+	input pacedInput
+}
+
+// newDecompressor returns a decompressor of an encoding, gzip or zstd.
+func newDecompressor(name string, limit int) *decompressor {
+	d := &decompressor{source: new(gzip.Reader), name: name, limit: limit}
+	if name == "zstd" {
+		d.source = newZstdReader()
+	}
+	return d
 }
 
 // Reset implements [connect.Decompressor]. It leaves its error to Read, whose errors
 // Connect gives to the caller as they are.
 func (d *decompressor) Reset(r io.Reader) error {
-	d.left = int64(d.limit)
-	d.err = d.source.Reset(r)
+	d.begin(context.Background(), r)
 	return nil
+}
+
+// begin begins with a message, which is decompressed until the context ends.
+func (d *decompressor) begin(ctx context.Context, r io.Reader) {
+	d.left = int64(d.limit)
+	d.input = pacedInput{Reader: r, pace: pace{ctx: ctx}}
+	d.err = d.source.Reset(&d.input)
+}
+
+// pacedInput is what is decompressed. Much of it may become little: 8 MiB of blocks that
+// are empty take a second.
+type pacedInput struct {
+	io.Reader
+	pace pace
+}
+
+// Read implements [io.Reader].
+func (p *pacedInput) Read(b []byte) (int, error) {
+	n, err := p.Reader.Read(b)
+	if !p.pace.step(n) { // a block of some 17 bytes may take a microsecond
+		return 0, p.pace.err
+	}
+	return n, err
 }
 
 // Read implements [io.Reader].
@@ -125,8 +155,8 @@ func (d *decompressor) Read(p []byte) (int, error) {
 	if int64(n) > d.left {
 		return 0, tooLarge(d.limit)
 	}
-	if d.left/inflateStep != (d.left-int64(n))/inflateStep {
-		index.GiveWay()
+	if d.left/inflateStep != (d.left-int64(n))/inflateStep && !d.input.pace.look() {
+		return 0, d.input.pace.err
 	}
 	d.left -= int64(n)
 	if err != nil && !errors.Is(err, io.EOF) {
@@ -137,6 +167,9 @@ func (d *decompressor) Read(p []byte) (int, error) {
 
 // malformed is the error of a message that is not what its encoding says.
 func (d *decompressor) malformed(err error) error {
+	if ended := d.input.pace.err; ended != nil {
+		return ended
+	}
 	if d.left < int64(d.limit) { // the message has begun well
 		switch {
 		case errors.Is(err, gzip.ErrHeader), errors.Is(err, zstd.ErrMagicMismatch):

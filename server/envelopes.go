@@ -156,7 +156,7 @@ func (refusing) WrapStreamingClient(next connect.StreamingClientFunc) connect.St
 // WrapStreamingHandler implements [connect.Interceptor].
 func (refusing) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
 	return func(ctx context.Context, conn connect.StreamingHandlerConn) error {
-		err := next(ctx, decodedStream{conn})
+		err := next(ctx, decodedStream{conn, ctx})
 		if x := exchangeFrom(ctx); x != nil && err != nil {
 			coded := callerError(err, x.name())
 			x.failure, err = coded, coded
@@ -165,18 +165,21 @@ func (refusing) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.
 	}
 }
 
-// decodedStream is a stream whose messages could be decoded.
-type decodedStream struct{ connect.StreamingHandlerConn }
+// decodedStream is a stream whose messages are decoded.
+type decodedStream struct {
+	connect.StreamingHandlerConn
+	ctx context.Context
+}
 
 // Receive implements [connect.StreamingHandlerConn].
 func (d decodedStream) Receive(m any) error {
 	if err := d.StreamingHandlerConn.Receive(m); err != nil {
 		return err
 	}
+	if err := decode(d.ctx, m); err != nil {
+		return err
+	}
 	if m, ok := m.(proto.Message); ok {
-		if err := refusal(m); err != nil {
-			return err
-		}
 		return unset(m.ProtoReflect())
 	}
 	return nil

@@ -87,7 +87,8 @@ const queuedForEach = 16
 func newLimiter(o Options, errors *connect.ErrorWriter) *limiter {
 	return &limiter{
 		maxBytes: o.MaxMessageBytes, maxAnswer: o.MaxResponseBytes, maxDeadline: o.MaxDeadline, read: min(readTimeout, o.MaxDeadline),
-		bytes: byteBudget{most: o.MaxBytesInFlight},
+		inflaters: newInflaters(o.MaxMessageBytes),
+		bytes:     byteBudget{most: o.MaxBytesInFlight},
 		work: admission{
 			maxRequests: o.MaxInFlight, maxWork: o.MaxWorkInFlight, processors: o.Processors,
 			ratio: 1, since: time.Now(), used: processorTime(),
@@ -134,7 +135,7 @@ func newHandler(s *Service, options Options) (http.Handler, *limiter) {
 		compression(options.MaxMessageBytes),
 		codecs,
 		connect.WithRequestGate(receive),
-		connect.WithInterceptors(connect.UnaryInterceptorFunc(s.observe), connect.UnaryInterceptorFunc(encoding), connect.UnaryInterceptorFunc(decoding), connect.UnaryInterceptorFunc(validation)),
+		connect.WithInterceptors(connect.UnaryInterceptorFunc(s.observe), connect.UnaryInterceptorFunc(encoding), connect.UnaryInterceptorFunc(validation)),
 	}
 	l := newLimiter(options, connect.NewErrorWriter(rpc...))
 	mux := http.NewServeMux()

@@ -52,6 +52,7 @@ type limiter struct {
 	maxAnswer   int // bytes of an answer in protobuf
 	maxDeadline time.Duration
 	read        time.Duration // that a message has to arrive
+	inflaters   *inflaters
 	bytes       byteBudget
 	work        admission
 	turns       chan struct{} // has room for as many as do long work at a time
@@ -98,7 +99,7 @@ func (l *limiter) limit(next http.Handler) http.Handler {
 		}
 		r = r.WithContext(c)
 		if r.Body != nil && r.Body != http.NoBody {
-			c.body, c.length = r.Body, r.ContentLength
+			c.body, c.length, c.packed = r.Body, r.ContentLength, takeEncoding(r)
 			r.Body = c
 		}
 		next.ServeHTTP(&c.answering, r)

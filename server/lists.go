@@ -1,6 +1,8 @@
 package server
 
 import (
+	"cmp"
+	"context"
 	"regexp"
 	"slices"
 	"strconv"
@@ -13,7 +15,6 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 
 	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
-	"github.com/tandem-ann/tandem/index"
 )
 
 // Lists are checked for their length before anything is done for each of their elements:
@@ -27,8 +28,9 @@ const maxElements = 1 << 20
 // maxDepth is how many messages, lists and objects may be within one another.
 const maxDepth = 64
 
-// countStep is how many elements are counted before others are given way to.
-const countStep = 4096
+// maxNumber is how many characters a number in JSON may have: each double there is has one
+// of less than 1100, and to round 8 MiB of digits takes long.
+const maxNumber = smallMessage
 
 // smallMessage is how many bytes of a message cannot become much memory.
 const smallMessage = 4 << 10
@@ -103,6 +105,8 @@ type counter struct {
 	rules   []listRule // of the message, not of those in it: each of a batch fails alone
 	counts  []int      // of the lists with rules
 	total   int        // of all lists
+	pace    pace       // of the counting
+	long    valuePath  // of a number in JSON that has too many characters
 	deep    bool       // whether messages are too deep within one another
 	path    valuePath  // of what is looked at
 	longest string     // path of the list with the most elements
@@ -143,8 +147,8 @@ func (p valuePath) text(json bool) string {
 	return text.String()
 }
 
-func newCounter(m protoreflect.MessageDescriptor) *counter {
-	c := &counter{rules: listRules[m.FullName()]}
+func newCounter(ctx context.Context, m protoreflect.MessageDescriptor) *counter {
+	c := &counter{rules: listRules[m.FullName()], pace: pace{ctx: ctx}}
 	c.counts = make([]int, len(c.rules))
 	return c
 }
@@ -165,9 +169,6 @@ func (c *counter) add(field protoreflect.FieldDescriptor, n *int, depth int) boo
 	}
 	*n++
 	c.total++
-	if c.total%countStep == 0 {
-		index.GiveWay()
-	}
 	return c.total <= maxElements
 }
 
@@ -179,7 +180,7 @@ func (c *counter) counted(n int) {
 	}
 }
 
-// broken returns an error if there are too many.
+// broken returns an error if there are too many, or the context has ended meanwhile.
 func (c *counter) broken() error {
 	var list []*rules.Violation
 	for i := range c.rules {
@@ -188,6 +189,10 @@ func (c *counter) broken() error {
 		}
 	}
 	switch {
+	case c.pace.err != nil:
+		return c.pace.err
+	case c.long != nil:
+		return invalidf(reasonMalformed, c.long.text(false), "unmarshal message: %s is a number of more than %d characters; accepted: up to %d", cmp.Or(c.long.text(true), "a value"), maxNumber, maxNumber)
 	case c.deep:
 		return invalidf(reasonMessage, "", "more than %d messages, lists or objects are within one another; accepted: up to %d", maxDepth, maxDepth)
 	case c.total > maxElements:

@@ -49,7 +49,7 @@ func TestRefusedBindings(t *testing.T) {
 			kept, err := proto.Marshal(m)
 			require.NoError(t, err)
 			data := slices.Clone(kept)
-			short, err := checkWire(data, m.ProtoReflect().Descriptor())
+			short, _, err := checkWire(t.Context(), data, m.ProtoReflect().Descriptor())
 			require.NoError(t, err)
 			require.Equal(t, kept, data, "the caller's bytes are as they were")
 			decoded := m.ProtoReflect().New().Interface()
@@ -58,7 +58,7 @@ func TestRefusedBindings(t *testing.T) {
 			data, err = protojson.Marshal(m)
 			require.NoError(t, err)
 			kept = slices.Clone(data)
-			short, err = checkJSON(data, m.ProtoReflect().Descriptor())
+			short, _, err = checkJSON(t.Context(), data, m.ProtoReflect().Descriptor())
 			require.NoError(t, err)
 			require.Equal(t, kept, data)
 			decoded = m.ProtoReflect().New().Interface()
@@ -76,7 +76,7 @@ func TestRefusedBindings(t *testing.T) {
 		}
 	}
 	// One that breaks off in an object is as quickly refused.
-	short, err := checkJSON([]byte(`{"bindings": {"a": {`+strings.Repeat(`"b": 1, `, 1000)), tandemv1.File_tandem_v1_retrieval_proto.Messages().ByName("RetrieveRequest"))
+	short, _, err := checkJSON(t.Context(), []byte(`{"bindings": {"a": {`+strings.Repeat(`"b": 1, `, 1000)), tandemv1.File_tandem_v1_retrieval_proto.Messages().ByName("RetrieveRequest"))
 	require.NoError(t, err)
 	require.Equal(t, `{"bindings": {"a": {`, strings.TrimSpace(string(short)))
 }
@@ -132,10 +132,12 @@ func TestRefusedBindingsProperty(t *testing.T) {
 		data, err := proto.Marshal(batch)
 		require.NoError(t, err)
 		require.NoError(t, protoCodec{}.Unmarshal(append(data, bytes.Repeat([]byte{0x82, 0x7d, 0}, smallMessage)...), &got))
+		require.NoError(t, decode(context.Background(), &got))
 		check(&got)
 		data, err = protojson.MarshalOptions{Multiline: rapid.Bool().Draw(t, "lines")}.Marshal(batch)
 		require.NoError(t, err)
 		require.NoError(t, jsonCodec{}.Unmarshal(append(data, bytes.Repeat([]byte{' '}, smallMessage)...), &got))
+		require.NoError(t, decode(context.Background(), &got))
 		check(&got)
 	})
 }

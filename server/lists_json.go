@@ -1,26 +1,32 @@
 package server
 
 import (
+	"bytes"
+	"context"
+
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
 // checkJSON does what checkWire does, for a message in JSON.
-func checkJSON(data []byte, m protoreflect.MessageDescriptor) ([]byte, error) {
+func checkJSON(ctx context.Context, data []byte, m protoreflect.MessageDescriptor) (short []byte, elements int, err error) {
 	if len(data) <= smallMessage {
-		return data, nil
+		return data, 0, nil
 	}
-	s := newJSONScanner(data, m, len(data))
+	s := newJSONScanner(ctx, data, m, len(data))
 	s.value(m, 0)
-	return s.data, s.counter.broken()
+	return s.data, s.counter.total, s.counter.broken()
 }
 
 // pathOf returns the path of what is at a place of a message in JSON: of the value there,
-// or of the message that has the name of a field there.
-func pathOf(data []byte, m protoreflect.MessageDescriptor, place int) valuePath {
-	s := newJSONScanner(data, m, place)
+// or of the message that has the name of a field there. The error is the context's.
+func pathOf(ctx context.Context, data []byte, m protoreflect.MessageDescriptor, place int) (valuePath, error) {
+	s := newJSONScanner(ctx, data, m, place)
 	s.value(m, 0)
-	return s.found
+	return s.found, s.counter.pace.err
 }
+
+// scanStep is how many bytes of a text, or of spaces, are scanned between two looks.
+const scanStep = 64 << 10
 
 // jsonScanner counts the elements of a message in JSON, up to a place. It takes each
 // list, and each entry of an object that is no message, for an element.
@@ -34,8 +40,8 @@ type jsonScanner struct {
 	refused bool      // which has an object or a list
 }
 
-func newJSONScanner(data []byte, m protoreflect.MessageDescriptor, place int) *jsonScanner {
-	return &jsonScanner{message: message{data: data}, rest: data, counter: newCounter(m), place: place}
+func newJSONScanner(ctx context.Context, data []byte, m protoreflect.MessageDescriptor, place int) *jsonScanner {
+	return &jsonScanner{message: message{data: data}, rest: data, counter: newCounter(ctx, m), place: place}
 }
 
 // at returns how many bytes are scanned.
@@ -55,7 +61,7 @@ func (s *jsonScanner) ended() bool {
 
 // value reads a value, a message if m is not nil. It reports whether to go on.
 func (s *jsonScanner) value(m protoreflect.MessageDescriptor, depth int) bool {
-	if s.counter.deep = depth > maxDepth; s.counter.deep || s.ended() || len(s.rest) == 0 {
+	if s.counter.deep = depth > maxDepth; s.counter.deep || !s.counter.pace.step(countingSteps) || s.ended() || len(s.rest) == 0 {
 		return false
 	}
 	switch s.rest[0] {
@@ -68,15 +74,18 @@ func (s *jsonScanner) value(m protoreflect.MessageDescriptor, depth int) bool {
 		_, ok := s.text()
 		return ok
 	}
-	for i, c := range s.rest {
+	for i, c := range s.rest[:min(len(s.rest), maxNumber+1)] {
 		switch c {
 		case ',', ']', '}', ' ', '\t', '\r', '\n':
 			s.rest = s.rest[i:]
 			return i > 0
 		}
 	}
+	if len(s.rest) > maxNumber && bytes.IndexByte([]byte("-0123456789"), s.rest[0]) >= 0 {
+		s.counter.long = append(valuePath{}, s.counter.path...)
+	}
 	s.rest = nil
-	return true
+	return s.counter.long == nil
 }
 
 // nested reads an object, a message if m is not nil, or a list.
@@ -220,7 +229,13 @@ func (s *jsonScanner) text() ([]byte, bool) {
 	if len(s.rest) == 0 || s.rest[0] != '"' {
 		return nil, false
 	}
+	look := scanStep
 	for i := 1; i < len(s.rest); i++ {
+		if i >= look {
+			if look = i + scanStep; !s.counter.pace.look() {
+				return nil, false
+			}
+		}
 		switch s.rest[i] {
 		case '\\':
 			i++
@@ -234,12 +249,15 @@ func (s *jsonScanner) text() ([]byte, bool) {
 }
 
 func (s *jsonScanner) space() {
-	for len(s.rest) > 0 {
+	for n := 1; len(s.rest) > 0; n++ {
 		switch s.rest[0] {
 		case ' ', '\t', '\r', '\n':
 			s.rest = s.rest[1:]
 		default:
 			return
+		}
+		if n%scanStep == 0 && !s.counter.pace.look() {
+			s.rest = nil
 		}
 	}
 }

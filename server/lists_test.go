@@ -68,12 +68,12 @@ func TestListRules(t *testing.T) {
 					data, err := proto.Marshal(m)
 					require.NoError(t, err)
 					data = append(data, bytes.Repeat([]byte{0x82, 0x7d, 0}, smallMessage)...) // field 2000, unknown
-					_, err = checkWire(data, m.ProtoReflect().Descriptor())
+					_, _, err = checkWire(t.Context(), data, m.ProtoReflect().Descriptor())
 					requireError(t, err, connect.CodeInvalidArgument, texts[0])
 					text, err := protojson.Marshal(m)
 					require.NoError(t, err)
 					text = append(text, bytes.Repeat([]byte{' '}, smallMessage)...)
-					_, err = checkJSON(text, m.ProtoReflect().Descriptor())
+					_, _, err = checkJSON(t.Context(), text, m.ProtoReflect().Descriptor())
 					requireError(t, err, connect.CodeInvalidArgument, texts[0])
 				}
 			}
@@ -300,4 +300,31 @@ func TestLongHeaders(t *testing.T) {
 		require.GreaterOrEqual(t, got.status, http.StatusBadRequest)
 		require.NotContains(t, string(got.body), long[:200])
 	}
+}
+
+// TestLongNumbers: a number in JSON has as many characters as a double may need, and no
+// more than can be rounded in no time.
+func TestLongNumbers(t *testing.T) {
+	s := serve(t, smallTowers(index.Dot).loaded(t), Options{})
+	for digits, refused := range map[int]bool{1100: false, maxNumber - 10: false, maxNumber + 10: true, 100 * maxNumber: true} {
+		for name, form := range map[string]string{
+			"minCoverage":      `{"userId": "u1", "k": 3, "minCoverage": 0.%s}`,
+			`bindings["a"][1]`: `{"userId": "u1", "k": 3, "bindings": {"a": [0, -0.%s]}}`,
+			"x":                `{"userId": "u1", "k": 3, "x": 0.%s}`,
+		} {
+			got := s.post(t, "Retrieve", fmt.Sprintf(form, strings.Repeat("1", digits))+strings.Repeat(" ", smallMessage))
+			var want any
+			switch {
+			case name == "x" && !refused:
+				want = `unmarshal message: line 1, column 26: unknown field "x"`
+			case name == "x":
+				want = "unmarshal message: a value is a number of more than 4096 characters; accepted: up to 4096"
+			case refused:
+				want = "unmarshal message: " + name + " is a number of more than 4096 characters; accepted: up to 4096"
+			}
+			require.Equal(t, want, got.json["message"], "%s, %d digits", name, digits)
+		}
+	}
+	got := s.post(t, "Retrieve", `{"userId": `+strings.Repeat("x", 2*maxNumber)+`}`)
+	require.Contains(t, got.json["message"], "invalid value", "it is no number")
 }

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"slices"
 	"unicode/utf8"
 
@@ -12,14 +13,15 @@ import (
 // returns the message without what no binding may have and what takes long to decode: its
 // objects are empty, and so are lists within a list, which end that. So who looks at
 // the binding finds it wrong, and no other of a batch. It says nothing of a message that
-// is malformed.
-func checkWire(data []byte, m protoreflect.MessageDescriptor) ([]byte, error) {
+// is malformed, and it counts no elements of one that is small. The error may be the
+// context's.
+func checkWire(ctx context.Context, data []byte, m protoreflect.MessageDescriptor) (short []byte, elements int, err error) {
 	if len(data) <= smallMessage {
-		return data, nil
+		return data, 0, nil
 	}
-	w := wireScanner{message: message{data: data}, counter: newCounter(m)}
+	w := wireScanner{message: message{data: data}, counter: newCounter(ctx, m)}
 	w.fields(0, len(data), m, 0)
-	return w.data, w.counter.broken()
+	return w.data, w.counter.total, w.counter.broken()
 }
 
 // wireScanner counts the elements of a message in protobuf.
@@ -33,11 +35,11 @@ type wireScanner struct {
 }
 
 // invalidText returns the path of the first text of a message in protobuf that is not
-// UTF-8, nil if there is none.
-func invalidText(data []byte, m protoreflect.MessageDescriptor) valuePath {
-	w := wireScanner{message: message{data: data}, counter: newCounter(m), texts: true}
+// UTF-8, nil if there is none. The error is the context's.
+func invalidText(ctx context.Context, data []byte, m protoreflect.MessageDescriptor) (valuePath, error) {
+	w := wireScanner{message: message{data: data}, counter: newCounter(ctx, m), texts: true}
 	w.fields(0, len(data), m, 0)
-	return w.found
+	return w.found, w.counter.pace.err
 }
 
 // The numbers of the fields of a value.
@@ -66,6 +68,9 @@ func (w *wireScanner) fields(from, to int, m protoreflect.MessageDescriptor, dep
 	}
 	defer func() { end() }()
 	for from < to {
+		if !c.pace.step(countingSteps) {
+			return false
+		}
 		number, typ, n := protowire.ConsumeTag(w.data[from:to])
 		if n < 0 {
 			return false

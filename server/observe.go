@@ -138,8 +138,8 @@ func headerOf(id string) string {
 	return out.String()
 }
 
-// observe names a request, gives its error a code, logs it, and turns a panic, and a
-// fault in a mapped file, into an error. It is the outermost interceptor.
+// observe has a request decoded, names it, gives its error a code, logs it, and turns a
+// panic, and a fault in a mapped file, into an error. It is the outermost interceptor.
 func (s *Service) observe(next connect.UnaryFunc) connect.UnaryFunc {
 	return func(ctx context.Context, r connect.AnyRequest) (response connect.AnyResponse, err error) {
 		start, x := startFrom(ctx), exchangeFrom(ctx)
@@ -147,6 +147,7 @@ func (s *Service) observe(next connect.UnaryFunc) connect.UnaryFunc {
 		if x != nil {
 			fallback = x.name
 		}
+		refused := received(ctx, r.Any())
 		id := nameRequest(r.Any(), fallback)
 		if info, ok := connect.CallInfoForHandlerContext(ctx); ok {
 			info.ResponseHeader().Set(RequestIDHeader, headerOf(id))
@@ -166,6 +167,9 @@ func (s *Service) observe(next connect.UnaryFunc) connect.UnaryFunc {
 			}
 			err = s.finish(ctx, r.Spec().Procedure, id, start, err)
 		}()
+		if refused != nil {
+			return nil, refused
+		}
 		return next(ctx, r)
 	}
 }

@@ -1,0 +1,97 @@
+package server
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"io"
+	"net/http"
+	"sync"
+)
+
+// Connect decompresses a body without the context of its request, and that may take a
+// second. So a body is decompressed by its call, once it has arrived, and Connect sees one
+// that is not compressed.
+
+// takeEncoding returns how the body of a request is compressed, empty if it is not, and
+// has Connect take it for one that is not. What it is compressed with stays what the answer
+// is, as Connect has it.
+func takeEncoding(r *http.Request) string {
+	name, accept := "Content-Encoding", "Accept-Encoding"
+	if isGRPC(r.Header) {
+		name, accept = "Grpc-Encoding", "Grpc-Accept-Encoding"
+	}
+	encoding := r.Header.Get(name)
+	if encoding != "gzip" && encoding != "zstd" {
+		return ""
+	}
+	r.Header.Del(name)
+	r.Header.Set(accept, encoding)
+	return encoding
+}
+
+// inflaters are decompressors of each encoding, for messages of up to so many bytes.
+type inflaters struct{ gzip, zstd sync.Pool }
+
+func newInflaters(limit int) *inflaters {
+	return &inflaters{
+		gzip: sync.Pool{New: func() any { return newDecompressor("gzip", limit) }},
+		zstd: sync.Pool{New: func() any { return newDecompressor("zstd", limit) }},
+	}
+}
+
+// of returns the decompressors of an encoding.
+func (i *inflaters) of(encoding string) *sync.Pool {
+	if encoding == "gzip" {
+		return &i.gzip
+	}
+	return &i.zstd
+}
+
+// inflate decompresses the message that has arrived.
+func (c *call) inflate(ctx context.Context, enveloped bool) error {
+	packed, head := c.data, 0
+	if enveloped {
+		if packed[0] == 0 {
+			return nil // this one is not compressed
+		}
+		packed, head = packed[envelopeBytes:], envelopeBytes
+		clear(c.data[:head])
+	}
+	if len(packed) == 0 {
+		return nil // Connect too takes it as it is
+	}
+	pool := c.limits.inflaters.of(c.packed)
+	d, _ := pool.Get().(*decompressor) // it has no others
+	d.begin(ctx, bytes.NewReader(packed))
+	err := c.inflateFrom(d, head)
+	_ = d.Close()                              // what was wrong is told
+	d.begin(context.Background(), http.NoBody) // it keeps nothing of the call
+	pool.Put(d)
+	if err == nil && enveloped {
+		binary.BigEndian.PutUint32(c.data[1:], uint32(len(c.data)-head)) // up to the limit
+	}
+	return err
+}
+
+// inflateFrom reads the message after so many bytes of what is before it.
+func (c *call) inflateFrom(d *decompressor, head int) error {
+	c.data, c.length = nil, -1
+	for {
+		if len(c.data) == cap(c.data) {
+			if err := c.grow(c.limits.maxBytes + envelopeBytes); err != nil {
+				return err
+			}
+			c.data = c.data[:max(len(c.data), head)]
+		}
+		n, err := d.Read(c.data[len(c.data):cap(c.data)])
+		c.data = c.data[:len(c.data)+n]
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
