@@ -25,7 +25,8 @@ func decodeJSON(ctx context.Context, data []byte, m proto.Message) error {
 		err = unmarshalJSON(data, m)
 	} else {
 		p := &pace{ctx: ctx}
-		if err = p.unmarshalJSON(data, pacedMessage{m.ProtoReflect(), p}); p.err != nil {
+		err = p.unmarshalJSON(data, pacedMessage{m.ProtoReflect(), p})
+		if p.err != nil {
 			return p.err
 		}
 	}
