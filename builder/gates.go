@@ -91,9 +91,18 @@ func (b *build) runGates(ctx context.Context) (err error) {
 		}
 		defer func() { err = errors.Join(err, in.Previous.Close()) }()
 	}
-	found := &gate.Recorded{Time: start.UTC(), Tool: b.Tool, Inputs: b.gates.inputs, LatencyOff: b.gates.thresholds.Off[gate.Latency]}
+	off := b.gates.thresholds.Off
+	found := &gate.Recorded{Time: start.UTC(), Tool: b.Tool, Inputs: b.gates.inputs, FiltersOff: off[gate.Filters], LatencyOff: off[gate.Latency]}
 	found.Report, err = gate.Run(ctx, in)
 	if err = checked(in.Interactions.Files, err); err != nil {
+		return err
+	}
+	b.Progress.Stage("gate "+gate.Filters, -1)
+	var released *shard.Manifest
+	if in.Previous != nil {
+		released = in.Previous.Manifest()
+	}
+	if found.Filters, found.Undecided, err = gate.CheckFilters(ctx, in.Candidate.Manifest(), released, b.gates.thresholds, b.LiveFilters); err != nil {
 		return err
 	}
 	b.Progress.Stage("gate "+gate.Latency, -1)

@@ -1,6 +1,7 @@
 package builder
 
 import (
+	"context"
 	"fmt"
 
 	"github.com/tandem-ann/tandem/builder/gate"
@@ -40,6 +41,9 @@ type Options struct {
 	Previous shard.Digest
 	// PreviousStore is the store that has Previous; nil for the one that is built into.
 	PreviousStore *shard.Store
+	// LiveFilters reads the filters of recorded queries, for the filters gate, which runs
+	// without them as it does without queries; see [gate.CheckFilters]. It may be nil.
+	LiveFilters func(context.Context) (*gate.LiveFilters, error)
 	// Tool is the release of the tool that builds, for the manifest; it may be empty.
 	Tool string
 	// Progress is told what the build does; nil for nothing.

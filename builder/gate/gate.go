@@ -17,6 +17,8 @@
 //     [probe.Exact], which has nothing in common with the index but the vectors. A
 //     limit bounds Wilson's lower bound, so that it holds with 95% confidence.
 //   - concentration: how alike the candidates of different users are.
+//   - contract: whether what live queries name, attributes and segments, is still there and
+//     of the same type as in the snapshot before.
 //   - rows, coverage, norms, overlap, placement: how package compare finds the snapshot
 //     to differ from the one before.
 //   - alignment: whether users' vectors find the apps that the users interacted with,
@@ -28,7 +30,8 @@
 // gate has a [Row].
 //
 // All that is a function of its inputs, so its report is part of the manifest, whose
-// digest names the snapshot. [Measure] adds the latency gate, which is not; the whole is
+// digest names the snapshot. [CheckFilters] and [Measure] add the gates that are not:
+// whether the filters of recorded queries can be asked, and the latency. The whole is
 // recorded in the store ([Record]). [Judge] says what all runs on a snapshot amount to.
 //
 // The Wilson score interval is that of Wilson, "Probable Inference, the Law of
@@ -72,7 +75,7 @@ type run struct {
 	report *shard.GateReport
 }
 
-// Run runs every gate but latency. A gate that fails is no error: the report says so.
+// Run runs every gate but filters and latency. A gate that fails is no error: the report says so.
 // Two runs of the same input give the same report, on any machine.
 func Run(ctx context.Context, in Input) (_ *shard.GateReport, err error) {
 	defer sections.Guard(&err)()
@@ -81,7 +84,7 @@ func Run(ctx context.Context, in Input) (_ *shard.GateReport, err error) {
 		r.report.Previous = in.Previous.Digest()
 	}
 	for _, name := range slices.Sorted(maps.Keys(in.Thresholds.Off)) {
-		if name != Latency {
+		if name != Filters && name != Latency {
 			r.report.Off = append(r.report.Off, name)
 		}
 	}
@@ -129,6 +132,13 @@ func (r *run) notRun(gate, subject, format string, why ...any) {
 	})
 }
 
+// inconclusive adds a check whose value, beside a limit, tells nothing either way.
+func (r *run) inconclusive(gate, subject string, value float64, bound shard.GateBound, limit float64, format string, why ...any) {
+	c := check(gate, subject, value, bound, limit, false, fmt.Sprintf(format, why...))
+	c.Undecided = shard.GateInconclusive
+	r.report.Undecided = append(r.report.Undecided, c)
+}
+
 func (r *run) add(gate, subject string, value float64, bound shard.GateBound, limit float64, passed bool, text string) {
 	r.report.Checks = append(r.report.Checks, check(gate, subject, value, bound, limit, passed, text))
 }
@@ -145,6 +155,11 @@ func bounded(text string) string { return fmt.Sprintf("%.1000s", text) }
 
 // compared runs the gates that compare with the previous snapshot.
 func (r *run) compared(ctx context.Context) error {
+	var before *shard.Manifest
+	if r.Previous != nil {
+		before = r.Previous.Manifest()
+	}
+	r.contract(r.Candidate.Manifest(), before)
 	type comparing struct {
 		name, subject string
 		run           func(*compare.Report)

@@ -38,12 +38,14 @@ func TestParseThresholds(t *testing.T) {
 structure: on
 recall: {at_10: 0.97, at_100: 0.97, worst: 0.5, found: 0.9}
 concentration: {spread: 0.005, drop: 0.5}
+contract: {attributes: 0, segments: 0}
 rows: {fewer: 0.2, more: 1, removed_apps: 0.2, removed_users: 0.5, segment_fewer: 0.5}
 coverage: {drop: 0.2}
 norms: {drift: 2}
 overlap: {at_10: 0.2, at_100: 0.2}
 placement: {apps: 0.02, segment_apps: 0.1, users: 0.02}
 alignment: {ratio: 1.5, drop: 0.2, known: 0.5}
+filters: {share: 0}
 latency: {p50_ms: 50, p99_ms: 250}
 `, func(*Thresholds) {}},
 	} {

@@ -29,11 +29,21 @@ type Recorded struct {
 	Latency []shard.GateCheck `json:"latency,omitempty"`
 	// LatencyOff says that the latency gate was turned off; the report says it of others.
 	LatencyOff bool `json:"latency_off,omitempty"`
+	// Filters, Undecided and FiltersOff say the same of the filters gate, and what of it
+	// did not run.
+	Filters    []shard.GateCheck `json:"filters,omitempty"`
+	Undecided  []shard.GateCheck `json:"undecided,omitempty"`
+	FiltersOff bool              `json:"filters_off,omitempty"`
 }
 
-// Checks returns all checks, those of the report first.
+// Checks returns the checks that passed or failed, those of the report first.
 func (r *Recorded) Checks() []shard.GateCheck {
-	return append(r.Report.Checks[:len(r.Report.Checks):len(r.Report.Checks)], r.Latency...)
+	return slices.Concat(r.Report.Checks, r.Filters, r.Latency)
+}
+
+// undecided returns the checks that did not run or found nothing either way.
+func (r *Recorded) undecided() []shard.GateCheck {
+	return slices.Concat(r.Report.Undecided, r.Undecided)
 }
 
 // Failed returns the checks that did not pass.
@@ -44,6 +54,9 @@ func (r *Recorded) Failed() []shard.GateCheck {
 // Off lists the gates that were turned off.
 func (r *Recorded) Off() []string {
 	off := slices.Clone(r.Report.Off)
+	if r.FiltersOff {
+		off = append(off, Filters)
+	}
 	if r.LatencyOff {
 		off = append(off, Latency)
 	}

@@ -28,7 +28,7 @@ type Row struct {
 // rows returns the row of every gate, in the order of [Names], and then those of gates
 // that only a later release of the tool knows. A gate fails by one check, and is
 // inconclusive by one that is; it is not run if no check was.
-func rows(checks, undecided []shard.GateCheck, off []string, latency string) []Row {
+func rows(checks, undecided []shard.GateCheck, off []string, unmeasured map[string]string) []Row {
 	var list []Row
 	at := func(gate string) *Row {
 		i := slices.IndexFunc(list, func(r Row) bool { return r.Gate == gate })
@@ -68,8 +68,8 @@ func rows(checks, undecided []shard.GateCheck, off []string, latency string) []R
 		case r.State != shard.GateNotRun || r.Why != "":
 		case slices.Contains(off, r.Gate):
 			r.Why = turnedOff
-		case r.Gate == Latency:
-			r.Why = latency
+		case r.Gate == Latency || r.Gate == Filters:
+			r.Why = unmeasured[r.Gate]
 		default:
 			r.Why = "the tool that ran the gates does not say why"
 		}
@@ -79,15 +79,17 @@ func rows(checks, undecided []shard.GateCheck, off []string, latency string) []R
 
 // Rows returns what each gate came to: one row for every gate.
 func (r *Recorded) Rows() []Row {
-	return rows(r.Checks(), r.Report.Undecided, r.Off(), r.unmeasured())
+	return rows(r.Checks(), r.undecided(), r.Off(), r.unmeasured())
 }
 
-// unmeasured is why a run has no latency that did not turn the gate off.
-func (r *Recorded) unmeasured() string {
+// unmeasured is why a run has nothing of gates that are no part of a report, though they
+// were not turned off.
+func (r *Recorded) unmeasured() map[string]string {
 	if r.Time.IsZero() {
-		return "a manifest has no latency, and the run is not recorded in this store"
+		const why = "the run is not recorded in this store, and no part of the manifest"
+		return map[string]string{Filters: why, Latency: why}
 	}
-	return "no user is held out"
+	return map[string]string{Filters: "the tool that ran the gates does not know it", Latency: "no user is held out"}
 }
 
 // OfManifest returns the run whose report is in a snapshot's manifest; nil if there is none.

@@ -11,18 +11,20 @@ const (
 	Structure     = "structure"
 	Recall        = "recall"
 	Concentration = "concentration"
+	Contract      = "contract"
 	Rows          = "rows"
 	Coverage      = "coverage"
 	Norms         = "norms"
 	Overlap       = "overlap"
 	Placement     = "placement"
 	Alignment     = "alignment"
+	Filters       = "filters"
 	Latency       = "latency"
 )
 
 // Names lists all gates in the order in which they run.
 func Names() []string {
-	return []string{Structure, Recall, Concentration, Rows, Coverage, Norms, Overlap, Placement, Alignment, Latency}
+	return []string{Structure, Recall, Concentration, Contract, Rows, Coverage, Norms, Overlap, Placement, Alignment, Filters, Latency}
 }
 
 // Thresholds are the limits of all gates; see [DefaultThresholds].
@@ -35,6 +37,7 @@ type Thresholds struct {
 	Segments map[string]SegmentLimits
 
 	Concentration ConcentrationLimits
+	Contract      ContractLimits
 	Rows          RowLimits
 	// Coverage is by how much of what it was the share of apps that have an attribute
 	// may fall.
@@ -45,6 +48,7 @@ type Thresholds struct {
 	Overlap   OverlapLimits
 	Placement PlacementLimits
 	Alignment AlignmentLimits
+	Filters   FilterLimits
 	Latency   LatencyLimits
 }
 
@@ -113,12 +117,14 @@ type LatencyLimits struct {
 //	structure: on
 //	recall: {at_10: 0.97, at_100: 0.97, worst: 0.5, found: 0.9}
 //	concentration: {spread: 0.005, drop: 0.5}
+//	contract: {attributes: 0, segments: 0}
 //	rows: {fewer: 0.2, more: 1, removed_apps: 0.2, removed_users: 0.5, segment_fewer: 0.5}
 //	coverage: {drop: 0.2}
 //	norms: {drift: 2}
 //	overlap: {at_10: 0.2, at_100: 0.2}
 //	placement: {apps: 0.02, segment_apps: 0.1, users: 0.02}
 //	alignment: {ratio: 1.5, drop: 0.2, known: 0.5}
+//	filters: {share: 0}
 //	latency: {p50_ms: 50, p99_ms: 250}
 func DefaultThresholds() Thresholds {
 	return Thresholds{
@@ -153,6 +159,8 @@ func (t *Thresholds) limits(gate string) []limit {
 		return t.Recall.limits()
 	case Concentration:
 		return []limit{{"spread", &t.Concentration.Spread, 0, 1}, {"drop", &t.Concentration.Drop, 0, 1}}
+	case Contract:
+		return []limit{{"attributes", &t.Contract.Attributes, 0, largest}, {"segments", &t.Contract.Segments, 0, largest}}
 	case Rows:
 		return []limit{
 			{"fewer", &t.Rows.Fewer, 0, 1}, {"more", &t.Rows.More, 0, largest},
@@ -169,6 +177,8 @@ func (t *Thresholds) limits(gate string) []limit {
 		return []limit{{"apps", &t.Placement.Apps, 0, 1}, {"segment_apps", &t.Placement.SegmentApps, 0, 1}, {"users", &t.Placement.Users, 0, 1}}
 	case Alignment:
 		return []limit{{"ratio", &t.Alignment.Ratio, 1, largest}, {"drop", &t.Alignment.Drop, 0, 1}, {"known", &t.Alignment.Known, 0, 1}}
+	case Filters:
+		return []limit{{"share", &t.Filters.Share, 0, 1}}
 	case Latency:
 		return []limit{{"p50_ms", &t.Latency.P50, 0, largest}, {"p99_ms", &t.Latency.P99, 0, largest}}
 	}

@@ -45,31 +45,88 @@ func Judge(ctx context.Context, store *shard.Store, d shard.Digest) (*Verdict, e
 	if err != nil {
 		return nil, err
 	}
-	return judge(list), nil
+	return judge(list, nil), nil
 }
 
-func judge(oldestFirst []*Recorded) *Verdict {
+// Live is what is known of live queries.
+type Live struct {
+	// Released is the snapshot that answers most of them; nil if none does.
+	Released *shard.Manifest
+	// Filters reads those that were recorded; see [CheckFilters].
+	Filters func(context.Context) (*LiveFilters, error)
+}
+
+// JudgeNow is [Judge] of a snapshot that is about to be released: the gates that take no
+// more than manifests, contract and filters, are run anew, since what is released and what
+// is asked may not be what it was at the last run. Their limits are that run's.
+func JudgeNow(ctx context.Context, store *shard.Store, d shard.Digest, live Live) (*Verdict, error) {
+	list, err := runs(ctx, store, d)
+	if err != nil {
+		return nil, err
+	}
+	m, err := store.Manifest(ctx, d)
+	if err != nil {
+		return nil, err
+	}
+	r := &run{Input: Input{Thresholds: list[len(list)-1].liveLimits()}, report: &shard.GateReport{}}
+	r.contract(m, live.Released)
+	now := &Recorded{Snapshot: d, Report: r.report}
+	if now.Filters, now.Undecided, err = CheckFilters(ctx, m, live.Released, r.Thresholds, live.Filters); err != nil {
+		return nil, err
+	}
+	return judge(list, now), nil
+}
+
+// liveLimits returns the limits that a run had of the gates that [JudgeNow] runs anew.
+func (r *Recorded) liveLimits() Thresholds {
+	t := DefaultThresholds()
+	for _, name := range r.Off() {
+		t.Off[name] = true
+	}
+	for _, c := range r.Checks() {
+		switch {
+		case c.Gate == Contract && c.Subject == segmentsMissing:
+			t.Contract.Segments = c.Limit
+		case c.Gate == Contract && strings.HasPrefix(c.Subject, attributesOf):
+			t.Contract.Attributes = c.Limit
+		case c.Gate == Filters:
+			t.Filters.Share = c.Limit
+		}
+	}
+	return t
+}
+
+// judge returns the verdict of runs that are recorded, and of one that is newer than them
+// and has only some gates, or nil.
+func judge(oldestFirst []*Recorded, now *Recorded) *Verdict {
 	v := &Verdict{}
+	last := oldestFirst[len(oldestFirst)-1]
+	if now != nil {
+		oldestFirst = append(slices.Clip(oldestFirst), now)
+	}
 	var order []part
 	decided := map[part][]shard.GateCheck{} // what the newest run has found that evaluated it
 	evaluated, off := map[string]bool{}, map[string]bool{}
+	notRun := map[string][]shard.GateCheck{} // by gate, what the newest run says that says so
 	for _, r := range oldestFirst {
 		v.Compared = v.Compared || r.Report.Previous != ""
 		for _, name := range r.Off() {
 			off[name] = true
 		}
-		now := map[part][]shard.GateCheck{}
-		for _, c := range slices.Concat(r.Checks(), r.Report.Undecided) {
+		found, left := map[part][]shard.GateCheck{}, map[string][]shard.GateCheck{}
+		for _, c := range slices.Concat(r.Checks(), r.undecided()) {
 			if c.Undecided == shard.GateNotRun {
-				continue // it takes nothing back
+				left[c.Gate] = append(left[c.Gate], c) // it takes nothing back
+				continue
 			}
 			p := partOf(&c)
 			if _, known := decided[p]; !known {
 				order, decided[p] = append(order, p), nil
 			}
-			now[p], evaluated[c.Gate] = append(now[p], c), true
+			found[p], evaluated[c.Gate] = append(found[p], c), true
 		}
-		maps.Copy(decided, now)
+		maps.Copy(decided, found)
+		maps.Copy(notRun, left)
 	}
 	var checks, undecided []shard.GateCheck
 	for _, p := range order {
@@ -89,11 +146,8 @@ func judge(oldestFirst []*Recorded) *Verdict {
 			v.Off = append(v.Off, name)
 		}
 	}
-	last := oldestFirst[len(oldestFirst)-1]
-	for _, c := range last.Report.Undecided {
-		if c.Undecided == shard.GateNotRun {
-			undecided = append(undecided, c)
-		}
+	for _, name := range slices.Sorted(maps.Keys(notRun)) {
+		undecided = append(undecided, notRun[name]...)
 	}
 	v.Rows = rows(checks, undecided, v.Off, last.unmeasured())
 	return v

@@ -47,7 +47,7 @@ func TestVerdict(t *testing.T) {
 		},
 		"nothing to compare with": {runs: []*Recorded{run("", nil, pass(Recall, "recall@10"))}, uncompared: true},
 	} {
-		v := judge(c.runs)
+		v := judge(c.runs, nil)
 		assert.Equal(t, c.off, v.Off, name)
 		assert.Equal(t, !c.uncompared, v.Compared, name)
 		if c.failed == "" {
@@ -65,22 +65,22 @@ func TestVerdict(t *testing.T) {
 		return r
 	}
 	// A gate that did not run takes nothing back, and one that is inconclusive does.
-	v := judge([]*Recorded{run(before, nil, fail(Rows, "fewer apps")), undecided(shard.GateNotRun, Rows, "nothing is there")})
+	v := judge([]*Recorded{run(before, nil, fail(Rows, "fewer apps")), undecided(shard.GateNotRun, Rows, "nothing is there")}, nil)
 	assert.Equal(t, Row{Gate: Rows, State: shard.GateFailed, Checks: 1, Failed: 1, Undecided: 1, Why: "fewer apps is bad"}, rowOf(v.Rows, Rows))
-	v = judge([]*Recorded{run(before, nil, fail(Rows, "fewer apps")), undecided(shard.GateInconclusive, Rows, "who knows")})
+	v = judge([]*Recorded{run(before, nil, fail(Rows, "fewer apps")), undecided(shard.GateInconclusive, Rows, "who knows")}, nil)
 	assert.NoError(t, v.Err())
 	assert.Equal(t, Row{Gate: Rows, State: shard.GateInconclusive, Undecided: 1, Why: "who knows"}, rowOf(v.Rows, Rows))
-	v = judge([]*Recorded{undecided(shard.GateNotRun, Alignment, "no interactions were given")})
+	v = judge([]*Recorded{undecided(shard.GateNotRun, Alignment, "no interactions were given")}, nil)
 	assert.Equal(t, Row{Gate: Alignment, State: shard.GateNotRun, Undecided: 1, Why: "no interactions were given"}, rowOf(v.Rows, Alignment))
 	assert.Len(t, v.Rows, len(Names()), "every gate has a row")
 	assert.Len(t, v.Undecided(), len(Names())-1)
 	assert.Equal(t, fmt.Sprintf("passed, %d not run", len(Names())-1), Summary(v.Rows))
-	v = judge([]*Recorded{run(before, []string{Norms}, fail(Rows, "fewer apps"), pass(Recall, "recall@10"), fail(Placement, "moved apps"), fail(Placement, "moved users"))})
+	v = judge([]*Recorded{run(before, []string{Norms}, fail(Rows, "fewer apps"), pass(Recall, "recall@10"), fail(Placement, "moved apps"), fail(Placement, "moved users"))}, nil)
 	assert.Equal(t, turnedOff, rowOf(v.Rows, Norms).Why)
 	assert.Equal(t, 2, rowOf(v.Rows, Placement).Failed)
 	assert.Equal(t, fmt.Sprintf("failed: rows, placement, %d not run", len(Names())-3), Summary(v.Rows))
 
 	off := run(before, nil)
 	off.LatencyOff = true
-	assert.Equal(t, []string{Latency}, judge([]*Recorded{off}).Off)
+	assert.Equal(t, []string{Latency}, judge([]*Recorded{off}, nil).Off)
 }

@@ -219,6 +219,7 @@ func (c *buildCommand) Run(e *environment) (err error) {
 	if o.Previous, err = c.previous(e, store, ""); err != nil {
 		return err
 	}
+	o.LiveFilters = liveFilters(store)
 	start := time.Now()
 	report, err := build(e, store, o)
 	if err != nil {

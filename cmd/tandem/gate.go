@@ -45,14 +45,8 @@ func (f *gateFlags) previous(e *environment, store *shard.Store, candidate shard
 	if err != nil || now == nil {
 		return "", err
 	}
-	var most release.Arm
-	for _, arm := range now.Arms {
-		if arm.Weight > most.Weight {
-			most = arm
-		}
-	}
-	if most.Snapshot != candidate {
-		return most.Snapshot, nil
+	if most := mostReleased(now); most != candidate {
+		return most, nil
 	}
 	m, err := store.Manifest(e.ctx, candidate)
 	if err != nil || m.Lineage == nil {
@@ -62,6 +56,17 @@ func (f *gateFlags) previous(e *environment, store *shard.Store, candidate shard
 		return "", nil // collected meanwhile
 	}
 	return m.Lineage.Previous, err
+}
+
+// mostReleased returns the snapshot that most traffic goes to.
+func mostReleased(now *release.Release) shard.Digest {
+	var most release.Arm
+	for _, arm := range now.Arms {
+		if arm.Weight > most.Weight {
+			most = arm
+		}
+	}
+	return most.Snapshot
 }
 
 // passed returns an error if a snapshot failed its gates.
@@ -158,12 +163,20 @@ func (c *gateCommand) Run(e *environment) (err error) {
 	if err != nil {
 		return err
 	}
+	p.Stage("gate "+gate.Filters, -1)
+	var released *shard.Manifest
+	if in.Previous != nil {
+		released = in.Previous.Manifest()
+	}
+	if found.Filters, found.Undecided, err = gate.CheckFilters(e.ctx, in.Candidate.Manifest(), released, in.Thresholds, liveFilters(store)); err != nil {
+		return err
+	}
 	p.Stage("gate "+gate.Latency, -1)
 	if found.Latency, err = gate.Measure(e.ctx, in.Candidate, in.Thresholds); err != nil {
 		return err
 	}
 	p.Done()
-	found.LatencyOff = in.Thresholds.Off[gate.Latency]
+	found.FiltersOff, found.LatencyOff = in.Thresholds.Off[gate.Filters], in.Thresholds.Off[gate.Latency]
 	found.Snapshot, found.Seconds = digest, time.Since(found.Time).Seconds()
 	if err := gate.Record(e.ctx, store.Objects(), found); err != nil {
 		return err
