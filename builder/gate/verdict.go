@@ -17,6 +17,9 @@ type Verdict struct {
 	Failed []shard.GateCheck
 	// Off are the gates that a run turned off and none evaluated.
 	Off []string
+	// Inconclusive are the gates that ran and could not tell, and of which no run could,
+	// each with why: "alignment: ...".
+	Inconclusive []string
 	// Compared is whether any run compared the snapshot with a previous one.
 	Compared bool
 }

@@ -198,7 +198,7 @@ func (f *faultTrial) follow(s *trialServer, lasting bool) {
 		return
 	}
 	defer store.Close()
-	releases := release.New(store)
+	releases := release.New(store, judge)
 	limit := trialLimit // it tries again later each time
 	if lasting {
 		limit = time.Second

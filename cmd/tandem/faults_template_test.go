@@ -80,9 +80,9 @@ func (f *faultTemplate) release(t *testing.T) {
 	store, err := shard.OpenStore(t.Context(), f.store(), shard.StoreOptions{})
 	require.NoError(t, err)
 	defer store.Close()
-	r := release.New(store)
+	r := release.New(store, judge)
 	start := func(digest string) {
-		_, err := r.Start(t.Context(), release.StartOptions{Snapshot: shard.Digest(digest), Weight: 100})
+		_, err := r.Start(t.Context(), release.StartOptions{Snapshot: shard.Digest(digest), Weight: 100, Change: release.Change{Override: "a trial"}})
 		require.NoError(t, err)
 	}
 	promote := func() {

