@@ -317,7 +317,7 @@ func (s *switching) switchAll(ctx context.Context) error {
 	for i := range s.o.Switches {
 		s.during.Add(1)
 		start := time.Now()
-		r, err := s.releases.Rollback(ctx, release.Change{Author: "bench"}, uint64(1+2*(i%2)))
+		r, err := s.releases.Rollback(ctx, release.RollbackOptions{Change: release.Change{Author: "bench"}, To: uint64(1 + 2*(i%2))})
 		if err != nil {
 			return err
 		}

@@ -146,7 +146,7 @@ func TestServerFollowsReleases(t *testing.T) {
 	assert.Equal(t, []string{string(f.digests[0])}, s.KeptSnapshots)
 	a = f.ask(t, user)
 	assert.Equal(t, []any{uint64(4), "control", "v2"}, []any{a.Generation, a.Arm, a.ModelVersion})
-	_, err = f.releases.Rollback(t.Context(), release.Change{}, 1)
+	_, err = f.releases.Rollback(t.Context(), release.RollbackOptions{To: 1})
 	require.NoError(t, err)
 	f.await(t, 5)
 	assert.Equal(t, "v1", f.ask(t, user).ModelVersion)
@@ -317,7 +317,7 @@ func TestSwitchesUnderLoad(t *testing.T) {
 	}
 	files := openFiles(t)
 	for i := range switches {
-		_, err := f.releases.Rollback(t.Context(), release.Change{}, uint64(1+2*(i%2)))
+		_, err := f.releases.Rollback(t.Context(), release.RollbackOptions{To: uint64(1 + 2*(i%2))})
 		require.NoError(t, err)
 		f.await(t, uint64(4+i))
 	}

@@ -166,7 +166,7 @@ func (c *chaos) publish(ctx context.Context) {
 		now := i / 3 % len(c.only)
 		switch i % 3 {
 		case 0:
-			r, err = c.releases.Rollback(ctx, release.Change{}, c.only[now])
+			r, err = c.releases.Rollback(ctx, release.RollbackOptions{To: c.only[now]})
 		case 1:
 			next := c.snapshots[(now+1)%len(c.snapshots)]
 			r, err = c.releases.Start(ctx, release.StartOptions{Snapshot: shard.Digest(next), Weight: 300, Change: release.Change{Override: "a test"}})

@@ -173,7 +173,7 @@ func TestKilledServers(t *testing.T) {
 			var changes sync.WaitGroup
 			changes.Go(func() {
 				for i := uint64(0); changing.Err() == nil; i++ {
-					if _, err := s.releases.Rollback(changing, release.Change{}, 1+2*(i%2)); changing.Err() == nil && !assert.NoError(t, err) {
+					if _, err := s.releases.Rollback(changing, release.RollbackOptions{To: 1 + 2*(i%2)}); changing.Err() == nil && !assert.NoError(t, err) {
 						return
 					}
 				}

@@ -90,7 +90,7 @@ func (f *faultTemplate) release(t *testing.T) {
 		require.NoError(t, err)
 	}
 	rollback := func(to uint64) {
-		_, err := r.Rollback(t.Context(), release.Change{}, to)
+		_, err := r.Rollback(t.Context(), release.RollbackOptions{To: to})
 		require.NoError(t, err)
 	}
 	start(f.first)

@@ -62,7 +62,7 @@ func TestAwait(t *testing.T) {
 		if i == 0 {
 			r, err = releases.Start(t.Context(), release.StartOptions{Snapshot: digest})
 		} else {
-			r, err = releases.Rollback(t.Context(), release.Change{}, 1)
+			r, err = releases.Rollback(t.Context(), release.RollbackOptions{To: 1})
 		}
 		require.NoError(t, err)
 		list = append(list, r)

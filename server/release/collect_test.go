@@ -128,7 +128,7 @@ func (c *client) split(ctx context.Context) error {
 }
 
 func (c *client) rollback(ctx context.Context, to uint64) error {
-	_, err := c.Rollback(ctx, release.Change{}, to)
+	_, err := c.Rollback(ctx, release.RollbackOptions{To: to})
 	return err
 }
 

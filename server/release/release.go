@@ -54,11 +54,14 @@ type Release struct {
 	Previous appendlog.Hash `json:"previous,omitzero"`
 	Log      string         `json:"log,omitempty"`
 
-	Kind   Kind      `json:"kind"`
-	Of     uint64    `json:"of,omitempty"` // the generation that a rollback brought back
-	Time   time.Time `json:"time"`
-	Author string    `json:"author"`
-	Reason string    `json:"reason,omitempty"`
+	Kind Kind   `json:"kind"`
+	Of   uint64 `json:"of,omitempty"` // the generation that a rollback brought back
+	// Stopped is the arm that a person has ended, so that its snapshot does not come back by
+	// itself.
+	Stopped string    `json:"stopped,omitempty"`
+	Time    time.Time `json:"time"`
+	Author  string    `json:"author"`
+	Reason  string    `json:"reason,omitempty"`
 	// Override is why a snapshot was released whose gates failed, or were not run.
 	Override string `json:"override,omitempty"`
 	Model    string `json:"model"`
@@ -207,6 +210,8 @@ func (r *Release) validate() error {
 		return fmt.Errorf("log has %d bytes; accepted: up to %d", len(r.Log), maxName)
 	case !slices.Contains([]Kind{Started, Divided, Promoted, RolledBack}, r.Kind):
 		return fmt.Errorf("kind is %.80q", r.Kind)
+	case len(r.Stopped) > maxName:
+		return fmt.Errorf("stopped has %d bytes; accepted: up to %d", len(r.Stopped), maxName)
 	case len(r.Author) > MaxText || len(r.Reason) > MaxText || len(r.Override) > MaxText || len(r.Salt) > MaxText:
 		return fmt.Errorf("author, reason, override and salt have %d, %d, %d and %d bytes; accepted: up to %d each",
 			len(r.Author), len(r.Reason), len(r.Override), len(r.Salt), MaxText)

@@ -299,7 +299,7 @@ func (r *Releases) change(ctx context.Context, c Change, kind Kind, protect func
 	}
 	if err != nil {
 		unknown = true
-		return nil, fmt.Errorf("whether generation %d is released is not known; look at what is released before you change it again: %w", next.Generation, err)
+		return nil, &UnknownError{next.Generation, err}
 	}
 	r.noteBegun(ctx)
 	r.store.KeepReserve()
@@ -318,6 +318,20 @@ func (r *Releases) conflict(ctx context.Context, generation uint64) error {
 	return fmt.Errorf("generation %d is a %s by %s at %s (%q): %w; look at it and try again",
 		generation, first.Kind, Escape(first.Author), first.Time.Format(time.RFC3339), first.Reason, ErrConflict)
 }
+
+// UnknownError says that a change was written, or not: the store did not answer, or was
+// not waited for.
+type UnknownError struct {
+	Generation uint64 // that it would have
+	Err        error
+}
+
+func (e *UnknownError) Error() string {
+	return fmt.Sprintf("whether generation %d is released is not known; look at what is released before you change it again: %v", e.Generation, e.Err)
+}
+
+// Unwrap returns why.
+func (e *UnknownError) Unwrap() error { return e.Err }
 
 func newID() string {
 	var id [16]byte

@@ -145,6 +145,52 @@ func unknownArm(r *Release, name string) error {
 	return fmt.Errorf("there is no arm %s; there are: %s: %w", name, strings.Join(names, ", "), ErrChange)
 }
 
+// StopOptions say which arm ends.
+type StopOptions struct {
+	Change
+	// Arm is its name; that of the control does not end.
+	Arm string
+	// Before, if set, is called with what will serve, before it is written.
+	Before func(Plan)
+}
+
+// Stop ends an arm. The control takes its traffic; the others do in proportion where there
+// is none. It asks nobody's leave: the plan says what is not fit.
+func (r *Releases) Stop(ctx context.Context, o StopOptions) (*Release, error) {
+	return r.change(ctx, o.Change, Divided, nil, func(ctx context.Context, next *Release) error {
+		now := *next
+		now.Arms = slices.Clone(next.Arms)
+		stopped := next.Arm(o.Arm)
+		switch {
+		case stopped == nil:
+			return unknownArm(next, o.Arm)
+		case len(next.Arms) == 1:
+			return fmt.Errorf("arm %s is the only one; roll back: %w", o.Arm, ErrChange)
+		case o.Arm == Control:
+			return fmt.Errorf("arm %s is the one that the others are tried beside; promote one of them, or roll back: %w", o.Arm, ErrChange)
+		}
+		split := SplitOptions{Remove: []string{o.Arm}}
+		if next.Arm(Control) != nil {
+			split.Weights = map[string]int{}
+			for _, a := range next.Arms {
+				split.Weights[a.Name] = a.Weight
+			}
+			split.Weights[Control] += stopped.Weight
+			delete(split.Weights, o.Arm)
+		} else if stopped.Weight == Total {
+			return fmt.Errorf("arm %s has all traffic, and there is no control that could take it; promote another, or roll back: %w", o.Arm, ErrChange)
+		}
+		if err := split.divide(next); err != nil {
+			return err
+		}
+		next.Stopped = o.Arm
+		if o.Before != nil {
+			o.Before(r.plan(ctx, &now, next, nil))
+		}
+		return nil
+	})
+}
+
 // Promote gives one arm all traffic, if its gates let it pass; the others end, and it is
 // named control. Arm may be empty where there are two: the one that is not control.
 func (r *Releases) Promote(ctx context.Context, c Change, arm string) (*Release, error) {
