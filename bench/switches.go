@@ -124,7 +124,7 @@ func Switch(ctx context.Context, store *shard.Store, snapshots [2]shard.Digest, 
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, own.Close()) }()
-	s := &switching{o: o, store: own, releases: release.New(own), answers: map[string]map[string][]*tandemv1.Candidate{},
+	s := &switching{o: o, store: own, releases: release.New(own, nil), answers: map[string]map[string][]*tandemv1.Candidate{},
 		report: &SwitchReport{Snapshots: snapshots, Switches: o.Switches, Clients: o.Clients}}
 	for _, d := range snapshots {
 		if err := own.Copy(ctx, store, d); err != nil {
@@ -194,7 +194,7 @@ func (s *switching) ask(ctx context.Context, snapshots [2]shard.Digest) error {
 
 // begin makes generation 1 serve the first snapshot and generation 3 the second.
 func (s *switching) begin(ctx context.Context, snapshots [2]shard.Digest) error {
-	c := release.Change{Author: "bench"}
+	c := release.Change{Author: "bench", Override: "nobody else is served"}
 	if _, err := s.releases.Start(ctx, release.StartOptions{Change: c, Snapshot: snapshots[0]}); err != nil {
 		return err
 	}
@@ -317,7 +317,7 @@ func (s *switching) switchAll(ctx context.Context) error {
 	for i := range s.o.Switches {
 		s.during.Add(1)
 		start := time.Now()
-		r, err := s.releases.Rollback(ctx, release.Change{Author: "bench"}, uint64(1+2*(i%2)))
+		r, err := s.releases.Rollback(ctx, release.RollbackOptions{Change: release.Change{Author: "bench"}, To: uint64(1 + 2*(i%2))})
 		if err != nil {
 			return err
 		}

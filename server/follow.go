@@ -75,7 +75,7 @@ type followerStatus struct {
 
 func newFollower(service *Service, c *Config) *follower {
 	return &follower{
-		service: service, store: c.Store, releases: release.New(c.Store), keep: c.Keep, limit: c.MemoryLimit,
+		service: service, store: c.Store, releases: release.New(c.Store, nil), keep: c.Keep, limit: c.MemoryLimit,
 		logger: c.Logger, ready: c.Ready, mapped: map[shard.Digest]*mapping{}, news: make(chan struct{}, 1),
 	}
 }

@@ -53,13 +53,18 @@ func newFleet(t *testing.T, snapshots int, c Config) *fleet {
 		}
 		f.towers = append(f.towers, data)
 	}
-	f.releases = release.New(f.store)
+	f.releases = release.New(f.store, fit)
 	f.start(t, f.digests[0], 0)
 	c.Store = f.store
 	f.p = start(t, c)
 	f.admin = tandemv1connect.NewAdminServiceClient(f.p.http2, f.p.url)
 	f.await(t, 1)
 	return f
+}
+
+// fit judges snapshots that have no gates.
+func fit(context.Context, *shard.Store, shard.Digest) (release.Verdict, error) {
+	return release.Verdict{Compared: true}, nil
 }
 
 func (f *fleet) start(t *testing.T, d shard.Digest, weight int) {
@@ -141,7 +146,7 @@ func TestServerFollowsReleases(t *testing.T) {
 	assert.Equal(t, []string{string(f.digests[0])}, s.KeptSnapshots)
 	a = f.ask(t, user)
 	assert.Equal(t, []any{uint64(4), "control", "v2"}, []any{a.Generation, a.Arm, a.ModelVersion})
-	_, err = f.releases.Rollback(t.Context(), release.Change{}, 1)
+	_, err = f.releases.Rollback(t.Context(), release.RollbackOptions{To: 1})
 	require.NoError(t, err)
 	f.await(t, 5)
 	assert.Equal(t, "v1", f.ask(t, user).ModelVersion)
@@ -312,7 +317,7 @@ func TestSwitchesUnderLoad(t *testing.T) {
 	}
 	files := openFiles(t)
 	for i := range switches {
-		_, err := f.releases.Rollback(t.Context(), release.Change{}, uint64(1+2*(i%2)))
+		_, err := f.releases.Rollback(t.Context(), release.RollbackOptions{To: uint64(1 + 2*(i%2))})
 		require.NoError(t, err)
 		f.await(t, uint64(4+i))
 	}

@@ -143,7 +143,7 @@ func TestServerLivesWhenAShardIsCut(t *testing.T) {
 	assert.Equal(t, http.StatusOK, f.p.get(t, "/readyz").status)
 
 	// The next release makes good for it.
-	_, err = f.releases.Rollback(t.Context(), release.Change{}, 1)
+	_, err = f.releases.Rollback(t.Context(), release.RollbackOptions{To: 1})
 	require.NoError(t, err)
 	s = f.await(t, 3)
 	assert.Empty(t, s.Error)
@@ -154,7 +154,7 @@ func TestServerLivesWhenAShardIsCut(t *testing.T) {
 		require.NoError(t, os.WriteFile(path+".mended", data, 0o600))
 		require.NoError(t, os.Rename(path+".mended", path))
 	}
-	_, err = f.releases.Rollback(t.Context(), release.Change{}, 2)
+	_, err = f.releases.Rollback(t.Context(), release.RollbackOptions{To: 2})
 	require.NoError(t, err)
 	assert.Empty(t, f.await(t, 4).Error)
 	again := f.ask(t, one("v2"))

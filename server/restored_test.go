@@ -15,7 +15,7 @@ import (
 // change makes the first snapshot what is released, as a rollback to generation 1.
 func (f *following) change(t *testing.T, c release.Change) *release.Release {
 	t.Helper()
-	r, err := f.releases.Rollback(t.Context(), c, 1)
+	r, err := f.releases.Rollback(t.Context(), release.RollbackOptions{Change: c, To: 1})
 	require.NoError(t, err)
 	return r
 }

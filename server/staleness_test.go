@@ -67,7 +67,7 @@ func newFollowing(t *testing.T, released bool, c Config) *following {
 		data.version = fmt.Sprintf("v%d", i+1)
 		f.digests = append(f.digests, data.publishTo(t, publisher))
 	}
-	f.releases = release.New(publisher)
+	f.releases = release.New(publisher, fit)
 	if released {
 		f.start(t, f.digests[0])
 	}

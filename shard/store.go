@@ -75,6 +75,10 @@ const (
 // the snapshot asked for.
 var ErrNoSnapshot = errors.New("no such snapshot")
 
+// ErrNoShard is the class of every error that says that a store lacks a shard of a
+// snapshot.
+var ErrNoShard = errors.New("is not in the store")
+
 // OpenStore opens the store at a location that [objects.Open] takes. A folder must
 // exist.
 func OpenStore(ctx context.Context, location string, o StoreOptions) (*Store, error) {
@@ -163,7 +167,7 @@ func (s *Store) CheckShards(ctx context.Context, m *Manifest) error {
 				o, err := s.bucket.Stat(looking, shardKey(sm.Digest))
 				switch {
 				case errors.Is(err, objects.ErrNotFound):
-					return fmt.Errorf("shard %s (%s) is not in the store", shardName(kind, number), shardKey(sm.Digest))
+					return fmt.Errorf("shard %s (%s) %w", shardName(kind, number), shardKey(sm.Digest), ErrNoShard)
 				case err != nil:
 					return fmt.Errorf("shard %s: %w", shardName(kind, number), err)
 				case o.Size != sm.Size:

@@ -46,14 +46,14 @@ func newChaos(t *testing.T) *chaos {
 	t.Cleanup(func() { require.NoError(t, store.Close()) })
 	list, err := store.Snapshots(t.Context())
 	require.NoError(t, err)
-	c.releases = release.New(store)
+	c.releases = release.New(store, judge)
 	var sizes []int64
 	for i, p := range list {
 		m, err := store.Manifest(t.Context(), p.Digest)
 		require.NoError(t, err)
 		sizes = append(sizes, snapshotSize(m))
 		c.snapshots = append(c.snapshots, string(p.Digest))
-		r, err := c.releases.Start(t.Context(), release.StartOptions{Snapshot: p.Digest})
+		r, err := c.releases.Start(t.Context(), release.StartOptions{Snapshot: p.Digest, Change: release.Change{Override: "a test"}})
 		require.NoError(t, err)
 		c.note(r)
 		if i > 0 {
@@ -166,10 +166,10 @@ func (c *chaos) publish(ctx context.Context) {
 		now := i / 3 % len(c.only)
 		switch i % 3 {
 		case 0:
-			r, err = c.releases.Rollback(ctx, release.Change{}, c.only[now])
+			r, err = c.releases.Rollback(ctx, release.RollbackOptions{To: c.only[now]})
 		case 1:
 			next := c.snapshots[(now+1)%len(c.snapshots)]
-			r, err = c.releases.Start(ctx, release.StartOptions{Snapshot: shard.Digest(next), Weight: 300})
+			r, err = c.releases.Start(ctx, release.StartOptions{Snapshot: shard.Digest(next), Weight: 300, Change: release.Change{Override: "a test"}})
 		case 2:
 			r, err = c.releases.Split(ctx, release.SplitOptions{Weights: map[string]int{release.Candidate: 1 + random.IntN(900)}})
 		}

@@ -57,7 +57,7 @@ func TestReleasesBehindABrokenProxy(t *testing.T) {
 	ended := time.Now()
 	stopPublishing()
 	publisher.Wait()
-	last, err := c.releases.Rollback(t.Context(), release.Change{Reason: "the end"}, c.only[0])
+	last, err := c.releases.Rollback(t.Context(), release.RollbackOptions{Change: release.Change{Reason: "the end"}, To: c.only[0]})
 	if assert.NoError(t, err) {
 		c.note(last)
 	}

@@ -48,12 +48,12 @@ func onStores(t *testing.T, test func(t *testing.T, s *releasing)) {
 			store, err := shard.OpenStore(t.Context(), s.location, shard.StoreOptions{Cache: s.cache})
 			require.NoError(t, err)
 			t.Cleanup(func() { require.NoError(t, store.Close()) })
-			s.releases = release.New(store)
+			s.releases = release.New(store, judge)
 			list, err := store.Snapshots(t.Context())
 			require.NoError(t, err)
 			require.Len(t, list, 2)
 			for _, p := range list {
-				_, err := s.releases.Start(t.Context(), release.StartOptions{Snapshot: p.Digest})
+				_, err := s.releases.Start(t.Context(), release.StartOptions{Snapshot: p.Digest, Change: release.Change{Override: "a test"}})
 				require.NoError(t, err)
 			}
 			_, err = s.releases.Promote(t.Context(), release.Change{}, release.Candidate)
@@ -95,7 +95,7 @@ func (s *releasing) check(t *testing.T) {
 		require.NoError(t, shard.VerifySnapshot(t.Context(), store, p.Digest, func(string) {}))
 	}
 	var last uint64
-	for r, err := range release.New(store).History(t.Context()) {
+	for r, err := range release.New(store, nil).History(t.Context()) {
 		require.NoError(t, err)
 		require.True(t, last == 0 || r.Generation == last-1)
 		last = r.Generation
@@ -173,7 +173,7 @@ func TestKilledServers(t *testing.T) {
 			var changes sync.WaitGroup
 			changes.Go(func() {
 				for i := uint64(0); changing.Err() == nil; i++ {
-					if _, err := s.releases.Rollback(changing, release.Change{}, 1+2*(i%2)); changing.Err() == nil && !assert.NoError(t, err) {
+					if _, err := s.releases.Rollback(changing, release.RollbackOptions{To: 1 + 2*(i%2)}); changing.Err() == nil && !assert.NoError(t, err) {
 						return
 					}
 				}

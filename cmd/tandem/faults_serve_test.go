@@ -198,7 +198,7 @@ func (f *faultTrial) follow(s *trialServer, lasting bool) {
 		return
 	}
 	defer store.Close()
-	releases := release.New(store)
+	releases := release.New(store, judge)
 	limit := trialLimit // it tries again later each time
 	if lasting {
 		limit = time.Second
@@ -212,7 +212,7 @@ func (f *faultTrial) follow(s *trialServer, lasting bool) {
 	var head uint64
 	for i := range changes {
 		to := uint64(controlOnly + 4*(i%2))
-		r, err := releases.Rollback(context.Background(), release.Change{Author: "trial"}, to)
+		r, err := releases.Rollback(context.Background(), release.RollbackOptions{Change: release.Change{Author: "trial"}, To: to})
 		if err != nil {
 			f.problemf("rollback beside a server: %v", err)
 			return

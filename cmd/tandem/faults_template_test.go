@@ -80,9 +80,9 @@ func (f *faultTemplate) release(t *testing.T) {
 	store, err := shard.OpenStore(t.Context(), f.store(), shard.StoreOptions{})
 	require.NoError(t, err)
 	defer store.Close()
-	r := release.New(store)
+	r := release.New(store, judge)
 	start := func(digest string) {
-		_, err := r.Start(t.Context(), release.StartOptions{Snapshot: shard.Digest(digest), Weight: 100})
+		_, err := r.Start(t.Context(), release.StartOptions{Snapshot: shard.Digest(digest), Weight: 100, Change: release.Change{Override: "a trial"}})
 		require.NoError(t, err)
 	}
 	promote := func() {
@@ -90,7 +90,7 @@ func (f *faultTemplate) release(t *testing.T) {
 		require.NoError(t, err)
 	}
 	rollback := func(to uint64) {
-		_, err := r.Rollback(t.Context(), release.Change{}, to)
+		_, err := r.Rollback(t.Context(), release.RollbackOptions{To: to})
 		require.NoError(t, err)
 	}
 	start(f.first)

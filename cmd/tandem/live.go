@@ -45,7 +45,7 @@ func liveFilters(store *shard.Store) func(context.Context) (*gate.LiveFilters, e
 // judgeNow judges a snapshot that is about to be released beside what answers most queries.
 func judgeNow(ctx context.Context, store *shard.Store, d shard.Digest) (*gate.Verdict, error) {
 	live := gate.Live{Filters: liveFilters(store)}
-	now, _, err := release.New(store).Newest(ctx)
+	now, _, err := release.New(store, nil).Newest(ctx)
 	if err != nil && !errors.Is(err, release.ErrNone) {
 		return nil, err
 	}

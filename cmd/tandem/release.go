@@ -2,7 +2,6 @@ package main
 
 import (
 	"cmp"
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -15,7 +14,6 @@ import (
 	"time"
 	"unicode"
 
-	"github.com/tandem-ann/tandem/builder/gate"
 	"github.com/tandem-ann/tandem/server/release"
 	"github.com/tandem-ann/tandem/shard"
 )
@@ -40,6 +38,23 @@ type changeFlags struct {
 	Generation *uint64       `placeholder:"N" help:"Change this generation, and fail if another serves by now (default what serves now)."`
 	Restored   bool          `help:"Accept the log of releases as it is, where the store was restored from a copy or the log is broken: servers that have followed another log follow this one from here on."`
 	JSON       bool          `help:"Print the release as JSON."`
+}
+
+// overrideFlags are those of changes that a snapshot's gates can keep from being made.
+type overrideFlags struct {
+	Override *string `placeholder:"REASON" help:"Give a snapshot the traffic although its gates failed or were not run, for this reason, which is recorded."`
+}
+
+// override returns the reason, empty if there is none.
+func (f *overrideFlags) override() (string, error) {
+	if f.Override == nil {
+		return "", nil
+	}
+	// An empty one is no reason, though whoever gives it wants the gates overridden.
+	if strings.TrimSpace(*f.Override) == "" {
+		return "", usagef("--override is %q; accepted: the reason, which is recorded", *f.Override)
+	}
+	return *f.Override, checkLine("--override", *f.Override)
 }
 
 // change returns who makes a change.
@@ -113,15 +128,11 @@ func (f *changeFlags) run(e *environment, make func(*release.Releases, release.C
 		return err
 	}
 	defer closing(&err, store)
-	releases := release.New(store)
-	releases.Judge = func(ctx context.Context, d shard.Digest) (release.Verdict, error) {
-		v, err := judgeNow(ctx, store, d)
-		if err != nil {
-			return release.Verdict{}, err
-		}
-		return releaseVerdict(v), nil
-	}
+	releases := release.New(store, judge)
 	r, err := make(releases, c)
+	if errors.Is(err, release.ErrGates) {
+		return unfitError{fmt.Errorf("%w\n  a reason, --override REASON, does it all the same", err)}
+	}
 	if err != nil {
 		return err
 	}
@@ -134,15 +145,6 @@ func (f *changeFlags) run(e *environment, make func(*release.Releases, release.C
 		return err
 	}
 	return f.serverFlags.await(e, releases, r, f.Restored, f.Wait)
-}
-
-// releaseVerdict returns what a release keeps of the gates' verdict.
-func releaseVerdict(v *gate.Verdict) release.Verdict {
-	out := release.Verdict{Failed: v.Err(), Off: v.Off, Compared: v.Compared}
-	for _, row := range v.Undecided() {
-		out.Undecided = append(out.Undecided, release.UndecidedGate{Gate: row.Gate, State: row.State, Why: row.Why})
-	}
-	return out
 }
 
 func writeRelease(w io.Writer, r *release.Release) error {
@@ -164,6 +166,9 @@ func writeRelease(w io.Writer, r *release.Release) error {
 			if !slices.Contains(a.GatesOff, g.Gate) {
 				fmt.Fprintf(w, "\n%s was started with gate %s %s: %s", a.Name, release.Escape(g.Gate), release.Escape(string(g.State)), release.Escape(g.Why))
 			}
+		}
+		if a.Override != "" && a.Override != r.Override {
+			fmt.Fprintf(w, "\n%s has traffic although its gates did not let it pass: %s", a.Name, release.Escape(a.Override))
 		}
 	}
 	fmt.Fprintf(w, "\nmodel %s, salt %s\n", release.Escape(r.Model), release.Escape(r.Salt))
@@ -197,7 +202,7 @@ Example:
 // newestRelease returns the newest release that can be read, nil if there is none, and
 // tells people if that is not what was released last.
 func newestRelease(e *environment, store *shard.Store) (*release.Release, error) {
-	now, unreadable, err := release.New(store).Newest(e.ctx)
+	now, unreadable, err := release.New(store, nil).Newest(e.ctx)
 	if errors.Is(err, release.ErrNone) {
 		err = nil
 	}
@@ -216,7 +221,7 @@ func (c *releaseStatusCommand) Run(e *environment) (err error) {
 		return err
 	}
 	defer closing(&err, store)
-	log, err := readLog(e.ctx, release.New(store), statusDepth, true)
+	log, err := readLog(e.ctx, release.New(store, nil), statusDepth, true)
 	if err != nil {
 		return err
 	}
@@ -307,7 +312,7 @@ type releaseStartCommand struct {
 	Snapshot string  `arg:"" placeholder:"DIGEST" help:"The snapshot's digest or the beginning of it."`
 	Arm      string  `placeholder:"NAME" help:"Name of the new arm (default control for the first release, else candidate)."`
 	Weight   int     `default:"10" placeholder:"N" help:"Share of traffic, per mille, of a snapshot that starts beside others (default ${default}: 1%)."`
-	Override *string `placeholder:"REASON" help:"Release it although its gates failed or were not run, for this reason, which is recorded."`
+	overrideFlags
 }
 
 func (releaseStartCommand) Help() string {
@@ -325,15 +330,9 @@ func (c *releaseStartCommand) Run(e *environment) error {
 	if err := checkWeight("--weight", c.Weight); err != nil {
 		return err
 	}
-	override := ""
-	if c.Override != nil {
-		// An empty one is no reason, though whoever gives it wants the gates overridden.
-		if override = *c.Override; strings.TrimSpace(override) == "" {
-			return usagef("--override is %q; accepted: the reason, which is recorded", override)
-		}
-		if err := checkLine("--override", override); err != nil {
-			return err
-		}
+	override, err := c.override()
+	if err != nil {
+		return err
 	}
 	return c.run(e, func(r *release.Releases, change release.Change) (*release.Release, error) {
 		change.Override = override
@@ -347,6 +346,7 @@ func (c *releaseStartCommand) Run(e *environment) error {
 
 type releaseSplitCommand struct {
 	changeFlags
+	overrideFlags
 	Weights []string `arg:"" optional:"" name:"arm=weight" help:"Shares of traffic, per mille: candidate=100. Arms that are not named share what is left as they did."`
 	Pin     []string `sep:"none" placeholder:"ARM=KEY" help:"User id or request key that falls into this arm from now on. May be repeated."`
 	Unpin   []string `sep:"none" placeholder:"KEY" help:"User id or request key that no longer is pinned. May be repeated."`
@@ -383,14 +383,20 @@ func (c *releaseSplitCommand) Run(e *environment) error {
 		}
 		o.Pins[name] = append(o.Pins[name], key)
 	}
+	override, err := c.override()
+	if err != nil {
+		return err
+	}
 	return c.run(e, func(r *release.Releases, change release.Change) (*release.Release, error) {
 		o.Change = change
+		o.Override = override
 		return r.Split(e.ctx, o)
 	})
 }
 
 type releasePromoteCommand struct {
 	changeFlags
+	overrideFlags
 	Arm string `arg:"" optional:"" help:"Arm to give all traffic; it is named control then. By default the one that is not control, if there is one."`
 }
 
@@ -401,7 +407,12 @@ func (releasePromoteCommand) Help() string {
 }
 
 func (c *releasePromoteCommand) Run(e *environment) error {
+	override, err := c.override()
+	if err != nil {
+		return err
+	}
 	return c.run(e, func(r *release.Releases, change release.Change) (*release.Release, error) {
+		change.Override = override
 		return r.Promote(e.ctx, change, c.Arm)
 	})
 }
@@ -450,7 +461,7 @@ func (c *releaseHistoryCommand) Run(e *environment) (err error) {
 		return err
 	}
 	defer closing(&err, store)
-	log, err := readLog(e.ctx, release.New(store), c.Limit, false)
+	log, err := readLog(e.ctx, release.New(store, nil), c.Limit, false)
 	if err != nil {
 		return err
 	}

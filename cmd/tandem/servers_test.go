@@ -53,7 +53,7 @@ func TestAwait(t *testing.T) {
 	opened, err := shard.OpenStore(t.Context(), store, shard.StoreOptions{})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, opened.Close()) })
-	releases := release.New(opened)
+	releases := release.New(opened, judge)
 	digest, err := opened.Resolve(t.Context(), "")
 	require.NoError(t, err)
 	var list []*release.Release
@@ -62,7 +62,7 @@ func TestAwait(t *testing.T) {
 		if i == 0 {
 			r, err = releases.Start(t.Context(), release.StartOptions{Snapshot: digest})
 		} else {
-			r, err = releases.Rollback(t.Context(), release.Change{}, 1)
+			r, err = releases.Rollback(t.Context(), release.RollbackOptions{To: 1})
 		}
 		require.NoError(t, err)
 		list = append(list, r)

@@ -327,5 +327,5 @@ func describeCollected(done *shard.Collected) string {
 
 // live returns what lists the snapshots that releases need.
 func live(store *shard.Store) func(context.Context) ([]shard.Digest, error) {
-	return release.New(store).Live
+	return release.New(store, nil).Live
 }

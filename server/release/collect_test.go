@@ -105,7 +105,7 @@ type client struct {
 func newClient(t *testing.T, f *objectstest.Faults, a *archive, name string) *client {
 	store, err := shard.NewStore(f.Bucket(name), shard.StoreOptions{Cache: a.cache})
 	require.NoError(t, err)
-	return &client{release.New(store), a}
+	return &client{release.New(store, fit), a}
 }
 
 func (c *client) copy(ctx context.Context, n int) error {
@@ -128,7 +128,7 @@ func (c *client) split(ctx context.Context) error {
 }
 
 func (c *client) rollback(ctx context.Context, to uint64) error {
-	_, err := c.Rollback(ctx, release.Change{}, to)
+	_, err := c.Rollback(ctx, release.RollbackOptions{To: to})
 	return err
 }
 

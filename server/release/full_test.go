@@ -48,9 +48,9 @@ func TestChangesOnAFullDisk(t *testing.T) {
 
 			_, err = r.Promote(t.Context(), release.Change{}, "")
 			require.NoError(t, err)
-			_, err = r.Rollback(t.Context(), release.Change{}, 0)
+			_, err = r.Rollback(t.Context(), release.RollbackOptions{})
 			require.NoError(t, err)
-			_, err = r.Rollback(t.Context(), release.Change{}, 1)
+			_, err = r.Rollback(t.Context(), release.RollbackOptions{To: 1})
 			require.NoError(t, err)
 			now, err := r.Current(t.Context())
 			require.NoError(t, err)
@@ -60,7 +60,7 @@ func TestChangesOnAFullDisk(t *testing.T) {
 					_, err = r.Split(t.Context(), release.SplitOptions{Pins: map[string][]string{"control": {"u1"}}})
 					require.NoError(t, err)
 				}
-				_, err = r.Rollback(t.Context(), release.Change{}, 3)
+				_, err = r.Rollback(t.Context(), release.RollbackOptions{To: 3})
 				require.NoError(t, err, "long ago")
 				_, err = r.Start(t.Context(), release.StartOptions{Snapshot: d[2]})
 				require.NoError(t, err)

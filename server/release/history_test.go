@@ -34,7 +34,7 @@ func begin(t *testing.T, r *release.Releases, d shard.Digest, generations int) *
 	last, err := r.Start(t.Context(), release.StartOptions{Snapshot: d})
 	require.NoError(t, err)
 	for range generations - 1 {
-		last, err = r.Rollback(t.Context(), release.Change{}, 1)
+		last, err = r.Rollback(t.Context(), release.RollbackOptions{To: 1})
 		require.NoError(t, err)
 	}
 	return last
@@ -55,25 +55,25 @@ func TestReleasesAreChained(t *testing.T) {
 		// What another tool has written differently is followed as it is, readable or not.
 		other := bytes.Replace(entryOf(t, bucket, 1), []byte(`"generation": 1,`), []byte(`  "generation": 2, "later": {"field": [1]},`), 1)
 		require.NoError(t, bucket.Create(ctx, entryKey(2), other))
-		third, err := r.Rollback(ctx, release.Change{}, 1)
+		third, err := r.Rollback(ctx, release.RollbackOptions{To: 1})
 		require.NoError(t, err)
 		assert.Equal(t, appendlog.HashOf(other), third.Previous)
 		garbage := []byte("\x00garbage")
 		require.NoError(t, bucket.Create(ctx, entryKey(4), garbage))
-		fifth, err := r.Rollback(ctx, release.Change{Restored: true}, 1)
+		fifth, err := r.Rollback(ctx, release.RollbackOptions{Change: release.Change{Restored: true}, To: 1})
 		require.NoError(t, err)
 		assert.Equal(t, appendlog.HashOf(garbage), fifth.Previous)
 		assert.NotEmpty(t, fifth.Log)
 		require.NoError(t, bucket.Create(ctx, entryKey(6), garbage))
-		seventh, err := r.Rollback(ctx, release.Change{}, 1)
+		seventh, err := r.Rollback(ctx, release.RollbackOptions{To: 1})
 		require.NoError(t, err)
 		assert.Equal(t, fifth.Log, seventh.Log, "of the last that can be read")
 		newer := []byte(`{"version": 2, "log": "9999", "previous": "` + seventh.Hash.String() + `"}`)
 		require.NoError(t, bucket.Create(ctx, entryKey(8), newer))
-		ninth, err := r.Rollback(ctx, release.Change{}, 1)
+		ninth, err := r.Rollback(ctx, release.RollbackOptions{To: 1})
 		require.NoError(t, err)
 		assert.Equal(t, "9999", ninth.Log, "of an entry of a later version")
-		_, err = r.Rollback(ctx, release.Change{Restored: true}, 1)
+		_, err = r.Rollback(ctx, release.RollbackOptions{Change: release.Change{Restored: true}, To: 1})
 		require.ErrorContains(t, err, `before log "9999" began: cannot be done`)
 
 		unreadable := (*release.UnreadableError)(nil)
@@ -96,7 +96,7 @@ func TestAcceptanceBeginsALaterLog(t *testing.T) {
 		accepted, err := r.Split(t.Context(), release.SplitOptions{Change: release.Change{Restored: true}, Weights: map[string]int{"control": 1000}})
 		require.NoError(t, err)
 		assert.Greater(t, accepted.Log, last)
-		inherits, err := r.Rollback(t.Context(), release.Change{}, 1)
+		inherits, err := r.Rollback(t.Context(), release.RollbackOptions{To: 1})
 		require.NoError(t, err)
 		assert.Equal(t, accepted.Log, inherits.Log)
 		last = inherits.Log
@@ -176,7 +176,7 @@ func TestHistoryShowsBreaks(t *testing.T) {
 		assert.Nil(t, unreadable)
 		assert.EqualValues(t, 8, now.Generation)
 
-		_, err = r.Rollback(ctx, release.Change{Restored: true}, 8)
+		_, err = r.Rollback(ctx, release.RollbackOptions{Change: release.Change{Restored: true}, To: 8})
 		require.NoError(t, err)
 		for _, line := range history(t, r)[2:] {
 			if strings.Contains(line, "the log has") {
@@ -184,7 +184,7 @@ func TestHistoryShowsBreaks(t *testing.T) {
 			}
 		}
 		// What breaks after it was accepted is not.
-		_, err = r.Rollback(ctx, release.Change{}, 8)
+		_, err = r.Rollback(ctx, release.RollbackOptions{To: 8})
 		require.NoError(t, err)
 		require.NoError(t, bucket.Write(ctx, entryKey(9), bytes.Replace(entryOf(t, bucket, 9), []byte(`"author": ""`), []byte(`"author": "eve"`), 1)))
 		assert.Regexp(t, `^the log has forked: generation 10 was appended to another generation 9 `, history(t, r)[1])
@@ -206,17 +206,17 @@ func TestGapKeepsWhatIsBeforeIt(t *testing.T) {
 		require.NoError(t, bucket.Write(ctx, entryKey(5), []byte("garbage")))
 		_, err := r.Live(ctx)
 		require.ErrorContains(t, err, "what generation 6 needs is not known, and matters until generation 16, or until a change accepts the log as it is")
-		back, err := r.Rollback(ctx, release.Change{}, 2)
+		back, err := r.Rollback(ctx, release.RollbackOptions{To: 2})
 		require.NoError(t, err)
 		assert.EqualValues(t, 7, back.Generation)
 		_, err = r.Live(ctx)
 		require.Error(t, err)
-		_, err = r.Rollback(ctx, release.Change{Restored: true}, 2)
+		_, err = r.Rollback(ctx, release.RollbackOptions{Change: release.Change{Restored: true}, To: 2})
 		require.NoError(t, err)
 		live, err := r.Live(ctx)
 		require.NoError(t, err)
 		assert.ElementsMatch(t, d, live)
-		_, err = r.Rollback(ctx, release.Change{}, 4)
+		_, err = r.Rollback(ctx, release.RollbackOptions{To: 4})
 		require.ErrorContains(t, err, "there is no generation 4")
 	})
 }
@@ -245,7 +245,7 @@ func TestLostLog(t *testing.T) {
 		require.ErrorIs(t, err, release.ErrLost)
 		_, err = r.Start(ctx, release.StartOptions{Snapshot: d[0]})
 		require.ErrorIs(t, err, release.ErrLost)
-		_, err = r.Rollback(ctx, release.Change{Restored: true}, 1)
+		_, err = r.Rollback(ctx, release.RollbackOptions{Change: release.Change{Restored: true}, To: 1})
 		require.Error(t, err)
 	}
 	anew, err := r.Start(ctx, release.StartOptions{Change: release.Change{Restored: true}, Snapshot: d[0]})
@@ -260,9 +260,9 @@ func TestIncludes(t *testing.T) {
 		r, d := newReleases(t, bucket, "1")
 		third := begin(t, r, d[0], 3)
 		require.NoError(t, r.Includes(ctx, third, 3, third.Hash))
-		_, err := r.Rollback(ctx, release.Change{}, 1)
+		_, err := r.Rollback(ctx, release.RollbackOptions{To: 1})
 		require.NoError(t, err)
-		fifth, err := r.Rollback(ctx, release.Change{}, 1)
+		fifth, err := r.Rollback(ctx, release.RollbackOptions{To: 1})
 		require.NoError(t, err)
 		require.NoError(t, r.Includes(ctx, third, 5, fifth.Hash))
 		require.ErrorIs(t, r.Includes(ctx, fifth, 3, third.Hash), appendlog.ErrBehind)

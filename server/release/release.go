@@ -54,11 +54,14 @@ type Release struct {
 	Previous appendlog.Hash `json:"previous,omitzero"`
 	Log      string         `json:"log,omitempty"`
 
-	Kind   Kind      `json:"kind"`
-	Of     uint64    `json:"of,omitempty"` // the generation that a rollback brought back
-	Time   time.Time `json:"time"`
-	Author string    `json:"author"`
-	Reason string    `json:"reason,omitempty"`
+	Kind Kind   `json:"kind"`
+	Of   uint64 `json:"of,omitempty"` // the generation that a rollback brought back
+	// Stopped is the arm that a person has ended, so that its snapshot does not come back by
+	// itself.
+	Stopped string    `json:"stopped,omitempty"`
+	Time    time.Time `json:"time"`
+	Author  string    `json:"author"`
+	Reason  string    `json:"reason,omitempty"`
 	// Override is why a snapshot was released whose gates failed, or were not run.
 	Override string `json:"override,omitempty"`
 	Model    string `json:"model"`
@@ -76,13 +79,16 @@ type Arm struct {
 	Buckets      Buckets      `json:"buckets"` // as many as Weight says
 	// Pins are keys, such as user ids, that fall into this arm whatever their bucket.
 	Pins []string `json:"pins,omitempty"`
-	// GatesOff are the gates that were off when the snapshot was started: nobody knows
-	// whether it would have passed them.
+	// GatesOff are the gates that were off when the arm was last given traffic: nobody
+	// knows whether its snapshot would have passed them.
 	GatesOff []string `json:"gates_off,omitempty"`
 	// GatesUndecided are the gates that had not run when the snapshot was started, those
 	// that were off among them, or that had found nothing either way. Releases before 0.7
 	// do not say.
 	GatesUndecided []UndecidedGate `json:"gates_undecided,omitempty"`
+	// Override is why the arm has traffic although its snapshot's gates do not let it
+	// pass. It holds for more traffic, too.
+	Override string `json:"override,omitempty"`
 }
 
 // UndecidedGate is a gate of which nobody knows whether a snapshot would have passed it.
@@ -215,6 +221,8 @@ func (r *Release) validate() error {
 		return fmt.Errorf("log has %d bytes; accepted: up to %d", len(r.Log), maxName)
 	case !slices.Contains([]Kind{Started, Divided, Promoted, RolledBack}, r.Kind):
 		return fmt.Errorf("kind is %.80q", r.Kind)
+	case len(r.Stopped) > maxName:
+		return fmt.Errorf("stopped has %d bytes; accepted: up to %d", len(r.Stopped), maxName)
 	case len(r.Author) > MaxText || len(r.Reason) > MaxText || len(r.Override) > MaxText || len(r.Salt) > MaxText:
 		return fmt.Errorf("author, reason, override and salt have %d, %d, %d and %d bytes; accepted: up to %d each",
 			len(r.Author), len(r.Reason), len(r.Override), len(r.Salt), MaxText)
@@ -264,6 +272,8 @@ func (a *Arm) validate() error {
 		return fmt.Errorf("weight is %d with %d buckets", a.Weight, len(a.Buckets))
 	case len(a.Pins) > MaxPins:
 		return fmt.Errorf("%d pins; accepted: up to %d", len(a.Pins), MaxPins)
+	case len(a.Override) > MaxText:
+		return fmt.Errorf("override has %d bytes; accepted: up to %d", len(a.Override), MaxText)
 	case len(a.GatesOff) > maxOff || slices.ContainsFunc(a.GatesOff, func(name string) bool { return len(name) > maxName }):
 		return fmt.Errorf("%d gates are off; accepted: up to %d, each of up to %d bytes", len(a.GatesOff), maxOff, maxName)
 	case len(a.GatesUndecided) > maxOff:

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/tandem-ann/tandem/shard"
@@ -67,21 +66,14 @@ const keptReleases = 10
 type Releases struct {
 	store *shard.Store
 	log   *appendlog.Log
-	// Judge says what the gates of a snapshot have found. Nil asks nobody.
-	Judge func(context.Context, shard.Digest) (Verdict, error)
+	judge Judge
 }
 
-// Verdict is what the gates of a snapshot have found.
-type Verdict struct {
-	Failed    error           // says which failed and why; nil if none did
-	Off       []string        // the gates that were off
-	Undecided []UndecidedGate // those that did not run, or found nothing either way
-	Compared  bool            // whether they compared it with a previous snapshot
-}
-
-// New returns the releases of a store.
-func New(store *shard.Store) *Releases {
-	return &Releases{store: store, log: appendlog.New(store.Objects(), appendlog.Options{Prefix: "releases", Links: links})}
+// New returns the releases of a store. Whatever gets traffic, or more of it, is judged
+// first. A nil judge is for those who read, or roll back: every other change needs an
+// override then.
+func New(store *shard.Store, judge Judge) *Releases {
+	return &Releases{store: store, log: appendlog.New(store.Objects(), appendlog.Options{Prefix: "releases", Links: links}), judge: judge}
 }
 
 // Store returns the store that the releases are of.
@@ -216,299 +208,13 @@ type Change struct {
 	// Generation is the one that the change is made to. An error of class
 	// [ErrConflict] says that another serves. 0: whatever serves when the change begins.
 	Generation uint64
-	// Override is why a snapshot is released whatever its gates say; empty if it is
-	// not.
+	// Override is why a snapshot gets traffic, or more of it, whatever its gates say;
+	// empty if it does not.
 	Override string
 	// Restored says that a person accepts the log as it is, restored from a copy or
 	// broken, for the one that counts: servers that have followed another one follow this
 	// one from here on.
 	Restored bool
-}
-
-// StartOptions say how a snapshot begins to serve.
-type StartOptions struct {
-	Change
-	Snapshot shard.Digest
-	// Arm is the name of the new arm. Default: control for the first release, else
-	// candidate.
-	Arm string
-	// Weight is the arm's share of traffic, per mille, which the others give up in
-	// proportion. The first release takes all, whatever Weight is.
-	Weight int
-}
-
-// Start adds an arm that serves a snapshot. The first release begins an experiment with
-// a salt of its own; so does a start beside a single arm.
-func (r *Releases) Start(ctx context.Context, o StartOptions) (*Release, error) {
-	protect := func(ctx context.Context, _ *Release) (*shard.Protection, error) {
-		return r.store.Protect(ctx, o.Snapshot)
-	}
-	return r.change(ctx, o.Change, Started, protect, func(ctx context.Context, next *Release) error {
-		m, err := r.servable(ctx, o.Snapshot)
-		if err != nil {
-			return err
-		}
-		v, err := r.passes(ctx, next, o.Snapshot, o.Override)
-		if err != nil {
-			return err
-		}
-		arm := Arm{Name: o.Arm, Snapshot: o.Snapshot, ModelVersion: m.ModelVersion, GatesOff: v.Off, GatesUndecided: v.Undecided}
-		weights := []int{Total}
-		if len(next.Arms) == 0 {
-			next.Model = m.Model
-			if arm.Name == "" {
-				arm.Name = Control
-			}
-		} else {
-			if next.Model != m.Model {
-				return fmt.Errorf("snapshot %s is of model %s, %s serves: %w", o.Snapshot.Short(), m.Model, next.Model, ErrChange)
-			}
-			if arm.Name == "" {
-				arm.Name = Candidate
-			}
-			if next.Arm(arm.Name) != nil {
-				return fmt.Errorf("there is an arm %s already; promote it, roll back, or name another: %w", arm.Name, ErrChange)
-			}
-			if o.Weight < 0 || o.Weight > Total {
-				return fmt.Errorf("weight is %d; accepted: 0 to %d per mille: %w", o.Weight, Total, ErrChange)
-			}
-			weights = append(shrink(next.Arms, o.Weight), o.Weight)
-		}
-		if len(next.Arms) <= 1 {
-			next.Salt = newID()
-		}
-		next.Arms = append(next.Arms, arm)
-		divide(next.Arms, weights)
-		return nil
-	})
-}
-
-// servable returns the manifest of a snapshot that is there, with shards of the right
-// sizes. Servers would find out, and keep what they have; but the log would say otherwise.
-func (r *Releases) servable(ctx context.Context, d shard.Digest) (*shard.Manifest, error) {
-	m, err := r.store.Manifest(ctx, d)
-	if err != nil {
-		return nil, err
-	}
-	if err := r.store.CheckShards(ctx, m); err != nil {
-		return nil, fmt.Errorf("snapshot %s cannot be served: %w; tandem snapshot verify finds all that is wrong with it", d.Short(), err)
-	}
-	return m, nil
-}
-
-// passes returns an error unless a snapshot's gates let it be released beside what
-// serves, or an override does, and what they found.
-func (r *Releases) passes(ctx context.Context, now *Release, d shard.Digest, override string) (v Verdict, err error) {
-	if r.Judge == nil {
-		return v, nil
-	}
-	v, err = r.Judge(ctx, d)
-	if err == nil {
-		err = v.Failed
-	}
-	if err == nil && !v.Compared {
-		err = uncompared(now, d)
-	}
-	if err != nil && override == "" {
-		return v, fmt.Errorf("snapshot %s: %w: %w", d.Short(), ErrGates, err)
-	}
-	return v, nil
-}
-
-// uncompared returns an error for a snapshot that no gate compared with another, unless
-// there is none to compare it with: nothing serves, or it serves already.
-func uncompared(now *Release, d shard.Digest) error {
-	if len(now.Arms) == 0 || slices.ContainsFunc(now.Arms, func(a Arm) bool { return a.Snapshot == d }) {
-		return nil
-	}
-	most := slices.MaxFunc(now.Arms, func(a, b Arm) int { return cmp.Compare(a.Weight, b.Weight) })
-	return fmt.Errorf("its gates compared it with no previous snapshot while %s is released; run tandem gate", most.Snapshot.Short())
-}
-
-// SplitOptions say how traffic is divided anew.
-type SplitOptions struct {
-	Change
-	// Weights are per mille, by the name of the arm. Those of the others are scaled to
-	// what is left. An arm of weight 0 serves those who are pinned to it, or to its
-	// model version.
-	Weights map[string]int
-	// Pins are keys that fall into an arm from now on, and Unpin those that no longer
-	// do.
-	Pins  map[string][]string
-	Unpin []string
-	// Remove are the names of arms that end.
-	Remove []string
-}
-
-// Split divides the traffic anew.
-func (r *Releases) Split(ctx context.Context, o SplitOptions) (*Release, error) {
-	return r.change(ctx, o.Change, Divided, nil, func(_ context.Context, next *Release) error {
-		for name := range o.Weights {
-			if next.Arm(name) == nil {
-				return unknownArm(next, name)
-			}
-		}
-		for name := range o.Pins {
-			if next.Arm(name) == nil {
-				return unknownArm(next, name)
-			}
-		}
-		if len(o.Weights) == 0 && len(o.Pins) == 0 && len(o.Unpin) == 0 && len(o.Remove) == 0 {
-			return fmt.Errorf("no weight and no pin is given: %w", ErrChange)
-		}
-		weights, err := o.weights(next)
-		if err != nil {
-			return err
-		}
-		divide(next.Arms, weights)
-		for i := range next.Arms {
-			a := &next.Arms[i]
-			gone := slices.Clone(o.Unpin)
-			for _, keys := range o.Pins {
-				gone = append(gone, keys...)
-			}
-			a.Pins = slices.DeleteFunc(slices.Clone(a.Pins), func(key string) bool { return slices.Contains(gone, key) })
-			a.Pins = append(a.Pins, o.Pins[a.Name]...)
-			slices.Sort(a.Pins)
-			a.Pins = slices.Compact(a.Pins)
-		}
-		for _, name := range o.Remove {
-			if next.Arm(name) == nil {
-				return unknownArm(next, name)
-			}
-			next.Arms = slices.DeleteFunc(next.Arms, func(a Arm) bool { return a.Name == name })
-		}
-		return nil
-	})
-}
-
-// weights returns the weight of each arm.
-func (o *SplitOptions) weights(next *Release) ([]int, error) {
-	given, rest := 0, 0
-	var others []Arm
-	for _, a := range next.Arms {
-		w, ok := o.Weights[a.Name]
-		if slices.Contains(o.Remove, a.Name) {
-			w, ok = 0, true
-		}
-		switch {
-		case ok && (w < 0 || w > Total):
-			return nil, fmt.Errorf("the weight of arm %s is %d; accepted: 0 to %d per mille: %w", a.Name, w, Total, ErrChange)
-		case ok:
-			given += w
-		default:
-			others = append(others, a)
-			rest += a.Weight
-		}
-	}
-	if given > Total || given < Total && rest == 0 {
-		return nil, fmt.Errorf("the weights add up to %d per mille, and no other arm has traffic; accepted: %d: %w", given, Total, ErrChange)
-	}
-	// Scaled to the whole first, so that shrink keeps the proportions.
-	whole := slices.Clone(others)
-	left := Total
-	for i := range whole {
-		whole[i].Weight = others[i].Weight * Total / max(rest, 1)
-		left -= whole[i].Weight
-	}
-	for i := range whole {
-		if left > 0 && others[i].Weight > 0 {
-			whole[i].Weight++
-			left--
-		}
-	}
-	scaled := shrink(whole, given)
-	weights := make([]int, 0, len(next.Arms))
-	for _, a := range next.Arms {
-		w, ok := o.Weights[a.Name]
-		if !ok && !slices.Contains(o.Remove, a.Name) {
-			w, scaled = scaled[0], scaled[1:]
-		} else if slices.Contains(o.Remove, a.Name) {
-			w = 0
-		}
-		weights = append(weights, w)
-	}
-	return weights, nil
-}
-
-func unknownArm(r *Release, name string) error {
-	var names []string
-	for _, a := range r.Arms {
-		names = append(names, a.Name)
-	}
-	return fmt.Errorf("there is no arm %s; there are: %s: %w", name, strings.Join(names, ", "), ErrChange)
-}
-
-// Promote gives one arm all traffic; the others end, and it is named control. Arm may be
-// empty where there are two: the one that is not control.
-func (r *Releases) Promote(ctx context.Context, c Change, arm string) (*Release, error) {
-	return r.change(ctx, c, Promoted, nil, func(_ context.Context, next *Release) error {
-		if arm == "" {
-			others := slices.DeleteFunc(slices.Clone(next.Arms), func(a Arm) bool { return a.Name == Control })
-			if len(others) != 1 {
-				return fmt.Errorf("%d arms could be promoted; name one: %w", len(others), ErrChange)
-			}
-			arm = others[0].Name
-		}
-		promoted := next.Arm(arm)
-		if promoted == nil {
-			return unknownArm(next, arm)
-		}
-		one := []Arm{*promoted}
-		one[0].Name, one[0].Pins = Control, nil
-		divide(one, []int{Total})
-		next.Arms = one
-		return nil
-	})
-}
-
-// Rollback brings the state of an earlier generation back, as a new one; 0 means the
-// generation before the one that serves. It is the one change that can follow a release
-// that cannot be read, and only to a generation that is named. It waits for nobody: if
-// the generation is not one of the last ten, and a collection is about to delete what it
-// needs, or died when it was, the error is a [*shard.MarkedError].
-func (r *Releases) Rollback(ctx context.Context, c Change, to uint64) (*Release, error) {
-	// What it goes back to never changes, so it may be read before it is protected.
-	if to == 0 {
-		now, err := r.Current(ctx)
-		if err != nil {
-			return nil, fmt.Errorf("rollback: %w", r.goOn(ctx, err))
-		}
-		if c.Generation == 0 {
-			c.Generation = now.Generation
-		}
-		if to = now.Generation - 1; to == 0 {
-			return nil, fmt.Errorf("rollback: generation 1 is the first: %w", ErrChange)
-		}
-	}
-	old, err := r.Get(ctx, to)
-	if u := (*UnreadableError)(nil); errors.As(err, &u) || errors.Is(err, ErrChange) {
-		return nil, fmt.Errorf("rollback: %w; name another generation, of those that tandem release history lists", err)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("rollback: %w", err)
-	}
-	var digests []shard.Digest
-	for _, a := range old.Arms {
-		if !slices.Contains(digests, a.Snapshot) {
-			digests = append(digests, a.Snapshot)
-		}
-	}
-	protect := func(ctx context.Context, now *Release) (*shard.Protection, error) {
-		if isLive(to, now.Generation) && old.Log == now.Log {
-			return nil, nil
-		}
-		return r.store.TryProtect(ctx, digests...)
-	}
-	return r.change(ctx, c, RolledBack, protect, func(ctx context.Context, next *Release) error {
-		for _, d := range digests {
-			if _, err := r.servable(ctx, d); err != nil {
-				return err
-			}
-		}
-		next.Of, next.Model, next.Salt, next.Arms = to, old.Model, old.Salt, old.Arms
-		return nil
-	})
 }
 
 // change makes one change to what serves: edit turns what serves now into what is to
@@ -593,7 +299,7 @@ func (r *Releases) change(ctx context.Context, c Change, kind Kind, protect func
 	}
 	if err != nil {
 		unknown = true
-		return nil, fmt.Errorf("whether generation %d is released is not known; look at what is released before you change it again: %w", next.Generation, err)
+		return nil, &UnknownError{next.Generation, err}
 	}
 	r.noteBegun(ctx)
 	r.store.KeepReserve()
@@ -612,6 +318,20 @@ func (r *Releases) conflict(ctx context.Context, generation uint64) error {
 	return fmt.Errorf("generation %d is a %s by %s at %s (%q): %w; look at it and try again",
 		generation, first.Kind, Escape(first.Author), first.Time.Format(time.RFC3339), first.Reason, ErrConflict)
 }
+
+// UnknownError says that a change was written, or not: the store did not answer, or was
+// not waited for.
+type UnknownError struct {
+	Generation uint64 // that it would have
+	Err        error
+}
+
+func (e *UnknownError) Error() string {
+	return fmt.Sprintf("whether generation %d is released is not known; look at what is released before you change it again: %v", e.Generation, e.Err)
+}
+
+// Unwrap returns why.
+func (e *UnknownError) Unwrap() error { return e.Err }
 
 func newID() string {
 	var id [16]byte

@@ -26,6 +26,10 @@ func TestMain(m *testing.M) { objectstest.Main(m) }
 // newReleases returns the releases of a store that has manifests of some versions of a
 // model; nothing here opens their shards, which are one byte.
 func newReleases(t testing.TB, bucket *objects.Bucket, versions ...string) (*release.Releases, []shard.Digest) {
+	return newJudged(t, bucket, fit, versions...)
+}
+
+func newJudged(t testing.TB, bucket *objects.Bucket, judge release.Judge, versions ...string) (*release.Releases, []shard.Digest) {
 	store, err := shard.NewStore(bucket, shard.StoreOptions{Cache: t.TempDir()})
 	require.NoError(t, err)
 	var digests []shard.Digest
@@ -44,7 +48,12 @@ func newReleases(t testing.TB, bucket *objects.Bucket, versions ...string) (*rel
 		require.NoError(t, bucket.Write(t.Context(), "shards/"+string(empty.Shards[0].Digest)+".shard", []byte{0}))
 		digests = append(digests, d)
 	}
-	return release.New(store), digests
+	return release.New(store, judge), digests
+}
+
+// fit judges snapshots that have no gates.
+func fit(context.Context, *shard.Store, shard.Digest) (release.Verdict, error) {
+	return release.Verdict{Compared: true}, nil
 }
 
 func folder(t testing.TB) *objects.Bucket {
@@ -121,12 +130,16 @@ func TestReleases(t *testing.T) {
 		_, err = r.Promote(ctx, release.Change{Generation: split.Generation}, "control")
 		require.ErrorIs(t, err, release.ErrConflict)
 
-		back, err := r.Rollback(ctx, release.Change{Reason: "worse"}, 0)
+		back, err := r.Rollback(ctx, release.RollbackOptions{Change: release.Change{Reason: "worse"}})
+		require.NoError(t, err)
+		assert.Equal(t, first.Arms, back.Arms, "the last in which another had all")
+		assert.Equal(t, first.Salt, back.Salt)
+		assert.Equal(t, first.Generation, back.Of)
+		back, err = r.Rollback(ctx, release.RollbackOptions{To: split.Generation})
 		require.NoError(t, err)
 		assert.Equal(t, split.Arms, back.Arms)
 		assert.Equal(t, split.Salt, back.Salt)
-		assert.Equal(t, split.Generation, back.Of)
-		_, err = r.Rollback(ctx, release.Change{}, 99)
+		_, err = r.Rollback(ctx, release.RollbackOptions{To: 99})
 		require.ErrorContains(t, err, "there is no generation 99")
 
 		var kinds []release.Kind
@@ -134,7 +147,7 @@ func TestReleases(t *testing.T) {
 			require.NoError(t, err)
 			kinds = append(kinds, one.Kind)
 		}
-		assert.Equal(t, []release.Kind{"rollback", "promote", "split", "split", "split", "start", "start", "start"}, kinds)
+		assert.Equal(t, []release.Kind{"rollback", "rollback", "promote", "split", "split", "split", "start", "start", "start"}, kinds)
 		live, err := r.Live(ctx)
 		require.NoError(t, err)
 		assert.ElementsMatch(t, d[:3], live)
@@ -176,31 +189,32 @@ func TestUnreadableRelease(t *testing.T) {
 		_, started := r.Start(ctx, release.StartOptions{Snapshot: d[0], Arm: "third"})
 		_, split := r.Split(ctx, release.SplitOptions{Weights: map[string]int{"control": 0}})
 		_, promoted := r.Promote(ctx, release.Change{}, "")
-		_, rolled := r.Rollback(ctx, release.Change{}, 0)
+		_, rolled := r.Rollback(ctx, release.RollbackOptions{})
 		_, live := r.Live(ctx)
 		for _, err := range []error{started, split, promoted, rolled, live} {
 			require.ErrorAs(t, err, &unreadable)
 			assert.ErrorContains(t, err, "version is 9, this build reads version 1; tandem release rollback --to 2 goes on without it")
 		}
-		_, err = r.Rollback(ctx, release.Change{}, 3)
+		_, err = r.Rollback(ctx, release.RollbackOptions{To: 3})
 		require.ErrorContains(t, err, "name another generation")
-		_, err = r.Rollback(ctx, release.Change{Generation: 2}, 1)
+		_, err = r.Rollback(ctx, release.RollbackOptions{Change: release.Change{Generation: 2}, To: 1})
 		require.ErrorIs(t, err, release.ErrConflict)
 
-		back, err := r.Rollback(ctx, release.Change{Generation: 4}, 1)
+		back, err := r.Rollback(ctx, release.RollbackOptions{Change: release.Change{Generation: 4}, To: 1})
 		require.NoError(t, err)
 		assert.Equal(t, []uint64{5, 1}, []uint64{back.Generation, back.Of})
 		assert.Equal(t, first.Arms, back.Arms)
 		assert.Equal(t, first.Salt, back.Salt)
-		_, err = r.Rollback(ctx, release.Change{}, 0)
-		require.ErrorContains(t, err, "read release 4: release: version is 9, this build reads version 1; name another generation")
+		_, err = r.Rollback(ctx, release.RollbackOptions{})
+		require.ErrorIs(t, err, release.ErrChange)
+		require.ErrorContains(t, err, "there is no earlier generation in which another snapshot had all traffic than "+d[0].Short()+" that can come back; name one of")
 		_, err = r.Live(ctx)
 		require.ErrorAs(t, err, &unreadable)
 		assert.ErrorContains(t, err, "what generation 4 needs is not known, and matters until generation 14")
 		_, err = r.Start(ctx, release.StartOptions{Snapshot: d[1]})
 		require.NoError(t, err)
 		for range 8 {
-			_, err = r.Rollback(ctx, release.Change{}, 6)
+			_, err = r.Rollback(ctx, release.RollbackOptions{To: 6})
 			require.NoError(t, err)
 		}
 		digests, err := r.Live(ctx)
@@ -219,44 +233,6 @@ func TestNothingReadableIsReleased(t *testing.T) {
 	require.ErrorAs(t, err, &u)
 	_, err = r.Live(t.Context())
 	require.ErrorAs(t, err, &u)
-}
-
-func TestGatesStopReleases(t *testing.T) {
-	r, d := newReleases(t, folder(t), "1", "2")
-	var v release.Verdict
-	var broken error
-	r.Judge = func(context.Context, shard.Digest) (release.Verdict, error) { return v, broken }
-	start := func(d shard.Digest, arm, override string) (*release.Release, error) {
-		return r.Start(t.Context(), release.StartOptions{Snapshot: d, Arm: arm, Change: release.Change{Override: override}})
-	}
-	v.Failed = errors.New("recall is low")
-	_, err := start(d[0], "", "")
-	require.ErrorIs(t, err, release.ErrGates)
-	require.ErrorContains(t, err, "recall is low")
-	v.Failed, broken = nil, errors.New("not run")
-	_, err = start(d[0], "", "")
-	require.ErrorIs(t, err, release.ErrGates)
-	require.ErrorIs(t, err, broken)
-	broken = nil
-
-	first, err := start(d[0], "", "")
-	require.NoError(t, err, "there is nothing to compare it with")
-	_, err = start(d[0], "again", "")
-	require.NoError(t, err, "it serves already")
-	_, err = start(d[1], "", "")
-	require.ErrorIs(t, err, release.ErrGates)
-	require.ErrorContains(t, err, "compared it with no previous snapshot while "+first.Arms[0].Snapshot.Short()+" is released; run tandem gate")
-	v.Compared, v.Off = true, []string{"rows", "latency"}
-	_, err = start(d[1], "", "")
-	require.NoError(t, err)
-	v = release.Verdict{Failed: errors.New("recall is low"), Off: []string{"norms"}}
-	got, err := start(d[1], "forced", "a test")
-	require.NoError(t, err)
-	assert.Equal(t, "a test", got.Override)
-	promoted, err := r.Promote(t.Context(), release.Change{}, "candidate")
-	require.NoError(t, err)
-	assert.Equal(t, [][]string{{"rows", "latency"}, {"norms"}, {"rows", "latency"}},
-		[][]string{got.Arm("candidate").GatesOff, got.Arm("forced").GatesOff, promoted.Arms[0].GatesOff}, "it stays with the arm")
 }
 
 func TestStartNeedsShards(t *testing.T) {

@@ -1,0 +1,135 @@
+package release_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/tandem-ann/tandem/server/release"
+	"github.com/tandem-ann/tandem/shard"
+)
+
+// verdicts is a judge whose verdicts a test sets, by the snapshot; those of others are good.
+type verdicts map[shard.Digest]release.Verdict
+
+func (v verdicts) judge(_ context.Context, _ *shard.Store, d shard.Digest) (release.Verdict, error) {
+	if known, ok := v[d]; ok {
+		return known, nil
+	}
+	return release.Verdict{Compared: true}, nil
+}
+
+// low is the verdict on a snapshot that is not fit.
+var low = release.Verdict{Failed: errors.New("recall is low"), Compared: true}
+
+func TestGatesStopReleases(t *testing.T) {
+	var v release.Verdict
+	var broken error
+	r, d := newJudged(t, folder(t), func(context.Context, *shard.Store, shard.Digest) (release.Verdict, error) { return v, broken }, "1", "2")
+	start := func(d shard.Digest, arm, override string) (*release.Release, error) {
+		return r.Start(t.Context(), release.StartOptions{Snapshot: d, Arm: arm, Change: release.Change{Override: override}})
+	}
+	v.Failed = errors.New("recall is low")
+	_, err := start(d[0], "", "")
+	require.ErrorIs(t, err, release.ErrGates)
+	require.ErrorContains(t, err, "recall is low")
+	v.Failed, broken = nil, errors.New("the store is silent")
+	_, err = start(d[0], "", "")
+	require.ErrorIs(t, err, broken)
+	require.NotErrorIs(t, err, release.ErrGates, "nobody knows whether it is fit")
+	require.ErrorContains(t, err, "what its gates have found is not known: the store is silent")
+	broken = nil
+	v.Unproved = "nothing tells whether its towers are of one model"
+	_, err = start(d[0], "", "")
+	require.ErrorIs(t, err, release.ErrGates)
+	require.ErrorContains(t, err, "a first release has nothing to fall back on, and nothing tells whether its towers are of one model")
+	v.Unproved = ""
+
+	first, err := start(d[0], "", "")
+	require.NoError(t, err, "there is nothing to compare it with")
+	_, err = start(d[0], "again", "")
+	require.NoError(t, err, "it serves already")
+	_, err = start(d[1], "", "")
+	require.ErrorIs(t, err, release.ErrGates)
+	require.ErrorContains(t, err, "compared it with no previous snapshot while "+first.Arms[0].Snapshot.Short()+" is released; run tandem gate")
+	v.Compared, v.Off, v.Unproved = true, []string{"rows", "latency"}, "nothing tells"
+	_, err = start(d[1], "", "")
+	require.NoError(t, err, "there is something to fall back on")
+	v = release.Verdict{Failed: errors.New("recall is low"), Off: []string{"norms"}}
+	got, err := start(d[1], "forced", "a test")
+	require.NoError(t, err)
+	assert.Equal(t, "a test", got.Override)
+	assert.Equal(t, []string{"", "a test"}, []string{got.Arm("candidate").Override, got.Arm("forced").Override})
+	assert.Equal(t, [][]string{{"rows", "latency"}, {"norms"}}, [][]string{got.Arm("candidate").GatesOff, got.Arm("forced").GatesOff})
+}
+
+func TestUnprovedFirstReleaseWithAReason(t *testing.T) {
+	v := verdicts{}
+	r, d := newJudged(t, folder(t), v.judge, "1")
+	v[d[0]] = release.Verdict{Unproved: "nothing tells whether its towers are of one model"}
+	got, err := r.Start(t.Context(), release.StartOptions{Snapshot: d[0], Change: release.Change{Override: "seen by eye"}})
+	require.NoError(t, err)
+	assert.Equal(t, "seen by eye", got.Arms[0].Override)
+}
+
+// Who forgets to judge releases nothing.
+func TestNobodyJudges(t *testing.T) {
+	bucket := folder(t)
+	_, d := newReleases(t, bucket, "1", "2")
+	r, _ := newJudged(t, bucket, nil)
+	_, err := r.Start(t.Context(), release.StartOptions{Snapshot: d[0]})
+	require.ErrorIs(t, err, release.ErrGates)
+	require.ErrorContains(t, err, "nobody was asked what they have found")
+	_, err = r.Current(t.Context())
+	require.ErrorIs(t, err, release.ErrNone)
+	_, err = r.Start(t.Context(), release.StartOptions{Snapshot: d[0], Change: release.Change{Override: "a test"}})
+	require.NoError(t, err)
+}
+
+// What gets more traffic is judged again, and what has an override keeps it.
+func TestMoreTrafficIsJudged(t *testing.T) {
+	ctx := t.Context()
+	v := verdicts{}
+	r, d := newJudged(t, folder(t), v.judge, "1", "2", "3")
+	override := release.Change{Override: "a test"}
+	_, err := r.Start(ctx, release.StartOptions{Snapshot: d[0]})
+	require.NoError(t, err)
+	_, err = r.Start(ctx, release.StartOptions{Snapshot: d[1], Weight: 10})
+	require.NoError(t, err)
+	split := func(o release.SplitOptions) error { _, err := r.Split(ctx, o); return err }
+	more := release.SplitOptions{Weights: map[string]int{"candidate": 500}}
+	pinned := release.SplitOptions{Pins: map[string][]string{"candidate": {"u1"}}}
+
+	v[d[1]] = low
+	for _, o := range []release.SplitOptions{more, pinned, {Weights: map[string]int{"control": 0}}, {Remove: []string{"control"}}} {
+		err := split(o)
+		require.ErrorIs(t, err, release.ErrGates)
+		assert.ErrorContains(t, err, "arm candidate gets more traffic: snapshot "+d[1].Short()+": the gates do not let it pass: recall is low")
+	}
+	_, err = r.Promote(ctx, release.Change{}, "")
+	require.ErrorIs(t, err, release.ErrGates)
+	assert.ErrorContains(t, err, "arm candidate gets all traffic: ")
+	require.NoError(t, split(release.SplitOptions{Weights: map[string]int{"candidate": 5}}), "it gets less")
+	more.Change = override
+	got, err := r.Split(ctx, more)
+	require.NoError(t, err)
+	assert.Equal(t, []string{"a test", "a test", ""}, []string{got.Override, got.Arm("candidate").Override, got.Arm("control").Override})
+	require.NoError(t, split(pinned), "it has a reason")
+	got, err = r.Promote(ctx, release.Change{}, "")
+	require.NoError(t, err)
+	assert.Equal(t, []string{"", "a test"}, []string{got.Override, got.Arms[0].Override})
+
+	// Once it is fit it has no other reason, and needs one when it no longer is.
+	_, err = r.Start(ctx, release.StartOptions{Snapshot: d[2], Weight: 500})
+	require.NoError(t, err)
+	v[d[1]] = release.Verdict{Compared: true, Off: []string{"rows"}}
+	got, err = r.Split(ctx, release.SplitOptions{Weights: map[string]int{"control": 600}})
+	require.NoError(t, err)
+	assert.Empty(t, got.Arm("control").Override)
+	assert.Equal(t, []string{"rows"}, got.Arm("control").GatesOff)
+	v[d[1]] = low
+	require.ErrorIs(t, split(release.SplitOptions{Weights: map[string]int{"control": 700}}), release.ErrGates)
+}
