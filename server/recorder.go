@@ -64,10 +64,14 @@ type recorderOptions struct {
 	encode   func([]querylog.Query) ([]byte, error)
 }
 
+// RecordInterval is the longest that a recorded query waits until it is written into a
+// store that takes it. A server that stops writes what it has.
+const RecordInterval = time.Minute
+
 func defaultRecorderOptions() recorderOptions {
 	return recorderOptions{
 		rows: 10_000, bytes: 64 << 20, queue: 4096,
-		interval: time.Minute, timeout: time.Minute, closing: 10 * time.Second,
+		interval: RecordInterval, timeout: time.Minute, closing: 10 * time.Second,
 		encode: querylog.Encode,
 	}
 }

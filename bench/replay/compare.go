@@ -10,6 +10,7 @@ import (
 // change is how one answer differs from an earlier one to the same query.
 type change struct {
 	overlap float64
+	ids     int     // of the longer answer
 	common  bool    // whether some ids are in both; rank and shift are of those
 	rank    float64 // mean difference of their ranks, unsigned
 	shift   float64 // mean relative difference of their scores, unsigned
@@ -23,7 +24,7 @@ type change struct {
 func compare(before, after []querylog.Candidate) change {
 	c := change{overlap: 1}
 	most := max(len(before), len(after))
-	if most == 0 {
+	if c.ids = most; most == 0 {
 		return c
 	}
 	rank := make(map[string]int, len(before))
@@ -115,12 +116,12 @@ func sumUp(changes []change) Change {
 	return out
 }
 
-// latencyOf sums latencies in microseconds up.
+// latencyOf sums latencies in microseconds up, and leaves their order.
 func latencyOf(us []float64) Latency {
 	if len(us) == 0 {
 		return Latency{}
 	}
-	slices.Sort(us)
+	us = slices.Sorted(slices.Values(us))
 	sum := 0.0
 	for _, x := range us {
 		sum += x

@@ -24,5 +24,7 @@
 // Recorded latencies are those of a server under its load, so they are shown and not
 // compared. With a baseline, such as the snapshot that serves now, each query is asked
 // of both, one after the other, each being the first in turn; the ratio of the mean
-// latencies is of those. One query is asked at a time.
+// latencies is of those. One query is asked at a time, and the first of them unmeasured
+// before, of both. Beside the means stand the intervals that they are known to, which
+// thresholds do not ask for.
 package replay

@@ -57,19 +57,78 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 		}
 		defer r.baseline.service.Close()
 	}
-	for q, err := range r.queries(ctx) {
-		if err == nil {
-			err = r.replay(ctx, q)
-		}
-		if err != nil {
-			return nil, err
-		}
+	if err := r.replayAll(ctx); err != nil {
+		return nil, err
 	}
 	r.progress()
 	if r.read == 0 {
 		return nil, fmt.Errorf("%s: %w", o.Log.Location(), ErrNoQueries)
 	}
 	return r.report(), nil
+}
+
+// WarmUp is how many of the first queries each snapshot is asked before anything is
+// measured, so that no latency is that of a page that is read for the first time, or of a
+// filter that is not compiled yet.
+const WarmUp = 200
+
+// replayAll warms both snapshots up and replays the queries.
+func (r *runner) replayAll(ctx context.Context) error {
+	var first []*querylog.Query // until there are enough to warm up with
+	begin := func() error {
+		for _, q := range first {
+			if err := r.warmUp(ctx, q); err != nil {
+				return err
+			}
+		}
+		for _, q := range first {
+			if err := r.replay(ctx, q); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	n := 0
+	for q, err := range r.queries(ctx) {
+		if err != nil {
+			return err
+		}
+		switch n++; {
+		case n < WarmUp:
+			first = append(first, q)
+		case n == WarmUp:
+			first = append(first, q)
+			err = begin()
+		default:
+			err = r.replay(ctx, q)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if n < WarmUp {
+		return begin()
+	}
+	return nil
+}
+
+// warmUp asks both snapshots a query and forgets the answers.
+func (r *runner) warmUp(ctx context.Context, q *querylog.Query) error {
+	request, err := r.decode(q)
+	if err != nil {
+		return err
+	}
+	request.ModelVersion = ""
+	for _, s := range []*site{r.against, r.baseline} {
+		if s == nil || !s.understands(q, request) {
+			continue
+		}
+		if _, err := s.ask(ctx, request); err != nil {
+			return err
+		}
+	}
+	r.warmed++
+	return nil
 }
 
 // site is a snapshot that answers.
@@ -111,15 +170,15 @@ func (s *site) understands(q *querylog.Query, r *tandemv1.RetrieveRequest) bool 
 
 // reply is what came of a request.
 type reply struct {
-	ok         bool // it was answered
+	ok         bool                // it was answered
+	failure    *tandemv1.ItemError // why not
 	candidates []querylog.Candidate
 	fallback   bool    // by a fallback
 	us         float64 // the latency
 }
 
-// ask asks a request. If it was not answered the failure is counted. A
-// log is not trusted, so a request goes the way of one in a batch, where the service
-// itself holds it against the rules and turns a panic into an error.
+// ask asks a request. A log is not trusted, so a request goes the way of one in a batch,
+// where the service itself holds it against the rules and turns a panic into an error.
 func (s *site) ask(ctx context.Context, r *tandemv1.RetrieveRequest) (reply, error) {
 	batch := connect.NewRequest(&tandemv1.BatchRetrieveRequest{Requests: []*tandemv1.RetrieveRequest{r}})
 	start := time.Now()
@@ -130,7 +189,7 @@ func (s *site) ask(ctx context.Context, r *tandemv1.RetrieveRequest) (reply, err
 	}
 	result := response.Msg.Results[0]
 	if e := result.GetError(); e != nil {
-		s.fail(e)
+		out.failure = e
 		return out, nil
 	}
 	out.ok, out.fallback = true, result.GetResponse().FallbackUsed != tandemv1.Fallback_FALLBACK_UNSPECIFIED
@@ -140,8 +199,11 @@ func (s *site) ask(ctx context.Context, r *tandemv1.RetrieveRequest) (reply, err
 	return out, nil
 }
 
-// fail counts a failure.
+// fail counts a failure, if there is one.
 func (s *site) fail(e *tandemv1.ItemError) {
+	if e == nil {
+		return
+	}
 	f := s.failures[e.Code]
 	if f == nil {
 		f = &Failure{Code: e.Code, Example: e.Message}
@@ -169,6 +231,7 @@ type runner struct {
 	baseline *site // nil for none
 
 	read        int
+	warmed      int
 	first, last time.Time
 	leftOut     map[string]int
 	samples     []sample
@@ -296,11 +359,20 @@ func (r *runner) count(q *querylog.Query) {
 	}
 }
 
-// replay replays one query.
-func (r *runner) replay(ctx context.Context, q *querylog.Query) error {
+// decode returns the request of a query.
+func (r *runner) decode(q *querylog.Query) (*tandemv1.RetrieveRequest, error) {
 	request, err := q.Decode()
 	if err != nil {
-		return fmt.Errorf("read log: %s: %w", r.options.Log.Location(), err)
+		return nil, fmt.Errorf("read log: %s: %w", r.options.Log.Location(), err)
+	}
+	return request, nil
+}
+
+// replay replays one query.
+func (r *runner) replay(ctx context.Context, q *querylog.Query) error {
+	request, err := r.decode(q)
+	if err != nil {
+		return err
 	}
 	switch {
 	case q.Coverage < 1:
@@ -340,6 +412,10 @@ func (r *runner) replay(ctx context.Context, q *querylog.Query) error {
 			return err
 		}
 	}
+	r.against.fail(answer.failure)
+	if s.asked {
+		r.baseline.fail(base.failure)
+	}
 	if answer.fallback {
 		r.leftOut[ByFallback]++
 		return nil
@@ -363,7 +439,7 @@ func (r *runner) replay(ctx context.Context, q *querylog.Query) error {
 // report sums the run up.
 func (r *runner) report() *Report {
 	out := &Report{
-		Log: r.options.Log.Location(), Read: r.read, First: r.first, Last: r.last, LeftOut: r.leftOut,
+		Log: r.options.Log.Location(), Read: r.read, First: r.first, Last: r.last, LeftOut: r.leftOut, WarmUp: r.warmed,
 		Against: r.against.snapshot, Failures: r.against.listFailures(),
 		Overall:    r.group("", func(*sample) bool { return true }),
 		Segments:   []Group{},
@@ -412,12 +488,17 @@ func (r *runner) group(name string, in func(*sample) bool) Group {
 		}
 	}
 	g.Change, g.Recorded, g.Replayed = sumUp(changes), latencyOf(recorded), latencyOf(replayed)
+	g.Intervals = intervalsOf(changes, &g.Change, replayed, g.Replayed.Mean)
 	if r.baseline == nil {
 		return g
 	}
 	g.Baseline = &BaselineGroup{Asked: asked, Queries: len(from), Change: sumUp(from), Replayed: latencyOf(candidate), Latency: latencyOf(baseline)}
 	if g.Baseline.Latency.Mean > 0 {
 		g.Baseline.LatencyRatio = g.Baseline.Replayed.Mean / g.Baseline.Latency.Mean
+		if b := g.Baseline; b.Queries > 1 {
+			b.Intervals = intervalsOf(from, &b.Change, candidate, b.Replayed.Mean)
+			b.Intervals.LatencyRatio = new(around(b.LatencyRatio, halfOfRatio(candidate, baseline)))
+		}
 	}
 	return g
 }

@@ -260,6 +260,18 @@ func TestBaseline(t *testing.T) {
 	require.Equal(t, []int{60, 60}, []int{b.Asked, b.Queries})
 	require.Equal(t, r.Overall.Change, b.Change, "the baseline answers as it was recorded")
 	require.InDelta(t, b.Replayed.Mean/b.Latency.Mean, b.LatencyRatio, 1e-9)
+	require.Equal(t, 60, r.WarmUp)
+	for name, x := range map[string]struct {
+		mean float64
+		in   *Interval
+	}{
+		"ratio": {b.LatencyRatio, b.Intervals.LatencyRatio}, "latency": {b.Replayed.Mean, &b.Intervals.Latency},
+		"overlap": {b.Overlap, &b.Intervals.Overlap}, "rank": {b.RankChange, b.Intervals.RankChange},
+		"score": {b.ScoreShift, b.Intervals.ScoreShift}, "mean score": {b.MeanScoreShift, b.Intervals.MeanScoreShift},
+	} {
+		require.Less(t, x.in.Lower, x.mean, name)
+		require.Greater(t, x.in.Upper, x.mean, name)
+	}
 	require.Equal(t, renamed, r.Baseline.Digest)
 	require.Len(t, Thresholds{MaxLatencyRatio: new(0.0)}.Broken(r), 1)
 	require.Empty(t, Thresholds{MaxLatencyRatio: new(1e9)}.Broken(r))
@@ -272,6 +284,16 @@ func TestBaseline(t *testing.T) {
 	require.Equal(t, []int{2, 0, 2, 1}, []int{r.Overall.Queries, r.Overall.Failed, r.Overall.Baseline.Asked, r.Overall.Baseline.Queries})
 	require.Empty(t, r.Failures)
 	require.Equal(t, "not_found", r.BaselineFailures[0].Code)
+}
+
+func TestWarmUpIsNotMeasured(t *testing.T) {
+	n := WarmUp + 30
+	r := run(t, Options{Log: logOf(t, record(t, byUser(n)...)), Against: string(recordedOn)})
+	require.Equal(t, []int{WarmUp, n, n}, []int{r.WarmUp, r.Read, r.Overall.Queries})
+	// A query that fails has failed once.
+	r = run(t, Options{Log: logOf(t, record(t, &tandemv1.RetrieveRequest{UserId: synthetic.UserID(399), K: 3})), Against: string(fewer), Baseline: string(fewer)})
+	require.Equal(t, []int{1, 1, 1, 1}, []int{r.WarmUp, r.Overall.Failed, r.Failures[0].Queries, r.BaselineFailures[0].Queries})
+	require.Nil(t, r.Overall.Intervals)
 }
 
 func TestFailures(t *testing.T) {
@@ -415,19 +437,19 @@ func TestCompare(t *testing.T) {
 		want          change
 	}{
 		"both empty":    {nil, nil, change{overlap: 1}},
-		"empty now":     {list("a", 1), nil, change{top: true}},
-		"empty before":  {nil, list("a", 1), change{top: true}},
-		"same":          {list("a", 4, "b", 2), list("a", 4, "b", 2), change{overlap: 1, common: true, scored: true, before: 3, after: 3}},
-		"swapped":       {list("a", 4, "b", 2), list("b", 4, "a", 2), change{1, true, 1, 0.5, true, true, 3, 3}},
-		"other":         {list("a", 4), list("b", 2), change{0, false, 0, 0, true, true, 4, 2}},
-		"longer":        {list("a", 4), list("a", 4, "b", 2), change{0.5, true, 0, 0, false, true, 4, 3}},
-		"sign":          {list("a", -1), list("a", 1), change{1, true, 0, 2, false, true, -1, 1}},
-		"zero":          {list("a", 0), list("a", 0), change{overlap: 1, common: true, scored: true}},
-		"twice is once": {list("a", 1, "b", 1), list("a", 1, "a", 1), change{0.5, true, 0, 0, false, true, 1, 1}},
+		"empty now":     {list("a", 1), nil, change{ids: 1, top: true}},
+		"empty before":  {nil, list("a", 1), change{ids: 1, top: true}},
+		"same":          {list("a", 4, "b", 2), list("a", 4, "b", 2), change{overlap: 1, ids: 2, common: true, scored: true, before: 3, after: 3}},
+		"swapped":       {list("a", 4, "b", 2), list("b", 4, "a", 2), change{1, 2, true, 1, 0.5, true, true, 3, 3}},
+		"other":         {list("a", 4), list("b", 2), change{0, 1, false, 0, 0, true, true, 4, 2}},
+		"longer":        {list("a", 4), list("a", 4, "b", 2), change{0.5, 2, true, 0, 0, false, true, 4, 3}},
+		"sign":          {list("a", -1), list("a", 1), change{1, 1, true, 0, 2, false, true, -1, 1}},
+		"zero":          {list("a", 0), list("a", 0), change{overlap: 1, ids: 1, common: true, scored: true}},
+		"twice is once": {list("a", 1, "b", 1), list("a", 1, "a", 1), change{0.5, 2, true, 0, 0, false, true, 1, 1}},
 	} {
 		require.Equal(t, test.want, compare(test.before, test.after), name)
 	}
-	got := sumUp([]change{{1, true, 1, 0.5, true, true, 3, 3}, {0, false, 0, 0, true, true, 3, 1}, {overlap: 1}, {overlap: 1, common: true}})
+	got := sumUp([]change{{1, 2, true, 1, 0.5, true, true, 3, 3}, {0, 1, false, 0, 0, true, true, 3, 1}, {overlap: 1}, {overlap: 1, common: true}})
 	require.Equal(t, Change{Overlap: 0.75, OverlapLow: 0.25, RankChange: 0.5, TopChanged: 0.5, ScoreShift: 0.25, MeanScoreShift: relative(3, 2)}, got)
 }
 
@@ -445,9 +467,12 @@ func TestNamesAreBounded(t *testing.T) {
 func golden() *Report {
 	c := Change{0.9312, 0.2, 0.1, 0.021, 1.234, 0.12, 0.0123, -0.0045}
 	l := Latency{1234, 1100.4, 5321}
+	x := Intervals{Interval{0.9, 0.95}, &Interval{1, 1.5}, &Interval{0.01, 0.02}, &Interval{-0.005, 0.004}, Interval{-1, 2000}, nil}
+	of := x
+	of.LatencyRatio = &Interval{0.9, 1.5}
 	g := func(name string, queries, failed int) Group {
-		return Group{Name: name, Queries: queries, Failed: failed, Change: c, Recorded: Latency{900, 850, 2345678}, Replayed: l,
-			Baseline: &BaselineGroup{Asked: queries - 1, Queries: queries - failed - 1, Change: c, Replayed: l, Latency: Latency{1000, 99.91, 4000}, LatencyRatio: 1.234}}
+		return Group{Name: name, Queries: queries, Failed: failed, Change: c, Intervals: &x, Recorded: Latency{900, 850, 2345678}, Replayed: l,
+			Baseline: &BaselineGroup{Asked: queries - 1, Queries: queries - failed - 1, Change: c, Intervals: &of, Replayed: l, Latency: Latency{1000, 99.91, 4000}, LatencyRatio: 1.234}}
 	}
 	return &Report{
 		Log: "store/queries/", Read: 1010, First: began, Last: began.Add(time.Hour), LeftOut: map[string]int{OtherVersion: 8, LacksShards: 2},
@@ -456,8 +481,8 @@ func golden() *Report {
 		Failures:         []Failure{{"not_found", 3, `user_id "u" is not in the user tower`}},
 		BaselineFailures: []Failure{{"invalid_argument", 1, "segment"}},
 		Overall:          g("", 1000, 3), Segments: []Group{g("", 600, 1), g("teen", 400, 2)}, Arms: []Group{g("", 1000, 3)},
-		Broken:     []string{"min-overlap is 0.95, the mean overlap is 0.9312"},
-		Processors: 4, Kernel: "avx2", Go: "go1.26", Platform: "linux/amd64",
+		Broken: []string{"min-overlap is 0.95, the mean overlap is 0.9312"},
+		WarmUp: 200, Processors: 4, Kernel: "avx2", Go: "go1.26", Platform: "linux/amd64",
 	}
 }
 
@@ -479,6 +504,10 @@ func TestReport(t *testing.T) {
 	require.NoError(t, json.Unmarshal(data.Bytes(), &back))
 	require.Equal(t, *r, back)
 	var plain bytes.Buffer
+	r.Overall.Intervals, r.Segments[1].Baseline.Intervals = nil, nil
+	require.NoError(t, r.WriteTable(&plain))
+	require.Regexp(t, `all( +-){5} *\n`, plain.String())
+	plain.Reset()
 	r.Baseline, r.BaselineFailures, r.LeftOut, r.Failures, r.Broken = nil, nil, nil, nil, nil
 	require.NoError(t, r.WriteTable(&plain))
 	require.NotContains(t, plain.String(), "baseline")

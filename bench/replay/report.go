@@ -33,6 +33,7 @@ type Report struct {
 	// Broken says which thresholds are broken. Who has some sets it.
 	Broken []string `json:"broken,omitempty"`
 
+	WarmUp     int    `json:"warm_up"`    // queries that each snapshot was asked before, unmeasured
 	Processors int    `json:"processors"` // that the shards of one query may use
 	Kernel     string `json:"kernel"`
 	Go         string `json:"go"`
@@ -61,6 +62,8 @@ type Group struct {
 	Queries int    `json:"queries"` // that were asked
 	Failed  int    `json:"failed"`  // of these; all that follows is of the others
 	Change         // from the recorded answers
+	// Intervals are those of the means in Change and of Replayed; nil below two answers.
+	Intervals *Intervals `json:"intervals,omitempty"`
 	// Recorded are the latencies in the log, which depend on the server's machine and
 	// load; Replayed are those of the replay.
 	Recorded Latency        `json:"recorded"`
@@ -70,12 +73,15 @@ type Group struct {
 
 // BaselineGroup compares with the baseline.
 type BaselineGroup struct {
-	Asked        int     `json:"asked"`   // queries that the baseline was asked
-	Queries      int     `json:"queries"` // that both answered; all that follows is of these
-	Change               // from the baseline's answers
-	Replayed     Latency `json:"replayed"`
-	Latency      Latency `json:"latency"`       // the baseline's
-	LatencyRatio float64 `json:"latency_ratio"` // Replayed's mean over Latency's
+	Asked   int `json:"asked"`   // queries that the baseline was asked
+	Queries int `json:"queries"` // that both answered; all that follows is of these
+	Change      // from the baseline's answers
+	// Intervals are those of the means in Change, of Replayed and of LatencyRatio; nil
+	// below two answers.
+	Intervals    *Intervals `json:"intervals,omitempty"`
+	Replayed     Latency    `json:"replayed"`
+	Latency      Latency    `json:"latency"`       // the baseline's
+	LatencyRatio float64    `json:"latency_ratio"` // Replayed's mean over Latency's
 }
 
 // Change is how answers differ from earlier ones. The overlap of two answers is how
@@ -93,6 +99,17 @@ type Change struct {
 	// MeanScoreShift is the same of the mean score of all answers, with its sign:
 	// above 0 if scores are larger than before.
 	MeanScoreShift float64 `json:"mean_score_shift"`
+}
+
+// Intervals are what the means beside them lie in with a confidence of 95%. One is nil
+// where fewer than two queries have such a number.
+type Intervals struct {
+	Overlap        Interval  `json:"overlap"`
+	RankChange     *Interval `json:"rank_change,omitempty"`
+	ScoreShift     *Interval `json:"score_shift,omitempty"`
+	MeanScoreShift *Interval `json:"mean_score_shift,omitempty"`
+	Latency        Interval  `json:"replayed_mean_us"`
+	LatencyRatio   *Interval `json:"latency_ratio,omitempty"` // of a baseline
 }
 
 // Latency sums up latencies, in microseconds.
@@ -119,7 +136,8 @@ func (r *Report) WriteTable(w io.Writer) error {
 	}
 	fmt.Fprintf(&b, "log       %s: %d queries from %s to %s, %d of them asked\n", r.Log, r.Read,
 		r.First.UTC().Format(time.RFC3339), r.Last.UTC().Format(time.RFC3339), r.Overall.Queries)
-	fmt.Fprintf(&b, "machine   %s, %s kernel, %s, %d processors, one query at a time\n", r.Platform, r.Kernel, r.Go, r.Processors)
+	fmt.Fprintf(&b, "machine   %s, %s kernel, %s, %d processors, one query at a time after %d to warm up\n",
+		r.Platform, r.Kernel, r.Go, r.Processors, r.WarmUp)
 
 	groups := r.groups()
 	b.WriteString("\nfrom the recorded answers\n")
@@ -132,6 +150,7 @@ func (r *Report) WriteTable(w io.Writer) error {
 			micros(g.Replayed.Mean), micros(g.Replayed.P50), micros(g.Replayed.P99))
 	}
 	_ = t.Flush() // a strings.Builder takes everything
+	intervals(&b, groups, false)
 	if r.Baseline != nil {
 		b.WriteString("\nfrom the baseline's answers, where both answered\n")
 		changes(&b, groups, func(g *Group) (int, int, *Change) {
@@ -146,6 +165,7 @@ func (r *Report) WriteTable(w io.Writer) error {
 				micros(x.Replayed.Mean), micros(x.Replayed.P50), micros(x.Replayed.P99), x.LatencyRatio)
 		}
 		_ = t.Flush()
+		intervals(&b, groups, true)
 	}
 	r.footer(&b)
 	_, err := io.WriteString(w, b.String())
@@ -207,6 +227,42 @@ func changes(b *strings.Builder, groups []*Group, of func(*Group) (queries, fail
 		queries, failed, c := of(g)
 		fmt.Fprintf(t, "%s\t%d\t%d\t%.4f\t%.3f\t%.3f\t%.2f%%\t%.2f\t%.2f%%\t%.4f\t%+.4f\t\n", g.Name, queries, failed,
 			c.Overlap, c.OverlapP1, c.OverlapMin, 100*c.OverlapLow, c.RankChange, 100*c.TopChanged, c.ScoreShift, c.MeanScoreShift)
+	}
+	_ = t.Flush() // a strings.Builder takes everything
+}
+
+// intervals writes a table of what the means lie in, those from the recorded answers or
+// those from the baseline's.
+func intervals(b *strings.Builder, groups []*Group, baseline bool) {
+	fmt.Fprintf(b, "\n")
+	t := tabwriter.NewWriter(b, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprint(t, "95% intervals of means\toverlap\trank change\tscore shift\tmean score\treplayed mean\t")
+	if baseline {
+		fmt.Fprint(t, "ratio of means\t")
+	}
+	fmt.Fprintln(t)
+	text := func(format string, x *Interval) string {
+		if x == nil {
+			return "-"
+		}
+		return fmt.Sprintf(format+" to "+format, x.Lower, x.Upper)
+	}
+	for _, g := range groups {
+		x := g.Intervals
+		if baseline {
+			x = g.Baseline.Intervals
+		}
+		if x == nil {
+			fmt.Fprintf(t, "%s\t-\t-\t-\t-\t-\t", g.Name)
+			x = &Intervals{}
+		} else {
+			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s to %s\t", g.Name, text("%.4f", &x.Overlap), text("%.2f", x.RankChange),
+				text("%.4f", x.ScoreShift), text("%+.4f", x.MeanScoreShift), micros(max(x.Latency.Lower, 0)), micros(x.Latency.Upper))
+		}
+		if baseline {
+			fmt.Fprintf(t, "%s\t", text("%.3f", x.LatencyRatio))
+		}
+		fmt.Fprintln(t)
 	}
 	_ = t.Flush() // a strings.Builder takes everything
 }

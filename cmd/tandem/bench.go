@@ -23,7 +23,7 @@ type benchCommand struct {
 // benchSnapshotCommand is `tandem bench snapshot`.
 type benchSnapshotCommand struct {
 	requiredStoreFlags
-	Snapshot     string     `arg:"" optional:"" help:"The snapshot's digest or the beginning of it; by default the newest."`
+	Snapshot     string     `arg:"" optional:"" help:"The snapshot's digest or the beginning of it; by default what is released to most traffic."`
 	Target       shard.Kind `default:"apps" enum:"apps,users" placeholder:"TOWER" help:"Tower to search, apps or users; the other one asks (default ${default})."`
 	K            []int      `default:"10,100" placeholder:"N" help:"How many candidates to ask for (default ${default})."`
 	Queries      int        `default:"1000" placeholder:"N" help:"Queries to ask at each setting (default ${default})."`

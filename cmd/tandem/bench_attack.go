@@ -14,7 +14,7 @@ import (
 // benchAttackCommand is `tandem bench attack`.
 type benchAttackCommand struct {
 	requiredStoreFlags
-	Snapshot    string        `arg:"" optional:"" help:"The snapshot's digest or the beginning of it; by default the newest."`
+	Snapshot    string        `arg:"" optional:"" help:"The snapshot's digest or the beginning of it; by default what is released to most traffic."`
 	Seed        uint64        `default:"1" placeholder:"N" help:"Seed of what is sent (default ${default})."`
 	Time        time.Duration `default:"1h" placeholder:"TIME" help:"How long to attack (default ${default})."`
 	Connections int           `default:"64" placeholder:"N" help:"Attackers at a time, each with connections of its own (default ${default})."`

@@ -11,7 +11,6 @@ import (
 	"github.com/tandem-ann/tandem/builder/gate"
 	"github.com/tandem-ann/tandem/builder/input"
 	"github.com/tandem-ann/tandem/builder/tower"
-	"github.com/tandem-ann/tandem/server/release"
 	"github.com/tandem-ann/tandem/shard"
 )
 
@@ -45,8 +44,9 @@ func (f *gateFlags) previous(e *environment, store *shard.Store, candidate shard
 	if err != nil || now == nil {
 		return "", err
 	}
-	if most := mostReleased(now); most != candidate {
-		return most, nil
+	most := mostTraffic(now)
+	if most.Snapshot != candidate {
+		return most.Snapshot, nil
 	}
 	m, err := store.Manifest(e.ctx, candidate)
 	if err != nil || m.Lineage == nil {
@@ -56,17 +56,6 @@ func (f *gateFlags) previous(e *environment, store *shard.Store, candidate shard
 		return "", nil // collected meanwhile
 	}
 	return m.Lineage.Previous, err
-}
-
-// mostReleased returns the snapshot that most traffic goes to.
-func mostReleased(now *release.Release) shard.Digest {
-	var most release.Arm
-	for _, arm := range now.Arms {
-		if arm.Weight > most.Weight {
-			most = arm
-		}
-	}
-	return most.Snapshot
 }
 
 // passed returns an error if a snapshot failed its gates.
@@ -218,7 +207,7 @@ func (c *gateCommand) write(e *environment, found *gate.Recorded) error {
 type snapshotDiffCommand struct {
 	requiredStoreFlags
 	Candidate string `arg:"" placeholder:"DIGEST" help:"The snapshot's digest or the beginning of it."`
-	Previous  string `arg:"" placeholder:"DIGEST" help:"The snapshot before, likewise."`
+	Previous  string `arg:"" optional:"" placeholder:"DIGEST" help:"The snapshot before, likewise; by default what is released to most traffic."`
 	JSON      bool   `help:"Print JSON."`
 }
 
@@ -231,14 +220,20 @@ Example:
 }
 
 func (c *snapshotDiffCommand) Run(e *environment) (err error) {
+	if c.Candidate == "" {
+		return usagef("the digest is empty; accepted: the beginning of one, or all of it")
+	}
 	store, candidate, err := openStore(e, c.Store, c.Candidate, c.cacheFlags.options())
 	if err != nil {
 		return err
 	}
 	defer closing(&err, store)
-	previous, err := store.Resolve(e.ctx, c.Previous)
+	previous, err := resolve(e, store, c.Previous)
 	if err != nil {
 		return err
+	}
+	if previous == candidate && c.Previous == "" {
+		return usagef("%s is what is released: name what to compare it with", candidate.Short())
 	}
 	now, err := shard.OpenSnapshot(e.ctx, store, candidate)
 	if err != nil {

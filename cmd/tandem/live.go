@@ -49,8 +49,11 @@ func judgeNow(ctx context.Context, store *shard.Store, d shard.Digest) (*gate.Ve
 	if err != nil && !errors.Is(err, release.ErrNone) {
 		return nil, err
 	}
-	if now != nil && mostReleased(now) != d {
-		live.Released, err = store.Manifest(ctx, mostReleased(now))
+	if now == nil {
+		return gate.JudgeNow(ctx, store, d, live)
+	}
+	if most := mostTraffic(now); most.Snapshot != d {
+		live.Released, err = store.Manifest(ctx, most.Snapshot)
 		if err != nil && !errors.Is(err, shard.ErrNoSnapshot) {
 			return nil, fmt.Errorf("the snapshot that is released: %w", err)
 		}

@@ -23,7 +23,7 @@ type loadCommand struct {
 	Users        string `placeholder:"PATH" help:"Users to ask with: a user tower in Parquet, or a file of ids, one a line; by default users of --store's snapshot that its build has not seen."`
 	UserIDColumn string `default:"user_id" placeholder:"NAME" help:"Column of user ids in Parquet (default ${default})."`
 	storeFlags
-	Snapshot string `placeholder:"DIGEST" help:"The snapshot's digest or the beginning of it; by default the newest."`
+	Snapshot string `placeholder:"DIGEST" help:"The snapshot's digest or the beginning of it; by default what is released to most traffic."`
 
 	Clients  []int         `default:"1,8" placeholder:"N" help:"How many clients ask at a time (default ${default})."`
 	Duration time.Duration `default:"10s" placeholder:"TIME" help:"How long each number of clients asks (default ${default})."`

@@ -45,12 +45,15 @@ func (c *snapshotVerifyCommand) repair(e *environment) (err error) {
 // resolve returns the snapshot that is to be repaired. If its manifest is missing, the
 // other store knows what the beginning of its digest means.
 func (c *snapshotVerifyCommand) resolve(e *environment, store, from *shard.Store) (shard.Digest, error) {
+	if c.Snapshot == "" {
+		return released(e, store)
+	}
 	list, err := store.Snapshots(e.ctx)
 	if err != nil {
 		return "", err
 	}
 	here := slices.ContainsFunc(list, func(p shard.Published) bool { return strings.HasPrefix(string(p.Digest), c.Snapshot) })
-	if c.Snapshot == "" || here {
+	if here {
 		return store.Resolve(e.ctx, c.Snapshot)
 	}
 	return from.Resolve(e.ctx, c.Snapshot)

@@ -8,14 +8,16 @@ import (
 	"time"
 
 	"github.com/tandem-ann/tandem/bench/replay"
+	"github.com/tandem-ann/tandem/server"
 	"github.com/tandem-ann/tandem/server/querylog"
+	"github.com/tandem-ann/tandem/shard"
 )
 
 type replayCommand struct {
 	requiredStoreFlags
 	Log      string   `placeholder:"LOCATION" help:"Recorded queries: a folder, a file, or a URL such as s3://bucket?prefix=queries/; by default those of --store."`
-	Against  string   `required:"" placeholder:"DIGEST" help:"The snapshot to ask: its digest or the beginning of it."`
-	Baseline string   `placeholder:"DIGEST" help:"A snapshot to ask the same queries, such as the one that serves now."`
+	Against  string   `placeholder:"DIGEST" help:"The snapshot to ask: its digest or the beginning of it; by default what is released to most traffic."`
+	Baseline string   `placeholder:"DIGEST" help:"A snapshot to ask the same queries, or none; by default what is released to most traffic, if that is another one."`
 	Since    timeFlag `placeholder:"TIME" help:"Only queries that came from then on: 2026-11-25, 2026-11-25T08:15:00Z, or 24h for a day ago."`
 	Until    timeFlag `placeholder:"TIME" help:"Only queries that came before."`
 	Limit    int      `default:"0" placeholder:"N" help:"Replay a sample of that many queries, the same each time; by default all of them."`
@@ -30,7 +32,7 @@ type replayCommand struct {
 }
 
 func (replayCommand) Help() string {
-	return `Asks queries that a server has recorded (tandem serve --record-share) again, of a snapshot, and compares the answers. Exits with 3 if a threshold is broken.
+	return `Asks queries that a server has recorded (tandem serve --record-share) again, of a snapshot, and compares the answers, after both snapshots were asked the first of them to warm up. Thresholds are for the means; the intervals beside them say how well those are known. Exits with 3 if a threshold is broken.
 
 Example:
 
@@ -62,19 +64,42 @@ func (c *replayCommand) thresholds() replay.Thresholds {
 	}
 }
 
+// baseline returns the snapshot to compare with, empty for none.
+func (c *replayCommand) baseline(e *environment, store *shard.Store, against shard.Digest) (shard.Digest, error) {
+	switch c.Baseline {
+	case noPrevious:
+		return "", nil
+	case "":
+	default:
+		return store.Resolve(e.ctx, c.Baseline)
+	}
+	now, err := newestRelease(e, store)
+	if err != nil || now == nil || mostTraffic(now).Snapshot == against {
+		return "", err
+	}
+	return released(e, store)
+}
+
 func (c *replayCommand) Run(e *environment) (err error) {
 	thresholds := c.thresholds()
 	if err := thresholds.Validate(); err != nil {
 		return usageError{fmt.Errorf("--%w", err)}
 	}
-	if c.MaxLatencyRatio != nil && c.Baseline == "" {
-		return usagef("--max-latency-ratio needs --baseline")
+	if c.MaxLatencyRatio != nil && c.Baseline == noPrevious {
+		return usagef("--max-latency-ratio needs a baseline, and --baseline is %s", noPrevious)
 	}
 	store, digest, err := openStore(e, c.Store, c.Against, c.cacheFlags.options())
 	if err != nil {
 		return err
 	}
 	defer closing(&err, store)
+	baseline, err := c.baseline(e, store, digest)
+	if err != nil {
+		return err
+	}
+	if c.MaxLatencyRatio != nil && baseline == "" {
+		return usagef("--max-latency-ratio needs --baseline, since nothing else is released")
+	}
 	log := querylog.Of(store.Objects())
 	if c.Log != "" {
 		if log, err = querylog.Open(e.ctx, c.Log); err != nil {
@@ -87,7 +112,7 @@ func (c *replayCommand) Run(e *environment) (err error) {
 	p.Stage("queries", -1)
 	o := replay.Options{
 		Log: log, Since: time.Time(c.Since), Until: time.Time(c.Until), Limit: c.Limit,
-		Store: store, Against: string(digest), Baseline: c.Baseline,
+		Store: store, Against: string(digest), Baseline: string(baseline),
 		Logger:   newLogger(e.stderr, "text", slog.LevelError),
 		Progress: func(read int) { p.Step(int64(read)) },
 	}
@@ -96,7 +121,8 @@ func (c *replayCommand) Run(e *environment) (err error) {
 	}
 	report, err := replay.Run(e.ctx, o)
 	if errors.Is(err, replay.ErrNoQueries) {
-		return fmt.Errorf("%w; tandem serve --record-share records some", err)
+		return fmt.Errorf("%w; tandem serve --record-share records some, and writes them within %s of the query, or when it stops",
+			err, server.RecordInterval)
 	}
 	if err != nil {
 		return err

@@ -27,7 +27,7 @@ type snapshotCommand struct {
 // snapshotFlags name one snapshot of a store.
 type snapshotFlags struct {
 	requiredStoreFlags
-	Snapshot string `arg:"" optional:"" placeholder:"DIGEST" help:"The snapshot's digest or the beginning of it; by default the newest."`
+	Snapshot string `arg:"" optional:"" placeholder:"DIGEST" help:"The snapshot's digest or the beginning of it; by default what is released to most traffic."`
 }
 
 // open opens the store and resolves the snapshot. The caller closes the store.

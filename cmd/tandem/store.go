@@ -53,16 +53,25 @@ func (c *cacheFlags) options() shard.StoreOptions {
 	return shard.StoreOptions{Cache: c.Cache, CacheBytes: int64(c.CacheSize), Timeout: c.StoreTimeout}
 }
 
-// openStore opens a store and resolves which of its snapshots is meant. The caller
-// closes the store.
+// openStore opens a store and resolves which of its snapshots is meant: without a ref the
+// one that is released. The caller closes the store.
 func openStore(e *environment, location, ref string, o shard.StoreOptions) (*shard.Store, shard.Digest, error) {
 	store, err := shard.OpenStore(e.ctx, location, o)
 	if err != nil {
 		return nil, "", err
 	}
-	digest, err := store.Resolve(e.ctx, ref)
+	digest, err := resolve(e, store, ref)
 	if err != nil {
 		return nil, "", errors.Join(err, store.Close())
 	}
 	return store, digest, nil
+}
+
+// resolve returns the snapshot of a store that a ref means: a digest, the beginning of
+// one, or, where it is empty, the one that is released.
+func resolve(e *environment, store *shard.Store, ref string) (shard.Digest, error) {
+	if ref == "" {
+		return released(e, store)
+	}
+	return store.Resolve(e.ctx, ref)
 }

@@ -16,7 +16,7 @@ import (
 // source is the snapshot or the shard files that a command reads.
 type source struct {
 	storeFlags
-	Objects []string `arg:"" optional:"" name:"what" sep:"none" help:"With --store a snapshot's digest or the beginning of it, by default the newest; without, the paths of shard files."`
+	Objects []string `arg:"" optional:"" name:"what" sep:"none" help:"With --store a snapshot's digest or the beginning of it, by default what is released to most traffic; without, the paths of shard files."`
 }
 
 // check returns an error if nothing is named, or more than one snapshot.
@@ -30,7 +30,7 @@ func (s *source) check() error {
 	return nil
 }
 
-// snapshot returns the snapshot that is named, empty for the newest.
+// snapshot returns the snapshot that is named, empty for what is released.
 func (s *source) snapshot() string {
 	if len(s.Objects) == 0 {
 		return ""
