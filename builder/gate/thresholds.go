@@ -16,13 +16,14 @@ const (
 	Norms         = "norms"
 	Overlap       = "overlap"
 	Placement     = "placement"
+	Axes          = "axes"
 	Alignment     = "alignment"
 	Latency       = "latency"
 )
 
 // Names lists all gates in the order in which they run.
 func Names() []string {
-	return []string{Structure, Recall, Concentration, Rows, Coverage, Norms, Overlap, Placement, Alignment, Latency}
+	return []string{Structure, Recall, Concentration, Rows, Coverage, Norms, Overlap, Placement, Axes, Alignment, Latency}
 }
 
 // Thresholds are the limits of all gates; see [DefaultThresholds].
