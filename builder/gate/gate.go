@@ -21,6 +21,8 @@
 //     of the same type as in the snapshot before.
 //   - rows, coverage, norms, overlap, placement: how package compare finds the snapshot
 //     to differ from the one before.
+//   - axes: whether the towers vary in the same directions, as those of one training do,
+//     by their vectors alone ([axes.Compare]).
 //   - alignment: whether users' vectors find the apps that the users interacted with,
 //     more often than the vectors of other users do, and than their own in a space that
 //     was turned at random. Towers of two versions do not, whatever their labels say.
@@ -98,7 +100,7 @@ func Run(ctx context.Context, in Input) (_ *shard.GateReport, err error) {
 	for _, g := range []struct {
 		name string
 		run  func(context.Context) error
-	}{{Structure, r.structure}, {Recall, r.recall}, {"comparison", r.compared}, {Alignment, r.alignment}} {
+	}{{Structure, r.structure}, {Recall, r.recall}, {"comparison", r.compared}, {Axes, r.axes}, {Alignment, r.alignment}} {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}

@@ -17,6 +17,7 @@ const (
 	Norms         = "norms"
 	Overlap       = "overlap"
 	Placement     = "placement"
+	Axes          = "axes"
 	Alignment     = "alignment"
 	Filters       = "filters"
 	Latency       = "latency"
@@ -24,7 +25,7 @@ const (
 
 // Names lists all gates in the order in which they run.
 func Names() []string {
-	return []string{Structure, Recall, Concentration, Contract, Rows, Coverage, Norms, Overlap, Placement, Alignment, Filters, Latency}
+	return []string{Structure, Recall, Concentration, Contract, Rows, Coverage, Norms, Overlap, Placement, Axes, Alignment, Filters, Latency}
 }
 
 // Thresholds are the limits of all gates; see [DefaultThresholds].

@@ -13,11 +13,12 @@ import (
 
 // benchCommand is `tandem bench`.
 type benchCommand struct {
-	Snapshot benchSnapshotCommand `cmd:"" default:"withargs" help:"Measure recall against latency on a snapshot; the default."`
-	Engines  benchEnginesCommand  `cmd:"" help:"Measure our index and other engines on a set of vectors."`
-	Filters  benchFiltersCommand  `cmd:"" help:"Measure our index and other engines under eligibility filters."`
-	Switches benchSwitchesCommand `cmd:"" help:"Measure a server while it switches between two snapshots."`
-	Attack   benchAttackCommand   `cmd:"" help:"Measure a server while others send it the worst requests."`
+	Snapshot  benchSnapshotCommand  `cmd:"" default:"withargs" help:"Measure recall against latency on a snapshot; the default."`
+	Engines   benchEnginesCommand   `cmd:"" help:"Measure our index and other engines on a set of vectors."`
+	Filters   benchFiltersCommand   `cmd:"" help:"Measure our index and other engines under eligibility filters."`
+	Switches  benchSwitchesCommand  `cmd:"" help:"Measure a server while it switches between two snapshots."`
+	Attack    benchAttackCommand    `cmd:"" help:"Measure a server while others send it the worst requests."`
+	Alignment benchAlignmentCommand `cmd:"" help:"Measure how often the gate axes is wrong, on towers that it makes."`
 }
 
 // benchSnapshotCommand is `tandem bench snapshot`.

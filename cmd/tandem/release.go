@@ -309,9 +309,9 @@ func writeStatus(w io.Writer, log *logInfo, servers []serverInfo) error {
 
 type releaseStartCommand struct {
 	changeFlags
-	Snapshot string  `arg:"" placeholder:"DIGEST" help:"The snapshot's digest or the beginning of it."`
-	Arm      string  `placeholder:"NAME" help:"Name of the new arm (default control for the first release, else candidate)."`
-	Weight   int     `default:"10" placeholder:"N" help:"Share of traffic, per mille, of a snapshot that starts beside others (default ${default}: 1%)."`
+	Snapshot string `arg:"" placeholder:"DIGEST" help:"The snapshot's digest or the beginning of it."`
+	Arm      string `placeholder:"NAME" help:"Name of the new arm (default control for the first release, else candidate)."`
+	Weight   int    `default:"10" placeholder:"N" help:"Share of traffic, per mille, of a snapshot that starts beside others (default ${default}: 1%)."`
 	overrideFlags
 }
 
