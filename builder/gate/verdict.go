@@ -158,6 +158,26 @@ func (v *Verdict) Undecided() []Row {
 	return slices.DeleteFunc(slices.Clone(v.Rows), func(r Row) bool { return r.State == shard.GatePassed || r.State == shard.GateFailed })
 }
 
+// Unproved says what keeps the towers from being proved to be of one training: their
+// vectors alone could not tell, and no interactions did. It is empty if they are, or if a
+// gate failed that would say so.
+func (v *Verdict) Unproved() string {
+	row := func(gate string) Row {
+		i := slices.IndexFunc(v.Rows, func(r Row) bool { return r.Gate == gate })
+		if i < 0 {
+			return Row{Gate: gate, State: shard.GateNotRun}
+		}
+		return v.Rows[i]
+	}
+	vectors, interactions := row(Axes), row(Alignment)
+	decided := interactions.State == shard.GatePassed || interactions.State == shard.GateFailed
+	if vectors.State != shard.GateInconclusive || decided {
+		return ""
+	}
+	return fmt.Sprintf("nothing shows that its towers are of one training: %s %s: %s; %s %s: %s",
+		vectors.Gate, vectors.State, vectors.Why, interactions.Gate, interactions.State, interactions.Why)
+}
+
 // Err returns nil if no gate failed. Else the error, of class [ErrFailed], names every
 // gate that did, and then what each has found first.
 func (v *Verdict) Err() error {

@@ -84,3 +84,24 @@ func TestVerdict(t *testing.T) {
 	off.LatencyOff = true
 	assert.Equal(t, []string{Latency}, judge([]*Recorded{off}, nil).Off)
 }
+
+func TestUnproved(t *testing.T) {
+	cannotTell := shard.GateCheck{Gate: Axes, Undecided: shard.GateInconclusive, Text: "too few"}
+	none := shard.GateCheck{Gate: Alignment, Undecided: shard.GateNotRun, Text: "no interactions were given"}
+	run := func(undecided []shard.GateCheck, checks ...shard.GateCheck) *Recorded {
+		return &Recorded{Report: &shard.GateReport{Checks: checks, Undecided: undecided}}
+	}
+	const text = "nothing shows that its towers are of one training: axes inconclusive: too few; alignment not run: no interactions were given"
+	first := run([]shard.GateCheck{cannotTell, none})
+	assert.Equal(t, text, judge([]*Recorded{first}, nil).Unproved())
+	assert.Equal(t, text, judge([]*Recorded{first, run([]shard.GateCheck{none})}, nil).Unproved(), "a later run that looked at neither")
+	for name, later := range map[string]*Recorded{
+		"the vectors tell":                run([]shard.GateCheck{none}, shard.GateCheck{Gate: Axes, Passed: true}),
+		"the interactions tell":           run([]shard.GateCheck{cannotTell}, shard.GateCheck{Gate: Alignment, Passed: true}),
+		"the interactions tell otherwise": run([]shard.GateCheck{cannotTell}, shard.GateCheck{Gate: Alignment}),
+	} {
+		assert.Empty(t, judge([]*Recorded{first, later}, nil).Unproved(), name)
+	}
+	notRun := shard.GateCheck{Gate: Axes, Undecided: shard.GateNotRun, Text: "the metric is l2"}
+	assert.Empty(t, judge([]*Recorded{run([]shard.GateCheck{notRun, none})}, nil).Unproved(), "nothing was tried")
+}
