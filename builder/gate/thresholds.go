@@ -16,6 +16,7 @@ const (
 	Norms         = "norms"
 	Overlap       = "overlap"
 	Placement     = "placement"
+	TrainingRun   = "run"
 	Axes          = "axes"
 	Alignment     = "alignment"
 	Latency       = "latency"
@@ -23,7 +24,7 @@ const (
 
 // Names lists all gates in the order in which they run.
 func Names() []string {
-	return []string{Structure, Recall, Concentration, Rows, Coverage, Norms, Overlap, Placement, Axes, Alignment, Latency}
+	return []string{Structure, Recall, Concentration, Rows, Coverage, Norms, Overlap, Placement, TrainingRun, Axes, Alignment, Latency}
 }
 
 // Thresholds are the limits of all gates; see [DefaultThresholds].
