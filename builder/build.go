@@ -163,6 +163,7 @@ type build struct {
 	resumed  bool         // the stage is one that was kept
 	keeps    bool         // the stage outlives this process
 	manifest *shard.Manifest
+	runs     map[string]string // the training run that each tower says it is of, by role
 
 	apps, users *ingested
 	rejected    map[shard.Kind]*Rejections
@@ -174,11 +175,11 @@ type build struct {
 // detectDim finds the dimension, which both towers must have.
 func (b *build) detectDim(ctx context.Context) error {
 	b.Progress.Stage("look at the first embeddings", -1)
-	appDim, appPacked, err := detectDim(ctx, shard.Apps, b.input(shard.Apps))
+	appDim, appPacked, appRun, err := detectDim(ctx, shard.Apps, b.input(shard.Apps))
 	if err != nil {
 		return b.Opened.apps.checked(err)
 	}
-	userDim, userPacked, err := detectDim(ctx, shard.Users, b.input(shard.Users))
+	userDim, userPacked, userRun, err := detectDim(ctx, shard.Users, b.input(shard.Users))
 	if err != nil {
 		return b.Opened.users.checked(err)
 	}
@@ -186,7 +187,11 @@ func (b *build) detectDim(ctx context.Context) error {
 		return fmt.Errorf("apps have embeddings of dimension %d%s, users of %d%s: both towers must come from one model version",
 			appDim, asBytes(appDim, appPacked), userDim, asBytes(userDim, userPacked))
 	}
+	if appRun != "" && userRun != "" && appRun != userRun {
+		return fmt.Errorf("apps are of the training run %.80q, users of %.80q, as %s says: both towers must come from one", appRun, userRun, tower.RunKey)
+	}
 	b.manifest.Dim = appDim
+	b.runs = map[string]string{string(shard.Apps): appRun, string(shard.Users): userRun}
 	return nil
 }
 
@@ -248,6 +253,10 @@ func (b *build) ingest(ctx context.Context) (err error) {
 func (b *build) digestInputs(ctx context.Context) (err error) {
 	if b.manifest.Inputs, err = b.Opened.ofTowers(ctx, b.Progress); err != nil {
 		return err
+	}
+	for i := range b.manifest.Inputs {
+		in := &b.manifest.Inputs[i]
+		in.Run = b.runs[in.Role]
 	}
 	b.gates.inputs, err = b.Opened.ofGates(ctx)
 	return err

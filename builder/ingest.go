@@ -38,19 +38,19 @@ type ingested struct {
 // that has an embedding.
 const detectRows = 1000
 
-// detectDim returns the most common length of the first embeddings, and whether they are
-// bytes.
-func detectDim(ctx context.Context, kind shard.Kind, in tower.Options) (dim int, packed bool, err error) {
+// detectDim returns the most common length of the first embeddings, whether they are bytes,
+// and the training run that the rows say they are of.
+func detectDim(ctx context.Context, kind shard.Kind, in tower.Options) (dim int, packed bool, run string, err error) {
 	r, err := tower.Open(ctx, in)
 	if err != nil {
-		return 0, false, err
+		return 0, false, "", err
 	}
 	defer func() { err = errors.Join(err, r.Close()) }()
 	counts, malformed := map[int]int{}, "" // why the first row that has one has none
 	for n := 0; n < detectRows || dim == 0; n++ {
 		if n%checkEvery == 0 {
 			if err := ctx.Err(); err != nil {
-				return 0, false, err
+				return 0, false, "", err
 			}
 		}
 		row, err := r.Next()
@@ -58,7 +58,7 @@ func detectDim(ctx context.Context, kind shard.Kind, in tower.Options) (dim int,
 			break
 		}
 		if err != nil {
-			return 0, false, err
+			return 0, false, "", err
 		}
 		packed = row.Packed
 		length := len(row.Vector)
@@ -74,12 +74,12 @@ func detectDim(ctx context.Context, kind shard.Kind, in tower.Options) (dim int,
 	}
 	name := in.Files.Files()[0].Name()
 	if dim == 0 {
-		return 0, false, fmt.Errorf("%s: %s has no embedding%s", kind, name, malformed)
+		return 0, false, "", fmt.Errorf("%s: %s has no embedding%s", kind, name, malformed)
 	}
 	if dim > index.MaxDim {
-		return 0, false, fmt.Errorf("%s: %s has embeddings of dimension %d, want 1 to %d", kind, name, dim, index.MaxDim)
+		return 0, false, "", fmt.Errorf("%s: %s has embeddings of dimension %d, want 1 to %d", kind, name, dim, index.MaxDim)
 	}
-	return dim, packed, nil
+	return dim, packed, r.Run(), nil
 }
 
 // asBytes says of numbers whether they were bytes.

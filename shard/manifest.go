@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
+	"unicode/utf8"
 
 	"github.com/tandem-ann/tandem/index"
 	"github.com/tandem-ann/tandem/index/sections"
@@ -25,6 +27,7 @@ import (
 //	4: the mean user vector, attributes of type float32.
 //	5: how inputs are read beyond the names of columns: partition keys, attribute types.
 //	6: gate checks that did not run or found nothing either way.
+//	7: the training run that an input says it is of.
 const (
 	ManifestVersion = 1 // without segments
 	SegmentsVersion = 2 // with segments
@@ -32,7 +35,8 @@ const (
 	MeanVersion     = 4 // with or without what the others add
 	InputsVersion   = 5 // likewise
 	StatesVersion   = 6 // likewise
-	newestVersion   = StatesVersion
+	RunVersion      = 7 // likewise
+	newestVersion   = RunVersion
 )
 
 // Manifest is the root object of a snapshot. The same inputs, parameters and
@@ -86,6 +90,20 @@ type Input struct {
 	Name   string `json:"name"` // without its folder
 	Size   int64  `json:"size"`
 	Digest Digest `json:"digest"`
+	// Run names the training run that wrote the rows, as they say themselves; empty if they
+	// do not. It needs [RunVersion].
+	Run string `json:"run,omitempty"`
+}
+
+// MaxRun is the longest name of a training run, in bytes.
+const MaxRun = 256
+
+// CheckRun returns an error unless a name can be that of a training run.
+func CheckRun(run string) error {
+	if run == "" || len(run) > MaxRun || !utf8.ValidString(run) {
+		return fmt.Errorf("training run %.80q: want 1 to %d bytes of UTF-8", run, MaxRun)
+	}
+	return nil
 }
 
 // Recall is the mean recall@K that held-out queries had at one recall target.
@@ -197,6 +215,13 @@ func (m *Manifest) validate() error {
 			return fmt.Errorf("%s: %w", kind, err)
 		}
 	}
+	for _, in := range m.Inputs {
+		if in.Run != "" {
+			if err := CheckRun(in.Run); err != nil {
+				return fmt.Errorf("input %.80q: %w", in.Name, err)
+			}
+		}
+	}
 	if m.MeanUser != nil {
 		if len(m.MeanUser) != m.Dim {
 			return fmt.Errorf("mean_user has %d numbers, dim is %d", len(m.MeanUser), m.Dim)
@@ -212,6 +237,8 @@ func (m *Manifest) validate() error {
 // that it must have.
 func (m *Manifest) LowestVersion() int {
 	switch {
+	case slices.ContainsFunc(m.Inputs, func(in Input) bool { return in.Run != "" }):
+		return RunVersion
 	case m.Gates != nil && len(m.Gates.Undecided) > 0:
 		return StatesVersion
 	case m.Parameters.beyondColumns():

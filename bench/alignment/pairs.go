@@ -3,6 +3,7 @@ package alignment
 import (
 	"math"
 	"math/rand/v2"
+	"slices"
 )
 
 // pair is two towers, with whether they belong together.
@@ -18,7 +19,7 @@ func (m *model) pairs(r *rand.Rand) []pair {
 	a, u := m.apps, m.users
 	dim := len(a[0])
 	turn, order := rotation(dim, r), r.Perm(dim)
-	few := func(rows [][]float64) [][]float64 { return rows[:min(200, len(rows))] }
+	few := func(rows [][]float64) [][]float64 { return slices.Clone(rows[:min(200, len(rows))]) }
 	exponent := pick(r, 0.3, -0.3, 0.6)
 	byPopularity := mapped(a, func(i int, v []float64) { multiply(v, math.Pow(1+m.world.popularity[i], exponent)) })
 	shift := gaussian(r, dim, 5*rms(a))
@@ -29,21 +30,22 @@ func (m *model) pairs(r *rand.Rand) []pair {
 	collapsed := func(rows [][]float64) [][]float64 {
 		return rotated(mapped(rows, func(_ int, v []float64) { multiply(v[:min(directions, dim)], 8) }), turn)
 	}
+	turned, reordered := rotated(u, turn), permuted(u, order)
 	return []pair{
 		{"as trained", true, a, u},
-		{"both turned", true, rotated(a, turn), rotated(u, turn)},
-		{"both permuted", true, permuted(a, order), permuted(u, order)},
+		{"both turned", true, rotated(a, turn), turned},
+		{"both permuted", true, permuted(a, order), reordered},
 		{"200 rows", true, few(a), few(u)},
 		{"normalised", true, normalised(a), normalised(u)},
 		{"norms by popularity", true, byPopularity, u},
 		{"apps shifted", true, shifted, u},
 		{"collapsed", true, collapsed(a), collapsed(u)},
 		{"trained again", true, m.again.apps, m.again.users},
-		{"one turned", false, a, rotated(u, turn)},
-		{"one permuted", false, a, permuted(u, order)},
+		{"one turned", false, a, turned},
+		{"one permuted", false, a, reordered},
 		{"apps of another training", false, m.again.apps, u},
 		{"users of another training", false, a, m.again.users},
-		{"another training, turned", false, m.again.apps, rotated(u, turn)},
+		{"another training, turned", false, m.again.apps, turned},
 	}
 }
 

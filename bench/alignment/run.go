@@ -109,11 +109,28 @@ func judge(ctx context.Context, seed uint64, number, dim int) ([]outcome, error)
 	m := newModel(dim, r)
 	var reference *axes.Result
 	var list []outcome
+	sides := map[*[]float64]*axes.Side{} // by their first row: many pairs share a tower
+	side := func(rows [][]float64) (*axes.Side, error) {
+		key := &rows[0]
+		if sides[key] == nil {
+			s, err := axes.Measure(ctx, floats(rows))
+			if err != nil {
+				return nil, err
+			}
+			sides[key] = s
+		}
+		return sides[key], nil
+	}
 	for _, p := range m.pairs(r) {
-		found, err := axes.Compare(ctx, floats(p.apps), floats(p.users))
+		apps, err := side(p.apps)
 		if err != nil {
 			return nil, err
 		}
+		users, err := side(p.users)
+		if err != nil {
+			return nil, err
+		}
+		found := axes.Compare(apps, users)
 		o := outcome{what: p.what, training: m.training, dim: len(p.apps[0]), together: p.together}
 		o.state, _ = found.Verdict(nil)
 		list = append(list, o)

@@ -5,8 +5,9 @@
 // A model that is trained by inner products gives both towers the same axes: directions
 // in which apps vary are directions in which users vary. Its training fixes the space
 // only up to a rotation, so the towers of two trainings agree no more than a random
-// rotation does. [Compare] measures that. It must hardly ever find two towers of one
-// training apart, whatever the training was; where it cannot tell, it says so and why.
+// rotation does. [Measure] looks at one tower, [Compare] at two. [Result.Verdict] must hardly
+// ever find two towers of one training apart, whatever the training was; where it cannot
+// tell, it says so and why. Package builder/gate is the caller.
 //
 // # Design
 //
@@ -35,14 +36,13 @@
 package axes
 
 import (
-	"context"
 	"fmt"
 	"math"
 	"slices"
 )
 
 const (
-	// MaxRows is how many rows of a tower are of use: with more nothing changes.
+	// MaxRows is how many rows of a tower are enough: more hardly change anything.
 	MaxRows = 4096
 	// maxDim is how many coordinates are looked at. Those of wider towers are spread
 	// evenly.
@@ -95,38 +95,22 @@ type Result struct {
 	Signs   float64
 }
 
-// Compare compares the axes of two towers. Rows must be of one length, and be picked
-// without regard to their vectors. It fails only if ctx ends.
-func Compare(ctx context.Context, apps, users [][]float32) (*Result, error) {
-	r := &Result{Rows: [2]int{len(apps), len(users)}}
-	if len(apps) > 0 {
-		r.Dim = len(apps[0])
-	}
-	r.Used = min(r.Dim, maxDim)
-	if r.Used < 2 || min(len(apps), len(users)) < minRows {
-		return r, nil
-	}
-	a, err := newSide(ctx, apps, r.Used)
-	if err != nil {
-		return nil, err
-	}
-	u, err := newSide(ctx, users, r.Used)
-	if err != nil {
-		return nil, err
+// Compare compares the axes of two towers, which must be of one dimension.
+func Compare(apps, users *Side) *Result {
+	r := &Result{Rows: [2]int{apps.rows, users.rows}, Dim: apps.dim, Used: apps.used}
+	if apps.skews == nil || users.skews == nil {
+		return r
 	}
 	for f := range forms {
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		r.Agreements = append(r.Agreements, agree(f, a, u))
+		r.Agreements = append(r.Agreements, agree(f, apps, users))
 	}
-	r.Aligned = min(a.diagonal(), u.diagonal()) >= aligned
-	r.Signs = signs(a.skews, u.skews)
-	return r, nil
+	r.Aligned = min(apps.diagonal(), users.diagonal()) >= aligned
+	r.Signs = signs(apps.skews, users.skews)
+	return r
 }
 
 // agree measures the agreement of two towers in one form.
-func agree(f Form, a, u *side) Agreement {
+func agree(f Form, a, u *Side) Agreement {
 	g := Agreement{
 		Form: f, Value: inner(a.forms[f], u.forms[f]),
 		Turned: math.Inf(-1), Permuted: math.Inf(-1),

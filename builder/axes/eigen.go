@@ -21,7 +21,7 @@ func eigen(m [][]float64) (values []float64, vectors [][]float64) {
 		for i, row := range m {
 			off += dot(row[:i], row[:i])
 		}
-		if off <= 1e-22*total {
+		if off <= 1e-18*total {
 			break
 		}
 		// What is small beside the rest is left for when it is not.

@@ -5,15 +5,26 @@ import (
 	"math"
 )
 
-// side is one tower.
-type side struct {
-	forms    [forms][][]float64 // without trace, of norm 1; of norm 0 for a sphere
-	reliable [forms]float64     // how far the forms of one half foretell those of the other
-	skews    []float64          // of each coordinate
+// Side is what was measured of one tower. Nothing changes it.
+type Side struct {
+	rows, dim, used int
+	forms           [forms][][]float64 // without trace, of norm 1; of norm 0 for a sphere
+	reliable        [forms]float64     // how far the forms of one half foretell those of the other
+	skews           []float64          // of each coordinate; nil if there is too little to look at
 }
 
-// newSide looks at dim coordinates of the rows of a tower.
-func newSide(ctx context.Context, rows [][]float32, dim int) (*side, error) {
+// Measure looks at the rows of a tower, which must be of one length, finite, and picked
+// without regard to their vectors. It fails only if ctx ends.
+func Measure(ctx context.Context, rows [][]float32) (*Side, error) {
+	s := &Side{rows: len(rows)}
+	if len(rows) > 0 {
+		s.dim = len(rows[0])
+	}
+	s.used = min(s.dim, maxDim)
+	if s.used < 2 || len(rows) < minRows {
+		return s, nil
+	}
+	dim := s.used
 	var halves [2]*scatter
 	for i := range halves {
 		halves[i] = newScatter(dim)
@@ -28,9 +39,11 @@ func newSide(ctx context.Context, rows [][]float32, dim int) (*side, error) {
 		}
 		halves[i%2].add(vector)
 	}
-	s := &side{}
 	var of [2][forms][][]float64
 	for i, h := range halves {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
 		of[i] = formsOf(h.covariance())
 	}
 	whole := halves[0].plus(halves[1])
@@ -84,7 +97,7 @@ func signs(a, u []float64) float64 {
 }
 
 // diagonal returns the share of the root form that is on its diagonal.
-func (s *side) diagonal() (share float64) {
+func (s *Side) diagonal() (share float64) {
 	for i, row := range s.forms[Root] {
 		share += float64(row[i] * row[i])
 	}

@@ -46,20 +46,22 @@ func (r *run) axes(ctx context.Context) error {
 
 // compareAxes compares the towers of a snapshot, as its metric sees them.
 func compareAxes(ctx context.Context, s *shard.Snapshot) (*axes.Result, error) {
-	var sides [2][][]float32
-	for i, kind := range []shard.Kind{shard.Apps, shard.Users} {
-		sides[i] = probe.Vectors(probe.Pick(s.Tower(kind), axes.MaxRows, nil))
+	kinds := [2]shard.Kind{shard.Apps, shard.Users}
+	var sides [2]*axes.Side
+	err := probe.Each(ctx, len(sides), func(i int) (err error) {
+		rows := probe.Vectors(probe.Pick(s.Tower(kinds[i]), axes.MaxRows, nil))
 		if s.Manifest().Metric == index.Cosine {
-			for _, v := range sides[i] {
+			for _, v := range rows {
 				normalise(v)
 			}
 		}
-	}
-	found, err := axes.Compare(ctx, sides[0], sides[1])
+		sides[i], err = axes.Measure(ctx, rows)
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("snapshot %s: %w", s.Digest().Short(), err)
 	}
-	return found, nil
+	return axes.Compare(sides[0], sides[1]), nil
 }
 
 // normalise gives v the norm 1, unless it is 0.

@@ -21,6 +21,8 @@
 //     of the same type as in the snapshot before.
 //   - rows, coverage, norms, overlap, placement: how package compare finds the snapshot
 //     to differ from the one before.
+//   - run: whether both towers say that they are of one training run, where trainers write
+//     that down ([tower.RunKey]).
 //   - axes: whether the towers vary in the same directions, as those of one training do,
 //     by their vectors alone ([axes.Compare]).
 //   - alignment: whether users' vectors find the apps that the users interacted with,
@@ -100,7 +102,7 @@ func Run(ctx context.Context, in Input) (_ *shard.GateReport, err error) {
 	for _, g := range []struct {
 		name string
 		run  func(context.Context) error
-	}{{Structure, r.structure}, {Recall, r.recall}, {"comparison", r.compared}, {Axes, r.axes}, {Alignment, r.alignment}} {
+	}{{Structure, r.structure}, {Recall, r.recall}, {"comparison", r.compared}, {TrainingRun, r.trainingRun}, {Axes, r.axes}, {Alignment, r.alignment}} {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}

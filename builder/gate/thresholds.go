@@ -17,6 +17,7 @@ const (
 	Norms         = "norms"
 	Overlap       = "overlap"
 	Placement     = "placement"
+	TrainingRun   = "run"
 	Axes          = "axes"
 	Alignment     = "alignment"
 	Filters       = "filters"
@@ -25,7 +26,7 @@ const (
 
 // Names lists all gates in the order in which they run.
 func Names() []string {
-	return []string{Structure, Recall, Concentration, Contract, Rows, Coverage, Norms, Overlap, Placement, Axes, Alignment, Filters, Latency}
+	return []string{Structure, Recall, Concentration, Contract, Rows, Coverage, Norms, Overlap, Placement, TrainingRun, Axes, Alignment, Filters, Latency}
 }
 
 // Thresholds are the limits of all gates; see [DefaultThresholds].

@@ -26,6 +26,7 @@ type parquetReader struct {
 	notes   []string          // known from the footers
 	unknown []string          // columns that were to be ignored
 	dated   map[string]*dated // of attributes by name
+	run     run               // that wrote the rows
 	packed  string            // how embeddings that are bytes are read, "" before the first
 
 	next    int // file
@@ -34,6 +35,7 @@ type parquetReader struct {
 	left    int64 // rows left in the row group
 	id      *column
 	vectors *vectors
+	runs    *column   // that names the training run; nil without
 	columns []*column // attributes
 	cursors []*column // all columns
 
@@ -59,6 +61,7 @@ func openParquet(o Options, files []input.File) (*parquetReader, error) {
 type selection struct {
 	id         shape
 	embedding  embedding
+	run        *shape   // of a column that names the training run; nil without
 	attributes []shape  // under the attributes' names
 	columns    []string // as the file calls those
 	ignored    []string // columns
@@ -87,6 +90,9 @@ func (r *parquetReader) survey() error {
 		}
 		if r.rows += pf.Rows(); r.rows < 0 {
 			return fmt.Errorf("open %s: %w: %d rows", f.Name(), parquetfile.ErrDamaged, pf.Rows())
+		}
+		if err := r.run.ofFile(pf, s.run != nil, f.Name(), i == 0); err != nil {
+			return err
 		}
 		for _, note := range s.notes {
 			notes[note] = true
@@ -176,6 +182,13 @@ func (r *parquetReader) selects(f *parquetfile.File) (s selection, err error) {
 	}
 	for _, e := range s.embedding.shapes {
 		used[e.leaf] = true
+	}
+	if n := root.find(RunKey); n != nil && !slices.Contains(o.IgnoreColumns, RunKey) {
+		a := n.shape()
+		if used[a.leaf] = true; !a.id() {
+			wrong = append(wrong, fmt.Sprintf("column %s is %s, want %s", RunKey, a.text, supportedIDs))
+		}
+		s.run = &a
 	}
 	add := func(n *node, column string) {
 		a := n.shape()
@@ -287,6 +300,7 @@ func openParquetFile(f input.File) (*parquetfile.File, error) {
 func (r *parquetReader) Schema() attribute.Schema { return r.schema }
 func (r *parquetReader) Rows() int64              { return r.rows }
 func (r *parquetReader) Unknown() []string        { return r.unknown }
+func (r *parquetReader) Run() string              { return r.run.name }
 
 func (r *parquetReader) Notes() []string {
 	notes := slices.Clone(r.notes)
@@ -344,6 +358,15 @@ func (r *parquetReader) read() (err error) {
 	r.row.Problems = r.row.Problems[:0]
 	if r.row.ID, err = r.id.id(); err != nil {
 		return fmt.Errorf("column %s: %w", r.id.name, err)
+	}
+	if r.runs != nil {
+		name, err := r.runs.id()
+		if err == nil {
+			err = r.run.ofRow(name)
+		}
+		if err != nil {
+			return fmt.Errorf("column %s: %w", RunKey, err)
+		}
 	}
 	var problem *Problem
 	if r.row.Vector, problem, err = r.vectors.next(); err != nil {
@@ -419,6 +442,9 @@ func (r *parquetReader) openNext() error {
 	r.file, r.group = pf, 0
 	r.id = &column{shape: s.id, name: r.options.IDColumn, attribute: -1}
 	r.vectors = newVectors(s.embedding)
+	if r.runs = nil; s.run != nil {
+		r.runs = &column{shape: *s.run, name: RunKey, attribute: -1}
+	}
 	r.columns = r.columns[:0]
 	for _, a := range s.attributes {
 		if a.null() {
@@ -438,5 +464,8 @@ func (r *parquetReader) openNext() error {
 		r.columns = append(r.columns, c)
 	}
 	r.cursors = slices.Concat([]*column{r.id}, r.vectors.columns, r.columns)
+	if r.runs != nil {
+		r.cursors = append(r.cursors, r.runs)
+	}
 	return nil
 }

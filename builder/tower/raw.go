@@ -220,6 +220,7 @@ func (r *rawReader) dim() uint64 {
 func (r *rawReader) Schema() attribute.Schema { return attribute.Schema{} }
 func (r *rawReader) Rows() int64              { return r.rows }
 func (r *rawReader) Notes() []string          { return r.notes }
+func (r *rawReader) Run() string              { return "" }
 func (r *rawReader) Unknown() []string        { return r.unknown }
 
 func (r *rawReader) Next() (*Row, error) {

@@ -60,6 +60,10 @@ type Reader interface {
 	Schema() attribute.Schema
 	// Rows returns the number of rows that the headers of all files promise.
 	Rows() int64
+	// Run names the training run that wrote the rows, as their files or rows say; empty
+	// if they do not. A run that rows say is known once the first one was read. See
+	// [RunKey].
+	Run() string
 	// Next returns the next row, and io.EOF after the last. The row and its
 	// slices are valid until the next call; its strings, and the attribute
 	// values, for good. After an error every call returns it again.
@@ -113,6 +117,11 @@ type Options struct {
 	// input says. Names that the input does not have are ignored.
 	AttributeTypes map[string]attribute.Type
 }
+
+// RunKey is what a trainer calls the training run that both towers are of: a key of the
+// metadata of Parquet files, or a column whose value is the same in every row. Any text of
+// 1 to [shard.MaxRun] bytes tells it from other runs. The column is no attribute.
+const RunKey = "tandem_run"
 
 // DefaultEmbeddingColumn is the Parquet column of vectors unless named.
 const DefaultEmbeddingColumn = "embedding"
