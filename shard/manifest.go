@@ -24,12 +24,14 @@ import (
 //	3: the tool, every parameter, calibrations, lineage and the gate report.
 //	4: the mean user vector, attributes of type float32.
 //	5: how inputs are read beyond the names of columns: partition keys, attribute types.
+//	6: the samples that calibrated and measured, the recall of the worst percent.
 const (
 	ManifestVersion = 1 // without segments
 	SegmentsVersion = 2 // with segments
 	GatesVersion    = 3 // with or without segments
 	MeanVersion     = 4 // with or without what the others add
 	InputsVersion   = 5 // likewise
+	SamplesVersion  = 6 // likewise
 )
 
 // Manifest is the root object of a snapshot. The same inputs, parameters and
@@ -63,6 +65,10 @@ type TowerManifest struct {
 	Shards   []ShardManifest  `json:"shards"` // in the order of their numbers
 	Recall   []Recall         `json:"recall"` // measured on held-out queries
 
+	// Samples are the rows of the other tower that the build asked; nil if an older
+	// builder did not say.
+	Samples *Samples `json:"samples,omitempty"`
+
 	// Segments are in ascending order of their names. Only the app tower has any.
 	Segments []SegmentManifest `json:"segments,omitempty"`
 }
@@ -91,7 +97,10 @@ type Recall struct {
 	Target  float64 `json:"target"`
 	Queries int     `json:"queries"`
 	Recall  float64 `json:"recall"`
-	Ef      []int   `json:"ef"` // in each shard; 0 is the exact scan
+	// Worst is the mean of the worst percent of the queries, rounded up to whole ones; nil
+	// if an older builder did not measure it.
+	Worst *float64 `json:"worst,omitempty"`
+	Ef    []int    `json:"ef"` // in each shard; 0 is the exact scan
 }
 
 // Digest is a SHA-256 in 64 lower-case hexadecimal digits.
@@ -155,8 +164,8 @@ func DecodeManifest(data []byte) (*Manifest, error) {
 	if err := json.Unmarshal(data, &head); err != nil {
 		return nil, fmt.Errorf("manifest: %w: %w", err, sections.ErrCorrupt)
 	}
-	if head.Version < ManifestVersion || head.Version > InputsVersion {
-		return nil, fmt.Errorf("manifest: version is %d, this build reads versions %d to %d: %w", head.Version, ManifestVersion, InputsVersion, sections.ErrVersion)
+	if head.Version < ManifestVersion || head.Version > SamplesVersion {
+		return nil, fmt.Errorf("manifest: version is %d, this build reads versions %d to %d: %w", head.Version, ManifestVersion, SamplesVersion, sections.ErrVersion)
 	}
 	m := &Manifest{}
 	d := json.NewDecoder(bytes.NewReader(data))
@@ -209,6 +218,8 @@ func (m *Manifest) validate() error {
 // that it must have.
 func (m *Manifest) LowestVersion() int {
 	switch {
+	case m.sampled():
+		return SamplesVersion
 	case m.Parameters.beyondColumns():
 		return InputsVersion
 	case m.MeanUser != nil || m.Apps.Schema.Has(attribute.Float32) || m.Users.Schema.Has(attribute.Float32):
@@ -241,6 +252,9 @@ func (t *TowerManifest) validate() error {
 	if err := checkRecall(t.Recall); err != nil {
 		return err
 	}
+	if err := t.Samples.check(); err != nil {
+		return err
+	}
 	if err := checkSegments(t.segments()); err != nil {
 		return err
 	}
@@ -259,6 +273,9 @@ func checkRecall(list []Recall) error {
 	for _, r := range list {
 		if math.IsNaN(r.Recall) || r.Recall < 0 || r.Recall > 1 {
 			return fmt.Errorf("recall@%d is %v", r.K, r.Recall)
+		}
+		if w := r.Worst; w != nil && !(*w >= 0 && *w <= 1) {
+			return fmt.Errorf("recall@%d of the worst percent is %v", r.K, *w)
 		}
 	}
 	return nil

@@ -28,7 +28,7 @@ func (r *run) recall(ctx context.Context) error {
 		return nil
 	}
 	t := r.Candidate.Tower(shard.Apps)
-	queries := probe.Vectors(probe.HeldOut(r.Candidate.Tower(shard.Users), probe.SampleSize/2, nil))
+	queries := probe.Vectors(probe.HeldOut(r.Candidate.Tower(shard.Users), probe.SampleOf(shard.Gate), nil))
 	if len(queries) == 0 {
 		if !r.off(Recall) {
 			r.atLeast(Recall, "held-out users", 0, 1, "the user tower has %s, so no user is held out and recall cannot be measured", plural(r.Candidate.Tower(shard.Users).Rows(), "row"))
