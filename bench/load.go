@@ -158,9 +158,12 @@ func Load(ctx context.Context, o LoadOptions) (_ *LoadReport, err error) {
 		if s.Digest() != report.Snapshot {
 			return nil, fmt.Errorf("the server serves snapshot %s, not %s", report.Snapshot.Short(), s.Digest().Short())
 		}
-		if report.Recall, report.RecallQueries, err = l.recall(ctx); err != nil {
+		recalls, err := l.recall(ctx)
+		if err != nil {
 			return nil, err
 		}
+		mean, worst := shard.MeanRecall(recalls)
+		report.Recall, report.Worst, report.RecallQueries = &mean, &worst, len(recalls)
 	}
 	for _, n := range o.Clients {
 		if o.Progress != nil {
@@ -322,8 +325,8 @@ const maxLatency = int64(time.Minute)
 
 func newHistogram() *hdrhistogram.Histogram { return hdrhistogram.New(1, maxLatency, 3) }
 
-// recall returns the mean recall of the server's answers, and over how many.
-func (l *loader) recall(ctx context.Context) (*float64, int, error) {
+// recall returns the recall of each of the server's answers.
+func (l *loader) recall(ctx context.Context) ([]float64, error) {
 	o := &l.options
 	kind := shard.Apps
 	if o.Request.Target == tandemv1.Tower_TOWER_USERS {
@@ -334,7 +337,7 @@ func (l *loader) recall(ctx context.Context) (*float64, int, error) {
 	if o.Request.Filter != "" {
 		filter, err := tower.Compile(o.Request.Filter)
 		if err != nil {
-			return nil, 0, err
+			return nil, err
 		}
 		values := make(map[string]any, len(o.Request.Bindings))
 		for name, v := range o.Request.Bindings {
@@ -342,21 +345,21 @@ func (l *loader) recall(ctx context.Context) (*float64, int, error) {
 		}
 		bound, err := filter.Bind(ctx, values)
 		if err != nil {
-			return nil, 0, err
+			return nil, err
 		}
 		q.Filter = &bound
 	}
 	client := l.client()
 	n := min(o.RecallQueries, len(o.Users))
-	sum := 0.0
+	recalls := make([]float64, n)
 	for i := range n {
 		request := l.request(int64(i))
 		v, ok, err := users.Vector(request.Msg.UserId)
 		if err != nil {
-			return nil, 0, err
+			return nil, err
 		}
 		if !ok {
-			return nil, 0, fmt.Errorf("user %q is not in the user tower", request.Msg.UserId)
+			return nil, fmt.Errorf("user %q is not in the user tower", request.Msg.UserId)
 		}
 		q.Vectors, q.Exclude = [][]float32{v}, request.Msg.ExcludeIds
 		if kind == shard.Users {
@@ -364,16 +367,15 @@ func (l *loader) recall(ctx context.Context) (*float64, int, error) {
 		}
 		exact, err := tower.Search(ctx, &q)
 		if err != nil {
-			return nil, 0, fmt.Errorf("exact scan: %w", err)
+			return nil, fmt.Errorf("exact scan: %w", err)
 		}
 		answer, err := client.Retrieve(ctx, request)
 		if err != nil {
-			return nil, 0, err
+			return nil, err
 		}
-		sum += recallOf(tower.Metric(), exact.Candidates, answer.Msg.Candidates)
+		recalls[i] = recallOf(tower.Metric(), exact.Candidates, answer.Msg.Candidates)
 	}
-	mean := sum / float64(n)
-	return &mean, n, nil
+	return recalls, nil
 }
 
 // recallOf is the share of the exact answer that is in found; ties with its last

@@ -23,9 +23,10 @@ type LoadReport struct {
 	Target        float64      `json:"target,omitempty"`
 	Filter        string       `json:"filter,omitempty"`
 	Segment       string       `json:"segment,omitempty"`
-	Users         int          `json:"users"`            // different users that asked
-	Bytes         int          `json:"bytes"`            // the first answer's size
-	Recall        *float64     `json:"recall,omitempty"` // absent if it was not measured
+	Users         int          `json:"users"`                  // different users that asked
+	Bytes         int          `json:"bytes"`                  // the first answer's size
+	Recall        *float64     `json:"recall,omitempty"`       // absent if it was not measured
+	Worst         *float64     `json:"recall_worst,omitempty"` // mean of the worst percent
 	RecallQueries int          `json:"recall_queries,omitempty"`
 	Processors    int          `json:"processors"` // of the load generator's machine
 	Go            string       `json:"go"`
@@ -79,7 +80,7 @@ func (r *LoadReport) WriteTable(w io.Writer) error {
 		fmt.Fprintf(&b, "filter    %s\n", r.Filter)
 	}
 	if r.Recall != nil {
-		fmt.Fprintf(&b, "recall    %.4f on %d users, against an exact scan\n", *r.Recall, r.RecallQueries)
+		fmt.Fprintf(&b, "recall    %.4f on %d users, %.3f on the worst 1%%, against an exact scan\n", *r.Recall, r.RecallQueries, *r.Worst)
 	}
 	fmt.Fprintf(&b, "clients   a connection each, closed loop, on %s with %d processors, %s\n\n", r.Platform, r.Processors, r.Go)
 	t := tabwriter.NewWriter(&b, 0, 0, 2, ' ', tabwriter.AlignRight)

@@ -52,6 +52,7 @@ func TestLoad(t *testing.T) {
 	require.Equal(t, threeShards.Digest(), report.Snapshot)
 	require.Equal(t, DefaultTarget, report.Target)
 	require.GreaterOrEqual(t, *report.Recall, 0.9)
+	require.LessOrEqual(t, *report.Worst, *report.Recall)
 	require.Equal(t, 50, report.RecallQueries)
 	for _, r := range report.Results {
 		require.Equal(t, 200, r.Queries)
@@ -83,6 +84,7 @@ func TestLoadFailures(t *testing.T) {
 	report, err := Load(t.Context(), o)
 	require.NoError(t, err)
 	require.Nil(t, report.Recall)
+	require.Nil(t, report.Worst)
 	r := report.Results[0]
 	require.Equal(t, []int{10, 10, 10}, []int{r.Queries, r.Errors, r.Short})
 	require.Contains(t, r.FirstError, `"nobody"`)

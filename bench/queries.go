@@ -64,12 +64,17 @@ func sample(t *shard.Tower, n int) []sampled {
 	return h
 }
 
-// overlap returns how many of the n queries the build may have used too: it
-// used as many rows of the lowest keys as the manifest says, and as many again.
+// overlap returns how many of the n queries the build may have used too: those of the
+// lowest keys, as many as its samples have. An older builder used as many as measured
+// recall, and as many again.
 func overlap(m *shard.Manifest, target shard.Kind, rows, n int) int {
 	used := 0
-	for _, r := range m.Tower(target).Recall {
-		used = max(used, 2*r.Queries+1)
+	if s := m.Tower(target).Samples; s != nil {
+		used = s.Shape + s.Calibrate + s.Gate
+	} else {
+		for _, r := range m.Tower(target).Recall {
+			used = max(used, 2*r.Queries+1)
+		}
 	}
 	return min(max(n+min(used, rows)-rows, 0), n)
 }

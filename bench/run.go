@@ -305,13 +305,10 @@ func (s *setting) name() string {
 func (s *setting) result() Result {
 	n := float64(len(s.recall))
 	recall := slices.Sorted(slices.Values(s.recall))
-	sum := 0.0
-	for _, r := range recall {
-		sum += r
-	}
+	mean, worst := shard.MeanRecall(recall)
 	out := Result{
 		K: s.k, Setting: s.kind, Ef: s.ef, Target: s.target, Default: s.kind == Target && s.target == DefaultTarget,
-		Recall: sum / n, RecallMin: recall[0], RecallP1: recall[len(recall)/100],
+		Recall: mean, Worst: worst, RecallMin: recall[0], RecallP1: recall[len(recall)/100],
 		Mean: s.median(func(r round) float64 { return r.mean }),
 		P50:  s.median(func(r round) float64 { return r.p50 }),
 		P95:  s.median(func(r round) float64 { return r.p95 }),

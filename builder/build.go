@@ -265,7 +265,7 @@ func (b *build) digestInputs(ctx context.Context) (err error) {
 // tower builds the shards of one tower, one after the other, and measures them on
 // held-out queries.
 func (b *build) tower(ctx context.Context, in *ingested, o TowerOptions, queries *sample) error {
-	calibrate, measure, err := queries.split(in.dim)
+	samples, err := queries.split(in.dim)
 	if err != nil {
 		return err
 	}
@@ -273,6 +273,7 @@ func (b *build) tower(ctx context.Context, in *ingested, o TowerOptions, queries
 	params := b.Params
 	params.Frozen = o.Graph != ""
 	tm.Params = params.String()
+	tm.Samples = samples.counts()
 	apart, scanned := &unjoined{}, &scans{}
 	mean := newMean(b.Params.Metric, in.dim)
 	for number := range in.rows {
@@ -285,7 +286,7 @@ func (b *build) tower(ctx context.Context, in *ingested, o TowerOptions, queries
 		if in.kind == shard.Users {
 			mean.add(c.input.Vectors)
 		}
-		sm, err := b.shard(ctx, in, o, number, of, c, calibrate, scanned)
+		sm, err := b.shard(ctx, in, o, number, of, c, samples, scanned)
 		if err != nil {
 			return fmt.Errorf("shard %d: %w", number, err)
 		}
@@ -305,6 +306,7 @@ func (b *build) tower(ctx context.Context, in *ingested, o TowerOptions, queries
 	if apart.rows > 0 {
 		b.Progress.Note(fmt.Sprintf("%s: %d of %d have no attribute line, and so none of those attributes", in.kind, apart.rows, tm.Rows))
 	}
+	measure := samples[shard.Gate]
 	b.Progress.Stage(fmt.Sprintf("measure recall of %s", in.kind), int64(measure.Rows()))
 	if tm.Recall, err = b.recall(ctx, in.kind, measure); err != nil || in.kind != shard.Apps {
 		return err
@@ -313,7 +315,7 @@ func (b *build) tower(ctx context.Context, in *ingested, o TowerOptions, queries
 }
 
 // shard builds one shard, which is called of, and moves it to the store.
-func (b *build) shard(ctx context.Context, in *ingested, o TowerOptions, number int, of string, c *contents, queries *index.Matrix, scanned *scans) (shard.ShardManifest, error) {
+func (b *build) shard(ctx context.Context, in *ingested, o TowerOptions, number int, of string, c *contents, queries samples, scanned *scans) (shard.ShardManifest, error) {
 	var sm shard.ShardManifest
 	if files := b.Opened.tower(in.kind).graph; files != nil {
 		var err error
@@ -330,7 +332,7 @@ func (b *build) shard(ctx context.Context, in *ingested, o TowerOptions, number 
 		return sm, err
 	}
 	b.Progress.Stage("calibrate "+of, -1)
-	if err := x.Calibrate(ctx, queries, b.Threads); err != nil {
+	if err := x.Calibrate(ctx, queries[shard.Shape], queries[shard.Calibrate], b.Threads); err != nil {
 		return sm, err
 	}
 	scanned.count(number, x.Rows(), x.Effort())

@@ -144,7 +144,7 @@ func BenchmarkProbeExact(b *testing.B) {
 // Held-out users are those that the build measured with, and beyond them those it did
 // not use.
 func TestHeldOut(t *testing.T) {
-	users := rows("user", 1300, 4, 31)
+	users := rows("user", 2300, 4, 31)
 	store, report := build(t, options(t, index.Dot, rows("app", 40, 4, 32), users))
 	tw := open(t, store, report.Digest).Tower(shard.Users)
 	ids := make([]string, 0, len(users))
@@ -159,7 +159,7 @@ func TestHeldOut(t *testing.T) {
 		return list
 	}
 	var measured []string
-	for i := 1; i < probe.SampleSize; i += 2 {
+	for i := 1; i < probe.SampleSize; i += 4 {
 		measured = append(measured, ids[i])
 	}
 	require.Equal(t, measured, of(probe.HeldOut(tw, 500, nil)))
@@ -167,5 +167,7 @@ func TestHeldOut(t *testing.T) {
 	require.Equal(t, append(measured, ids[probe.SampleSize:][:100]...), of(probe.HeldOut(tw, 600, nil)))
 	require.Equal(t, append(measured[1:], ids[probe.SampleSize]), of(probe.HeldOut(tw, 500, func(id string) bool { return id != measured[0] })))
 	require.Equal(t, ids[:9], of(probe.Pick(tw, 9, nil)))
+	require.Equal(t, &shard.Samples{Shape: 500, Calibrate: 1000, Gate: 500}, report.Manifest.Apps.Samples)
+	require.Equal(t, &shard.Samples{Shape: 10, Calibrate: 20, Gate: 10, Weaker: []shard.Purpose{shard.Shape, shard.Calibrate, shard.Gate}}, report.Manifest.Users.Samples)
 	require.Empty(t, probe.Pick(tw, 0, nil))
 }

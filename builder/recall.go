@@ -35,9 +35,11 @@ func measureRecall(ctx context.Context, t *shard.Tower, queries *index.Matrix, s
 		return nil, nil
 	}
 	var report []shard.Recall
+	var each [][]float64 // the recalls of the queries, for each of the report
 	for _, k := range recallBands {
 		for _, target := range targets {
 			report = append(report, shard.Recall{K: k, Target: target, Queries: queries.Rows()})
+			each = append(each, nil)
 		}
 	}
 	for i := range queries.Rows() {
@@ -55,7 +57,7 @@ func measureRecall(ctx context.Context, t *shard.Tower, queries *index.Matrix, s
 				return nil, err
 			}
 			// The best k are the first of the best of the largest k.
-			r.Recall += shard.RecallOf(t.Metric(), exact.Candidates[:min(r.K, len(exact.Candidates))], found.Candidates)
+			each[j] = append(each[j], shard.RecallOf(t.Metric(), exact.Candidates[:min(r.K, len(exact.Candidates))], found.Candidates))
 			if i == 0 {
 				for _, s := range found.Shards {
 					r.Ef = append(r.Ef, s.Ef)
@@ -64,7 +66,9 @@ func measureRecall(ctx context.Context, t *shard.Tower, queries *index.Matrix, s
 		}
 	}
 	for j := range report {
-		report[j].Recall = rounded(report[j].Recall / float64(queries.Rows()))
+		mean, worst := shard.MeanRecall(each[j])
+		mean, worst = rounded(mean), rounded(worst)
+		report[j].Recall, report[j].Worst = mean, &worst
 	}
 	return report, nil
 }

@@ -10,8 +10,7 @@ import (
 	"github.com/tandem-ann/tandem/shard"
 )
 
-// sampleSize is how many rows of a tower are kept as queries to the other: one
-// half calibrates, the other measures.
+// sampleSize is how many rows of a tower are kept as queries to the other.
 const sampleSize = probe.SampleSize
 
 // sample keeps the vectors of the rows with the lowest sample keys. Which rows
@@ -56,21 +55,36 @@ func (s *sample) offer(id string, vector []float32) {
 	}
 }
 
-// split returns the queries that calibrate and those that measure. Rows alternate
-// between the two in the order of their keys.
-func (s *sample) split(dim int) (calibrate, measure *index.Matrix, err error) {
+// samples are the queries of each purpose, which are disjoint.
+type samples map[shard.Purpose]*index.Matrix
+
+// split divides the queries by their purposes, in the order of their keys.
+func (s *sample) split(dim int) (samples, error) {
 	rows := slices.Clone(s.rows)
 	slices.SortFunc(rows, sampled.before)
-	var half [2]*index.Matrix
-	for i := range half {
-		if half[i], err = index.NewMatrix(dim, sampleSize/2); err != nil {
-			return nil, nil, err
+	of := samples{}
+	for _, p := range []shard.Purpose{shard.Shape, shard.Calibrate, shard.Gate} {
+		m, err := index.NewMatrix(dim, probe.SampleOf(p))
+		if err != nil {
+			return nil, err
 		}
+		of[p] = m
 	}
 	for i, row := range rows {
-		if err := half[i%2].Append(row.vector); err != nil {
-			return nil, nil, err
+		if err := of[probe.PurposeOf(i)].Append(row.vector); err != nil {
+			return nil, err
 		}
 	}
-	return half[0], half[1], nil
+	return of, nil
+}
+
+// counts returns what the manifest says of the samples.
+func (s samples) counts() *shard.Samples {
+	n := &shard.Samples{Shape: s[shard.Shape].Rows(), Calibrate: s[shard.Calibrate].Rows(), Gate: s[shard.Gate].Rows()}
+	for _, p := range []shard.Purpose{shard.Shape, shard.Calibrate, shard.Gate} {
+		if s[p].Rows() < probe.SampleOf(p) {
+			n.Weaker = append(n.Weaker, p)
+		}
+	}
+	return n
 }

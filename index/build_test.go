@@ -26,7 +26,7 @@ func TestSameBytesForAnyThreads(t *testing.T) {
 					Vectors: matrix(t, 17, rows), Keys: keys(len(rows)), Threads: threads,
 				}, params(metric))
 				require.NoError(t, err)
-				require.NoError(t, x.Calibrate(t.Context(), matrix(t, 17, gaussian(random(2), 20, 17)), threads))
+				calibrate(t, x, 17, gaussian(random(2), 20, 17), threads)
 				data := encode(t, x)
 				if first == nil {
 					first = data

@@ -5,49 +5,74 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
+
+	"github.com/tandem-ann/tandem/index/interval"
 )
 
-// bands are the values of k that a calibration covers.
-var bands = [...]int{10, 100, 1000}
+// bands are the values of k that a calibration covers. What lies between two of them is not
+// measured, and where rows are in clusters effort may rise at once where k passes the rows
+// of one: so no band is more than about three times the one before.
+var bands = [...]int{10, 30, 100, 300, 1000}
+
+// measuring is the part of a sample that measures each band: a query for more rows tells
+// more, and takes longer.
+var measuring = [len(bands)]float64{1, 0.75, 0.5, 0.375, 0.25}
+
+// filteredBands are those under filters, where the margin is larger, and missedBands those
+// that nodes that walks miss are looked for at.
+var (
+	filteredBands = [...]int{10, 100, 1000}
+	missedBands   = [...]int{10, 100}
+)
+
+// covered returns the values of k that an index has nodes for.
+func (x *Index) covered(ks []int) []int {
+	var some []int
+	for _, k := range ks {
+		if k <= x.nodes {
+			some = append(some, k)
+		}
+	}
+	return some
+}
 
 // ladder holds the efforts that a calibration tries, as multiples of k.
 var ladder = [...]float64{0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.2, 1.5, 1.8, 2.2, 2.7, 3.3, 4, 5, 6, 8, 10, 13, 16, 20, 26, 32, 40, 50, 64, 80, 100, 128, 160, 200}
 
-// Calibrate fits the index to sample queries, which should come from the
-// distribution that will be asked: it chooses where walks start, measures recall
-// against effort, without a filter and under several, and keeps, for each k band and
-// recall target, the least effort that reaches it. It must be called before the index is
-// written or shared. The result does not depend on threads.
-func (x *Index) Calibrate(ctx context.Context, queries *Matrix, threads int) error {
-	if queries.Dim() != x.dim {
-		return errors.New("calibrate: queries have another dimension than the index")
-	}
-	for i := range queries.Rows() {
-		if err := x.params.Metric.CheckVector(queries.Row(i)); err != nil {
-			return fmt.Errorf("calibrate: query %d: %w", i, err)
+// Calibrate fits the index to sample queries, which should come from the distribution that
+// will be asked. By those of shape it chooses where walks start. By the others it measures
+// recall against effort, without a filter and under several, and keeps, for each k band and
+// recall target, the least effort that is shown to reach it: one whose recall is at least
+// the target with a confidence of 99%. That holds for queries that are in neither sample,
+// if the two have none in common. Without any of shape, walks start where [Build] chose.
+// It must be called before the index is written or shared. The result does not depend on
+// threads.
+func (x *Index) Calibrate(ctx context.Context, shape, queries *Matrix, threads int) error {
+	for _, m := range []*Matrix{shape, queries} {
+		if m.Dim() != x.dim {
+			return errors.New("calibrate: queries have another dimension than the index")
+		}
+		for i := range m.Rows() {
+			if err := x.params.Metric.CheckVector(m.Row(i)); err != nil {
+				return fmt.Errorf("calibrate: query %d: %w", i, err)
+			}
 		}
 	}
 	x.effort, x.filtered = nil, nil
 	x.classify()
-	c := &calibration{x: x, queries: queries, threads: threads}
-	for _, k := range bands {
-		if k <= x.nodes {
-			c.bands = append(c.bands, k)
-		}
-	}
-	if queries.Rows() == 0 || len(c.bands) == 0 {
+	if queries.Rows() == 0 || len(x.covered(bands[:])) == 0 {
 		return nil
 	}
-	if err := c.answer(ctx); err != nil {
-		return err
-	}
-	if err := c.chooseEntries(ctx); err != nil {
-		return err
-	}
-	for _, k := range c.bands[:min(len(c.bands), missedBands)] {
-		if err := c.enterMissed(ctx, k); err != nil {
+	if shape.Rows() > 0 {
+		s := &calibration{x: x, queries: shape, threads: threads, bands: x.covered(missedBands[:])}
+		if err := s.enter(ctx); err != nil {
 			return err
 		}
+	}
+	c := &calibration{x: x, queries: queries, threads: threads, bands: x.covered(bands[:])}
+	if err := c.answer(ctx, c.measured); err != nil {
+		return err
 	}
 	var found []Effort
 	for _, k := range c.bands {
@@ -58,6 +83,7 @@ func (x *Index) Calibrate(ctx context.Context, queries *Matrix, threads int) err
 		found = append(found, efforts...)
 	}
 	x.effort = found
+	c.bands = x.covered(filteredBands[:])
 	filtered, err := c.filtered(ctx)
 	if err != nil {
 		x.effort = nil
@@ -96,8 +122,14 @@ type asked struct {
 // from memory, until what they keep is not in cache beside a block of codes.
 const together = 16
 
-// answer finds the exact answers.
-func (c *calibration) answer(ctx context.Context) error {
+// measured returns how many of the queries measure the efforts of a band.
+func (c *calibration) measured(k int) int {
+	return int(math.Ceil(measuring[slices.Index(bands[:], k)] * float64(c.queries.Rows())))
+}
+
+// answer finds the exact answers: for each band, of as many queries as count says, rounded
+// up to those that are scanned for together.
+func (c *calibration) answer(ctx context.Context, count func(k int) int) error {
 	c.exact = make([][]Hit, c.queries.Rows())
 	groups := (len(c.exact) + together - 1) / together
 	parallelChunks(c.threads, groups, 1, func(_, group int) {
@@ -106,7 +138,13 @@ func (c *calibration) answer(ctx context.Context) error {
 			for i := group * together; i < min((group+1)*together, len(c.exact)); i++ {
 				queries = append(queries, i)
 			}
-			c.scan(Query{K: c.bands[len(c.bands)-1], Eligible: len(c.x.rows)}, queries, c.exact)
+			q := Query{Eligible: len(c.x.rows)}
+			for _, k := range c.bands {
+				if queries[0] < count(k) {
+					q.K = k
+				}
+			}
+			c.scan(q, queries, c.exact)
 		}
 	})
 	for i, exact := range c.exact {
@@ -143,8 +181,22 @@ type measurement struct {
 	through int
 }
 
-func (m measurement) recall() float32 {
-	return float32(m.found) / float32(m.queries) / float32(m.k)
+// A goal is what an effort should reach: a recall, by its bound, which is as many standard
+// deviations below the mean as bound says; with a bound of 0, by the mean itself.
+type goal struct {
+	recall float32
+	bound  float64
+}
+
+// recall returns the mean recall or its lower bound.
+func (m measurement) recall(bound float64) float32 {
+	trials := float64(m.queries) * float64(m.k)
+	mean := float64(m.found) / trials
+	if bound == 0 {
+		return float32(mean)
+	}
+	squares := float64(m.squares) - float64(float64(m.found)*mean*float64(m.k))
+	return float32(interval.Lower(mean, interval.Effective(mean, trials, squares, m.queries), bound))
 }
 
 func (m measurement) meanScored() float32 { return float32(m.scored) / float32(m.queries) }
@@ -192,17 +244,22 @@ const (
 	certainty  = 3
 )
 
-// reaches reports whether m's effort reaches a recall, and measures it with as many
+// reaches reports whether m's effort reaches a goal, and measures it with as many
 // queries as that takes.
-func (c *calibration) reaches(ctx context.Context, m *measurement, recall float32) (bool, error) {
+func (c *calibration) reaches(ctx context.Context, m *measurement, g goal) (bool, error) {
 	all := len(c.asked)
 	n := max(m.queries, min(fewQueries, all))
 	for {
 		if err := c.measure(ctx, m, n); err != nil {
 			return false, err
 		}
-		off := float64(m.recall() - recall)
-		if n == all || math.Abs(off) > certainty*m.standardError(float64(recall)) {
+		if n == all {
+			return m.recall(g.bound) >= g.recall, nil
+		}
+		// What the mean of all will have to be, as far as these show.
+		deviation := m.standardError(float64(g.recall))
+		want := float64(g.recall) + float64(g.bound*deviation*math.Sqrt(float64(n)/float64(all)))
+		if off := float64(m.recall(0)) - want; math.Abs(off) > certainty*deviation {
 			return off >= 0, nil
 		}
 		n = min(2*n, all)
@@ -267,12 +324,12 @@ func (s *steps) step(i int) *measurement {
 // walk of much more effort than that one would take longer than what it saves.
 const stride = 4
 
-// least returns the least step from first on that reaches a recall or costs too much, or
+// least returns the least step from first on that reaches a goal or costs too much, or
 // the last one that is worth measuring, measured with every query.
-func (s *steps) least(ctx context.Context, first int, recall float32, costs func(*measurement) bool) (int, error) {
+func (s *steps) least(ctx context.Context, first int, g goal, costs func(*measurement) bool) (int, error) {
 	does := func(i int) (bool, error) {
 		m := s.step(i)
-		reached, err := s.c.reaches(ctx, m, recall)
+		reached, err := s.c.reaches(ctx, m, g)
 		return reached || i >= s.last() || m.ef == s.c.x.nodes || costs(m), err
 	}
 	low, high := first, first // steps below low will not do
@@ -310,21 +367,28 @@ func (s *steps) least(ctx context.Context, first int, recall float32, costs func
 }
 
 // efforts returns the least effort for each target.
+//
+// Of several efforts the least is taken whose bound is at the target. That is no more
+// likely to be too little than a single test is: whatever effort finds, more effort finds
+// as well, but for single rows, so one of the efforts that are too little passes hardly ever
+// unless the largest of them does.
 func (c *calibration) efforts(ctx context.Context, k int) ([]Effort, error) {
-	s := &steps{c: c, k: k, at: map[int]*measurement{}}
+	of := &calibration{x: c.x, threads: c.threads, asked: c.asked[:c.measured(k)]}
+	s := &steps{c: of, k: k, at: map[int]*measurement{}}
+	most := float32(interval.Lower(1, float64(len(of.asked))*float64(k), interval.Z99))
 	var efforts []Effort
 	step := 0
 	for _, target := range Targets {
+		costs := of.costly
+		if most < target { // though nothing be missed: no effort is worth trying
+			costs = func(*measurement) bool { return true }
+		}
 		var err error
-		if step, err = s.least(ctx, step, safely(target), c.costly); err != nil {
+		if step, err = s.least(ctx, step, goal{target, interval.Z99}, costs); err != nil {
 			return nil, err
 		}
 		m := s.step(step)
-		efforts = append(efforts, Effort{K: k, Target: target, Ef: m.ef, Recall: m.recall(), Scored: m.meanScored()})
+		efforts = append(efforts, Effort{K: k, Target: target, Ef: m.ef, Recall: m.recall(interval.Z99), Scored: m.meanScored()})
 	}
 	return efforts, nil
 }
-
-// safely is the recall that the sample must show for a target: a little more, so
-// that other queries reach it too.
-func safely(target float32) float32 { return target + (1-target)*0.1 }

@@ -133,12 +133,12 @@ func (c *calibration) filteredEfforts(ctx context.Context, k int) ([]FilteredEff
 	}
 	for _, target := range Targets {
 		var err error
-		if step, err = s.least(ctx, step, target+(1-target)*filteredMargin, c.costly); err != nil {
+		if step, err = s.least(ctx, step, goal{recall: target + (1-target)*filteredMargin}, c.costly); err != nil {
 			return nil, err
 		}
 		m := s.step(step)
 		efforts = append(efforts, FilteredEffort{
-			Effort:  Effort{K: k, Target: target, Ef: m.ef, Recall: m.recall(), Scored: m.meanScored()},
+			Effort:  Effort{K: k, Target: target, Ef: m.ef, Recall: m.recall(0), Scored: m.meanScored()},
 			Through: m.meanThrough(),
 		})
 	}

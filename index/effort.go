@@ -6,13 +6,16 @@ import (
 	"slices"
 )
 
-// Effort is what a calibration found: with an effort of Ef, which may be below K, sample
-// queries for K rows had this mean recall.
+// Effort is what a calibration found: with an effort of Ef, which may be below K, queries
+// for K rows have at least this mean recall.
 type Effort struct {
 	K      int     `json:"k"`
 	Target float32 `json:"target"` // the recall target that Ef is the least effort for
 	Ef     int     `json:"ef"`
-	Recall float32 `json:"recall"` // mean recall@K of the sample; below Target where none reaches it
+	// Recall is the bound that the mean recall@K of queries is above with a confidence of
+	// 99%, and below Target where no walk was shown to reach that. In files of before there
+	// was a bound it is the mean of the sample.
+	Recall float32 `json:"recall"`
 	Scored float32 `json:"scored"` // mean distance computations a query
 }
 
@@ -29,7 +32,7 @@ const DefaultTarget = 0.99
 // Effort returns what the calibration found, by k and target.
 func (x *Index) Effort() []Effort { return slices.Clone(x.effort) }
 
-// EffortFor returns the effort that reaches a mean recall of target for k
+// EffortFor returns the effort that was shown to reach a mean recall of target for k
 // rows, and 0, the exact scan, for a target above the highest calibrated one, for
 // one that no walk cheaper than the scan reached, or without a calibration.
 // Between two bands of k it interpolates; beyond the last it scales.
@@ -73,8 +76,8 @@ func effortFor(efforts []Effort, k int, target float64) (ef int, reached bool) {
 // is eligible, for queries that are amid what is eligible.
 type FilteredEffort struct {
 	Share float32 // of the rows
-	// Effort holds means over queries under several kinds of filter. Recall is below
-	// Target where no walk that costs less than the exact scan reaches it.
+	// Effort holds means over queries under several kinds of filter, that of recall too. It
+	// is below Target where no walk that costs less than the exact scan reaches it.
 	Effort
 	Through float32 // mean lists of nodes that are not eligible that a query looks through
 }

@@ -20,7 +20,7 @@ func calibrated(t *testing.T, metric index.Metric) (x *index.Index, sample, othe
 	data := clustered(r, 4500, 16, 40, 0.7)
 	x = build(t, 16, data[:4000], params(metric))
 	sample, others = data[4000:4200], data[4200:]
-	require.NoError(t, x.Calibrate(t.Context(), matrix(t, 16, sample), 2))
+	calibrate(t, x, 16, sample, 2)
 	return x, sample, others
 }
 
@@ -34,15 +34,17 @@ func TestCalibrate(t *testing.T) {
 			efforts := x.Effort()
 			require.NotEmpty(t, efforts)
 			i := 0
-			for _, k := range []int{10, 100, 1000} {
+			for _, k := range []int{10, 30, 100, 300, 1000} {
 				for _, target := range index.Targets {
 					e := efforts[i]
 					i++
 					require.Equal(t, k, e.K)
 					require.Equal(t, target, e.Target)
 					assert.Positive(t, e.Ef)
-					got, scored := recall(t, x, sample, k, e.Ef)
+					by := measured(sample, k)
+					got, _ := bounds(t, x, by, k, e.Ef)
 					assert.InDelta(t, got, float64(e.Recall), 1e-6, "%+v", e)
+					_, scored := recall(t, x, by, k, e.Ef)
 					assert.InDelta(t, float64(scored), float64(e.Scored), 1, "%+v", e)
 					if e.Recall < e.Target {
 						// Not reached by a walk cheaper than the scan, so Auto scans.
@@ -212,7 +214,7 @@ func TestFilteredEffort(t *testing.T) {
 		}
 		t.Run(metric.String(), func(t *testing.T) {
 			x := build(t, 16, rows, params(metric))
-			require.NoError(t, x.Calibrate(t.Context(), matrix(t, 16, sample), 2))
+			calibrate(t, x, 16, sample, 2)
 			calibrated := x.FilteredEffort()
 			require.NotEmpty(t, calibrated)
 			walks := 0
@@ -239,7 +241,7 @@ func TestFilteredEffort(t *testing.T) {
 			// The threads do not depend on the metric, and a calibration takes a while.
 			if metric == index.Dot {
 				for _, threads := range []int{1, 3} {
-					require.NoError(t, x.Calibrate(t.Context(), matrix(t, 16, sample), threads))
+					calibrate(t, x, 16, sample, threads)
 					require.Equal(t, calibrated, x.FilteredEffort(), "%d threads", threads)
 				}
 			}
@@ -271,7 +273,7 @@ func TestFilteredEffortOfSmallNorms(t *testing.T) {
 	sorted := slices.Sorted(slices.Values(norms))
 	queries := clustered(r, 400, 16, 40, 0.7)
 	x := build(t, 16, rows, params(index.Dot))
-	require.NoError(t, x.Calibrate(t.Context(), matrix(t, 16, queries[:200]), 2))
+	calibrate(t, x, 16, queries[:200], 2)
 	for _, part := range []float64{0.7, 0.5, 0.3} {
 		filter, n := filterOf(x, func(row int) bool { return norms[row] < sorted[int(part*float64(len(rows)))] })
 		for _, k := range []int{10, 100} {
@@ -348,13 +350,14 @@ func TestNotCalibrated(t *testing.T) {
 	assert.Empty(t, x.Effort())
 	assert.Zero(t, x.EffortFor(10, 0.9))
 
-	require.NoError(t, x.Calibrate(t.Context(), matrix(t, 4, nil), 1))
+	calibrate(t, x, 4, nil, 1)
 	assert.Empty(t, x.Effort(), "no queries")
 
-	require.ErrorContains(t, x.Calibrate(t.Context(), matrix(t, 5, nil), 1), "dimension")
+	require.ErrorContains(t, x.Calibrate(t.Context(), matrix(t, 5, nil), matrix(t, 4, nil), 1), "dimension")
+	require.ErrorContains(t, x.Calibrate(t.Context(), matrix(t, 4, nil), matrix(t, 5, nil), 1), "dimension")
 
 	x = build(t, 4, nil, params(index.L2))
-	require.NoError(t, x.Calibrate(t.Context(), matrix(t, 4, gaussian(random(1), 3, 4)), 1))
+	calibrate(t, x, 4, gaussian(random(1), 3, 4), 1)
 	assert.Empty(t, x.Effort(), "no rows")
 	assert.Zero(t, x.EffortFor(10, 0.9))
 }
@@ -363,9 +366,9 @@ func TestNotCalibrated(t *testing.T) {
 func TestCalibrateSmall(t *testing.T) {
 	for _, rows := range []int{1, 9, 10, 99, 100, 101} {
 		x := build(t, 4, gaussian(random(1), rows, 4), params(index.Dot))
-		require.NoError(t, x.Calibrate(t.Context(), matrix(t, 4, gaussian(random(2), 5, 4)), 3))
+		calibrate(t, x, 4, gaussian(random(2), 5, 4), 3)
 		bands := 0
-		for _, k := range []int{10, 100} {
+		for _, k := range []int{10, 30, 100} {
 			if k <= rows {
 				bands++
 			}
@@ -380,7 +383,8 @@ func TestCalibrateIsCancelled(t *testing.T) {
 	x := build(t, 4, gaussian(random(1), 100, 4), params(index.L2))
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	require.ErrorIs(t, x.Calibrate(ctx, matrix(t, 4, gaussian(random(2), 5, 4)), 1), context.Canceled)
+	some := matrix(t, 4, gaussian(random(2), 5, 4))
+	require.ErrorIs(t, x.Calibrate(ctx, some, some, 1), context.Canceled)
 	assert.Empty(t, x.Effort())
 }
 
@@ -396,8 +400,9 @@ func TestCalibrateRejects(t *testing.T) {
 	} {
 		x := build(t, 2, gaussian(random(1), 50, 2), params(tt.metric))
 		require.NotPanics(t, func() {
-			err := x.Calibrate(t.Context(), matrix(t, 2, [][]float32{{1, 1}, tt.bad}), 1)
-			require.ErrorContains(t, err, "query 1")
+			good, bad := matrix(t, 2, [][]float32{{1, 1}, {1, 1}}), matrix(t, 2, [][]float32{{1, 1}, tt.bad})
+			require.ErrorContains(t, x.Calibrate(t.Context(), good, bad, 1), "query 1")
+			require.ErrorContains(t, x.Calibrate(t.Context(), bad, good, 1), "query 1")
 		}, tt.metric)
 	}
 }
@@ -412,7 +417,7 @@ func TestUnreachableTarget(t *testing.T) {
 	p := index.DefaultParams(index.L2)
 	p.M, p.EfConstruction = 2, 2
 	x := build(t, dim, data[:rows], p)
-	require.NoError(t, x.Calibrate(t.Context(), matrix(t, dim, data[rows:]), 2))
+	calibrate(t, x, dim, data[rows:], 2)
 	unreached := 0
 	for _, e := range x.Effort() {
 		if e.Recall >= e.Target {

@@ -48,7 +48,7 @@ func tinyCompact(t testing.TB, name string) *index.Index {
 	p := index.DefaultParams(compactMetric(name))
 	p.M, p.EfConstruction = 2, 8
 	x := build(t, 3, compactRows(name), p)
-	require.NoError(t, x.Calibrate(t.Context(), matrix(t, 3, gaussian(random(2), 8, 3)), 1))
+	calibrate(t, x, 3, gaussian(random(2), 8, 3), 1)
 	require.Equal(t, name, x.Element().String())
 	return x
 }

@@ -27,7 +27,23 @@ func (x *Index) strongest() uint32 {
 	return best
 }
 
-// chooseEntries decides where walks start: from the descent through the upper
+// enter decides where walks start.
+func (c *calibration) enter(ctx context.Context) error {
+	if err := c.answer(ctx, func(int) int { return c.queries.Rows() }); err != nil {
+		return err
+	}
+	if err := c.chooseEntries(ctx); err != nil {
+		return err
+	}
+	for _, k := range c.bands {
+		if err := c.enterMissed(ctx, k); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// chooseEntries chooses between starting from the descent through the upper
 // layers, from what Build chose, or from hubs, nodes that are among the best of
 // many sample queries. Whichever reaches a recall of entryRecall with the fewest
 // distance computations is kept.
@@ -48,11 +64,11 @@ func (c *calibration) chooseEntries(ctx context.Context) error {
 	for i, entries := range options {
 		x.entries = entries
 		s := &steps{c: c, k: k, at: map[int]*measurement{}}
-		step, err := s.least(ctx, 0, entryRecall, func(m *measurement) bool { return m.meanScored() >= least || c.costly(m) })
+		step, err := s.least(ctx, 0, goal{recall: entryRecall}, func(m *measurement) bool { return m.meanScored() >= least || c.costly(m) })
 		if err != nil {
 			return err
 		}
-		if m := s.step(step); i == 0 || m.recall() >= entryRecall && m.meanScored() < least {
+		if m := s.step(step); i == 0 || m.recall(0) >= entryRecall && m.meanScored() < least {
 			best, least = entries, m.meanScored()
 		}
 	}
@@ -97,10 +113,9 @@ func (x *Index) hubs(exact [][]Hit, k, count int) []uint32 {
 }
 
 // Walks that look for what others miss have pools of missedEf times k, and do so
-// missedRounds times, for the first missedBands bands of k; a node becomes an entry
+// missedRounds times, for each k of missedBands; a node becomes an entry
 // when more than one query in missedShare misses it.
 const (
-	missedBands  = 2
 	missedEf     = 4
 	missedRounds = 3
 	missedShare  = 100

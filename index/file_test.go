@@ -27,7 +27,7 @@ func tiny(t testing.TB, metric index.Metric) *index.Index {
 	p := index.DefaultParams(metric)
 	p.M, p.EfConstruction = 2, 8
 	x := build(t, 3, rows, p)
-	require.NoError(t, x.Calibrate(t.Context(), matrix(t, 3, gaussian(random(2), 8, 3)), 1))
+	calibrate(t, x, 3, gaussian(random(2), 8, 3), 1)
 	require.Greater(t, len(x.Layers()), 1)
 	require.Greater(t, x.Duplicates(), 2)
 	require.Greater(t, len(x.Effort()), 1)
@@ -43,7 +43,7 @@ func TestWriteOpen(t *testing.T) {
 			rows := repeated(r, gaussian(r, 700, 21), 0.2)
 			x := build(t, 21, rows, params(metric))
 			queries := gaussian(r, 30, 21)
-			require.NoError(t, x.Calibrate(t.Context(), matrix(t, 21, queries), 2))
+			calibrate(t, x, 21, queries, 2)
 			y := open(t, writeIndex(t, x))
 
 			assert.Equal(t, x.String(), y.String())
@@ -158,7 +158,7 @@ func TestGolden(t *testing.T) {
 func TestFilteredGolden(t *testing.T) {
 	path := filepath.Join("testdata", "v1-filtered.tandem")
 	x := build(t, 3, gaussian(random(8), 600, 3), index.Params{Metric: index.L2, M: 2, EfConstruction: 8, Alpha: 1.1})
-	require.NoError(t, x.Calibrate(t.Context(), matrix(t, 3, gaussian(random(9), 60, 3)), 2))
+	calibrate(t, x, 3, gaussian(random(9), 60, 3), 2)
 	if *update {
 		require.NoError(t, os.WriteFile(path, encode(t, x), 0o644))
 	}

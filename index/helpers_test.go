@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/tandem-ann/tandem/index"
+	"github.com/tandem-ann/tandem/index/interval"
 	"github.com/tandem-ann/tandem/index/kernel"
 	"github.com/tandem-ann/tandem/index/sections"
 )
@@ -99,6 +100,21 @@ func build(t testing.TB, dim int, rows [][]float32, p index.Params) *index.Index
 	x, err := index.Build(t.Context(), index.Input{Vectors: matrix(t, dim, rows), Keys: keys(len(rows)), Threads: 2}, p)
 	require.NoError(t, err)
 	return x
+}
+
+// calibrate calibrates by a sample of which a third shapes.
+func calibrate(t testing.TB, x *index.Index, dim int, sample [][]float32, threads int) {
+	t.Helper()
+	n := len(sample) / 3
+	require.NoError(t, x.Calibrate(t.Context(), matrix(t, dim, sample[:n]), matrix(t, dim, sample[n:]), threads))
+}
+
+// measured returns the queries of a sample that calibrate measures the efforts of a band
+// with.
+func measured(sample [][]float32, k int) [][]float32 {
+	sample = sample[len(sample)/3:]
+	part := map[int]float64{10: 1, 30: 0.75, 100: 0.5, 300: 0.375, 1000: 0.25}[k]
+	return sample[:int(math.Ceil(part*float64(len(sample))))]
 }
 
 func writeIndex(t testing.TB, x *index.Index) string {
@@ -325,16 +341,49 @@ func filterOf(x *index.Index, eligible func(row int) bool) (index.Bitset, int) {
 func recall(t testing.TB, x *index.Index, queries [][]float32, k, ef int) (mean float64, scored int) {
 	t.Helper()
 	found := 0
+	each, scored := recalls(t, x, queries, k, ef)
+	for _, n := range each {
+		found += n
+	}
+	return float64(found) / float64(k*len(queries)), scored / len(queries)
+}
+
+// recalls returns how many of the k best rows a walk finds for each query, and how many
+// rows it scores for all.
+func recalls(t testing.TB, x *index.Index, queries [][]float32, k, ef int) (found []int, scored int) {
+	t.Helper()
 	for _, q := range queries {
 		exact, _ := search(t, x, index.Query{Vector: q, K: k, Plan: index.ExactScan})
 		hits, stats := search(t, x, index.Query{Vector: q, K: k, Ef: ef, Plan: index.GraphWalk})
 		require.Equal(t, index.GraphWalk, stats.Plan)
 		scored += stats.Scored
+		n := 0
 		for _, h := range hits {
 			if !x.Metric().Better(exact[k-1].Score, h.Score) {
-				found++
+				n++
 			}
 		}
+		found = append(found, n)
 	}
-	return float64(found) / float64(k*len(queries)), scored / len(queries)
+	return found, scored
+}
+
+// bounds returns the bounds of the mean recall of walks, of 99% confidence.
+func bounds(t testing.TB, x *index.Index, queries [][]float32, k, ef int) (lower, upper float64) {
+	t.Helper()
+	found, _ := recalls(t, x, queries, k, ef)
+	return boundsOf(found, k)
+}
+
+func boundsOf(found []int, k int) (lower, upper float64) {
+	all, squares := 0, 0.0
+	for _, n := range found {
+		all += n
+	}
+	mean := float64(all) / float64(k*len(found))
+	for _, n := range found {
+		squares += math.Pow(float64(n)-mean*float64(k), 2)
+	}
+	trials := interval.Effective(mean, float64(k*len(found)), squares, len(found))
+	return interval.Lower(mean, trials, interval.Z99), interval.Upper(mean, trials, interval.Z99)
 }

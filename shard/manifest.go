@@ -26,17 +26,16 @@ import (
 //	3: the tool, every parameter, calibrations, lineage and the gate report.
 //	4: the mean user vector, attributes of type float32.
 //	5: how inputs are read beyond the names of columns: partition keys, attribute types.
-//	6: gate checks that did not run or found nothing either way.
-//	7: the training run that an input says it is of.
+//	6: gate checks that did not run or found nothing either way, the training run that an
+//	   input says it is of, the samples that calibrated and measured, the recall of the
+//	   worst percent.
 const (
 	ManifestVersion = 1 // without segments
 	SegmentsVersion = 2 // with segments
 	GatesVersion    = 3 // with or without segments
 	MeanVersion     = 4 // with or without what the others add
 	InputsVersion   = 5 // likewise
-	StatesVersion   = 6 // likewise
-	RunVersion      = 7 // likewise
-	newestVersion   = RunVersion
+	EvidenceVersion = 6 // likewise
 )
 
 // Manifest is the root object of a snapshot. The same inputs, parameters and
@@ -70,6 +69,10 @@ type TowerManifest struct {
 	Shards   []ShardManifest  `json:"shards"` // in the order of their numbers
 	Recall   []Recall         `json:"recall"` // measured on held-out queries
 
+	// Samples are the rows of the other tower that the build asked; nil if an older
+	// builder did not say.
+	Samples *Samples `json:"samples,omitempty"`
+
 	// Segments are in ascending order of their names. Only the app tower has any.
 	Segments []SegmentManifest `json:"segments,omitempty"`
 }
@@ -91,7 +94,7 @@ type Input struct {
 	Size   int64  `json:"size"`
 	Digest Digest `json:"digest"`
 	// Run names the training run that wrote the rows, as they say themselves; empty if they
-	// do not. It needs [RunVersion].
+	// do not. It needs [EvidenceVersion].
 	Run string `json:"run,omitempty"`
 }
 
@@ -112,7 +115,10 @@ type Recall struct {
 	Target  float64 `json:"target"`
 	Queries int     `json:"queries"`
 	Recall  float64 `json:"recall"`
-	Ef      []int   `json:"ef"` // in each shard; 0 is the exact scan
+	// Worst is the mean of the worst percent of the queries, rounded up to whole ones; nil
+	// if an older builder did not measure it.
+	Worst *float64 `json:"worst,omitempty"`
+	Ef    []int    `json:"ef"` // in each shard; 0 is the exact scan
 }
 
 // Digest is a SHA-256 in 64 lower-case hexadecimal digits.
@@ -176,8 +182,8 @@ func DecodeManifest(data []byte) (*Manifest, error) {
 	if err := json.Unmarshal(data, &head); err != nil {
 		return nil, fmt.Errorf("manifest: %w: %w", err, sections.ErrCorrupt)
 	}
-	if head.Version < ManifestVersion || head.Version > newestVersion {
-		return nil, fmt.Errorf("manifest: version is %d, this build reads versions %d to %d: %w", head.Version, ManifestVersion, newestVersion, sections.ErrVersion)
+	if head.Version < ManifestVersion || head.Version > EvidenceVersion {
+		return nil, fmt.Errorf("manifest: version is %d, this build reads versions %d to %d: %w", head.Version, ManifestVersion, EvidenceVersion, sections.ErrVersion)
 	}
 	m := &Manifest{}
 	d := json.NewDecoder(bytes.NewReader(data))
@@ -237,10 +243,9 @@ func (m *Manifest) validate() error {
 // that it must have.
 func (m *Manifest) LowestVersion() int {
 	switch {
-	case slices.ContainsFunc(m.Inputs, func(in Input) bool { return in.Run != "" }):
-		return RunVersion
-	case m.Gates != nil && len(m.Gates.Undecided) > 0:
-		return StatesVersion
+	case m.Gates != nil && len(m.Gates.Undecided) > 0, m.sampled(),
+		slices.ContainsFunc(m.Inputs, func(in Input) bool { return in.Run != "" }):
+		return EvidenceVersion
 	case m.Parameters.beyondColumns():
 		return InputsVersion
 	case m.MeanUser != nil || m.Apps.Schema.Has(attribute.Float32) || m.Users.Schema.Has(attribute.Float32):
@@ -273,6 +278,9 @@ func (t *TowerManifest) validate() error {
 	if err := checkRecall(t.Recall); err != nil {
 		return err
 	}
+	if err := t.Samples.check(); err != nil {
+		return err
+	}
 	if err := checkSegments(t.segments()); err != nil {
 		return err
 	}
@@ -291,6 +299,9 @@ func checkRecall(list []Recall) error {
 	for _, r := range list {
 		if math.IsNaN(r.Recall) || r.Recall < 0 || r.Recall > 1 {
 			return fmt.Errorf("recall@%d is %v", r.K, r.Recall)
+		}
+		if w := r.Worst; w != nil && !(*w >= 0 && *w <= 1) {
+			return fmt.Errorf("recall@%d of the worst percent is %v", r.K, *w)
 		}
 	}
 	return nil

@@ -67,6 +67,7 @@ func (m *Manifest) statements() []statement {
 		for i, s := range t.Shards {
 			add(fmt.Sprintf("effort of shard %s-%04d", kind, i), s.Effort)
 		}
+		add(fmt.Sprintf("samples of %s", kind), t.Samples)
 		for _, r := range t.Recall {
 			add(fmt.Sprintf("recall of %s", kind), r)
 		}

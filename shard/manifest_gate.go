@@ -72,7 +72,7 @@ type GateReport struct {
 	Checks []GateCheck `json:"checks"`
 	// Undecided are the checks that did not run, and those that found nothing either way,
 	// in the same order. They are apart because a reader that does not know of them may
-	// leave them out, and may take none for passed or failed. It needs [StatesVersion].
+	// leave them out, and may take none for passed or failed. It needs [EvidenceVersion].
 	Undecided []GateCheck `json:"undecided,omitempty"`
 }
 

@@ -48,7 +48,7 @@ func TestGatedManifest(t *testing.T) {
 	// What did not pass and did not fail takes another version, so that an older reader
 	// does not leave it out of what it shows.
 	undecided := func(m *shard.Manifest) {
-		m.Version = shard.StatesVersion
+		m.Version = shard.EvidenceVersion
 		m.Gates.Undecided = []shard.GateCheck{
 			{Gate: "alignment", Undecided: shard.GateNotRun, Text: "no interactions"},
 			{Gate: "rows", Value: 1, Bound: shard.BoundMin, Limit: 2, Undecided: shard.GateInconclusive, Text: "too few"},

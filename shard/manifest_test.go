@@ -2,6 +2,7 @@ package shard_test
 
 import (
 	"math"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -46,9 +47,9 @@ func TestMeanVersion(t *testing.T) {
 	m.Users.Schema, err = attribute.NewSchema([]attribute.Field{{Name: "price", Type: attribute.Float32}})
 	require.NoError(t, err)
 	require.Equal(t, shard.MeanVersion, m.LowestVersion())
-	_, err = shard.DecodeManifest([]byte(`{"version": 6}`))
+	_, err = shard.DecodeManifest([]byte(`{"version": 7}`))
 	require.ErrorIs(t, err, sections.ErrVersion)
-	require.ErrorContains(t, err, "this build reads versions 1 to 5")
+	require.ErrorContains(t, err, "this build reads versions 1 to 6")
 
 	for _, p := range []shard.TowerParameters{
 		{PartitionAttributes: []string{"dt"}}, {AttributeTypes: map[string]attribute.Type{"at": attribute.Timestamp}},
@@ -61,5 +62,71 @@ func TestMeanVersion(t *testing.T) {
 		again, err := shard.DecodeManifest(data)
 		require.NoError(t, err)
 		require.Equal(t, m.Parameters, again.Parameters)
+	}
+}
+
+// TestSamplesVersion: a manifest that says which rows calibrated and measured, or how the
+// worst percent fared, is of version 6; one of before says neither.
+func TestSamplesVersion(t *testing.T) {
+	plain := func() *shard.Manifest {
+		return newManifest(t, newStore(t, t.TempDir()), grid(3), 1, 1, index.DefaultParams(index.Cosine))
+	}
+	m := plain()
+	require.Equal(t, shard.ManifestVersion, m.LowestVersion())
+	none := 0.0 // is a recall too
+	for _, says := range []func(m *shard.Manifest){
+		func(m *shard.Manifest) {
+			m.Users.Samples = &shard.Samples{Calibrate: 1, Weaker: []shard.Purpose{shard.Shape}}
+		},
+		func(m *shard.Manifest) {
+			m.Apps.Recall = []shard.Recall{{K: 10, Target: 0.9, Recall: 0.5, Worst: &none}}
+		},
+		func(m *shard.Manifest) {
+			m.Apps.Segments = []shard.SegmentManifest{{Segment: shard.Segment{Name: "all", Expression: "true"}, Recall: []shard.Recall{{K: 10, Worst: &none}}}}
+		},
+	} {
+		m := plain()
+		says(m)
+		require.Equal(t, shard.EvidenceVersion, m.LowestVersion())
+		m.Version = m.LowestVersion()
+		data, err := m.Encode()
+		require.NoError(t, err)
+		back, err := shard.DecodeManifest(data)
+		require.NoError(t, err)
+		require.Equal(t, m, back)
+		m.Version = shard.InputsVersion
+		_, err = m.Encode()
+		require.ErrorContains(t, err, "version is 5, want 6")
+	}
+	over := 1.5
+	for text, breaks := range map[string]func(m *shard.Manifest){
+		"samples: -1 shape, 0 calibrate and 0 gate": func(m *shard.Manifest) { m.Apps.Samples = &shard.Samples{Shape: -1} },
+		`weaker has "hub", want each of`:            func(m *shard.Manifest) { m.Apps.Samples = &shard.Samples{Weaker: []shard.Purpose{"hub"}} },
+		`weaker has "gate", want each of`: func(m *shard.Manifest) {
+			m.Apps.Samples = &shard.Samples{Weaker: []shard.Purpose{shard.Gate, shard.Gate}}
+		},
+		"recall@10 of the worst percent is 1.5": func(m *shard.Manifest) { m.Apps.Recall = []shard.Recall{{K: 10, Worst: &over}} },
+	} {
+		m := plain()
+		m.Version = shard.EvidenceVersion
+		breaks(m)
+		_, err := m.Encode()
+		require.ErrorContains(t, err, text)
+	}
+}
+
+func TestMeanRecall(t *testing.T) {
+	for _, tt := range []struct {
+		recalls     []float64
+		mean, worst float64
+	}{
+		{nil, 1, 1},
+		{[]float64{0.5}, 0.5, 0.5},
+		{[]float64{1, 0, 1, 1}, 0.75, 0},
+		{append(slices.Repeat([]float64{1}, 100), 0.5), 100.5 / 101, 0.75}, // of 101, two
+	} {
+		mean, worst := shard.MeanRecall(tt.recalls)
+		require.InDelta(t, tt.mean, mean, 1e-12)
+		require.InDelta(t, tt.worst, worst, 1e-12)
 	}
 }

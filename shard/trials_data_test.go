@@ -483,12 +483,18 @@ func (s *trialSet) open(t testing.TB, d drawer, dir string, shards int, kind vec
 		x, err := index.Build(context.Background(), index.Input{Vectors: vectors, Keys: keys}, params)
 		require.NoError(t, err)
 		if calibrated && len(rows) > 0 {
-			queries, err := index.NewMatrix(s.dim, 8)
+			// As many as it takes to be sure of the default target.
+			shape, err := index.NewMatrix(s.dim, 8)
+			require.NoError(t, err)
+			queries, err := index.NewMatrix(s.dim, 60)
 			require.NoError(t, err)
 			for range 8 {
+				require.NoError(t, shape.Append(s.query(d, kind)))
+			}
+			for range 60 {
 				require.NoError(t, queries.Append(s.query(d, kind)))
 			}
-			require.NoError(t, x.Calibrate(context.Background(), queries, 1))
+			require.NoError(t, x.Calibrate(context.Background(), shape, queries, 1))
 		}
 		stage, err := store.Stage()
 		require.NoError(t, err)

@@ -30,8 +30,9 @@ type SetOptions struct {
 	Attributes bool
 }
 
-// MaxSample is how many queries calibrate our index, as many as in a build of a snapshot.
-const MaxSample = 500
+// MaxSample is how many queries calibrate our index, as many as in a build of a snapshot:
+// a third of them find where walks start, the others how much effort it takes.
+const MaxSample = 1500
 
 // Set is what the engines are measured on.
 type Set struct {
@@ -41,7 +42,8 @@ type Set struct {
 	base    *Vectors
 	keys    []uint64 // of the rows
 	queries *Vectors
-	sample  *Vectors // disjoint from queries
+	shape   *Vectors // disjoint from queries, as sample is
+	sample  *Vectors // disjoint from shape
 
 	attributes *attribute.Writer // of the rows; nil unless they were asked for
 	whole      bool              // no rows of the base were left out
@@ -87,13 +89,18 @@ func (s *Set) split(queries *Vectors, ids []string, ask int) {
 		return cmp.Or(cmp.Compare(shard.SampleKey(ids[b]), shard.SampleKey(ids[a])), cmp.Compare(a, b))
 	})
 	ask = min(ask, max(len(order)-min(len(order)/2, MaxSample), 1))
-	s.queries, s.sample = newVectors(queries.dim, ask), newVectors(queries.dim, MaxSample)
+	s.queries = newVectors(queries.dim, ask)
+	s.shape, s.sample = newVectors(queries.dim, MaxSample/3), newVectors(queries.dim, MaxSample)
 	for _, i := range order[:ask] {
 		s.queries.append(queries.Row(i))
 	}
 	slices.Reverse(order)
-	for _, i := range order[:min(len(order)-ask, MaxSample)] {
-		s.sample.append(queries.Row(i))
+	for n, i := range order[:min(len(order)-ask, MaxSample)] {
+		if n%3 == 2 {
+			s.shape.append(queries.Row(i))
+		} else {
+			s.sample.append(queries.Row(i))
+		}
 	}
 }
 

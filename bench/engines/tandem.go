@@ -35,6 +35,10 @@ func startTandem(ctx context.Context, spec Spec, s *Set, o Options, dir string) 
 	if err != nil {
 		return nil, err
 	}
+	shape, err := s.shape.matrix()
+	if err != nil {
+		return nil, err
+	}
 	sample, err := s.sample.matrix()
 	if err != nil {
 		return nil, err
@@ -46,7 +50,7 @@ func startTandem(ctx context.Context, spec Spec, s *Set, o Options, dir string) 
 		return nil, err
 	}
 	built := time.Now()
-	if err := x.Calibrate(ctx, sample, o.Threads); err != nil {
+	if err := x.Calibrate(ctx, shape, sample, o.Threads); err != nil {
 		return nil, err
 	}
 	e.spent = Cost{BuildSeconds: built.Sub(began).Seconds(), CalibrateSeconds: time.Since(built).Seconds()}

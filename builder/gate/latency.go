@@ -19,7 +19,7 @@ func Measure(ctx context.Context, s *shard.Snapshot, t Thresholds) (_ []shard.Ga
 	if t.Off[Latency] {
 		return nil, nil
 	}
-	queries := probe.Vectors(probe.HeldOut(s.Tower(shard.Users), probe.SampleSize/2, nil))
+	queries := probe.Vectors(probe.HeldOut(s.Tower(shard.Users), probe.SampleOf(shard.Gate), nil))
 	if len(queries) == 0 {
 		return nil, nil
 	}

@@ -28,7 +28,7 @@ func (r *run) recall(ctx context.Context) error {
 		return nil
 	}
 	t := r.Candidate.Tower(shard.Apps)
-	queries := probe.Vectors(probe.HeldOut(r.Candidate.Tower(shard.Users), probe.SampleSize/2, nil))
+	queries := probe.Vectors(probe.HeldOut(r.Candidate.Tower(shard.Users), probe.SampleOf(shard.Gate), nil))
 	if len(queries) == 0 {
 		if !r.off(Concentration) {
 			r.notRun(Concentration, "", "no user is held out")

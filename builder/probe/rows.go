@@ -9,9 +9,24 @@ import (
 	"github.com/tandem-ann/tandem/shard"
 )
 
-// SampleSize is how many rows of a tower a build keeps as queries to the other: those
-// of the lowest sample keys, of which every other one calibrates and the rest measure.
-const SampleSize = 1000
+// SampleSize is how many rows of a tower a build keeps as queries to the other: those of
+// the lowest sample keys. They are divided by [PurposeOf].
+const SampleSize = 2000
+
+// PurposeOf returns that of the row of the position, from 0, in the order of sample keys.
+// Calibration has a half, since the surer it is the less effort it takes; however few rows
+// there are, all purposes have some of them, in that order.
+func PurposeOf(position int) shard.Purpose {
+	return [...]shard.Purpose{shard.Calibrate, shard.Gate, shard.Shape, shard.Calibrate}[position%4]
+}
+
+// SampleOf returns how many rows a sample has for a purpose.
+func SampleOf(purpose shard.Purpose) int {
+	if purpose == shard.Calibrate {
+		return SampleSize / 2
+	}
+	return SampleSize / 4
+}
 
 // Row is one row of a tower.
 type Row struct {
@@ -108,14 +123,16 @@ func Pick(t *shard.Tower, n int, keep func(id string) bool) []Row {
 	return h
 }
 
-// HeldOut returns at most n rows of t that calibrated nothing in a build of it, and that
-// keep accepts, of the lowest sample keys first: those that the build measured with, and
-// if they are too few, those that it did not use. A nil keep accepts every row.
+// HeldOut returns at most n rows of t that shaped and calibrated nothing in a build of it,
+// and that keep accepts, of the lowest sample keys first: those that the build measured
+// with, and if they are too few, those that it did not use. A nil keep accepts every row.
+// It holds for the builders of before there were three purposes too, which calibrated with
+// every other row.
 func HeldOut(t *shard.Tower, n int, keep func(id string) bool) []Row {
 	used := Pick(t, SampleSize, nil)
 	var list []Row
 	for i, r := range used {
-		if i%2 == 1 && len(list) < n && (keep == nil || keep(r.ID)) {
+		if PurposeOf(i) == shard.Gate && len(list) < n && (keep == nil || keep(r.ID)) {
 			list = append(list, r)
 		}
 	}

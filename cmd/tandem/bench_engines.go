@@ -18,7 +18,7 @@ type enginesFlags struct {
 	QueryIDColumn   string       `name:"query-id-column" default:"user_id" placeholder:"NAME" help:"Parquet column of ids of --queries (default ${default})."`
 	EmbeddingColumn string       `default:"embedding" placeholder:"NAME" help:"Parquet column of vectors (default ${default})."`
 	Rows            int          `default:"0" placeholder:"N" help:"Take only the first N rows of --base."`
-	Ask             int          `default:"1000" placeholder:"N" help:"Queries to ask; up to 500 of the others calibrate our index (default ${default})."`
+	Ask             int          `default:"1000" placeholder:"N" help:"Queries to ask; up to 1500 of the others calibrate our index (default ${default})."`
 
 	Engine  []engines.Spec `sep:"none" placeholder:"SPEC" help:"Engine to measure: tandem, coder, hnswlib, faiss, usearch or another driver, with m=N, ef_construction=N and, for inner product as L2, augmented, in quotes. May be repeated. By default tandem and the peers."`
 	Drivers string         `default:"bench/peers/bin" placeholder:"DIR" help:"Where bench/peers/build.sh has put the peers' drivers (default ${default})."`

@@ -287,10 +287,10 @@ func writeRecall(w io.Writer, m *shard.Manifest) error {
 		return err
 	}
 	t := newTable(w)
-	fmt.Fprintln(t, "\nrecall on held-out queries\nsearched\tk\ttarget\tqueries\trecall\tef in each shard")
+	fmt.Fprintln(t, "\nrecall on held-out queries\nsearched\tk\ttarget\tqueries\trecall\tworst 1%\tef in each shard")
 	for _, kind := range []shard.Kind{shard.Apps, shard.Users} {
 		for _, r := range m.Tower(kind).Recall {
-			fmt.Fprintf(t, "%s\t%d\t%v\t%d\t%.4f\t%s\n", kind, r.K, r.Target, r.Queries, r.Recall, efforts(r.Ef))
+			fmt.Fprintf(t, "%s\t%d\t%v\t%d\t%.4f\t%s\t%s\n", kind, r.K, r.Target, r.Queries, r.Recall, worst(r), efforts(r.Ef))
 		}
 	}
 	if err := t.Flush(); err != nil {
@@ -300,8 +300,38 @@ func writeRecall(w io.Writer, m *shard.Manifest) error {
 		if len(m.Tower(kind).Recall) == 0 {
 			fmt.Fprintf(w, "%s: %s\n", kind, unmeasured)
 		}
+		if s := m.Tower(kind).Samples; s != nil && len(s.Weaker) > 0 {
+			fmt.Fprintln(w, weaker(kind, s))
+		}
 	}
 	return nil
+}
+
+// worst is the recall of the worst percent of the queries.
+func worst(r shard.Recall) string {
+	if r.Worst == nil {
+		return "-"
+	}
+	return fmt.Sprintf("%.3f", *r.Worst)
+}
+
+// weaker says what of a tower is less sure than if the other had more rows to ask with.
+func weaker(kind shard.Kind, s *shard.Samples) string {
+	from := shard.Users
+	if kind == shard.Users {
+		from = shard.Apps
+	}
+	text := map[shard.Purpose]string{
+		shard.Shape:     "walks may start farther off",
+		shard.Calibrate: "efforts are larger than need be, or exact scans",
+		shard.Gate:      "the bounds of measured recall are wider",
+	}
+	var list []string
+	for _, p := range s.Weaker {
+		list = append(list, text[p])
+	}
+	return fmt.Sprintf("%s: there are few %s to ask with: %d found where walks start, %d calibrated, %d measured; so %s",
+		kind, from, s.Shape, s.Calibrate, s.Gate, strings.Join(list, "; "))
 }
 
 // writeSegments writes a table of the segments, if there are any.
@@ -310,14 +340,14 @@ func writeSegments(w io.Writer, m *shard.Manifest) error {
 		return nil
 	}
 	t := newTable(w)
-	fmt.Fprintln(t, "\nsegments of apps, and recall on held-out queries among those eligible\nsegment\teligible\tshare\tk\ttarget\tqueries\trecall\tef in each shard")
+	fmt.Fprintln(t, "\nsegments of apps, and recall on held-out queries among those eligible\nsegment\teligible\tshare\tk\ttarget\tqueries\trecall\tworst 1%\tef in each shard")
 	for _, s := range m.Apps.Segments {
 		name := fmt.Sprintf("%s\t%s\t%.2f%%", s.Name, count(int64(s.Eligible)), 100*float64(s.Eligible)/float64(m.Apps.Rows))
 		if len(s.Recall) == 0 {
-			fmt.Fprintf(t, "%s\t-\t-\t-\t-\t-\n", name)
+			fmt.Fprintf(t, "%s\t-\t-\t-\t-\t-\t-\n", name)
 		}
 		for _, r := range s.Recall {
-			fmt.Fprintf(t, "%s\t%d\t%v\t%d\t%.4f\t%s\n", name, r.K, r.Target, r.Queries, r.Recall, efforts(r.Ef))
+			fmt.Fprintf(t, "%s\t%d\t%v\t%d\t%.4f\t%s\t%s\n", name, r.K, r.Target, r.Queries, r.Recall, worst(r), efforts(r.Ef))
 		}
 	}
 	return t.Flush()

@@ -1,24 +1,12 @@
 package gate
 
 import (
-	"math"
 	"math/rand/v2"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
-
-func TestWilson(t *testing.T) {
-	// Solved from the definition: the share from which what was seen is as far as z
-	// standard deviations.
-	for _, tt := range []struct{ share, trials float64 }{{0.5, 10}, {0.99, 500}, {1, 100}, {0.03, 40}, {0, 10}} {
-		low := wilson(tt.share, tt.trials)
-		assert.InDelta(t, tt.share-low, confidence*math.Sqrt(low*(1-low)/tt.trials), 1e-12)
-		assert.LessOrEqual(t, low, tt.share)
-	}
-	assert.Zero(t, wilson(1, 0))
-}
 
 // The lower bound holds in 95 of 100 cases, though users differ.
 func TestLowerBoundHolds(t *testing.T) {
