@@ -32,7 +32,7 @@ type cli struct {
 	Bench    benchCommand    `cmd:"" help:"Measure a snapshot, or our index beside other engines."`
 	Load     loadCommand     `cmd:"" help:"Measure a running server under load."`
 	Replay   replayCommand   `cmd:"" help:"Ask a snapshot the queries that a server has recorded."`
-	Demo     demoCommand     `cmd:"" help:"Generate, build, serve and ask, in a temporary folder."`
+	Demo     demoCommand     `cmd:"" help:"See all of it in half a minute, in a temporary folder."`
 
 	Version kong.VersionFlag `help:"Print the version and exit."`
 }

@@ -49,6 +49,7 @@ func TestScripts(t *testing.T) {
 			"lastline": lastLine,
 			"serving":  serving,
 			"silent":   silent,
+			"story":    storyFits,
 			"shard":    shardFile,
 			"corrupt":  corrupt,
 			"damage":   damage,
@@ -91,7 +92,7 @@ var whereServing = regexp.MustCompile(`(?:Serving on http://|"address":")(127\.0
 // and sets a variable to its address.
 func serving(ts *testscript.TestScript, _ bool, args []string) {
 	var address string
-	deadline := time.Now().Add(30 * time.Second)
+	deadline := time.Now().Add(2 * time.Minute)
 	for ; time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 		if address == "" {
 			data, err := os.ReadFile(ts.MkAbs(args[1]))
@@ -112,6 +113,23 @@ func serving(ts *testscript.TestScript, _ bool, args []string) {
 		}
 	}
 	ts.Fatalf("no server is ready at %q", address)
+}
+
+// storyFits FILE checks that what the demo has told fits on one screen.
+func storyFits(ts *testscript.TestScript, _ bool, args []string) {
+	var lines []string
+	for i := 0; i < 600 && !strings.Contains(strings.Join(lines, "\n"), "Ctrl-C"); i++ {
+		time.Sleep(50 * time.Millisecond) // it goes on once it serves
+		lines = strings.Split(strings.TrimRight(ts.ReadFile(args[0]), "\n"), "\n")
+	}
+	if len(lines) > 40 {
+		ts.Fatalf("%d lines, want at most 40", len(lines))
+	}
+	for _, line := range lines[1:] { // the first has the path of the folder
+		if len(line) > 100 && !strings.Contains(line, ".tmp") {
+			ts.Fatalf("%d characters, want at most 100: %s", len(line), line)
+		}
+	}
 }
 
 // silent VAR has a server listen that takes requests and never answers, and sets a
