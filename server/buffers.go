@@ -2,6 +2,7 @@ package server
 
 import (
 	"math/bits"
+	"slices"
 	"sync"
 )
 
@@ -17,14 +18,20 @@ import (
 // Who takes a buffer gives it back once nobody has a part of it. It has one of few sizes, so
 // that one that was given back fits another. There is a bound on how many bytes are kept
 // unused, of which large ones take the place of small ones: what is beyond it is garbage, and
-// so is all of it once the server is hardly asked (see keeper). A [sync.Pool] has neither bound, and is emptied by two
-// collections, when it is needed most.
+// so is what nobody needed for a while (see trim). A [sync.Pool] has no bound, and is emptied
+// by two collections, when it is needed most.
 type buffers struct {
 	most int // bytes that are kept
 
 	mu   sync.Mutex
 	kept int
-	free [bufferSizes][][]byte // those of a size given back last are at the end
+	free [bufferSizes]freeBuffers
+}
+
+// freeBuffers are buffers of a size that are kept. The one given back last is taken first.
+type freeBuffers struct {
+	list   [][]byte
+	unused int // of the first, that nobody has taken since the last trim
 }
 
 const (
@@ -66,14 +73,15 @@ func (b *buffers) take(n int) []byte {
 
 // pop takes a buffer of a size that is kept, nil if none is. The lock is held.
 func (b *buffers) pop(number int) []byte {
-	list := b.free[number]
-	if len(list) == 0 {
+	f := &b.free[number]
+	if len(f.list) == 0 {
 		return nil
 	}
-	last := len(list) - 1
-	p := list[last]
-	list[last] = nil
-	b.free[number] = list[:last]
+	last := len(f.list) - 1
+	p := f.list[last]
+	f.list[last] = nil
+	f.list = f.list[:last]
+	f.unused = min(f.unused, last)
 	b.kept -= cap(p)
 	return p
 }
@@ -98,12 +106,19 @@ func (b *buffers) give(p []byte) {
 		}
 	}
 	b.kept += cap(p)
-	b.free[number] = append(b.free[number], p)
+	b.free[number].list = append(b.free[number].list, p)
 }
 
-// drop makes garbage of all that is kept.
-func (b *buffers) drop() {
+// trim makes garbage of what nobody has taken since it was called last.
+func (b *buffers) trim() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.kept, b.free = 0, [bufferSizes][][]byte{}
+	for i := range b.free {
+		f := &b.free[i]
+		for _, p := range f.list[:f.unused] {
+			b.kept -= cap(p)
+		}
+		f.list = slices.Clone(f.list[f.unused:]) // the list may have been long
+		f.unused = len(f.list)
+	}
 }

@@ -35,7 +35,7 @@ func TestBuffersProperty(t *testing.T) {
 				p := b.take(n)
 				require.Empty(t, p)
 				require.GreaterOrEqual(t, cap(p), n)
-				require.LessOrEqual(t, cap(p), max(smallestBuffer, n+n/2))
+				require.LessOrEqual(t, cap(p), 2*max(smallestBuffer, n))
 				all = append(all, taken{append(p, bytes.Repeat([]byte{mark}, n)...), mark})
 			},
 			"give": func(t *rapid.T) {
@@ -50,11 +50,17 @@ func TestBuffersProperty(t *testing.T) {
 				b.give(all[i].data)
 				all = slices.Delete(all, i, i+1)
 			},
-			"drop": func(*rapid.T) { b.drop() },
+			"trim": func(t *rapid.T) {
+				b.trim()
+				if rapid.Bool().Draw(t, "again") {
+					b.trim()
+					require.Zero(t, b.kept, "nobody has taken any meanwhile")
+				}
+			},
 			"": func(t *rapid.T) {
 				kept := 0
-				for _, list := range b.free {
-					for _, p := range list {
+				for _, f := range b.free {
+					for _, p := range f.list {
 						kept += cap(p)
 					}
 				}
@@ -74,13 +80,33 @@ func TestBuffersKeepLarge(t *testing.T) {
 	require.Equal(t, 1<<20, b.kept)
 	b.give(make([]byte, 0, 512<<10))
 	require.Equal(t, 1<<20, b.kept)
-	require.Len(t, b.free[0], 128)
+	require.Len(t, b.free[0].list, 128)
 	b.give(make([]byte, 0, 1<<20))
 	b.give(make([]byte, 0, 4<<10))
 	b.give(make([]byte, 0, 2<<20)) // never
 	b.give(nil)
 	require.Equal(t, 1<<20, b.kept)
 	require.Equal(t, 1<<20, cap(b.take(800<<10)))
+	require.Zero(t, b.kept)
+}
+
+// TestBuffersTrim: what is needed now and then stays.
+func TestBuffersTrim(t *testing.T) {
+	b := &buffers{most: 1 << 20}
+	var two [][]byte
+	for range 10 {
+		b.give(make([]byte, 0, 8<<10))
+	}
+	for range 5 {
+		b.trim()
+		two = append(two, b.take(8<<10), b.take(8<<10))
+		b.give(two[0])
+		b.give(two[1])
+		two = two[:0]
+	}
+	require.Equal(t, 16<<10, b.kept)
+	b.trim()
+	b.trim()
 	require.Zero(t, b.kept)
 }
 
