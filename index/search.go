@@ -196,6 +196,7 @@ func (x *Index) recycle(s *scratch) {
 
 // hits appends the top k to dst.
 func (x *Index) hits(s *scratch, dst []Hit) []Hit {
+	dst = slices.Grow(dst, len(s.top.entries))
 	for _, c := range s.top.entries {
 		dst = append(dst, Hit{c.ordinal(), x.params.Metric.score(c.dist())})
 	}

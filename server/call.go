@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+	"google.golang.org/protobuf/proto"
 )
 
 // call is a request to a method on its way through the server, with all that it holds of
@@ -33,10 +34,14 @@ type call struct {
 	length int64         // of it, if that is known, else -1
 	packed string        // its encoding, gzip or zstd, if it is compressed
 	http1  bool
-	query  string // of the URL, which has the message of a GET
-	data   []byte // what has arrived and is not read yet
+	get    bool   // a GET, whose message is in the URL
+	query  string // of the URL
+	data   []byte // what has arrived
 	small  [768]byte
-	err    error // why the request is refused without being looked at
+	head   int    // bytes of data before the message
+	json   bool   // the message is in JSON, else in protobuf
+	unread string // what Connect is still to read as the body
+	err    error  // why the request is refused without being looked at
 
 	// What it holds. A method may be worked on by several goroutines, but they admit
 	// nothing.
@@ -66,33 +71,47 @@ func callFrom(ctx context.Context) *call {
 }
 
 // receive is the gate of the methods: it waits until the body has arrived. ctx has the
-// caller's deadline. A request that is refused here reaches the interceptors as an empty
-// one, which refuse it: they name and log it.
+// caller's deadline.
+//
+// Connect would read the body into memory of its own, and copy it as that grows. It gets
+// an empty message, and the interceptors decode that of the call. A request that is refused
+// here reaches them too, which refuse it: they name and log it.
 func receive(ctx context.Context, _ connect.Spec, _ connect.Peer, header http.Header) (context.Context, error) {
 	c := callFrom(ctx)
 	if c == nil {
 		return nil, nil
 	}
+	enveloped := isGRPC(header)
+	if enveloped {
+		c.head, c.unread = envelopeBytes, emptyEnvelope
+	}
+	c.json = isJSON(header.Get("Content-Type"))
 	if c.err == nil {
 		c.err = c.arrive(ctx)
 	}
-	if c.err == nil && isGRPC(header) {
+	if c.err == nil && enveloped {
 		c.err = checkEnvelope(c.data, cmp.Or(c.packed, header.Get("Grpc-Encoding")))
 	}
 	if c.err == nil && c.isLarge() {
 		c.err = c.takeTurn(ctx)
 	}
 	if c.err == nil && c.packed != "" {
-		c.err = c.inflate(ctx, isGRPC(header))
+		c.err = c.inflate(ctx)
 	}
 	if c.err != nil {
-		c.data = nil
-		if isGRPC(header) {
-			c.data = c.small[:5] // an empty message
-			clear(c.data)
-		}
+		c.free()
 	}
 	return nil, nil
+}
+
+// decode decodes the message that has arrived, of which nothing stays.
+func (c *call) decode(ctx context.Context, m proto.Message) error {
+	form := keptWire
+	if c.json {
+		form = keptJSON
+	}
+	defer c.free()
+	return decodeFrom(ctx, form, c.data[c.head:], m)
 }
 
 // arrive reads the body.
@@ -180,23 +199,32 @@ func checkEnvelope(body []byte, encoding string) error {
 // envelopeBytes is what gRPC puts before a message.
 const envelopeBytes = 5
 
+// emptyEnvelope is an empty message of gRPC, with what it has before it.
+const emptyEnvelope = "\x00\x00\x00\x00\x00"
+
 // grow makes room for more of the body.
 func (c *call) grow(limit int) error {
-	room := max(4<<10, 2*cap(c.data))
+	room := max(smallestBuffer, 2*cap(c.data))
 	if c.length > 0 {
 		room = min(room, int(c.length)+1)
 	}
-	room = min(room, limit+1)
-	if !c.limits.bytes.take(c, int64(room)) {
+	_, room = sizeOf(min(room, limit+1))
+	if !c.limits.bytes.take(c, int64(room-cap(c.data))) {
 		if c.limits.bytes.isCut(c) {
 			return errCutOff()
 		}
 		return c.limits.bytes.full()
 	}
-	grown := make([]byte, len(c.data), room)
-	copy(grown, c.data)
+	grown := append(c.limits.buffers.take(room), c.data...)
+	c.free()
 	c.data = grown
 	return nil
+}
+
+// free gives back the memory of what has arrived.
+func (c *call) free() {
+	c.limits.buffers.give(c.data)
+	c.data = nil
 }
 
 // errCutOff is the error of a request whose place was needed.
@@ -242,20 +270,18 @@ func (c *call) isLarge() bool {
 	return true // hardly anything is small in zstd
 }
 
-// Read implements [io.Reader] for what has arrived.
+// Read implements [io.Reader] for Connect.
 func (c *call) Read(p []byte) (int, error) {
-	if len(c.data) == 0 {
-		c.data = nil
+	if c.unread == "" {
 		return 0, io.EOF
 	}
-	n := copy(p, c.data)
-	c.data = c.data[n:]
+	n := copy(p, c.unread)
+	c.unread = c.unread[n:]
 	return n, nil
 }
 
 // Close implements [io.Closer].
 func (c *call) Close() error {
-	c.data = nil
 	if c.body == nil {
 		return nil
 	}
@@ -327,6 +353,7 @@ func (c *call) worked() {
 // end gives back all.
 func (c *call) end() {
 	c.worked()
+	c.free()
 	c.limits.bytes.release(c)
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -33,7 +33,7 @@ func (c jsonCodec) Marshal(m any) ([]byte, error) { return c.MarshalAppend(nil, 
 func (jsonCodec) MarshalAppend(dst []byte, m any) ([]byte, error) {
 	switch m := m.(type) {
 	case *encoded:
-		return m.data, nil
+		return m.appendTo(dst), nil
 	case proto.Message:
 		return protojson.MarshalOptions{}.MarshalAppend(dst, m)
 	}

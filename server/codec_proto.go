@@ -23,7 +23,7 @@ func (c protoCodec) Marshal(m any) ([]byte, error) { return c.MarshalAppend(nil,
 func (protoCodec) MarshalAppend(dst []byte, m any) ([]byte, error) {
 	switch m := m.(type) {
 	case *encoded:
-		return m.data, nil
+		return m.appendTo(dst), nil
 	case *tandemv1.RetrieveResponse:
 		e := encoder{data: dst}
 		err := e.retrieve(m)

@@ -54,6 +54,12 @@ func decode(ctx context.Context, m any) error {
 	}
 	data, _ := protowire.ConsumeBytes(kept[n:])
 	p.ProtoReflect().SetUnknown(nil)
+	return decodeFrom(ctx, form, data, p)
+}
+
+// decodeFrom decodes data, which is in a form, into an empty message, which keeps nothing of
+// it. It may change data. The error is as that of decode.
+func decodeFrom(ctx context.Context, form protowire.Number, data []byte, p proto.Message) error {
 	unmarshal := decodeWire
 	if form == keptJSON {
 		unmarshal = decodeJSON
@@ -73,13 +79,19 @@ func decode(ctx context.Context, m any) error {
 // received decodes the message of a request, unless the request is refused already. It
 // returns an error if it is to be refused.
 func received(ctx context.Context, m any) error {
-	if c := callFrom(ctx); c != nil && c.err != nil {
-		if p, ok := m.(proto.Message); ok {
-			proto.Reset(p) // nothing arrived of it
+	c := callFrom(ctx)
+	p, ok := m.(proto.Message)
+	var err error
+	switch {
+	case ok && c != nil && (c.err != nil || c.body != nil && !c.get):
+		proto.Reset(p) // Connect knows nothing of it
+		if c.err != nil {
+			return c.err
 		}
-		return c.err
+		err = c.decode(ctx, p)
+	default: // it came with the URL, or without a body
+		err = decode(ctx, m)
 	}
-	err := decode(ctx, m)
 	if ended := ctx.Err(); ended != nil {
 		return ended // nobody waits for what may be wrong
 	}

@@ -18,7 +18,18 @@ import (
 // encoded is an answer that is encoded already. A codec does not know the request's
 // context: a large answer in JSON takes it a fifth of a second, whether or not the caller
 // still waits.
-type encoded struct{ data []byte }
+type encoded struct {
+	data    []byte
+	buffers *buffers // that data is of
+}
+
+// appendTo appends the answer to dst, once.
+func (a *encoded) appendTo(dst []byte) []byte {
+	dst = append(dst, a.data...)
+	a.buffers.give(a.data)
+	a.data = nil
+	return dst
+}
 
 // largeAnswer is how many candidates and attributes, or numbers of embeddings, an answer
 // has that takes more than a few milliseconds to encode.
@@ -60,11 +71,12 @@ func encoding(next connect.UnaryFunc) connect.UnaryFunc {
 		if query := r.Peer().Query; query.Has("encoding") {
 			kind = query.Get("encoding")
 		}
-		e := &encoder{ctx: waiting(ctx, response.Any()), json: strings.Contains(kind, "json")}
+		e := &encoder{ctx: waiting(ctx, response.Any()), json: isJSON(kind), buffers: buffersFrom(ctx)}
 		if err := e.answer(response.Any()); err != nil {
+			e.buffers.give(e.data)
 			return nil, err
 		}
-		out := connect.NewResponse(&encoded{e.data})
+		out := connect.NewResponse(&encoded{e.data, e.buffers})
 		for name, values := range response.Header() {
 			out.Header()[name] = values
 		}
@@ -74,6 +86,10 @@ func encoding(next connect.UnaryFunc) connect.UnaryFunc {
 		return out, nil
 	}
 }
+
+// isJSON reports whether a content type of a request to a method, or an encoding of Connect,
+// is JSON: if not, it is protobuf.
+func isJSON(kind string) bool { return strings.Contains(kind, "json") }
 
 // waiting returns the context that ends when nobody waits for an answer. What a batch has
 // when its deadline comes is of use for as long as the caller is there.
@@ -88,11 +104,26 @@ func waiting(ctx context.Context, answer any) context.Context {
 
 // encoder encodes an answer in pieces.
 type encoder struct {
-	ctx  context.Context // nil if it is not looked at
-	json bool
-	data []byte
-	seen int // bytes of data when it looked at ctx
+	ctx     context.Context // nil if it is not looked at
+	json    bool
+	data    []byte
+	seen    int      // bytes of data when it looked at ctx
+	buffers *buffers // that data is of, nil if it is another's
 }
+
+// grow makes room for an element. What append does where there is none leaves several times
+// the answer as garbage.
+func (e *encoder) grow() {
+	if e.buffers == nil || cap(e.data)-len(e.data) >= elementRoom {
+		return
+	}
+	grown := append(e.buffers.take(2*cap(e.data)+elementRoom), e.data...)
+	e.buffers.give(e.data)
+	e.data = grown
+}
+
+// elementRoom is what nearly all elements fit into.
+const elementRoom = 4 << 10
 
 // encodeStep is how many bytes are encoded between two looks at the context.
 const encodeStep = 16 << 10
@@ -144,6 +175,7 @@ func (e *encoder) list(name string, tag byte, rest proto.Message, n int, element
 		e.data = fmt.Appendf(e.data, `{"%s":[`, name)
 	}
 	for i := range n {
+		e.grow()
 		if !e.json {
 			e.data = append(e.data, tag)
 		} else if i > 0 {

@@ -1,8 +1,10 @@
 package server
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"runtime"
 	"slices"
 	"testing"
 
@@ -114,6 +116,36 @@ func TestEncodeEnds(t *testing.T) {
 			require.ErrorIs(t, e.answer(m), context.Canceled)
 			require.Less(t, len(e.data), 3*encodeStep)
 		}
+	}
+}
+
+// TestLargeAnswersLeaveLittleGarbage: an answer is encoded into memory that is used again,
+// which Connect copies it from into its own.
+func TestLargeAnswersLeaveLittleGarbage(t *testing.T) {
+	r := &tandemv1.RetrieveResponse{}
+	for i := range 20_000 {
+		r.Candidates = append(r.Candidates, &tandemv1.Candidate{Id: fmt.Sprint("app-", i), Score: 1})
+	}
+	for _, json := range []bool{false, true} {
+		b := &buffers{most: 16 << 20}
+		var dst []byte
+		encode := func() {
+			e := &encoder{ctx: t.Context(), json: json, buffers: b}
+			require.NoError(t, e.answer(r))
+			dst = (&encoded{e.data, b}).appendTo(dst[:0])
+		}
+		encode()
+		require.Greater(t, len(dst), 300<<10)
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		encode()
+		runtime.ReadMemStats(&after)
+		if !json { // whose numbers leave some
+			require.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(32<<10))
+		}
+		other, want := &encoder{json: json}, bytes.Clone(dst)
+		require.NoError(t, other.answer(r))
+		require.Len(t, want, len(other.data))
 	}
 }
 

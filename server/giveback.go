@@ -25,7 +25,7 @@ const (
 // giveBack gives memory back to the machine until ctx ends. Go itself collects only when
 // about as much was allocated as is in use: after large answers a server that is hardly
 // asked keeps for many minutes what they took.
-func giveBack(ctx context.Context) {
+func giveBack(ctx context.Context, b *buffers) {
 	ticker := time.NewTicker(giveBackEvery)
 	defer ticker.Stop()
 	var k keeper
@@ -34,6 +34,7 @@ func giveBack(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
+			b.trim()
 			k.look()
 		}
 	}

@@ -3,7 +3,6 @@ package server
 import (
 	"bytes"
 	"context"
-	"encoding/binary"
 	"errors"
 	"io"
 	"net/http"
@@ -11,8 +10,8 @@ import (
 )
 
 // Connect decompresses a body without the context of its request, and that may take a
-// second. So a body is decompressed by its call, once it has arrived, and Connect sees one
-// that is not compressed.
+// second. So a body is decompressed by its call, once it has arrived, and Connect sees none
+// that is compressed.
 
 // takeEncoding returns how the body of a request is compressed, empty if it is not, and
 // has Connect take it for one that is not. What it is compressed with stays what the answer
@@ -50,40 +49,33 @@ func (i *inflaters) of(encoding string) *sync.Pool {
 }
 
 // inflate decompresses the message that has arrived.
-func (c *call) inflate(ctx context.Context, enveloped bool) error {
-	packed, head := c.data, 0
-	if enveloped {
-		if packed[0] == 0 {
-			return nil // this one is not compressed
-		}
-		packed, head = packed[envelopeBytes:], envelopeBytes
-		clear(c.data[:head])
+func (c *call) inflate(ctx context.Context) error {
+	if c.head > 0 && c.data[0] == 0 {
+		return nil // this one is not compressed
 	}
-	if len(packed) == 0 {
-		return nil // Connect too takes it as it is
+	if len(c.data) == c.head {
+		return nil // as Connect has it
 	}
+	packed := c.data
+	defer c.limits.buffers.give(packed)
 	pool := c.limits.inflaters.of(c.packed)
 	d, _ := pool.Get().(*decompressor) // it has no others
-	d.begin(ctx, bytes.NewReader(packed))
-	err := c.inflateFrom(d, head)
+	d.begin(ctx, bytes.NewReader(packed[c.head:]))
+	err := c.inflateFrom(d)
 	_ = d.Close()                              // what was wrong is told
 	d.begin(context.Background(), http.NoBody) // it keeps nothing of the call
 	pool.Put(d)
-	if err == nil && enveloped {
-		binary.BigEndian.PutUint32(c.data[1:], uint32(len(c.data)-head)) // up to the limit
-	}
 	return err
 }
 
-// inflateFrom reads the message after so many bytes of what is before it.
-func (c *call) inflateFrom(d *decompressor, head int) error {
-	c.data, c.length = nil, -1
+// inflateFrom reads the message.
+func (c *call) inflateFrom(d *decompressor) error {
+	c.data, c.head, c.length = nil, 0, -1
 	for {
 		if len(c.data) == cap(c.data) {
-			if err := c.grow(c.limits.maxBytes + envelopeBytes); err != nil {
+			if err := c.grow(c.limits.maxBytes); err != nil {
 				return err
 			}
-			c.data = c.data[:max(len(c.data), head)]
 		}
 		n, err := d.Read(c.data[len(c.data):cap(c.data)])
 		c.data = c.data[:len(c.data)+n]

@@ -82,10 +82,10 @@ func TestInflatingEndsAnywhere(t *testing.T) {
 	_, l := newHandler(smallTowers(index.Dot).loaded(t), Options{})
 	for name, data := range longPacked(t, size) {
 		inflate := func(ctx context.Context) error {
-			c := &call{Context: ctx, limits: l, data: data}
+			c := &call{Context: ctx, limits: l, data: bytes.Clone(data)}
 			defer c.end()
 			c.packed, _, _ = strings.Cut(name, " ")
-			return c.inflate(ctx, false)
+			return c.inflate(ctx)
 		}
 		all := &looks{Context: t.Context()}
 		_ = inflate(all) // some break off
@@ -126,10 +126,10 @@ func BenchmarkInflating(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			start, timed := processorTime(), &timedLooks{Context: b.Context()}
 			for b.Loop() {
-				c := &call{Context: timed, limits: l, data: data}
+				c := &call{Context: timed, limits: l, data: bytes.Clone(data)}
 				c.packed, _, _ = strings.Cut(name, " ")
 				timed.last = processorTime()
-				_ = c.inflate(timed, false) // some break off
+				_ = c.inflate(timed) // some break off
 				_ = timed.Err()
 				c.end()
 			}

@@ -53,6 +53,7 @@ type limiter struct {
 	maxDeadline time.Duration
 	read        time.Duration // that a message has to arrive
 	inflaters   *inflaters
+	buffers     *buffers
 	bytes       byteBudget
 	work        admission
 	turns       chan struct{} // has room for as many as do long work at a time
@@ -74,6 +75,14 @@ func boundsFrom(ctx context.Context) bounds {
 	return bounds{processors: runtime.GOMAXPROCS(0)}
 }
 
+// buffersFrom returns the buffers for the answer to the request that ctx belongs to.
+func buffersFrom(ctx context.Context) *buffers {
+	if c := callFrom(ctx); c != nil {
+		return c.limits.buffers
+	}
+	return &buffers{}
+}
+
 // requestBytes is about what a request takes that has only begun, beside its headers.
 const requestBytes = 16 << 10
 
@@ -85,7 +94,8 @@ func (l *limiter) limit(next http.Handler) http.Handler {
 		}
 		ctx, cancel := context.WithTimeout(r.Context(), l.maxDeadline)
 		defer cancel()
-		c := &call{Context: ctx, limits: l, exchange: exchangeFrom(r.Context()), http1: r.ProtoMajor == 1, query: r.URL.RawQuery}
+		c := &call{Context: ctx, limits: l, exchange: exchangeFrom(r.Context()), http1: r.ProtoMajor == 1}
+		c.get, c.query = r.Method == http.MethodGet, r.URL.RawQuery
 		c.answering.ResponseWriter, c.answering.call = w, c
 		if out, ok := w.(*writer); ok { // of timed
 			c.control = out.control

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -202,21 +201,6 @@ func (c *counter) broken() error {
 		return violationsError(list)
 	}
 	return nil
-}
-
-// message is the bytes of a message that is not decoded yet. They are another's: a copy is
-// changed.
-type message struct {
-	data   []byte
-	copied bool
-}
-
-// change returns the bytes between two places, to be changed.
-func (m *message) change(from, to int) []byte {
-	if !m.copied {
-		m.data, m.copied = slices.Clone(m.data), true
-	}
-	return m.data[from:to]
 }
 
 // valueName and listValueName are the names of the messages that bindings are.

@@ -31,7 +31,7 @@ const scanStep = 64 << 10
 // jsonScanner counts the elements of a message in JSON, up to a place. It takes each
 // list, and each entry of an object that is no message, for an element.
 type jsonScanner struct {
-	message
+	data    []byte
 	rest    []byte // of data, not scanned yet
 	counter *counter
 	place   int
@@ -41,7 +41,7 @@ type jsonScanner struct {
 }
 
 func newJSONScanner(ctx context.Context, data []byte, m protoreflect.MessageDescriptor, place int) *jsonScanner {
-	return &jsonScanner{message: message{data: data}, rest: data, counter: newCounter(ctx, m), place: place}
+	return &jsonScanner{data: data, rest: data, counter: newCounter(ctx, m), place: place}
 }
 
 // at returns how many bytes are scanned.
@@ -148,7 +148,7 @@ func (s *jsonScanner) empty(from int, closed bool) {
 	if from >= to {
 		return
 	}
-	for i, c := range s.change(from, to) {
+	for i, c := range s.data[from:to] {
 		if c != '\n' { // the places of errors are told by lines
 			s.data[from+i] = ' '
 		}

@@ -12,21 +12,21 @@ import (
 // checkWire returns an error if the lists of a message in protobuf are too long. Else it
 // returns the message without what no binding may have and what takes long to decode: its
 // objects are empty, and so are lists within a list, which end that. So who looks at
-// the binding finds it wrong, and no other of a batch. It says nothing of a message that
-// is malformed, and it counts no elements of one that is small. The error may be the
+// the binding finds it wrong, and no other of a batch. It changes data where it leaves
+// something out. It says nothing of a message that is malformed, and it counts no elements of one that is small. The error may be the
 // context's.
 func checkWire(ctx context.Context, data []byte, m protoreflect.MessageDescriptor) (short []byte, elements int, err error) {
 	if len(data) <= smallMessage {
 		return data, 0, nil
 	}
-	w := wireScanner{message: message{data: data}, counter: newCounter(ctx, m)}
+	w := wireScanner{data: data, counter: newCounter(ctx, m)}
 	w.fields(0, len(data), m, 0)
 	return w.data, w.counter.total, w.counter.broken()
 }
 
 // wireScanner counts the elements of a message in protobuf.
 type wireScanner struct {
-	message
+	data    []byte
 	counter *counter
 	within  bool // it is in a list of a binding
 	refused bool // which has an object or a list
@@ -37,7 +37,7 @@ type wireScanner struct {
 // invalidText returns the path of the first text of a message in protobuf that is not
 // UTF-8, nil if there is none. The error is the context's.
 func invalidText(ctx context.Context, data []byte, m protoreflect.MessageDescriptor) (valuePath, error) {
-	w := wireScanner{message: message{data: data}, counter: newCounter(ctx, m), texts: true}
+	w := wireScanner{data: data, counter: newCounter(ctx, m), texts: true}
 	w.fields(0, len(data), m, 0)
 	return w.found, w.counter.pace.err
 }
@@ -145,7 +145,7 @@ func (w *wireScanner) empty(from, to int) {
 	if to-from < emptyBytes {
 		return
 	}
-	out := w.change(from, to)
+	out := w.data[from:to]
 	protowire.AppendTag(out[:0], emptyField, protowire.BytesType)
 	rest := uint32(to - from - emptyBytes)
 	for i := range 5 {

@@ -136,7 +136,8 @@ func Run(ctx context.Context, c Config) error {
 		service.recorder = startRecorder(c.RecordShare, c.Store.Objects(), c.Logger, defaultRecorderOptions())
 		defer service.recorder.close() // once the requests have ended
 	}
-	h := newHTTPServer(NewHandler(service, c.Options), &service.connections)
+	handler, limits := newHandler(service, c.Options)
+	h := newHTTPServer(handler, &service.connections)
 	h.RegisterOnShutdown(service.EndStreams)
 	h.ConnContext = func(ctx context.Context, c net.Conn) context.Context { return withConn(withUnread(ctx, c), c) }
 	h.ConnState = func(c net.Conn, state http.ConnState) {
@@ -147,7 +148,7 @@ func Run(ctx context.Context, c Config) error {
 	}
 	running, cancel := context.WithCancel(ctx)
 	var aside sync.WaitGroup
-	aside.Go(func() { giveBack(running) })
+	aside.Go(func() { giveBack(running, limits.buffers) })
 	aside.Go(func() { service.tellOfLeftOut(running) })
 	defer aside.Wait()
 	defer cancel()

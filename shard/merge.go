@@ -3,6 +3,7 @@ package shard
 import (
 	"context"
 	"hash/maphash"
+	"slices"
 
 	"github.com/tandem-ann/tandem/index"
 )
@@ -46,6 +47,7 @@ func (m *merger) merge(ctx context.Context, metric index.Metric, k int, limits [
 	for _, list := range m.heap {
 		total += len(list)
 	}
+	m.out = slices.Grow(m.out, min(k, total))
 	m.seen.reset(min(k, total))
 	for i := len(m.heap)/2 - 1; i >= 0; i-- {
 		m.down(i, metric)

@@ -335,6 +335,7 @@ func (s *Shard) search(ctx context.Context, q *Query, p *part) error {
 		p.answer.Scored += len(q.Vectors) * len(p.found)
 		p.found = s.best(p.found, p.k)
 	}
+	p.next = slices.Grow(p.next, len(p.found))
 	for _, h := range p.found {
 		p.next = append(p.next, hit{id: s.id(h.Ordinal), score: h.Score, shard: s, ordinal: h.Ordinal})
 	}
