@@ -27,7 +27,7 @@ func plainAddress(text string) (string, error) {
 		return "", err
 	}
 	address, ok := strings.CutPrefix(full, "http://")
-	if _, _, err := net.SplitHostPort(address); !ok || err != nil {
+	if _, _, err := net.SplitHostPort(address); !ok || err != nil || strings.Contains(address, "/") {
 		return "", usagef("--server is %.200q, want HOST:PORT or http://HOST:PORT", text)
 	}
 	return address, nil
