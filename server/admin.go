@@ -23,7 +23,7 @@ func (s *Service) GetStatus(context.Context, *connect.Request[tandemv1.GetStatus
 	now, lost := s.current.Load(), ""
 	if now != nil {
 		out.Generation, out.Since = now.generation, timestamppb.New(now.since)
-		if !now.hash.IsZero() {
+		if out.Unreleased = now.hash.IsZero(); !out.Unreleased {
 			out.Hash, out.Log = now.hash.String(), now.log
 		}
 		for _, a := range now.arms {

@@ -12,7 +12,7 @@ import (
 	"github.com/tandem-ann/tandem/shard"
 )
 
-// Serve the newest snapshot of a store until the process is interrupted.
+// Serve what is released in a store until the process is interrupted.
 func ExampleRun() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()

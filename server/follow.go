@@ -106,14 +106,11 @@ func bytesOf(manifests ...*shard.Manifest) int64 {
 	return n
 }
 
-// run follows until ctx ends, from a release on, or from the first that there will be if
-// it is nil, and closes what it holds.
+// run follows until ctx ends, from a release on, and closes what it holds.
 func (f *follower) run(ctx context.Context, first *release.Release) {
 	watching, stop := context.WithCancel(ctx)
 	var watch sync.WaitGroup
-	if first != nil {
-		f.note(first)
-	}
+	f.note(first)
 	watch.Go(func() { f.watch(watching, first) })
 	watch.Go(func() { f.service.staleness.watch(watching, f.service.health.changed) })
 	defer func() {

@@ -117,6 +117,15 @@ func (t *towers) publish(tb testing.TB) *shard.Store {
 	return store
 }
 
+// named publishes the towers, and has a server serve them without a release.
+func (t *towers) named(tb testing.TB, c Config) Config {
+	c.Store = t.publish(tb)
+	digest, err := c.Store.Resolve(tb.Context(), "")
+	require.NoError(tb, err)
+	c.Snapshot = string(digest)
+	return c
+}
+
 // publishTo writes the towers as a snapshot of a store.
 func (t *towers) publishTo(tb testing.TB, store *shard.Store) shard.Digest {
 	m := &shard.Manifest{

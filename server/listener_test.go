@@ -122,7 +122,7 @@ func TestLeavePutsAFrameBetweenOthers(t *testing.T) {
 // TestTwoGoAways speaks HTTP/2 to a server that stops: a request that is sent after the
 // first sign to go is answered, and the second sign says that it was.
 func TestTwoGoAways(t *testing.T) {
-	p := start(t, Config{Store: smallTowers(index.Dot).publish(t), DrainDelay: 400 * time.Millisecond})
+	p := start(t, smallTowers(index.Dot).named(t, Config{DrainDelay: 400 * time.Millisecond}))
 	conn, err := net.Dial("tcp", p.addr.String())
 	require.NoError(t, err)
 	defer conn.Close()
@@ -153,7 +153,7 @@ func TestTwoGoAways(t *testing.T) {
 // TestDrainLosesNoRequest has many clients ask, each in a loop until readiness fails, and
 // tells the server to stop meanwhile.
 func TestDrainLosesNoRequest(t *testing.T) {
-	p := start(t, Config{Store: smallTowers(index.Dot).publish(t), DrainDelay: 500 * time.Millisecond})
+	p := start(t, smallTowers(index.Dot).named(t, Config{DrainDelay: 500 * time.Millisecond}))
 	anew := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	var ready atomic.Bool
 	ready.Store(true)

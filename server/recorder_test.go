@@ -86,8 +86,9 @@ func TestRecord(t *testing.T) {
 }
 
 func TestRunRecords(t *testing.T) {
-	store := smallTowers(index.Dot).publish(t)
-	p := start(t, Config{Store: store, RecordShare: 1})
+	c := smallTowers(index.Dot).named(t, Config{RecordShare: 1})
+	store := c.Store
+	p := start(t, c)
 	for i := range 5 {
 		_, err := p.client().Retrieve(t.Context(), connect.NewRequest(&tandemv1.RetrieveRequest{UserId: fmt.Sprint("u", i), K: 3}))
 		require.NoError(t, err)

@@ -37,7 +37,7 @@ func (f *following) serves(t *testing.T, r *release.Release) {
 // the restored one once a person accepts it.
 func TestRestoredStore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFollowing(t, true, Config{})
+		f := newFollowing(t, Config{})
 		f.change(t, release.Change{})
 		copied := f.store.Keys("releases/")
 		f.start(t, f.digests[1])
@@ -88,7 +88,7 @@ func TestRestoredStore(t *testing.T) {
 // wrong with that one is no longer.
 func TestAcceptedLogIsShorter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFollowing(t, true, Config{})
+		f := newFollowing(t, Config{})
 		served := f.change(t, release.Change{})
 		f.store.Put("releases/000000000003.json", []byte("garbage"), time.Now())
 		f.rest(3 * time.Second)
@@ -115,7 +115,7 @@ func TestAcceptedLogIsShorter(t *testing.T) {
 // The accepted release may have the very number of what serves.
 func TestAcceptedNumberIsTheSame(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFollowing(t, true, Config{})
+		f := newFollowing(t, Config{})
 		served := f.change(t, release.Change{})
 		f.rest(3 * time.Second)
 		f.serves(t, served)
@@ -132,7 +132,7 @@ func TestAcceptedNumberIsTheSame(t *testing.T) {
 // What is put right by itself needs nobody's acceptance.
 func TestLogComesBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFollowing(t, true, Config{})
+		f := newFollowing(t, Config{})
 		served := f.change(t, release.Change{})
 		f.rest(3 * time.Second)
 		f.serves(t, served)
@@ -150,7 +150,7 @@ func TestLogComesBack(t *testing.T) {
 // A server that starts has read nothing yet, and takes the log as it is.
 func TestStartTakesTheLogAsItIs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFollowing(t, true, Config{})
+		f := newFollowing(t, Config{})
 		f.change(t, release.Change{})
 		last := f.change(t, release.Change{})
 		f.store.Remove("releases/000000000002.json")

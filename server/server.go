@@ -24,8 +24,8 @@ type Config struct {
 	// Store has the snapshots.
 	Store *shard.Store
 	// Snapshot is what [shard.Store.Resolve] takes: a digest or its beginning. It is
-	// served whatever is released. Empty: the newest release, and those that follow;
-	// until there is one, the newest snapshot.
+	// served whatever is released, whatever its gates have found, for as long as the server
+	// runs; the log and GetStatus say so. Empty: the newest release, and those that follow.
 	Snapshot string
 	// Keep is how long a snapshot stays mapped once it no longer answers, so that a
 	// rollback to it is instant. Default: DefaultKeep.
@@ -109,8 +109,9 @@ const (
 // When ctx ends it stops being ready, goes on for the time of DrainDelay, lets the requests
 // in flight end, and closes all snapshots. A caller that sends no more once it is not ready
 // loses no request. It returns nil if all of that went well, else an error that says what did
-// not. Without a release, and with Snapshot, it also returns an error if the snapshot
-// cannot be opened, which names the file and the section.
+// not. Where nothing was released, and no snapshot is named, the error is of class
+// [release.ErrNone]: what nobody has released is not served. If the snapshot that is named
+// cannot be opened it says which file and section that is.
 func Run(ctx context.Context, c Config) error {
 	if c.Logger == nil {
 		c.Logger = slog.Default()
@@ -218,39 +219,40 @@ func newHTTPServer(h http.Handler, errors io.Writer) *http.Server {
 // follow loads what is to answer, and follows the releases, until ctx ends.
 func follow(ctx context.Context, service *Service, c *Config) error {
 	f := newFollower(service, c)
-	var first *release.Release
-	if c.Snapshot == "" {
-		asked := time.Now()
-		// One that cannot be read is passed over, as it is by a server that runs. Where no
-		// other was released, what may be served is unknown.
-		newest, unreadable, err := f.releases.Newest(ctx)
-		switch {
-		case err == nil:
-			first = newest
-		case !errors.Is(err, release.ErrNone):
-			return fmt.Errorf("read releases: %w", err)
-		case unreadable != nil:
-			return fmt.Errorf("read releases: %w", unreadable)
-		}
-		service.staleness.begin(asked, c.MaxStaleness)
-	}
-	if first == nil {
-		digest, err := c.Store.Resolve(ctx, c.Snapshot)
-		if err != nil {
-			return fmt.Errorf("load snapshot: %w", err)
-		}
-		defer protect(ctx, c, digest)()
-		if err := load(ctx, service, c, digest); err != nil {
-			return err
-		}
-		f.adopt(service.current.Load().arms[0].serving)
-	}
 	if c.Snapshot != "" {
-		<-ctx.Done()
-		f.closeAll()
-		return nil
+		return serveOne(ctx, service, c, f)
 	}
+	asked := time.Now()
+	// One that cannot be read is passed over, as it is by a server that runs. Where no
+	// other was released, what may be served is unknown; and where none was at all, nothing
+	// may.
+	first, unreadable, err := f.releases.Newest(ctx)
+	if errors.Is(err, release.ErrNone) && unreadable != nil {
+		err = unreadable
+	}
+	if err != nil {
+		return fmt.Errorf("read releases: %w", err)
+	}
+	service.staleness.begin(asked, c.MaxStaleness)
 	f.run(ctx, first)
+	return nil
+}
+
+// serveOne serves the snapshot that is named, until ctx ends.
+func serveOne(ctx context.Context, service *Service, c *Config, f *follower) error {
+	digest, err := c.Store.Resolve(ctx, c.Snapshot)
+	if err != nil {
+		return fmt.Errorf("load snapshot: %w", err)
+	}
+	defer protect(ctx, c, digest)()
+	c.Logger.Warn("SERVING A SNAPSHOT WHATEVER IS RELEASED: nobody asks what its gates have found, and no release takes its place",
+		"snapshot", digest.Short())
+	if err := load(ctx, service, c, digest); err != nil {
+		return err
+	}
+	f.adopt(service.current.Load().arms[0].serving)
+	<-ctx.Done()
+	f.closeAll()
 	return nil
 }
 

@@ -25,6 +25,7 @@ import (
 	"github.com/tandem-ann/tandem/api/tandem/v1/tandemv1connect"
 	"github.com/tandem-ann/tandem/index"
 	"github.com/tandem-ann/tandem/index/sections"
+	"github.com/tandem-ann/tandem/server/release"
 	"github.com/tandem-ann/tandem/shard"
 )
 
@@ -114,7 +115,6 @@ func readLine(r io.Reader) (string, error) {
 const heldRequest = `{"userId": "u1", "k": 3}`
 
 func TestRunReadiness(t *testing.T) {
-	store := smallTowers(index.Dot).publish(t)
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	log := make(events, 100)
@@ -125,8 +125,8 @@ func TestRunReadiness(t *testing.T) {
 		require.NoError(t, err)
 		return r.Status
 	}
-	err := Run(ctx, Config{
-		Store: store, Listen: "127.0.0.1:0", Logger: slog.New(log),
+	err := Run(ctx, smallTowers(index.Dot).named(t, Config{
+		Listen: "127.0.0.1:0", Logger: slog.New(log),
 		Listening: func(a net.Addr) { // nothing is loaded before this returns
 			s = newSite(t, a)
 			health = grpchealth.NewClient(s.http2, s.url, connect.WithGRPC())
@@ -146,11 +146,12 @@ func TestRunReadiness(t *testing.T) {
 			require.Equal(t, string(snapshot.Digest()), got.Msg.Snapshot)
 			stop()
 		},
-	})
+	}))
 	require.NoError(t, err)
 	require.Equal(t, "listening", <-log)
 	require.Equal(t, "request failed", <-log)
 	require.Equal(t, "memory limit", <-log)
+	require.Regexp(t, "^SERVING A SNAPSHOT WHATEVER IS RELEASED: ", <-log)
 	require.Equal(t, "ready", <-log)
 	require.Equal(t, "draining", <-log)
 	_, err = net.Dial("tcp", s.url[len("http://"):])
@@ -158,7 +159,7 @@ func TestRunReadiness(t *testing.T) {
 }
 
 func TestRunDrains(t *testing.T) {
-	p := start(t, Config{Store: smallTowers(index.Dot).publish(t)})
+	p := start(t, smallTowers(index.Dot).named(t, Config{}))
 	watching, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	watch := grpchealth.NewClient(p.http2, p.url, connect.WithGRPC()).Watch(watching, &grpchealth.CheckRequest{})
@@ -182,7 +183,7 @@ func TestRunDrains(t *testing.T) {
 // TestRunReflectsWhileItDrains: reflection answers for as long as queries are, and holds up
 // no shutdown.
 func TestRunReflectsWhileItDrains(t *testing.T) {
-	p := start(t, Config{Store: smallTowers(index.Dot).publish(t), DrainDelay: time.Second})
+	p := start(t, smallTowers(index.Dot).named(t, Config{DrainDelay: time.Second}))
 	client := grpcreflect.NewClient(p.http2, p.url, connect.WithGRPC())
 	stream := client.NewStream(t.Context())
 	_, err := stream.ListServices()
@@ -203,7 +204,7 @@ func TestRunReflectsWhileItDrains(t *testing.T) {
 }
 
 func TestRunCutsOff(t *testing.T) {
-	p := start(t, Config{Store: smallTowers(index.Dot).publish(t), DrainTimeout: time.Millisecond})
+	p := start(t, smallTowers(index.Dot).named(t, Config{DrainTimeout: time.Millisecond}))
 	conn := hold(t, p.addr, heldRequest)
 	p.stop()
 	require.EqualError(t, <-p.done, "drain: requests in flight were cut off after 1ms")
@@ -230,7 +231,11 @@ func TestRunFails(t *testing.T) {
 
 	stopped, cancel := context.WithCancel(t.Context())
 	cancel()
-	require.NoError(t, run(stopped, Config{Store: store}), "stopped while it loads")
+	require.NoError(t, run(stopped, Config{Store: store, Snapshot: string(digest)}), "stopped while it loads")
+
+	err = run(t.Context(), Config{Store: store})
+	require.ErrorIs(t, err, release.ErrNone)
+	require.EqualError(t, err, "read releases: nothing was released yet", "nothing is served that nobody has released")
 
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -239,14 +244,14 @@ func TestRunFails(t *testing.T) {
 	closed, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	require.NoError(t, closed.Close())
-	require.ErrorContains(t, run(t.Context(), Config{Store: store, Listener: closed}), "serve: accept tcp")
+	require.ErrorContains(t, run(t.Context(), Config{Store: store, Snapshot: string(digest), Listener: closed}), "serve: accept tcp")
 
 	path := store.ShardPath(m.Apps.Shards[1].Digest)
 	data, err := os.ReadFile(path)
 	require.NoError(t, err)
 	data[sections.PageSize+3] ^= 1
 	require.NoError(t, os.WriteFile(path, data, 0o600))
-	err = run(t.Context(), Config{Store: store})
+	err = run(t.Context(), Config{Store: store, Snapshot: string(digest)})
 	require.ErrorIs(t, err, sections.ErrCorrupt)
 	require.ErrorContains(t, err, path)
 	require.ErrorContains(t, err, "section ")
@@ -301,26 +306,42 @@ func TestDeadline(t *testing.T) {
 	require.Equal(t, "the deadline passed before there was an answer", got.json["message"])
 }
 
-// What is served without a release is not collected until the server ends, however the
-// server came to serve it.
+// What is served without a release is not collected until the server ends.
 func TestServedSnapshotIsKept(t *testing.T) {
-	for _, named := range []bool{true, false} {
-		data := newTowers(rand.New(rand.NewPCG(1, 2)), index.Dot, 4, 60, 10, 2)
-		store := data.publish(t)
-		d, err := store.Resolve(t.Context(), "")
+	c := newTowers(rand.New(rand.NewPCG(1, 2)), index.Dot, 4, 60, 10, 2).named(t, Config{})
+	store, d := c.Store, shard.Digest(c.Snapshot)
+	p := start(t, c)
+	_, err := store.Collect(t.Context(), shard.CollectOptions{Unreleased: true})
+	require.NoError(t, err)
+	require.NoError(t, shard.VerifySnapshot(t.Context(), store, d, func(string) {}))
+	p.stop()
+	require.NoError(t, <-p.done)
+	done, err := store.Collect(t.Context(), shard.CollectOptions{Unreleased: true})
+	require.NoError(t, err)
+	assert.Equal(t, []shard.Digest{d}, done.Snapshots)
+}
+
+// A server that was told what to serve says so, and no release takes its place.
+func TestServesWhateverIsReleased(t *testing.T) {
+	c := smallTowers(index.Dot).named(t, Config{})
+	p := start(t, c)
+	admin := tandemv1connect.NewAdminServiceClient(p.http2, p.url)
+	status := func() *tandemv1.GetStatusResponse {
+		answer, err := admin.GetStatus(t.Context(), connect.NewRequest(&tandemv1.GetStatusRequest{}))
 		require.NoError(t, err)
-		c := Config{Store: store}
-		if named {
-			c.Snapshot = string(d)
-		}
-		p := start(t, c)
-		_, err = store.Collect(t.Context(), shard.CollectOptions{Unreleased: true})
-		require.NoError(t, err)
-		require.NoError(t, shard.VerifySnapshot(t.Context(), store, d, func(string) {}))
-		p.stop()
-		require.NoError(t, <-p.done)
-		done, err := store.Collect(t.Context(), shard.CollectOptions{Unreleased: true})
-		require.NoError(t, err)
-		assert.Equal(t, []shard.Digest{d}, done.Snapshots)
+		return answer.Msg
 	}
+	s := status()
+	require.True(t, s.Unreleased)
+	require.Equal(t, c.Snapshot, s.Arms[0].Snapshot)
+	_, err := release.New(c.Store, fit).Start(t.Context(), release.StartOptions{Snapshot: shard.Digest(c.Snapshot)})
+	require.NoError(t, err)
+	require.True(t, status().Unreleased)
+	p.stop()
+	require.NoError(t, <-p.done)
+
+	p = start(t, Config{Store: c.Store})
+	admin = tandemv1connect.NewAdminServiceClient(p.http2, p.url)
+	require.False(t, status().Unreleased)
+	require.EqualValues(t, 1, status().Generation)
 }

@@ -57,8 +57,8 @@ type following struct {
 // served is the client of the store that serves.
 const served = "served"
 
-// newFollowing publishes two snapshots, releases the first if that is wanted, and follows.
-func newFollowing(t *testing.T, released bool, c Config) *following {
+// newFollowing publishes two snapshots, releases the first, and follows.
+func newFollowing(t *testing.T, c Config) *following {
 	f := &following{store: objectstest.NewFaults()}
 	publisher, err := shard.NewStore(f.store.Bucket("publisher"), shard.StoreOptions{Cache: t.TempDir()})
 	require.NoError(t, err)
@@ -68,9 +68,7 @@ func newFollowing(t *testing.T, released bool, c Config) *following {
 		f.digests = append(f.digests, data.publishTo(t, publisher))
 	}
 	f.releases = release.New(publisher, fit)
-	if released {
-		f.start(t, f.digests[0])
-	}
+	f.start(t, f.digests[0])
 	f.follow(t, c)
 	return f
 }
@@ -131,7 +129,7 @@ func TestStaleness(t *testing.T) {
 	for _, fault := range []objectstest.Fault{objectstest.Hang, objectstest.Fail} {
 		t.Run(string(fault), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				f := newFollowing(t, true, Config{MaxStaleness: time.Minute})
+				f := newFollowing(t, Config{MaxStaleness: time.Minute})
 				s := f.now(t)
 				assert.Equal(t, tandemv1.Phase_PHASE_SERVING, s.Phase)
 				assert.Equal(t, tandemv1.LogState_LOG_STATE_FOLLOWED, s.LogState)
@@ -188,32 +186,12 @@ func TestStaleness(t *testing.T) {
 // something else is released.
 func TestStalenessHasNoLimitByDefault(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFollowing(t, true, Config{})
+		f := newFollowing(t, Config{})
 		f.store.Inject(objectstest.Rule{Client: served, Fault: objectstest.Hang})
 		f.rest(24 * time.Hour)
 		ready, text := f.ready(t)
 		assert.True(t, ready, text)
 		assert.Greater(t, f.now(t).Staleness.AsDuration(), 23*time.Hour)
-	})
-}
-
-// A server without a release has looked for one, and knows how long ago.
-func TestStalenessWithoutRelease(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f := newFollowing(t, false, Config{})
-		s := f.now(t)
-		assert.Equal(t, tandemv1.Phase_PHASE_SERVING, s.Phase)
-		assert.Empty(t, s.Hash+s.TargetHash)
-		assert.Less(t, s.Staleness.AsDuration(), 2*time.Second)
-		f.store.Inject(objectstest.Rule{Client: served, Op: objectstest.List, Fault: objectstest.Hang})
-		f.rest(40 * time.Second)
-		assert.Greater(t, f.now(t).Staleness.AsDuration(), 39*time.Second, "a missing key alone proves nothing")
-		f.store.Heal()
-		f.start(t, f.digests[1])
-		f.rest(25 * time.Second)
-		s = f.now(t)
-		assert.EqualValues(t, 1, s.Generation)
-		assert.Equal(t, tandemv1.Phase_PHASE_SERVING, s.Phase)
 	})
 }
 

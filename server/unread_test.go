@@ -20,7 +20,7 @@ import (
 // startLogged runs a server with a log of failures.
 func startLogged(t *testing.T) (*process, *logged) {
 	log := &logged{}
-	p := start(t, Config{Store: smallTowers(index.Dot).publish(t), Logger: slog.New(slog.NewTextHandler(log, nil))})
+	p := start(t, smallTowers(index.Dot).named(t, Config{Logger: slog.New(slog.NewTextHandler(log, nil))}))
 	t.Cleanup(func() {
 		p.stop()
 		require.NoError(t, <-p.done)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -34,13 +35,37 @@ type CollectOptions struct {
 	DryRun bool
 }
 
-// Collected is what [Store.Collect] deleted.
+// Collected is what [Store.Collect] deleted, and why it kept the rest.
 type Collected struct {
 	Snapshots []Digest
 	Shards    []Digest
 	Bytes     int64    // of the shards
 	Leftovers []string // names of objects, files and folders of writers that died
+
+	// Kept are the snapshots that are still there, newest first; none beside an error, which
+	// is the reason then.
+	Kept []Kept
+	// Young is how many shards that no snapshot has were kept since they are younger than
+	// CollectOptions.Grace, or nobody knows how old.
+	Young int
 }
+
+// Kept is a snapshot that [Store.Collect] has kept, and each reason for it.
+type Kept struct {
+	Snapshot Digest
+	Why      []Reason
+}
+
+// Reason is why a snapshot was kept.
+type Reason string
+
+// The reasons.
+const (
+	KeptLive      Reason = "live"      // CollectOptions.Live lists it
+	KeptNewest    Reason = "newest"    // it is one of CollectOptions.Keep
+	KeptYoung     Reason = "young"     // it is younger than CollectOptions.KeepFor, or nobody knows how old
+	KeptProtected Reason = "protected" // someone relies on it who is about to release it, serves it, or published it again
+)
 
 // Collect deletes the snapshots that nobody needs, the shards that no snapshot has, and
 // what writers that died left behind. It never deletes what a live snapshot, or one
@@ -91,12 +116,13 @@ type collection struct {
 	live      map[Digest]bool      // what was live at any time since then
 	shards    map[Digest][]Digest  // of each snapshot that was there since then and has not been dropped
 	leftovers map[string]bool      // the keys of done.Leftovers
+	spared    map[Digest]bool      // what was to go, and turned out to be needed
 }
 
 func newCollection(s *Store, o CollectOptions) *collection {
 	return &collection{
 		Store: s, CollectOptions: o, done: &Collected{},
-		live: map[Digest]bool{}, shards: map[Digest][]Digest{}, leftovers: map[string]bool{},
+		live: map[Digest]bool{}, shards: map[Digest][]Digest{}, leftovers: map[string]bool{}, spared: map[Digest]bool{},
 	}
 }
 
@@ -150,7 +176,33 @@ func (c *collection) run(ctx context.Context) error {
 	for _, d := range c.done.Shards {
 		c.done.Bytes += sizes[d]
 	}
+	if err == nil {
+		c.tellKept(snapshots)
+	}
 	return err
+}
+
+// tellKept notes why the snapshots that were not deleted were kept.
+func (c *collection) tellKept(newestFirst []Published) {
+	for i, p := range newestFirst {
+		if slices.Contains(c.done.Snapshots, p.Digest) {
+			continue
+		}
+		k := Kept{Snapshot: p.Digest}
+		if c.live[p.Digest] {
+			k.Why = append(k.Why, KeptLive)
+		}
+		if i < c.Keep {
+			k.Why = append(k.Why, KeptNewest)
+		}
+		if !c.older(p.Time, c.KeepFor) {
+			k.Why = append(k.Why, KeptYoung)
+		}
+		if c.spared[p.Digest] && !c.live[p.Digest] {
+			k.Why = append(k.Why, KeptProtected)
+		}
+		c.done.Kept = append(c.done.Kept, k)
+	}
 }
 
 // older reports whether an object is at least so old. The age of one with a date before
@@ -183,13 +235,19 @@ func (c *collection) readClock(ctx context.Context) (time.Time, error) {
 func (c *collection) unusedShards(ctx context.Context) (unused []Digest, sizes map[Digest]int64, err error) {
 	used := c.used()
 	sizes = map[Digest]int64{}
+	c.done.Young = 0
 	for o, err := range c.bucket.List(ctx, shardsDir+"/") {
 		if err != nil {
 			return nil, nil, err
 		}
-		if d, ok := digestOf(o.Key, shardsDir, ".shard"); ok && !used[d] && c.older(o.Time, c.Grace) {
+		d, ok := digestOf(o.Key, shardsDir, ".shard")
+		switch {
+		case !ok || used[d]:
+		case c.older(o.Time, c.Grace):
 			unused = append(unused, d)
 			sizes[d] = o.Size
+		default:
+			c.done.Young++
 		}
 	}
 	return unused, sizes, nil
@@ -262,6 +320,7 @@ func (c *collection) dropBatch(ctx context.Context, list []Digest, key func(Dige
 	for i, d := range list {
 		switch {
 		case needed[d]:
+			c.spared[d] = true
 		case gone[i]:
 			*dropped = append(*dropped, d)
 			delete(c.shards, d)

@@ -60,12 +60,28 @@ func TestCollect(t *testing.T) {
 		done, err := store.Collect(ctx, o)
 		require.NoError(t, err)
 		assert.Empty(t, done.Snapshots, "all are young")
+		why := func(done *shard.Collected) map[shard.Digest][]shard.Reason {
+			reasons := map[shard.Digest][]shard.Reason{}
+			for _, k := range done.Kept {
+				reasons[k.Snapshot] = k.Why
+			}
+			return reasons
+		}
+		assert.Equal(t, map[shard.Digest][]shard.Reason{
+			digests[0]: {shard.KeptYoung}, digests[1]: {shard.KeptLive, shard.KeptYoung}, digests[2]: {shard.KeptYoung},
+		}, why(done))
 		o.KeepFor, o.DryRun = 0, true
 		done, err = store.Collect(ctx, o)
 		require.NoError(t, err)
 		assert.ElementsMatch(t, []shard.Digest{digests[0], digests[2]}, done.Snapshots)
 		assert.Len(t, done.Shards, 4)
 		assert.Equal(t, digests, kept(), "a dry run deletes nothing")
+		assert.Equal(t, map[shard.Digest][]shard.Reason{digests[1]: {shard.KeptLive}}, why(done))
+		o.Keep = 3
+		done, err = store.Collect(ctx, o)
+		require.NoError(t, err)
+		assert.Equal(t, []shard.Reason{shard.KeptNewest}, why(done)[digests[0]])
+		o.Keep = 0
 
 		protection, err := store.Protect(ctx, digests[2])
 		require.NoError(t, err)
@@ -75,6 +91,7 @@ func TestCollect(t *testing.T) {
 		done, err = store.Collect(ctx, o)
 		require.NoError(t, err)
 		assert.Equal(t, digests[:1], done.Snapshots)
+		assert.Equal(t, map[shard.Digest][]shard.Reason{digests[1]: {shard.KeptLive}, digests[2]: {shard.KeptProtected}}, why(done))
 		assert.Len(t, done.Shards, 2)
 		assert.Equal(t, manifests[0].Apps.Shards[0].Size+manifests[0].Apps.Shards[1].Size, done.Bytes)
 		assert.Equal(t, digests[1:], kept())
@@ -87,6 +104,7 @@ func TestCollect(t *testing.T) {
 		done, err = store.Collect(ctx, o)
 		require.NoError(t, err)
 		assert.Empty(t, done.Shards, "they are young")
+		assert.Equal(t, 2, done.Young)
 		o.Grace = 0
 		done, err = store.Collect(ctx, o)
 		require.NoError(t, err)

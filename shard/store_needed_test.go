@@ -172,6 +172,10 @@ func TestCollectSparesWhatIsPublishedMeanwhile(t *testing.T) {
 		}})
 		done, err := storeOf(t, f, "", shard.StoreOptions{}).Collect(t.Context(), everything(live))
 		require.NoError(t, err)
+		assert.ElementsMatch(t, []shard.Kept{
+			{Snapshot: live, Why: []shard.Reason{shard.KeptLive}}, {Snapshot: again, Why: []shard.Reason{shard.KeptProtected}},
+		}, done.Kept)
+		done.Kept = nil
 		assert.Equal(t, &shard.Collected{}, done)
 	})
 }

@@ -45,7 +45,7 @@ func served(t *testing.T) (string, *attack.Target) {
 	var address net.Addr
 	go func() {
 		done <- server.Run(running, server.Config{
-			Store: store, Listen: "127.0.0.1:0", Logger: slog.New(slog.DiscardHandler), DrainTimeout: time.Minute,
+			Store: store, Snapshot: string(report.Digest), Listen: "127.0.0.1:0", Logger: slog.New(slog.DiscardHandler), DrainTimeout: time.Minute,
 			Listening: func(a net.Addr) { address = a }, Ready: func(*shard.Snapshot) { close(ready) },
 		})
 	}()

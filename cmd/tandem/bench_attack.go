@@ -23,7 +23,7 @@ type benchAttackCommand struct {
 	Rest        time.Duration `default:"1m" placeholder:"TIME" help:"How long to ask nothing after the attack (default ${default})."`
 	Rate        int           `default:"50" placeholder:"N" help:"Light queries a second (default ${default})."`
 	MaxMemory   byteFlag      `placeholder:"SIZE" help:"Memory that the server may take, mapped files aside (default 1 GiB)."`
-	Server      string        `placeholder:"IP:PORT" help:"Attack the server that listens there, on loopback, and measure nothing."`
+	Server      string        `placeholder:"HOST:PORT" help:"Attack the server that listens there, on loopback, and measure nothing."`
 	JSON        bool          `help:"Print JSON."`
 }
 
@@ -47,6 +47,12 @@ func (c *benchAttackCommand) Run(e *environment) (err error) {
 	if err := attack.CheckKinds(c.Kinds); err != nil {
 		return usageError{err}
 	}
+	address := ""
+	if c.Server != "" {
+		if address, err = plainAddress(c.Server); err != nil {
+			return err
+		}
+	}
 	store, digest, err := openStore(e, c.Store, c.Snapshot, c.cacheFlags.options())
 	if err != nil {
 		return err
@@ -56,8 +62,8 @@ func (c *benchAttackCommand) Run(e *environment) (err error) {
 	if err != nil {
 		return err
 	}
-	if c.Server != "" {
-		return c.send(e, target)
+	if address != "" {
+		return c.send(e, address, target)
 	}
 	program, err := os.Executable()
 	if err != nil {
@@ -95,8 +101,8 @@ func (c *benchAttackCommand) Run(e *environment) (err error) {
 }
 
 // send attacks a server that runs.
-func (c *benchAttackCommand) send(e *environment, target *attack.Target) error {
-	o := attack.SendOptions{Address: c.Server, Target: target, Seed: c.Seed, Attackers: c.Connections, Time: c.Time, Kinds: c.Kinds}
+func (c *benchAttackCommand) send(e *environment, address string, target *attack.Target) error {
+	o := attack.SendOptions{Address: address, Target: target, Seed: c.Seed, Attackers: c.Connections, Time: c.Time, Kinds: c.Kinds}
 	if err := o.Validate(); err != nil {
 		return usageError{err}
 	}

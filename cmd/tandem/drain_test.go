@@ -2,12 +2,14 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"io"
 	"net/http"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -26,6 +28,7 @@ import (
 func TestTerminatedServerLosesNoRequest(t *testing.T) {
 	dir := t.TempDir()
 	towers, store := filepath.Join(dir, "towers"), filepath.Join(dir, "store")
+	var built bytes.Buffer
 	for _, args := range [][]string{
 		{"generate", "--out", towers, "--apps", "500", "--users", "80", "--dim", "8"},
 		{
@@ -33,9 +36,12 @@ func TestTerminatedServerLosesNoRequest(t *testing.T) {
 			"--model", "feed", "--model-version", "1", "--metric", "dot", "--store", store,
 		},
 	} {
-		require.Zero(t, run(t.Context(), args, io.Discard, io.Discard))
+		built.Reset()
+		require.Zero(t, run(t.Context(), args, &built, io.Discard))
 	}
-	cmd := exec.Command("tandem", "serve", "--store", store, "--listen", "127.0.0.1:0", "--drain-delay", "1s", "--log-format", "json")
+	lines := strings.Fields(built.String())
+	digest := lines[len(lines)-1]
+	cmd := exec.Command("tandem", "serve", "--store", store, "--snapshot", digest, "--listen", "127.0.0.1:0", "--drain-delay", "1s", "--log-format", "json")
 	stderr, err := cmd.StderrPipe()
 	require.NoError(t, err)
 	require.NoError(t, cmd.Start())

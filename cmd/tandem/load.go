@@ -18,7 +18,7 @@ import (
 )
 
 type loadCommand struct {
-	Server string `default:"http://127.0.0.1:8080" placeholder:"URL" help:"Server to ask (default ${default})."`
+	Server string `default:"127.0.0.1:8080" placeholder:"HOST:PORT" help:"Server to ask, by its address or its URL (default ${default})."`
 
 	Users        string `placeholder:"PATH" help:"Users to ask with: a user tower in Parquet, or a file of ids, one a line; by default users of --store's snapshot that its build has not seen."`
 	UserIDColumn string `default:"user_id" placeholder:"NAME" help:"Column of user ids in Parquet (default ${default})."`
@@ -57,6 +57,10 @@ func (c *loadCommand) Run(e *environment) (err error) {
 	if c.Users == "" && c.Store == "" {
 		return usagef("want --users or --store, for users to ask with")
 	}
+	address, err := serverURL(c.Server)
+	if err != nil {
+		return err
+	}
 	values, err := bindings(c.Bind)
 	if err != nil {
 		return err
@@ -69,7 +73,7 @@ func (c *loadCommand) Run(e *environment) (err error) {
 		return err
 	}
 	o := bench.LoadOptions{
-		Server: c.Server, Request: r, Clients: c.Clients, Queries: c.Queries, Duration: c.Duration, WarmUp: c.WarmUp,
+		Server: address, Request: r, Clients: c.Clients, Queries: c.Queries, Duration: c.Duration, WarmUp: c.WarmUp,
 		RecallQueries: c.RecallQueries, Timeout: c.Timeout, PID: c.PID, HTTP1: c.HTTP1,
 	}
 	if c.Timeout <= 0 {

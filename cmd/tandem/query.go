@@ -7,7 +7,6 @@ import (
 	"io"
 	"maps"
 	"net/http"
-	"net/url"
 	"os"
 	"slices"
 	"strconv"
@@ -23,7 +22,7 @@ import (
 )
 
 type queryCommand struct {
-	Server string `default:"http://127.0.0.1:8080" placeholder:"URL" help:"Server to ask; http:// may be left out (default ${default})."`
+	Server string `default:"127.0.0.1:8080" placeholder:"HOST:PORT" help:"Server to ask, by its address or its URL (default ${default})."`
 
 	User   string   `required:"" xor:"query" placeholder:"ID" help:"Ask with the vector of this user."`
 	App    string   `required:"" xor:"query" placeholder:"ID" help:"Ask with the vector of this app: more like this."`
@@ -136,19 +135,6 @@ func parseVector(text string) ([]float32, error) {
 		v = append(v, float32(x))
 	}
 	return v, nil
-}
-
-// serverURL returns the URL of a server that a flag names by its URL or HOST:PORT.
-func serverURL(text string) (string, error) {
-	full := text
-	if !strings.Contains(text, "://") {
-		full = "http://" + text
-	}
-	u, err := url.Parse(full)
-	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-		return "", usagef("--server is %q, want http://HOST:PORT", text)
-	}
-	return strings.TrimSuffix(full, "/"), nil
 }
 
 func (c *queryCommand) Run(e *environment) error {

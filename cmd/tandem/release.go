@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -24,7 +25,8 @@ type releaseCommand struct {
 	Start    releaseStartCommand    `cmd:"" help:"Give a snapshot a share of traffic."`
 	Split    releaseSplitCommand    `cmd:"" help:"Divide the traffic anew."`
 	Promote  releasePromoteCommand  `cmd:"" help:"Give one arm all traffic."`
-	Rollback releaseRollbackCommand `cmd:"" help:"Bring an earlier generation back."`
+	Rollback releaseRollbackCommand `cmd:"" help:"Take a bad snapshot off traffic: bring an earlier generation back."`
+	Stop     releaseStopCommand     `cmd:"" help:"End an arm: the control takes its traffic."`
 	History  releaseHistoryCommand  `cmd:"" help:"List the releases."`
 }
 
@@ -59,8 +61,16 @@ func (f *overrideFlags) override() (string, error) {
 
 // change returns who makes a change.
 func (f *changeFlags) change() (release.Change, error) {
-	if f.Wait > 0 && len(f.Server) == 0 {
+	switch {
+	case f.Wait < 0:
+		return release.Change{}, usagef("--wait is %s, want at least 0", f.Wait)
+	case f.Wait > 0 && len(f.Server) == 0:
 		return release.Change{}, usagef("--wait needs --server: whom to wait for")
+	case f.Wait == 0 && len(f.Server) > 0:
+		return release.Change{}, usagef("--server needs --wait: how long to wait until it serves the change, such as --wait 1m")
+	}
+	if err := f.check(); err != nil {
+		return release.Change{}, err
 	}
 	c := release.Change{Author: cmp.Or(f.Author, author()), Reason: f.Reason, Restored: f.Restored}
 	if err := checkLine("--author", f.Author); err != nil {
@@ -130,6 +140,12 @@ func (f *changeFlags) run(e *environment, make func(*release.Releases, release.C
 	defer closing(&err, store)
 	releases := release.New(store, judge)
 	r, err := make(releases, c)
+	switch unknown := (*release.UnknownError)(nil); {
+	case e.ctx.Err() != nil && errors.As(err, &unknown):
+		return fmt.Errorf("interrupted: %s", err) // which must not be taken for one that did nothing
+	case e.ctx.Err() != nil && errors.Is(err, context.Canceled):
+		return errors.New("interrupted before anything was written")
+	}
 	if errors.Is(err, release.ErrGates) {
 		return unfitError{fmt.Errorf("%w\n  a reason, --override REASON, does it all the same", err)}
 	}
@@ -147,8 +163,16 @@ func (f *changeFlags) run(e *environment, make func(*release.Releases, release.C
 	return f.serverFlags.await(e, releases, r, f.Restored, f.Wait)
 }
 
+// kindOf says what a release did.
+func kindOf(r *release.Release) string {
+	if r.Stopped != "" {
+		return "stop " + release.Escape(r.Stopped)
+	}
+	return string(r.Kind)
+}
+
 func writeRelease(w io.Writer, r *release.Release) error {
-	fmt.Fprintf(w, "generation %d: %s by %s at %s", r.Generation, r.Kind, release.Escape(r.Author), r.Time.Format(time.RFC3339))
+	fmt.Fprintf(w, "generation %d: %s by %s at %s", r.Generation, kindOf(r), release.Escape(r.Author), r.Time.Format(time.RFC3339))
 	if r.Of != 0 {
 		fmt.Fprintf(w, " to generation %d", r.Of)
 	}
@@ -215,6 +239,9 @@ func newestRelease(e *environment, store *shard.Store) (*release.Release, error)
 func (c *releaseStatusCommand) Run(e *environment) (err error) {
 	if c.MaxStaleness <= 0 {
 		return usagef("--max-staleness is %s, want more than 0", c.MaxStaleness)
+	}
+	if err := c.check(); err != nil {
+		return err
 	}
 	store, err := shard.OpenStore(e.ctx, c.Store, c.cacheFlags.options())
 	if err != nil {
@@ -417,29 +444,6 @@ func (c *releasePromoteCommand) Run(e *environment) error {
 	})
 }
 
-type releaseRollbackCommand struct {
-	changeFlags
-	To *uint64 `placeholder:"N" help:"Generation to bring back (default the one before what serves). With it a rollback also follows a release that cannot be read."`
-}
-
-func (releaseRollbackCommand) Help() string {
-	return `Servers that still have its snapshots mapped switch at once.
-
-Example:
-
-    tandem release rollback --store store --reason "clicks fell"`
-}
-
-func (c *releaseRollbackCommand) Run(e *environment) error {
-	to, err := generation("--to", c.To)
-	if err != nil {
-		return err
-	}
-	return c.run(e, func(r *release.Releases, change release.Change) (*release.Release, error) {
-		return r.Rollback(e.ctx, change, to)
-	})
-}
-
 type releaseHistoryCommand struct {
 	requiredStoreFlags
 	Limit int  `default:"20" placeholder:"N" help:"How many releases, newest first (default ${default})."`
@@ -511,7 +515,7 @@ func writeHistory(w io.Writer, log *logInfo) error {
 		if r.Override != "" {
 			reason += " (gates overridden: " + r.Override + ")"
 		}
-		fmt.Fprintf(t, "%d\t%s\t%s\t%s\t%s\t%s\n", r.Generation, r.Time.Format(time.RFC3339), r.Kind,
+		fmt.Fprintf(t, "%d\t%s\t%s\t%s\t%s\t%s\n", r.Generation, r.Time.Format(time.RFC3339), kindOf(r.Release),
 			strings.Join(slices.Sorted(maps.Values(arms)), ", "), release.Escape(r.Author), release.Escape(reason))
 	}
 	return t.Flush()

@@ -13,12 +13,13 @@ import (
 	"time"
 
 	"github.com/tandem-ann/tandem/server"
+	"github.com/tandem-ann/tandem/server/release"
 	"github.com/tandem-ann/tandem/shard"
 )
 
 type serveCommand struct {
 	requiredStoreFlags
-	Snapshot string `placeholder:"DIGEST" help:"Serve this snapshot, by its digest or the beginning of it, whatever is released. By default the newest release, and those that follow; until there is one, the newest snapshot."`
+	Snapshot string `placeholder:"DIGEST" help:"Serve this snapshot, by its digest or the beginning of it, whatever is released and whatever its gates have found; the log and release status say so. By default the newest release, and those that follow."`
 	Listen   string `default:"127.0.0.1:8080" placeholder:"HOST:PORT" help:"Address to listen on; port 0 takes a free one (default ${default})."`
 
 	MaxInFlight      *int           `placeholder:"N" help:"Requests to work on at a time; one more is turned away (default 64 for each processor)."`
@@ -44,7 +45,7 @@ type serveCommand struct {
 }
 
 func (serveCommand) Help() string {
-	return `Verifies and warms what is released first; GET /readyz answers 200 from then on. It follows the releases: it loads what a new one needs beside what answers, then switches between two queries. What it cannot load leaves what answers as it is, and so does a log that does not go on from what it has followed, as in a store that was restored from a copy; tandem release status --server tells. SIGINT and SIGTERM make GET /readyz answer 503; the server goes on for --drain-delay, so that callers that look lose no request, and then lets the requests in flight end. A second one kills it.
+	return `Refuses to start where nothing is released. Verifies and warms what is released first; GET /readyz answers 200 from then on. It follows the releases: it loads what a new one needs beside what answers, then switches between two queries. What it cannot load leaves what answers as it is, and so does a log that does not go on from what it has followed, as in a store that was restored from a copy; tandem release status --server tells. SIGINT and SIGTERM make GET /readyz answer 503; the server goes on for --drain-delay, so that callers that look lose no request, and then lets the requests in flight end. A second one kills it.
 
 Example:
 
@@ -96,7 +97,7 @@ func (c *serveCommand) Run(e *environment) (err error) {
 		return err
 	}
 	if c.Snapshot == "" {
-		digest = "" // what is released, or the newest when the server looks
+		digest = "" // what is released
 	}
 	level := slog.LevelInfo
 	if c.Verbose {
@@ -108,7 +109,7 @@ func (c *serveCommand) Run(e *environment) (err error) {
 	// busy.
 	processors := runtime.GOMAXPROCS(0)
 	runtime.GOMAXPROCS(server.Threads(processors))
-	return server.Run(e.ctx, server.Config{
+	err = server.Run(e.ctx, server.Config{
 		Store: store, Snapshot: string(digest), Listen: c.Listen,
 		MaxConnections: given(c.MaxConnections), DrainDelay: c.DrainDelay, DrainTimeout: c.DrainTimeout,
 		Keep: c.Keep, MemoryLimit: int64(c.MemoryLimit), RecordShare: c.RecordShare,
@@ -120,6 +121,10 @@ func (c *serveCommand) Run(e *environment) (err error) {
 		},
 		Logger: newLogger(e.stderr, c.LogFormat, level),
 	})
+	if errors.Is(err, release.ErrNone) && c.Snapshot == "" {
+		err = fmt.Errorf("%w, and what nobody has released is not served; tandem release start releases a snapshot, --snapshot DIGEST serves one all the same", err)
+	}
+	return err
 }
 
 // minStaleness is the least bound of staleness: a server looks about once a second.

@@ -33,7 +33,17 @@ const (
 
 // serverFlags name servers that follow the releases.
 type serverFlags struct {
-	Server []string `sep:"none" placeholder:"URL" help:"Server that follows the store. May be repeated."`
+	Server []string `sep:"none" placeholder:"HOST:PORT" help:"Server that follows the store, by its address or its URL. May be repeated."`
+}
+
+// check returns an error unless every server is named as it can be.
+func (f *serverFlags) check() error {
+	for _, address := range f.Server {
+		if _, err := serverURL(address); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // serverInfo is what one server says of itself.
@@ -89,8 +99,11 @@ func (s *serverInfo) judge(generation uint64, hash appendlog.Hash, maxStaleness 
 	if s.Status == nil {
 		return
 	}
+	unreleased := s.Status.Unreleased || s.Status.Generation == 0 && len(s.Status.Arms) > 0 // as earlier versions say it
 	fault := func(format string, args ...any) { s.Faults = append(s.Faults, fmt.Sprintf(format, args...)) }
 	switch {
+	case unreleased:
+		fault("%s", otherThan(s.Status, generation, hash))
 	case generation == 0 && s.Status.Generation != 0:
 		fault("it serves generation %d, and nothing is released", s.Status.Generation)
 	case generation == 0 || s.Status.Hash == hash.String():
@@ -120,6 +133,12 @@ func otherThan(s *tandemv1.GetStatusResponse, generation uint64, hash appendlog.
 	switch {
 	case s.Generation == 0 && len(s.Arms) == 0:
 		return "it serves nothing yet"
+	case s.Unreleased:
+		which := "A SNAPSHOT"
+		if len(s.Arms) > 0 {
+			which = fmt.Sprintf("SNAPSHOT %.12s", s.Arms[0].Snapshot)
+		}
+		return fmt.Sprintf("IT SERVES %s WHATEVER IS RELEASED: nobody has asked what its gates have found, and no release takes its place", which)
 	case s.Generation == 0:
 		return "it serves a snapshot without a release"
 	case s.Hash == "":
@@ -145,12 +164,13 @@ func phaseName(s *tandemv1.GetStatusResponse) string {
 }
 
 // await waits until every server serves a release, or one that was appended behind it. It
-// ends early if one cannot. Accepted says that the release accepts the log as it is.
+// ends early if one cannot. Accepted says that the release accepts the log as it is. The
+// release is written whatever comes of it, and an error says so.
 func (f *serverFlags) await(e *environment, releases *release.Releases, r *release.Release, accepted bool, limit time.Duration) error {
 	ctx, cancel := context.WithTimeout(e.ctx, limit)
 	defer cancel()
 	start := time.Now()
-	never, late := make([]error, len(f.Server)), make([]error, len(f.Server))
+	why := make([]string, len(f.Server)) // a server has not confirmed it
 	var waiting sync.WaitGroup
 	for i, address := range f.Server {
 		waiting.Go(func() {
@@ -158,23 +178,28 @@ func (f *serverFlags) await(e *environment, releases *release.Releases, r *relea
 			served, err := w.await(ctx)
 			switch {
 			case err != nil:
-				never[i] = fmt.Errorf("server %s: %w", address, err)
+				why[i] = "it never will: " + err.Error()
 				cancel()
 			case !served:
-				late[i] = fmt.Errorf("server %s after %s: %s", address, time.Since(start).Round(time.Millisecond), w.late())
+				why[i] = w.late()
 			}
 		})
 	}
 	waiting.Wait()
 	took := time.Since(start).Round(time.Millisecond)
-	if e.ctx.Err() != nil {
-		return e.ctx.Err()
+	var silent, lines []string
+	for i, address := range f.Server {
+		if why[i] != "" {
+			silent = append(silent, address)
+			lines = append(lines, fmt.Sprintf("\n  %s: %s", address, why[i]))
+		}
 	}
-	if err := errors.Join(never...); err != nil {
-		return fmt.Errorf("generation %d is released, and will not be served everywhere: %w", r.Generation, err)
-	}
-	if err := errors.Join(late...); err != nil {
-		return fmt.Errorf("generation %d is released, and not served everywhere yet: %w", r.Generation, err)
+	if len(silent) > 0 {
+		text := fmt.Sprintf("generation %d is written, not confirmed by %s after %s", r.Generation, strings.Join(silent, ", "), took)
+		if e.ctx.Err() != nil {
+			text += ", when it was interrupted"
+		}
+		return errors.New(text + strings.Join(lines, ""))
 	}
 	fmt.Fprintf(e.stderr, "%s generation %d after %s\n", plural(int64(len(f.Server)), "server")+" serving", r.Generation, took)
 	return nil
@@ -225,6 +250,8 @@ func (w *awaited) await(ctx context.Context) (bool, error) {
 func (w *awaited) judge(ctx context.Context) (bool, error) {
 	s, r := w.status, w.release
 	switch {
+	case s.Unreleased:
+		return false, errors.New(otherThan(s, r.Generation, r.Hash))
 	case s.Hash == r.Hash.String():
 		return true, nil
 	case s.Hash == "" && s.Generation >= r.Generation:

@@ -85,11 +85,11 @@ func TestAwait(t *testing.T) {
 		"the release":              {says: []*tandemv1.GetStatusResponse{at(0), at(1)}},
 		"a later one":              {says: []*tandemv1.GetStatusResponse{at(0), at(3)}},
 		"the log for a moment":     {says: []*tandemv1.GetStatusResponse{behind, behind, at(1)}},
-		"an earlier one":           {says: []*tandemv1.GetStatusResponse{at(0)}, fails: "not served everywhere yet: server .* after 3.*s: it serves generation 1, serving$"},
+		"an earlier one":           {says: []*tandemv1.GetStatusResponse{at(0)}, fails: "after 3.*s\n  http.*: it serves generation 1, serving$"},
 		"the number":               {says: []*tandemv1.GetStatusResponse{serving(2, other)}, fails: "it serves another generation 2 \\([0-9a-f]{12}\\) than is released \\([0-9a-f]{12}\\), serving$"},
 		"a later number":           {says: []*tandemv1.GetStatusResponse{serving(3, other)}, fails: "it serves generation 3, serving; the log has another generation 3 \\("},
 		"a number that is not yet": {says: []*tandemv1.GetStatusResponse{serving(9, other)}, fails: "it serves generation 9, serving; read entry 9 of log releases: .*no such object"},
-		"a number alone":           {says: []*tandemv1.GetStatusResponse{serving(1, ""), serving(2, "")}, fails: "will not be served everywhere: server .*: it serves generation 2 and does not say which entry of the log that is: it is of an earlier version$"},
+		"a number alone":           {says: []*tandemv1.GetStatusResponse{serving(1, ""), serving(2, "")}, fails: "after .*s\n  http.*: it never will: it serves generation 2 and does not say which entry of the log that is: it is of an earlier version$"},
 		"no release":               {says: []*tandemv1.GetStatusResponse{{Arms: []*tandemv1.ArmStatus{{}}}}, fails: "it serves a snapshot without a release"},
 		"nothing":                  {says: []*tandemv1.GetStatusResponse{{Phase: tandemv1.Phase_PHASE_LOADING}}, fails: "it serves nothing yet, loading$"},
 		"another log":              {says: []*tandemv1.GetStatusResponse{behind}, fails: "it serves generation 9; it does not follow the log of the store: the log ends before; if the store was restored on purpose, release again with --restored$"},
@@ -110,7 +110,7 @@ func TestAwait(t *testing.T) {
 				return
 			}
 			require.Error(t, err)
-			assert.Regexp(t, "^generation 2 is released, and .*"+c.fails, err.Error())
+			assert.Regexp(t, "^generation 2 is written, not confirmed by http(.|\n)*"+c.fails, err.Error())
 		})
 	}
 }
@@ -125,11 +125,12 @@ func TestAwaitOfAnotherLogEnds(t *testing.T) {
 	f := serverFlags{Server: []string{says(t, apart)}}
 	start := time.Now()
 	err := f.await(e, nil, r, false, time.Minute)
-	require.ErrorContains(t, err, "generation 2 is released, and will not be served everywhere: server ")
-	require.ErrorContains(t, err, ": it does not follow the log of the store: a gap; if the store was restored on purpose, release again with --restored")
+	require.ErrorContains(t, err, "generation 2 is written, not confirmed by http")
+	require.ErrorContains(t, err, ": it never will: it does not follow the log of the store: a gap; if the store was restored on purpose, release again with --restored")
 	assert.Less(t, time.Since(start), 40*time.Second)
 	start = time.Now()
 	err = f.await(e, nil, r, true, brokenFor+time.Second)
-	require.ErrorContains(t, err, "not served everywhere yet")
+	require.ErrorContains(t, err, "generation 2 is written, not confirmed by http")
+	require.NotContains(t, err.Error(), "never")
 	assert.GreaterOrEqual(t, time.Since(start), brokenFor+time.Second)
 }

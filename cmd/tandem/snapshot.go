@@ -96,11 +96,7 @@ func (c *snapshotLsCommand) Run(e *environment) (err error) {
 			}
 		}
 		if now != nil {
-			for _, a := range now.Arms {
-				if a.Snapshot == p.Digest {
-					line.Arm = strings.TrimPrefix(line.Arm+"+"+a.Name, "+")
-				}
-			}
+			line.Arm = armsOf(now, p.Digest)
 		}
 		v, err := gate.Judge(e.ctx, store, p.Digest)
 		switch {
@@ -251,7 +247,7 @@ type snapshotGcCommand struct {
 }
 
 func (snapshotGcCommand) Help() string {
-	return `Keeps what the last ten releases serve, what is being published or released meanwhile, and what the rules say; deletes other snapshots, shards that no snapshot has, and what was left by processes that died. It deletes nothing while it does not know what to keep: while a release or a manifest cannot be read or is missing. It may run at any time, beside builds, releases and servers; one that was interrupted goes on when it is run again.
+	return `Says why it keeps what it keeps. Keeps what the last ten releases serve, what is being published or released meanwhile, and what the rules say; deletes other snapshots, shards that no snapshot has, and what was left by processes that died. It deletes nothing while it does not know what to keep: while a release or a manifest cannot be read or is missing. It may run at any time, beside builds, releases and servers; one that was interrupted goes on when it is run again.
 
 Example:
 
@@ -265,7 +261,16 @@ type collectedInfo struct {
 	Shards    []shard.Digest `json:"shards"`
 	Bytes     int64          `json:"bytes"`
 	Leftovers []string       `json:"leftovers"`
+	Kept      []keptInfo     `json:"kept"`
+	Young     int            `json:"young_shards"`    // kept since they are younger than --grace
 	Error     string         `json:"error,omitempty"` // what ended it before it was done
+}
+
+// keptInfo is a snapshot that `tandem snapshot gc` kept.
+type keptInfo struct {
+	Snapshot shard.Digest   `json:"snapshot"`
+	Arm      string         `json:"arm,omitempty"` // that serves it now
+	Why      []shard.Reason `json:"why"`
 }
 
 func (c *snapshotGcCommand) Run(e *environment) (err error) {
@@ -291,13 +296,54 @@ func (c *snapshotGcCommand) Run(e *environment) (err error) {
 	if err != nil && len(done.Snapshots)+len(done.Shards)+len(done.Leftovers) > 0 && !c.DryRun {
 		err = fmt.Errorf("%w; before that it deleted %s; run it again to go on", err, describeCollected(done))
 	}
-	return errors.Join(err, c.write(e.stdout, done, err))
+	kept := []keptInfo{}
+	now, _, newestErr := release.New(store, nil).Newest(e.ctx) // else nothing says what serves, and gc has said why
+	for _, k := range done.Kept {
+		info := keptInfo{Snapshot: k.Snapshot, Why: k.Why}
+		if newestErr == nil {
+			info.Arm = armsOf(now, k.Snapshot)
+		}
+		kept = append(kept, info)
+	}
+	return errors.Join(err, c.write(e.stdout, done, kept, err))
+}
+
+// armsOf names the arms of a release that serve a snapshot.
+func armsOf(r *release.Release, d shard.Digest) string {
+	var names []string
+	for _, a := range r.Arms {
+		if a.Snapshot == d {
+			names = append(names, a.Name)
+		}
+	}
+	return strings.Join(names, "+")
+}
+
+// why says for people why a snapshot was kept.
+func (c *snapshotGcCommand) why(k keptInfo) string {
+	var texts []string
+	for _, reason := range k.Why {
+		text := "a build, a copy, a release or a server needs it meanwhile"
+		switch reason {
+		case shard.KeptLive:
+			text = "one of the last ten releases has it"
+			if k.Arm != "" {
+				text = "it serves as " + k.Arm
+			}
+		case shard.KeptNewest:
+			text = fmt.Sprintf("it is one of the newest %d (--keep)", c.Keep)
+		case shard.KeptYoung:
+			text = fmt.Sprintf("it was published within %s (--keep-for)", c.KeepFor)
+		}
+		texts = append(texts, text)
+	}
+	return strings.Join(texts, "; ")
 }
 
 // write says what was deleted, even if an error came after it.
-func (c *snapshotGcCommand) write(w io.Writer, done *shard.Collected, failed error) error {
+func (c *snapshotGcCommand) write(w io.Writer, done *shard.Collected, kept []keptInfo, failed error) error {
 	if c.JSON {
-		info := collectedInfo{DryRun: c.DryRun, Snapshots: done.Snapshots, Shards: done.Shards, Bytes: done.Bytes, Leftovers: done.Leftovers}
+		info := collectedInfo{DryRun: c.DryRun, Snapshots: done.Snapshots, Shards: done.Shards, Bytes: done.Bytes, Leftovers: done.Leftovers, Kept: kept, Young: done.Young}
 		if failed != nil {
 			info.Error = failed.Error()
 		}
@@ -312,6 +358,12 @@ func (c *snapshotGcCommand) write(w io.Writer, done *shard.Collected, failed err
 	}
 	for _, name := range done.Leftovers {
 		fmt.Fprintf(w, "%s leftover %s\n", verb, name)
+	}
+	for _, k := range kept {
+		fmt.Fprintf(w, "kept snapshot %s: %s\n", k.Snapshot, c.why(k))
+	}
+	if done.Young > 0 {
+		fmt.Fprintf(w, "kept %s that no snapshot has, written within %s (--grace)\n", plural(int64(done.Young), "shard"), c.Grace)
 	}
 	var err error
 	if failed == nil { // else the error says it

@@ -232,7 +232,10 @@ type GetStatusResponse struct {
 	// What the last look at the log has found.
 	LogState LogState `protobuf:"varint,14,opt,name=log_state,json=logState,proto3,enum=tandem.v1.LogState" json:"log_state,omitempty"`
 	// Why the last look did not find the log that is followed; empty if it did.
-	LogError      string `protobuf:"bytes,15,opt,name=log_error,json=logError,proto3" json:"log_error,omitempty"`
+	LogError string `protobuf:"bytes,15,opt,name=log_error,json=logError,proto3" json:"log_error,omitempty"`
+	// Whether it serves a snapshot that it was told to, whatever is released: nobody has asked
+	// what its gates have found, and no release takes its place.
+	Unreleased    bool `protobuf:"varint,16,opt,name=unreleased,proto3" json:"unreleased,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -372,6 +375,13 @@ func (x *GetStatusResponse) GetLogError() string {
 	return ""
 }
 
+func (x *GetStatusResponse) GetUnreleased() bool {
+	if x != nil {
+		return x.Unreleased
+	}
+	return false
+}
+
 // ArmStatus is one arm of a server.
 type ArmStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -477,7 +487,7 @@ var File_tandem_v1_admin_proto protoreflect.FileDescriptor
 const file_tandem_v1_admin_proto_rawDesc = "" +
 	"\n" +
 	"\x15tandem/v1/admin.proto\x12\ttandem.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x12\n" +
-	"\x10GetStatusRequest\"\xb6\x04\n" +
+	"\x10GetStatusRequest\"\xd6\x04\n" +
 	"\x11GetStatusResponse\x12&\n" +
 	"\x05phase\x18\x01 \x01(\x0e2\x10.tandem.v1.PhaseR\x05phase\x12\x1e\n" +
 	"\n" +
@@ -497,7 +507,10 @@ const file_tandem_v1_admin_proto_rawDesc = "" +
 	"\x03log\x18\f \x01(\tR\x03log\x127\n" +
 	"\tstaleness\x18\r \x01(\v2\x19.google.protobuf.DurationR\tstaleness\x120\n" +
 	"\tlog_state\x18\x0e \x01(\x0e2\x13.tandem.v1.LogStateR\blogState\x12\x1b\n" +
-	"\tlog_error\x18\x0f \x01(\tR\blogError\"\xb8\x01\n" +
+	"\tlog_error\x18\x0f \x01(\tR\blogError\x12\x1e\n" +
+	"\n" +
+	"unreleased\x18\x10 \x01(\bR\n" +
+	"unreleased\"\xb8\x01\n" +
 	"\tArmStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
 	"\bsnapshot\x18\x02 \x01(\tR\bsnapshot\x12\x14\n" +

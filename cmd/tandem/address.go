@@ -1,0 +1,34 @@
+package main
+
+import (
+	"net"
+	"net/url"
+	"strings"
+)
+
+// serverURL returns the URL of a server that --server names by its URL or HOST:PORT.
+func serverURL(text string) (string, error) {
+	full := text
+	if !strings.Contains(text, "://") {
+		full = "http://" + text
+	}
+	u, err := url.Parse(full)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" && u.Port() == "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil {
+		return "", usagef("--server is %.200q, want HOST:PORT, http://HOST:PORT or https://HOST:PORT", text)
+	}
+	return strings.TrimSuffix(full, "/"), nil
+}
+
+// plainAddress returns the HOST:PORT of a server that --server names, which must speak
+// clear text.
+func plainAddress(text string) (string, error) {
+	full, err := serverURL(text)
+	if err != nil {
+		return "", err
+	}
+	address, ok := strings.CutPrefix(full, "http://")
+	if _, _, err := net.SplitHostPort(address); !ok || err != nil || strings.Contains(address, "/") {
+		return "", usagef("--server is %.200q, want HOST:PORT or http://HOST:PORT", text)
+	}
+	return address, nil
+}

@@ -1,0 +1,42 @@
+package main
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+)
+
+func TestServerURL(t *testing.T) {
+	for text, want := range map[string]string{
+		"http://127.0.0.1:8080": "http://127.0.0.1:8080",
+		"https://host/ann/":     "https://host/ann",
+		"127.0.0.1:8080":        "http://127.0.0.1:8080",
+		"localhost:8080/":       "http://localhost:8080",
+		"[::1]:8080":            "http://[::1]:8080",
+		":8080":                 "http://:8080",
+		"host":                  "http://host",
+	} {
+		got, err := serverURL(text)
+		assert.NoError(t, err, text)
+		assert.Equal(t, want, got, text)
+	}
+	for _, text := range []string{"", "http://", "ftp://host", "host:port", "/socket", "http://u:p@host", "host?q", "host#f", ":"} {
+		_, err := serverURL(text)
+		assert.ErrorContains(t, err, "want HOST:PORT, http://HOST:PORT or https://HOST:PORT", text)
+		assert.ErrorAs(t, err, new(usageError), text)
+	}
+}
+
+func TestPlainAddress(t *testing.T) {
+	for text, want := range map[string]string{
+		"127.0.0.1:8080": "127.0.0.1:8080", "http://127.0.0.1:8080/": "127.0.0.1:8080", "[::1]:80": "[::1]:80", ":80": ":80",
+	} {
+		got, err := plainAddress(text)
+		assert.NoError(t, err, text)
+		assert.Equal(t, want, got, text)
+	}
+	for _, text := range []string{"", "https://127.0.0.1:8080", "http://127.0.0.1:8080/path", "127.0.0.1"} {
+		_, err := plainAddress(text)
+		assert.ErrorAs(t, err, new(usageError), text)
+	}
+}
