@@ -24,7 +24,7 @@ import (
 //	3: the tool, every parameter, calibrations, lineage and the gate report.
 //	4: the mean user vector, attributes of type float32.
 //	5: how inputs are read beyond the names of columns: partition keys, attribute types.
-//	6: gate checks that did not run or found nothing either way.
+//	6: gate checks that did not run or found nothing either way; limits that were loosened.
 const (
 	ManifestVersion = 1 // without segments
 	SegmentsVersion = 2 // with segments
@@ -212,7 +212,7 @@ func (m *Manifest) validate() error {
 // that it must have.
 func (m *Manifest) LowestVersion() int {
 	switch {
-	case m.Gates != nil && len(m.Gates.Undecided) > 0:
+	case m.Gates != nil && len(m.Gates.Undecided)+len(m.Gates.Loosened) > 0:
 		return StatesVersion
 	case m.Parameters.beyondColumns():
 		return InputsVersion

@@ -15,7 +15,6 @@ import (
 	"time"
 	"unicode"
 
-	"github.com/tandem-ann/tandem/builder/gate"
 	"github.com/tandem-ann/tandem/server/release"
 	"github.com/tandem-ann/tandem/shard"
 )
@@ -122,6 +121,9 @@ func (f *changeFlags) run(e *environment, make func(*release.Releases, release.C
 		return releaseVerdict(v), nil
 	}
 	r, err := make(releases, c)
+	if next := lookNext(err, f.Store); next != "" {
+		err = fmt.Errorf("%w%s", err, next)
+	}
 	if err != nil {
 		return err
 	}
@@ -136,15 +138,6 @@ func (f *changeFlags) run(e *environment, make func(*release.Releases, release.C
 	return f.serverFlags.await(e, releases, r, f.Restored, f.Wait)
 }
 
-// releaseVerdict returns what a release keeps of the gates' verdict.
-func releaseVerdict(v *gate.Verdict) release.Verdict {
-	out := release.Verdict{Failed: v.Err(), Off: v.Off, Compared: v.Compared}
-	for _, row := range v.Undecided() {
-		out.Undecided = append(out.Undecided, release.UndecidedGate{Gate: row.Gate, State: row.State, Why: row.Why})
-	}
-	return out
-}
-
 func writeRelease(w io.Writer, r *release.Release) error {
 	fmt.Fprintf(w, "generation %d: %s by %s at %s", r.Generation, r.Kind, release.Escape(r.Author), r.Time.Format(time.RFC3339))
 	if r.Of != 0 {
@@ -157,13 +150,8 @@ func writeRelease(w io.Writer, r *release.Release) error {
 		fmt.Fprintf(w, "\ngates were overridden: %s", release.Escape(r.Override))
 	}
 	for _, a := range r.Arms {
-		if len(a.GatesOff) > 0 {
-			fmt.Fprintf(w, "\n%s was started with gates off: %s", a.Name, release.Escape(strings.Join(a.GatesOff, ", ")))
-		}
-		for _, g := range a.GatesUndecided {
-			if !slices.Contains(a.GatesOff, g.Gate) {
-				fmt.Fprintf(w, "\n%s was started with gate %s %s: %s", a.Name, release.Escape(g.Gate), release.Escape(string(g.State)), release.Escape(g.Why))
-			}
+		for _, note := range armNotes(&a) {
+			fmt.Fprintf(w, "\n%s was started with %s", a.Name, release.Escape(note))
 		}
 	}
 	fmt.Fprintf(w, "\nmodel %s, salt %s\n", release.Escape(r.Model), release.Escape(r.Salt))
@@ -462,24 +450,6 @@ func (c *releaseHistoryCommand) Run(e *environment) (err error) {
 	return errors.Join(err, log.err())
 }
 
-// gateNotes names the gates of which nobody knows whether an arm's snapshot would have
-// passed them: "off: norms; not run: alignment, rows".
-func gateNotes(a *release.Arm) string {
-	names := map[string][]string{"off": a.GatesOff}
-	for _, g := range a.GatesUndecided {
-		if !slices.Contains(a.GatesOff, g.Gate) {
-			names[string(g.State)] = append(names[string(g.State)], g.Gate)
-		}
-	}
-	var notes []string
-	for _, state := range slices.Sorted(maps.Keys(names)) {
-		if len(names[state]) > 0 {
-			notes = append(notes, state+": "+strings.Join(names[state], ", "))
-		}
-	}
-	return strings.Join(notes, "; ")
-}
-
 func writeHistory(w io.Writer, log *logInfo) error {
 	t := newTable(w)
 	fmt.Fprintln(t, "generation\ttime\tkind\tarms\tauthor\treason")
@@ -492,8 +462,8 @@ func writeHistory(w io.Writer, log *logInfo) error {
 		arms := map[string]string{}
 		for _, a := range r.Arms {
 			arms[a.Name] = fmt.Sprintf("%s %d %s", a.Name, a.Weight, release.Escape(a.ModelVersion))
-			if notes := gateNotes(&a); notes != "" {
-				arms[a.Name] += " (gates " + release.Escape(notes) + ")"
+			if note := gateNote(&a); note != "" {
+				arms[a.Name] += " (gates " + release.Escape(note) + ")"
 			}
 		}
 		reason := r.Reason

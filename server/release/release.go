@@ -83,6 +83,8 @@ type Arm struct {
 	// that were off among them, or that had found nothing either way. Releases before 0.7
 	// do not say.
 	GatesUndecided []UndecidedGate `json:"gates_undecided,omitempty"`
+	// GatesLoosened are the limits under which more passed than by default.
+	GatesLoosened []string `json:"gates_loosened,omitempty"`
 }
 
 // UndecidedGate is a gate of which nobody knows whether a snapshot would have passed it.
@@ -266,6 +268,8 @@ func (a *Arm) validate() error {
 		return fmt.Errorf("%d pins; accepted: up to %d", len(a.Pins), MaxPins)
 	case len(a.GatesOff) > maxOff || slices.ContainsFunc(a.GatesOff, func(name string) bool { return len(name) > maxName }):
 		return fmt.Errorf("%d gates are off; accepted: up to %d, each of up to %d bytes", len(a.GatesOff), maxOff, maxName)
+	case len(a.GatesLoosened) > maxOff || slices.ContainsFunc(a.GatesLoosened, func(text string) bool { return len(text) > MaxText }):
+		return fmt.Errorf("%d limits of gates are loosened; accepted: up to %d, each of up to %d bytes", len(a.GatesLoosened), maxOff, MaxText)
 	case len(a.GatesUndecided) > maxOff:
 		return fmt.Errorf("%d gates are undecided; accepted: up to %d", len(a.GatesUndecided), maxOff)
 	}

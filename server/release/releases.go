@@ -76,6 +76,7 @@ type Verdict struct {
 	Failed    error           // says which failed and why; nil if none did
 	Off       []string        // the gates that were off
 	Undecided []UndecidedGate // those that did not run, or found nothing either way
+	Loosened  []string        // limits under which more passed than by default
 	Compared  bool            // whether they compared it with a previous snapshot
 }
 
@@ -252,7 +253,7 @@ func (r *Releases) Start(ctx context.Context, o StartOptions) (*Release, error) 
 		if err != nil {
 			return err
 		}
-		arm := Arm{Name: o.Arm, Snapshot: o.Snapshot, ModelVersion: m.ModelVersion, GatesOff: v.Off, GatesUndecided: v.Undecided}
+		arm := Arm{Name: o.Arm, Snapshot: o.Snapshot, ModelVersion: m.ModelVersion, GatesOff: v.Off, GatesUndecided: v.Undecided, GatesLoosened: v.Loosened}
 		weights := []int{Total}
 		if len(next.Arms) == 0 {
 			next.Model = m.Model
