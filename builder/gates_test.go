@@ -362,6 +362,7 @@ func rewrite(t *testing.T, store *shard.Store, report *builder.Report, change fu
 	require.NoError(t, err)
 	sm.Digest, sm.Size, sm.Checksum = added.Digest, added.Size, added.Checksum
 	m.Gates = nil
+	m.Version = m.LowestVersion()
 	digest, err := store.Publish(t.Context(), &m)
 	require.NoError(t, err)
 	return digest
@@ -552,9 +553,10 @@ func TestGateReports(t *testing.T) {
 	require.NoError(t, err)
 	require.Empty(t, verdict.Off)
 	require.ErrorIs(t, verdict.Err(), gate.ErrFailed)
-	require.ErrorContains(t, verdict.Err(), "latency failed\n  latency: it is slow")
+	require.ErrorContains(t, verdict.Err(), "latency failed: it is slow")
 	ungated := *m
 	ungated.Gates, ungated.Lineage = nil, nil
+	ungated.Version = ungated.LowestVersion()
 	d, err := store.Publish(t.Context(), &ungated)
 	require.NoError(t, err)
 	_, err = gate.Judge(t.Context(), store, d)
@@ -634,6 +636,23 @@ func TestCompare(t *testing.T) {
 	}
 	var text strings.Builder
 	require.NoError(t, c.WriteTable(&text))
+	require.Len(t, c.Examples, 3)
+	for _, e := range c.Examples {
+		require.Len(t, e.Given, 5)
+		require.Len(t, e.Previous, 5)
+		kept := 0
+		for _, n := range e.Given {
+			i := slices.IndexFunc(tw.apps, func(r tower.Row) bool { return r.ID == n.ID })
+			name, _ := tw.appSchema.Lookup("name")
+			require.Equal(t, tw.apps[i].Attributes[name].Keyword(), n.Name)
+			assert.Contains(t, text.String(), n.Name+" ("+n.ID+")")
+			if n.Both {
+				kept++
+			}
+		}
+		require.NotZero(t, kept, "hardly anything has changed")
+		assert.Contains(t, text.String(), "given to "+e.User+" ")
+	}
 	for _, want := range []string{"apps removed  app-0000000 ", "overlap@100", "moderation", "norms of users"} {
 		assert.Contains(t, text.String(), want)
 	}

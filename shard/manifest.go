@@ -28,7 +28,7 @@ import (
 //	5: how inputs are read beyond the names of columns: partition keys, attribute types.
 //	6: gate checks that did not run or found nothing either way, the training run that an
 //	   input says it is of, the samples that calibrated and measured, the recall of the
-//	   worst percent.
+//	   worst percent, limits that were loosened.
 const (
 	ManifestVersion = 1 // without segments
 	SegmentsVersion = 2 // with segments
@@ -243,7 +243,7 @@ func (m *Manifest) validate() error {
 // that it must have.
 func (m *Manifest) LowestVersion() int {
 	switch {
-	case m.Gates != nil && len(m.Gates.Undecided) > 0, m.sampled(),
+	case m.Gates != nil && len(m.Gates.Undecided)+len(m.Gates.Loosened) > 0, m.sampled(),
 		slices.ContainsFunc(m.Inputs, func(in Input) bool { return in.Run != "" }):
 		return EvidenceVersion
 	case m.Parameters.beyondColumns():

@@ -68,6 +68,9 @@ type GateReport struct {
 	Previous Digest `json:"previous,omitempty"`
 	// Off are the gates that were turned off, in ascending order.
 	Off []string `json:"off,omitempty"`
+	// Loosened are the limits under which more passes than by default, each as one text that
+	// begins with the gate's name and a dot. They need [EvidenceVersion].
+	Loosened []string `json:"loosened,omitempty"`
 	// Checks are those that passed or failed, in the order in which the gates ran.
 	Checks []GateCheck `json:"checks"`
 	// Undecided are the checks that did not run, and those that found nothing either way,
@@ -145,6 +148,9 @@ func (r *GateReport) Validate() error {
 	}
 	if n := len(r.Checks) + len(r.Undecided); n > MaxGateChecks {
 		return fmt.Errorf("gates: %d checks, at most %d are accepted", n, MaxGateChecks)
+	}
+	if n := len(r.Loosened); n > MaxGateChecks || slices.ContainsFunc(r.Loosened, func(text string) bool { return len(text) > maxGateText }) {
+		return fmt.Errorf("gates: %d limits are loosened, at most %d of up to %d bytes each are accepted", n, MaxGateChecks, maxGateText)
 	}
 	for i := range r.Checks {
 		if err := r.Checks[i].validate(""); err != nil {

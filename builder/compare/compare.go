@@ -199,6 +199,7 @@ func (r *Report) compareCandidates(ctx context.Context, candidate, previous *sha
 		return err
 	}
 	r.Overlap = overlaps("", given)
+	r.Examples = examplesOf(candidate.Tower(shard.Apps), previous.Tower(shard.Apps), users, given)
 	r.Distinct, r.PreviousDistinct = Distinct(given[0]), Distinct(given[1])
 	for _, rank := range Ranks {
 		var scores [2][]float64

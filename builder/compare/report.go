@@ -28,6 +28,9 @@ type Report struct {
 	// those users.
 	Distinct         int `json:"distinct"`
 	PreviousDistinct int `json:"previous_distinct"`
+
+	// Examples are what some of those users are given by both.
+	Examples []Example `json:"examples,omitempty"`
 }
 
 // Side is one of the two snapshots.
@@ -123,6 +126,7 @@ func (r *Report) WriteTable(w io.Writer) error {
 			s.name, s.side.Model, s.side.ModelVersion, s.side.Metric, s.side.Dim, s.side.Snapshot.Short())
 	}
 	t := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	r.writeExamples(t)
 	r.writeRows(t)
 	r.writeCandidates(t)
 	r.writeAttributes(t)

@@ -92,6 +92,7 @@ func Run(ctx context.Context, in Input) (_ *shard.GateReport, err error) {
 			r.report.Off = append(r.report.Off, name)
 		}
 	}
+	r.report.Loosened = in.Thresholds.Loosened()
 	var segments []string
 	for _, s := range in.Candidate.Tower(shard.Apps).Segments() {
 		segments = append(segments, s.Name)

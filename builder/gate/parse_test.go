@@ -157,3 +157,34 @@ func FuzzParseThresholds(f *testing.F) {
 		}
 	})
 }
+
+// Limits that were loosened are told, those that were tightened are not.
+func TestLoosened(t *testing.T) {
+	thresholds, err := ParseThresholds([]byte(`
+placement: {apps: 0.5, users: 0.01}
+overlap: {at_10: 0.1, at_100: 0.9}
+norms: off
+recall:
+  at_10: 0.9
+  segments:
+    kids: {at_100: 0.5}
+    none: off
+    same: on
+`))
+	require.NoError(t, err)
+	assert.Equal(t, []string{
+		"recall.at_10: 0.9, by default 0.97", "overlap.at_10: 0.1, by default 0.2", "placement.apps: 0.5, by default 0.02",
+		"recall.segments.kids.at_10: 0.9, by default 0.97", "recall.segments.kids.at_100: 0.5, by default 0.97", "recall.segments.none: off",
+	}, thresholds.Loosened())
+	usual := DefaultThresholds()
+	assert.Empty(t, usual.Loosened())
+
+	run := func(loosened []string, checks ...shard.GateCheck) *Recorded {
+		return &Recorded{Report: &shard.GateReport{Loosened: loosened, Checks: checks}}
+	}
+	norms, overlap := shard.GateCheck{Gate: Norms, Passed: true}, shard.GateCheck{Gate: Overlap, Passed: true}
+	loose := []string{"norms.drift: 9, by default 2", "overlap.at_10: 0, by default 0.2"}
+	assert.Equal(t, loose, judge([]*Recorded{run(loose, norms, overlap)}, nil).Loosened)
+	assert.Equal(t, loose[:1], judge([]*Recorded{run(loose, norms, overlap), run(nil, overlap)}, nil).Loosened, "the newest run that evaluated it counts")
+	assert.Equal(t, loose[1:], judge([]*Recorded{run(loose, overlap)}, nil).Loosened, "what was not evaluated was not loosened")
+}

@@ -157,14 +157,49 @@ func (r *Recorded) WriteJSON(w io.Writer) error {
 	return e.Encode(r)
 }
 
-// WriteTable writes the run for people: every check, and the texts of those that failed.
+// Err returns nil if no check failed, and else a [*FailedError].
+func (r *Recorded) Err() error {
+	if e := refusal(r.Rows(), r.Checks()); e != nil {
+		e.Snapshot, e.Previous = r.Snapshot, r.Report.Previous
+		return e
+	}
+	return nil
+}
+
+// WriteRows writes what each gate came to, for people: one line for each.
+func WriteRows(w io.Writer, list []Row) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "gate\tresult\tchecks\twhy")
+	for _, r := range list {
+		state, checks := string(r.State), strconv.Itoa(r.Checks)
+		if r.State == shard.GateFailed {
+			state, checks = "FAILED", fmt.Sprintf("%d of %d", r.Failed, r.Checks)
+		}
+		if r.Checks == 0 {
+			checks = "-"
+		}
+		why := shortened(r.Why, 160)
+		if r.State == shard.GatePassed && r.Undecided > 0 {
+			why = plural(r.Undecided, "more check") + " not run"
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", r.Gate, state, checks, why)
+	}
+	return t.Flush()
+}
+
+// WriteTable writes every check of the run, for people: those that failed first, with what
+// they have found, then all others.
 func (r *Recorded) WriteTable(w io.Writer) error {
 	var b strings.Builder
-	against := "no previous snapshot"
-	if r.Report.Previous != "" {
-		against = "previous " + r.Report.Previous.Short()
+	for _, c := range r.Failed() {
+		fmt.Fprintf(&b, "%s: %s\n", c.Gate, c.Text)
 	}
-	fmt.Fprintf(&b, "gates of snapshot %s, %s\n\n", r.Snapshot.Short(), against)
+	for _, c := range r.undecided() {
+		fmt.Fprintf(&b, "%s %s: %s\n", strings.TrimSpace(c.Gate+" "+c.Subject), c.Undecided, c.Text)
+	}
+	if b.Len() > 0 {
+		b.WriteByte('\n')
+	}
 	t := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "\tgate\tcheck\tvalue\tlimit")
 	for _, c := range r.Checks() {
@@ -178,24 +213,6 @@ func (r *Recorded) WriteTable(w io.Writer) error {
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s %v\n", mark, c.Gate, c.Subject, strconv.FormatFloat(c.Value, 'g', 4, 64), bound, c.Limit)
 	}
 	_ = t.Flush() // a strings.Builder takes everything
-	b.WriteByte('\n')
-	for _, row := range r.Rows() {
-		if row.State == shard.GateNotRun || row.State == shard.GateInconclusive {
-			fmt.Fprintf(&b, "%s %s: %s\n", row.Gate, row.State, row.Why)
-		}
-	}
-	failed := r.Failed()
-	if len(failed) > 0 {
-		b.WriteByte('\n')
-	}
-	for _, c := range failed {
-		fmt.Fprintf(&b, "%s: %s\n", c.Gate, c.Text)
-	}
-	if len(failed) == 0 {
-		fmt.Fprintf(&b, "\nall %d checks passed\n", len(r.Checks()))
-	} else {
-		fmt.Fprintf(&b, "\n%d of %d checks failed\n", len(failed), len(r.Checks()))
-	}
 	_, err := io.WriteString(w, b.String())
 	return err
 }

@@ -14,14 +14,18 @@ import (
 // evaluated it decides. So a run with a gate turned off, or with nothing to compare
 // with, takes back nothing of what an earlier one found.
 type Verdict struct {
-	// Failed are the gates that failed, each by its first check that did.
-	Failed []shard.GateCheck
 	// Off are the gates that a run turned off and none evaluated.
 	Off []string
 	// Rows are what every gate came to. Of one that no run evaluated the last run says why.
 	Rows []Row
+	// Loosened are the limits that were loosened in the newest run that evaluated their
+	// gate; see [Thresholds.Loosened].
+	Loosened []string
 	// Compared is whether any run compared the snapshot with a previous one.
 	Compared bool
+
+	snapshot, previous shard.Digest
+	checks             []shard.GateCheck // that decide
 }
 
 // part is what one run may leave out of a gate while it evaluates the rest.
@@ -70,6 +74,7 @@ func JudgeNow(ctx context.Context, store *shard.Store, d shard.Digest, live Live
 	}
 	r := &run{Input: Input{Thresholds: list[len(list)-1].liveLimits()}, report: &shard.GateReport{}}
 	r.contract(m, live.Released)
+	r.report.Loosened = r.Thresholds.Loosened()
 	now := &Recorded{Snapshot: d, Report: r.report}
 	if now.Filters, now.Undecided, err = CheckFilters(ctx, m, live.Released, r.Thresholds, live.Filters); err != nil {
 		return nil, err
@@ -96,6 +101,12 @@ func (r *Recorded) liveLimits() Thresholds {
 	return t
 }
 
+// evaluates reports whether a run has anything of a gate.
+func (r *Recorded) evaluates(gate string) bool {
+	is := func(c shard.GateCheck) bool { return c.Gate == gate && c.Undecided != shard.GateNotRun }
+	return slices.ContainsFunc(r.Checks(), is) || slices.ContainsFunc(r.undecided(), is)
+}
+
 // judge returns the verdict of runs that are recorded, and of one that is newer than them
 // and has only some gates, or nil.
 func judge(oldestFirst []*Recorded, now *Recorded) *Verdict {
@@ -109,7 +120,9 @@ func judge(oldestFirst []*Recorded, now *Recorded) *Verdict {
 	evaluated, off := map[string]bool{}, map[string]bool{}
 	notRun := map[string][]shard.GateCheck{} // by gate, what the newest run says that says so
 	for _, r := range oldestFirst {
-		v.Compared = v.Compared || r.Report.Previous != ""
+		if r.Report.Previous != "" {
+			v.Compared, v.previous = true, r.Report.Previous
+		}
 		for _, name := range r.Off() {
 			off[name] = true
 		}
@@ -127,18 +140,21 @@ func judge(oldestFirst []*Recorded, now *Recorded) *Verdict {
 		}
 		maps.Copy(decided, found)
 		maps.Copy(notRun, left)
+		v.Loosened = slices.DeleteFunc(v.Loosened, func(text string) bool { return r.evaluates(gateOf(text)) })
+		for _, text := range r.Report.Loosened {
+			if r.evaluates(gateOf(text)) {
+				v.Loosened = append(v.Loosened, text)
+			}
+		}
 	}
 	var checks, undecided []shard.GateCheck
 	for _, p := range order {
 		for _, c := range decided[p] {
-			switch {
-			case c.Undecided != "":
+			if c.Undecided != "" {
 				undecided = append(undecided, c)
-				continue
-			case !c.Passed && !slices.ContainsFunc(v.Failed, func(o shard.GateCheck) bool { return o.Gate == c.Gate }):
-				v.Failed = append(v.Failed, c)
+			} else {
+				checks = append(checks, c)
 			}
-			checks = append(checks, c)
 		}
 	}
 	for _, name := range Names() {
@@ -149,6 +165,7 @@ func judge(oldestFirst []*Recorded, now *Recorded) *Verdict {
 	for _, name := range slices.Sorted(maps.Keys(notRun)) {
 		undecided = append(undecided, notRun[name]...)
 	}
+	v.snapshot, v.checks = last.Snapshot, checks
 	v.Rows = rows(checks, undecided, v.Off, last.unmeasured())
 	return v
 }
@@ -178,17 +195,11 @@ func (v *Verdict) Unproved() string {
 		vectors.Gate, vectors.State, vectors.Why, interactions.Gate, interactions.State, interactions.Why)
 }
 
-// Err returns nil if no gate failed. Else the error, of class [ErrFailed], names every
-// gate that did, and then what each has found first.
+// Err returns nil if no gate failed, and else a [*FailedError].
 func (v *Verdict) Err() error {
-	if len(v.Failed) == 0 {
-		return nil
+	if e := refusal(v.Rows, v.checks); e != nil {
+		e.Snapshot, e.Previous = v.snapshot, v.previous
+		return e
 	}
-	var names []string
-	var text strings.Builder
-	for _, c := range v.Failed {
-		names = append(names, c.Gate)
-		fmt.Fprintf(&text, "\n  %s: %s", c.Gate, c.Text)
-	}
-	return fmt.Errorf("%w: %s failed%s", ErrFailed, strings.Join(names, ", "), text.String())
+	return nil
 }

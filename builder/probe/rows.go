@@ -7,6 +7,7 @@ import (
 
 	"github.com/tandem-ann/tandem/index"
 	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/attribute"
 )
 
 // SampleSize is how many rows of a tower a build keeps as queries to the other: those of
@@ -152,4 +153,14 @@ func Has(t *shard.Tower) func(id string) bool {
 		_, ok := Find(t, id)
 		return ok
 	}
+}
+
+// Keyword returns the value of a keyword attribute of the row, empty if it has none.
+func (r Row) Keyword(name string) string {
+	a := r.shard.Attributes()
+	field, ok := a.Schema().Lookup(name)
+	if !ok || a.Schema().Field(field).Type != attribute.Keyword {
+		return ""
+	}
+	return a.Value(r.ordinal, field).Keyword()
 }

@@ -230,7 +230,7 @@ func (c *buildCommand) Run(e *environment) (err error) {
 	} else {
 		err = writeReport(e.stdout, report, time.Since(start), o.Threads)
 	}
-	return cmp.Or(err, passed(report.Gates))
+	return cmp.Or(err, passed(report.Gates, c.Store))
 }
 
 // build builds a snapshot and shows how far it is.
@@ -243,6 +243,7 @@ func build(e *environment, store *shard.Store, o builder.Options) (*builder.Repo
 
 // writeReport writes what a build did, for people.
 func writeReport(w io.Writer, r *builder.Report, took time.Duration, threads int) error {
+	writeRefusal(w, r.Gates)
 	m := r.Manifest
 	fmt.Fprintf(w, "%s at %s, metric %s, dim %d\n\n", m.Model, m.ModelVersion, m.Metric, m.Dim)
 	if err := writeTowers(w, m); err != nil {
@@ -259,7 +260,9 @@ func writeReport(w io.Writer, r *builder.Report, took time.Duration, threads int
 	if err := writeSegments(w, m); err != nil {
 		return err
 	}
-	writeGates(w, r.Gates)
+	if err := writeGates(w, r.Gates); err != nil {
+		return err
+	}
 	_, err := fmt.Fprintf(w, "\nbuilt in %s on %s; the snapshot is\n%s\n", seconds(took), plural(int64(threads), "thread"), r.Digest)
 	return err
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/tandem-ann/tandem/builder"
@@ -58,41 +59,64 @@ func (f *gateFlags) previous(e *environment, store *shard.Store, candidate shard
 	return m.Lineage.Previous, err
 }
 
-// passed returns an error if a snapshot failed its gates.
-func passed(r *gate.Recorded) error {
-	if failed := r.Failed(); len(failed) > 0 {
-		return unfitError{fmt.Errorf("snapshot %s is not fit for release: %d of %s failed",
-			r.Snapshot.Short(), len(failed), plural(int64(len(r.Checks())), "check"))}
+// passed returns an error that says why if a snapshot failed its gates.
+func passed(r *gate.Recorded, store string) error {
+	if err := r.Err(); err != nil {
+		return unfitError{fmt.Errorf("snapshot %s is not fit for release: %w%s", r.Snapshot.Short(), err, lookNext(err, store))}
 	}
 	return nil
 }
 
-// writeGates writes how a snapshot did at its gates: each check that failed, and each gate
-// that did not run or found nothing either way.
-func writeGates(w io.Writer, r *gate.Recorded) {
-	checks, failed, previous := r.Checks(), r.Failed(), r.Report.Previous
-	against := "without a previous snapshot"
-	if previous != "" {
-		against = "against snapshot " + previous.Short()
+// lookNext says what to look at after an error if it is one of gates that failed, or
+// nothing.
+func lookNext(err error, store string) string {
+	failed, ok := errors.AsType[*gate.FailedError](err)
+	if !ok {
+		return ""
 	}
-	if len(failed) == 0 {
-		fmt.Fprintf(w, "\ngates, %s: %s passed\n", against, plural(int64(len(checks)), "check"))
-	} else {
-		fmt.Fprintf(w, "\ngates, %s: %d of %s failed\n", against, len(failed), plural(int64(len(checks)), "check"))
-	}
-	for _, c := range failed {
-		fmt.Fprintf(w, "  %s: %s\n", c.Gate, c.Text)
-	}
-	for _, row := range r.Rows() {
-		if row.State == shard.GateNotRun || row.State == shard.GateInconclusive {
-			fmt.Fprintf(w, "  %s %s: %s\n", row.Gate, row.State, row.Why)
+	first := failed.Failed[0].Gate
+	var next []string
+	for _, c := range failed.Checks {
+		for _, f := range (&inputs{}).flags() {
+			if first == gate.Contract && strings.Contains(c.Text, "no input "+f.role+",") {
+				next = append(next, f.flag+", which was not given to the build")
+			}
 		}
 	}
+	if failed.Previous != "" && first != gate.Structure && first != gate.Latency {
+		next = append(next, fmt.Sprintf("tandem snapshot diff --store %s %s %s", store, failed.Snapshot.Short(), failed.Previous.Short()))
+	}
+	next = append(next, fmt.Sprintf("tandem gate --store %s %s --full", store, failed.Snapshot.Short()))
+	return "\n  look at: " + strings.Join(next, "; ")
+}
+
+// writeRefusal writes first of all why a snapshot is not fit for release, if it is not.
+func writeRefusal(w io.Writer, r *gate.Recorded) {
+	if err := r.Err(); err != nil {
+		fmt.Fprintf(w, "snapshot %s is not fit for release: %v\n\n", r.Snapshot.Short(), err)
+	}
+}
+
+// writeGates writes how a snapshot did at its gates: how many checks passed, and what each
+// gate came to.
+func writeGates(w io.Writer, r *gate.Recorded) error {
+	checks, failed := int64(len(r.Checks())), len(r.Failed())
+	against := "without a previous snapshot"
+	if r.Report.Previous != "" {
+		against = "against snapshot " + r.Report.Previous.Short()
+	}
+	if failed == 0 {
+		fmt.Fprintf(w, "\ngates, %s: %s passed\n", against, plural(checks, "check"))
+	} else {
+		fmt.Fprintf(w, "\ngates, %s: %d of %s failed\n", against, failed, plural(checks, "check"))
+	}
+	return gate.WriteRows(w, r.Rows())
 }
 
 type gateCommand struct {
 	snapshotFlags
 	gateFlags
+	Full bool   `help:"Print every check, not only what each gate came to."`
 	JSON string `placeholder:"FILE" help:"Write what was found as JSON too; - prints it instead of the table."`
 }
 
@@ -173,7 +197,7 @@ func (c *gateCommand) Run(e *environment) (err error) {
 	if err := c.write(e, found); err != nil {
 		return err
 	}
-	return passed(found)
+	return passed(found, c.Store)
 }
 
 // openInteractions opens the files of interactions and describes them.
@@ -201,6 +225,12 @@ func (c *gateCommand) write(e *environment, found *gate.Recorded) error {
 			return err
 		}
 	}
+	writeRefusal(e.stdout, found)
+	fmt.Fprintf(e.stdout, "snapshot %s\n", found.Snapshot)
+	if err := writeGates(e.stdout, found); err != nil || !c.Full {
+		return err
+	}
+	fmt.Fprintln(e.stdout)
 	return found.WriteTable(e.stdout)
 }
 

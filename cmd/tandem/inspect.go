@@ -133,7 +133,9 @@ func writeSnapshot(w io.Writer, digest shard.Digest, m *shard.Manifest) error {
 		return err
 	}
 	if m.Gates != nil {
-		writeGates(w, gate.OfManifest(digest, m))
+		if err := writeGates(w, gate.OfManifest(digest, m)); err != nil {
+			return err
+		}
 	}
 	for i, s := range m.Apps.Segments {
 		if i == 0 {

@@ -19,9 +19,5 @@ func judge(ctx context.Context, store *shard.Store, d shard.Digest) (release.Ver
 	if err != nil {
 		return release.Verdict{}, err
 	}
-	out := release.Verdict{Failed: v.Err(), Off: v.Off, Compared: v.Compared, Unproved: v.Unproved()}
-	for _, row := range v.Undecided() {
-		out.Undecided = append(out.Undecided, release.UndecidedGate{Gate: row.Gate, State: row.State, Why: row.Why})
-	}
-	return out, nil
+	return releaseVerdict(v), nil
 }

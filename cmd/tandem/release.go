@@ -147,7 +147,7 @@ func (f *changeFlags) run(e *environment, make func(*release.Releases, release.C
 		return errors.New("interrupted before anything was written")
 	}
 	if errors.Is(err, release.ErrGates) {
-		return unfitError{fmt.Errorf("%w\n  a reason, --override REASON, does it all the same", err)}
+		return unfitError{fmt.Errorf("%w%s\n  a reason, --override REASON, does it all the same", err, lookNext(err, f.Store))}
 	}
 	if err != nil {
 		return err
@@ -183,13 +183,8 @@ func writeRelease(w io.Writer, r *release.Release) error {
 		fmt.Fprintf(w, "\ngates were overridden: %s", release.Escape(r.Override))
 	}
 	for _, a := range r.Arms {
-		if len(a.GatesOff) > 0 {
-			fmt.Fprintf(w, "\n%s was started with gates off: %s", a.Name, release.Escape(strings.Join(a.GatesOff, ", ")))
-		}
-		for _, g := range a.GatesUndecided {
-			if !slices.Contains(a.GatesOff, g.Gate) {
-				fmt.Fprintf(w, "\n%s was started with gate %s %s: %s", a.Name, release.Escape(g.Gate), release.Escape(string(g.State)), release.Escape(g.Why))
-			}
+		for _, note := range armNotes(&a) {
+			fmt.Fprintf(w, "\n%s was started with %s", a.Name, release.Escape(note))
 		}
 		if a.Override != "" && a.Override != r.Override {
 			fmt.Fprintf(w, "\n%s has traffic although its gates did not let it pass: %s", a.Name, release.Escape(a.Override))
@@ -477,24 +472,6 @@ func (c *releaseHistoryCommand) Run(e *environment) (err error) {
 	return errors.Join(err, log.err())
 }
 
-// gateNotes names the gates of which nobody knows whether an arm's snapshot would have
-// passed them: "off: norms; not run: alignment, rows".
-func gateNotes(a *release.Arm) string {
-	names := map[string][]string{"off": a.GatesOff}
-	for _, g := range a.GatesUndecided {
-		if !slices.Contains(a.GatesOff, g.Gate) {
-			names[string(g.State)] = append(names[string(g.State)], g.Gate)
-		}
-	}
-	var notes []string
-	for _, state := range slices.Sorted(maps.Keys(names)) {
-		if len(names[state]) > 0 {
-			notes = append(notes, state+": "+strings.Join(names[state], ", "))
-		}
-	}
-	return strings.Join(notes, "; ")
-}
-
 func writeHistory(w io.Writer, log *logInfo) error {
 	t := newTable(w)
 	fmt.Fprintln(t, "generation\ttime\tkind\tarms\tauthor\treason")
@@ -507,8 +484,8 @@ func writeHistory(w io.Writer, log *logInfo) error {
 		arms := map[string]string{}
 		for _, a := range r.Arms {
 			arms[a.Name] = fmt.Sprintf("%s %d %s", a.Name, a.Weight, release.Escape(a.ModelVersion))
-			if notes := gateNotes(&a); notes != "" {
-				arms[a.Name] += " (gates " + release.Escape(notes) + ")"
+			if note := gateNote(&a); note != "" {
+				arms[a.Name] += " (gates " + release.Escape(note) + ")"
 			}
 		}
 		reason := r.Reason

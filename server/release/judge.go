@@ -20,6 +20,7 @@ type Verdict struct {
 	Failed    error           // says which failed and why, or that none was run; nil if none did
 	Off       []string        // the gates that were off
 	Undecided []UndecidedGate // those that did not run, or found nothing either way
+	Loosened  []string        // limits under which more passed than by default
 	Compared  bool            // whether they compared it with a previous snapshot
 	// Unproved says what nothing has shown of the snapshot, and a first release needs a
 	// reason to pass over; empty if there is no such thing.
@@ -73,14 +74,14 @@ func uncompared(now *Release, d shard.Digest) error {
 func (r *Releases) admit(ctx context.Context, now *Release, a *Arm, override string) error {
 	v, err := r.verdict(ctx, now, a.Snapshot)
 	if err == nil {
-		a.GatesOff, a.GatesUndecided, a.Override = v.Off, v.Undecided, ""
+		a.GatesOff, a.GatesUndecided, a.GatesLoosened, a.Override = v.Off, v.Undecided, v.Loosened, ""
 		return nil
 	}
 	if a.Override = cmp.Or(override, a.Override); a.Override == "" || ctx.Err() != nil {
 		return fmt.Errorf("snapshot %s: %w", a.Snapshot.Short(), err)
 	}
-	if v.Off != nil || v.Undecided != nil {
-		a.GatesOff, a.GatesUndecided = v.Off, v.Undecided
+	if v.Off != nil || v.Undecided != nil || v.Loosened != nil {
+		a.GatesOff, a.GatesUndecided, a.GatesLoosened = v.Off, v.Undecided, v.Loosened
 	}
 	return nil
 }

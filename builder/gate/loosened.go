@@ -1,0 +1,53 @@
+package gate
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// least are the limits that bound a value from below; all others bound one from above.
+var least = map[string]bool{
+	"at_10": true, "at_100": true, "worst": true, "found": true, // of recall, at_10 and at_100 also of overlap
+	"spread": true, "ratio": true, "known": true,
+}
+
+// Loosened lists the limits under which more passes than under [DefaultThresholds], each
+// as one text that begins with the gate's name: "placement.apps: 0.5, by default 0.02".
+// Gates that are off are not among them.
+func (t *Thresholds) Loosened() []string {
+	var list []string
+	usual := DefaultThresholds()
+	add := func(prefix string, now, before []limit) {
+		for i, l := range now {
+			if d := *before[i].value; *l.value > d && !least[l.key] || *l.value < d && least[l.key] {
+				list = append(list, fmt.Sprintf("%s.%s: %v, by default %v", prefix, l.key, *l.value, d))
+			}
+		}
+	}
+	for _, name := range Names() {
+		if !t.Off[name] {
+			add(name, t.limits(name), usual.limits(name))
+		}
+	}
+	if t.Off[Recall] {
+		return list
+	}
+	for _, name := range slices.Sorted(maps.Keys(t.Segments)) {
+		s := t.Segments[name]
+		prefix := Recall + ".segments." + name
+		if s.Off {
+			list = append(list, prefix+": off")
+		} else if s.RecallLimits != t.Recall {
+			add(prefix, s.RecallLimits.limits(), usual.Recall.limits())
+		}
+	}
+	return list
+}
+
+// gateOf returns the gate that a loosened limit is of.
+func gateOf(loosened string) string {
+	name, _, _ := strings.Cut(loosened, ".")
+	return name
+}
