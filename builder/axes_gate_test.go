@@ -80,7 +80,7 @@ func shuffled(rows []tower.Row, seed uint64) []tower.Row {
 func TestAxes(t *testing.T) {
 	base := syntheticTowers(t, 800, 500)
 	row, store, first := axesOf(t, base, index.Dot, nil, "")
-	require.Equal(t, gate.Row{Gate: gate.Axes, State: shard.GatePassed, Checks: 1}, row)
+	require.Equal(t, gate.Row{Gate: gate.Axes, State: shard.GatePassed, Checks: 1, Undecided: 1}, row)
 
 	both := base.clone()
 	both.apps, both.users = rotated(both.apps, 1), rotated(both.users, 1)

@@ -132,14 +132,16 @@ func judge(ctx context.Context, seed uint64, number, dim int) ([]outcome, error)
 		}
 		found := axes.Compare(apps, users)
 		o := outcome{what: p.what, training: m.training, dim: len(p.apps[0]), together: p.together}
-		o.state, _ = found.Verdict(nil)
+		o.state, _ = found.Verdict()
 		list = append(list, o)
 		if reference == nil {
 			reference = found
 			continue
 		}
 		o.following = true
-		o.state, _ = found.Verdict(reference)
+		if beside, _ := found.Beside(reference); beside == axes.Apart {
+			o.state = axes.Apart
+		}
 		list = append(list, o)
 	}
 	return list, nil

@@ -18,6 +18,9 @@ type Verdict struct {
 	Failed []shard.GateCheck
 	// Off are the gates that a run turned off and none evaluated.
 	Off []string
+	// Inconclusive are the gates that ran and could not tell, and of which no run could,
+	// each with why: "axes: ..."; but not axes, if another gate proves what it could not.
+	Inconclusive []string
 	// Rows are what every gate came to. Of one that no run evaluated the last run says why.
 	Rows []Row
 	// Compared is whether any run compared the snapshot with a previous one.
@@ -96,6 +99,7 @@ func judge(oldestFirst []*Recorded) *Verdict {
 		}
 	}
 	v.Rows = rows(checks, undecided, v.Off, last.unmeasured())
+	v.Inconclusive = inconclusive(v.Rows)
 	return v
 }
 
