@@ -555,6 +555,7 @@ func TestGateReports(t *testing.T) {
 	require.ErrorContains(t, verdict.Err(), "latency failed\n  latency: it is slow")
 	ungated := *m
 	ungated.Gates, ungated.Lineage = nil, nil
+	ungated.Version = ungated.LowestVersion()
 	d, err := store.Publish(t.Context(), &ungated)
 	require.NoError(t, err)
 	_, err = gate.Judge(t.Context(), store, d)
