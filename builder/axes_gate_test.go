@@ -80,7 +80,7 @@ func shuffled(rows []tower.Row, seed uint64) []tower.Row {
 func TestAxes(t *testing.T) {
 	base := syntheticTowers(t, 800, 500)
 	row, store, first := axesOf(t, base, index.Dot, nil, "")
-	require.Equal(t, gate.Row{Gate: gate.Axes, State: shard.GatePassed, Checks: 1}, row)
+	require.Equal(t, gate.Row{Gate: gate.Axes, State: shard.GatePassed, Checks: 1, Undecided: 1}, row)
 
 	both := base.clone()
 	both.apps, both.users = rotated(both.apps, 1), rotated(both.users, 1)
@@ -109,7 +109,8 @@ func TestAxes(t *testing.T) {
 	}
 }
 
-// The pairs of two real models: each by itself passes, and mixed they fail.
+// The pairs of two real models: each by itself passes. Mixed they do not, and fail beside
+// what serves.
 func TestSteamAxes(t *testing.T) {
 	one, other := steamTowers(t, "steam", *steamPart), steamTowers(t, "steam_sgd", *steamPart)
 	row, store, first := axesOf(t, one, index.Dot, nil, "")
@@ -121,7 +122,7 @@ func TestSteamAxes(t *testing.T) {
 		"users of the other": {apps: one.apps, users: other.users, appSchema: one.appSchema, userSchema: other.userSchema},
 	} {
 		row, _, _ := axesOf(t, tw, index.Dot, nil, "")
-		assert.Equal(t, shard.GateFailed, row.State, "%s: %s", name, row.Why)
+		assert.NotEqual(t, shard.GatePassed, row.State, "%s: %s", name, row.Why)
 		row, _, _ = axesOf(t, tw, index.Dot, store, first)
 		assert.Equal(t, shard.GateFailed, row.State, "%s, after what serves: %s", name, row.Why)
 	}

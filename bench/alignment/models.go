@@ -2,6 +2,7 @@ package alignment
 
 import (
 	"math/rand/v2"
+	"slices"
 )
 
 // model is a made model: its towers, and those of another training from another seed on
@@ -19,14 +20,20 @@ func pick[T any](r *rand.Rand, list ...T) T { return list[r.IntN(len(list))] }
 // towers mostly are some.
 var trainings = []string{"als", "svd", "bpr", "logit", "softmax", "network", "network"}
 
+// Trainings lists the kinds of training.
+func Trainings() []string { return slices.Compact(slices.Clone(trainings)) }
+
 // newModel draws a world, a kind of training with its settings, and trains twice.
-func newModel(dim int, r *rand.Rand) *model {
+func newModel(dim int, among []string, r *rand.Rand) *model {
 	w := newWorld(worldOptions{
 		apps: 200 + r.IntN(500), users: 200 + r.IntN(500), latent: pick(r, 4, 8, 16, 32, 64),
 		clusters: pick(r, 0, 0, 10, 30, 80), perUser: 10 + r.IntN(30), sharpness: 1 + 3*r.Float64(), skew: 1.5 * r.Float64(),
 	}, r)
 	m := &model{world: w, training: pick(r, trainings...)}
-	if dim > 128 { // others take too long
+	switch {
+	case len(among) > 0:
+		m.training = pick(r, among...)
+	case dim > 128: // others take too long
 		m.training = pick(r, "bpr", "logit", "softmax")
 	}
 	train := trainer(m.training, w, dim, r)

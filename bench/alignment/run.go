@@ -26,6 +26,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/tandem-ann/tandem/builder/axes"
@@ -45,6 +46,8 @@ type Options struct {
 	Seed   uint64
 	// Dims are the dimensions of the models, in turn.
 	Dims []int
+	// Trainings are the kinds of training that are drawn from, of [Trainings]; none is all.
+	Trainings []string
 	// Progress is told how many models are done; it may be nil, and is called by one
 	// goroutine at a time.
 	Progress func(done int)
@@ -63,6 +66,11 @@ func (o *Options) Validate() error {
 			return fmt.Errorf("a dimension is %d, want %d to %d", d, MinDim, MaxDim)
 		}
 	}
+	for _, kind := range o.Trainings {
+		if !slices.Contains(trainings, kind) {
+			return fmt.Errorf("training %.80q is unknown: want any of %s", kind, strings.Join(Trainings(), ", "))
+		}
+	}
 	return nil
 }
 
@@ -76,7 +84,7 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 	var mu sync.Mutex
 	done := 0
 	err := probe.Each(ctx, o.Models, func(i int) (err error) {
-		list[i], err = judge(ctx, o.Seed, i, o.Dims[i%len(o.Dims)])
+		list[i], err = o.judge(ctx, i, o.Dims[i%len(o.Dims)])
 		mu.Lock()
 		defer mu.Unlock()
 		if done++; o.Progress != nil {
@@ -104,9 +112,9 @@ type outcome struct {
 }
 
 // judge makes one model, and judges its pairs.
-func judge(ctx context.Context, seed uint64, number, dim int) ([]outcome, error) {
-	r := rand.New(rand.NewPCG(seed, uint64(number)))
-	m := newModel(dim, r)
+func (o *Options) judge(ctx context.Context, number, dim int) ([]outcome, error) {
+	r := rand.New(rand.NewPCG(o.Seed, uint64(number)))
+	m := newModel(dim, o.Trainings, r)
 	var reference *axes.Result
 	var list []outcome
 	sides := map[*[]float64]*axes.Side{} // by their first row: many pairs share a tower
@@ -131,16 +139,18 @@ func judge(ctx context.Context, seed uint64, number, dim int) ([]outcome, error)
 			return nil, err
 		}
 		found := axes.Compare(apps, users)
-		o := outcome{what: p.what, training: m.training, dim: len(p.apps[0]), together: p.together}
-		o.state, _ = found.Verdict(nil)
-		list = append(list, o)
+		is := outcome{what: p.what, training: m.training, dim: len(p.apps[0]), together: p.together}
+		is.state, _ = found.Verdict()
+		list = append(list, is)
 		if reference == nil {
 			reference = found
 			continue
 		}
-		o.following = true
-		o.state, _ = found.Verdict(reference)
-		list = append(list, o)
+		is.following = true
+		if beside, _ := found.Beside(reference); beside == axes.Apart {
+			is.state = axes.Apart
+		}
+		list = append(list, is)
 	}
 	return list, nil
 }

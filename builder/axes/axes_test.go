@@ -99,7 +99,7 @@ func TestVerdict(t *testing.T) {
 	apps, users := model(1, 600, 64)
 	others, strangers := model(2, 600, 64)
 	one := compare(t, apps, users)
-	state, why := one.Verdict(nil)
+	state, why := one.Verdict()
 	require.Equal(t, axes.Together, state, why)
 	assert.Contains(t, why, "the towers' axes agree by 1.00, in a space turned at random by up to 0.0")
 	assert.Greater(t, one.Sigmas(), 20.0)
@@ -108,14 +108,19 @@ func TestVerdict(t *testing.T) {
 		"another's apps":  compare(t, others, users),
 		"turned":          compare(t, apps, turn(users, 3)),
 	} {
-		state, why := r.Verdict(one)
+		state, why := r.Beside(one)
 		assert.Equal(t, axes.Apart, state, "%s: %s", name, why)
-		assert.Contains(t, why, "no more than those of two trainings, and those of the previous snapshot agree by 1.00 (45.", name)
-		state, why = r.Verdict(nil)
+		assert.Contains(t, why, "; those of the previous snapshot agree by 1.00 (45.", name)
+		state, why = r.Verdict()
 		assert.Equal(t, axes.Apart, state, "%s, by itself: %s", name, why)
 	}
-	state, _ = one.Verdict(compare(t, apps, strangers))
-	assert.Equal(t, axes.Together, state, "a reference that does not agree says nothing")
+	state, _ = one.Beside(one)
+	assert.Equal(t, axes.Together, state)
+	state, why = one.Beside(compare(t, apps, strangers))
+	assert.Equal(t, axes.Inconclusive, state, "a reference that does not agree says nothing")
+	assert.Contains(t, why, "do not agree well enough")
+	state, _ = one.Beside(compare(t, nil, nil))
+	assert.Equal(t, axes.Inconclusive, state)
 }
 
 // What changes no inner product, nor what the space is turned like, changes nothing.
@@ -185,7 +190,7 @@ func TestInconclusive(t *testing.T) {
 		"few dimensions": {small, turn(little, 4), "8 dimensions are too few to tell little agreement from none"},
 	} {
 		result := compare(t, c.apps, c.users)
-		state, why := result.Verdict(nil)
+		state, why := result.Verdict()
 		assert.Equal(t, axes.Inconclusive, state, "%s: %s", name, why)
 		assert.Contains(t, why, c.why, name)
 		assert.False(t, math.IsNaN(result.Sigmas()) || math.IsInf(result.Sigmas(), 0), name)
@@ -216,7 +221,7 @@ func TestAlignedAxes(t *testing.T) {
 	apps, users := tower(), tower()
 	one := compare(t, apps, users)
 	require.True(t, one.Aligned)
-	state, why := one.Verdict(nil)
+	state, why := one.Verdict()
 	require.Equal(t, axes.Together, state, why)
 
 	flips := make([]float32, dim)
@@ -227,7 +232,7 @@ func TestAlignedAxes(t *testing.T) {
 		for i := range v {
 			v[i] *= flips[i]
 		}
-	})).Verdict(one)
+	})).Verdict()
 	assert.Equal(t, axes.Inconclusive, state, why)
 	assert.Contains(t, why, "the axes are the coordinates, which other trainings share but for their signs")
 	for range 20 {
@@ -237,7 +242,7 @@ func TestAlignedAxes(t *testing.T) {
 			for i, from := range order {
 				v[i] = w[from]
 			}
-		})).Verdict(one)
+		})).Verdict()
 		assert.NotEqual(t, axes.Together, state, why)
 	}
 }

@@ -45,24 +45,18 @@ const (
 	part       = 0.25
 )
 
-// Verdict says what the comparison amounts to, and in a sentence why. The reference is
-// that of two towers which were trained in the same way and belong together, such as
-// those that serve now; nil if there is none. Without one it is known of most trainings
-// only that their towers agree, and not how far.
-func (r *Result) Verdict(reference *Result) (State, string) {
+// Verdict says what the comparison amounts to by itself, and in a sentence why. It is
+// known of most trainings that their towers agree, and not how far; see [Result.Beside].
+func (r *Result) Verdict() (State, string) {
 	if len(r.Agreements) == 0 {
 		return Inconclusive, fmt.Sprintf("%d apps and %d users of %d dimensions are too few to tell: at least %d of each and 2 dimensions are needed", r.Rows[0], r.Rows[1], r.Dim, minRows)
 	}
-	best := r.best()
-	found := fmt.Sprintf("the towers' axes agree by %.2f, in a space turned at random by up to %.2f (%.1f standard deviations)", best.Value, best.Turned, best.Sigmas)
+	found := r.found()
 	switch agreeing := r.agreeing(); {
 	case agreeing >= 2 && r.Aligned && r.Signs < signed:
 		return Inconclusive, found + fmt.Sprintf("; but the axes are the coordinates, which other trainings share but for their signs, and those agree by %.1f standard deviations only, of %d", r.Signs, signed)
 	case agreeing >= 2:
 		return Together, found
-	}
-	if text, is := r.below(reference); is {
-		return Apart, found + ", no more than those of two trainings, and those of the previous snapshot " + text
 	}
 	if r.byChance() {
 		return Apart, found + ", no more than those of two trainings"
@@ -118,24 +112,42 @@ func (r *Result) byChance() bool {
 	return true
 }
 
-// below reports whether the agreement is none in any form, while it is much in some of
-// the reference, and says how much.
-func (r *Result) below(reference *Result) (text string, is bool) {
-	if reference == nil || reference.Used != r.Used || reference.agreeing() < 2 || len(reference.Agreements) != len(r.Agreements) {
-		return "", false
+// Beside says what the comparison amounts to beside that of two towers which were trained
+// in the same way and belong together, such as those that serve now: whether of their
+// agreement hardly anything is left. It is inconclusive if the reference does not agree.
+func (r *Result) Beside(reference *Result) (State, string) {
+	if len(r.Agreements) == 0 || reference.Used != r.Used || reference.agreeing() < 2 {
+		return Inconclusive, "the axes of the previous snapshot's towers do not agree well enough to compare with"
 	}
-	n := 0
+	byChance, left, lost := true, 0, 0
 	for i, g := range r.Agreements {
 		was := reference.Agreements[i]
-		if g.Sigmas >= coincident || g.PermutedSigmas >= coincident {
-			return "", false
-		}
-		if was.Sigmas >= exemplary && g.Sigmas < part*was.Sigmas && g.Reliable >= was.Reliable/2 {
-			n++
+		byChance = byChance && max(g.Sigmas, g.PermutedSigmas) < coincident
+		switch {
+		case g.Sigmas >= part*was.Sigmas:
+			left++
+		case was.Sigmas >= exemplary && g.Reliable >= was.Reliable/2:
+			lost++
 		}
 	}
 	was := reference.best()
-	return fmt.Sprintf("agree by %.2f (%.1f)", was.Value, was.Sigmas), n >= 2
+	text := fmt.Sprintf("%s; those of the previous snapshot agree by %.2f (%.1f)", r.found(), was.Value, was.Sigmas)
+	switch {
+	case byChance && lost >= 2:
+		return Apart, text
+	case left >= 2:
+		return Together, text
+	}
+	return Inconclusive, text + ", which is too little of it left to be sure, and too much to be chance"
+}
+
+// Least returns how many standard deviations above chance towers should agree beside r.
+func (r *Result) Least() float64 { return part * max(r.Sigmas(), 0) }
+
+// found says how far the towers agree.
+func (r *Result) found() string {
+	best := r.best()
+	return fmt.Sprintf("the towers' axes agree by %.2f, in a space turned at random by up to %.2f (%.1f standard deviations)", best.Value, best.Turned, best.Sigmas)
 }
 
 // unclear says why a comparison tells nothing.

@@ -11,12 +11,16 @@ import (
 )
 
 // axes judges by the vectors alone whether both towers come of one training; see package
-// axes. What serves now says how far towers of such trainings agree.
+// axes. How far towers of such trainings agree is known from what serves now. That they
+// agree much less is a check of its own, for only a run beside a previous snapshot may
+// take it back.
 func (r *run) axes(ctx context.Context) error {
+	const agreement = "agreement above chance"
 	if r.off(Axes) {
 		return nil
 	}
-	if metric := r.Candidate.Manifest().Metric; metric == index.L2 {
+	metric := r.Candidate.Manifest().Metric
+	if metric == index.L2 {
 		r.notRun(Axes, "", "the metric is %s, and only models that score by inner products are known to give their towers the same axes", metric)
 		return nil
 	}
@@ -24,24 +28,37 @@ func (r *run) axes(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	var reference *axes.Result
-	if p := r.Previous; p != nil && p.Manifest().Metric == r.Candidate.Manifest().Metric {
-		if reference, err = compareAxes(ctx, p); err != nil {
-			return err
-		}
-	}
-	state, text := found.Verdict(reference)
-	c := check(Axes, "agreement above chance", found.Sigmas(), shard.BoundMin, axes.Agreed, state == axes.Together, text)
-	switch state {
-	case axes.Inconclusive:
-		c.Undecided = shard.GateInconclusive
-		r.report.Undecided = append(r.report.Undecided, c)
+	state, text := found.Verdict()
+	r.axesCheck(agreement, found, axes.Agreed, state, text)
+	switch {
+	case r.Previous == nil:
+		r.notRun(Axes, fallOf+agreement, noPrevious)
 		return nil
-	case axes.Apart:
-		c.Text = bounded(text + "; the towers do not belong together: they may be of different model versions, or the columns of one are in another order")
+	case r.Previous.Manifest().Metric != metric:
+		r.notRun(Axes, fallOf+agreement, "the metric was %s and is %s", r.Previous.Manifest().Metric, metric)
+		return nil
 	}
-	r.report.Checks = append(r.report.Checks, c)
+	reference, err := compareAxes(ctx, r.Previous)
+	if err != nil {
+		return err
+	}
+	state, text = found.Beside(reference)
+	r.axesCheck(fallOf+agreement, found, reference.Least(), state, text)
 	return nil
+}
+
+// axesCheck adds what a comparison amounts to.
+func (r *run) axesCheck(subject string, found *axes.Result, least float64, state axes.State, text string) {
+	if state == axes.Apart {
+		text = "the towers do not belong together: they may be of different model versions, or the columns of one in another order; " + text
+	}
+	c := check(Axes, subject, found.Sigmas(), shard.BoundMin, least, state == axes.Together, text)
+	if state != axes.Inconclusive {
+		r.report.Checks = append(r.report.Checks, c)
+		return
+	}
+	c.Undecided = shard.GateInconclusive
+	r.report.Undecided = append(r.report.Undecided, c)
 }
 
 // compareAxes compares the towers of a snapshot, as its metric sees them.

@@ -16,6 +16,9 @@ import (
 type Verdict struct {
 	// Off are the gates that a run turned off and none evaluated.
 	Off []string
+	// Inconclusive are the gates that ran and could not tell, and of which no run could,
+	// each with why: "axes: ..."; but not axes, if another gate proves what it could not.
+	Inconclusive []string
 	// Rows are what every gate came to. Of one that no run evaluated the last run says why.
 	Rows []Row
 	// Loosened are the limits that were loosened in the newest run that evaluated their
@@ -167,6 +170,7 @@ func judge(oldestFirst []*Recorded, now *Recorded) *Verdict {
 	}
 	v.snapshot, v.checks = last.Snapshot, checks
 	v.Rows = rows(checks, undecided, v.Off, last.unmeasured())
+	v.Inconclusive = inconclusive(v.Rows)
 	return v
 }
 

@@ -83,6 +83,20 @@ func TestVerdict(t *testing.T) {
 	assert.Equal(t, 2, rowOf(v.Rows, Placement).Failed)
 	assert.Equal(t, fmt.Sprintf("failed: rows, placement, %d not run", len(Names())-3), Summary(v.Rows))
 
+	// That axes cannot tell is of no concern once what users did, or the run that both
+	// towers name, proves that they belong together.
+	unsure := undecided(shard.GateInconclusive, Axes, "too few rows")
+	assert.Equal(t, []string{"axes: too few rows"}, judge([]*Recorded{unsure}).Inconclusive)
+	for _, name := range []string{Alignment, TrainingRun} {
+		assert.Empty(t, judge([]*Recorded{unsure, run("", nil, pass(name, "it"))}).Inconclusive, name)
+		assert.NotEmpty(t, judge([]*Recorded{unsure, run("", nil, fail(name, "it"))}).Inconclusive, name)
+	}
+	assert.Equal(t, []string{"alignment: who knows"}, judge([]*Recorded{run("", nil, pass(Axes, "it")), undecided(shard.GateInconclusive, Alignment, "who knows")}).Inconclusive)
+	// What was found beside a previous snapshot is not taken back by a run without one.
+	v = judge([]*Recorded{run(before, nil, fail(Axes, fallOf+"agreement")), unsure})
+	assert.Equal(t, shard.GateFailed, rowOf(v.Rows, Axes).State)
+	assert.Error(t, v.Err())
+
 	off := run(before, nil)
 	off.LatencyOff = true
 	assert.Equal(t, []string{Latency}, judge([]*Recorded{off}, nil).Off)

@@ -111,6 +111,11 @@ func write(t testing.TB, path string, columns []column, properties ...parquet.Wr
 
 // writeGroups writes a file with row groups of a number of rows, 0 for all.
 func writeGroups(t testing.TB, path string, columns []column, groupRows int, properties ...parquet.WriterProperty) {
+	writeMetadata(t, path, nil, columns, groupRows, properties...)
+}
+
+// writeMetadata writes a file with metadata of its own, by their keys.
+func writeMetadata(t testing.TB, path string, values map[string]string, columns []column, groupRows int, properties ...parquet.WriterProperty) {
 	var nodes schema.FieldList
 	var leaves [][][]cell
 	for _, c := range columns {
@@ -129,6 +134,9 @@ func writeGroups(t testing.TB, path string, columns []column, groupRows int, pro
 	require.NoError(t, err)
 	properties = append([]parquet.WriterProperty{parquet.WithDictionaryDefault(false)}, properties...)
 	w := file.NewParquetWriter(f, root, file.WithWriterProps(parquet.NewWriterProperties(properties...)))
+	for key, value := range values {
+		require.NoError(t, w.AppendKeyValueMetadata(key, value))
+	}
 	for from := 0; from < rows; from += groupRows {
 		g, err := w.AppendRowGroupChecked()
 		require.NoError(t, err)
