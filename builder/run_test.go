@@ -52,7 +52,7 @@ func TestTrainingRuns(t *testing.T) {
 	}
 	got, m := row("run 7", "run 7")
 	require.Equal(t, gate.Row{Gate: gate.TrainingRun, State: shard.GatePassed, Checks: 1}, got)
-	require.Equal(t, shard.RunVersion, m.Version)
+	require.Equal(t, shard.EvidenceVersion, m.Version)
 	for _, in := range m.Inputs {
 		require.Equal(t, "run 7", in.Run, in.Role)
 	}

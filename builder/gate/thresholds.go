@@ -17,7 +17,7 @@ const (
 	Norms         = "norms"
 	Overlap       = "overlap"
 	Placement     = "placement"
-	TrainingRun   = "run"
+	TrainingRun   = "training"
 	Axes          = "axes"
 	Alignment     = "alignment"
 	Filters       = "filters"

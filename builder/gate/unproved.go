@@ -2,26 +2,31 @@ package gate
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/tandem-ann/tandem/shard"
 )
 
-// inconclusive returns the gates that could tell nothing either way, each with why, less
-// what others prove: that both towers are of one training is known by axes, by what users
-// did, or by the run that both name.
-func inconclusive(rows []Row) []string {
-	proved := false
-	for _, r := range rows {
-		switch r.Gate {
-		case TrainingRun, Axes, Alignment:
-			proved = proved || r.State == shard.GatePassed
+// Unproved says what keeps the towers from being proved to be of one training: their
+// vectors alone could not tell, neither did what users did, and no run is named by both.
+// It is empty if one of these decided.
+func (v *Verdict) Unproved() string {
+	row := func(gate string) Row {
+		i := slices.IndexFunc(v.Rows, func(r Row) bool { return r.Gate == gate })
+		if i < 0 {
+			return Row{Gate: gate, State: shard.GateNotRun}
+		}
+		return v.Rows[i]
+	}
+	for _, gate := range []string{TrainingRun, Alignment} {
+		if state := row(gate).State; state == shard.GatePassed || state == shard.GateFailed {
+			return ""
 		}
 	}
-	var list []string
-	for _, r := range rows {
-		if r.State == shard.GateInconclusive && !(r.Gate == Axes && proved) {
-			list = append(list, fmt.Sprintf("%s: %s", r.Gate, r.Why))
-		}
+	vectors, interactions := row(Axes), row(Alignment)
+	if vectors.State != shard.GateInconclusive {
+		return ""
 	}
-	return list
+	return fmt.Sprintf("nothing shows that its towers are of one training: %s %s: %s; %s %s: %s",
+		vectors.Gate, vectors.State, vectors.Why, interactions.Gate, interactions.State, interactions.Why)
 }

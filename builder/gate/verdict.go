@@ -2,7 +2,6 @@ package gate
 
 import (
 	"context"
-	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -16,9 +15,6 @@ import (
 type Verdict struct {
 	// Off are the gates that a run turned off and none evaluated.
 	Off []string
-	// Inconclusive are the gates that ran and could not tell, and of which no run could,
-	// each with why: "axes: ..."; but not axes, if another gate proves what it could not.
-	Inconclusive []string
 	// Rows are what every gate came to. Of one that no run evaluated the last run says why.
 	Rows []Row
 	// Loosened are the limits that were loosened in the newest run that evaluated their
@@ -170,33 +166,12 @@ func judge(oldestFirst []*Recorded, now *Recorded) *Verdict {
 	}
 	v.snapshot, v.checks = last.Snapshot, checks
 	v.Rows = rows(checks, undecided, v.Off, last.unmeasured())
-	v.Inconclusive = inconclusive(v.Rows)
 	return v
 }
 
 // Undecided returns the rows of gates that did not run or were inconclusive.
 func (v *Verdict) Undecided() []Row {
 	return slices.DeleteFunc(slices.Clone(v.Rows), func(r Row) bool { return r.State == shard.GatePassed || r.State == shard.GateFailed })
-}
-
-// Unproved says what keeps the towers from being proved to be of one training: their
-// vectors alone could not tell, and no interactions did. It is empty if they are, or if a
-// gate failed that would say so.
-func (v *Verdict) Unproved() string {
-	row := func(gate string) Row {
-		i := slices.IndexFunc(v.Rows, func(r Row) bool { return r.Gate == gate })
-		if i < 0 {
-			return Row{Gate: gate, State: shard.GateNotRun}
-		}
-		return v.Rows[i]
-	}
-	vectors, interactions := row(Axes), row(Alignment)
-	decided := interactions.State == shard.GatePassed || interactions.State == shard.GateFailed
-	if vectors.State != shard.GateInconclusive || decided {
-		return ""
-	}
-	return fmt.Sprintf("nothing shows that its towers are of one training: %s %s: %s; %s %s: %s",
-		vectors.Gate, vectors.State, vectors.Why, interactions.Gate, interactions.State, interactions.Why)
 }
 
 // Err returns nil if no gate failed, and else a [*FailedError].

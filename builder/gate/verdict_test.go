@@ -83,17 +83,8 @@ func TestVerdict(t *testing.T) {
 	assert.Equal(t, 2, rowOf(v.Rows, Placement).Failed)
 	assert.Equal(t, fmt.Sprintf("failed: rows, placement, %d not run", len(Names())-3), Summary(v.Rows))
 
-	// That axes cannot tell is of no concern once what users did, or the run that both
-	// towers name, proves that they belong together.
-	unsure := undecided(shard.GateInconclusive, Axes, "too few rows")
-	assert.Equal(t, []string{"axes: too few rows"}, judge([]*Recorded{unsure}).Inconclusive)
-	for _, name := range []string{Alignment, TrainingRun} {
-		assert.Empty(t, judge([]*Recorded{unsure, run("", nil, pass(name, "it"))}).Inconclusive, name)
-		assert.NotEmpty(t, judge([]*Recorded{unsure, run("", nil, fail(name, "it"))}).Inconclusive, name)
-	}
-	assert.Equal(t, []string{"alignment: who knows"}, judge([]*Recorded{run("", nil, pass(Axes, "it")), undecided(shard.GateInconclusive, Alignment, "who knows")}).Inconclusive)
 	// What was found beside a previous snapshot is not taken back by a run without one.
-	v = judge([]*Recorded{run(before, nil, fail(Axes, fallOf+"agreement")), unsure})
+	v = judge([]*Recorded{run(before, nil, fail(Axes, fallOf+"agreement")), undecided(shard.GateInconclusive, Axes, "too few rows")}, nil)
 	assert.Equal(t, shard.GateFailed, rowOf(v.Rows, Axes).State)
 	assert.Error(t, v.Err())
 
@@ -115,6 +106,7 @@ func TestUnproved(t *testing.T) {
 	for name, later := range map[string]*Recorded{
 		"the vectors tell":                run([]shard.GateCheck{none}, shard.GateCheck{Gate: Axes, Passed: true}),
 		"the interactions tell":           run([]shard.GateCheck{cannotTell}, shard.GateCheck{Gate: Alignment, Passed: true}),
+		"a run is named":                  run([]shard.GateCheck{cannotTell, none}, shard.GateCheck{Gate: TrainingRun, Passed: true}),
 		"the interactions tell otherwise": run([]shard.GateCheck{cannotTell}, shard.GateCheck{Gate: Alignment}),
 	} {
 		assert.Empty(t, judge([]*Recorded{first, later}, nil).Unproved(), name)

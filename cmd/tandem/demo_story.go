@@ -183,7 +183,7 @@ func (s *story) first(apps int64) error {
 		return err
 	}
 	if !good.Gates.Passed() {
-		return fmt.Errorf("build: %w", passed(good.Gates))
+		return fmt.Errorf("build: %w", passed(good.Gates, demoStore))
 	}
 	for _, r := range good.Manifest.Apps.Recall {
 		if r.Target == server.DefaultRecallTarget && r.K == 10 {
@@ -236,7 +236,7 @@ func (s *story) split() error {
 		return err
 	}
 	if !next.Gates.Passed() {
-		return fmt.Errorf("build: %w", passed(next.Gates))
+		return fmt.Errorf("build: %w", passed(next.Gates, demoStore))
 	}
 	if err := s.change("start", short(next.Snapshot), "--weight", "100"); err != nil {
 		return err
