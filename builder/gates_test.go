@@ -522,7 +522,7 @@ func TestGateReports(t *testing.T) {
 	require.Equal(t, reports[0].Manifest, reports[1].Manifest)
 	m, err := store.Manifest(t.Context(), reports[0].Digest)
 	require.NoError(t, err)
-	require.Equal(t, shard.MeanVersion, m.Version)
+	require.Equal(t, shard.SamplesVersion, m.Version)
 	require.Equal(t, "tandem v1", m.Tool)
 	require.Equal(t, &shard.Lineage{Previous: first.Digest}, m.Lineage)
 	require.Equal(t, first.Digest, m.Gates.Previous)

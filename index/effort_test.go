@@ -156,7 +156,8 @@ func TestEffortFor(t *testing.T) {
 		for k := 10; k <= 100; k++ {
 			assert.True(t, at(k) >= min(low, mid) && at(k) <= max(low, mid), k)
 		}
-		assert.InDelta(t, (low+mid)/2, at(55), 1)
+		assert.InDelta(t, (low+mid)/2, at(32), 1)
+		assert.Equal(t, mid, at(55), "from half-way on")
 	}
 	assert.GreaterOrEqual(t, x.EffortFor(math.MaxInt, 0.9), 1)
 	assert.Equal(t, efforts[10][0.95].Ef, x.EffortFor(10, 0.92), "the least sufficient target counts")
