@@ -71,8 +71,9 @@ func effortFor(efforts []Effort, k int, target float64) (ef int, reached bool) {
 		return max(low.Ef*k/low.K, 1), reached
 	}
 	// Where k passes the number of rows of a cluster, effort rises at once to nearly what
-	// the next band takes. So it is assumed to rise early.
-	return low.Ef + (high.Ef-low.Ef)*min(2*(k-low.K), high.K-low.K)/(high.K-low.K), reached
+	// the next band takes. So it is assumed to rise early, and never to fall: a query for
+	// more rows keeps more, and may find enough with less.
+	return low.Ef + max(high.Ef-low.Ef, 0)*min(2*(k-low.K), high.K-low.K)/(high.K-low.K), reached
 }
 
 // FilteredEffort is what a calibration found of filtered walks where a share of the rows

@@ -162,6 +162,8 @@ func TestEffortFor(t *testing.T) {
 	assert.GreaterOrEqual(t, x.EffortFor(math.MaxInt, 0.9), 1)
 	assert.Equal(t, efforts[10][0.95].Ef, x.EffortFor(10, 0.92), "the least sufficient target counts")
 	assert.Equal(t, efforts[10][0.90].Ef, x.EffortFor(10, 0))
+	falling := withEffort(t, []index.Effort{{K: 10, Target: 0.9, Ef: 4, Recall: 1}, {K: 30, Target: 0.9, Ef: 3, Recall: 1}})
+	assert.Equal(t, []int{4, 4, 3}, []int{falling.EffortFor(10, 0.9), falling.EffortFor(20, 0.9), falling.EffortFor(30, 0.9)})
 	assert.Equal(t, 1, withEffort(t, []index.Effort{{K: 10, Target: 0.9, Ef: 1, Recall: 1}}).EffortFor(15, 0.9))
 }
 
