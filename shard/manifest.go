@@ -24,14 +24,17 @@ import (
 //	3: the tool, every parameter, calibrations, lineage and the gate report.
 //	4: the mean user vector, attributes of type float32.
 //	5: how inputs are read beyond the names of columns: partition keys, attribute types.
-//	6: the samples that calibrated and measured, the recall of the worst percent.
+//	6: gate checks that did not run or found nothing either way.
+//	7: the samples that calibrated and measured, the recall of the worst percent.
 const (
 	ManifestVersion = 1 // without segments
 	SegmentsVersion = 2 // with segments
 	GatesVersion    = 3 // with or without segments
 	MeanVersion     = 4 // with or without what the others add
 	InputsVersion   = 5 // likewise
-	SamplesVersion  = 6 // likewise
+	StatesVersion   = 6 // likewise
+	SamplesVersion  = 7 // likewise
+	newestVersion   = SamplesVersion
 )
 
 // Manifest is the root object of a snapshot. The same inputs, parameters and
@@ -164,8 +167,8 @@ func DecodeManifest(data []byte) (*Manifest, error) {
 	if err := json.Unmarshal(data, &head); err != nil {
 		return nil, fmt.Errorf("manifest: %w: %w", err, sections.ErrCorrupt)
 	}
-	if head.Version < ManifestVersion || head.Version > SamplesVersion {
-		return nil, fmt.Errorf("manifest: version is %d, this build reads versions %d to %d: %w", head.Version, ManifestVersion, SamplesVersion, sections.ErrVersion)
+	if head.Version < ManifestVersion || head.Version > newestVersion {
+		return nil, fmt.Errorf("manifest: version is %d, this build reads versions %d to %d: %w", head.Version, ManifestVersion, newestVersion, sections.ErrVersion)
 	}
 	m := &Manifest{}
 	d := json.NewDecoder(bytes.NewReader(data))
@@ -220,6 +223,8 @@ func (m *Manifest) LowestVersion() int {
 	switch {
 	case m.sampled():
 		return SamplesVersion
+	case m.Gates != nil && len(m.Gates.Undecided) > 0:
+		return StatesVersion
 	case m.Parameters.beyondColumns():
 		return InputsVersion
 	case m.MeanUser != nil || m.Apps.Schema.Has(attribute.Float32) || m.Users.Schema.Has(attribute.Float32):
