@@ -28,7 +28,7 @@ var update = flag.Bool("update", false, "write golden files anew")
 // Sizes of the towers that tests build.
 const (
 	testApps  = 2500
-	testUsers = 1200
+	testUsers = 2200
 )
 
 // buildSnapshot builds synthetic towers in dir and opens the snapshot.

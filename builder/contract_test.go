@@ -112,11 +112,3 @@ func rowOf(r *builder.Report, gateName string) gate.Row {
 	list := r.Gates.Rows()
 	return list[slices.IndexFunc(list, func(x gate.Row) bool { return x.Gate == gateName })]
 }
-
-// versionWithoutGates returns the version that a manifest would have if no gate had run:
-// that of the rest that it says.
-func versionWithoutGates(m *shard.Manifest) int {
-	rest := *m
-	rest.Gates = nil
-	return rest.LowestVersion()
-}

@@ -114,7 +114,7 @@ func TestPartitionedTowers(t *testing.T) {
 	o.Apps.Input.PartitionAttributes = []string{"dt"}
 	store, report := build(t, o)
 	require.Equal(t, 120, report.Manifest.Apps.Rows)
-	require.Equal(t, shard.InputsVersion, versionWithoutGates(report.Manifest))
+	require.Equal(t, shard.EvidenceVersion, report.Manifest.Version)
 	require.Equal(t, "dt=2026-11-21/n=1/part-0", report.Manifest.Inputs[1].Name)
 	field, ok := report.Manifest.Apps.Schema.Lookup("dt")
 	require.True(t, ok)

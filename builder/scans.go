@@ -15,10 +15,10 @@ import (
 const fewRows = 10_000
 
 // scans are the shards of a tower in which, for some k, comparing all rows is cheaper than
-// any walk that reaches the default target.
+// any walk that is shown to reach the default target.
 type scans struct {
 	shards map[int]bool    // by number
-	best   map[int]float32 // by k, the highest recall of a cheaper walk
+	best   map[int]float32 // by k, the highest recall that a cheaper walk was shown to have
 }
 
 // count adds what a shard's calibration found.
@@ -49,6 +49,6 @@ func (s *scans) note(kind shard.Kind, of int) string {
 		found = append(found, fmt.Sprintf("%.3f of the best %d", s.best[k], k))
 	}
 	return fmt.Sprintf("%s: a query that names no recall target is compared with all rows of %d of %d shards, which is exact and slow: "+
-		"the searches of the graph that are faster find at most %s, and %g is wanted; a lower target makes it faster",
+		"the searches of the graph that are faster are sure of no more than %s, and %g is wanted; a lower target makes it faster",
 		kind, len(s.shards), of, strings.Join(found, ", "), index.DefaultTarget)
 }

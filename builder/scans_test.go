@@ -22,6 +22,6 @@ func TestNoteOnScans(t *testing.T) {
 	missed[0].Recall = 0.93
 	s.count(2, 1_000_000, missed)
 	require.Equal(t, "apps: a query that names no recall target is compared with all rows of 2 of 3 shards, which is exact and slow: "+
-		"the searches of the graph that are faster find at most 0.930 of the best 10, 0.950 of the best 100, and 0.99 is wanted; a lower target makes it faster",
+		"the searches of the graph that are faster are sure of no more than 0.930 of the best 10, 0.950 of the best 100, and 0.99 is wanted; a lower target makes it faster",
 		s.note(shard.Apps, 3))
 }

@@ -43,13 +43,13 @@ func TestSegments(t *testing.T) {
 	apps, users := rows("app", 1200, 12, 21), rows("user", 200, 12, 22)
 	o := options(t, index.Dot, apps, users)
 	_, plain := build(t, o)
-	require.Equal(t, shard.MeanVersion, versionWithoutGates(plain.Manifest))
+	require.Equal(t, shard.EvidenceVersion, plain.Manifest.Version)
 	o.Segments = segmentsFile(t, segmentsYAML)
 	notes := &recorder{}
 	o.Progress = notes
 	store, report := build(t, o)
 	m := report.Manifest
-	require.Equal(t, shard.MeanVersion, versionWithoutGates(m))
+	require.Equal(t, shard.EvidenceVersion, m.Version)
 	require.Equal(t, plain.Manifest.Apps.Recall, m.Apps.Recall, "segments change nothing else")
 	require.Equal(t, plain.Manifest.Users, m.Users)
 	last := m.Inputs[len(m.Inputs)-1]
@@ -89,7 +89,7 @@ func TestSegments(t *testing.T) {
 		for i, r := range s.Recall {
 			require.Equal(t, []int{10, 100}[i], r.K)
 			require.Equal(t, 0.99, r.Target)
-			require.Equal(t, 100, r.Queries)
+			require.Equal(t, 50, r.Queries)
 			require.GreaterOrEqual(t, r.Recall, 0.97, "%s at %d", s.Name, r.K)
 			require.Len(t, r.Ef, 3)
 		}

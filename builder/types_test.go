@@ -32,7 +32,7 @@ func TestFloat32AndAllYears(t *testing.T) {
 	o.Apps.Input.Paths[0] = write(t, "typed.parquet", "app_id", schema, apps)
 	store, report := build(t, o)
 	require.Equal(t, schema, report.Manifest.Apps.Schema)
-	require.Equal(t, shard.MeanVersion, versionWithoutGates(report.Manifest))
+	require.Equal(t, shard.EvidenceVersion, report.Manifest.Version)
 	require.NoError(t, shard.VerifySnapshot(t.Context(), store, report.Digest, func(string) {}))
 	tw := open(t, store, report.Digest).Tower(shard.Apps)
 	for filter, eligible := range map[string]func(i int) bool{

@@ -35,7 +35,8 @@ func (x *Index) Effort() []Effort { return slices.Clone(x.effort) }
 // EffortFor returns the effort that was shown to reach a mean recall of target for k
 // rows, and 0, the exact scan, for a target above the highest calibrated one, for
 // one that no walk cheaper than the scan reached, or without a calibration.
-// Between two bands of k it interpolates; beyond the last it scales.
+// From one band of k to the next it rises, and is that of the next from half-way on;
+// beyond the last it scales.
 func (x *Index) EffortFor(k int, target float64) int {
 	ef, reached := effortFor(x.effort, k, target)
 	if !reached {
@@ -69,7 +70,10 @@ func effortFor(efforts []Effort, k int, target float64) (ef int, reached bool) {
 	case high.K == 0:
 		return max(low.Ef*k/low.K, 1), reached
 	}
-	return low.Ef + (high.Ef-low.Ef)*(k-low.K)/(high.K-low.K), reached
+	// Where k passes the number of rows of a cluster, effort rises at once to nearly what
+	// the next band takes. So it is assumed to rise early, and never to fall: a query for
+	// more rows keeps more, and may find enough with less.
+	return low.Ef + max(high.Ef-low.Ef, 0)*min(2*(k-low.K), high.K-low.K)/(high.K-low.K), reached
 }
 
 // FilteredEffort is what a calibration found of filtered walks where a share of the rows

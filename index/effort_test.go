@@ -156,11 +156,14 @@ func TestEffortFor(t *testing.T) {
 		for k := 10; k <= 100; k++ {
 			assert.True(t, at(k) >= min(low, mid) && at(k) <= max(low, mid), k)
 		}
-		assert.InDelta(t, (low+mid)/2, at(55), 1)
+		assert.InDelta(t, (low+mid)/2, at(32), 1)
+		assert.Equal(t, mid, at(55), "from half-way on")
 	}
 	assert.GreaterOrEqual(t, x.EffortFor(math.MaxInt, 0.9), 1)
 	assert.Equal(t, efforts[10][0.95].Ef, x.EffortFor(10, 0.92), "the least sufficient target counts")
 	assert.Equal(t, efforts[10][0.90].Ef, x.EffortFor(10, 0))
+	falling := withEffort(t, []index.Effort{{K: 10, Target: 0.9, Ef: 4, Recall: 1}, {K: 30, Target: 0.9, Ef: 3, Recall: 1}})
+	assert.Equal(t, []int{4, 4, 3}, []int{falling.EffortFor(10, 0.9), falling.EffortFor(20, 0.9), falling.EffortFor(30, 0.9)})
 	assert.Equal(t, 1, withEffort(t, []index.Effort{{K: 10, Target: 0.9, Ef: 1, Recall: 1}}).EffortFor(15, 0.9))
 }
 

@@ -47,9 +47,9 @@ func TestMeanVersion(t *testing.T) {
 	m.Users.Schema, err = attribute.NewSchema([]attribute.Field{{Name: "price", Type: attribute.Float32}})
 	require.NoError(t, err)
 	require.Equal(t, shard.MeanVersion, m.LowestVersion())
-	_, err = shard.DecodeManifest([]byte(`{"version": 7}`))
+	_, err = shard.DecodeManifest([]byte(`{"version": 8}`))
 	require.ErrorIs(t, err, sections.ErrVersion)
-	require.ErrorContains(t, err, "this build reads versions 1 to 6")
+	require.ErrorContains(t, err, "this build reads versions 1 to 7")
 
 	for _, p := range []shard.TowerParameters{
 		{PartitionAttributes: []string{"dt"}}, {AttributeTypes: map[string]attribute.Type{"at": attribute.Timestamp}},
@@ -65,9 +65,9 @@ func TestMeanVersion(t *testing.T) {
 	}
 }
 
-// TestSamplesVersion: a manifest that says which rows calibrated and measured, or how the
-// worst percent fared, is of version 6; one of before says neither.
-func TestSamplesVersion(t *testing.T) {
+// TestEvidenceVersion: a manifest that says which rows calibrated and measured, or how the
+// worst percent fared, is of version 7; one of before says neither.
+func TestEvidenceVersion(t *testing.T) {
 	plain := func() *shard.Manifest {
 		return newManifest(t, newStore(t, t.TempDir()), grid(3), 1, 1, index.DefaultParams(index.Cosine))
 	}
@@ -96,7 +96,7 @@ func TestSamplesVersion(t *testing.T) {
 		require.Equal(t, m, back)
 		m.Version = shard.InputsVersion
 		_, err = m.Encode()
-		require.ErrorContains(t, err, "version is 5, want 6")
+		require.ErrorContains(t, err, "version is 5, want 7")
 	}
 	over := 1.5
 	for text, breaks := range map[string]func(m *shard.Manifest){

@@ -131,13 +131,17 @@ func TestReadSet(t *testing.T) {
 	o.Rows, o.Ask = 40, 1000
 	s, err := ReadSet(t.Context(), o)
 	require.NoError(t, err)
-	assert.Equal(t, []int{40, 15, 15}, []int{s.base.Rows(), s.queries.Rows(), s.sample.Rows()}, "the sample gets half of few queries")
+	assert.Equal(t, []int{40, 15, 5, 10}, []int{s.base.Rows(), s.queries.Rows(), s.shape.Rows(), s.sample.Rows()}, "the samples get half of few queries")
 	asked := map[float32]bool{}
 	for i := range s.queries.Rows() {
 		asked[s.queries.Row(i)[0]] = true
 	}
+	for i := range s.shape.Rows() {
+		assert.False(t, asked[s.shape.Row(i)[0]], "what shapes was asked")
+		asked[s.shape.Row(i)[0]] = true
+	}
 	for i := range s.sample.Rows() {
-		assert.False(t, asked[s.sample.Row(i)[0]], "the sample was asked")
+		assert.False(t, asked[s.sample.Row(i)[0]], "the sample was asked, or shapes")
 	}
 
 	o.Queries.Paths[0] = filepath.Join(t.TempDir(), "none.fbin")

@@ -251,7 +251,7 @@ func newRun(s *Set, o Options) (*run, error) {
 	}
 	return &run{set: s, options: o, dir: dir, rng: rand.New(rand.NewPCG(o.Seed, 0)), setup: Setup{
 		Base: s.Base, Queries: s.Queries, Metric: s.Metric, Dim: s.base.dim, Rows: s.base.Rows(),
-		Asked: s.queries.Rows(), Sample: s.sample.Rows(), Rounds: o.Rounds, Threads: o.Threads,
+		Asked: s.queries.Rows(), Sample: s.shape.Rows() + s.sample.Rows(), Rounds: o.Rounds, Threads: o.Threads,
 		Kernel: kernel.Name(), Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH,
 	}}, nil
 }

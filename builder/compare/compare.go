@@ -44,7 +44,7 @@ type Options struct {
 
 func (o Options) withDefaults() Options {
 	if o.Users == 0 {
-		o.Users = probe.SampleSize / 2
+		o.Users = probe.SampleOf(shard.Gate)
 	}
 	if o.Rows == 0 {
 		o.Rows = 20_000
