@@ -19,5 +19,9 @@ func judge(ctx context.Context, store *shard.Store, d shard.Digest) (release.Ver
 	if err != nil {
 		return release.Verdict{}, err
 	}
-	return release.Verdict{Failed: v.Err(), Off: v.Off, Compared: v.Compared, Inconclusive: v.Inconclusive}, nil
+	out := release.Verdict{Failed: v.Err(), Off: v.Off, Compared: v.Compared, Inconclusive: v.Inconclusive}
+	for _, row := range v.Undecided() {
+		out.Undecided = append(out.Undecided, release.UndecidedGate{Gate: row.Gate, State: row.State, Why: row.Why})
+	}
+	return out, nil
 }

@@ -186,6 +186,11 @@ func writeRelease(w io.Writer, r *release.Release) error {
 		if len(a.GatesOff) > 0 {
 			fmt.Fprintf(w, "\n%s was started with gates off: %s", a.Name, release.Escape(strings.Join(a.GatesOff, ", ")))
 		}
+		for _, g := range a.GatesUndecided {
+			if !slices.Contains(a.GatesOff, g.Gate) {
+				fmt.Fprintf(w, "\n%s was started with gate %s %s: %s", a.Name, release.Escape(g.Gate), release.Escape(string(g.State)), release.Escape(g.Why))
+			}
+		}
 		if a.Override != "" && a.Override != r.Override {
 			fmt.Fprintf(w, "\n%s has traffic although its gates did not let it pass: %s", a.Name, release.Escape(a.Override))
 		}
@@ -472,6 +477,24 @@ func (c *releaseHistoryCommand) Run(e *environment) (err error) {
 	return errors.Join(err, log.err())
 }
 
+// gateNotes names the gates of which nobody knows whether an arm's snapshot would have
+// passed them: "off: norms; not run: alignment, rows".
+func gateNotes(a *release.Arm) string {
+	names := map[string][]string{"off": a.GatesOff}
+	for _, g := range a.GatesUndecided {
+		if !slices.Contains(a.GatesOff, g.Gate) {
+			names[string(g.State)] = append(names[string(g.State)], g.Gate)
+		}
+	}
+	var notes []string
+	for _, state := range slices.Sorted(maps.Keys(names)) {
+		if len(names[state]) > 0 {
+			notes = append(notes, state+": "+strings.Join(names[state], ", "))
+		}
+	}
+	return strings.Join(notes, "; ")
+}
+
 func writeHistory(w io.Writer, log *logInfo) error {
 	t := newTable(w)
 	fmt.Fprintln(t, "generation\ttime\tkind\tarms\tauthor\treason")
@@ -484,8 +507,8 @@ func writeHistory(w io.Writer, log *logInfo) error {
 		arms := map[string]string{}
 		for _, a := range r.Arms {
 			arms[a.Name] = fmt.Sprintf("%s %d %s", a.Name, a.Weight, release.Escape(a.ModelVersion))
-			if len(a.GatesOff) > 0 {
-				arms[a.Name] += fmt.Sprintf(" (gates off: %s)", release.Escape(strings.Join(a.GatesOff, ", ")))
+			if notes := gateNotes(&a); notes != "" {
+				arms[a.Name] += " (gates " + release.Escape(notes) + ")"
 			}
 		}
 		reason := r.Reason

@@ -18,9 +18,10 @@ type Judge func(context.Context, *shard.Store, shard.Digest) (Verdict, error)
 
 // Verdict is what the gates of a snapshot have found.
 type Verdict struct {
-	Failed   error    // says which failed and why, or that none was run; nil if none did
-	Off      []string // the gates that were off
-	Compared bool     // whether they compared it with a previous snapshot
+	Failed    error           // says which failed and why, or that none was run; nil if none did
+	Off       []string        // the gates that were off
+	Undecided []UndecidedGate // those that did not run, or found nothing either way
+	Compared  bool            // whether they compared it with a previous snapshot
 	// Inconclusive are the gates that could not tell, each with why: "alignment: ...". A
 	// first release needs a reason to pass over one.
 	Inconclusive []string
@@ -68,18 +69,18 @@ func uncompared(now *Release, d shard.Digest) error {
 
 // admit returns an error unless the gates of an arm's snapshot let it get traffic, or more
 // of it, beside what serves, or there is a reason to give it some all the same: the
-// override, which the arm keeps, or one that it has. The arm notes the gates that were off.
+// override, which the arm keeps, or one that it has. The arm notes the gates of which nobody knows.
 func (r *Releases) admit(ctx context.Context, now *Release, a *Arm, override string) error {
 	v, err := r.verdict(ctx, now, a.Snapshot)
 	if err == nil {
-		a.GatesOff, a.Override = v.Off, ""
+		a.GatesOff, a.GatesUndecided, a.Override = v.Off, v.Undecided, ""
 		return nil
 	}
 	if a.Override = cmp.Or(override, a.Override); a.Override == "" || ctx.Err() != nil {
 		return fmt.Errorf("snapshot %s: %w", a.Snapshot.Short(), err)
 	}
-	if v.Off != nil {
-		a.GatesOff = v.Off
+	if v.Off != nil || v.Undecided != nil {
+		a.GatesOff, a.GatesUndecided = v.Off, v.Undecided
 	}
 	return nil
 }
