@@ -82,7 +82,7 @@ type Arm struct {
 	// GatesOff are the gates that were off when the arm was last given traffic: nobody
 	// knows whether its snapshot would have passed them.
 	GatesOff []string `json:"gates_off,omitempty"`
-	// GatesUndecided are the gates that had not run when the snapshot was started, those
+	// GatesUndecided are the gates that had not run when the arm was last given traffic, those
 	// that were off among them, or that had found nothing either way. Releases before 0.7
 	// do not say.
 	GatesUndecided []UndecidedGate `json:"gates_undecided,omitempty"`
