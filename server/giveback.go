@@ -64,9 +64,17 @@ func (k *keeper) look() bool {
 		k.more--
 	}
 	runtime.GC() // what pools hold survives one collection
+	endProcessors()
 	debug.FreeOSMemory()
 	k.least, k.allocated = heapBytes()
 	return true
+}
+
+// endProcessors has Go end all its processors but one, and make them anew. Each holds for
+// itself the stacks of 64 goroutines that have ended, which after a burst are some MiB.
+func endProcessors() {
+	n := runtime.GOMAXPROCS(1)
+	runtime.GOMAXPROCS(n)
 }
 
 // heapBytes returns how many bytes of the machine's memory the heap has, and how many were ever

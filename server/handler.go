@@ -150,7 +150,7 @@ func newHandler(s *Service, options Options) (http.Handler, *limiter) {
 	path, h = grpchealth.NewHandler(s.health, others(healthBytes))
 	h = streams(context.Background(), enveloped(watched(h), healthBytes, true, l.errors))
 	mux.Handle(path, h)
-	mux.Handle(path+"Watch", few(make(chan struct{}, maxWatches), l.errors, h))
+	mux.Handle(path+"Watch", fewEach(watchesEach, l.errors, few(make(chan struct{}, maxWatches), l.errors, h)))
 	reflections := make(chan struct{}, maxReflections)
 	reflector := grpcreflect.NewStaticReflector(tandemv1connect.RetrievalServiceName, tandemv1connect.AdminServiceName, grpchealth.HealthV1ServiceName)
 	path, h = grpcreflect.NewHandlerV1(reflector, others(reflectionBytes))
