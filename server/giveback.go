@@ -5,6 +5,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
+	"sync"
 	"time"
 )
 
@@ -89,4 +90,17 @@ func heapBytes() (kept, allocated uint64) {
 		kept += s.Value.Uint64()
 	}
 	return kept, samples[3].Value.Uint64()
+}
+
+// prepareGoroutines has Go make descriptors of so many goroutines, half a KiB each. It keeps
+// them for ever: those that are made when many come lie scattered, each in memory that it
+// keeps from being given back.
+func prepareGoroutines(n int) {
+	var all sync.WaitGroup
+	made := make(chan struct{})
+	for range n {
+		all.Go(func() { <-made })
+	}
+	close(made)
+	all.Wait()
 }

@@ -88,7 +88,7 @@ func newLimiter(o Options, errors *connect.ErrorWriter) *limiter {
 	return &limiter{
 		maxBytes: o.MaxMessageBytes, maxAnswer: o.MaxResponseBytes, maxDeadline: o.MaxDeadline, read: min(readTimeout, o.MaxDeadline),
 		inflaters: newInflaters(o.MaxMessageBytes),
-		buffers:   &buffers{most: int(o.MaxBytesInFlight / 4)},
+		buffers:   &buffers{most: int(o.MaxBytesInFlight / 8)},
 		bytes:     byteBudget{most: o.MaxBytesInFlight},
 		work: admission{
 			maxRequests: o.MaxInFlight, maxWork: o.MaxWorkInFlight, processors: o.Processors,

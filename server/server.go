@@ -130,6 +130,7 @@ func Run(ctx context.Context, c Config) error {
 			return fmt.Errorf("serve: %w", err)
 		}
 	}
+	prepareGoroutines(min(c.MaxConnections, DefaultMaxConnections))
 	service := NewService(c.Logger)
 	listener := newListener(unreadListener{c.Listener, service}, c.MaxConnections, c.Options.withDefaults().Processors, c.Logger)
 	if c.RecordShare > 0 {
