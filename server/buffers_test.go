@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/proto"
@@ -133,8 +134,8 @@ func TestDecodedMessagesKeepNoBytes(t *testing.T) {
 // TestLargeBodiesLeaveNoGarbage sends large bodies: after the first the memory of each is that
 // of the one before.
 func TestLargeBodiesLeaveNoGarbage(t *testing.T) {
-	h, _ := newHandler(smallTowers(index.Dot).loaded(t), Options{Processors: 1})
-	const size = 4 << 20
+	h, _ := newHandler(smallTowers(index.Dot).loaded(t), Options{Processors: 1, MaxDeadline: time.Hour})
+	const size = 1 << 20
 	message, err := proto.Marshal(&tandemv1.RetrieveRequest{UserId: "u1", K: 1})
 	require.NoError(t, err)
 	message = append(message, bytes.Repeat([]byte{0xf8, 0x7c, 0}, size/3)...) // a field that nobody knows
