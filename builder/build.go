@@ -20,7 +20,7 @@ import (
 
 // Version names what wrote a snapshot. It changes whenever the same inputs and
 // parameters would give another snapshot.
-const Version = "tandem-builder/4"
+const Version = "tandem-builder/5"
 
 // Build builds a snapshot of both towers, runs the gates on it and publishes it in the
 // store, whether it passes or not. A [*RejectedError] says which rows could not be served.

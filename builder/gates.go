@@ -101,6 +101,7 @@ func (b *build) runGates(ctx context.Context) (err error) {
 		return err
 	}
 	m.Gates = found.Report
+	m.Version = m.LowestVersion()
 	data, err := m.Encode()
 	if err != nil {
 		return err

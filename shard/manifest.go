@@ -24,12 +24,15 @@ import (
 //	3: the tool, every parameter, calibrations, lineage and the gate report.
 //	4: the mean user vector, attributes of type float32.
 //	5: how inputs are read beyond the names of columns: partition keys, attribute types.
+//	6: gate checks that did not run or found nothing either way.
 const (
 	ManifestVersion = 1 // without segments
 	SegmentsVersion = 2 // with segments
 	GatesVersion    = 3 // with or without segments
 	MeanVersion     = 4 // with or without what the others add
 	InputsVersion   = 5 // likewise
+	StatesVersion   = 6 // likewise
+	newestVersion   = StatesVersion
 )
 
 // Manifest is the root object of a snapshot. The same inputs, parameters and
@@ -155,8 +158,8 @@ func DecodeManifest(data []byte) (*Manifest, error) {
 	if err := json.Unmarshal(data, &head); err != nil {
 		return nil, fmt.Errorf("manifest: %w: %w", err, sections.ErrCorrupt)
 	}
-	if head.Version < ManifestVersion || head.Version > InputsVersion {
-		return nil, fmt.Errorf("manifest: version is %d, this build reads versions %d to %d: %w", head.Version, ManifestVersion, InputsVersion, sections.ErrVersion)
+	if head.Version < ManifestVersion || head.Version > newestVersion {
+		return nil, fmt.Errorf("manifest: version is %d, this build reads versions %d to %d: %w", head.Version, ManifestVersion, newestVersion, sections.ErrVersion)
 	}
 	m := &Manifest{}
 	d := json.NewDecoder(bytes.NewReader(data))
@@ -209,6 +212,8 @@ func (m *Manifest) validate() error {
 // that it must have.
 func (m *Manifest) LowestVersion() int {
 	switch {
+	case m.Gates != nil && len(m.Gates.Undecided) > 0:
+		return StatesVersion
 	case m.Parameters.beyondColumns():
 		return InputsVersion
 	case m.MeanUser != nil || m.Apps.Schema.Has(attribute.Float32) || m.Users.Schema.Has(attribute.Float32):

@@ -68,8 +68,12 @@ type GateReport struct {
 	Previous Digest `json:"previous,omitempty"`
 	// Off are the gates that were turned off, in ascending order.
 	Off []string `json:"off,omitempty"`
-	// Checks are in the order in which the gates ran.
+	// Checks are those that passed or failed, in the order in which the gates ran.
 	Checks []GateCheck `json:"checks"`
+	// Undecided are the checks that did not run, and those that found nothing either way,
+	// in the same order. They are apart because a reader that does not know of them may
+	// leave them out, and may take none for passed or failed. It needs [StatesVersion].
+	Undecided []GateCheck `json:"undecided,omitempty"`
 }
 
 // GateCheck is one thing that a gate looked at.
@@ -77,11 +81,36 @@ type GateCheck struct {
 	Gate    string    `json:"gate"`    // e.g. recall
 	Subject string    `json:"subject"` // e.g. recall@100 in segment ios_teen
 	Value   float64   `json:"value"`   // what was found, to six decimals
-	Bound   GateBound `json:"bound"`   // how Limit bounds Value
+	Bound   GateBound `json:"bound"`   // how Limit bounds Value; empty if it did not run
 	Limit   float64   `json:"limit"`
 	Passed  bool      `json:"passed"`
-	Text    string    `json:"text"` // for people; of a check that failed it names the cause
+	// Undecided is [GateNotRun] or [GateInconclusive] of a check that neither passed nor
+	// failed, and empty of others.
+	Undecided GateState `json:"state,omitempty"`
+	Text      string    `json:"text"` // for people; of a check that did not pass it says why
 }
+
+// State returns what the check came to.
+func (c *GateCheck) State() GateState {
+	switch {
+	case c.Undecided != "":
+		return c.Undecided
+	case c.Passed:
+		return GatePassed
+	}
+	return GateFailed
+}
+
+// GateState is what a check, or a gate, came to.
+type GateState string
+
+// The states.
+const (
+	GatePassed       GateState = "passed"
+	GateFailed       GateState = "failed"
+	GateNotRun       GateState = "not run"      // it had nothing to look at, or was turned off
+	GateInconclusive GateState = "inconclusive" // what it looked at tells nothing either way
+)
 
 // GateBound is how a limit bounds a value.
 type GateBound string
@@ -92,10 +121,10 @@ const (
 	BoundMax GateBound = "max" // the value must not be above the limit
 )
 
-// Passed reports whether every check passed.
+// Passed reports whether no check failed.
 func (r *GateReport) Passed() bool { return len(r.Failed()) == 0 }
 
-// Failed returns the checks that did not pass.
+// Failed returns the checks that failed.
 func (r *GateReport) Failed() []GateCheck {
 	var list []GateCheck
 	for _, c := range r.Checks {
@@ -114,26 +143,44 @@ func (r *GateReport) Validate() error {
 	if !slices.IsSorted(r.Off) {
 		return fmt.Errorf("gates: those turned off are %.200q, want them in ascending order", r.Off)
 	}
-	if n := len(r.Checks); n > MaxGateChecks {
+	if n := len(r.Checks) + len(r.Undecided); n > MaxGateChecks {
 		return fmt.Errorf("gates: %d checks, at most %d are accepted", n, MaxGateChecks)
 	}
 	for i := range r.Checks {
-		if err := r.Checks[i].validate(); err != nil {
+		if err := r.Checks[i].validate(""); err != nil {
 			return fmt.Errorf("gates: check %d: %w", i, err)
+		}
+	}
+	for i := range r.Undecided {
+		if err := r.Undecided[i].validate(GateNotRun, GateInconclusive); err != nil {
+			return fmt.Errorf("gates: undecided check %d: %w", i, err)
 		}
 	}
 	return nil
 }
 
-func (c *GateCheck) validate() error {
+func (c *GateCheck) validate(states ...GateState) error {
 	switch {
 	case c.Gate == "" || len(c.Gate) > maxGateName:
 		return fmt.Errorf("gate is %.80q, want 1 to %d bytes", c.Gate, maxGateName)
+	case !slices.Contains(states, c.Undecided):
+		return fmt.Errorf("state is %.20q, want one of %q", c.Undecided, states)
+	case c.Undecided != "" && c.Passed:
+		return fmt.Errorf("state is %s, and it has passed", c.Undecided)
+	case c.Undecided == GateNotRun && (c.Bound != "" || c.Value != 0 || c.Limit != 0):
+		return fmt.Errorf("it did not run, and has the value %v and the limit %v", c.Value, c.Limit)
+	case c.Undecided == GateNotRun:
+		return c.validateText()
 	case c.Bound != BoundMin && c.Bound != BoundMax:
 		return fmt.Errorf("bound is %.20q, want %s or %s", c.Bound, BoundMin, BoundMax)
 	case !finite(c.Value) || !finite(c.Limit):
 		return fmt.Errorf("value is %v and limit %v, want finite numbers", c.Value, c.Limit)
-	case len(c.Subject) > maxGateText || len(c.Text) > maxGateText:
+	}
+	return c.validateText()
+}
+
+func (c *GateCheck) validateText() error {
+	if len(c.Subject) > maxGateText || len(c.Text) > maxGateText {
 		return fmt.Errorf("subject has %d bytes and text %d, at most %d are accepted", len(c.Subject), len(c.Text), maxGateText)
 	}
 	return nil

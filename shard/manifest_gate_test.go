@@ -45,8 +45,38 @@ func TestGatedManifest(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, m, back)
 
+	// What did not pass and did not fail takes another version, so that an older reader
+	// does not leave it out of what it shows.
+	undecided := func(m *shard.Manifest) {
+		m.Version = shard.StatesVersion
+		m.Gates.Undecided = []shard.GateCheck{
+			{Gate: "alignment", Undecided: shard.GateNotRun, Text: "no interactions"},
+			{Gate: "rows", Value: 1, Bound: shard.BoundMin, Limit: 2, Undecided: shard.GateInconclusive, Text: "too few"},
+		}
+	}
+	states := gatedManifest(t)
+	undecided(states)
+	encoded, err := states.Encode()
+	require.NoError(t, err)
+	back, err = shard.DecodeManifest(encoded)
+	require.NoError(t, err)
+	require.Equal(t, states, back)
+	var seen []shard.GateState
+	for _, list := range [][]shard.GateCheck{back.Gates.Checks, back.Gates.Undecided} {
+		for _, c := range list {
+			seen = append(seen, c.State())
+		}
+	}
+	require.Equal(t, []shard.GateState{shard.GatePassed, shard.GateFailed, shard.GateNotRun, shard.GateInconclusive}, seen)
+	require.Len(t, back.Gates.Failed(), 1)
+
 	for text, change := range map[string]func(*shard.Manifest){
-		"version is 2, want 3": func(m *shard.Manifest) { m.Version = 2 },
+		"version is 3, want 6":             func(m *shard.Manifest) { undecided(m); m.Version = 3 },
+		"undecided check 0: state is \"\"": func(m *shard.Manifest) { undecided(m); m.Gates.Undecided[0].Undecided = "" },
+		"and it has passed":                func(m *shard.Manifest) { undecided(m); m.Gates.Undecided[0].Passed = true },
+		"it did not run, and has":          func(m *shard.Manifest) { undecided(m); m.Gates.Undecided[0].Value = 1 },
+		"check 1: state is \"not run\"":    func(m *shard.Manifest) { m.Gates.Checks[1].Undecided = shard.GateNotRun },
+		"version is 2, want 3":             func(m *shard.Manifest) { m.Version = 2 },
 		"version is 3, want 1": func(m *shard.Manifest) {
 			m.Tool, m.Parameters, m.Lineage, m.Gates, m.Apps.Shards[0].Effort = "", nil, nil, nil, nil
 		},

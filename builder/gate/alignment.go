@@ -166,7 +166,11 @@ func turned(ctx context.Context, s *shard.Snapshot, users []*player) (best [2]fl
 // alignment judges whether users' vectors find what the users interacted with. It scores
 // whole vectors, for it is about the towers and not the index.
 func (r *run) alignment(ctx context.Context) error {
-	if r.off(Alignment) || len(r.Interactions.Paths) == 0 {
+	switch {
+	case r.off(Alignment):
+		return nil
+	case len(r.Interactions.Paths) == 0:
+		r.notRun(Alignment, "", "no interactions were given")
 		return nil
 	}
 	var p players
@@ -194,6 +198,7 @@ func (r *run) alignment(ctx context.Context) error {
 		r.againstControls(b, h, best[b])
 	}
 	if r.Previous == nil {
+		r.notRun(Alignment, fallOf+"hit rates", noPrevious)
 		return nil
 	}
 	return r.againstPrevious(ctx, users, h.own)
@@ -237,6 +242,7 @@ func (r *run) againstPrevious(ctx context.Context, users []*player, own [2][]flo
 		}
 	}
 	if len(both) < fewest {
+		r.notRun(Alignment, fallOf+"hit rates", "%s with interactions in both snapshots, at least %d are needed to tell", plural(len(both), "user"), fewest)
 		return nil
 	}
 	before, err := hitRates(ctx, r.Previous, both, nil)

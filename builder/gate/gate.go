@@ -23,6 +23,10 @@
 //     more often than the vectors of other users do, and than their own in a space that
 //     was turned at random. Towers of two versions do not, whatever their labels say.
 //
+// What had nothing to look at is said to be not run, and why; what looked and found
+// nothing either way is inconclusive. Neither passes for the other or for a pass: every
+// gate has a [Row].
+//
 // All that is a function of its inputs, so its report is part of the manifest, whose
 // digest names the snapshot. [Measure] adds the latency gate, which is not; the whole is
 // recorded in the store ([Record]). [Judge] says what all runs on a snapshot amount to.
@@ -52,10 +56,10 @@ import (
 // Input is what the gates look at.
 type Input struct {
 	Candidate *shard.Snapshot
-	// Previous is the snapshot that serves now; nil if there is none, and then no gate
-	// that compares runs.
+	// Previous is the snapshot that serves now; nil if there is none, and then the gates
+	// that compare are not run.
 	Previous *shard.Snapshot
-	// Interactions say what users did; without paths the alignment gate does not run.
+	// Interactions say what users did; without paths the alignment gate is not run.
 	Interactions tower.InteractionOptions
 	Thresholds   Thresholds
 	// Begin is told the name of each gate, or group of gates, when it begins; it may be nil.
@@ -118,6 +122,13 @@ func (r *run) atMost(gate, subject string, value, limit float64, format string, 
 	r.add(gate, subject, value, shard.BoundMax, limit, value <= limit, fmt.Sprintf(format, args...))
 }
 
+// notRun adds that a gate did not run, or, with a subject, one check of it.
+func (r *run) notRun(gate, subject, format string, why ...any) {
+	r.report.Undecided = append(r.report.Undecided, shard.GateCheck{
+		Gate: gate, Subject: subject, Undecided: shard.GateNotRun, Text: bounded(fmt.Sprintf(format, why...)),
+	})
+}
+
 func (r *run) add(gate, subject string, value float64, bound shard.GateBound, limit float64, passed bool, text string) {
 	r.report.Checks = append(r.report.Checks, check(gate, subject, value, bound, limit, passed, text))
 }
@@ -126,36 +137,43 @@ func (r *run) add(gate, subject string, value float64, bound shard.GateBound, li
 func check(gate, subject string, value float64, bound shard.GateBound, limit float64, passed bool, text string) shard.GateCheck {
 	return shard.GateCheck{
 		Gate: gate, Subject: subject, Value: probe.Rounded(value), Bound: bound, Limit: probe.Rounded(limit),
-		Passed: passed, Text: fmt.Sprintf("%.1000s", text),
+		Passed: passed, Text: bounded(text),
 	}
 }
 
+func bounded(text string) string { return fmt.Sprintf("%.1000s", text) }
+
 // compared runs the gates that compare with the previous snapshot.
 func (r *run) compared(ctx context.Context) error {
+	type comparing struct {
+		name, subject string
+		run           func(*compare.Report)
+	}
+	on := slices.DeleteFunc([]comparing{
+		{Concentration, fallOf + "the spread", r.spreadAgainst}, {Rows, "", r.rows}, {Coverage, "", r.coverage},
+		{Norms, "", r.norms}, {Overlap, "", r.overlap}, {Placement, "", r.placement},
+	}, func(g comparing) bool { return r.off(g.name) })
 	if r.Previous == nil {
+		for _, g := range on {
+			r.notRun(g.name, g.subject, noPrevious)
+		}
 		return nil
 	}
-	all := true
-	for _, name := range []string{Concentration, Rows, Coverage, Norms, Overlap, Placement} {
-		all = all && r.off(name)
-	}
-	if all {
+	if len(on) == 0 {
 		return nil
 	}
 	c, err := compare.Compare(ctx, r.Candidate, r.Previous, compare.Options{})
 	if err != nil {
 		return err
 	}
-	for _, g := range []struct {
-		name string
-		run  func(*compare.Report)
-	}{{Concentration, r.spreadAgainst}, {Rows, r.rows}, {Coverage, r.coverage}, {Norms, r.norms}, {Overlap, r.overlap}, {Placement, r.placement}} {
-		if !r.off(g.name) {
-			g.run(c)
-		}
+	for _, g := range on {
+		g.run(c)
 	}
 	return nil
 }
+
+// noPrevious is why what compares did not run.
+const noPrevious = "there is no previous snapshot to compare with"
 
 // percent formats a share as a person would.
 func percent(share float64) string {

@@ -25,7 +25,12 @@ const fallOf = "fall of "
 
 // spreadAgainst judges the spread of candidates against what it was.
 func (r *run) spreadAgainst(c *compare.Report) {
-	if c.Apps.Rows <= topK || c.Apps.PreviousRows <= topK || c.Queried == 0 {
+	switch {
+	case c.Queried == 0:
+		r.notRun(Concentration, fallOf+"the spread", "no user is in both snapshots")
+		return
+	case c.Apps.Rows <= topK || c.Apps.PreviousRows <= topK:
+		r.notRun(Concentration, fallOf+"the spread", "one of the snapshots has at most %d apps: everybody is given all", topK)
 		return
 	}
 	now, before := spread(c.Distinct, c.Apps.Rows, c.Queried), spread(c.PreviousDistinct, c.Apps.PreviousRows, c.Queried)
@@ -85,10 +90,17 @@ func (r *run) rows(c *compare.Report) {
 
 // coverage judges how many apps have each attribute.
 func (r *run) coverage(c *compare.Report) {
+	compared := false
+	defer func() {
+		if !compared {
+			r.notRun(Coverage, "", "the apps of the previous snapshot have no attributes")
+		}
+	}()
 	for _, a := range c.Attributes {
 		if a.PreviousType == "" {
 			continue
 		}
+		compared = true
 		limit := r.Thresholds.CoverageDrop
 		subject := "coverage of " + a.Name
 		if a.Type == "" {
@@ -107,7 +119,12 @@ func (r *run) coverage(c *compare.Report) {
 // norms judges how the norms of both towers have changed. Under cosine they decide
 // nothing.
 func (r *run) norms(c *compare.Report) {
-	if c.Candidate.Metric == index.Cosine || c.Candidate.Metric != c.Previous.Metric {
+	switch {
+	case c.Candidate.Metric != c.Previous.Metric:
+		r.notRun(Norms, "", "the metric is %s, that of the previous snapshot is %s", c.Candidate.Metric, c.Previous.Metric)
+		return
+	case c.Candidate.Metric == index.Cosine:
+		r.notRun(Norms, "", "under cosine norms decide nothing")
 		return
 	}
 	for _, kind := range []shard.Kind{shard.Apps, shard.Users} {
@@ -164,7 +181,8 @@ func (r *run) placement(c *compare.Report) {
 			limit, other = r.Thresholds.Placement.Users, shard.Apps
 		}
 		if p.Rows == 0 {
-			continue // too few to tell
+			r.notRun(Placement, fmt.Sprintf("moved %s", kind), "the snapshots have too few rows in common to tell where %s are", kind)
+			continue
 		}
 		text := fmt.Sprintf("%s of %s %s (%s) are not where they were among the %s in the previous snapshot, as if vectors had been exchanged; at most %s are accepted; "+
 			"the scores of most agree by %.2f with what they were, those of another by %.2f",
@@ -174,7 +192,11 @@ func (r *run) placement(c *compare.Report) {
 		}
 		r.atMost(Placement, fmt.Sprintf("moved %s", kind), p.Share, limit, "%s", text)
 		for _, s := range p.Segments {
-			if s.Rows < fewest || r.Thresholds.segment(s.Segment).Off {
+			if r.Thresholds.segment(s.Segment).Off {
+				continue
+			}
+			if s.Rows < fewest {
+				r.notRun(Placement, "moved apps in segment "+s.Segment, "%s of it are in both snapshots, at least %d are needed to tell", plural(s.Rows, "app"), fewest)
 				continue
 			}
 			limit := r.Thresholds.Placement.SegmentApps

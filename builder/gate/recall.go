@@ -30,6 +30,9 @@ func (r *run) recall(ctx context.Context) error {
 	t := r.Candidate.Tower(shard.Apps)
 	queries := probe.Vectors(probe.HeldOut(r.Candidate.Tower(shard.Users), probe.SampleSize/2, nil))
 	if len(queries) == 0 {
+		if !r.off(Concentration) {
+			r.notRun(Concentration, "", "no user is held out")
+		}
 		if !r.off(Recall) {
 			r.atLeast(Recall, "held-out users", 0, 1, "the user tower has %s, so no user is held out and recall cannot be measured", plural(r.Candidate.Tower(shard.Users).Rows(), "row"))
 		}
@@ -44,7 +47,11 @@ func (r *run) recall(ctx context.Context) error {
 			return err
 		}
 	}
-	if !r.off(Concentration) && t.Rows() > topK {
+	switch {
+	case r.off(Concentration):
+	case t.Rows() <= topK:
+		r.notRun(Concentration, "", "with at most %d apps everybody is given all", topK)
+	default:
 		distinct := compare.Distinct(given)
 		r.atLeast(Concentration, "spread of candidates", spread(distinct, t.Rows(), len(given)), r.Thresholds.Concentration.Spread,
 			"%s of %s apps (%s) are given to none of %s users among their best %d; the %s that are, are %s of those that could be beyond one user's, at least %s are required",
@@ -97,6 +104,7 @@ func (r *run) recallOf(ctx context.Context, t *shard.Tower, queries [][]float32,
 		for i, s := range some {
 			limits := r.Thresholds.segment(s.Name)
 			if limits.Off {
+				r.notRun(Recall, "recall in segment "+s.Name, turnedOff)
 				continue
 			}
 			if rows[first+i] == 0 {
@@ -185,10 +193,12 @@ func (r *run) found(t *shard.Tower, queries [][]float32, exact *probe.Answers, s
 		s.add(hits, len(members))
 	}
 	mean, lower, trials := s.of()
+	subject := fmt.Sprintf("apps of segment %s found among all", name)
 	if trials < fewestFound {
+		r.notRun(Recall, subject, "%d of them are among the best %d of all apps for held-out users, at least %d are needed to tell", trials, topK, fewestFound)
 		return
 	}
-	r.atLeast(Recall, fmt.Sprintf("apps of segment %s found among all", name), lower, limit,
+	r.atLeast(Recall, subject, lower, limit,
 		"of the apps of segment %s that are among the best %d of all apps for held-out users, %.4f are given to them (of %s; at least %.4f with 95%% confidence); at least %v is required",
 		name, topK, mean, count(trials), lower, limit)
 }

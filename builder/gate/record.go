@@ -104,8 +104,8 @@ func runs(ctx context.Context, store *shard.Store, d shard.Digest) ([]*Recorded,
 		return nil, err
 	}
 	var list []*Recorded
-	if m.Gates != nil {
-		list = append(list, &Recorded{Snapshot: d, Tool: m.Tool, Report: m.Gates})
+	if r := OfManifest(d, m); r != nil {
+		list = append(list, r)
 	}
 	for e, err := range logOf(store.Objects(), d).Read(ctx, 1) {
 		if err != nil {
@@ -165,8 +165,11 @@ func (r *Recorded) WriteTable(w io.Writer) error {
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s %v\n", mark, c.Gate, c.Subject, strconv.FormatFloat(c.Value, 'g', 4, 64), bound, c.Limit)
 	}
 	_ = t.Flush() // a strings.Builder takes everything
-	if off := r.Off(); len(off) > 0 {
-		fmt.Fprintf(&b, "\noff: %s\n", strings.Join(off, ", "))
+	b.WriteByte('\n')
+	for _, row := range r.Rows() {
+		if row.State == shard.GateNotRun || row.State == shard.GateInconclusive {
+			fmt.Fprintf(&b, "%s %s: %s\n", row.Gate, row.State, row.Why)
+		}
 	}
 	failed := r.Failed()
 	if len(failed) > 0 {

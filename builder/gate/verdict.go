@@ -3,6 +3,7 @@ package gate
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -17,6 +18,8 @@ type Verdict struct {
 	Failed []shard.GateCheck
 	// Off are the gates that a run turned off and none evaluated.
 	Off []string
+	// Rows are what every gate came to. Of one that no run evaluated the last run says why.
+	Rows []Row
 	// Compared is whether any run compared the snapshot with a previous one.
 	Compared bool
 }
@@ -48,31 +51,37 @@ func Judge(ctx context.Context, store *shard.Store, d shard.Digest) (*Verdict, e
 func judge(oldestFirst []*Recorded) *Verdict {
 	v := &Verdict{}
 	var order []part
-	decided := map[part]*shard.GateCheck{} // what failed in the newest run, or nil
+	decided := map[part][]shard.GateCheck{} // what the newest run has found that evaluated it
 	evaluated, off := map[string]bool{}, map[string]bool{}
 	for _, r := range oldestFirst {
 		v.Compared = v.Compared || r.Report.Previous != ""
 		for _, name := range r.Off() {
 			off[name] = true
 		}
-		now := map[part]bool{}
-		for _, c := range r.Checks() {
+		now := map[part][]shard.GateCheck{}
+		for _, c := range slices.Concat(r.Checks(), r.Report.Undecided) {
+			if c.Undecided == shard.GateNotRun {
+				continue // it takes nothing back
+			}
 			p := partOf(&c)
 			if _, known := decided[p]; !known {
-				order = append(order, p)
+				order, decided[p] = append(order, p), nil
 			}
-			if !now[p] {
-				now[p], decided[p], evaluated[c.Gate] = true, nil, true
-			}
-			if !c.Passed && decided[p] == nil {
-				decided[p] = &c
-			}
+			now[p], evaluated[c.Gate] = append(now[p], c), true
 		}
+		maps.Copy(decided, now)
 	}
+	var checks, undecided []shard.GateCheck
 	for _, p := range order {
-		c := decided[p]
-		if c != nil && !slices.ContainsFunc(v.Failed, func(o shard.GateCheck) bool { return o.Gate == c.Gate }) {
-			v.Failed = append(v.Failed, *c)
+		for _, c := range decided[p] {
+			switch {
+			case c.Undecided != "":
+				undecided = append(undecided, c)
+				continue
+			case !c.Passed && !slices.ContainsFunc(v.Failed, func(o shard.GateCheck) bool { return o.Gate == c.Gate }):
+				v.Failed = append(v.Failed, c)
+			}
+			checks = append(checks, c)
 		}
 	}
 	for _, name := range Names() {
@@ -80,7 +89,19 @@ func judge(oldestFirst []*Recorded) *Verdict {
 			v.Off = append(v.Off, name)
 		}
 	}
+	last := oldestFirst[len(oldestFirst)-1]
+	for _, c := range last.Report.Undecided {
+		if c.Undecided == shard.GateNotRun {
+			undecided = append(undecided, c)
+		}
+	}
+	v.Rows = rows(checks, undecided, v.Off, last.unmeasured())
 	return v
+}
+
+// Undecided returns the rows of gates that did not run or were inconclusive.
+func (v *Verdict) Undecided() []Row {
+	return slices.DeleteFunc(slices.Clone(v.Rows), func(r Row) bool { return r.State == shard.GatePassed || r.State == shard.GateFailed })
 }
 
 // Err returns nil if no gate failed. Else the error, of class [ErrFailed], names every

@@ -1,6 +1,8 @@
 package gate
 
 import (
+	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -54,6 +56,30 @@ func TestVerdict(t *testing.T) {
 			assert.EqualError(t, v.Err(), ErrFailed.Error()+": "+c.failed, name)
 		}
 	}
+	rowOf := func(list []Row, gate string) Row {
+		return list[slices.IndexFunc(list, func(r Row) bool { return r.Gate == gate })]
+	}
+	undecided := func(state shard.GateState, gate string, why string) *Recorded {
+		r := run("", nil, pass(Recall, "recall@10"))
+		r.Report.Undecided = []shard.GateCheck{{Gate: gate, Undecided: state, Text: why}}
+		return r
+	}
+	// A gate that did not run takes nothing back, and one that is inconclusive does.
+	v := judge([]*Recorded{run(before, nil, fail(Rows, "fewer apps")), undecided(shard.GateNotRun, Rows, "nothing is there")})
+	assert.Equal(t, Row{Gate: Rows, State: shard.GateFailed, Checks: 1, Failed: 1, Undecided: 1, Why: "fewer apps is bad"}, rowOf(v.Rows, Rows))
+	v = judge([]*Recorded{run(before, nil, fail(Rows, "fewer apps")), undecided(shard.GateInconclusive, Rows, "who knows")})
+	assert.NoError(t, v.Err())
+	assert.Equal(t, Row{Gate: Rows, State: shard.GateInconclusive, Undecided: 1, Why: "who knows"}, rowOf(v.Rows, Rows))
+	v = judge([]*Recorded{undecided(shard.GateNotRun, Alignment, "no interactions were given")})
+	assert.Equal(t, Row{Gate: Alignment, State: shard.GateNotRun, Undecided: 1, Why: "no interactions were given"}, rowOf(v.Rows, Alignment))
+	assert.Len(t, v.Rows, len(Names()), "every gate has a row")
+	assert.Len(t, v.Undecided(), len(Names())-1)
+	assert.Equal(t, fmt.Sprintf("passed, %d not run", len(Names())-1), Summary(v.Rows))
+	v = judge([]*Recorded{run(before, []string{Norms}, fail(Rows, "fewer apps"), pass(Recall, "recall@10"), fail(Placement, "moved apps"), fail(Placement, "moved users"))})
+	assert.Equal(t, turnedOff, rowOf(v.Rows, Norms).Why)
+	assert.Equal(t, 2, rowOf(v.Rows, Placement).Failed)
+	assert.Equal(t, fmt.Sprintf("failed: rows, placement, %d not run", len(Names())-3), Summary(v.Rows))
+
 	off := run(before, nil)
 	off.LatencyOff = true
 	assert.Equal(t, []string{Latency}, judge([]*Recorded{off}).Off)

@@ -258,7 +258,7 @@ func writeReport(w io.Writer, r *builder.Report, took time.Duration, threads int
 	if err := writeSegments(w, m); err != nil {
 		return err
 	}
-	writeGates(w, m.Gates.Previous, r.Gates.Checks())
+	writeGates(w, r.Gates)
 	_, err := fmt.Fprintf(w, "\nbuilt in %s on %s; the snapshot is\n%s\n", seconds(took), plural(int64(threads), "thread"), r.Digest)
 	return err
 }

@@ -73,20 +73,26 @@ func passed(r *gate.Recorded) error {
 	return nil
 }
 
-// writeGates writes how a snapshot did at its gates, and each check that failed.
-func writeGates(w io.Writer, previous shard.Digest, checks []shard.GateCheck) {
-	failed := (&shard.GateReport{Checks: checks}).Failed()
+// writeGates writes how a snapshot did at its gates: each check that failed, and each gate
+// that did not run or found nothing either way.
+func writeGates(w io.Writer, r *gate.Recorded) {
+	checks, failed, previous := r.Checks(), r.Failed(), r.Report.Previous
 	against := "without a previous snapshot"
 	if previous != "" {
 		against = "against snapshot " + previous.Short()
 	}
 	if len(failed) == 0 {
 		fmt.Fprintf(w, "\ngates, %s: %s passed\n", against, plural(int64(len(checks)), "check"))
-		return
+	} else {
+		fmt.Fprintf(w, "\ngates, %s: %d of %s failed\n", against, len(failed), plural(int64(len(checks)), "check"))
 	}
-	fmt.Fprintf(w, "\ngates, %s: %d of %s failed\n", against, len(failed), plural(int64(len(checks)), "check"))
 	for _, c := range failed {
 		fmt.Fprintf(w, "  %s: %s\n", c.Gate, c.Text)
+	}
+	for _, row := range r.Rows() {
+		if row.State == shard.GateNotRun || row.State == shard.GateInconclusive {
+			fmt.Fprintf(w, "  %s %s: %s\n", row.Gate, row.State, row.Why)
+		}
 	}
 }
 

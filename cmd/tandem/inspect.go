@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/tandem-ann/tandem/builder/gate"
 	"github.com/tandem-ann/tandem/index"
 	"github.com/tandem-ann/tandem/shard"
 )
@@ -132,7 +133,7 @@ func writeSnapshot(w io.Writer, digest shard.Digest, m *shard.Manifest) error {
 		return err
 	}
 	if m.Gates != nil {
-		writeGates(w, m.Gates.Previous, m.Gates.Checks)
+		writeGates(w, gate.OfManifest(digest, m))
 	}
 	for i, s := range m.Apps.Segments {
 		if i == 0 {

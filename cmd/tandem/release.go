@@ -119,7 +119,7 @@ func (f *changeFlags) run(e *environment, make func(*release.Releases, release.C
 		if err != nil {
 			return release.Verdict{}, err
 		}
-		return release.Verdict{Failed: v.Err(), Off: v.Off, Compared: v.Compared}, nil
+		return releaseVerdict(v), nil
 	}
 	r, err := make(releases, c)
 	if err != nil {
@@ -136,6 +136,15 @@ func (f *changeFlags) run(e *environment, make func(*release.Releases, release.C
 	return f.serverFlags.await(e, releases, r, f.Restored, f.Wait)
 }
 
+// releaseVerdict returns what a release keeps of the gates' verdict.
+func releaseVerdict(v *gate.Verdict) release.Verdict {
+	out := release.Verdict{Failed: v.Err(), Off: v.Off, Compared: v.Compared}
+	for _, row := range v.Undecided() {
+		out.Undecided = append(out.Undecided, release.UndecidedGate{Gate: row.Gate, State: row.State, Why: row.Why})
+	}
+	return out
+}
+
 func writeRelease(w io.Writer, r *release.Release) error {
 	fmt.Fprintf(w, "generation %d: %s by %s at %s", r.Generation, r.Kind, release.Escape(r.Author), r.Time.Format(time.RFC3339))
 	if r.Of != 0 {
@@ -150,6 +159,11 @@ func writeRelease(w io.Writer, r *release.Release) error {
 	for _, a := range r.Arms {
 		if len(a.GatesOff) > 0 {
 			fmt.Fprintf(w, "\n%s was started with gates off: %s", a.Name, release.Escape(strings.Join(a.GatesOff, ", ")))
+		}
+		for _, g := range a.GatesUndecided {
+			if !slices.Contains(a.GatesOff, g.Gate) {
+				fmt.Fprintf(w, "\n%s was started with gate %s %s: %s", a.Name, release.Escape(g.Gate), release.Escape(string(g.State)), release.Escape(g.Why))
+			}
 		}
 	}
 	fmt.Fprintf(w, "\nmodel %s, salt %s\n", release.Escape(r.Model), release.Escape(r.Salt))
@@ -448,6 +462,24 @@ func (c *releaseHistoryCommand) Run(e *environment) (err error) {
 	return errors.Join(err, log.err())
 }
 
+// gateNotes names the gates of which nobody knows whether an arm's snapshot would have
+// passed them: "off: norms; not run: alignment, rows".
+func gateNotes(a *release.Arm) string {
+	names := map[string][]string{"off": a.GatesOff}
+	for _, g := range a.GatesUndecided {
+		if !slices.Contains(a.GatesOff, g.Gate) {
+			names[string(g.State)] = append(names[string(g.State)], g.Gate)
+		}
+	}
+	var notes []string
+	for _, state := range slices.Sorted(maps.Keys(names)) {
+		if len(names[state]) > 0 {
+			notes = append(notes, state+": "+strings.Join(names[state], ", "))
+		}
+	}
+	return strings.Join(notes, "; ")
+}
+
 func writeHistory(w io.Writer, log *logInfo) error {
 	t := newTable(w)
 	fmt.Fprintln(t, "generation\ttime\tkind\tarms\tauthor\treason")
@@ -460,8 +492,8 @@ func writeHistory(w io.Writer, log *logInfo) error {
 		arms := map[string]string{}
 		for _, a := range r.Arms {
 			arms[a.Name] = fmt.Sprintf("%s %d %s", a.Name, a.Weight, release.Escape(a.ModelVersion))
-			if len(a.GatesOff) > 0 {
-				arms[a.Name] += fmt.Sprintf(" (gates off: %s)", release.Escape(strings.Join(a.GatesOff, ", ")))
+			if notes := gateNotes(&a); notes != "" {
+				arms[a.Name] += " (gates " + release.Escape(notes) + ")"
 			}
 		}
 		reason := r.Reason

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/tandem-ann/tandem/builder/gate"
 	"github.com/tandem-ann/tandem/server/release"
 	"github.com/tandem-ann/tandem/shard"
 )
@@ -58,6 +59,8 @@ type listedSnapshot struct {
 	Shards       int          `json:"shards"`
 	Bytes        int64        `json:"bytes"`
 	Arm          string       `json:"arm,omitempty"` // that serves it now
+	Gates        string       `json:"gates"`         // what they came to, in a few words
+	GateRows     []gate.Row   `json:"gate_rows"`     // what each came to; empty if none was run
 }
 
 func (c *snapshotLsCommand) Run(e *environment) (err error) {
@@ -99,6 +102,17 @@ func (c *snapshotLsCommand) Run(e *environment) (err error) {
 				}
 			}
 		}
+		v, err := gate.Judge(e.ctx, store, p.Digest)
+		switch {
+		case errors.Is(err, shard.ErrNoSnapshot):
+			continue // removed meanwhile
+		case errors.Is(err, gate.ErrNotRun):
+			line.Gates, line.GateRows = "not run", []gate.Row{}
+		case err != nil:
+			return err
+		default:
+			line.Gates, line.GateRows = gate.Summary(v.Rows), v.Rows
+		}
 		list = append(list, line)
 	}
 	if c.JSON {
@@ -113,10 +127,10 @@ func writeSnapshots(w io.Writer, list []listedSnapshot) error {
 		return err
 	}
 	t := newTable(w)
-	fmt.Fprintln(t, "snapshot\tmodel\tversion\tpublished\tapps\tusers\tshards\tsize\tarm")
+	fmt.Fprintln(t, "snapshot\tmodel\tversion\tpublished\tapps\tusers\tshards\tsize\tarm\tgates")
 	for _, s := range list {
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\t%s\n", s.Snapshot.Short(), s.Model, s.ModelVersion,
-			s.Published.Format(time.RFC3339), count(int64(s.Apps)), count(int64(s.Users)), s.Shards, byteSize(s.Bytes), s.Arm)
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\t%s\t%s\n", s.Snapshot.Short(), s.Model, s.ModelVersion,
+			s.Published.Format(time.RFC3339), count(int64(s.Apps)), count(int64(s.Users)), s.Shards, byteSize(s.Bytes), s.Arm, s.Gates)
 	}
 	return t.Flush()
 }

@@ -79,6 +79,17 @@ type Arm struct {
 	// GatesOff are the gates that were off when the snapshot was started: nobody knows
 	// whether it would have passed them.
 	GatesOff []string `json:"gates_off,omitempty"`
+	// GatesUndecided are the gates that had not run when the snapshot was started, those
+	// that were off among them, or that had found nothing either way. Releases before 0.7
+	// do not say.
+	GatesUndecided []UndecidedGate `json:"gates_undecided,omitempty"`
+}
+
+// UndecidedGate is a gate of which nobody knows whether a snapshot would have passed it.
+type UndecidedGate struct {
+	Gate  string          `json:"gate"`
+	State shard.GateState `json:"state"` // [shard.GateNotRun] or [shard.GateInconclusive]
+	Why   string          `json:"why,omitempty"`
 }
 
 // Arm returns the arm of a name, or nil.
@@ -255,6 +266,13 @@ func (a *Arm) validate() error {
 		return fmt.Errorf("%d pins; accepted: up to %d", len(a.Pins), MaxPins)
 	case len(a.GatesOff) > maxOff || slices.ContainsFunc(a.GatesOff, func(name string) bool { return len(name) > maxName }):
 		return fmt.Errorf("%d gates are off; accepted: up to %d, each of up to %d bytes", len(a.GatesOff), maxOff, maxName)
+	case len(a.GatesUndecided) > maxOff:
+		return fmt.Errorf("%d gates are undecided; accepted: up to %d", len(a.GatesUndecided), maxOff)
+	}
+	for _, g := range a.GatesUndecided {
+		if len(g.Gate) > maxName || len(g.State) > maxName || len(g.Why) > MaxText {
+			return fmt.Errorf("gate %.80q is undecided, %.80q: accepted are names of up to %d bytes and reasons of up to %d", g.Gate, g.State, maxName, MaxText)
+		}
 	}
 	if err := shard.CheckID(a.ModelVersion); err != nil {
 		return fmt.Errorf("model version: %w", err)

@@ -73,9 +73,10 @@ type Releases struct {
 
 // Verdict is what the gates of a snapshot have found.
 type Verdict struct {
-	Failed   error    // says which failed and why; nil if none did
-	Off      []string // the gates that were off
-	Compared bool     // whether they compared it with a previous snapshot
+	Failed    error           // says which failed and why; nil if none did
+	Off       []string        // the gates that were off
+	Undecided []UndecidedGate // those that did not run, or found nothing either way
+	Compared  bool            // whether they compared it with a previous snapshot
 }
 
 // New returns the releases of a store.
@@ -247,11 +248,11 @@ func (r *Releases) Start(ctx context.Context, o StartOptions) (*Release, error) 
 		if err != nil {
 			return err
 		}
-		off, err := r.passes(ctx, next, o.Snapshot, o.Override)
+		v, err := r.passes(ctx, next, o.Snapshot, o.Override)
 		if err != nil {
 			return err
 		}
-		arm := Arm{Name: o.Arm, Snapshot: o.Snapshot, ModelVersion: m.ModelVersion, GatesOff: off}
+		arm := Arm{Name: o.Arm, Snapshot: o.Snapshot, ModelVersion: m.ModelVersion, GatesOff: v.Off, GatesUndecided: v.Undecided}
 		weights := []int{Total}
 		if len(next.Arms) == 0 {
 			next.Model = m.Model
@@ -296,12 +297,12 @@ func (r *Releases) servable(ctx context.Context, d shard.Digest) (*shard.Manifes
 }
 
 // passes returns an error unless a snapshot's gates let it be released beside what
-// serves, or an override does, and the gates that were off.
-func (r *Releases) passes(ctx context.Context, now *Release, d shard.Digest, override string) (off []string, err error) {
+// serves, or an override does, and what they found.
+func (r *Releases) passes(ctx context.Context, now *Release, d shard.Digest, override string) (v Verdict, err error) {
 	if r.Judge == nil {
-		return nil, nil
+		return v, nil
 	}
-	v, err := r.Judge(ctx, d)
+	v, err = r.Judge(ctx, d)
 	if err == nil {
 		err = v.Failed
 	}
@@ -309,9 +310,9 @@ func (r *Releases) passes(ctx context.Context, now *Release, d shard.Digest, ove
 		err = uncompared(now, d)
 	}
 	if err != nil && override == "" {
-		return nil, fmt.Errorf("snapshot %s: %w: %w", d.Short(), ErrGates, err)
+		return v, fmt.Errorf("snapshot %s: %w: %w", d.Short(), ErrGates, err)
 	}
-	return v.Off, nil
+	return v, nil
 }
 
 // uncompared returns an error for a snapshot that no gate compared with another, unless
