@@ -117,7 +117,7 @@ const (
 // gRPC needs HTTP/2. Health, reflection and AdminService do no work that counts as in
 // flight. Whatever a request is to, it has 30 s to arrive, and each part of its answer 15 s at
 // least to be taken; the streams of health watches and reflection may be quiet between
-// messages.
+// messages. A connection that [Run] has accepted may have four health watches at a time.
 func NewHandler(s *Service, options Options) http.Handler {
 	h, _ := newHandler(s, options)
 	return h

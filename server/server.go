@@ -111,6 +111,9 @@ const (
 // loses no request. It returns nil if all of that went well, else an error that says what did
 // not. Without a release, and with Snapshot, it also returns an error if the snapshot
 // cannot be opened, which names the file and the section.
+//
+// After a burst it gives memory back to the machine, and for that sets [runtime.GOMAXPROCS]
+// to what it is: from then on Go does not adapt it to the machine by itself.
 func Run(ctx context.Context, c Config) error {
 	if c.Logger == nil {
 		c.Logger = slog.Default()
