@@ -60,15 +60,23 @@ func sizeOf(n int) (number, size int) {
 // take returns an empty buffer with room for n bytes or more.
 func (b *buffers) take(n int) []byte {
 	number, size := sizeOf(n)
-	if number < bufferSizes {
-		b.mu.Lock()
-		p := b.pop(number)
-		b.mu.Unlock()
-		if p != nil {
-			return p[:0]
-		}
+	if p := b.reuse(number); p != nil {
+		return p[:0]
 	}
 	return make([]byte, 0, size)
+}
+
+// reuse takes a buffer of a size that is kept, or of the next, which will do; nil if there is
+// none.
+func (b *buffers) reuse(number int) []byte {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for i := number; i < min(number+2, bufferSizes); i++ {
+		if p := b.pop(i); p != nil {
+			return p
+		}
+	}
+	return nil
 }
 
 // pop takes a buffer of a size that is kept, nil if none is. The lock is held.

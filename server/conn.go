@@ -36,6 +36,7 @@ type conn struct {
 	closed             chan struct{}
 	credit             atomic.Int64
 	use                usage
+	watches            atomic.Int32 // of health that are open
 
 	// What one goroutine at a time reads with.
 	pass    pass   // from a read to the next one

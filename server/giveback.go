@@ -5,6 +5,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
+	"sync"
 	"time"
 )
 
@@ -64,9 +65,17 @@ func (k *keeper) look() bool {
 		k.more--
 	}
 	runtime.GC() // what pools hold survives one collection
+	endProcessors()
 	debug.FreeOSMemory()
 	k.least, k.allocated = heapBytes()
 	return true
+}
+
+// endProcessors has Go end all its processors but one, and make them anew. Each holds for
+// itself the stacks of 64 goroutines that have ended, which after a burst are some MiB.
+func endProcessors() {
+	n := runtime.GOMAXPROCS(1)
+	runtime.GOMAXPROCS(n)
 }
 
 // heapBytes returns how many bytes of the machine's memory the heap has, and how many were ever
@@ -81,4 +90,17 @@ func heapBytes() (kept, allocated uint64) {
 		kept += s.Value.Uint64()
 	}
 	return kept, samples[3].Value.Uint64()
+}
+
+// prepareGoroutines has Go make descriptors of so many goroutines, half a KiB each. It keeps
+// them for ever: those that are made when many come lie scattered, each in memory that it
+// keeps from being given back.
+func prepareGoroutines(n int) {
+	var all sync.WaitGroup
+	made := make(chan struct{})
+	for range n {
+		all.Go(func() { <-made })
+	}
+	close(made)
+	all.Wait()
 }

@@ -88,7 +88,7 @@ func newLimiter(o Options, errors *connect.ErrorWriter) *limiter {
 	return &limiter{
 		maxBytes: o.MaxMessageBytes, maxAnswer: o.MaxResponseBytes, maxDeadline: o.MaxDeadline, read: min(readTimeout, o.MaxDeadline),
 		inflaters: newInflaters(o.MaxMessageBytes),
-		buffers:   &buffers{most: int(o.MaxBytesInFlight / 4)},
+		buffers:   &buffers{most: int(o.MaxBytesInFlight / 8)},
 		bytes:     byteBudget{most: o.MaxBytesInFlight},
 		work: admission{
 			maxRequests: o.MaxInFlight, maxWork: o.MaxWorkInFlight, processors: o.Processors,
@@ -117,7 +117,7 @@ const (
 // gRPC needs HTTP/2. Health, reflection and AdminService do no work that counts as in
 // flight. Whatever a request is to, it has 30 s to arrive, and each part of its answer 15 s at
 // least to be taken; the streams of health watches and reflection may be quiet between
-// messages.
+// messages. A connection that [Run] has accepted may have four health watches at a time.
 func NewHandler(s *Service, options Options) http.Handler {
 	h, _ := newHandler(s, options)
 	return h
@@ -150,7 +150,7 @@ func newHandler(s *Service, options Options) (http.Handler, *limiter) {
 	path, h = grpchealth.NewHandler(s.health, others(healthBytes))
 	h = streams(context.Background(), enveloped(watched(h), healthBytes, true, l.errors))
 	mux.Handle(path, h)
-	mux.Handle(path+"Watch", few(make(chan struct{}, maxWatches), l.errors, h))
+	mux.Handle(path+"Watch", fewEach(watchesEach, l.errors, few(make(chan struct{}, maxWatches), l.errors, h)))
 	reflections := make(chan struct{}, maxReflections)
 	reflector := grpcreflect.NewStaticReflector(tandemv1connect.RetrievalServiceName, tandemv1connect.AdminServiceName, grpchealth.HealthV1ServiceName)
 	path, h = grpcreflect.NewHandlerV1(reflector, others(reflectionBytes))

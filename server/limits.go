@@ -228,6 +228,9 @@ const (
 	// maxWatches is how many streams of health may be open: callers have one for each
 	// connection at most.
 	maxWatches = DefaultMaxConnections
+	// watchesEach is how many of them one connection may have: each takes goroutines, whose
+	// descriptors Go keeps for ever.
+	watchesEach = 4
 	// maxReflections is how many streams of reflection may be open: people have them.
 	maxReflections = 16
 )
@@ -242,6 +245,20 @@ func few(places chan struct{}, errors *connect.ErrorWriter, next http.Handler) h
 			return
 		}
 		defer func() { <-places }()
+		next.ServeHTTP(w, r)
+	})
+}
+
+// fewEach serves as many health watches of each connection at a time, and refuses others.
+func fewEach(most int32, errors *connect.ErrorWriter, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if c := connFrom(r.Context()); c != nil {
+			defer c.watches.Add(-1)
+			if c.watches.Add(1) > most {
+				_ = errors.Write(w, r, overloaded("%d health watches are open on the connection, as many as are accepted on one", most)) // the caller may be gone
+				return
+			}
+		}
 		next.ServeHTTP(w, r)
 	})
 }

@@ -112,6 +112,9 @@ const (
 // not. Where nothing was released, and no snapshot is named, the error is of class
 // [release.ErrNone]: what nobody has released is not served. If the snapshot that is named
 // cannot be opened it says which file and section that is.
+//
+// After a burst it gives memory back to the machine, and for that sets [runtime.GOMAXPROCS]
+// to what it is: from then on Go does not adapt it to the machine by itself.
 func Run(ctx context.Context, c Config) error {
 	if c.Logger == nil {
 		c.Logger = slog.Default()
@@ -131,6 +134,7 @@ func Run(ctx context.Context, c Config) error {
 			return fmt.Errorf("serve: %w", err)
 		}
 	}
+	prepareGoroutines(min(c.MaxConnections, DefaultMaxConnections))
 	service := NewService(c.Logger)
 	listener := newListener(unreadListener{c.Listener, service}, c.MaxConnections, c.Options.withDefaults().Processors, c.Logger)
 	if c.RecordShare > 0 {

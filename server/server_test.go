@@ -180,6 +180,25 @@ func TestRunDrains(t *testing.T) {
 	require.NoError(t, <-p.done)
 }
 
+// TestRunBoundsWatchesOfConnections: one connection has a few health watches, and others have
+// theirs.
+func TestRunBoundsWatchesOfConnections(t *testing.T) {
+	p := start(t, Config{Store: smallTowers(index.Dot).publish(t)})
+	watching, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	watch := func(s *site) <-chan grpchealth.WatchEvent {
+		return grpchealth.NewClient(s.http2, s.url, connect.WithGRPC()).Watch(watching, &grpchealth.CheckRequest{})
+	}
+	for range watchesEach {
+		require.Equal(t, grpchealth.StatusServing, (<-watch(p.site)).Response.Status)
+	}
+	requireError(t, (<-watch(p.site)).Err, connect.CodeResourceExhausted,
+		"4 health watches are open on the connection, as many as are accepted on one; retry in 1s")
+	require.Equal(t, grpchealth.StatusServing, (<-watch(newSite(t, p.addr))).Response.Status)
+	p.stop()
+	require.NoError(t, <-p.done)
+}
+
 // TestRunReflectsWhileItDrains: reflection answers for as long as queries are, and holds up
 // no shutdown.
 func TestRunReflectsWhileItDrains(t *testing.T) {

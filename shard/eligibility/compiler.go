@@ -3,6 +3,8 @@ package eligibility
 import (
 	"container/list"
 	"fmt"
+	"hash/maphash"
+	"slices"
 	"strings"
 	"sync"
 	"unicode/utf8"
@@ -27,8 +29,9 @@ const (
 	cacheText = 256 << 10 // bytes of text
 )
 
-// Compiler compiles the filters over one schema and remembers the last ones by
-// their text. It is safe for any number of goroutines.
+// Compiler compiles the filters over one schema and remembers by their text the last ones
+// that were compiled more than once: filters that come once take no memory, nor the place of
+// others. It is safe for any number of goroutines.
 type Compiler struct {
 	schema attribute.Schema
 	parser *parser.Parser
@@ -39,6 +42,26 @@ type Compiler struct {
 	cached map[string]*list.Element // of *Filter, by text
 	recent list.List                // the last used first
 	text   int                      // bytes of the texts
+	once   onceSeen
+}
+
+// onceSeen has hashes of the texts that came last, and are not remembered. In each set they
+// are in the order in which they came.
+type onceSeen struct {
+	seed maphash.Seed
+	sets [1024][4]uint32
+}
+
+// again reports whether a text came before, or notes it.
+func (o *onceSeen) again(text string) bool {
+	hash := maphash.String(o.seed, text)
+	set, mark := &o.sets[hash%uint64(len(o.sets))], uint32(hash>>32)
+	if slices.Contains(set[:], mark) {
+		return true
+	}
+	copy(set[1:], set[:])
+	set[0] = mark
+	return false
 }
 
 // NewCompiler returns a compiler of filters over a tower's attributes.
@@ -60,6 +83,7 @@ func NewCompiler(schema attribute.Schema) (*Compiler, error) {
 		return nil, fmt.Errorf("filter compiler: %w", err)
 	}
 	c := &Compiler{schema: schema, parser: p, env: env, cached: map[string]*list.Element{}}
+	c.once.seed = maphash.MakeSeed()
 	c.merges.New = func() any { return new(merger) }
 	return c, nil
 }
@@ -96,7 +120,7 @@ func (c *Compiler) lookup(text string) *Filter {
 func (c *Compiler) remember(f *Filter) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if _, ok := c.cached[f.text]; ok {
+	if _, ok := c.cached[f.text]; ok || !c.once.again(f.text) {
 		return
 	}
 	c.cached[f.text] = c.recent.PushFront(f)

@@ -147,13 +147,21 @@ func TestClauses(t *testing.T) {
 func TestCache(t *testing.T) {
 	c, err := NewCompiler(steamSchema(t))
 	require.NoError(t, err)
+	once, err := c.Compile("release_year >= user.year")
+	require.NoError(t, err)
 	first, err := c.Compile("release_year >= user.year")
 	require.NoError(t, err)
+	assert.NotSame(t, once, first)
 	again, err := c.Compile("release_year >= user.year")
 	require.NoError(t, err)
 	assert.Same(t, first, again)
-	for i := range cacheSize {
-		_, err := c.Compile(fmt.Sprint("release_year >= ", i))
+	for i := range 2 * cacheSize {
+		_, err := c.Compile(fmt.Sprint("release_year <= ", i))
+		require.NoError(t, err)
+	}
+	assert.Len(t, c.cached, 1, "filters that came once are not remembered")
+	for i := range 2 * cacheSize {
+		_, err := c.Compile(fmt.Sprint("release_year >= ", i/2))
 		require.NoError(t, err)
 	}
 	assert.Len(t, c.cached, cacheSize)
@@ -168,8 +176,8 @@ func TestCacheOfLongTexts(t *testing.T) {
 	c, err := NewCompiler(steamSchema(t))
 	require.NoError(t, err)
 	kept := cacheText / (MaxLength / 2)
-	for i := range 2 * kept {
-		text := fmt.Sprintf("release_year >= %4d", i)
+	for i := range 4 * kept {
+		text := fmt.Sprintf("release_year >= %4d", i/2)
 		_, err := c.Compile(text + strings.Repeat(" ", MaxLength/2-len(text)))
 		require.NoError(t, err)
 	}
