@@ -43,7 +43,7 @@ type Options struct {
 	PreviousStore *shard.Store
 	// LiveFilters reads the filters of recorded queries, for the filters gate, which runs
 	// without them as it does without queries; see [gate.CheckFilters]. It may be nil.
-	LiveFilters func(context.Context) (*gate.LiveFilters, error)
+	LiveFilters func(context.Context) (*gate.LiveFilters, error) `json:"-"`
 	// Tool is the release of the tool that builds, for the manifest; it may be empty.
 	Tool string
 	// Progress is told what the build does; nil for nothing.
