@@ -142,7 +142,7 @@ func (f *changeFlags) run(e *environment, make func(*release.Releases, release.C
 	r, err := make(releases, c)
 	switch unknown := (*release.UnknownError)(nil); {
 	case e.ctx.Err() != nil && errors.As(err, &unknown):
-		return fmt.Errorf("interrupted: %s", err) // which must not be taken for one that did nothing
+		return errors.New("interrupted: " + err.Error()) // not of the class of what did nothing
 	case e.ctx.Err() != nil && errors.Is(err, context.Canceled):
 		return errors.New("interrupted before anything was written")
 	}
