@@ -11,7 +11,7 @@ import (
 // decisive are the gates in the order in which what they find explains what others find:
 // half a tower also has few candidates in common with the one before.
 var decisive = []string{
-	Structure, Contract, "axes", Alignment, Rows, Placement, Norms, Coverage, Overlap, Concentration, Recall, Filters, Latency,
+	Structure, Contract, TrainingRun, Axes, Alignment, Rows, Placement, Norms, Coverage, Overlap, Concentration, Recall, Filters, Latency,
 }
 
 // causes are what is most often behind a gate that failed.
@@ -26,7 +26,8 @@ var causes = map[string]string{
 	Overlap:       "the towers are of two model versions, or of another model than what is released",
 	Placement:     "vectors were joined to the wrong ids, or one tower is of another model version",
 	Alignment:     "the towers are of two model versions or training runs, or vectors were joined to the wrong ids",
-	"axes":        "the towers are of two model versions or training runs",
+	TrainingRun:   "one of the files is of another training run",
+	Axes:          "the towers are of two model versions or training runs",
 	Filters:       "an attribute or a segment that callers use was left out, renamed or written with another type",
 	Latency:       "the machine was busy with something else, or the vectors are harder to search than before",
 }
@@ -82,7 +83,11 @@ func (e *FailedError) Error() string {
 	if e.Causes != "" {
 		fmt.Fprintf(&b, "\n  likely causes: %s", e.Causes)
 	}
+	first, _, _ := strings.Cut(e.Failed[0].Why, "; ")
 	for _, c := range e.Checks[min(len(e.Checks), 1):min(len(e.Checks), mostChecks)] {
+		if strings.HasPrefix(c.Text, first) {
+			continue // it says the same, and how it knows
+		}
 		fmt.Fprintf(&b, "\n  also failed: %s", shortened(c.Text, 160))
 	}
 	if more := len(e.Checks) - mostChecks; more > 0 {

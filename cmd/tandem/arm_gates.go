@@ -14,14 +14,25 @@ const mostLoosened = 50
 
 // releaseVerdict returns what a release keeps of the gates' verdict.
 func releaseVerdict(v *gate.Verdict) release.Verdict {
-	out := release.Verdict{Failed: v.Err(), Off: v.Off, Compared: v.Compared, Loosened: v.Loosened, Unproved: v.Unproved()}
+	out := release.Verdict{Failed: v.Err(), Off: v.Off, Compared: v.Compared, Loosened: slices.Clone(v.Loosened), Unproved: v.Unproved()}
 	if more := len(v.Loosened) - mostLoosened; more > 0 {
 		out.Loosened = append(slices.Clip(v.Loosened[:mostLoosened]), fmt.Sprintf("and %d more", more))
 	}
 	for _, row := range v.Undecided() {
-		out.Undecided = append(out.Undecided, release.UndecidedGate{Gate: row.Gate, State: row.State, Why: row.Why})
+		out.Undecided = append(out.Undecided, release.UndecidedGate{Gate: row.Gate, State: row.State, Why: firstOf(row.Why, release.MaxText)})
+	}
+	for i, text := range out.Loosened {
+		out.Loosened[i] = firstOf(text, release.MaxText)
 	}
 	return out
+}
+
+// firstOf returns as much of a text as most bytes hold.
+func firstOf(text string, most int) string {
+	if len(text) <= most {
+		return text
+	}
+	return strings.ToValidUTF8(text[:most-len(" ...")], "") + " ..."
 }
 
 // armNotes says of which gates nobody knows whether an arm's snapshot would have passed
