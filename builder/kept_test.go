@@ -260,7 +260,7 @@ func TestBuildIsKeptOnceItsTowersAreDone(t *testing.T) {
 	}
 	f, report, err := again(t.Context(), o, nil)
 	require.NoError(t, err)
-	assert.Equal(t, []string{"look at the first embeddings", "digest inputs (bytes)", "run the gates", "gate structure", "gate recall", "gate comparison", "gate alignment", "gate latency", "publish"}, f.stages)
+	assert.Equal(t, []string{"look at the first embeddings", "digest inputs (bytes)", "run the gates", "gate structure", "gate recall", "gate comparison", "gate training", "gate axes", "gate alignment", "gate filters", "gate latency", "publish"}, f.stages)
 	assert.Equal(t, undisturbed.Digest, report.Digest)
 	assert.Empty(t, stages(t, dir))
 }

@@ -183,7 +183,7 @@ func TestRunDrains(t *testing.T) {
 // TestRunBoundsWatchesOfConnections: one connection has a few health watches, and others have
 // theirs.
 func TestRunBoundsWatchesOfConnections(t *testing.T) {
-	p := start(t, Config{Store: smallTowers(index.Dot).publish(t)})
+	p := start(t, smallTowers(index.Dot).named(t, Config{}))
 	watching, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	watch := func(s *site) <-chan grpchealth.WatchEvent {

@@ -49,7 +49,7 @@ func TestMeanVersion(t *testing.T) {
 	require.Equal(t, shard.MeanVersion, m.LowestVersion())
 	_, err = shard.DecodeManifest([]byte(`{"version": 8}`))
 	require.ErrorIs(t, err, sections.ErrVersion)
-	require.ErrorContains(t, err, "this build reads versions 1 to 7")
+	require.ErrorContains(t, err, "this build reads versions 1 to 6")
 
 	for _, p := range []shard.TowerParameters{
 		{PartitionAttributes: []string{"dt"}}, {AttributeTypes: map[string]attribute.Type{"at": attribute.Timestamp}},
@@ -66,7 +66,7 @@ func TestMeanVersion(t *testing.T) {
 }
 
 // TestEvidenceVersion: a manifest that says which rows calibrated and measured, or how the
-// worst percent fared, is of version 7; one of before says neither.
+// worst percent fared, is of version 6; one of before says neither.
 func TestEvidenceVersion(t *testing.T) {
 	plain := func() *shard.Manifest {
 		return newManifest(t, newStore(t, t.TempDir()), grid(3), 1, 1, index.DefaultParams(index.Cosine))
@@ -96,7 +96,7 @@ func TestEvidenceVersion(t *testing.T) {
 		require.Equal(t, m, back)
 		m.Version = shard.InputsVersion
 		_, err = m.Encode()
-		require.ErrorContains(t, err, "version is 5, want 7")
+		require.ErrorContains(t, err, "version is 5, want 6")
 	}
 	over := 1.5
 	for text, breaks := range map[string]func(m *shard.Manifest){

@@ -191,7 +191,7 @@ func TestDamagedStore(t *testing.T) {
 			data = []byte(strings.Replace(string(data), `"version": 1`, `"version": 9`, 1))
 			require.NoError(t, os.WriteFile(s.ManifestPath(d), data, 0o600))
 			return s.ManifestPath(d)
-		}, "version is 9, this build reads versions 1 to 5", sections.ErrVersion},
+		}, "version is 9, this build reads versions 1 to 6", sections.ErrVersion},
 	} {
 		t.Run(name, func(t *testing.T) {
 			store, d := publish(t, 40, 2)

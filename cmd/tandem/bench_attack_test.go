@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -23,6 +24,7 @@ func TestBenchAttack(t *testing.T) {
 	}
 	dir := t.TempDir()
 	towers, store := filepath.Join(dir, "towers"), filepath.Join(dir, "store")
+	var built strings.Builder
 	for _, args := range [][]string{
 		{"generate", "--out", towers, "--apps", "500", "--users", "80", "--dim", "8"},
 		{
@@ -30,9 +32,11 @@ func TestBenchAttack(t *testing.T) {
 			"--model", "feed", "--model-version", "1", "--metric", "dot", "--store", store,
 		},
 	} {
-		require.Zero(t, run(t.Context(), args, io.Discard, io.Discard))
+		built.Reset()
+		require.Zero(t, run(t.Context(), args, &built, io.Discard))
 	}
-	cmd := exec.Command("tandem", "bench", "attack", "--store", store, "--time", "2s", "--quiet", "500ms", "--rest", "100ms",
+	lines := strings.Split(strings.TrimSpace(built.String()), "\n")
+	cmd := exec.Command("tandem", "bench", "attack", "--store", store, lines[len(lines)-1], "--time", "2s", "--quiet", "500ms", "--rest", "100ms",
 		"--connections", "6", "--kinds", "garbage,churn,h2-frames", "--seed", "9", "--json")
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr

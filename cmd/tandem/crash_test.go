@@ -261,7 +261,7 @@ func TestPublishersRace(t *testing.T) {
 			require.NotEqual(t, -1, winner, "%s%s", &told[0], &told[1])
 			loser := 1 - winner
 			assert.Equal(t, exitFailure, cmds[loser].ProcessState.ExitCode())
-			assert.Regexp(t, fmt.Sprintf(`^tandem release rollback: rollback: generation %d is a rollback by %s at .* \("first"\): conflict: another writer was first`,
+			assert.Regexp(t, fmt.Sprintf(`(?m)^tandem release rollback: rollback: generation %d is a rollback by %s at .* \("first"\): conflict: another writer was first`,
 				generation+1, authors[winner]), told[loser].String())
 			now, err := s.releases.Current(t.Context())
 			require.NoError(t, err)

@@ -71,12 +71,12 @@ func TestKilledRepairs(t *testing.T) {
 			"--model", "feed", "--model-version", "1", "--metric", "dot", "--shards", "2", "--store", store}
 	}
 	s.run(t, building(from)...)
-	s.run(t, "snapshot", "copy", "--store", from, "--to", to)
 	store, err := shard.OpenStore(t.Context(), from, shard.StoreOptions{})
 	require.NoError(t, err)
 	defer store.Close()
 	digest, err := store.Resolve(t.Context(), "")
 	require.NoError(t, err)
+	s.run(t, "snapshot", "copy", "--store", from, "--to", to, string(digest))
 	whole := files(t, from)
 	random := rand.New(rand.NewPCG(5, 6))
 	for _, args := range [][]string{

@@ -48,7 +48,7 @@ func TestAwait(t *testing.T) {
 		require.Zero(t, run(t.Context(), args, &bytes.Buffer{}, &stderr), "%s", &stderr)
 	}
 	store := filepath.Join(dir, "store")
-	cli("generate", "--out", dir, "--apps", "60", "--users", "40", "--dim", "4")
+	cli("generate", "--out", dir, "--apps", "60", "--users", "40", "--dim", "8")
 	cli("build", "--apps", filepath.Join(dir, "apps.parquet"), "--users", filepath.Join(dir, "users.parquet"), "--model", "feed", "--model-version", "1", "--metric", "dot", "--store", store)
 	opened, err := shard.OpenStore(t.Context(), store, shard.StoreOptions{})
 	require.NoError(t, err)

@@ -251,7 +251,7 @@ func TestWhoWaitsForTheDead(t *testing.T) {
 		require.NoError(t, c.rollback(t.Context(), 4))
 		require.NoError(t, c.promote(t.Context()))
 		require.NoError(t, c.split(t.Context()))
-		require.NoError(t, c.rollback(t.Context(), 0))
+		require.ErrorAs(t, c.rollback(t.Context(), 0), &marked, "what had all traffic before is as old")
 		assert.Zero(t, time.Since(began))
 		require.NoError(t, c.start(t.Context(), 3))
 		assert.InDelta(t, time.Minute, time.Since(began), float64(2*time.Second))
