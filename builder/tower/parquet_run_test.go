@@ -1,6 +1,7 @@
 package tower_test
 
 import (
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -48,7 +49,7 @@ func readRun(t *testing.T, o tower.Options) (string, error) {
 		return "", os.ErrExist
 	}
 	for {
-		if _, err := r.Next(); err == io.EOF {
+		if _, err := r.Next(); errors.Is(err, io.EOF) {
 			return r.Run(), nil
 		} else if err != nil {
 			return "", err
