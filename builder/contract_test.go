@@ -101,7 +101,7 @@ func TestContract(t *testing.T) {
 	verdict, err = gate.JudgeNow(t.Context(), store, first.Digest, gate.Live{Released: other.Manifest})
 	require.NoError(t, err)
 	require.ErrorContains(t, verdict.Err(), "moderation was of type int and is keyword")
-	require.False(t, verdict.Compared, "manifests alone are no comparison")
+	require.Empty(t, verdict.ComparedWith, "manifests alone are no comparison")
 	verdict, err = gate.JudgeNow(t.Context(), store, first.Digest, gate.Live{})
 	require.NoError(t, err)
 	require.NoError(t, verdict.Err())

@@ -546,7 +546,7 @@ func TestGateReports(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, verdict.Err())
 	require.Equal(t, []string{gate.Latency}, verdict.Off)
-	require.True(t, verdict.Compared)
+	require.NotEmpty(t, verdict.ComparedWith)
 	last.Latency = []shard.GateCheck{{Gate: "latency", Text: "it is slow"}}
 	require.NoError(t, gate.Record(t.Context(), store.Objects(), last))
 	verdict, err = gate.Judge(t.Context(), store, reports[0].Digest)

@@ -20,7 +20,9 @@ type Verdict struct {
 	// Loosened are the limits that were loosened in the newest run that evaluated their
 	// gate; see [Thresholds.Loosened].
 	Loosened []string
-	// Compared is whether any run compared the snapshot with a previous one.
+	// ComparedWith are the other snapshots that runs compared it with, the last one last.
+	ComparedWith []shard.Digest
+	// Compared is whether one of these serves, or lately did; see [Judge].
 	Compared bool
 
 	snapshot, previous shard.Digest
@@ -41,20 +43,35 @@ func partOf(c *shard.GateCheck) part {
 	return part{gate: c.Gate}
 }
 
+// compares reports whether the part is about another snapshot.
+func (p part) compares() bool {
+	switch p.gate {
+	case Contract, Rows, Coverage, Norms, Overlap, Placement:
+		return true
+	}
+	return strings.HasPrefix(p.of, fallOf)
+}
+
+func failed(c shard.GateCheck) bool { return c.Undecided == "" && !c.Passed }
+
 // Judge returns the verdict on a snapshot. The error is of class [ErrNotRun] if no gates
-// were run on it.
-func Judge(ctx context.Context, store *shard.Store, d shard.Digest) (*Verdict, error) {
+// were run on it. Released are the snapshots that serve, or lately did: what a comparison
+// with one snapshot has found is only taken back by one with the same, or with one of
+// these. Else a bad snapshot would only have to be compared with another bad one.
+func Judge(ctx context.Context, store *shard.Store, d shard.Digest, released ...shard.Digest) (*Verdict, error) {
 	list, err := runs(ctx, store, d)
 	if err != nil {
 		return nil, err
 	}
-	return judge(list, nil), nil
+	return judge(list, nil, released...), nil
 }
 
 // Live is what is known of live queries.
 type Live struct {
 	// Released is the snapshot that answers most of them; nil if none does.
 	Released *shard.Manifest
+	// Lately are the snapshots that serve, or lately did; see [Judge].
+	Lately []shard.Digest
 	// Filters reads those that were recorded; see [CheckFilters].
 	Filters func(context.Context) (*LiveFilters, error)
 }
@@ -78,7 +95,7 @@ func JudgeNow(ctx context.Context, store *shard.Store, d shard.Digest, live Live
 	if now.Filters, now.Undecided, err = CheckFilters(ctx, m, live.Released, r.Thresholds, live.Filters); err != nil {
 		return nil, err
 	}
-	return judge(list, now), nil
+	return judge(list, now, live.Lately...), nil
 }
 
 // liveLimits returns the limits that a run had of the gates that [JudgeNow] runs anew.
@@ -108,7 +125,7 @@ func (r *Recorded) evaluates(gate string) bool {
 
 // judge returns the verdict of runs that are recorded, and of one that is newer than them
 // and has only some gates, or nil.
-func judge(oldestFirst []*Recorded, now *Recorded) *Verdict {
+func judge(oldestFirst []*Recorded, now *Recorded, released ...shard.Digest) *Verdict {
 	v := &Verdict{}
 	last := oldestFirst[len(oldestFirst)-1]
 	if now != nil {
@@ -116,11 +133,16 @@ func judge(oldestFirst []*Recorded, now *Recorded) *Verdict {
 	}
 	var order []part
 	decided := map[part][]shard.GateCheck{} // what the newest run has found that evaluated it
+	against := map[part]shard.Digest{}      // what that run compared with
 	evaluated, off := map[string]bool{}, map[string]bool{}
 	notRun := map[string][]shard.GateCheck{} // by gate, what the newest run says that says so
 	for _, r := range oldestFirst {
-		if r.Report.Previous != "" {
-			v.Compared, v.previous = true, r.Report.Previous
+		previous := r.Report.Previous
+		if previous == last.Snapshot {
+			previous = "" // itself, which tells nothing
+		}
+		if previous != "" {
+			v.ComparedWith, v.previous = append(v.ComparedWith, previous), previous
 		}
 		for _, name := range r.Off() {
 			off[name] = true
@@ -132,6 +154,16 @@ func judge(oldestFirst []*Recorded, now *Recorded) *Verdict {
 				continue
 			}
 			p := partOf(&c)
+			if p.compares() && r != now {
+				if previous == "" && r.Report.Previous != "" {
+					continue
+				}
+				other := against[p] != "" && previous != against[p] && !slices.Contains(released, previous)
+				if other && slices.ContainsFunc(decided[p], failed) {
+					continue
+				}
+				against[p] = previous
+			}
 			if _, known := decided[p]; !known {
 				order, decided[p] = append(order, p), nil
 			}
@@ -164,6 +196,7 @@ func judge(oldestFirst []*Recorded, now *Recorded) *Verdict {
 	for _, name := range slices.Sorted(maps.Keys(notRun)) {
 		undecided = append(undecided, notRun[name]...)
 	}
+	v.Compared = slices.ContainsFunc(v.ComparedWith, func(d shard.Digest) bool { return slices.Contains(released, d) })
 	v.snapshot, v.checks = last.Snapshot, checks
 	v.Rows = rows(checks, undecided, v.Off, last.unmeasured())
 	return v

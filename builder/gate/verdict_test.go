@@ -50,7 +50,7 @@ func TestVerdict(t *testing.T) {
 	} {
 		v := judge(c.runs, nil)
 		assert.Equal(t, c.off, v.Off, name)
-		assert.Equal(t, !c.uncompared, v.Compared, name)
+		assert.Equal(t, c.uncompared, len(v.ComparedWith) == 0, name)
 		if c.failed == "" {
 			assert.NoError(t, v.Err(), name)
 		} else {
@@ -70,7 +70,9 @@ func TestVerdict(t *testing.T) {
 	// A gate that did not run takes nothing back, and one that is inconclusive does.
 	v := judge([]*Recorded{run(before, nil, fail(Rows, "fewer apps")), undecided(shard.GateNotRun, Rows, "nothing is there")}, nil)
 	assert.Equal(t, Row{Gate: Rows, State: shard.GateFailed, Checks: 1, Failed: 1, Undecided: 1, Why: "fewer apps is bad"}, rowOf(v.Rows, Rows))
-	v = judge([]*Recorded{run(before, nil, fail(Rows, "fewer apps")), undecided(shard.GateInconclusive, Rows, "who knows")}, nil)
+	inconclusive := undecided(shard.GateInconclusive, Rows, "who knows")
+	inconclusive.Report.Previous = before
+	v = judge([]*Recorded{run(before, nil, fail(Rows, "fewer apps")), inconclusive}, nil)
 	assert.NoError(t, v.Err())
 	assert.Equal(t, Row{Gate: Rows, State: shard.GateInconclusive, Undecided: 1, Why: "who knows"}, rowOf(v.Rows, Rows))
 	v = judge([]*Recorded{undecided(shard.GateNotRun, Alignment, "no interactions were given")}, nil)
@@ -113,4 +115,31 @@ func TestUnproved(t *testing.T) {
 	}
 	notRun := shard.GateCheck{Gate: Axes, Undecided: shard.GateNotRun, Text: "the metric is l2"}
 	assert.Empty(t, judge([]*Recorded{run([]shard.GateCheck{notRun, none})}, nil).Unproved(), "nothing was tried")
+}
+
+// A comparison with another snapshot takes back nothing, unless that was released; nor does
+// one with itself.
+func TestWhatComparisonsTakeBack(t *testing.T) {
+	const itself = shard.Digest("itself")
+	run := func(previous shard.Digest, passed bool) *Recorded {
+		checks := []shard.GateCheck{{Gate: Placement, Passed: passed}, {Gate: Axes, Subject: fallOf + "agreement", Passed: passed}}
+		return &Recorded{Snapshot: itself, Report: &shard.GateReport{Previous: previous, Checks: checks}}
+	}
+	refused := run("good", false)
+	for name, c := range map[string]struct {
+		later    *Recorded
+		released []shard.Digest
+		failed   bool
+	}{
+		"itself":               {run(itself, true), []shard.Digest{"good", itself}, true},
+		"another":              {run("bad", true), []shard.Digest{"good"}, true},
+		"the same":             {run("good", true), nil, false},
+		"one released by then": {run("better", true), []shard.Digest{"better", "good"}, false},
+	} {
+		v := judge([]*Recorded{refused, c.later}, nil, c.released...)
+		assert.Equal(t, c.failed, v.Err() != nil, name)
+		assert.NotContains(t, v.ComparedWith, itself, name)
+	}
+	assert.Error(t, judge([]*Recorded{run("bad", true), refused}, nil).Err(), "what fails counts at once")
+	assert.Empty(t, judge([]*Recorded{run(itself, true)}, nil).ComparedWith)
 }

@@ -183,12 +183,16 @@ func (r *parquetReader) selects(f *parquetfile.File) (s selection, err error) {
 	for _, e := range s.embedding.shapes {
 		used[e.leaf] = true
 	}
-	if n := root.find(RunKey); n != nil && !slices.Contains(o.IgnoreColumns, RunKey) {
+	// A name that is there counts whatever is ignored, or two trainings could be joined by it.
+	if n := root.find(RunKey); n != nil {
 		a := n.shape()
-		if used[a.leaf] = true; !a.id() {
+		ignored := slices.Contains(o.IgnoreColumns, RunKey)
+		if used[a.leaf] = true; !a.id() && !ignored {
 			wrong = append(wrong, fmt.Sprintf("column %s is %s, want %s", RunKey, a.text, supportedIDs))
 		}
-		s.run = &a
+		if a.id() {
+			s.run = &a
+		}
 	}
 	add := func(n *node, column string) {
 		a := n.shape()

@@ -7,6 +7,7 @@ import (
 
 	"github.com/tandem-ann/tandem/builder/gate"
 	"github.com/tandem-ann/tandem/server/release"
+	"github.com/tandem-ann/tandem/shard"
 )
 
 // mostLoosened is how many loosened limits a release keeps.
@@ -20,6 +21,11 @@ func releaseVerdict(v *gate.Verdict) release.Verdict {
 	}
 	for _, row := range v.Undecided() {
 		out.Undecided = append(out.Undecided, release.UndecidedGate{Gate: row.Gate, State: row.State, Why: firstOf(row.Why, release.MaxText)})
+	}
+	for _, row := range v.Rows {
+		if row.State == shard.GateFailed {
+			out.FailedGates = append(out.FailedGates, row.Gate)
+		}
 	}
 	for i, text := range out.Loosened {
 		out.Loosened[i] = firstOf(text, release.MaxText)
@@ -69,7 +75,7 @@ func armNotes(a *release.Arm) (notes []string) {
 // gateNote says the same in a few words: "off: norms; not run: alignment, rows".
 func gateNote(a *release.Arm) string {
 	const most = 3
-	names := map[string][]string{"off": a.GatesOff}
+	names := map[string][]string{"failed": a.GatesFailed, "off": a.GatesOff}
 	for _, text := range a.GatesLoosened {
 		limit, _, _ := strings.Cut(text, ":")
 		names["loosened"] = append(names["loosened"], limit)
@@ -80,7 +86,7 @@ func gateNote(a *release.Arm) string {
 		}
 	}
 	var notes []string
-	for _, what := range []string{"off", "loosened", "inconclusive", "not run"} {
+	for _, what := range []string{"failed", "off", "loosened", "inconclusive", "not run"} {
 		list := names[what]
 		if len(list) == 0 {
 			continue

@@ -45,13 +45,15 @@ func liveFilters(store *shard.Store) func(context.Context) (*gate.LiveFilters, e
 // judgeNow judges a snapshot that is about to be released beside what answers most queries.
 func judgeNow(ctx context.Context, store *shard.Store, d shard.Digest) (*gate.Verdict, error) {
 	live := gate.Live{Filters: liveFilters(store)}
-	now, _, err := release.New(store, nil).Newest(ctx)
+	releases := release.New(store, nil)
+	now, _, err := releases.Newest(ctx)
 	if err != nil && !errors.Is(err, release.ErrNone) {
 		return nil, err
 	}
 	if now == nil {
 		return gate.JudgeNow(ctx, store, d, live)
 	}
+	live.Lately = lately(ctx, releases, now)
 	if most := mostTraffic(now); most.Snapshot != d {
 		live.Released, err = store.Manifest(ctx, most.Snapshot)
 		if err != nil && !errors.Is(err, shard.ErrNoSnapshot) {
@@ -59,4 +61,17 @@ func judgeNow(ctx context.Context, store *shard.Store, d shard.Digest) (*gate.Ve
 		}
 	}
 	return gate.JudgeNow(ctx, store, d, live)
+}
+
+// lately returns the snapshots that serve, or lately did. Where the log does not show all of
+// that it is those that serve.
+func lately(ctx context.Context, releases *release.Releases, now *release.Release) []shard.Digest {
+	if list, err := releases.Live(ctx); err == nil {
+		return list
+	}
+	var list []shard.Digest
+	for _, a := range now.Arms {
+		list = append(list, a.Snapshot)
+	}
+	return list
 }

@@ -186,8 +186,12 @@ func writeRelease(w io.Writer, r *release.Release) error {
 		for _, note := range armNotes(&a) {
 			fmt.Fprintf(w, "\n%s was started with %s", a.Name, release.Escape(note))
 		}
-		if a.Override != "" && a.Override != r.Override {
-			fmt.Fprintf(w, "\n%s has traffic although its gates did not let it pass: %s", a.Name, release.Escape(a.Override))
+		if a.Override != "" {
+			fmt.Fprintf(w, "\n%s has traffic although its gates did not let it pass", a.Name)
+			if len(a.GatesFailed) > 0 {
+				fmt.Fprintf(w, " (failed: %s)", release.Escape(strings.Join(a.GatesFailed, ", ")))
+			}
+			fmt.Fprintf(w, ": %s", release.Escape(a.Override))
 		}
 	}
 	fmt.Fprintf(w, "\nmodel %s, salt %s\n", release.Escape(r.Model), release.Escape(r.Salt))

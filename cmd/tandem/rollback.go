@@ -78,4 +78,7 @@ func writePlan(w io.Writer, p release.Plan) {
 	for _, text := range p.Unfit {
 		fmt.Fprintf(w, "  not fit: %s\n", strings.ReplaceAll(text, "\n", "\n  "))
 	}
+	if len(p.Unfit) > 0 {
+		fmt.Fprintf(w, "  tandem release rollback --away-from SNAPSHOT goes back to the last generation without it\n")
+	}
 }

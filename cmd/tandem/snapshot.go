@@ -77,6 +77,10 @@ func (c *snapshotLsCommand) Run(e *environment) (err error) {
 	if err != nil {
 		return err
 	}
+	var released []shard.Digest
+	if now != nil {
+		released = lately(e.ctx, release.New(store, nil), now)
+	}
 	list := []listedSnapshot{}
 	for _, p := range published {
 		m, err := store.Manifest(e.ctx, p.Digest)
@@ -98,7 +102,7 @@ func (c *snapshotLsCommand) Run(e *environment) (err error) {
 		if now != nil {
 			line.Arm = armsOf(now, p.Digest)
 		}
-		v, err := gate.Judge(e.ctx, store, p.Digest)
+		v, err := gate.Judge(e.ctx, store, p.Digest, released...)
 		switch {
 		case errors.Is(err, shard.ErrNoSnapshot):
 			continue // removed meanwhile

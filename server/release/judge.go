@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/tandem-ann/tandem/shard"
@@ -17,11 +18,13 @@ type Judge func(context.Context, *shard.Store, shard.Digest) (Verdict, error)
 
 // Verdict is what the gates of a snapshot have found.
 type Verdict struct {
-	Failed    error           // says which failed and why, or that none was run; nil if none did
-	Off       []string        // the gates that were off
-	Undecided []UndecidedGate // those that did not run, or found nothing either way
-	Loosened  []string        // limits under which more passed than by default
-	Compared  bool            // whether they compared it with a previous snapshot
+	Failed error // says which failed and why, or that none was run; nil if none did
+	// FailedGates are the names of those that failed, and of nothing else.
+	FailedGates []string
+	Off         []string        // the gates that were off
+	Undecided   []UndecidedGate // those that did not run, or found nothing either way
+	Loosened    []string        // limits under which more passed than by default
+	Compared    bool            // whether they compared it with a previous snapshot
 	// Unproved says what nothing has shown of the snapshot, and a first release needs a
 	// reason to pass over; empty if there is no such thing.
 	Unproved string
@@ -44,12 +47,17 @@ func (r *Releases) verdict(ctx context.Context, now *Release, d shard.Digest) (V
 	case err != nil:
 		return v, fmt.Errorf("what its gates have found is not known: %w", err)
 	case v.Failed != nil:
-		err = v.Failed
+		if err = v.Failed; len(v.FailedGates) == 0 {
+			v.FailedGates = []string{"all"} // none was run
+		}
 	case !v.Compared:
-		err = uncompared(now, d)
+		if err = uncompared(now, d); err != nil {
+			v.FailedGates = []string{"comparison"}
+		}
 	}
 	if err == nil && len(now.Arms) == 0 && v.Unproved != "" {
 		err = fmt.Errorf("a first release has nothing to fall back on, and %s", v.Unproved)
+		v.FailedGates = []string{"proof of one training"}
 	}
 	if err != nil {
 		err = fmt.Errorf("%w: %w", ErrGates, err)
@@ -64,21 +72,31 @@ func uncompared(now *Release, d shard.Digest) error {
 		return nil
 	}
 	most := slices.MaxFunc(now.Arms, func(a, b Arm) int { return cmp.Compare(a.Weight, b.Weight) })
-	return fmt.Errorf("its gates compared it with no previous snapshot while %s is released; run tandem gate", most.Snapshot.Short())
+	return fmt.Errorf("its gates compared it with no snapshot that serves, while %s is released; run tandem gate", most.Snapshot.Short())
 }
 
 // admit returns an error unless the gates of an arm's snapshot let it get traffic, or more
 // of it, beside what serves, or there is a reason to give it some all the same: the
-// override, which the arm keeps, or one that it has. The arm notes the gates that
-// decided nothing.
+// override, which the arm keeps, or one that it has and that was given for these gates. The
+// arm notes the gates that failed, and those that decided nothing.
 func (r *Releases) admit(ctx context.Context, now *Release, a *Arm, override string) error {
 	v, err := r.verdict(ctx, now, a.Snapshot)
 	if err == nil {
 		a.GatesOff, a.GatesUndecided, a.GatesLoosened, a.Override = v.Off, v.Undecided, v.Loosened, ""
+		a.GatesFailed = nil
 		return nil
 	}
-	if a.Override = cmp.Or(override, a.Override); a.Override == "" || ctx.Err() != nil {
-		return fmt.Errorf("snapshot %s: %w", a.Snapshot.Short(), err)
+	known := a.Override != "" && !slices.ContainsFunc(v.FailedGates, func(gate string) bool { return !slices.Contains(a.GatesFailed, gate) })
+	if override == "" && !known || ctx.Err() != nil {
+		err = fmt.Errorf("snapshot %s: %w", a.Snapshot.Short(), err)
+		if a.Override != "" && errors.Is(err, ErrGates) {
+			err = fmt.Errorf("%w\n  the reason that was given, %.200q, was for less: %s", err, a.Override, cmp.Or(strings.Join(a.GatesFailed, ", "), "nobody noted for what"))
+		}
+		return err
+	}
+	a.Override = cmp.Or(override, a.Override)
+	if v.FailedGates != nil {
+		a.GatesFailed = v.FailedGates
 	}
 	if v.Off != nil || v.Undecided != nil || v.Loosened != nil {
 		a.GatesOff, a.GatesUndecided, a.GatesLoosened = v.Off, v.Undecided, v.Loosened

@@ -54,7 +54,7 @@ func TestGatesStopReleases(t *testing.T) {
 	require.NoError(t, err, "it serves already")
 	_, err = start(d[1], "", "")
 	require.ErrorIs(t, err, release.ErrGates)
-	require.ErrorContains(t, err, "compared it with no previous snapshot while "+first.Arms[0].Snapshot.Short()+" is released; run tandem gate")
+	require.ErrorContains(t, err, "compared it with no snapshot that serves, while "+first.Arms[0].Snapshot.Short()+" is released; run tandem gate")
 	v.Compared, v.Off, v.Unproved = true, []string{"rows", "latency"}, "nothing tells"
 	_, err = start(d[1], "", "")
 	require.NoError(t, err, "there is something to fall back on")
@@ -132,4 +132,40 @@ func TestMoreTrafficIsJudged(t *testing.T) {
 	assert.Equal(t, []string{"rows"}, got.Arm("control").GatesOff)
 	v[d[1]] = low
 	require.ErrorIs(t, split(release.SplitOptions{Weights: map[string]int{"control": 700}}), release.ErrGates)
+}
+
+// A reason holds for the gates that it was given for.
+func TestReasonsHoldForWhatFailedThen(t *testing.T) {
+	ctx := t.Context()
+	v := verdicts{}
+	r, d := newJudged(t, folder(t), v.judge, "1", "2")
+	_, err := r.Start(ctx, release.StartOptions{Snapshot: d[0]})
+	require.NoError(t, err)
+	failing := func(gates ...string) {
+		v[d[1]] = release.Verdict{Failed: errors.New("they are low"), FailedGates: gates, Compared: true}
+	}
+	split := func(weight int, override string) (*release.Release, error) {
+		o := release.SplitOptions{Weights: map[string]int{"candidate": weight}}
+		o.Override = override
+		return r.Split(ctx, o)
+	}
+	failing("norms", "rows")
+	got, err := r.Start(ctx, release.StartOptions{Snapshot: d[1], Weight: 10, Change: release.Change{Override: "half a catalogue"}})
+	require.NoError(t, err)
+	assert.Equal(t, []string{"norms", "rows"}, got.Arm("candidate").GatesFailed)
+	failing("rows")
+	got, err = split(20, "")
+	require.NoError(t, err, "it is known, and less")
+	assert.Equal(t, []string{"rows"}, got.Arm("candidate").GatesFailed)
+	failing("rows", "placement")
+	_, err = split(30, "")
+	require.ErrorIs(t, err, release.ErrGates)
+	require.ErrorContains(t, err, `the reason that was given, "half a catalogue", was for less: rows`)
+	got, err = split(30, "looked at")
+	require.NoError(t, err)
+	assert.Equal(t, []string{"rows", "placement"}, got.Arm("candidate").GatesFailed)
+	v[d[1]] = release.Verdict{Compared: true}
+	got, err = split(40, "")
+	require.NoError(t, err)
+	assert.Empty(t, got.Arm("candidate").GatesFailed)
 }

@@ -89,6 +89,9 @@ type Arm struct {
 	// Override is why the arm has traffic although its snapshot's gates do not let it
 	// pass. It holds for more traffic, too.
 	Override string `json:"override,omitempty"`
+	// GatesFailed are the gates that Override passes over: what else fails later needs a
+	// reason of its own.
+	GatesFailed []string `json:"gates_failed,omitempty"`
 	// GatesLoosened are the limits under which more passed than by default.
 	GatesLoosened []string `json:"gates_loosened,omitempty"`
 }
@@ -278,6 +281,8 @@ func (a *Arm) validate() error {
 		return fmt.Errorf("override has %d bytes; accepted: up to %d", len(a.Override), MaxText)
 	case len(a.GatesOff) > maxOff || slices.ContainsFunc(a.GatesOff, func(name string) bool { return len(name) > maxName }):
 		return fmt.Errorf("%d gates are off; accepted: up to %d, each of up to %d bytes", len(a.GatesOff), maxOff, maxName)
+	case len(a.GatesFailed) > maxOff || slices.ContainsFunc(a.GatesFailed, func(name string) bool { return len(name) > maxName }):
+		return fmt.Errorf("%d gates have failed; accepted: up to %d, each of up to %d bytes", len(a.GatesFailed), maxOff, maxName)
 	case len(a.GatesLoosened) > maxOff || slices.ContainsFunc(a.GatesLoosened, func(text string) bool { return len(text) > MaxText }):
 		return fmt.Errorf("%d limits of gates are loosened; accepted: up to %d, each of up to %d bytes", len(a.GatesLoosened), maxOff, MaxText)
 	case len(a.GatesUndecided) > maxOff:
