@@ -72,7 +72,7 @@ func (r *run) attributes(kind shard.Kind, now, before *shard.Manifest) {
 	limit := r.Thresholds.Contract.Attributes
 	text := fmt.Sprintf("all %d attributes of %s are there, of the same types", old.Len(), kind)
 	if len(broken) > 0 {
-		text = fmt.Sprintf("%d of %d attributes of %s are gone or of another type, and live queries that name them will fail: %s; at most %v are accepted",
+		text = fmt.Sprintf("%d of %d attributes of %s are gone or of another type, and live queries that name them may fail: %s; at most %v are accepted",
 			len(broken), old.Len(), kind, few(broken), limit)
 		if gone > 0 {
 			text += lostInputs(now, before, string(kind)+"-attributes")
