@@ -25,7 +25,7 @@ var causes = map[string]string{
 	Norms:         "the model normalises otherwise, or one tower is of another training",
 	Overlap:       "the towers are of two model versions, or of another model than what is released",
 	Placement:     "vectors were joined to the wrong ids, or one tower is of another model version",
-	Alignment:     "the towers are of two model versions or training runs, or vectors were joined to the wrong ids",
+	Alignment:     "the towers are of two model versions or training runs, vectors were joined to the wrong ids, or the interactions are of other ids",
 	TrainingRun:   "one of the files is of another training run",
 	Axes:          "the towers are of two model versions or training runs",
 	Filters:       "an attribute or a segment that callers use was left out, renamed or written with another type",
