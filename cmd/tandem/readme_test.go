@@ -27,6 +27,9 @@ const readmeTimeout = 6 * time.Minute
 // what they print, where "..." stands for any. With -update, the lines are written anew
 // that differ in digests and numbers only, and the digests in the commands.
 func TestReadme(t *testing.T) {
+	if raceEnabled {
+		t.Skip("commands run ten times as slowly under the race detector, and each has a script of its own")
+	}
 	for _, tool := range []string{"sh", "curl"} {
 		if _, err := exec.LookPath(tool); err != nil {
 			t.Skipf("the commands of the README were not run: %v", err)
