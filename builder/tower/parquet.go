@@ -183,16 +183,12 @@ func (r *parquetReader) selects(f *parquetfile.File) (s selection, err error) {
 	for _, e := range s.embedding.shapes {
 		used[e.leaf] = true
 	}
-	// A name that is there counts whatever is ignored, or two trainings could be joined by it.
-	if n := root.find(RunKey); n != nil {
+	if n := root.find(RunKey); n != nil && !slices.Contains(o.IgnoreColumns, RunKey) {
 		a := n.shape()
-		ignored := slices.Contains(o.IgnoreColumns, RunKey)
-		if used[a.leaf] = true; !a.id() && !ignored {
+		if used[a.leaf] = true; !a.id() {
 			wrong = append(wrong, fmt.Sprintf("column %s is %s, want %s", RunKey, a.text, supportedIDs))
 		}
-		if a.id() {
-			s.run = &a
-		}
+		s.run = &a
 	}
 	add := func(n *node, column string) {
 		a := n.shape()
