@@ -77,8 +77,8 @@ func uncompared(now *Release, d shard.Digest) error {
 
 // admit returns an error unless the gates of an arm's snapshot let it get traffic, or more
 // of it, beside what serves, or there is a reason to give it some all the same: the
-// override, which the arm keeps, or one that it has and that was given for these gates. The
-// arm notes the gates that failed, and those that decided nothing.
+// override, which the arm keeps, or one that it has and that was given for these gates; of a
+// verdict that is not known nobody knows that. The arm notes the gates that failed, and those that decided nothing.
 func (r *Releases) admit(ctx context.Context, now *Release, a *Arm, override string) error {
 	v, err := r.verdict(ctx, now, a.Snapshot)
 	if err == nil {
@@ -86,7 +86,7 @@ func (r *Releases) admit(ctx context.Context, now *Release, a *Arm, override str
 		a.GatesFailed = nil
 		return nil
 	}
-	known := a.Override != "" && !slices.ContainsFunc(v.FailedGates, func(gate string) bool { return !slices.Contains(a.GatesFailed, gate) })
+	known := a.Override != "" && errors.Is(err, ErrGates) && !slices.ContainsFunc(v.FailedGates, func(gate string) bool { return !slices.Contains(a.GatesFailed, gate) })
 	if override == "" && !known || ctx.Err() != nil {
 		err = fmt.Errorf("snapshot %s: %w", a.Snapshot.Short(), err)
 		if a.Override != "" && errors.Is(err, ErrGates) {

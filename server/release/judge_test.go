@@ -138,7 +138,14 @@ func TestMoreTrafficIsJudged(t *testing.T) {
 func TestReasonsHoldForWhatFailedThen(t *testing.T) {
 	ctx := t.Context()
 	v := verdicts{}
-	r, d := newJudged(t, folder(t), v.judge, "1", "2")
+	var broken error
+	judge := func(ctx context.Context, s *shard.Store, d shard.Digest) (release.Verdict, error) {
+		if broken != nil {
+			return release.Verdict{}, broken
+		}
+		return v.judge(ctx, s, d)
+	}
+	r, d := newJudged(t, folder(t), judge, "1", "2")
 	_, err := r.Start(ctx, release.StartOptions{Snapshot: d[0]})
 	require.NoError(t, err)
 	failing := func(gates ...string) {
@@ -164,6 +171,11 @@ func TestReasonsHoldForWhatFailedThen(t *testing.T) {
 	got, err = split(30, "looked at")
 	require.NoError(t, err)
 	assert.Equal(t, []string{"rows", "placement"}, got.Arm("candidate").GatesFailed)
+	broken = errors.New("the store is silent")
+	_, err = split(40, "")
+	require.ErrorIs(t, err, broken)
+	require.NotErrorIs(t, err, release.ErrGates)
+	broken = nil
 	v[d[1]] = release.Verdict{Compared: true}
 	got, err = split(40, "")
 	require.NoError(t, err)
