@@ -21,6 +21,8 @@ import (
 	"github.com/tandem-ann/tandem/index/sections"
 	"github.com/tandem-ann/tandem/shard"
 	"github.com/tandem-ann/tandem/shard/eligibility"
+	"github.com/tandem-ann/tandem/shard/manifest"
+	"github.com/tandem-ann/tandem/shard/snapshots"
 )
 
 var update = flag.Bool("update", false, "write golden files anew")
@@ -32,12 +34,12 @@ const (
 )
 
 // buildSnapshot builds synthetic towers in dir and opens the snapshot.
-func buildSnapshot(dir string, shards int) (*shard.Snapshot, error) {
+func buildSnapshot(dir string, shards int) (*snapshots.Snapshot, error) {
 	ctx := context.Background()
 	if err := synthetic.Write(ctx, dir, synthetic.Options{Apps: testApps, Users: testUsers, Dim: 12, Seed: 3}, nil); err != nil {
 		return nil, err
 	}
-	store, err := shard.CreateStore(context.Background(), filepath.Join(dir, "store"), shard.StoreOptions{})
+	store, err := snapshots.CreateStore(context.Background(), filepath.Join(dir, "store"), snapshots.Options{})
 	if err != nil {
 		return nil, err
 	}
@@ -51,11 +53,11 @@ func buildSnapshot(dir string, shards int) (*shard.Snapshot, error) {
 	if err != nil {
 		return nil, err
 	}
-	return shard.OpenSnapshot(ctx, store, report.Digest)
+	return snapshots.Open(ctx, store, report.Digest)
 }
 
 // oneShard and threeShards are the same towers, built once for all tests.
-var oneShard, threeShards *shard.Snapshot
+var oneShard, threeShards *snapshots.Snapshot
 
 // testDir has their stores, 1/store and 3/store.
 var testDir string
@@ -211,7 +213,7 @@ func TestRunOnShardThatIsCut(t *testing.T) {
 	for _, kind := range []shard.Kind{shard.Apps, shard.Users} {
 		s, err := buildSnapshot(t.TempDir(), 1)
 		require.NoError(t, err)
-		require.NoError(t, os.Truncate(s.Tower(kind).Shards()[0].File().Path(), 0))
+		require.NoError(t, os.Truncate(s.Tower(kind).Local()[0].File().Path(), 0))
 		_, err = Run(t.Context(), s, Options{Target: shard.Apps, Queries: 10})
 		require.ErrorIs(t, err, sections.ErrUnreadable)
 		require.NoError(t, s.Close())
@@ -280,7 +282,7 @@ func TestValidate(t *testing.T) {
 // fixedReport has every form that a report's lines take.
 func fixedReport() *Report {
 	r := &Report{
-		Model: "feed", ModelVersion: "2026-11-22", Snapshot: shard.Sum([]byte("x")), Builder: "tandem-builder/1",
+		Model: "feed", ModelVersion: "2026-11-22", Snapshot: manifest.Sum([]byte("x")), Builder: "tandem-builder/1",
 		Tower: shard.Apps, Metric: index.Dot, Dim: 64, Rows: 44428, Shards: 3,
 		Params: "metric=dot m=16", Filter: `"linux" in platforms`, Eligible: 9000, Queries: 1000, Overlap: 17, Rounds: 3,
 		Processors: 2, Kernel: "avx512", Go: "go1.26.0", Platform: "linux/amd64",

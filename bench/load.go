@@ -2,6 +2,7 @@ package bench
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net/http"
@@ -23,6 +24,8 @@ import (
 	"github.com/tandem-ann/tandem/index"
 	"github.com/tandem-ann/tandem/index/sections"
 	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/manifest"
+	"github.com/tandem-ann/tandem/shard/snapshots"
 )
 
 // LoadOptions say how to load a running server. The zero value of a field is its
@@ -36,7 +39,7 @@ type LoadOptions struct {
 	// Snapshot's users that the build has not seen.
 	Users []string
 	// Snapshot, if not nil, is what the server serves, to measure recall against.
-	Snapshot *shard.Snapshot
+	Snapshot *snapshots.Snapshot
 	// Clients lists how many clients ask at a time. The default is 1 and 8.
 	Clients []int
 	// Queries is how many queries each number of clients asks. The default is as
@@ -58,6 +61,10 @@ type LoadOptions struct {
 	// HTTP1 makes the clients speak HTTP/1.1; else it is HTTP/2 without TLS,
 	// unless the URL is https.
 	HTTP1 bool
+	// TLS is how TLS is spoken. The default is as the system has it.
+	TLS *tls.Config
+	// Wrap, if not nil, wraps what sends requests, as to add a token.
+	Wrap func(http.RoundTripper) http.RoundTripper
 	// Progress, if not nil, is called when another number of clients begins.
 	Progress func(clients int)
 }
@@ -152,7 +159,7 @@ func Load(ctx context.Context, o LoadOptions) (_ *LoadReport, err error) {
 	if err != nil {
 		return nil, err
 	}
-	report.Model, report.ModelVersion, report.Snapshot = first.Msg.Model, first.Msg.ModelVersion, shard.Digest(first.Msg.Snapshot)
+	report.Model, report.ModelVersion, report.Snapshot = first.Msg.Model, first.Msg.ModelVersion, manifest.Digest(first.Msg.Snapshot)
 	report.Shards, report.Bytes = int(first.Msg.Coverage.GetShards()), proto.Size(first.Msg)
 	if s := o.Snapshot; s != nil {
 		if s.Digest() != report.Snapshot {
@@ -193,7 +200,7 @@ func (l *loader) close() {
 
 // client returns a client with a connection of its own.
 func (l *loader) client(options ...connect.ClientOption) tandemv1connect.RetrievalServiceClient {
-	t := &http.Transport{Protocols: new(http.Protocols), DisableCompression: true} // Connect's is what counts
+	t := &http.Transport{Protocols: new(http.Protocols), DisableCompression: true, TLSClientConfig: l.options.TLS.Clone()} // Connect's is what counts
 	switch {
 	case l.options.HTTP1:
 		t.Protocols.SetHTTP1(true)
@@ -203,7 +210,11 @@ func (l *loader) client(options ...connect.ClientOption) tandemv1connect.Retriev
 		t.Protocols.SetUnencryptedHTTP2(true)
 	}
 	l.idle = append(l.idle, t.CloseIdleConnections)
-	return tandemv1connect.NewRetrievalServiceClient(&http.Client{Transport: t, Timeout: l.options.Timeout}, l.options.Server, options...)
+	var sends http.RoundTripper = t
+	if l.options.Wrap != nil {
+		sends = l.options.Wrap(t)
+	}
+	return tandemv1connect.NewRetrievalServiceClient(&http.Client{Transport: sends, Timeout: l.options.Timeout}, l.options.Server, options...)
 }
 
 // request returns the request of a turn.
@@ -354,7 +365,7 @@ func (l *loader) recall(ctx context.Context) ([]float64, error) {
 	recalls := make([]float64, n)
 	for i := range n {
 		request := l.request(int64(i))
-		v, ok, err := users.Vector(request.Msg.UserId)
+		v, ok, err := users.Vector(ctx, shard.Moment{}, request.Msg.UserId)
 		if err != nil {
 			return nil, err
 		}
@@ -400,12 +411,12 @@ func (l *loader) cpu() (cpuTimes, error) {
 	var t cpuTimes
 	if l.options.PID > 0 {
 		var err error
-		if t.server, err = processCPU(l.options.PID); err != nil {
+		if t.server, err = ProcessCPU(l.options.PID); err != nil {
 			return t, err
 		}
 	}
 	// Without /proc the load generator's own is left out.
-	t.self, _ = processCPU(os.Getpid())
+	t.self, _ = ProcessCPU(os.Getpid())
 	return t, nil
 }
 

@@ -11,9 +11,9 @@ import (
 // clockTick is the unit of CPU times in /proc: USER_HZ is 100 on all of Linux.
 const clockTick = time.Second / 100
 
-// processCPU returns the CPU time, of user and kernel, that a process of this
+// ProcessCPU returns the CPU time, of user and kernel, that a process of this
 // machine has taken. It reads /proc, so it is for Linux.
-func processCPU(pid int) (time.Duration, error) {
+func ProcessCPU(pid int) (time.Duration, error) {
 	data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	if err != nil {
 		return 0, fmt.Errorf("read the CPU time of process %d: %w", pid, err)

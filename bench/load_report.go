@@ -1,37 +1,37 @@
 package bench
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
 	"text/tabwriter"
 
-	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/manifest"
+	"github.com/tandem-ann/tandem/shard/wording"
 )
 
 // LoadReport is what a load measured. The names of its JSON fields are stable.
 type LoadReport struct {
-	Server        string       `json:"server"`
-	Protocol      string       `json:"protocol"`
-	Model         string       `json:"model"`
-	ModelVersion  string       `json:"model_version"`
-	Snapshot      shard.Digest `json:"snapshot"`
-	Shards        int          `json:"shards"` // of the tower that was searched
-	K             int          `json:"k"`
-	Ef            int          `json:"ef,omitempty"`
-	Target        float64      `json:"target,omitempty"`
-	Filter        string       `json:"filter,omitempty"`
-	Segment       string       `json:"segment,omitempty"`
-	Users         int          `json:"users"`                  // different users that asked
-	Bytes         int          `json:"bytes"`                  // the first answer's size
-	Recall        *float64     `json:"recall,omitempty"`       // absent if it was not measured
-	Worst         *float64     `json:"recall_worst,omitempty"` // mean of the worst percent
-	RecallQueries int          `json:"recall_queries,omitempty"`
-	Processors    int          `json:"processors"` // of the load generator's machine
-	Go            string       `json:"go"`
-	Platform      string       `json:"platform"`
-	Results       []LoadResult `json:"results"` // by the number of clients, as asked for
+	Server        string          `json:"server"`
+	Protocol      string          `json:"protocol"`
+	Model         string          `json:"model"`
+	ModelVersion  string          `json:"model_version"`
+	Snapshot      manifest.Digest `json:"snapshot"`
+	Shards        int             `json:"shards"` // of the tower that was searched
+	K             int             `json:"k"`
+	Ef            int             `json:"ef,omitempty"`
+	Target        float64         `json:"target,omitempty"`
+	Filter        string          `json:"filter,omitempty"`
+	Segment       string          `json:"segment,omitempty"`
+	Users         int             `json:"users"`                  // different users that asked
+	Bytes         int             `json:"bytes"`                  // the first answer's size
+	Recall        *float64        `json:"recall,omitempty"`       // absent if it was not measured
+	Worst         *float64        `json:"recall_worst,omitempty"` // mean of the worst percent
+	RecallQueries int             `json:"recall_queries,omitempty"`
+	Processors    int             `json:"processors"` // of the load generator's machine
+	Go            string          `json:"go"`
+	Platform      string          `json:"platform"`
+	Results       []LoadResult    `json:"results"` // by the number of clients, as asked for
 }
 
 // LoadResult is what one number of clients saw. Times are in microseconds. CPU
@@ -54,12 +54,7 @@ type LoadResult struct {
 }
 
 // WriteJSON writes the report as one indented object.
-func (r *LoadReport) WriteJSON(w io.Writer) error {
-	e := json.NewEncoder(w)
-	e.SetEscapeHTML(false)
-	e.SetIndent("", "  ")
-	return e.Encode(r)
-}
+func (r *LoadReport) WriteJSON(w io.Writer) error { return wording.WriteJSON(w, r) }
 
 // WriteTable writes the report for people.
 func (r *LoadReport) WriteTable(w io.Writer) error {

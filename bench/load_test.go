@@ -18,15 +18,15 @@ import (
 
 	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
 	"github.com/tandem-ann/tandem/server"
-	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/snapshots"
 )
 
 // served serves threeShards.
 func served(t *testing.T) string {
 	service := server.NewService(slog.New(slog.DiscardHandler))
-	store, err := shard.OpenStore(t.Context(), filepath.Join(testDir, "3", "store"), shard.StoreOptions{})
+	store, err := snapshots.OpenStore(t.Context(), filepath.Join(testDir, "3", "store"), snapshots.Options{})
 	require.NoError(t, err)
-	snapshot, err := shard.OpenSnapshot(t.Context(), store, threeShards.Digest())
+	snapshot, err := snapshots.Open(t.Context(), store, threeShards.Digest())
 	require.NoError(t, err)
 	service.Serve(snapshot)
 	t.Cleanup(service.Close)
@@ -97,9 +97,9 @@ func TestLoadFailures(t *testing.T) {
 // A server that falls silent ends the load, after a while and with what was measured.
 func TestLoadOfSilentServer(t *testing.T) {
 	service := server.NewService(slog.New(slog.DiscardHandler))
-	store, err := shard.OpenStore(t.Context(), filepath.Join(testDir, "3", "store"), shard.StoreOptions{})
+	store, err := snapshots.OpenStore(t.Context(), filepath.Join(testDir, "3", "store"), snapshots.Options{})
 	require.NoError(t, err)
-	snapshot, err := shard.OpenSnapshot(t.Context(), store, threeShards.Digest())
+	snapshot, err := snapshots.Open(t.Context(), store, threeShards.Digest())
 	require.NoError(t, err)
 	service.Serve(snapshot)
 	t.Cleanup(service.Close)
@@ -117,13 +117,13 @@ func TestLoadOfSilentServer(t *testing.T) {
 	t.Cleanup(h.Close)
 	o := LoadOptions{
 		Server: h.URL, Request: &tandemv1.RetrieveRequest{K: 10}, Users: []string{sample(threeShards.Tower("users"), 1)[0].id},
-		Clients: []int{2}, Queries: 1_000_000, WarmUp: -1, HTTP1: true, Timeout: 500 * time.Millisecond,
+		Clients: []int{2}, Queries: 1_000_000, WarmUp: -1, HTTP1: true, Timeout: 3 * time.Second,
 	}
 	report, err := Load(t.Context(), o)
 	require.NoError(t, err)
 	r := report.Results[0]
 	require.Equal(t, []int{20, 2}, []int{r.Queries, r.Errors})
-	require.Contains(t, r.FirstError, "no answer within 500ms; the client asked no more: ")
+	require.Contains(t, r.FirstError, "no answer within 3s; the client asked no more: ")
 	_, err = Load(t.Context(), o)
 	require.ErrorContains(t, err, "deadline_exceeded")
 }
@@ -147,7 +147,7 @@ func TestParseStat(t *testing.T) {
 	require.Error(t, err)
 	_, err = parseStat("7 (a) S 1 7 7 0 -1 4194560 1 0 0 0 x 25 0 0 20 0 8 0 1 1 1")
 	require.Error(t, err)
-	_, err = processCPU(1 << 30)
+	_, err = ProcessCPU(1 << 30)
 	require.ErrorContains(t, err, "read the CPU time of process 1073741824: ")
 }
 

@@ -1,7 +1,6 @@
 package bench
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"maps"
@@ -12,31 +11,33 @@ import (
 
 	"github.com/tandem-ann/tandem/index"
 	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/manifest"
+	"github.com/tandem-ann/tandem/shard/wording"
 )
 
 // Report is what a run measured. The names of its JSON fields are stable.
 type Report struct {
-	Model        string       `json:"model"`
-	ModelVersion string       `json:"model_version"`
-	Snapshot     shard.Digest `json:"snapshot"`
-	Builder      string       `json:"builder"`
-	Tower        shard.Kind   `json:"tower"` // the tower that was searched
-	Metric       index.Metric `json:"metric"`
-	Dim          int          `json:"dim"`
-	Rows         int          `json:"rows"`
-	Shards       int          `json:"shards"`
-	Params       string       `json:"params"`
-	Filter       string       `json:"filter,omitempty"`
-	Segment      string       `json:"segment,omitempty"`
-	Eligible     int          `json:"eligible"`
-	Queries      int          `json:"queries"`
-	Overlap      int          `json:"overlap"` // queries that the build may have used too
-	Rounds       int          `json:"rounds"`
-	Processors   int          `json:"processors"` // that the shards of one query may use
-	Kernel       string       `json:"kernel"`
-	Go           string       `json:"go"`
-	Platform     string       `json:"platform"`
-	Results      []Result     `json:"results"` // by k; the exact scan, the sweep, the targets
+	Model        string          `json:"model"`
+	ModelVersion string          `json:"model_version"`
+	Snapshot     manifest.Digest `json:"snapshot"`
+	Builder      string          `json:"builder"`
+	Tower        shard.Kind      `json:"tower"` // the tower that was searched
+	Metric       index.Metric    `json:"metric"`
+	Dim          int             `json:"dim"`
+	Rows         int             `json:"rows"`
+	Shards       int             `json:"shards"`
+	Params       string          `json:"params"`
+	Filter       string          `json:"filter,omitempty"`
+	Segment      string          `json:"segment,omitempty"`
+	Eligible     int             `json:"eligible"`
+	Queries      int             `json:"queries"`
+	Overlap      int             `json:"overlap"` // queries that the build may have used too
+	Rounds       int             `json:"rounds"`
+	Processors   int             `json:"processors"` // that the shards of one query may use
+	Kernel       string          `json:"kernel"`
+	Go           string          `json:"go"`
+	Platform     string          `json:"platform"`
+	Results      []Result        `json:"results"` // by k; the exact scan, the sweep, the targets
 }
 
 // Setting is a way to ask.
@@ -74,12 +75,7 @@ type Result struct {
 }
 
 // WriteJSON writes the report as one indented object.
-func (r *Report) WriteJSON(w io.Writer) error {
-	e := json.NewEncoder(w)
-	e.SetEscapeHTML(false)
-	e.SetIndent("", "  ")
-	return e.Encode(r)
-}
+func (r *Report) WriteJSON(w io.Writer) error { return wording.WriteJSON(w, r) }
 
 // WriteTable writes the report for people: what was measured, one table for each
 // k with the default marked, and what the default target gave.

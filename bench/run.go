@@ -18,6 +18,7 @@ import (
 	"github.com/tandem-ann/tandem/index/kernel"
 	"github.com/tandem-ann/tandem/index/sections"
 	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/snapshots"
 )
 
 // Tolerance is how much worse than the k-th exact score a candidate may score,
@@ -29,7 +30,7 @@ const exactQueries = 100
 
 // Run measures a snapshot. An error from the filter is an *[eligibility.Error] or
 // an *[eligibility.BindError], one from the segment a *[shard.SegmentError].
-func Run(ctx context.Context, s *shard.Snapshot, o Options) (_ *Report, err error) {
+func Run(ctx context.Context, s *snapshots.Snapshot, o Options) (_ *Report, err error) {
 	defer sections.Guard(&err)()
 	if err := o.Validate(); err != nil {
 		return nil, err
@@ -69,7 +70,7 @@ func Run(ctx context.Context, s *shard.Snapshot, o Options) (_ *Report, err erro
 	m := s.Manifest()
 	report := &Report{
 		Model: m.Model, ModelVersion: m.ModelVersion, Snapshot: s.Digest(), Builder: m.Builder,
-		Tower: o.Target, Metric: m.Metric, Dim: m.Dim, Rows: r.tower.Rows(), Shards: len(r.tower.Shards()),
+		Tower: o.Target, Metric: m.Metric, Dim: m.Dim, Rows: r.tower.Rows(), Shards: len(r.tower.Parts()),
 		Params: m.Tower(o.Target).Params,
 		Filter: o.Filter, Segment: o.Segment, Eligible: r.eligible,
 		Queries: len(r.queries), Overlap: overlap(m, o.Target, s.Tower(source).Rows(), len(r.queries)),
@@ -145,7 +146,7 @@ func (r *runner) plan() {
 		r.settings = append(r.settings, group)
 		for _, s := range group {
 			s.plans = map[index.Plan]int{}
-			s.efs = make([]map[int]int, len(r.tower.Shards()))
+			s.efs = make([]map[int]int, len(r.tower.Parts()))
 			for i := range s.efs {
 				s.efs[i] = map[int]int{}
 			}

@@ -24,8 +24,10 @@ import (
 	"github.com/tandem-ann/tandem/api/tandem/v1/tandemv1connect"
 	"github.com/tandem-ann/tandem/index/sections"
 	"github.com/tandem-ann/tandem/server"
-	"github.com/tandem-ann/tandem/server/release"
 	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/manifest"
+	"github.com/tandem-ann/tandem/shard/release"
+	"github.com/tandem-ann/tandem/shard/snapshots"
 )
 
 // SwitchOptions say how a server is made to switch between two snapshots. The zero
@@ -72,21 +74,21 @@ func (o SwitchOptions) withDefaults() SwitchOptions {
 
 // SwitchReport is what a run of switches measured. Times are in microseconds.
 type SwitchReport struct {
-	Snapshots [2]shard.Digest `json:"snapshots"`
-	Switches  int             `json:"switches"`
-	Clients   int             `json:"clients"`
-	Requests  int64           `json:"requests"`
-	Failed    int64           `json:"failed"`
-	Mixed     int64           `json:"mixed"` // answers that are not those of the snapshot they name
-	SteadyP50 float64         `json:"steady_p50_us"`
-	SteadyP99 float64         `json:"steady_p99_us"`
-	SwitchP50 float64         `json:"switch_p50_us"` // of requests that were under way during a switch
-	SwitchP99 float64         `json:"switch_p99_us"`
-	Follow    [3]float64      `json:"follow_us"` // from the release to the first answer of it: median, 99th percentile, longest
-	Files     [2]int          `json:"files"`     // open files after the first two switches, and at the end
-	Mapped    [2]int          `json:"mapped"`    // mapped shards then
-	Heap      [2]uint64       `json:"heap"`      // bytes in use after a collection then
-	FirstFail string          `json:"first_failure,omitempty"`
+	Snapshots [2]manifest.Digest `json:"snapshots"`
+	Switches  int                `json:"switches"`
+	Clients   int                `json:"clients"`
+	Requests  int64              `json:"requests"`
+	Failed    int64              `json:"failed"`
+	Mixed     int64              `json:"mixed"` // answers that are not those of the snapshot they name
+	SteadyP50 float64            `json:"steady_p50_us"`
+	SteadyP99 float64            `json:"steady_p99_us"`
+	SwitchP50 float64            `json:"switch_p50_us"` // of requests that were under way during a switch
+	SwitchP99 float64            `json:"switch_p99_us"`
+	Follow    [3]float64         `json:"follow_us"` // from the release to the first answer of it: median, 99th percentile, longest
+	Files     [2]int             `json:"files"`     // open files after the first two switches, and at the end
+	Mapped    [2]int             `json:"mapped"`    // mapped shards then
+	Heap      [2]uint64          `json:"heap"`      // bytes in use after a collection then
+	FirstFail string             `json:"first_failure,omitempty"`
 }
 
 // WriteTable writes the report for people.
@@ -111,7 +113,7 @@ open files %d and %d, mapped shards %d and %d, heap %.1f and %.1f MiB: after two
 // process, and makes the server switch between the two, by rolling back and forth, while
 // clients ask. Every answer is compared with what the snapshot that it names answers by
 // itself.
-func Switch(ctx context.Context, store *shard.Store, snapshots [2]shard.Digest, o SwitchOptions) (_ *SwitchReport, err error) {
+func Switch(ctx context.Context, store *snapshots.Store, pair [2]manifest.Digest, o SwitchOptions) (_ *SwitchReport, err error) {
 	defer sections.Guard(&err)()
 	o = o.withDefaults()
 	dir, err := os.MkdirTemp("", "tandem-switches-")
@@ -119,22 +121,22 @@ func Switch(ctx context.Context, store *shard.Store, snapshots [2]shard.Digest, 
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	own, err := shard.CreateStore(ctx, filepath.Join(dir, "store"), shard.StoreOptions{})
+	own, err := snapshots.CreateStore(ctx, filepath.Join(dir, "store"), snapshots.Options{})
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, own.Close()) }()
-	s := &switching{o: o, store: own, releases: release.New(own, nil), answers: map[string]map[string][]*tandemv1.Candidate{},
-		report: &SwitchReport{Snapshots: snapshots, Switches: o.Switches, Clients: o.Clients}}
-	for _, d := range snapshots {
+	s := &switching{o: o, store: own, releases: release.New(own), answers: map[string]map[string][]*tandemv1.Candidate{},
+		report: &SwitchReport{Snapshots: pair, Switches: o.Switches, Clients: o.Clients}}
+	for _, d := range pair {
 		if err := own.Copy(ctx, store, d); err != nil {
 			return nil, err
 		}
 	}
-	if err := s.ask(ctx, snapshots); err != nil {
+	if err := s.ask(ctx, pair); err != nil {
 		return nil, err
 	}
-	if err := s.begin(ctx, snapshots); err != nil {
+	if err := s.begin(ctx, pair); err != nil {
 		return nil, err
 	}
 	return s.report, s.serve(ctx)
@@ -143,7 +145,7 @@ func Switch(ctx context.Context, store *shard.Store, snapshots [2]shard.Digest, 
 // switching is a run of [Switch].
 type switching struct {
 	o        SwitchOptions
-	store    *shard.Store
+	store    *snapshots.Store
 	releases *release.Releases
 	users    []string
 	answers  map[string]map[string][]*tandemv1.Candidate // by snapshot and user
@@ -161,9 +163,9 @@ func (s *switching) request(user string) *tandemv1.RetrieveRequest {
 }
 
 // ask finds out what each snapshot answers.
-func (s *switching) ask(ctx context.Context, snapshots [2]shard.Digest) error {
-	for _, d := range snapshots {
-		snapshot, err := shard.OpenSnapshot(ctx, s.store, d)
+func (s *switching) ask(ctx context.Context, pair [2]manifest.Digest) error {
+	for _, d := range pair {
+		snapshot, err := snapshots.Open(ctx, s.store, d)
 		if err != nil {
 			return err
 		}
@@ -193,12 +195,12 @@ func (s *switching) ask(ctx context.Context, snapshots [2]shard.Digest) error {
 }
 
 // begin makes generation 1 serve the first snapshot and generation 3 the second.
-func (s *switching) begin(ctx context.Context, snapshots [2]shard.Digest) error {
+func (s *switching) begin(ctx context.Context, pair [2]manifest.Digest) error {
 	c := release.Change{Author: "bench", Override: "nobody else is served"}
-	if _, err := s.releases.Start(ctx, release.StartOptions{Change: c, Snapshot: snapshots[0]}); err != nil {
+	if _, err := s.releases.Start(ctx, release.StartOptions{Change: c, Snapshot: pair[0]}); err != nil {
 		return err
 	}
-	if _, err := s.releases.Start(ctx, release.StartOptions{Change: c, Snapshot: snapshots[1], Arm: "other"}); err != nil {
+	if _, err := s.releases.Start(ctx, release.StartOptions{Change: c, Snapshot: pair[1], Arm: "other"}); err != nil {
 		return err
 	}
 	_, err := s.releases.Promote(ctx, c, "other")
@@ -214,7 +216,7 @@ func (s *switching) serve(ctx context.Context) (err error) {
 	go func() {
 		done <- server.Run(running, server.Config{
 			Store: s.store, Listen: "127.0.0.1:0", Keep: s.o.Keep, Logger: slog.New(slog.DiscardHandler),
-			Listening: func(a net.Addr) { address = a }, Ready: func(*shard.Snapshot) { close(ready) },
+			Listening: func(a net.Addr) { address = a }, Ready: func(*snapshots.Snapshot) { close(ready) },
 		})
 	}()
 	select {

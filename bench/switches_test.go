@@ -9,15 +9,16 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/manifest"
+	"github.com/tandem-ann/tandem/shard/snapshots"
 )
 
 func TestSwitch(t *testing.T) {
-	both, err := shard.CreateStore(t.Context(), t.TempDir(), shard.StoreOptions{})
+	both, err := snapshots.CreateStore(t.Context(), t.TempDir(), snapshots.Options{})
 	require.NoError(t, err)
-	digests := [2]shard.Digest{oneShard.Digest(), threeShards.Digest()}
+	digests := [2]manifest.Digest{oneShard.Digest(), threeShards.Digest()}
 	for i, name := range []string{"1", "3"} {
-		store, err := shard.OpenStore(t.Context(), filepath.Join(testDir, name, "store"), shard.StoreOptions{})
+		store, err := snapshots.OpenStore(t.Context(), filepath.Join(testDir, name, "store"), snapshots.Options{})
 		require.NoError(t, err)
 		require.NoError(t, both.Copy(t.Context(), store, digests[i]))
 		require.NoError(t, store.Close())

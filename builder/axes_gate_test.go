@@ -10,27 +10,28 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/tandem-ann/tandem/builder"
-	"github.com/tandem-ann/tandem/builder/gate"
 	"github.com/tandem-ann/tandem/builder/tower"
 	"github.com/tandem-ann/tandem/index"
-	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/gates"
+	"github.com/tandem-ann/tandem/shard/manifest"
+	"github.com/tandem-ann/tandem/shard/snapshots"
 )
 
 // axesOf returns what the gate axes came to, of towers that are built after previous, and
 // the snapshot.
-func axesOf(t *testing.T, tw *towers, metric index.Metric, store *shard.Store, previous shard.Digest) (gate.Row, *shard.Store, shard.Digest) {
+func axesOf(t *testing.T, tw *towers, metric index.Metric, store *snapshots.Store, previous manifest.Digest) (gates.Row, *snapshots.Store, manifest.Digest) {
 	t.Helper()
 	o := tw.options(t, "1")
 	o.Params.Metric, o.Previous = metric, previous
 	if store == nil {
 		var err error
-		store, err = shard.CreateStore(t.Context(), t.TempDir(), shard.StoreOptions{})
+		store, err = snapshots.CreateStore(t.Context(), t.TempDir(), snapshots.Options{})
 		require.NoError(t, err)
 	}
 	report, err := builder.Build(t.Context(), store, o)
 	require.NoError(t, err)
 	rows := report.Gates.Rows()
-	return rows[slices.IndexFunc(rows, func(r gate.Row) bool { return r.Gate == gate.Axes })], store, report.Digest
+	return rows[slices.IndexFunc(rows, func(r gates.Row) bool { return r.Gate == gates.Axes })], store, report.Digest
 }
 
 // rotated turns the space of rows at random, in one plane after the other.
@@ -80,16 +81,16 @@ func shuffled(rows []tower.Row, seed uint64) []tower.Row {
 func TestAxes(t *testing.T) {
 	base := syntheticTowers(t, 800, 500)
 	row, store, first := axesOf(t, base, index.Dot, nil, "")
-	require.Equal(t, gate.Row{Gate: gate.Axes, State: shard.GatePassed, Checks: 1, Undecided: 1}, row)
+	require.Equal(t, gates.Row{Gate: gates.Axes, State: manifest.GatePassed, Checks: 1, Undecided: 1}, row)
 
 	both := base.clone()
 	both.apps, both.users = rotated(both.apps, 1), rotated(both.users, 1)
 	row, _, _ = axesOf(t, both, index.Dot, store, first)
-	assert.Equal(t, shard.GatePassed, row.State, "a retrain may have turned the whole space: %s", row.Why)
+	assert.Equal(t, manifest.GatePassed, row.State, "a retrain may have turned the whole space: %s", row.Why)
 	row, _, _ = axesOf(t, both, index.Cosine, nil, "")
-	assert.Equal(t, shard.GatePassed, row.State, row.Why)
+	assert.Equal(t, manifest.GatePassed, row.State, row.Why)
 	row, _, _ = axesOf(t, base, index.L2, nil, "")
-	assert.Equal(t, gate.Row{Gate: gate.Axes, State: shard.GateNotRun, Undecided: 1,
+	assert.Equal(t, gates.Row{Gate: gates.Axes, State: manifest.GateNotRun, Undecided: 1,
 		Why: "the metric is l2, and only models that score by inner products are known to give their towers the same axes"}, row)
 
 	for name, change := range map[string]func(*towers){
@@ -102,10 +103,10 @@ func TestAxes(t *testing.T) {
 		tw := base.clone()
 		change(tw)
 		row, _, _ := axesOf(t, tw, index.Dot, store, first)
-		assert.Equal(t, shard.GateFailed, row.State, "%s: %s", name, row.Why)
+		assert.Equal(t, manifest.GateFailed, row.State, "%s: %s", name, row.Why)
 		assert.Contains(t, row.Why, "the towers do not belong together: they may be of different model versions", name)
 		row, _, _ = axesOf(t, tw, index.Dot, nil, "")
-		assert.NotEqual(t, shard.GatePassed, row.State, "%s, with nothing to compare with: %s", name, row.Why)
+		assert.NotEqual(t, manifest.GatePassed, row.State, "%s, with nothing to compare with: %s", name, row.Why)
 	}
 }
 
@@ -114,16 +115,16 @@ func TestAxes(t *testing.T) {
 func TestSteamAxes(t *testing.T) {
 	one, other := steamTowers(t, "steam", *steamPart), steamTowers(t, "steam_sgd", *steamPart)
 	row, store, first := axesOf(t, one, index.Dot, nil, "")
-	assert.Equal(t, shard.GatePassed, row.State, row.Why)
+	assert.Equal(t, manifest.GatePassed, row.State, row.Why)
 	row, _, _ = axesOf(t, other, index.Dot, nil, "")
-	assert.Equal(t, shard.GatePassed, row.State, row.Why)
+	assert.Equal(t, manifest.GatePassed, row.State, row.Why)
 	for name, tw := range map[string]*towers{
 		"apps of the other":  {apps: other.apps, users: one.users, appSchema: other.appSchema, userSchema: one.userSchema},
 		"users of the other": {apps: one.apps, users: other.users, appSchema: one.appSchema, userSchema: other.userSchema},
 	} {
 		row, _, _ := axesOf(t, tw, index.Dot, nil, "")
-		assert.NotEqual(t, shard.GatePassed, row.State, "%s: %s", name, row.Why)
+		assert.NotEqual(t, manifest.GatePassed, row.State, "%s: %s", name, row.Why)
 		row, _, _ = axesOf(t, tw, index.Dot, store, first)
-		assert.Equal(t, shard.GateFailed, row.State, "%s, after what serves: %s", name, row.Why)
+		assert.Equal(t, manifest.GateFailed, row.State, "%s, after what serves: %s", name, row.Why)
 	}
 }

@@ -10,12 +10,15 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/tandem-ann/tandem/builder/gate"
 	"github.com/tandem-ann/tandem/builder/tower"
 	"github.com/tandem-ann/tandem/index"
 	"github.com/tandem-ann/tandem/index/sections"
 	"github.com/tandem-ann/tandem/shard"
 	"github.com/tandem-ann/tandem/shard/attribute"
+	"github.com/tandem-ann/tandem/shard/gates"
+	"github.com/tandem-ann/tandem/shard/manifest"
+	"github.com/tandem-ann/tandem/shard/snapshots"
+	"github.com/tandem-ann/tandem/shard/wording"
 )
 
 // Version names what wrote a snapshot. It changes whenever the same inputs and
@@ -26,9 +29,9 @@ const Version = "tandem-builder/5"
 // store, whether it passes or not. A [*RejectedError] says which rows could not be served.
 //
 // Nothing is published when it returns an error. What was built by then is kept on this
-// machine if the towers were done, for [shard.KeptLife]: Build with the same inputs and
+// machine if the towers were done, for [snapshots.KeptLife]: Build with the same inputs and
 // options goes on from there, and gives the same digest.
-func Build(ctx context.Context, store *shard.Store, o Options) (_ *Report, err error) {
+func Build(ctx context.Context, store *snapshots.Store, o Options) (_ *Report, err error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}
@@ -36,6 +39,9 @@ func Build(ctx context.Context, store *shard.Store, o Options) (_ *Report, err e
 		o.Progress = silent{}
 	}
 	if err := checkPrevious(ctx, store, o); err != nil {
+		return nil, err
+	}
+	if err := o.readLive(ctx, store); err != nil {
 		return nil, err
 	}
 	if o.Opened == nil {
@@ -58,11 +64,12 @@ func Build(ctx context.Context, store *shard.Store, o Options) (_ *Report, err e
 
 // run does all of a build, or what is left of one that was kept.
 func (b *build) run(ctx context.Context) (_ *Report, err error) {
-	b.manifest = &shard.Manifest{
-		Version: shard.GatesVersion, Builder: Version, Tool: b.Tool,
+	b.manifest = &manifest.Manifest{
+		Version: manifest.GatesVersion, Builder: Version, Tool: b.Tool,
 		Model: b.Model, ModelVersion: b.ModelVersion, Metric: b.Params.Metric,
-		Parameters: b.parameters(),
+		Parameters: b.parameters(), Live: b.LivePosition,
 	}
+	b.forgotten = newForgotten(b.Live)
 	b.listSegments()
 	if err := b.readGates(ctx); err != nil {
 		return nil, err
@@ -95,7 +102,7 @@ func (b *build) run(ctx context.Context) (_ *Report, err error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Report{Digest: digest, Manifest: b.manifest, Gates: b.found, Rejected: b.rejected}, nil
+	return &Report{Digest: digest, Manifest: b.manifest, Gates: b.found, Rejected: b.rejected, LiveHead: b.Live.Position().Shard()}, nil
 }
 
 // towers reads both towers and builds their shards.
@@ -155,21 +162,22 @@ func (silent) Note(string)         {}
 // build is one run of [Build].
 type build struct {
 	Options
-	store    *shard.Store // that is built into
-	stage    *shard.Stage
-	staged   *shard.Store // where shards wait until all are built
-	work     string       // the folder of temporary files
-	keyed    shard.Digest // of all that the snapshot depends on
-	resumed  bool         // the stage is one that was kept
-	keeps    bool         // the stage outlives this process
-	manifest *shard.Manifest
+	store    *snapshots.Store // that is built into
+	stage    *snapshots.Stage
+	staged   *snapshots.Store // where shards wait until all are built
+	work     string           // the folder of temporary files
+	keyed    manifest.Digest  // of all that the snapshot depends on
+	resumed  bool             // the stage is one that was kept
+	keeps    bool             // the stage outlives this process
+	manifest *manifest.Manifest
 	runs     map[string]string // the training run that each tower says it is of, by role
 
 	apps, users *ingested
 	rejected    map[shard.Kind]*Rejections
-	segments    *segmentsFile  // nil without
-	gates       gates          // of the inputs
-	found       *gate.Recorded // nil until the gates have run
+	segments    *segmentsFile   // nil without
+	forgotten   *forgotten      // nil if nobody is
+	gates       gateInputs      // of the inputs
+	found       *gates.Recorded // nil until the gates have run
 }
 
 // detectDim finds the dimension, which both towers must have.
@@ -215,11 +223,16 @@ func (b *build) ingest(ctx context.Context) (err error) {
 	}{{&b.apps, b.Apps, shard.Apps}, {&b.users, b.Users, shard.Users}} {
 		files := b.Opened.tower(t.kind)
 		t.Input, t.Attributes.Files = b.input(t.kind), files.attributes
-		*t.in, err = ingest(ctx, t.kind, t.TowerOptions, metric, b.manifest.Dim, b.work, b.Progress)
+		leave := b.forgotten
+		if t.kind == shard.Apps {
+			leave = nil
+		}
+		*t.in, err = ingest(ctx, t.kind, t.TowerOptions, metric, b.manifest.Dim, b.work, leave, b.Progress)
 		if err = files.checked(err); err != nil {
 			return fmt.Errorf("read %s: %w", t.kind, err)
 		}
 	}
+	b.noteForgotten()
 	for _, name := range common(b.apps.unknown, b.users.unknown) {
 		b.Progress.Note(fmt.Sprintf("column %s: to be ignored, but in no input of either tower", name))
 	}
@@ -240,6 +253,9 @@ func (b *build) ingest(ctx context.Context) (err error) {
 	for _, in := range []*ingested{b.apps, b.users} {
 		if b.manifest.Tower(in.kind).Rows == 0 {
 			text := "the input has none"
+			if n := b.manifest.Forgotten(); n > 0 && in.kind == shard.Users {
+				text = fmt.Sprintf("%s of the input are forgotten", wording.Plural(n, "user"))
+			}
 			if r := in.rejections; r.Total > 0 {
 				text = fmt.Sprintf("%d were rejected, the first as %s: %s", r.Total, r.Kinds[0].Kind, r.Kinds[0].First[0])
 			}
@@ -306,7 +322,7 @@ func (b *build) tower(ctx context.Context, in *ingested, o TowerOptions, queries
 	if apart.rows > 0 {
 		b.Progress.Note(fmt.Sprintf("%s: %d of %d have no attribute line, and so none of those attributes", in.kind, apart.rows, tm.Rows))
 	}
-	measure := samples[shard.Gate]
+	measure := samples[manifest.Gate]
 	b.Progress.Stage(fmt.Sprintf("measure recall of %s", in.kind), int64(measure.Rows()))
 	if tm.Recall, err = b.recall(ctx, in.kind, measure); err != nil || in.kind != shard.Apps {
 		return err
@@ -315,8 +331,8 @@ func (b *build) tower(ctx context.Context, in *ingested, o TowerOptions, queries
 }
 
 // shard builds one shard, which is called of, and moves it to the store.
-func (b *build) shard(ctx context.Context, in *ingested, o TowerOptions, number int, of string, c *contents, queries samples, scanned *scans) (shard.ShardManifest, error) {
-	var sm shard.ShardManifest
+func (b *build) shard(ctx context.Context, in *ingested, o TowerOptions, number int, of string, c *contents, queries samples, scanned *scans) (manifest.Shard, error) {
+	var sm manifest.Shard
 	if files := b.Opened.tower(in.kind).graph; files != nil {
 		var err error
 		c.input.Graph, err = sourceGraph(files.Files()[0], o.GraphKeys, c.ids)
@@ -332,7 +348,7 @@ func (b *build) shard(ctx context.Context, in *ingested, o TowerOptions, number 
 		return sm, err
 	}
 	b.Progress.Stage("calibrate "+of, -1)
-	if err := x.Calibrate(ctx, queries[shard.Shape], queries[shard.Calibrate], b.Threads); err != nil {
+	if err := x.Calibrate(ctx, queries[manifest.Shape], queries[manifest.Calibrate], b.Threads); err != nil {
 		return sm, err
 	}
 	scanned.count(number, x.Rows(), x.Effort())

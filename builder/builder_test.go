@@ -19,6 +19,8 @@ import (
 	"github.com/tandem-ann/tandem/index"
 	"github.com/tandem-ann/tandem/shard"
 	"github.com/tandem-ann/tandem/shard/attribute"
+	"github.com/tandem-ann/tandem/shard/manifest"
+	"github.com/tandem-ann/tandem/shard/snapshots"
 )
 
 // schema is that of the towers that towers writes.
@@ -111,16 +113,16 @@ func bare(list []row) []row {
 	return out
 }
 
-func build(t testing.TB, o builder.Options) (*shard.Store, *builder.Report) {
-	store, err := shard.CreateStore(t.Context(), t.TempDir(), shard.StoreOptions{})
+func build(t testing.TB, o builder.Options) (*snapshots.Store, *builder.Report) {
+	store, err := snapshots.CreateStore(t.Context(), t.TempDir(), snapshots.Options{})
 	require.NoError(t, err)
 	report, err := builder.Build(context.Background(), store, o)
 	require.NoError(t, err)
 	return store, report
 }
 
-func open(t testing.TB, store *shard.Store, d shard.Digest) *shard.Snapshot {
-	s, err := shard.OpenSnapshot(context.Background(), store, d)
+func open(t testing.TB, store *snapshots.Store, d manifest.Digest) *snapshots.Snapshot {
+	s, err := snapshots.Open(context.Background(), store, d)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, s.Close()) })
 	return s
@@ -140,7 +142,7 @@ func TestBuildHoldsEveryRow(t *testing.T) {
 			for _, r := range m.Apps.Recall {
 				require.GreaterOrEqual(t, r.Recall, r.Target-0.02, "k %d target %v", r.K, r.Target)
 			}
-			require.NoError(t, shard.VerifySnapshot(context.Background(), store, report.Digest, func(string) {}))
+			require.NoError(t, snapshots.Verify(context.Background(), store, report.Digest, func(string) {}))
 			entries, err := os.ReadDir(filepath.Join(store.Location(), "staging"))
 			require.NoError(t, err)
 			require.Empty(t, entries, "the build leaves nothing behind")
@@ -148,11 +150,11 @@ func TestBuildHoldsEveryRow(t *testing.T) {
 			snapshot := open(t, store, report.Digest)
 			tw := snapshot.Tower(shard.Apps)
 			for _, r := range apps {
-				v, ok, err := tw.Vector(r.id)
+				v, ok, err := tw.Vector(t.Context(), shard.Moment{}, r.id)
 				require.NoError(t, err)
 				require.True(t, ok)
 				require.InDeltaSlice(t, r.vector, v, 1e-5)
-				s := tw.Shards()[shard.Partition(r.id, 3)]
+				s := tw.Local()[shard.Partition(r.id, 3)]
 				ordinal, ok := s.Ordinal(r.id)
 				require.True(t, ok)
 				require.Equal(t, r.id, s.ID(ordinal))
@@ -247,7 +249,7 @@ func TestRejections(t *testing.T) {
 		}
 	}
 	o := options(t, index.Cosine, list, rows("user", 20, 8, 8))
-	store, err := shard.CreateStore(t.Context(), t.TempDir(), shard.StoreOptions{})
+	store, err := snapshots.CreateStore(t.Context(), t.TempDir(), snapshots.Options{})
 	require.NoError(t, err)
 	for _, accepted := range []int{0, len(bad) - 1} {
 		o.MaxRejected = accepted
@@ -274,7 +276,7 @@ func TestRejections(t *testing.T) {
 }
 
 func TestTowersMustFit(t *testing.T) {
-	store, err := shard.CreateStore(t.Context(), t.TempDir(), shard.StoreOptions{})
+	store, err := snapshots.CreateStore(t.Context(), t.TempDir(), snapshots.Options{})
 	require.NoError(t, err)
 	_, err = builder.Build(context.Background(), store, options(t, index.Dot, rows("app", 10, 8, 1), rows("user", 10, 9, 1)))
 	require.ErrorContains(t, err, "apps have embeddings of dimension 8, users of 9")
@@ -332,7 +334,7 @@ func TestAttributeLinesAreJoined(t *testing.T) {
 	o.Apps.Attributes = tower.AttributeOptions{Paths: []string{path}, IDKey: "app_id"}
 	notes := &recorder{}
 	o.Progress = notes
-	store, err := shard.CreateStore(t.Context(), dir, shard.StoreOptions{})
+	store, err := snapshots.CreateStore(t.Context(), dir, snapshots.Options{})
 	require.NoError(t, err)
 	_, err = builder.Build(context.Background(), store, o)
 	require.ErrorContains(t, err, "attribute type change: 1")
@@ -345,13 +347,13 @@ func TestAttributeLinesAreJoined(t *testing.T) {
 	tw := open(t, store, report.Digest).Tower(shard.Apps)
 	require.Equal(t, 199, tw.Rows())
 	for i, a := range apps {
-		_, found, err := tw.Vector(a.id)
+		_, found, err := tw.Vector(t.Context(), shard.Moment{}, a.id)
 		require.NoError(t, err)
 		require.Equal(t, i != 10, found, "an app whose attributes are not what they say is not served")
 		if !found {
 			continue
 		}
-		s := tw.Shards()[shard.Partition(a.id, 3)]
+		s := tw.Local()[shard.Partition(a.id, 3)]
 		ordinal, _ := s.Ordinal(a.id)
 		want := attribute.OfInt(int64(2000 + i%20))
 		if i == 11 {

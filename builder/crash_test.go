@@ -19,8 +19,9 @@ import (
 
 	"github.com/tandem-ann/tandem/builder"
 	"github.com/tandem-ann/tandem/index"
-	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/manifest"
 	"github.com/tandem-ann/tandem/shard/objects/objectstest"
+	"github.com/tandem-ann/tandem/shard/snapshots"
 )
 
 var kills = flag.Int("kills", 6, "how often a build is killed in TestKilledBuilds")
@@ -54,8 +55,8 @@ func work(path string) error {
 	if err := json.Unmarshal(data, &j); err != nil {
 		return err
 	}
-	store, err := shard.CreateStore(context.Background(), j.Store, shard.StoreOptions{Cache: j.Cache, Progress: func(p shard.Transfer) {
-		if p.Kind == shard.Upload && p.Done == p.Size {
+	store, err := snapshots.CreateStore(context.Background(), j.Store, snapshots.Options{Cache: j.Cache, Progress: func(p snapshots.Transfer) {
+		if p.Kind == snapshots.Upload && p.Done == p.Size {
 			fmt.Println(p.Digest)
 		}
 	}})
@@ -124,14 +125,14 @@ func testKilledBuilds(t *testing.T, location string) {
 		}
 		checkWhole(t, location)
 	}
-	store, err := shard.OpenStore(t.Context(), location, shard.StoreOptions{Cache: t.TempDir()})
+	store, err := snapshots.OpenStore(t.Context(), location, snapshots.Options{Cache: t.TempDir()})
 	require.NoError(t, err)
 	defer store.Close()
 	list, err := store.Snapshots(t.Context())
 	require.NoError(t, err)
 	assert.Len(t, list, *kills+1)
 	if store.Objects().Dir() != "" {
-		_, err = store.Collect(t.Context(), shard.CollectOptions{KeepFor: time.Hour})
+		_, err = store.Collect(t.Context(), snapshots.CollectOptions{KeepFor: time.Hour})
 		require.NoError(t, err)
 		left, err := os.ReadDir(filepath.Join(location, "staging"))
 		require.NoError(t, err)
@@ -158,7 +159,7 @@ func TestKilledUploadGoesOn(t *testing.T) {
 		return cmd, bufio.NewScanner(out)
 	}
 	cmd, lines := start()
-	for lines.Scan() && !shard.Digest(lines.Text()).Valid() { // an upload
+	for lines.Scan() && !manifest.Digest(lines.Text()).Valid() { // an upload
 	}
 	require.NoError(t, cmd.Process.Kill())
 	for lines.Scan() {
@@ -175,7 +176,7 @@ func TestKilledUploadGoesOn(t *testing.T) {
 	}
 	require.NoError(t, cmd.Wait())
 	checkWhole(t, location)
-	store, err := shard.OpenStore(t.Context(), location, shard.StoreOptions{Cache: t.TempDir()})
+	store, err := snapshots.OpenStore(t.Context(), location, snapshots.Options{Cache: t.TempDir()})
 	require.NoError(t, err)
 	defer store.Close()
 	d, err := store.Resolve(t.Context(), "")
@@ -186,19 +187,19 @@ func TestKilledUploadGoesOn(t *testing.T) {
 // checkWhole verifies every snapshot, and that every shard is what its name says.
 func checkWhole(t *testing.T, location string) {
 	t.Helper()
-	store, err := shard.OpenStore(t.Context(), location, shard.StoreOptions{Cache: t.TempDir()})
+	store, err := snapshots.OpenStore(t.Context(), location, snapshots.Options{Cache: t.TempDir()})
 	require.NoError(t, err)
 	defer store.Close()
 	list, err := store.Snapshots(t.Context())
 	require.NoError(t, err)
 	for _, p := range list {
-		require.NoError(t, shard.VerifySnapshot(t.Context(), store, p.Digest, func(string) {}))
+		require.NoError(t, snapshots.Verify(t.Context(), store, p.Digest, func(string) {}))
 	}
 	for o, err := range store.Objects().List(t.Context(), "shards/") {
 		require.NoError(t, err)
 		r, err := store.Objects().Reader(t.Context(), o.Key, 0)
 		require.NoError(t, err)
-		d, _, err := shard.SumReader(r)
+		d, _, err := manifest.SumReader(r)
 		require.NoError(t, err)
 		require.NoError(t, r.Close())
 		require.Equal(t, "shards/"+string(d)+".shard", o.Key)
@@ -208,7 +209,7 @@ func checkWhole(t *testing.T, location string) {
 // shardsOf returns when each shard was written, by digest.
 func shardsOf(t *testing.T, location string) map[string]time.Time {
 	t.Helper()
-	store, err := shard.OpenStore(t.Context(), location, shard.StoreOptions{Cache: t.TempDir()})
+	store, err := snapshots.OpenStore(t.Context(), location, snapshots.Options{Cache: t.TempDir()})
 	require.NoError(t, err)
 	defer store.Close()
 	list := map[string]time.Time{}

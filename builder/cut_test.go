@@ -12,6 +12,8 @@ import (
 	"github.com/tandem-ann/tandem/index"
 	"github.com/tandem-ann/tandem/index/sections"
 	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/gates"
+	"github.com/tandem-ann/tandem/shard/snapshots"
 )
 
 // A shard's file that is cut while gates or a comparison read it ends them with an
@@ -21,31 +23,31 @@ func TestShardCutAmidGates(t *testing.T) {
 	o := options(t, index.Dot, apps, users)
 	o.Segments = segmentsFile(t, "free: free\n")
 	store, report := build(t, o)
-	thresholds := gate.DefaultThresholds()
+	thresholds := gates.DefaultThresholds()
 	m, err := store.Manifest(t.Context(), report.Digest)
 	require.NoError(t, err)
 	for _, kind := range []shard.Kind{shard.Apps, shard.Users} {
 		for _, work := range []struct {
 			name string
-			do   func(whole, cut *shard.Snapshot) error
+			do   func(whole, cut *snapshots.Snapshot) error
 		}{
-			{"gates", func(_, cut *shard.Snapshot) error {
+			{"gates", func(_, cut *snapshots.Snapshot) error {
 				_, err := gate.Run(t.Context(), gate.Input{Thresholds: thresholds, Candidate: cut})
 				return err
 			}},
-			{"gates with a previous snapshot", func(whole, cut *shard.Snapshot) error {
+			{"gates with a previous snapshot", func(whole, cut *snapshots.Snapshot) error {
 				_, err := gate.Run(t.Context(), gate.Input{Thresholds: thresholds, Candidate: whole, Previous: cut})
 				return err
 			}},
-			{"latency", func(_, cut *shard.Snapshot) error {
+			{"latency", func(_, cut *snapshots.Snapshot) error {
 				_, err := gate.Measure(t.Context(), cut, thresholds)
 				return err
 			}},
-			{"compare", func(whole, cut *shard.Snapshot) error {
+			{"compare", func(whole, cut *snapshots.Snapshot) error {
 				_, err := compare.Compare(t.Context(), whole, cut, compare.Options{})
 				return err
 			}},
-			{"exact answers", func(_, cut *shard.Snapshot) (err error) {
+			{"exact answers", func(_, cut *snapshots.Snapshot) (err error) {
 				queries := make([][]float32, 100)
 				for i := range queries {
 					queries[i] = users[i].vector
@@ -58,7 +60,7 @@ func TestShardCutAmidGates(t *testing.T) {
 				path := store.ShardPath(m.Tower(kind).Shards[0].Digest)
 				data, err := os.ReadFile(path)
 				require.NoError(t, err)
-				cut, err := shard.OpenSnapshot(t.Context(), store, report.Digest)
+				cut, err := snapshots.Open(t.Context(), store, report.Digest)
 				require.NoError(t, err)
 				defer cut.Close()
 				// Those who open it from now on have another file.

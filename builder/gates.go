@@ -5,27 +5,30 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/tandem-ann/tandem/builder/gate"
 	"github.com/tandem-ann/tandem/builder/synthetic"
 	"github.com/tandem-ann/tandem/builder/tower"
 	"github.com/tandem-ann/tandem/index/sections"
-	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/gates"
+	"github.com/tandem-ann/tandem/shard/manifest"
 	"github.com/tandem-ann/tandem/shard/objects"
+	"github.com/tandem-ann/tandem/shard/snapshots"
 )
 
-// gates is what the gates of a build look at beside the snapshot.
-type gates struct {
-	thresholds   gate.Thresholds
+// gateInputs are what the gates of a build look at beside the snapshot.
+type gateInputs struct {
+	thresholds   gates.Thresholds
 	interactions tower.InteractionOptions
-	inputs       []shard.Input // the files of both, as far as there are any
+	inputs       []manifest.Input // the files of both, as far as there are any
 }
 
 // readGates looks whether the thresholds fit and the interactions can be read, so that a
 // build fails before it has spent time.
 func (b *build) readGates(ctx context.Context) error {
-	b.gates = gates{thresholds: b.Opened.thresholds, interactions: InteractionOptions(b.Interactions, b.manifest.Parameters)}
+	b.gates = gateInputs{thresholds: b.Opened.thresholds, interactions: InteractionOptions(b.Interactions, b.manifest.Parameters)}
 	b.gates.interactions.Files = b.Opened.interactions
 	var names []string
 	for _, s := range b.manifest.Apps.Segments {
@@ -46,7 +49,7 @@ func (b *build) readGates(ctx context.Context) error {
 }
 
 // checkPrevious returns an error unless the snapshot that the gates compare with is there.
-func checkPrevious(ctx context.Context, store *shard.Store, o Options) error {
+func checkPrevious(ctx context.Context, store *snapshots.Store, o Options) error {
 	if o.Previous == "" {
 		return nil
 	}
@@ -57,9 +60,9 @@ func checkPrevious(ctx context.Context, store *shard.Store, o Options) error {
 // InteractionOptions say how to read the interactions with a snapshot of these
 // parameters: their columns of ids are called as those of the towers. Without parameters
 // they are called as `tandem generate` calls them.
-func InteractionOptions(paths []string, p *shard.Parameters) tower.InteractionOptions {
+func InteractionOptions(paths []string, p *manifest.Parameters) tower.InteractionOptions {
 	if p == nil {
-		p = &shard.Parameters{}
+		p = &manifest.Parameters{}
 	}
 	return tower.InteractionOptions{
 		Paths:      paths,
@@ -74,11 +77,12 @@ func (b *build) runGates(ctx context.Context) (err error) {
 	start := time.Now()
 	m := b.manifest
 	if b.Previous != "" {
-		m.Lineage = &shard.Lineage{Previous: b.Previous}
+		m.Lineage = &manifest.Lineage{Previous: b.Previous}
 	}
 	m.Inputs = append(m.Inputs, b.gates.inputs...)
 	in := gate.Input{
 		Thresholds: b.gates.thresholds, Interactions: b.gates.interactions,
+		Forgotten: b.forgotten.function(), Unnamed: b.LivePosition != nil,
 		Begin: func(gate string) { b.Progress.Stage("gate "+gate, -1) },
 	}
 	if in.Candidate, err = b.openStaged(ctx); err != nil {
@@ -86,26 +90,33 @@ func (b *build) runGates(ctx context.Context) (err error) {
 	}
 	defer func() { err = errors.Join(err, in.Candidate.Close()) }()
 	if b.Previous != "" {
-		if in.Previous, err = shard.OpenSnapshot(ctx, cmp.Or(b.PreviousStore, b.store), b.Previous); err != nil {
+		if in.Previous, err = snapshots.Open(ctx, cmp.Or(b.PreviousStore, b.store), b.Previous); err != nil {
 			return err
 		}
 		defer func() { err = errors.Join(err, in.Previous.Close()) }()
 	}
 	off := b.gates.thresholds.Off
-	found := &gate.Recorded{Time: start.UTC(), Tool: b.Tool, Inputs: b.gates.inputs, FiltersOff: off[gate.Filters], LatencyOff: off[gate.Latency]}
+	found := &gates.Recorded{Time: start.UTC(), Tool: b.Tool, Inputs: b.gates.inputs, FiltersOff: off[gates.Filters], FreshOff: off[gates.Fresh], LatencyOff: off[gates.Latency]}
 	found.Report, err = gate.Run(ctx, in)
 	if err = checked(in.Interactions.Files, err); err != nil {
 		return err
 	}
-	b.Progress.Stage("gate "+gate.Filters, -1)
-	var released *shard.Manifest
+	b.Progress.Stage("gate "+gates.Filters, -1)
+	var released *manifest.Manifest
 	if in.Previous != nil {
 		released = in.Previous.Manifest()
 	}
-	if found.Filters, found.Undecided, err = gate.CheckFilters(ctx, in.Candidate.Manifest(), released, b.gates.thresholds, b.LiveFilters); err != nil {
+	filters, err := gates.CheckFilters(ctx, in.Candidate.Manifest(), released, b.gates.thresholds, b.LiveFilters)
+	if err != nil {
 		return err
 	}
-	b.Progress.Stage("gate "+gate.Latency, -1)
+	b.Progress.Stage("gate "+gates.Fresh, -1)
+	fresh, err := gate.CheckFresh(in.Candidate, released, b.gates.thresholds, b.Live, start)
+	if err != nil {
+		return err
+	}
+	found.Filters, found.Fresh, found.Undecided = filters.Checks, fresh.Checks, slices.Concat(filters.Undecided, fresh.Undecided)
+	b.Progress.Stage("gate "+gates.Latency, -1)
 	if found.Latency, err = gate.Measure(ctx, in.Candidate, b.gates.thresholds); err != nil {
 		return err
 	}
@@ -115,31 +126,31 @@ func (b *build) runGates(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	found.Snapshot, found.Seconds = shard.Sum(data), time.Since(start).Seconds()
+	found.Snapshot, found.Seconds = manifest.Sum(data), time.Since(start).Seconds()
 	b.found = found
 	return nil
 }
 
 // openStaged opens the snapshot as far as it is, for the gates. An error of class
-// [shard.ErrSource] says that its files are not what was built.
-func (b *build) openStaged(ctx context.Context) (*shard.Snapshot, error) {
+// [snapshots.ErrSource] says that its files are not what was built.
+func (b *build) openStaged(ctx context.Context) (*snapshots.Snapshot, error) {
 	digest, err := b.staged.Publish(ctx, b.manifest)
 	if err == nil {
-		var s *shard.Snapshot
-		if s, err = shard.OpenSnapshot(ctx, b.staged, digest); err == nil {
+		var s *snapshots.Snapshot
+		if s, err = snapshots.Open(ctx, b.staged, digest); err == nil {
 			return s, nil
 		}
 	}
 	if sections.IsDamaged(err) || errors.Is(err, objects.ErrNotFound) {
-		err = fmt.Errorf("%w: %w", shard.ErrSource, err)
+		err = fmt.Errorf("%w: %w", snapshots.ErrSource, err)
 	}
 	return nil, err
 }
 
 // parameters returns what the build was told beside its input files.
-func (o *Options) parameters() *shard.Parameters {
-	of := func(t TowerOptions) shard.TowerParameters {
-		p := shard.TowerParameters{
+func (o *Options) parameters() *manifest.Parameters {
+	of := func(t TowerOptions) manifest.TowerParameters {
+		p := manifest.TowerParameters{
 			IDColumn: t.Input.IDColumn, EmbeddingColumn: cmp.Or(t.Input.EmbeddingColumn, tower.DefaultEmbeddingColumn),
 			IgnoreColumns: t.Input.IgnoreColumns, NumberRows: t.Input.NumberRows,
 			PartitionAttributes: t.Input.PartitionAttributes, AttributeTypes: t.Input.AttributeTypes,
@@ -153,5 +164,5 @@ func (o *Options) parameters() *shard.Parameters {
 		}
 		return p
 	}
-	return &shard.Parameters{MaxRejected: o.MaxRejected, Apps: of(o.Apps), Users: of(o.Users)}
+	return &manifest.Parameters{MaxRejected: o.MaxRejected, Apps: of(o.Apps), Users: of(o.Users)}
 }

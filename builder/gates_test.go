@@ -24,10 +24,13 @@ import (
 	"github.com/tandem-ann/tandem/index/sections"
 	"github.com/tandem-ann/tandem/shard"
 	"github.com/tandem-ann/tandem/shard/attribute"
+	"github.com/tandem-ann/tandem/shard/gates"
+	"github.com/tandem-ann/tandem/shard/manifest"
+	"github.com/tandem-ann/tandem/shard/snapshots"
 )
 
 // failed returns the texts of the checks that failed, by gate.
-func failed(checks []shard.GateCheck) map[string][]string {
+func failed(checks []manifest.GateCheck) map[string][]string {
 	out := map[string][]string{}
 	for _, c := range checks {
 		if !c.Passed {
@@ -38,7 +41,7 @@ func failed(checks []shard.GateCheck) map[string][]string {
 }
 
 // requireFailed checks that a gate failed with a text that has all the words.
-func requireFailed(t *testing.T, checks []shard.GateCheck, gate string, words ...string) {
+func requireFailed(t *testing.T, checks []manifest.GateCheck, gate string, words ...string) {
 	t.Helper()
 	texts := failed(checks)[gate]
 	require.NotEmpty(t, texts, "gate %s passed; failed are %v", gate, failed(checks))
@@ -56,7 +59,7 @@ func requireFailed(t *testing.T, checks []shard.GateCheck, gate string, words ..
 func testGates(t *testing.T, base *towers, noise float64, only ...string) {
 	store, first := build(t, base.options(t, "1"))
 	require.Empty(t, failed(first.Gates.Checks()), "a snapshot without a previous one")
-	next := func(t *testing.T, tw *towers, previous shard.Digest, interactions bool) *builder.Report {
+	next := func(t *testing.T, tw *towers, previous manifest.Digest, interactions bool) *builder.Report {
 		o := tw.options(t, "2")
 		o.Previous = previous
 		if interactions {
@@ -106,17 +109,17 @@ func testGates(t *testing.T, base *towers, noise float64, only ...string) {
 		rotate(rotation(random(), dim), tw.users)
 		report := next(t, tw, first.Digest, false)
 		alone := runGates(t, store, report.Digest, "", base.interactions)
-		requireFailed(t, alone, gate.Alignment, "hit-rate@100: ", "the towers do not belong together: they may be of different model versions")
-		require.NotContains(t, failed(alone), gate.Recall, "the index is as good as any")
-		requireFailed(t, report.Gates.Checks(), gate.Overlap, "overlap@100: ", "of their candidates in common with the previous snapshot, at least 20% are required")
-		requireFailed(t, report.Gates.Checks(), gate.Placement, " apps (", "are not where they were among the users")
+		requireFailed(t, alone, gates.Alignment, "hit-rate@100: ", "the towers do not belong together: they may be of different model versions")
+		require.NotContains(t, failed(alone), gates.Recall, "the index is as good as any")
+		requireFailed(t, report.Gates.Checks(), gates.Overlap, "overlap@100: ", "of their candidates in common with the previous snapshot, at least 20% are required")
+		requireFailed(t, report.Gates.Checks(), gates.Placement, " apps (", "are not where they were among the users")
 	})
 	try("shuffled vectors", func(t *testing.T) {
 		tw := base.clone()
 		shuffle(random(), tw.apps, 0.05)
 		report := next(t, tw, first.Digest, true)
-		requireFailed(t, report.Gates.Checks(), gate.Placement, " apps (", "as if vectors had been exchanged; at most 2% are accepted", "e.g. ")
-		placed := check(report.Gates.Checks(), gate.Placement, "moved apps")
+		requireFailed(t, report.Gates.Checks(), gates.Placement, " apps (", "as if vectors had been exchanged; at most 2% are accepted", "e.g. ")
+		placed := check(report.Gates.Checks(), gates.Placement, "moved apps")
 		assert.InDelta(t, 0.05, placed.Value, 0.015)
 		require.Len(t, failed(report.Gates.Checks()), 1, "nothing else shows it: %v", failed(report.Gates.Checks()))
 	})
@@ -132,24 +135,24 @@ func testGates(t *testing.T, base *towers, noise float64, only ...string) {
 		random().Shuffle(len(some), func(i, j int) { some[i], some[j] = some[j], some[i] })
 		exchange(tw.apps, some)
 		report := next(t, tw, first.Digest, true)
-		requireFailed(t, report.Gates.Checks(), gate.Placement, "segment "+rareSegment+": ", "as if vectors had been exchanged; at most 10% are accepted")
+		requireFailed(t, report.Gates.Checks(), gates.Placement, "segment "+rareSegment+": ", "as if vectors had been exchanged; at most 10% are accepted")
 	})
 	try("half the apps", func(t *testing.T) {
 		tw := base.clone()
 		tw.apps = tw.apps[:len(tw.apps)/2]
 		report := next(t, tw, first.Digest, false)
-		requireFailed(t, report.Gates.Checks(), gate.Rows, "apps: ", "50% fewer, at most 20% are accepted")
+		requireFailed(t, report.Gates.Checks(), gates.Rows, "apps: ", "50% fewer, at most 20% are accepted")
 	})
 }
 
 // check returns one check.
-func check(list []shard.GateCheck, gate, subject string) shard.GateCheck {
+func check(list []manifest.GateCheck, gate, subject string) manifest.GateCheck {
 	for _, c := range list {
 		if c.Gate == gate && c.Subject == subject {
 			return c
 		}
 	}
-	return shard.GateCheck{}
+	return manifest.GateCheck{}
 }
 
 func TestGates(t *testing.T) { testGates(t, syntheticTowers(t, 1500, 600), 0.1) }
@@ -193,7 +196,7 @@ func interactionsOf(t *testing.T, tw *towers, path string) string {
 
 // rewrite publishes a snapshot whose first app shard has other sections, under valid
 // checksums: change changes them.
-func rewrite(t *testing.T, store *shard.Store, report *builder.Report, change func(s *shard.Shard, section map[string][]byte)) shard.Digest {
+func rewrite(t *testing.T, store *snapshots.Store, report *builder.Report, change func(s *shard.Shard, section map[string][]byte)) manifest.Digest {
 	t.Helper()
 	m := *report.Manifest
 	m.Apps.Shards = slices.Clone(m.Apps.Shards)
@@ -228,9 +231,9 @@ func rewrite(t *testing.T, store *shard.Store, report *builder.Report, change fu
 }
 
 // runGates runs the gates on a snapshot; previous and interactions may be empty.
-func runGates(t *testing.T, store *shard.Store, d, previous shard.Digest, interactions string) []shard.GateCheck {
+func runGates(t *testing.T, store *snapshots.Store, d, previous manifest.Digest, interactions string) []manifest.GateCheck {
 	t.Helper()
-	in := gate.Input{Candidate: open(t, store, d), Thresholds: gate.DefaultThresholds()}
+	in := gate.Input{Candidate: open(t, store, d), Thresholds: gates.DefaultThresholds()}
 	if previous != "" {
 		in.Previous = open(t, store, previous)
 	}
@@ -270,9 +273,9 @@ func TestGatesFindBadSegment(t *testing.T) {
 			}
 		})
 		checks := runGates(t, store, d, "", "")
-		requireFailed(t, checks, gate.Structure, "shard apps-0000: ", "section index.codes")
-		requireFailed(t, checks, gate.Recall, "of the apps of segment "+rareSegment)
-		assert.True(t, check(checks, gate.Recall, "recall@100").Passed)
+		requireFailed(t, checks, gates.Structure, "shard apps-0000: ", "section index.codes")
+		requireFailed(t, checks, gates.Recall, "of the apps of segment "+rareSegment)
+		assert.True(t, check(checks, gates.Recall, "recall@100").Passed)
 		assert.NotContains(t, fmt.Sprint(failed(checks)), os.TempDir(), "a report does not depend on where the store is")
 	})
 	t.Run("links", func(t *testing.T) {
@@ -280,11 +283,11 @@ func TestGatesFindBadSegment(t *testing.T) {
 		// walk takes.
 		d := rewrite(t, store, report, func(s *shard.Shard, section map[string][]byte) { hide(s, members, section) })
 		checks := runGates(t, store, d, "", "")
-		require.NotContains(t, failed(checks), gate.Structure)
-		requireFailed(t, checks, gate.Recall, "of the apps of segment "+rareSegment+" that are among the best 100 of all apps")
-		assert.Len(t, failed(checks)[gate.Recall], 1, "%v", failed(checks))
-		assert.True(t, check(checks, gate.Recall, "recall@100").Passed)
-		assert.Less(t, check(checks, gate.Recall, found).Value, 0.7)
+		require.NotContains(t, failed(checks), gates.Structure)
+		requireFailed(t, checks, gates.Recall, "of the apps of segment "+rareSegment+" that are among the best 100 of all apps")
+		assert.Len(t, failed(checks)[gates.Recall], 1, "%v", failed(checks))
+		assert.True(t, check(checks, gates.Recall, "recall@100").Passed)
+		assert.Less(t, check(checks, gates.Recall, found).Value, 0.7)
 	})
 	t.Run("bitmap", func(t *testing.T) {
 		other := base.options(t, "1")
@@ -307,7 +310,7 @@ func TestGatesFindBadSegment(t *testing.T) {
 				require.NoError(t, err)
 			}
 		})
-		requireFailed(t, runGates(t, store, d, "", ""), gate.Structure, "segment "+rareSegment+": its bitmap has ")
+		requireFailed(t, runGates(t, store, d, "", ""), gates.Structure, "segment "+rareSegment+": its bitmap has ")
 	})
 }
 
@@ -382,47 +385,46 @@ func TestGateReports(t *testing.T) {
 	require.Equal(t, reports[0].Manifest, reports[1].Manifest)
 	m, err := store.Manifest(t.Context(), reports[0].Digest)
 	require.NoError(t, err)
-	require.Equal(t, shard.EvidenceVersion, m.Version)
+	require.Equal(t, manifest.EvidenceVersion, m.Version)
 	require.Equal(t, "tandem v1", m.Tool)
-	require.Equal(t, &shard.Lineage{Previous: first.Digest}, m.Lineage)
+	require.Equal(t, &manifest.Lineage{Previous: first.Digest}, m.Lineage)
 	require.Equal(t, first.Digest, m.Gates.Previous)
 	require.Empty(t, m.Gates.Off, "latency is no part of the report")
 	require.Equal(t, 3, m.Parameters.MaxRejected)
 	require.Equal(t, "user_id", m.Parameters.Users.IDColumn)
 	require.NotEmpty(t, m.Apps.Shards[0].Effort)
-	require.Equal(t, 0.5, check(m.Gates.Checks, gate.Recall, "recall@10 in segment mobile").Limit)
+	require.Equal(t, 0.5, check(m.Gates.Checks, gates.Recall, "recall@10 in segment mobile").Limit)
 	roles := map[string]bool{}
 	for _, in := range m.Inputs {
 		roles[in.Role] = true
 	}
 	require.Equal(t, map[string]bool{"apps": true, "users": true, "app-segments": true, "gates": true, "interactions": true}, roles)
 
-	last, err := gate.Last(t.Context(), store, reports[0].Digest)
-	require.NoError(t, err)
-	require.Equal(t, reports[1].Gates.Report, last.Report)
+	last := *reports[1].Gates
 	require.Equal(t, "tandem v1", last.Tool)
-	verdict, err := gate.Judge(t.Context(), store, reports[0].Digest)
+	verdict, err := gates.Judge(t.Context(), store, reports[0].Digest)
 	require.NoError(t, err)
 	require.NoError(t, verdict.Err())
-	require.Equal(t, []string{gate.Latency}, verdict.Off)
+	require.Equal(t, []string{gates.Latency}, verdict.Off)
 	require.NotEmpty(t, verdict.ComparedWith)
-	last.Latency = []shard.GateCheck{{Gate: "latency", Text: "it is slow"}}
-	require.NoError(t, gate.Record(t.Context(), store.Objects(), last))
-	verdict, err = gate.Judge(t.Context(), store, reports[0].Digest)
+	require.Equal(t, last.Rows(), verdict.Rows)
+	last.Latency = []manifest.GateCheck{{Gate: "latency", Text: "it is slow"}}
+	require.NoError(t, gates.Record(t.Context(), store.Objects(), &last))
+	verdict, err = gates.Judge(t.Context(), store, reports[0].Digest)
 	require.NoError(t, err)
 	require.Empty(t, verdict.Off)
-	require.ErrorIs(t, verdict.Err(), gate.ErrFailed)
+	require.ErrorIs(t, verdict.Err(), gates.ErrFailed)
 	require.ErrorContains(t, verdict.Err(), "latency failed: it is slow")
 	ungated := *m
 	ungated.Gates, ungated.Lineage = nil, nil
 	ungated.Version = ungated.LowestVersion()
 	d, err := store.Publish(t.Context(), &ungated)
 	require.NoError(t, err)
-	_, err = gate.Judge(t.Context(), store, d)
-	require.ErrorIs(t, err, gate.ErrNotRun)
+	_, err = gates.Judge(t.Context(), store, d)
+	require.ErrorIs(t, err, gates.ErrNotRun)
 
 	for name, change := range map[string]func(*builder.Options){
-		"no such previous": func(o *builder.Options) { o.Previous = shard.Sum(nil) },
+		"no such previous": func(o *builder.Options) { o.Previous = manifest.Sum(nil) },
 		"no digest":        func(o *builder.Options) { o.Previous = "newest" },
 		"no gates":         func(o *builder.Options) { o.Gates = "nowhere.yaml" },
 		"no interactions":  func(o *builder.Options) { o.Interactions = []string{"nowhere.csv"} },
@@ -440,7 +442,7 @@ func TestUnknownSegmentOfGates(t *testing.T) {
 	o := base.options(t, "1")
 	o.Gates = filepath.Join(t.TempDir(), "gates.yaml")
 	require.NoError(t, os.WriteFile(o.Gates, []byte("recall: {segments: {mobil: off}}\n"), 0o644))
-	store, err := shard.CreateStore(t.Context(), t.TempDir(), shard.StoreOptions{})
+	store, err := snapshots.CreateStore(t.Context(), t.TempDir(), snapshots.Options{})
 	require.NoError(t, err)
 	_, err = builder.Build(t.Context(), store, o)
 	require.ErrorContains(t, err, "recall.segments.mobil: the app tower has no such segment; accepted: blocked, mobile")

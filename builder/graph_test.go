@@ -15,6 +15,7 @@ import (
 	"github.com/tandem-ann/tandem/builder"
 	"github.com/tandem-ann/tandem/index"
 	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/snapshots"
 )
 
 // export builds a coder/hnsw graph over the rows and writes its export.
@@ -46,9 +47,9 @@ func TestGraphIsFrozen(t *testing.T) {
 	require.Len(t, report.Manifest.Inputs, 3)
 	require.Equal(t, "apps-graph", report.Manifest.Inputs[1].Role)
 	require.NotEmpty(t, report.Manifest.Apps.Recall, "a frozen graph is measured like any other")
-	require.NoError(t, shard.VerifySnapshot(context.Background(), store, report.Digest, func(string) {}))
+	require.NoError(t, snapshots.Verify(context.Background(), store, report.Digest, func(string) {}))
 
-	x := open(t, store, report.Digest).Tower(shard.Apps).Shards()[0].Index()
+	x := open(t, store, report.Digest).Tower(shard.Apps).Local()[0].Index()
 	require.True(t, x.Params().Frozen)
 	require.Equal(t, 800, x.Layers()[0].Nodes)
 	hits, stats, err := x.Search(index.Query{Vector: users[0].vector, K: 800, Ef: 800, Plan: index.GraphWalk}, nil)
@@ -64,7 +65,7 @@ func TestGraphMustHaveTheSameIDs(t *testing.T) {
 	apps := rows("app", 60, 8, 13)
 	o := options(t, index.L2, apps, rows("user", 20, 8, 14))
 	o.Apps.Shards = 1
-	store, err := shard.CreateStore(t.Context(), t.TempDir(), shard.StoreOptions{})
+	store, err := snapshots.CreateStore(t.Context(), t.TempDir(), snapshots.Options{})
 	require.NoError(t, err)
 	for text, list := range map[string][]row{
 		fmt.Sprintf("has no node for the row %q", apps[0].id): apps[1:],

@@ -32,6 +32,7 @@ type ingested struct {
 	line       func(int64) string // says where an attribute line is, by its number; nil without
 	sample     sample
 	unknown    []string // columns that were to be ignored and are in no input of the tower
+	forgotten  *forgotten
 }
 
 // detectRows is how many rows decide the dimension of a tower, or the first after them
@@ -90,14 +91,14 @@ func asBytes(numbers int, packed bool) string {
 	return fmt.Sprintf(" (%d bytes, read as float32)", 4*numbers)
 }
 
-// ingest reads a tower's input into spill files in dir.
-func ingest(ctx context.Context, kind shard.Kind, o TowerOptions, metric index.Metric, dim int, dir string, progress Progress) (_ *ingested, err error) {
+// ingest reads a tower's input into spill files in dir, but for those who are forgotten.
+func ingest(ctx context.Context, kind shard.Kind, o TowerOptions, metric index.Metric, dim int, dir string, leave *forgotten, progress Progress) (_ *ingested, err error) {
 	r, err := tower.Open(ctx, o.Input)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, r.Close()) }()
-	in := &ingested{kind: kind, dim: dim, inline: r.Schema().Len(), files: o.Input.Files.Files()}
+	in := &ingested{kind: kind, dim: dim, inline: r.Schema().Len(), files: o.Input.Files.Files(), sample: newSample(), forgotten: leave}
 	in.unknown = slices.Clone(r.Unknown())
 	fields := r.Schema().Fields()
 	var lines *tower.AttributeReader
@@ -183,6 +184,9 @@ func (in *ingested) readRows(ctx context.Context, r tower.Reader, metric index.M
 		for len(in.starts) <= row.File {
 			in.starts = append(in.starts, row.Number)
 		}
+		if in.forgotten.leave(row.ID) {
+			continue
+		}
 		if kind, err := in.judge(row, metric); err != nil {
 			in.rejections.add(kind, fmt.Sprintf("%s (id %.64q): %v", in.row(row.Number), row.ID, err))
 			continue
@@ -255,6 +259,9 @@ func (in *ingested) readLines(ctx context.Context, r *tower.AttributeReader, pro
 		}
 		if err != nil {
 			return err
+		}
+		if in.forgotten.leave(row.ID) {
+			continue
 		}
 		rec := record{number: row.Line, id: row.ID, attributes: row.Attributes}
 		if len(row.Problems) > 0 {

@@ -10,14 +10,14 @@ import (
 	"github.com/tandem-ann/tandem/builder"
 	"github.com/tandem-ann/tandem/builder/tower"
 	"github.com/tandem-ann/tandem/index"
-	"github.com/tandem-ann/tandem/shard"
 	"github.com/tandem-ann/tandem/shard/attribute"
+	"github.com/tandem-ann/tandem/shard/snapshots"
 )
 
 // refusal builds into a new store, and returns why that fails.
 func refusal(t *testing.T, o builder.Options) error {
 	t.Helper()
-	store, err := shard.CreateStore(t.Context(), t.TempDir(), shard.StoreOptions{})
+	store, err := snapshots.CreateStore(t.Context(), t.TempDir(), snapshots.Options{})
 	require.NoError(t, err)
 	_, err = builder.Build(t.Context(), store, o)
 	require.Error(t, err)

@@ -10,6 +10,9 @@ import (
 	"github.com/tandem-ann/tandem/builder/input"
 	"github.com/tandem-ann/tandem/builder/tower"
 	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/gates"
+	"github.com/tandem-ann/tandem/shard/manifest"
+	"github.com/tandem-ann/tandem/shard/snapshots"
 )
 
 // Inputs are the files that a build reads, open: so what a manifest records of them is
@@ -18,9 +21,9 @@ import (
 type Inputs struct {
 	apps, users  towerFiles
 	segments     *segmentsFile // nil without
-	thresholds   gate.Thresholds
-	gates        []shard.Input // the file of thresholds, if there is one
-	interactions *input.Set    // nil without
+	thresholds   gates.Thresholds
+	gates        []manifest.Input // the file of thresholds, if there is one
+	interactions *input.Set       // nil without
 }
 
 // towerFiles are the files of one tower; nil where there are none.
@@ -64,7 +67,7 @@ func OpenInputs(ctx context.Context, o Options, folder func() (string, error)) (
 	if o.Progress == nil {
 		o.Progress = silent{}
 	}
-	in := &Inputs{thresholds: gate.DefaultThresholds()}
+	in := &Inputs{thresholds: gates.DefaultThresholds()}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, in.Close())
@@ -76,7 +79,7 @@ func OpenInputs(ctx context.Context, o Options, folder func() (string, error)) (
 		}
 	}
 	if o.Gates != "" {
-		in.gates = make([]shard.Input, 1)
+		in.gates = make([]manifest.Input, 1)
 		if in.thresholds, in.gates[0], err = gate.ReadThresholds(o.Gates); err != nil {
 			return nil, err
 		}
@@ -155,7 +158,7 @@ func (in *Inputs) tower(kind shard.Kind) *towerFiles {
 }
 
 // ofTowers describes the files of both towers, and the segments.
-func (in *Inputs) ofTowers(ctx context.Context, p Progress) ([]shard.Input, error) {
+func (in *Inputs) ofTowers(ctx context.Context, p Progress) ([]manifest.Input, error) {
 	var total, before int64
 	for _, kind := range []shard.Kind{shard.Apps, shard.Users} {
 		for _, f := range in.tower(kind).sets() {
@@ -165,7 +168,7 @@ func (in *Inputs) ofTowers(ctx context.Context, p Progress) ([]shard.Input, erro
 		}
 	}
 	p.Stage("digest inputs (bytes)", total)
-	var list []shard.Input
+	var list []manifest.Input
 	for _, kind := range []shard.Kind{shard.Apps, shard.Users} {
 		for _, f := range in.tower(kind).sets() {
 			if f.set == nil {
@@ -186,7 +189,7 @@ func (in *Inputs) ofTowers(ctx context.Context, p Progress) ([]shard.Input, erro
 }
 
 // ofGates describes the files that the gates read.
-func (in *Inputs) ofGates(ctx context.Context) ([]shard.Input, error) {
+func (in *Inputs) ofGates(ctx context.Context) ([]manifest.Input, error) {
 	if in.interactions == nil {
 		return in.gates, nil
 	}
@@ -195,7 +198,7 @@ func (in *Inputs) ofGates(ctx context.Context) ([]shard.Input, error) {
 }
 
 // Describe returns what a manifest records of all files, in its order. p may be nil.
-func (in *Inputs) Describe(ctx context.Context, p Progress) ([]shard.Input, error) {
+func (in *Inputs) Describe(ctx context.Context, p Progress) ([]manifest.Input, error) {
 	if p == nil {
 		p = silent{}
 	}
@@ -225,9 +228,9 @@ func (in *Inputs) Close() error {
 
 // spool is a stage for copies of inputs, which is made when there is one.
 type spool struct {
-	store *shard.Store
+	store *snapshots.Store
 	mu    sync.Mutex
-	stage *shard.Stage
+	stage *snapshots.Stage
 }
 
 func (s *spool) folder() (string, error) {

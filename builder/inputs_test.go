@@ -15,6 +15,7 @@ import (
 	"github.com/tandem-ann/tandem/builder"
 	"github.com/tandem-ann/tandem/shard"
 	"github.com/tandem-ann/tandem/shard/attribute"
+	"github.com/tandem-ann/tandem/shard/manifest"
 )
 
 // A nightly export that replaces files while a build reads them is not seen: what the
@@ -72,7 +73,7 @@ func TestInputsThatChange(t *testing.T) {
 func TestInputsThroughPipes(t *testing.T) {
 	o := segmented(t)
 	_, plain := build(t, o)
-	var digests []shard.Digest
+	var digests []manifest.Digest
 	for _, name := range []string{"63", "a"} {
 		piped := o
 		dir := t.TempDir()
@@ -114,7 +115,7 @@ func TestPartitionedTowers(t *testing.T) {
 	o.Apps.Input.PartitionAttributes = []string{"dt"}
 	store, report := build(t, o)
 	require.Equal(t, 120, report.Manifest.Apps.Rows)
-	require.Equal(t, shard.EvidenceVersion, report.Manifest.Version)
+	require.Equal(t, manifest.EvidenceVersion, report.Manifest.Version)
 	require.Equal(t, "dt=2026-11-21/n=1/part-0", report.Manifest.Inputs[1].Name)
 	field, ok := report.Manifest.Apps.Schema.Lookup("dt")
 	require.True(t, ok)

@@ -8,20 +8,24 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/tandem-ann/tandem/builder/gate"
 	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/gates"
+	"github.com/tandem-ann/tandem/shard/manifest"
+	"github.com/tandem-ann/tandem/shard/release"
+	"github.com/tandem-ann/tandem/shard/snapshots"
+	"github.com/tandem-ann/tandem/shard/upkeep"
 )
 
 // kept is what a build has found out, beside its shards: it goes on from here once the
 // towers are done, and once the gates have run.
 type kept struct {
-	Manifest *shard.Manifest
+	Manifest *manifest.Manifest
 	Rejected map[shard.Kind]*Rejections
-	Gates    *gate.Recorded // nil if they have not run
+	Gates    *gates.Recorded // nil if they have not run
 }
 
 // key returns the digest of all that the snapshot depends on.
-func (b *build) key() (shard.Digest, error) {
+func (b *build) key() (manifest.Digest, error) {
 	m := b.manifest
 	data, err := json.Marshal(struct {
 		Version               int
@@ -29,14 +33,16 @@ func (b *build) key() (shard.Digest, error) {
 		Model, ModelVersion   string
 		Params                string
 		AppShards, UserShards int
-		Parameters            *shard.Parameters
-		Previous              shard.Digest
-		Inputs, Gates         []shard.Input
+		Parameters            *manifest.Parameters
+		Previous              manifest.Digest
+		Inputs, Gates         []manifest.Input
+		Live                  *shard.Position
+		Forgotten             manifest.Digest
 	}{
 		m.Version, m.Builder, m.Tool, m.Model, m.ModelVersion, b.Params.String(), b.Apps.Shards, b.Users.Shards,
-		m.Parameters, b.Previous, m.Inputs, b.gates.inputs,
+		m.Parameters, b.Previous, m.Inputs, b.gates.inputs, b.LivePosition, b.forgotten.digest(),
 	})
-	return shard.Sum(data), err
+	return manifest.Sum(data), err
 }
 
 // openStage opens the stage of a build of the same that was kept, or a new one.
@@ -52,7 +58,7 @@ func (b *build) openStage(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	if b.staged, err = shard.CreateStore(ctx, filepath.Join(b.stage.Dir(), "store"), shard.StoreOptions{}); err != nil {
+	if b.staged, err = snapshots.CreateStore(ctx, filepath.Join(b.stage.Dir(), "store"), snapshots.Options{}); err != nil {
 		return errors.Join(err, b.stage.Close())
 	}
 	return nil
@@ -92,7 +98,7 @@ func (b *build) keep(ctx context.Context) {
 
 // outworn reports whether a build that was kept has failed since it is not whole any more.
 func (b *build) outworn(ctx context.Context, failed error) bool {
-	return b.resumed && errors.Is(failed, shard.ErrSource) && ctx.Err() == nil
+	return b.resumed && errors.Is(failed, snapshots.ErrSource) && ctx.Err() == nil
 }
 
 // closeStage removes the stage of a build that ended well, or that has nothing worth
@@ -101,7 +107,7 @@ func (b *build) closeStage(ctx context.Context, failed error) error {
 	if failed == nil || b.outworn(ctx, failed) {
 		b.stage.Drop()
 	} else if b.keeps {
-		b.Progress.Note(fmt.Sprintf("what is built is kept in %s, for %d days: the same build, run again, goes on from there", b.stage.Dir(), int(shard.KeptLife.Hours()/24)))
+		b.Progress.Note(fmt.Sprintf("what is built is kept in %s, for %d days: the same build, run again, goes on from there", b.stage.Dir(), int(snapshots.KeptLife.Hours()/24)))
 	}
 	return errors.Join(b.staged.Close(), b.stage.Close())
 }
@@ -116,15 +122,15 @@ const (
 
 // publish records what the gates have found and brings the snapshot into the store, and
 // tries again for a time if a store that is no folder fails.
-func (b *build) publish(ctx context.Context) (shard.Digest, error) {
+func (b *build) publish(ctx context.Context) (manifest.Digest, error) {
 	recorded, have := false, 0
 	wait, deadline := publishWait, time.Now().Add(publishPatience)
 	for {
 		digest, err := b.tryPublish(ctx, &recorded)
-		if err == nil || ctx.Err() != nil || errors.Is(err, shard.ErrSource) || b.store.Objects().Dir() != "" {
+		if err == nil || ctx.Err() != nil || errors.Is(err, snapshots.ErrSource) || errors.As(err, new(*upkeep.SettledError)) || b.store.Objects().Dir() != "" {
 			return digest, err
 		}
-		var incomplete *shard.IncompleteError
+		var incomplete *snapshots.IncompleteError
 		if errors.As(err, &incomplete) && incomplete.Have > have {
 			have = incomplete.Have
 			wait, deadline = publishWait, time.Now().Add(publishPatience)
@@ -144,12 +150,23 @@ func (b *build) publish(ctx context.Context) (shard.Digest, error) {
 
 // tryPublish publishes the snapshot. The gates are recorded first, so that no snapshot is
 // there without.
-func (b *build) tryPublish(ctx context.Context, recorded *bool) (shard.Digest, error) {
+func (b *build) tryPublish(ctx context.Context, recorded *bool) (manifest.Digest, error) {
+	if err := b.checkSettled(ctx); err != nil {
+		return "", err
+	}
 	if !*recorded {
-		if err := gate.Record(ctx, b.store.Objects(), b.found); err != nil {
+		if err := gates.Record(ctx, b.store.Objects(), b.found); err != nil {
 			return "", err
 		}
 		*recorded = true
 	}
-	return b.store.Import(ctx, b.staged, b.manifest)
+	digest, err := b.store.Import(ctx, b.staged, b.manifest)
+	if err != nil {
+		return "", err
+	}
+	// A collection that has not seen the manifest has left a mark before this.
+	if err := b.checkSettled(ctx); err != nil {
+		return "", errors.Join(err, b.store.Remove(ctx, digest, release.New(b.store).Live))
+	}
+	return digest, nil
 }

@@ -21,8 +21,9 @@ import (
 	"github.com/tandem-ann/tandem/builder/tower"
 	"github.com/tandem-ann/tandem/index"
 	"github.com/tandem-ann/tandem/index/sections"
-	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/manifest"
 	"github.com/tandem-ann/tandem/shard/objects/objectstest"
+	"github.com/tandem-ann/tandem/shard/snapshots"
 )
 
 // followed is the progress of a build: its stages and notes.
@@ -48,12 +49,12 @@ func (f *followed) did(stage string) bool {
 // uploads are the shards that a store has uploaded whole.
 type uploads struct {
 	mu   sync.Mutex
-	list []shard.Digest
+	list []manifest.Digest
 }
 
-func (u *uploads) options(cache string) shard.StoreOptions {
-	return shard.StoreOptions{Cache: cache, Progress: func(p shard.Transfer) {
-		if p.Kind == shard.Upload && p.Done == p.Size {
+func (u *uploads) options(cache string) snapshots.Options {
+	return snapshots.Options{Cache: cache, Progress: func(p snapshots.Transfer) {
+		if p.Kind == snapshots.Upload && p.Done == p.Size {
 			u.mu.Lock()
 			u.list = append(u.list, p.Digest)
 			u.mu.Unlock()
@@ -112,7 +113,7 @@ func stages(t *testing.T, dir string) (list []string) {
 }
 
 // attempt runs a build in a store that may fail, and follows it.
-func attempt(ctx context.Context, store *shard.Store, o builder.Options) (*followed, *builder.Report, error) {
+func attempt(ctx context.Context, store *snapshots.Store, o builder.Options) (*followed, *builder.Report, error) {
 	f := &followed{}
 	o.Progress = f
 	report, err := builder.Build(ctx, store, o)
@@ -140,7 +141,7 @@ func TestBuildGoesOnAfterAnOutage(t *testing.T) {
 				faults.Inject(outage)
 				cache := t.TempDir()
 				var moved uploads
-				store, err := shard.NewStore(faults.Bucket(""), moved.options(cache))
+				store, err := snapshots.NewStore(faults.Bucket(""), moved.options(cache))
 				require.NoError(t, err)
 				began := time.Now()
 				f, _, err := attempt(t.Context(), store, o)
@@ -172,7 +173,7 @@ func TestBuildGoesOnAfterAnOutage(t *testing.T) {
 					assert.Len(t, slices.Compact(moved.list), len(moved.list), "nothing is uploaded twice")
 				}
 				assert.LessOrEqual(t, len(moved.list)-before, 5)
-				require.NoError(t, shard.VerifySnapshot(t.Context(), store, report.Digest, func(string) {}))
+				require.NoError(t, snapshots.Verify(t.Context(), store, report.Digest, func(string) {}))
 			})
 		})
 	}
@@ -184,13 +185,13 @@ func TestBuildWaitsForTheStore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		faults := objectstest.NewFaults()
 		faults.Inject(objectstest.Rule{Op: objectstest.Write, Skip: 2, Err: objectstest.ErrBusy})
-		store, err := shard.NewStore(faults.Bucket(""), shard.StoreOptions{Cache: t.TempDir()})
+		store, err := snapshots.NewStore(faults.Bucket(""), snapshots.Options{Cache: t.TempDir()})
 		require.NoError(t, err)
 		time.AfterFunc(100*time.Second, faults.Heal)
 		f, report, err := attempt(t.Context(), store, o)
 		require.NoError(t, err)
 		assert.Contains(t, strings.Join(f.notes, "\n"), "status 503; trying again in 4s")
-		require.NoError(t, shard.VerifySnapshot(t.Context(), store, report.Digest, func(string) {}))
+		require.NoError(t, snapshots.Verify(t.Context(), store, report.Digest, func(string) {}))
 	})
 }
 
@@ -260,13 +261,13 @@ func TestBuildIsKeptOnceItsTowersAreDone(t *testing.T) {
 	}
 	f, report, err := again(t.Context(), o, nil)
 	require.NoError(t, err)
-	assert.Equal(t, []string{"look at the first embeddings", "digest inputs (bytes)", "run the gates", "gate structure", "gate recall", "gate comparison", "gate training", "gate axes", "gate alignment", "gate filters", "gate latency", "publish"}, f.stages)
+	assert.Equal(t, []string{"look at the first embeddings", "digest inputs (bytes)", "run the gates", "gate structure", "gate recall", "gate comparison", "gate training", "gate axes", "gate alignment", "gate filters", "gate fresh", "gate latency", "publish"}, f.stages)
 	assert.Equal(t, undisturbed.Digest, report.Digest)
 	assert.Empty(t, stages(t, dir))
 }
 
 // buildBeside builds in a store of its own, with the previous snapshot of another.
-func buildBeside(t *testing.T, previous *shard.Store, o builder.Options) (*shard.Store, *builder.Report) {
+func buildBeside(t *testing.T, previous *snapshots.Store, o builder.Options) (*snapshots.Store, *builder.Report) {
 	t.Helper()
 	o.PreviousStore = previous
 	return build(t, o)
@@ -294,7 +295,7 @@ func TestDamagedKeptBuild(t *testing.T) {
 			"truncated state":  func(t *testing.T, stage string) { require.NoError(t, os.Truncate(filepath.Join(stage, "kept"), 300)) },
 			"state of another": func(t *testing.T, stage string) { flipByte(t, filepath.Join(stage, "kept"), 3) },
 		} {
-			store, err := shard.CreateStore(t.Context(), t.TempDir(), shard.StoreOptions{})
+			store, err := snapshots.CreateStore(t.Context(), t.TempDir(), snapshots.Options{})
 			require.NoError(t, err)
 			dir := store.Location()
 			if gated {
@@ -321,7 +322,7 @@ func TestDamagedKeptBuild(t *testing.T) {
 			require.NoError(t, err, name)
 			assert.True(t, f.did("index apps"), name)
 			assert.Equal(t, undisturbed.Digest, report.Digest, name)
-			require.NoError(t, shard.VerifySnapshot(t.Context(), store, report.Digest, func(string) {}))
+			require.NoError(t, snapshots.Verify(t.Context(), store, report.Digest, func(string) {}))
 			if !strings.Contains(name, "state") {
 				assert.Empty(t, stages(t, dir), name)
 				assert.Contains(t, strings.Join(f.notes, "\n"), "what was built before is not whole any more, and is built anew")
@@ -341,7 +342,7 @@ func flipByte(t *testing.T, path string, at int) {
 // A collection leaves alone what is kept, until it is old.
 func TestCollectKeepsKeptBuilds(t *testing.T) {
 	o := segmented(t)
-	store, err := shard.CreateStore(t.Context(), t.TempDir(), shard.StoreOptions{})
+	store, err := snapshots.CreateStore(t.Context(), t.TempDir(), snapshots.Options{})
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
 	o.Progress = &followed{onStage: func(name string) {
@@ -354,12 +355,12 @@ func TestCollectKeepsKeptBuilds(t *testing.T) {
 	kept := stages(t, store.Location())
 	require.Len(t, kept, 1)
 	collect := func(dryRun bool) []string {
-		done, err := store.Collect(t.Context(), shard.CollectOptions{DryRun: dryRun})
+		done, err := store.Collect(t.Context(), snapshots.CollectOptions{DryRun: dryRun})
 		require.NoError(t, err)
 		return done.Leftovers
 	}
 	assert.Empty(t, collect(false))
-	old := time.Now().Add(-shard.KeptLife - time.Minute)
+	old := time.Now().Add(-snapshots.KeptLife - time.Minute)
 	require.NoError(t, os.Chtimes(filepath.Join(kept[0], "kept"), old, old))
 	assert.Equal(t, kept, collect(true))
 	assert.Equal(t, kept, collect(false))

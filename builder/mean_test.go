@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/tandem-ann/tandem/index"
-	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/manifest"
 )
 
 // TestMeanUser: the manifest has the mean of the users that are in the snapshot, however
@@ -34,7 +34,7 @@ func TestMeanUser(t *testing.T) {
 			store, report := build(t, o)
 			m, err := store.Manifest(t.Context(), report.Digest)
 			require.NoError(t, err)
-			require.Equal(t, shard.EvidenceVersion, m.Version)
+			require.Equal(t, manifest.EvidenceVersion, m.Version)
 			require.Equal(t, 1, m.Users.Rejected)
 			require.Len(t, m.MeanUser, 12)
 			for j, x := range m.MeanUser {
@@ -74,7 +74,7 @@ func TestNoMeanUser(t *testing.T) {
 	o.Progress = notes
 	_, report := build(t, o)
 	require.Nil(t, report.Manifest.MeanUser)
-	require.Equal(t, shard.EvidenceVersion, report.Manifest.Version)
+	require.Equal(t, manifest.EvidenceVersion, report.Manifest.Version)
 	require.True(t, slices.ContainsFunc(notes.notes, func(note string) bool {
 		return strings.HasPrefix(note, "users: the mean of their vectors cannot be asked with, so no query can fall back on it: norm is ") &&
 			strings.HasSuffix(note, ": their directions cancel out")

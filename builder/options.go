@@ -4,11 +4,15 @@ import (
 	"context"
 	"fmt"
 
-	"github.com/tandem-ann/tandem/builder/gate"
 	"github.com/tandem-ann/tandem/builder/tower"
 	"github.com/tandem-ann/tandem/builder/tower/hnswexport"
 	"github.com/tandem-ann/tandem/index"
 	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/gates"
+	"github.com/tandem-ann/tandem/shard/live"
+	"github.com/tandem-ann/tandem/shard/manifest"
+	"github.com/tandem-ann/tandem/shard/querylog"
+	"github.com/tandem-ann/tandem/shard/snapshots"
 )
 
 // Options are what a snapshot is built from and how.
@@ -29,7 +33,7 @@ type Options struct {
 	// the build fails.
 	MaxRejected int
 	// Gates is the path of a YAML file of what the snapshot must pass to be released;
-	// empty for [gate.DefaultThresholds].
+	// empty for [gates.DefaultThresholds].
 	Gates string
 	// Interactions are the paths of Parquet or CSV files of what users did, with the id
 	// columns of both towers; none if there are none. See [tower.InteractionOptions].
@@ -38,12 +42,20 @@ type Options struct {
 	// them.
 	Opened *Inputs
 	// Previous is the snapshot that the gates compare with; empty for none.
-	Previous shard.Digest
+	Previous manifest.Digest
 	// PreviousStore is the store that has Previous; nil for the one that is built into.
-	PreviousStore *shard.Store
+	PreviousStore *snapshots.Store
 	// LiveFilters reads the filters of recorded queries, for the filters gate, which runs
-	// without them as it does without queries; see [gate.CheckFilters]. It may be nil.
-	LiveFilters func(context.Context) (*gate.LiveFilters, error) `json:"-"`
+	// without them as it does without queries; see [gates.CheckFilters]. It may be nil.
+	LiveFilters func(context.Context) (*querylog.LiveFilters, error) `json:"-"`
+	// Live is what the live log has of the store that is built into, or of another one from
+	// which a snapshot is built again. The users that it has forgotten are left out, whatever
+	// the inputs have of them. Default: Build reads the log.
+	Live *live.State `json:"-"`
+	// LivePosition is the position of that log that the inputs reflect: what was upserted, set
+	// or removed up to it is in them. Nil says nothing of it; where Build reads the log, that
+	// is the position before all of it.
+	LivePosition *shard.Position
 	// Tool is the release of the tool that builds, for the manifest; it may be empty.
 	Tool string
 	// Progress is told what the build does; nil for nothing.
@@ -78,7 +90,7 @@ type Progress interface {
 
 // Validate returns an error that names the option at fault.
 func (o *Options) Validate() error {
-	if err := shard.CheckModel(o.Model, o.ModelVersion); err != nil {
+	if err := manifest.CheckModel(o.Model, o.ModelVersion); err != nil {
 		return err
 	}
 	if err := o.Params.Validate(); err != nil {
@@ -89,6 +101,11 @@ func (o *Options) Validate() error {
 	}
 	if o.Previous != "" && !o.Previous.Valid() {
 		return fmt.Errorf("previous snapshot %.80q is not a digest", o.Previous)
+	}
+	if o.LivePosition != nil {
+		if err := o.LivePosition.Check(); err != nil {
+			return err
+		}
 	}
 	for _, t := range []struct {
 		kind shard.Kind
@@ -108,10 +125,14 @@ func (o *Options) Validate() error {
 
 // Report is what a build did.
 type Report struct {
-	Digest   shard.Digest
-	Manifest *shard.Manifest
+	Digest   manifest.Digest
+	Manifest *manifest.Manifest
 	Rejected map[shard.Kind]*Rejections
+	// LiveHead is where the live log ended when the build began; zero without one. The
+	// manifest has the position that the inputs reflect, and how many users were left out
+	// since they are forgotten.
+	LiveHead shard.Position
 	// Gates is what the gates found. A snapshot that fails is published, so that it can
 	// be looked at, and not fit for release.
-	Gates *gate.Recorded
+	Gates *gates.Recorded
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/tandem-ann/tandem/builder/probe"
 	"github.com/tandem-ann/tandem/index"
 	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/manifest"
 )
 
 // Exact answers are those of a sum in float64, among all rows and in each segment,
@@ -101,7 +102,7 @@ func TestProbeExactTies(t *testing.T) {
 	o.Segments = segmentsFile(t, "free: free\n")
 	store, report := build(t, o)
 	tw := open(t, store, report.Digest).Tower(shard.Apps)
-	require.Greater(t, len(tw.Shards()), 1)
+	require.Greater(t, len(tw.Local()), 1)
 	const k = 500
 	queries := [][]float32{users[0].vector, users[1].vector, make([]float32, 8)}
 	a, err := probe.Exact(t.Context(), tw, queries, k, []string{"free"})
@@ -167,7 +168,7 @@ func TestHeldOut(t *testing.T) {
 	require.Equal(t, append(measured, ids[probe.SampleSize:][:100]...), of(probe.HeldOut(tw, 600, nil)))
 	require.Equal(t, append(measured[1:], ids[probe.SampleSize]), of(probe.HeldOut(tw, 500, func(id string) bool { return id != measured[0] })))
 	require.Equal(t, ids[:9], of(probe.Pick(tw, 9, nil)))
-	require.Equal(t, &shard.Samples{Shape: 500, Calibrate: 1000, Gate: 500}, report.Manifest.Apps.Samples)
-	require.Equal(t, &shard.Samples{Shape: 10, Calibrate: 20, Gate: 10, Weaker: []shard.Purpose{shard.Shape, shard.Calibrate, shard.Gate}}, report.Manifest.Users.Samples)
+	require.Equal(t, &manifest.Samples{Shape: 500, Calibrate: 1000, Gate: 500}, report.Manifest.Apps.Samples)
+	require.Equal(t, &manifest.Samples{Shape: 10, Calibrate: 20, Gate: 10, Weaker: []manifest.Purpose{manifest.Shape, manifest.Calibrate, manifest.Gate}}, report.Manifest.Users.Samples)
 	require.Empty(t, probe.Pick(tw, 0, nil))
 }

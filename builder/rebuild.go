@@ -6,19 +6,19 @@ import (
 	"github.com/tandem-ann/tandem/builder/tower"
 	"github.com/tandem-ann/tandem/builder/tower/hnswexport"
 	"github.com/tandem-ann/tandem/index"
-	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/manifest"
 )
 
 // FromManifest returns the options that a snapshot was built with, as far as its manifest
 // has them: all but the paths of its inputs, and what does not change it. Building with
 // them gives the same digest, or this builder is at fault.
-func FromManifest(m *shard.Manifest) (Options, error) {
-	o := Options{Model: m.Model, ModelVersion: m.ModelVersion, Tool: m.Tool}
+func FromManifest(m *manifest.Manifest) (Options, error) {
+	o := Options{Model: m.Model, ModelVersion: m.ModelVersion, Tool: m.Tool, LivePosition: m.Live}
 	if m.Builder != Version {
 		return o, fmt.Errorf("the snapshot was built by %s, this is %s, which builds another one of the same inputs", m.Builder, Version)
 	}
 	if m.Parameters == nil {
-		return o, fmt.Errorf("the manifest is of version %d and records no parameters, want version %d", m.Version, shard.GatesVersion)
+		return o, fmt.Errorf("the manifest is of version %d and records no parameters, want version %d", m.Version, manifest.GatesVersion)
 	}
 	if m.Lineage != nil {
 		o.Previous = m.Lineage.Previous
@@ -41,7 +41,7 @@ func FromManifest(m *shard.Manifest) (Options, error) {
 
 // towerFromManifest fills in how one tower was built, and returns the parameters of its
 // indexes. Whether they are frozen follows from whether there is a graph.
-func towerFromManifest(o *TowerOptions, t *shard.TowerManifest, p shard.TowerParameters) (params index.Params, err error) {
+func towerFromManifest(o *TowerOptions, t *manifest.Tower, p manifest.TowerParameters) (params index.Params, err error) {
 	o.Shards = len(t.Shards)
 	o.Input = tower.Options{
 		IDColumn: p.IDColumn, EmbeddingColumn: p.EmbeddingColumn, IgnoreColumns: p.IgnoreColumns, NumberRows: p.NumberRows,

@@ -6,7 +6,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/tandem-ann/tandem/builder"
-	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/manifest"
 )
 
 func TestRebuild(t *testing.T) {
@@ -28,19 +28,21 @@ func TestRebuild(t *testing.T) {
 	inputs, err := again.Opened.Describe(t.Context(), nil)
 	require.NoError(t, err)
 	require.Equal(t, m.Inputs, inputs)
+	require.NoError(t, again.CheckSources(m.Inputs))
+	require.NoError(t, builder.CompareInputs(m.Inputs, inputs))
 	_, second := build(t, again)
 	require.Equal(t, report.Digest, second.Digest, m.Difference(second.Manifest))
 
 	other := again.Params
 	other.M++
-	for text, change := range map[string]func(*shard.Manifest){
-		"built by tandem-builder/1, this is tandem-builder/": func(m *shard.Manifest) { m.Builder = "tandem-builder/1" },
-		"records no parameters, want version 3":              func(m *shard.Manifest) { m.Parameters = nil },
-		"want the same":                                      func(m *shard.Manifest) { m.Users.Params = other.String() },
-		`key type is "float", want one of auto`: func(m *shard.Manifest) {
-			m.Parameters = &shard.Parameters{Apps: shard.TowerParameters{GraphKeys: "float"}}
+	for text, change := range map[string]func(*manifest.Manifest){
+		"built by tandem-builder/1, this is tandem-builder/": func(m *manifest.Manifest) { m.Builder = "tandem-builder/1" },
+		"records no parameters, want version 3":              func(m *manifest.Manifest) { m.Parameters = nil },
+		"want the same":                                      func(m *manifest.Manifest) { m.Users.Params = other.String() },
+		`key type is "float", want one of auto`: func(m *manifest.Manifest) {
+			m.Parameters = &manifest.Parameters{Apps: manifest.TowerParameters{GraphKeys: "float"}}
 		},
-		"apps: ": func(m *shard.Manifest) { m.Apps.Params = "m=1" },
+		"apps: ": func(m *manifest.Manifest) { m.Apps.Params = "m=1" },
 	} {
 		bad := *m
 		change(&bad)

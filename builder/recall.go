@@ -7,6 +7,8 @@ import (
 
 	"github.com/tandem-ann/tandem/index"
 	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/manifest"
+	"github.com/tandem-ann/tandem/shard/snapshots"
 )
 
 // recallBands are the values of k that a build reports on, ascending.
@@ -14,8 +16,8 @@ var recallBands = [...]int{10, 100}
 
 // recall measures the tower as it will be asked: through the fan-out, at each
 // target, by queries that calibrated nothing.
-func (b *build) recall(ctx context.Context, kind shard.Kind, queries *index.Matrix) (_ []shard.Recall, err error) {
-	t, err := shard.OpenTower(ctx, b.staged, b.manifest, kind)
+func (b *build) recall(ctx context.Context, kind shard.Kind, queries *index.Matrix) (_ []manifest.Recall, err error) {
+	t, err := snapshots.OpenTower(ctx, b.staged, b.manifest, kind)
 	if err != nil {
 		return nil, err
 	}
@@ -30,15 +32,15 @@ func (b *build) recall(ctx context.Context, kind shard.Kind, queries *index.Matr
 // measureRecall measures the recall of a tower, or of one segment of it, at each band
 // and target. Without queries it measures nothing. It calls step with how many queries were
 // asked.
-func measureRecall(ctx context.Context, t *shard.Tower, queries *index.Matrix, segment string, targets []float64, step func(done int)) ([]shard.Recall, error) {
+func measureRecall(ctx context.Context, t *shard.Tower, queries *index.Matrix, segment string, targets []float64, step func(done int)) ([]manifest.Recall, error) {
 	if queries.Rows() == 0 {
 		return nil, nil
 	}
-	var report []shard.Recall
+	var report []manifest.Recall
 	var each [][]float64 // the recalls of the queries, for each of the report
 	for _, k := range recallBands {
 		for _, target := range targets {
-			report = append(report, shard.Recall{K: k, Target: target, Queries: queries.Rows()})
+			report = append(report, manifest.Recall{K: k, Target: target, Queries: queries.Rows()})
 			each = append(each, nil)
 		}
 	}

@@ -67,7 +67,11 @@ type RejectedError struct {
 // Error implements error. The text lists every kind with its first rows.
 func (e *RejectedError) Error() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%d rows rejected, at most %d are accepted", e.Apps.Total+e.Users.Total, e.Max)
+	rows := "rows"
+	if e.Apps.Total+e.Users.Total == 1 {
+		rows = "row"
+	}
+	fmt.Fprintf(&b, "%d %s rejected, at most %d are accepted", e.Apps.Total+e.Users.Total, rows, e.Max)
 	for _, t := range []struct {
 		kind shard.Kind
 		r    *Rejections

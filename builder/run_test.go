@@ -7,10 +7,11 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/tandem-ann/tandem/builder"
-	"github.com/tandem-ann/tandem/builder/gate"
 	"github.com/tandem-ann/tandem/builder/tower"
-	"github.com/tandem-ann/tandem/shard"
 	"github.com/tandem-ann/tandem/shard/attribute"
+	"github.com/tandem-ann/tandem/shard/gates"
+	"github.com/tandem-ann/tandem/shard/manifest"
+	"github.com/tandem-ann/tandem/shard/snapshots"
 )
 
 // named returns towers that name training runs and have no other attribute; an empty name
@@ -45,14 +46,14 @@ func named(t *testing.T, tw *towers, apps, users string) *towers {
 // and one that names none is said.
 func TestTrainingRuns(t *testing.T) {
 	base := syntheticTowers(t, 200, 100)
-	row := func(apps, users string) (gate.Row, *shard.Manifest) {
+	row := func(apps, users string) (gates.Row, *manifest.Manifest) {
 		_, report := build(t, named(t, base, apps, users).options(t, "1"))
 		rows := report.Gates.Rows()
-		return rows[slices.IndexFunc(rows, func(r gate.Row) bool { return r.Gate == gate.TrainingRun })], report.Manifest
+		return rows[slices.IndexFunc(rows, func(r gates.Row) bool { return r.Gate == gates.TrainingRun })], report.Manifest
 	}
 	got, m := row("run 7", "run 7")
-	require.Equal(t, gate.Row{Gate: gate.TrainingRun, State: shard.GatePassed, Checks: 1}, got)
-	require.Equal(t, shard.EvidenceVersion, m.Version)
+	require.Equal(t, gates.Row{Gate: gates.TrainingRun, State: manifest.GatePassed, Checks: 1}, got)
+	require.Equal(t, manifest.EvidenceVersion, m.Version)
 	for _, in := range m.Inputs {
 		require.Equal(t, "run 7", in.Run, in.Role)
 	}
@@ -63,9 +64,9 @@ func TestTrainingRuns(t *testing.T) {
 		{"", "run 7", `users are of the training run "run 7", and apps do not say which they are of`},
 	} {
 		got, _ := row(c.apps, c.users)
-		require.Equal(t, gate.Row{Gate: gate.TrainingRun, State: shard.GateNotRun, Undecided: 1, Why: c.why}, got)
+		require.Equal(t, gates.Row{Gate: gates.TrainingRun, State: manifest.GateNotRun, Undecided: 1, Why: c.why}, got)
 	}
-	store, err := shard.CreateStore(t.Context(), t.TempDir(), shard.StoreOptions{})
+	store, err := snapshots.CreateStore(t.Context(), t.TempDir(), snapshots.Options{})
 	require.NoError(t, err)
 	_, err = builder.Build(t.Context(), store, named(t, base, "run 7", "run 8").options(t, "1"))
 	require.EqualError(t, err, `apps are of the training run "run 7", users of "run 8", as tandem_run says: both towers must come from one`)

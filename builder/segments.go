@@ -1,7 +1,6 @@
 package builder
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -13,9 +12,12 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/tandem-ann/tandem/builder/input"
+	"github.com/tandem-ann/tandem/builder/strictyaml"
 	"github.com/tandem-ann/tandem/index"
 	"github.com/tandem-ann/tandem/shard"
 	"github.com/tandem-ann/tandem/shard/eligibility"
+	"github.com/tandem-ann/tandem/shard/manifest"
+	"github.com/tandem-ann/tandem/shard/snapshots"
 )
 
 // maxSegmentsFile is the largest file of segments that is read, in bytes: that of
@@ -25,7 +27,7 @@ const maxSegmentsFile = 2 * shard.MaxSegments * eligibility.MaxLength
 // segmentsFile is what a file of segments says.
 type segmentsFile struct {
 	path  string
-	input shard.Input
+	input manifest.Input
 	list  []shard.Segment // names ascending
 	lines map[string]int  // where each expression begins, by name
 }
@@ -45,8 +47,8 @@ func readSegments(path string) (*segmentsFile, error) {
 	if len(data) > maxSegmentsFile {
 		return nil, fmt.Errorf("read segments %s: more than %d bytes", path, maxSegmentsFile)
 	}
-	s := &segmentsFile{path: path, lines: map[string]int{}, input: shard.Input{
-		Role: "app-segments", Name: input.RecordedName(path), Size: int64(len(data)), Digest: shard.Sum(data),
+	s := &segmentsFile{path: path, lines: map[string]int{}, input: manifest.Input{
+		Role: "app-segments", Name: input.RecordedName(path), Size: int64(len(data)), Digest: manifest.Sum(data),
 	}}
 	if err := s.parse(data); err != nil {
 		return nil, fmt.Errorf("read segments %s: %w", path, err)
@@ -57,19 +59,10 @@ func readSegments(path string) (*segmentsFile, error) {
 const wantSegments = "want a mapping of segment names to expressions"
 
 func (s *segmentsFile) parse(data []byte) error {
-	d := yaml.NewDecoder(bytes.NewReader(data))
-	var document yaml.Node
-	if err := d.Decode(&document); errors.Is(err, io.EOF) {
-		return errors.New("it is empty: " + wantSegments)
-	} else if err != nil {
+	root, err := strictyaml.Document(data, wantSegments)
+	if err != nil {
 		return err
 	}
-	if err := d.Decode(&yaml.Node{}); err == nil {
-		return errors.New("it has more than one document: " + wantSegments)
-	} else if !errors.Is(err, io.EOF) {
-		return err
-	}
-	root := document.Content[0]
 	if root.Kind != yaml.MappingNode || root.Style&yaml.TaggedStyle != 0 {
 		return fmt.Errorf("line %d: it is %s: %s", root.Line, describe(root), wantSegments)
 	}
@@ -79,7 +72,7 @@ func (s *segmentsFile) parse(data []byte) error {
 	first := map[string]int{}
 	for pair := range slices.Chunk(root.Content, 2) {
 		key, value := pair[0], pair[1]
-		if !isString(key) {
+		if !strictyaml.Is(key, "!!str") {
 			return fmt.Errorf("line %d: segment name %.80q is %s: want a string; quotes make it one", key.Line, key.Value, describe(key))
 		}
 		segment := shard.Segment{Name: key.Value, Expression: value.Value}
@@ -90,7 +83,7 @@ func (s *segmentsFile) parse(data []byte) error {
 			return fmt.Errorf("line %d: segment %s is there already, in line %d", key.Line, key.Value, line)
 		}
 		first[key.Value] = key.Line
-		if !isString(value) {
+		if !strictyaml.Is(value, "!!str") {
 			return fmt.Errorf("line %d: segment %s: the expression is %s: want a string; quotes make it one", value.Line, key.Value, describe(value))
 		}
 		s.list = append(s.list, segment)
@@ -103,35 +96,14 @@ func (s *segmentsFile) parse(data []byte) error {
 	return nil
 }
 
-// isString reports whether a node is a string in every version of YAML, and not by
-// an anchor, an alias or a tag.
-func isString(n *yaml.Node) bool {
-	return n.Kind == yaml.ScalarNode && n.Tag == "!!str" && n.Anchor == "" && n.Style&yaml.TaggedStyle == 0
-}
-
-// describe says what a node is.
+// describe says what a node is: a scalar is of its type.
 func describe(n *yaml.Node) string {
-	switch {
-	case n.Anchor != "":
-		return "marked by an anchor"
-	case n.Style&yaml.TaggedStyle != 0:
-		return "tagged " + n.Tag
-	}
-	switch n.Kind {
-	case yaml.MappingNode:
-		return "a mapping"
-	case yaml.SequenceNode:
-		return "a list"
-	case yaml.AliasNode:
-		return "an alias"
-	}
-	switch n.Tag {
-	case "!!null":
-		return "nothing"
-	case "!!str":
-		return "a string"
-	}
-	return "of the type " + strings.TrimPrefix(n.Tag, "!!")
+	return strictyaml.Describe(n, func(n *yaml.Node) string {
+		if n.Tag == "!!str" {
+			return "a string"
+		}
+		return "of the type " + strings.TrimPrefix(n.Tag, "!!")
+	})
 }
 
 // check compiles every expression against the attributes of the app tower, and
@@ -152,7 +124,7 @@ func (b *build) listSegments() {
 		return
 	}
 	for _, s := range b.segments.list {
-		b.manifest.Apps.Segments = append(b.manifest.Apps.Segments, shard.SegmentManifest{Segment: s})
+		b.manifest.Apps.Segments = append(b.manifest.Apps.Segments, manifest.Segment{Segment: s})
 	}
 }
 
@@ -176,7 +148,7 @@ func (b *build) measureSegments(ctx context.Context, queries *index.Matrix) (err
 	if len(list) == 0 {
 		return nil
 	}
-	t, err := shard.OpenTower(ctx, b.staged, b.manifest, shard.Apps)
+	t, err := snapshots.OpenTower(ctx, b.staged, b.manifest, shard.Apps)
 	if err != nil {
 		return err
 	}

@@ -15,6 +15,8 @@ import (
 	"github.com/tandem-ann/tandem/index"
 	"github.com/tandem-ann/tandem/shard"
 	"github.com/tandem-ann/tandem/shard/attribute"
+	"github.com/tandem-ann/tandem/shard/manifest"
+	"github.com/tandem-ann/tandem/shard/snapshots"
 )
 
 // segmentsFile writes a file of segments.
@@ -43,19 +45,19 @@ func TestSegments(t *testing.T) {
 	apps, users := rows("app", 1200, 12, 21), rows("user", 200, 12, 22)
 	o := options(t, index.Dot, apps, users)
 	_, plain := build(t, o)
-	require.Equal(t, shard.EvidenceVersion, plain.Manifest.Version)
+	require.Equal(t, manifest.EvidenceVersion, plain.Manifest.Version)
 	o.Segments = segmentsFile(t, segmentsYAML)
 	notes := &recorder{}
 	o.Progress = notes
 	store, report := build(t, o)
 	m := report.Manifest
-	require.Equal(t, shard.EvidenceVersion, m.Version)
+	require.Equal(t, manifest.EvidenceVersion, m.Version)
 	require.Equal(t, plain.Manifest.Apps.Recall, m.Apps.Recall, "segments change nothing else")
 	require.Equal(t, plain.Manifest.Users, m.Users)
 	last := m.Inputs[len(m.Inputs)-1]
-	require.Equal(t, shard.Input{Role: "app-segments", Name: "segments.yaml", Size: int64(len(segmentsYAML)), Digest: shard.Sum([]byte(segmentsYAML))}, last)
+	require.Equal(t, manifest.Input{Role: "app-segments", Name: "segments.yaml", Size: int64(len(segmentsYAML)), Digest: manifest.Sum([]byte(segmentsYAML))}, last)
 	require.Contains(t, notes.notes, "segment nobody: no app is eligible")
-	require.NoError(t, shard.VerifySnapshot(context.Background(), store, report.Digest, func(string) {}))
+	require.NoError(t, snapshots.Verify(context.Background(), store, report.Digest, func(string) {}))
 
 	cheap := func(r row) bool { return !r.values[4].Absent() && r.values[4].Float() < 0.5 }
 	want := map[string]func(row) bool{
@@ -167,7 +169,7 @@ func TestBadSegments(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			o.Segments = segmentsFile(t, tt.text)
-			store, err := shard.CreateStore(t.Context(), t.TempDir(), shard.StoreOptions{})
+			store, err := snapshots.CreateStore(t.Context(), t.TempDir(), snapshots.Options{})
 			require.NoError(t, err)
 			_, err = builder.Build(context.Background(), store, o)
 			require.ErrorContains(t, err, tt.want)
@@ -175,7 +177,7 @@ func TestBadSegments(t *testing.T) {
 		})
 	}
 	o.Segments = "nowhere.yaml"
-	store, err := shard.CreateStore(t.Context(), t.TempDir(), shard.StoreOptions{})
+	store, err := snapshots.CreateStore(t.Context(), t.TempDir(), snapshots.Options{})
 	require.NoError(t, err)
 	_, err = builder.Build(context.Background(), store, o)
 	require.EqualError(t, err, "read segments: open nowhere.yaml: no such file or directory")

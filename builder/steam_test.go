@@ -18,6 +18,7 @@ import (
 	"github.com/tandem-ann/tandem/index"
 	"github.com/tandem-ann/tandem/shard"
 	"github.com/tandem-ann/tandem/shard/attribute"
+	"github.com/tandem-ann/tandem/shard/snapshots"
 )
 
 // steamData is where the optional real towers are, relative to this package.
@@ -61,7 +62,7 @@ func steamTowers(t *testing.T, set string, part int64) *towers {
 }
 
 // steam builds a real data set, or skips the test.
-func steam(t *testing.T, set string, part int64) *shard.Snapshot {
+func steam(t *testing.T, set string, part int64) *snapshots.Snapshot {
 	o := steamTowers(t, set, part).options(t, "1")
 	o.Apps.Shards = 4
 	// TestSteamGates runs the gates on these towers.
@@ -80,7 +81,7 @@ func TestSteamSGD(t *testing.T) {
 	require.Equal(t, 44428, tw.Rows())
 	// Walks reach what they are asked for, however much it is and by themselves: nothing
 	// of this nearly collapsed space is cut off from the rest.
-	for _, s := range tw.Shards() {
+	for _, s := range tw.Local() {
 		x := s.Index()
 		require.NoError(t, x.CheckGraph())
 		k := min(10_000, x.Rows())
@@ -105,7 +106,7 @@ func TestSteamFilters(t *testing.T) {
 	require.NoError(t, json.Unmarshal(data, &list))
 	require.Len(t, list, 13)
 	var queries [][]float32
-	for _, s := range users.Shards() {
+	for _, s := range users.Local() {
 		for i := range 5 {
 			queries = append(queries, s.Index().Vector(uint32(i), nil))
 		}
@@ -115,7 +116,7 @@ func TestSteamFilters(t *testing.T) {
 			eligible := readLines(t, filepath.Join(steamData, "steam", "eligible", f.Name+".txt"))
 			require.Len(t, eligible, f.Eligible)
 			eligible = slices.DeleteFunc(eligible, func(id string) bool {
-				_, has, err := apps.Vector(id)
+				_, has, err := apps.Vector(t.Context(), shard.Moment{}, id)
 				require.NoError(t, err)
 				return !has
 			})
@@ -163,7 +164,7 @@ type scoredID struct {
 func bruteForce(t *testing.T, tw *shard.Tower, ids []string, query []float32) []scoredID {
 	var out []scoredID
 	for _, id := range ids {
-		v, ok, err := tw.Vector(id)
+		v, ok, err := tw.Vector(t.Context(), shard.Moment{}, id)
 		require.NoError(t, err)
 		require.True(t, ok)
 		var sum, vv, qq float64

@@ -10,6 +10,8 @@ import (
 	"github.com/tandem-ann/tandem/index"
 	"github.com/tandem-ann/tandem/shard"
 	"github.com/tandem-ann/tandem/shard/attribute"
+	"github.com/tandem-ann/tandem/shard/manifest"
+	"github.com/tandem-ann/tandem/shard/snapshots"
 )
 
 // TestFloat32AndAllYears builds a snapshot of attributes that a float64 and 64-bit
@@ -32,8 +34,8 @@ func TestFloat32AndAllYears(t *testing.T) {
 	o.Apps.Input.Paths[0] = write(t, "typed.parquet", "app_id", schema, apps)
 	store, report := build(t, o)
 	require.Equal(t, schema, report.Manifest.Apps.Schema)
-	require.Equal(t, shard.EvidenceVersion, report.Manifest.Version)
-	require.NoError(t, shard.VerifySnapshot(t.Context(), store, report.Digest, func(string) {}))
+	require.Equal(t, manifest.EvidenceVersion, report.Manifest.Version)
+	require.NoError(t, snapshots.Verify(t.Context(), store, report.Digest, func(string) {}))
 	tw := open(t, store, report.Digest).Tower(shard.Apps)
 	for filter, eligible := range map[string]func(i int) bool{
 		"price == 9.99":       func(i int) bool { return i%20 == 9 },

@@ -8,7 +8,7 @@ import (
 	"github.com/tandem-ann/tandem/index"
 )
 
-// plans are the four ways of a search, by name.
+// plans are the ways of a search, by name.
 func plans(x *index.Index, vector []float32, k, ef int) []namedQuery {
 	tenth, tenthCount := filterOf(x, func(row int) bool { return row%10 == 0 })
 	most, mostCount := filterOf(x, func(row int) bool { return row%10 != 0 })
@@ -17,6 +17,9 @@ func plans(x *index.Index, vector []float32, k, ef int) []namedQuery {
 		{"FilteredScan", index.Query{Vector: vector, K: k, Plan: index.ExactScan, Filter: tenth, Eligible: tenthCount}},
 		{"GraphWalk", index.Query{Vector: vector, K: k, Ef: ef, Plan: index.GraphWalk}},
 		{"FilteredWalk", index.Query{Vector: vector, K: k, Ef: ef, Plan: index.GraphWalk, Filter: most, Eligible: mostCount}},
+		{"DeadScan", index.Query{Vector: vector, K: k, Plan: index.ExactScan, Dead: tenth, DeadCount: tenthCount}},
+		{"DeadWalk", index.Query{Vector: vector, K: k, Ef: ef, Plan: index.GraphWalk, Dead: tenth, DeadCount: tenthCount}},
+		{"FilteredDeadWalk", index.Query{Vector: vector, K: k, Ef: ef, Plan: index.GraphWalk, Filter: most, Eligible: mostCount, Dead: tenth, DeadCount: tenthCount}},
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/cespare/xxhash/v2"
+
 	"github.com/tandem-ann/tandem/index/sections"
 )
 

@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/tandem-ann/tandem/index/interval"
+	"github.com/tandem-ann/tandem/index/parallel"
 )
 
 // bands are the values of k that a calibration covers. What lies between two of them is not
@@ -132,7 +133,7 @@ func (c *calibration) measured(k int) int {
 func (c *calibration) answer(ctx context.Context, count func(k int) int) error {
 	c.exact = make([][]Hit, c.queries.Rows())
 	groups := (len(c.exact) + together - 1) / together
-	parallelChunks(c.threads, groups, 1, func(_, group int) {
+	parallel.Chunks(c.threads, groups, 1, func(_, group int) {
 		if ctx.Err() == nil {
 			var queries []int
 			for i := group * together; i < min((group+1)*together, len(c.exact)); i++ {
@@ -212,7 +213,7 @@ func (c *calibration) measure(ctx context.Context, m *measurement, queries int) 
 	}
 	found, stats := make([]int, n), make([]Stats, n)
 	hits := make([][]Hit, max(c.threads, 1))
-	parallel(c.threads, n, func(worker, i int) {
+	parallel.Each(c.threads, n, func(worker, i int) {
 		if ctx.Err() != nil {
 			return
 		}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"math"
 	"slices"
+
+	"github.com/tandem-ann/tandem/index/parallel"
 )
 
 // How filtered walks are calibrated.
@@ -98,7 +100,7 @@ func (c *calibration) filtered(ctx context.Context) ([]FilteredEffort, error) {
 func (c *calibration) shares() []float64 {
 	may := func(share float64) bool {
 		eligible := int(share * float64(len(c.x.rows)))
-		return eligible >= fewestEligible*c.bands[0] && c.x.guideCost(c.x.guideEf(eligible)) < c.x.exactCost(eligible, c.bands[0])
+		return eligible >= fewestEligible*c.bands[0] && c.x.graphCost(c.x.guideEf(eligible)) < c.x.exactCost(eligible, c.bands[0])
 	}
 	var shares []float64
 	share := firstShare
@@ -151,7 +153,7 @@ func (c *calibration) filteredEfforts(ctx context.Context, k int) ([]FilteredEff
 func (c *calibration) underFilters(ctx context.Context, filters []Query) ([]asked, error) {
 	queries := min(c.queries.Rows(), filteredQueries(c.bands[0]))
 	near := make([]int, queries*len(filters)) // eligible nodes near, 0 for those that are apart
-	parallel(c.threads, len(near), func(_, i int) {
+	parallel.Each(c.threads, len(near), func(_, i int) {
 		if ctx.Err() == nil {
 			near[i] = c.x.amid(c.queries.Row(i/len(filters)), filters[i%len(filters)])
 		}
@@ -178,7 +180,7 @@ func (c *calibration) underFilters(ctx context.Context, filters []Query) ([]aske
 	for f := range exact {
 		exact[f] = make([][]Hit, queries)
 	}
-	parallelChunks(c.threads, len(groups), 1, func(_, i int) {
+	parallel.Chunks(c.threads, len(groups), 1, func(_, i int) {
 		g, q := groups[i], filters[groups[i].filter]
 		for _, k := range c.bands {
 			if filteredQueries(k) > g.queries[0] && fewestEligible*k <= q.Eligible {

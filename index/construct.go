@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/tandem-ann/tandem/index/kernel"
+	"github.com/tandem-ann/tandem/index/parallel"
 )
 
 // noNode fills the unused places of a neighbour list.
@@ -124,7 +125,7 @@ func (c *constructor) construct(ctx context.Context, levels []uint8, progress fu
 func (c *constructor) trim(l int) {
 	wide := c.layers[l]
 	c.layers[l] = newLayer(wide.nodes(), c.widths[l])
-	parallel(c.threads, wide.nodes(), func(w, i int) {
+	parallel.Each(c.threads, wide.nodes(), func(w, i int) {
 		node := uint32(i)
 		list := wide.neighbours(node)
 		if len(list) > c.widths[l] {
@@ -150,7 +151,7 @@ func batchSize(n int) int { return min(max(n/64, 1), 1024) }
 // insert adds the points from..to-1. Their searches see only the points before
 // them, so they can run in any order.
 func (c *constructor) insert(from, to int, levels []uint8) {
-	parallel(c.threads, to-from, func(w, i int) {
+	parallel.Each(c.threads, to-from, func(w, i int) {
 		c.link(c.workers[w], uint32(from+i), int(levels[from+i]), from)
 	})
 	for l := range c.layers {
@@ -253,7 +254,7 @@ func (c *constructor) reverse(l, from, to int) {
 			starts = append(starts, i)
 		}
 	}
-	parallel(c.threads, len(starts), func(w, i int) {
+	parallel.Each(c.threads, len(starts), func(w, i int) {
 		end := len(pairs)
 		if i+1 < len(starts) {
 			end = starts[i+1]

@@ -58,7 +58,8 @@
 // one sorted array.
 //
 // A search takes one of three [Plan]s. An exact scan finds the best eligible rows by
-// bounds that codes give (see scan.go). A graph walk keeps a sorted pool of the ef best
+// bounds that codes give (see scan.go), and of many rows without a graph it leaves out groups
+// that are far (see groups.go). A graph walk keeps a sorted pool of the ef best
 // nodes and expands the best unexpanded one. A filtered walk begins
 // with a short walk of all nodes, and goes on among eligible nodes alone, which it reaches
 // through the lists of others; when it has cost as much as the exact scan would have, or
@@ -71,40 +72,12 @@
 // finds to be amid what is eligible. Those that are apart from it are answered by the exact
 // scan: no walk can tell whether it has found their answers.
 //
-// # Measured worse
-//
-// Counted in distance computations at equal recall, on two real towers (44,428
-// apps, 64-d, inner product): descending through the layers instead of starting
-// from hubs takes two to four times as many at k=10, and so does scoring a whole
-// upper layer for an entry; inserting by falling norm sticks below a recall of 0.98
-// at k=10; alpha of 1.0 takes fewer up to a recall of 0.95 and twice as many at
-// 0.999, alpha of 1.2 more at k=100. Under L2 (300,000 SIFT rows, k=10, ef 40) alpha of
-// 1.0 and of 1.2 both reach 0.944 where 1.1 reaches 0.957 at the same cost. An end of
-// the walk that patience decides (Teofili and Lin, "Patience in Proximity: A Simple
-// Early Termination Strategy for HNSW Graph Traversal in Approximate k-Nearest Neighbor
-// Search", ECIR 2025: once the k best have not changed for some steps) takes as many
-// distances at equal recall as a smaller pool does, for any patience from 20 to 60.
-//
-// In time: pools of separate distances and ordinals are slower than pools of one word
-// each by about a quarter. Prefetching codes into the first cache takes twice as long
-// on 300,000 rows. Bits of the neighbours' directions in the node's row (Gou et al.,
-// "SymphonyQG: Towards Symphonious Integration of Quantization and Graph for
-// Approximate Nearest Neighbor Search", SIGMOD 2025; Gao and Long, "RaBitQ", SIGMOD
-// 2024), from which the neighbours worth scoring were chosen at 32 a kernel call, leave
-// a quarter to a half of the codes to score at the same recall, and yet are no faster
-// on 300,000 nor on a million rows, for 640 bytes a node more: since codes are asked
-// for in time, what they save is not what is waited for. A filtered walk that goes
-// through all nodes in order of distance takes as long as ours where half of all rows
-// are eligible whatever the query, twice as long at a tenth, and ten to a hundred times
-// as long where those rows are alike (300,000 SIFT rows, k=10, recall 0.98). One that
-// starts from eligible nodes spread over all layers, instead of where a short walk of all
-// nodes ends, is as fast on SIFT, but on a million clustered rows (128-d, inner product)
-// it finds 0.76 of the 10 best of a random twentieth where ours finds 0.94 for the same
-// effort, and no effort takes it to 0.95; starting from a thousand such nodes instead of
-// thirty-two takes it to 0.86. Efforts for each kind of filter that a query may come
-// with, random, near what is asked or far from it, would have to be the largest of them:
-// what decides is not the kind but whether the query is amid what is eligible.
+// What was measured and is worse is in measured.md.
 //
 // An [Index] comes from [Build] or [Open]. Package shard puts ids and attributes
 // around it; package builder builds and calibrates it.
+//
+// The package has more than 3,000 lines because it is one algorithm: building the graph,
+// walking it, scanning, calibrating and mapping its file share the layout of one structure,
+// and none of them means anything to anyone else.
 package index

@@ -214,20 +214,40 @@ func (x *Index) exactCost(eligible, k int) float64 {
 // cost. Single walks cost more than expected, and one that is given up costs the scan too.
 const walkPart = 0.75
 
-// choose returns the plan that costs least, and notes in stats what it expects.
+// choose returns the plan that costs least, and notes in stats why, unless all are asked
+// for, and what it expects.
 func (x *Index) choose(q Query, stats *Stats) Plan {
-	if q.Ef == 0 || q.K == q.Eligible {
+	if q.K == q.Eligible {
 		return ExactScan
 	}
-	plan, most := GraphWalk, 1.0
-	stats.ExactCost, stats.WalkCost = x.exactCost(q.Eligible, q.K), x.walkScored(q.Ef)*walkCost(q.Ef)
+	if q.Ef == 0 {
+		stats.Reason = NoEffort
+		return ExactScan
+	}
+	most := 1.0
+	stats.ExactCost = x.exactCost(q.Eligible, q.K)
 	if q.Filter != nil {
-		plan, most, stats.WalkCost = FilteredWalk, walkPart, x.filteredCost(q)
+		most, stats.Walk, stats.WalkCost = walkPart, FilteredWalk, x.filteredCost(q)
+	} else {
+		stats.Walk, stats.WalkCost = GraphWalk, x.graphCost(x.among(q))
 	}
-	if stats.WalkCost >= most*stats.ExactCost {
-		return ExactScan
+	stats.Reason = Cheapest
+	if stats.WalkCost < most*stats.ExactCost {
+		return stats.Walk
 	}
-	return plan
+	if stats.WalkCost < stats.ExactCost {
+		stats.Reason = TooNear
+	}
+	return ExactScan
+}
+
+// among returns how many nodes a graph walk expands: the effort, and its part of the dead
+// rows.
+func (x *Index) among(q Query) int {
+	if q.Dead == nil {
+		return q.Ef
+	}
+	return min(q.Ef+int(float64(q.Ef)*float64(len(x.rows)-q.Eligible)/float64(q.Eligible)), x.nodes)
 }
 
 // Cost estimates what [Index.Search] takes for k rows with an effort of ef, of so many
@@ -236,6 +256,9 @@ func (x *Index) Cost(k, ef, eligible int) float64 {
 	q := Query{K: min(k, eligible), Ef: min(ef, x.nodes), Eligible: eligible}
 	if q.K == 0 {
 		return 0
+	}
+	if x.flat() {
+		return x.exactCost(eligible, q.K)
 	}
 	if eligible < len(x.rows) {
 		q.Filter = Bitset{} // that there is one is what matters
@@ -254,13 +277,13 @@ const degreeSample = 16
 // eligible.
 func (x *Index) filteredCost(q Query) float64 {
 	if missing := len(x.rows) - q.Eligible; missing <= max(q.Ef, q.K) {
-		return x.walkScored(q.Ef+missing) * walkCost(q.Ef+missing)
+		return x.graphCost(q.Ef + missing)
 	}
-	return x.guideCost(x.guideEf(q.Eligible)) + x.afterGuide(q.Ef, q.Eligible)
+	return x.graphCost(x.guideEf(q.Eligible)) + x.afterGuide(q.Ef, q.Eligible)
 }
 
-// guideCost estimates what the walk costs that a filtered walk begins with.
-func (x *Index) guideCost(ef int) float64 { return x.walkScored(ef) * walkCost(ef) }
+// graphCost estimates what a walk of all nodes costs.
+func (x *Index) graphCost(ef int) float64 { return x.walkScored(ef) * walkCost(ef) }
 
 // afterGuide estimates what the rest of a filtered walk costs: from what was calibrated for shares and efforts around, and without that from the
 // share of the rows that are eligible. Of a node's list about two thirds are new to a

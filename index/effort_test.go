@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/tandem-ann/tandem/index"
+	"github.com/tandem-ann/tandem/index/sections/sectionstest"
 )
 
 // calibrated is an index that the bands 10, 100 and 1000 apply to.
@@ -88,8 +89,8 @@ func withEffort(t *testing.T, effort []index.Effort) *index.Index {
 		data = binary.LittleEndian.AppendUint32(data, math.Float32bits(e.Recall))
 		data = binary.LittleEndian.AppendUint32(data, math.Float32bits(e.Scored))
 	}
-	c[c.at("index.effort")].data = data
-	x, err := openBytes(c.pack())
+	c[c.At("index.effort")].Data = data
+	x, err := openBytes(pack(c))
 	require.NoError(t, err)
 	require.Equal(t, effort, x.Effort())
 	return x
@@ -308,13 +309,13 @@ func withFiltered(t *testing.T, filtered []index.FilteredEffort) *index.Index {
 		}
 		data = le.AppendUint32(data, math.Float32bits(e.Through))
 	}
-	c[c.at("index.effort")].data = effort
-	if at := c.at("index.effort_filtered"); at >= 0 {
-		c[at].data = data
+	c[c.At("index.effort")].Data = effort
+	if at := c.At("index.effort_filtered"); at >= 0 {
+		c[at].Data = data
 	} else {
-		c = append(c, section{"index.effort_filtered", data})
+		c = append(c, sectionstest.Section{Name: "index.effort_filtered", Data: data})
 	}
-	x, err := openBytes(c.pack())
+	x, err := openBytes(pack(c))
 	require.NoError(t, err)
 	require.Equal(t, filtered, x.FilteredEffort())
 	return x

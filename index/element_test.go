@@ -64,7 +64,7 @@ func TestCompactWriteOpen(t *testing.T) {
 		assert.Equal(t, x.String(), y.String())
 		assert.Contains(t, y.String(), "dim 3 of "+name+", metric=")
 		assert.Equal(t, data, encode(t, y))
-		assert.Equal(t, data, unpack(t, data).pack(), "as format.md draws it")
+		assert.Equal(t, data, pack(unpack(t, data)), "as format.md draws it")
 		for ordinal := range uint32(x.Rows()) {
 			assert.Equal(t, x.Vector(ordinal, nil), y.Vector(ordinal, nil))
 			assert.Equal(t, x.Norm(ordinal), y.Norm(ordinal))
@@ -86,8 +86,8 @@ func TestCompactCosine(t *testing.T) {
 	requireRanked(t, y, canonical(index.Cosine, []float32{1, 2, 3}, rows, nil), 4, hits)
 
 	c := unpack(t, encode(t, x))
-	c[c.at("index.vectors")].data[0] = 2
-	_, err = openBytes(c.pack())
+	c[c.At("index.vectors")].Data[0] = 2
+	_, err = openBytes(pack(c))
 	require.ErrorIs(t, err, sections.ErrCorrupt)
 	require.ErrorContains(t, err, "section index.vectors: ordinal 0 is scaled to norm")
 }
@@ -170,17 +170,17 @@ func TestHostileCompactContent(t *testing.T) {
 	} {
 		t.Run(tt.element+"/"+tt.section+"/"+tt.name, func(t *testing.T) {
 			c := unpack(t, encode(t, tinyCompact(t, tt.element)))
-			at := c.at(tt.section)
-			c[at].data = tt.change(c[at].data)
-			_, err := openBytes(c.pack())
+			at := c.At(tt.section)
+			c[at].Data = tt.change(c[at].Data)
+			_, err := openBytes(pack(c))
 			require.ErrorIs(t, err, sections.ErrCorrupt)
 			require.ErrorContains(t, err, tt.text)
 		})
 	}
 	c := unpack(t, encode(t, tinyCompact(t, "uint8")))
-	at := c.at("index.vectors")
-	c[at].data[len(c[at].data)-stride] ^= 1
-	x, err := openBytes(c.pack())
+	at := c.At("index.vectors")
+	c[at].Data[len(c[at].Data)-stride] ^= 1
+	x, err := openBytes(pack(c))
 	require.NoError(t, err)
 	err = x.CheckGraph()
 	require.ErrorIs(t, err, sections.ErrCorrupt)

@@ -5,6 +5,8 @@ import (
 	"context"
 	"math"
 	"slices"
+
+	"github.com/tandem-ann/tandem/index/parallel"
 )
 
 // maxEntries is the largest number of nodes that a walk starts from.
@@ -131,7 +133,7 @@ func (c *calibration) enterMissed(ctx context.Context, k int) error {
 	for range missedRounds {
 		missed := make([][]uint32, c.queries.Rows())
 		found := make([][]Hit, max(c.threads, 1))
-		parallel(c.threads, len(missed), func(worker, i int) {
+		parallel.Each(c.threads, len(missed), func(worker, i int) {
 			if ctx.Err() != nil {
 				return
 			}

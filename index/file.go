@@ -2,6 +2,7 @@ package index
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math"
 
@@ -28,8 +29,12 @@ const (
 
 func linksSection(layer int) string { return fmt.Sprintf("index.links.%d", layer) }
 
-// Write appends the index's sections to a shard file.
+// Write appends the index's sections to a shard file. One that is [Flat] has no form in a
+// file.
 func (x *Index) Write(w *sections.Writer) error {
+	if x.flat() && x.nodes > 0 {
+		return errors.New("write index: it is flat, and files have graphs")
+	}
 	meta := []uint32{uint32(len(x.rows)), uint32(x.nodes), uint32(x.dim), uint32(x.stride), uint32(len(x.layers)), 0, 0, uint32(x.vectors.element)}
 	if x.vectors.element != Float32 {
 		w.Require(sections.CompactVectors)
@@ -88,64 +93,15 @@ func Open(f *sections.File) (_ *Index, err error) {
 	if x.params, err = ParseParams(string(text)); err != nil {
 		return nil, sections.Corruptf(paramsSection, "%v", err)
 	}
-	meta, err := sections.Array[uint32](f, metaSection, 8)
+	meta, err := x.openMeta(f)
 	if err != nil {
 		return nil, err
 	}
-	rows, layers := int(meta[0]), int(meta[4])
-	x.nodes, x.dim, x.stride = int(meta[1]), int(meta[2]), int(meta[3])
-	switch {
-	case rows > MaxRows || x.nodes > rows || x.nodes == 0 && rows > 0:
-		return nil, sections.Corruptf(metaSection, "%d rows with %d nodes", rows, x.nodes)
-	case x.dim < 1 || x.dim > MaxDim || x.stride != kernel.Stride(x.dim):
-		return nil, sections.Corruptf(metaSection, "dimension %d with stride %d", x.dim, x.stride)
-	case layers > maxLevel+1 || (layers == 0) != (x.nodes == 0):
-		return nil, sections.Corruptf(metaSection, "%d layers over %d nodes", layers, x.nodes)
-	case meta[5] > maxWidth || meta[6] > maxWidth || layers > 0 && meta[5] == 0 || layers > 1 && meta[6] == 0:
-		return nil, sections.Corruptf(metaSection, "widths %d and %d", meta[5], meta[6])
-	case meta[7] >= uint32(len(elementNames)) || (meta[7] != uint32(Float32)) != (f.Features()&sections.CompactVectors != 0):
-		return nil, sections.Corruptf(metaSection, "element type %d with feature bits %#x", meta[7], f.Features())
-	}
-	if x.rows, err = sections.Array[uint32](f, rowsSection, rows); err != nil {
+	if err := x.openRows(f, meta); err != nil {
 		return nil, err
 	}
-	if x.vectors, err = openVectors(f, Element(meta[7]), rows, x.stride); err != nil {
+	if err := x.openLayers(f, meta); err != nil {
 		return nil, err
-	}
-	if x.params.Metric == Cosine {
-		if x.norms, err = sections.Array[float32](f, normsSection, rows); err != nil {
-			return nil, err
-		}
-	}
-	if err := x.checkVectors(); err != nil {
-		return nil, err
-	}
-	if x.duplicates, err = sections.Array[uint32](f, duplicatesSection, rows-x.nodes); err != nil {
-		return nil, err
-	}
-	for i, node := range x.duplicates {
-		if int(node) >= x.nodes || i > 0 && node < x.duplicates[i-1] {
-			return nil, sections.Corruptf(duplicatesSection, "place %d: node %d of %d is out of order", i, node, x.nodes)
-		}
-	}
-	counts, err := sections.Array[uint32](f, layersSection, layers)
-	if err != nil {
-		return nil, err
-	}
-	above := uint32(x.nodes)
-	for i, count := range counts {
-		if count == 0 || count > above || i == 0 && count != above {
-			return nil, sections.Corruptf(layersSection, "layer %d has %d nodes, the one below %d", i, count, above)
-		}
-		above = count
-		l := layer{width: int(meta[5+min(i, 1)])}
-		if l.links, err = sections.Array[uint32](f, linksSection(i), int(count)*l.width); err != nil {
-			return nil, err
-		}
-		if err := checkLinks(l, i); err != nil {
-			return nil, err
-		}
-		x.layers = append(x.layers, l)
 	}
 	if err := x.openCodes(f); err != nil {
 		return nil, err
@@ -164,6 +120,87 @@ func Open(f *sections.File) (_ *Index, err error) {
 		return nil, err
 	}
 	return x, x.prepare()
+}
+
+// meta is what the section of that name says of the others.
+type meta struct {
+	rows, layers int
+	widths       [2]int // of lists on layer 0 and above
+	element      Element
+}
+
+// openMeta reads the counts that all else is checked against.
+func (x *Index) openMeta(f *sections.File) (meta, error) {
+	m, err := sections.Array[uint32](f, metaSection, 8)
+	if err != nil {
+		return meta{}, err
+	}
+	rows, layers := int(m[0]), int(m[4])
+	x.nodes, x.dim, x.stride = int(m[1]), int(m[2]), int(m[3])
+	switch {
+	case rows > MaxRows || x.nodes > rows || x.nodes == 0 && rows > 0:
+		return meta{}, sections.Corruptf(metaSection, "%d rows with %d nodes", rows, x.nodes)
+	case x.dim < 1 || x.dim > MaxDim || x.stride != kernel.Stride(x.dim):
+		return meta{}, sections.Corruptf(metaSection, "dimension %d with stride %d", x.dim, x.stride)
+	case layers > maxLevel+1 || (layers == 0) != (x.nodes == 0):
+		return meta{}, sections.Corruptf(metaSection, "%d layers over %d nodes", layers, x.nodes)
+	case m[5] > maxWidth || m[6] > maxWidth || layers > 0 && m[5] == 0 || layers > 1 && m[6] == 0:
+		return meta{}, sections.Corruptf(metaSection, "widths %d and %d", m[5], m[6])
+	case m[7] >= uint32(len(elementNames)) || (m[7] != uint32(Float32)) != (f.Features()&sections.CompactVectors != 0):
+		return meta{}, sections.Corruptf(metaSection, "element type %d with feature bits %#x", m[7], f.Features())
+	}
+	return meta{rows, layers, [2]int{int(m[5]), int(m[6])}, Element(m[7])}, nil
+}
+
+// openRows reads the rows, their vectors, and which of them repeat another.
+func (x *Index) openRows(f *sections.File, m meta) (err error) {
+	if x.rows, err = sections.Array[uint32](f, rowsSection, m.rows); err != nil {
+		return err
+	}
+	if x.vectors, err = openVectors(f, m.element, m.rows, x.stride); err != nil {
+		return err
+	}
+	if x.params.Metric == Cosine {
+		if x.norms, err = sections.Array[float32](f, normsSection, m.rows); err != nil {
+			return err
+		}
+	}
+	if err := x.checkVectors(); err != nil {
+		return err
+	}
+	if x.duplicates, err = sections.Array[uint32](f, duplicatesSection, m.rows-x.nodes); err != nil {
+		return err
+	}
+	for i, node := range x.duplicates {
+		if int(node) >= x.nodes || i > 0 && node < x.duplicates[i-1] {
+			return sections.Corruptf(duplicatesSection, "place %d: node %d of %d is out of order", i, node, x.nodes)
+		}
+	}
+	return nil
+}
+
+// openLayers reads the graph.
+func (x *Index) openLayers(f *sections.File, m meta) error {
+	counts, err := sections.Array[uint32](f, layersSection, m.layers)
+	if err != nil {
+		return err
+	}
+	above := uint32(x.nodes)
+	for i, count := range counts {
+		if count == 0 || count > above || i == 0 && count != above {
+			return sections.Corruptf(layersSection, "layer %d has %d nodes, the one below %d", i, count, above)
+		}
+		above = count
+		l := layer{width: m.widths[min(i, 1)]}
+		if l.links, err = sections.Array[uint32](f, linksSection(i), int(count)*l.width); err != nil {
+			return err
+		}
+		if err := checkLinks(l, i); err != nil {
+			return err
+		}
+		x.layers = append(x.layers, l)
+	}
+	return nil
 }
 
 // openFiltered reads the filtered efforts, which files may lack.

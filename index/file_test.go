@@ -15,6 +15,7 @@ import (
 
 	"github.com/tandem-ann/tandem/index"
 	"github.com/tandem-ann/tandem/index/sections"
+	"github.com/tandem-ann/tandem/index/sections/sectionstest"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -93,7 +94,7 @@ func TestWriteWhatWasOpened(t *testing.T) {
 func TestFormatIsAsDrawn(t *testing.T) {
 	for _, metric := range metrics {
 		data := encode(t, tiny(t, metric))
-		assert.True(t, bytes.Equal(data, unpack(t, data).pack()), metric)
+		assert.True(t, bytes.Equal(data, pack(unpack(t, data))), metric)
 	}
 }
 
@@ -116,7 +117,7 @@ func TestEachByteOfAFileMatters(t *testing.T) {
 func TestUnknownSection(t *testing.T) {
 	c := unpack(t, encode(t, tiny(t, index.Dot)))
 	for _, name := range []string{"index.future", "index.links.9", "index.norms", "other"} {
-		f, err := sections.FromBytes(append(c.clone(), section{name, []byte("?")}).pack())
+		f, err := sections.FromBytes(pack(append(c.Clone(), sectionstest.Section{Name: name, Data: []byte("?")})))
 		require.NoError(t, err)
 		_, err = index.Open(f)
 		require.NoError(t, err)
@@ -184,7 +185,7 @@ func TestBuildIsGolden(t *testing.T) {
 // FuzzOpen changes what sections hold, under valid checksums. What opens must
 // bear every search.
 func FuzzOpen(f *testing.F) {
-	var files []content
+	var files []sectionstest.Content
 	for _, metric := range metrics {
 		files = append(files, unpack(f, encode(f, tiny(f, metric))))
 	}
@@ -200,14 +201,14 @@ func FuzzOpen(f *testing.F) {
 	}
 	queries := gaussian(random(4), 3, 3)
 	f.Fuzz(func(t *testing.T, which, section byte, at uint16, patch []byte, replace bool) {
-		c := files[int(which)%len(files)].clone()
+		c := files[int(which)%len(files)].Clone()
 		s := &c[int(section)%len(c)]
 		if replace {
-			s.data = patch
-		} else if len(s.data) > 0 {
-			copy(s.data[int(at)%len(s.data):], patch)
+			s.Data = patch
+		} else if len(s.Data) > 0 {
+			copy(s.Data[int(at)%len(s.Data):], patch)
 		}
-		x, err := openBytes(c.pack())
+		x, err := openBytes(pack(c))
 		if err != nil {
 			if !errors.Is(err, sections.ErrCorrupt) {
 				t.Fatalf("not of class ErrCorrupt: %v", err)

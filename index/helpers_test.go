@@ -17,6 +17,7 @@ import (
 	"github.com/tandem-ann/tandem/index/interval"
 	"github.com/tandem-ann/tandem/index/kernel"
 	"github.com/tandem-ann/tandem/index/sections"
+	"github.com/tandem-ann/tandem/index/sections/sectionstest"
 )
 
 var metrics = []index.Metric{index.Dot, index.Cosine, index.L2}
@@ -153,71 +154,22 @@ func openBytes(data []byte) (*index.Index, error) {
 	return index.Open(f)
 }
 
-// content is a shard file taken apart.
-type content []section
-
-type section struct {
-	name string
-	data []byte
-}
-
-func unpack(t testing.TB, data []byte) content {
+func unpack(t testing.TB, data []byte) sectionstest.Content {
 	t.Helper()
 	f, err := sections.FromBytes(data)
 	require.NoError(t, err)
-	var c content
-	for _, e := range f.Entries() {
-		s, err := f.Section(e.Name)
-		require.NoError(t, err)
-		c = append(c, section{e.Name, slices.Clone(s)})
-	}
+	c, err := sectionstest.Unpack(f)
+	require.NoError(t, err)
 	return c
 }
 
-func (c content) clone() content {
-	c = slices.Clone(c)
-	for i := range c {
-		c[i].data = slices.Clone(c[i].data)
+// pack puts a file together, with the feature that its meta says it needs.
+func pack(c sectionstest.Content) []byte {
+	features := uint32(0)
+	if at := c.At("index.meta"); at >= 0 && len(c[at].Data) == 32 && words(c[at].Data)[7] != 0 {
+		features = 1
 	}
-	return c
-}
-
-func (c content) at(name string) int {
-	return slices.IndexFunc(c, func(s section) bool { return s.name == name })
-}
-
-// pack puts a file together, with valid checksums, as format.md draws it. It is
-// written independently of sections.Writer, and does not touch the disk.
-func (c content) pack() []byte {
-	const page, entry = 4096, 64
-	pad := func(b []byte) []byte { return append(b, make([]byte, -len(b)&(page-1))...) }
-	le := binary.LittleEndian
-	data := make([]byte, page)
-	var toc []byte
-	for _, s := range c {
-		from := len(data)
-		data = pad(append(data, s.data...))
-		e := make([]byte, 40, entry)
-		copy(e, s.name)
-		e = le.AppendUint64(e, uint64(from))
-		e = le.AppendUint64(e, uint64(len(s.data)))
-		toc = append(toc, le.AppendUint64(e, xxhash.Sum64(data[from:]))...)
-	}
-	at, length := len(data), len(toc)
-	toc = pad(toc)
-	data = append(data, toc...)
-	copy(data, "TANDEMSH")
-	le.PutUint32(data[8:], 1)
-	if at := c.at("index.meta"); at >= 0 && len(c[at].data) == 32 && words(c[at].data)[7] != 0 {
-		le.PutUint32(data[12:], 1)
-	}
-	le.PutUint64(data[16:], uint64(len(data)))
-	le.PutUint64(data[24:], uint64(at))
-	le.PutUint64(data[32:], uint64(length))
-	le.PutUint64(data[40:], xxhash.Sum64(toc))
-	le.PutUint32(data[48:], uint32(len(c)))
-	le.PutUint64(data[56:], xxhash.Sum64(data[:page]))
-	return data
+	return c.Pack(features)
 }
 
 // words and floats read a section's values.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/tandem-ann/tandem/index"
 	"github.com/tandem-ann/tandem/index/sections"
+	"github.com/tandem-ann/tandem/index/sections/sectionstest"
 )
 
 // put replaces the word at place i of a section; negative places count from its
@@ -168,11 +169,11 @@ func TestHostileContent(t *testing.T) {
 		{"index.effort", "repeated", func(b []byte) []byte { return append(b, b[len(b)-20:]...) }, "record"},
 	} {
 		t.Run(strings.TrimPrefix(tt.section, "index.")+"/"+tt.name, func(t *testing.T) {
-			c := tinyCosine(t).clone()
-			at := c.at(tt.section)
+			c := tinyCosine(t).Clone()
+			at := c.At(tt.section)
 			require.GreaterOrEqual(t, at, 0)
-			c[at].data = tt.change(c[at].data)
-			_, err := openBytes(c.pack())
+			c[at].Data = tt.change(c[at].Data)
+			_, err := openBytes(pack(c))
 			require.ErrorIs(t, err, sections.ErrCorrupt)
 			require.ErrorContains(t, err, "section "+tt.section+": ")
 			require.ErrorContains(t, err, tt.text)
@@ -180,9 +181,9 @@ func TestHostileContent(t *testing.T) {
 	}
 }
 
-var tinyFile content
+var tinyFile sectionstest.Content
 
-func tinyCosine(t *testing.T) content {
+func tinyCosine(t *testing.T) sectionstest.Content {
 	if tinyFile == nil {
 		tinyFile = unpack(t, encode(t, tiny(t, index.Cosine)))
 	}
@@ -192,9 +193,9 @@ func tinyCosine(t *testing.T) content {
 func TestMissingSection(t *testing.T) {
 	c := tinyCosine(t)
 	for i, s := range c {
-		_, err := openBytes(append(c[:i:i], c[i+1:]...).pack())
+		_, err := openBytes(pack(append(c[:i:i], c[i+1:]...)))
 		require.ErrorIs(t, err, sections.ErrCorrupt)
-		require.ErrorContains(t, err, "section "+s.name+": missing")
+		require.ErrorContains(t, err, "section "+s.Name+": missing")
 	}
 }
 
@@ -209,9 +210,9 @@ func TestMetaLies(t *testing.T) {
 		{0, 0, 3, 16, 0, 4, 2, 0},
 		{0, 0, 3, 16, 0, 0, 0, 0},
 	} {
-		c := tinyCosine(t).clone()
-		c[c.at("index.meta")].data = sections.Bytes(meta[:])
-		_, err := openBytes(c.pack())
+		c := tinyCosine(t).Clone()
+		c[c.At("index.meta")].Data = sections.Bytes(meta[:])
+		_, err := openBytes(pack(c))
 		require.ErrorIs(t, err, sections.ErrCorrupt, meta)
 		require.ErrorContains(t, err, "section index.", meta)
 	}
@@ -227,19 +228,19 @@ func TestHostileDistances(t *testing.T) {
 		p.M, p.EfConstruction = 2, 8
 		c := unpack(t, encode(t, build(t, dim, rows, p)))
 		fill := func(section string, words ...float32) {
-			data := c[c.at(section)].data
+			data := c[c.At(section)].Data
 			for i := range len(data) / 4 {
 				putFloat(i, float64(words[i%len(words)]))(data)
 			}
 		}
 		fill("index.code_mean", -index.MaxNorm)
 		fill("index.code_factors", index.MaxNorm, 0)
-		for i, data := 0, c[c.at("index.codes")].data; i < len(data); i++ {
+		for i, data := 0, c[c.At("index.codes")].Data; i < len(data); i++ {
 			data[i] = 0xff
 		}
 		for _, entries := range [][]byte{nil, {0, 0, 0, 0}} {
-			c[c.at("index.entries")].data = entries
-			x, err := openBytes(c.pack())
+			c[c.At("index.entries")].Data = entries
+			x, err := openBytes(pack(c))
 			require.NoError(t, err)
 			require.Greater(t, len(x.Layers()), 1)
 			filter, eligible := filterOf(x, func(row int) bool { return row%2 == 0 })
@@ -272,9 +273,9 @@ func TestCheckGraphFinds(t *testing.T) {
 		}, "section index.duplicates: ordinal 39 does not equal node"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			c := tinyCosine(t).clone()
-			c[c.at(tt.section)].data = tt.change(c[c.at(tt.section)].data)
-			x, err := openBytes(c.pack())
+			c := tinyCosine(t).Clone()
+			c[c.At(tt.section)].Data = tt.change(c[c.At(tt.section)].Data)
+			x, err := openBytes(pack(c))
 			require.NoError(t, err)
 			err = x.CheckGraph()
 			require.ErrorIs(t, err, sections.ErrCorrupt)
@@ -349,11 +350,11 @@ func TestHostileFilteredEffort(t *testing.T) {
 		{"repeated", func(b []byte) []byte { return append(b, b[len(b)-4*record:]...) }, "record"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			c := whole.clone()
-			at := c.at(section)
+			c := whole.Clone()
+			at := c.At(section)
 			require.GreaterOrEqual(t, at, 0)
-			c[at].data = tt.change(c[at].data)
-			_, err := openBytes(c.pack())
+			c[at].Data = tt.change(c[at].Data)
+			_, err := openBytes(pack(c))
 			require.ErrorIs(t, err, sections.ErrCorrupt)
 			require.ErrorContains(t, err, "section "+section+": ")
 			require.ErrorContains(t, err, tt.text)

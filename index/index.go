@@ -24,6 +24,7 @@ type Index struct {
 	entries     []uint32 // nodes of layer 0 where walks start; without, they descend
 	effort      []Effort
 	filtered    []FilteredEffort
+	groups      groups // only of what is flat
 
 	// Derived when the index is made.
 	ordinals []uint32 // of each row
@@ -108,7 +109,7 @@ func (x *Index) repeats(node uint32) (first uint32, count int) {
 // repeats a neighbour. It takes time in proportion to the size of the index.
 func (x *Index) CheckGraph() (err error) {
 	defer sections.Guard(&err)()
-	if x.nodes > 0 {
+	if !x.flat() {
 		if n := unreachable(x.layers[0]); n > 0 {
 			return sections.Corruptf(linksSection(0), "%d of %d nodes cannot be reached from the entry point", n, x.nodes)
 		}

@@ -7,6 +7,7 @@ package index
 // about ten in a nanosecond.
 type pace struct {
 	done    <-chan struct{} // nil if nothing ends the search
+	pause   func()          // called in place of giving way, unless nil
 	left    int             // work until it looks again
 	stopped bool            // whether done was closed when it looked
 }
@@ -36,10 +37,14 @@ func (p *pace) look() bool {
 		return true
 	}
 	p.left = lookWork
-	if p.done == nil {
+	switch {
+	case p.pause != nil:
+		p.pause()
+	case p.done == nil:
 		return false
+	default:
+		GiveWay()
 	}
-	GiveWay()
 	select {
 	case <-p.done:
 		p.left, p.stopped = 0, true

@@ -9,7 +9,8 @@ import (
 )
 
 // TestDone ends searches that have only begun, whatever their plan: they do a small part
-// of their work. One that is shorter than a look is not worth ending.
+// of their work. One that is shorter than a look is not worth ending. With a pause they find
+// the same, and take it.
 func TestDone(t *testing.T) {
 	const rows, dim = 20_000, 64
 	r := random(1)
@@ -36,6 +37,13 @@ func TestDone(t *testing.T) {
 			want, _, err := x.Search(q, nil)
 			require.NoError(t, err)
 			require.Equal(t, want, hits)
+			paused := 0
+			q.Pause = func() { paused++ }
+			hits, _, err = x.Search(q, nil)
+			require.NoError(t, err)
+			require.Equal(t, want, hits)
+			require.Positive(t, paused)
+			q.Pause = nil
 			q.Done = done
 			hits, ended, err := x.Search(q, nil)
 			require.ErrorIs(t, err, index.ErrStopped)

@@ -22,7 +22,6 @@ type pool struct {
 	ef      int
 	next    int
 	bound   float32 // the distance beyond which merge drops a node
-	one     [1]candidate
 }
 
 func (p *pool) reset(limit, ef int) {
@@ -30,9 +29,6 @@ func (p *pool) reset(limit, ef int) {
 	p.limit, p.ef, p.next = limit, ef, 0
 	p.bound = infinity
 }
-
-// rejects reports whether add would certainly drop a node at distance d.
-func (p *pool) rejects(d float32) bool { return d > p.bound }
 
 // merge adds the batch, unless the pool is full of better nodes. The caller makes
 // sure that no node is added twice.
@@ -45,12 +41,6 @@ func (p *pool) merge(batch []candidate) {
 	if n == p.limit {
 		p.bound = p.entries[n-1].dist()
 	}
-}
-
-// add merges one.
-func (p *pool) add(c candidate) {
-	p.one[0] = c
-	p.merge(p.one[:])
 }
 
 // pop returns the best node that is to be expanded and is not yet, and marks it as

@@ -48,21 +48,15 @@ func TestPool(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var p pool
 		p.reset(1, 1)
-		p.add(0) // what an earlier search left
+		p.merge([]candidate{0}) // what an earlier search left
 		limit := rapid.IntRange(1, 40).Draw(t, "limit")
 		ef := rapid.IntRange(1, 40).Draw(t, "ef")
 		p.reset(limit, ef)
 		popped := map[uint32]bool{}
 		var added []candidate
 		for list := drawCandidates(t); len(list) > 0; {
-			var batch []candidate
-			if size := rapid.IntRange(0, 12).Draw(t, "batch"); size > 0 {
-				batch = list[:min(size, len(list))]
-				p.merge(batch)
-			} else {
-				batch = list[:1]
-				p.add(batch[0])
-			}
+			batch := list[:min(rapid.IntRange(1, 12).Draw(t, "batch"), len(list))]
+			p.merge(batch)
 			list = list[len(batch):]
 			added = append(added, batch...)
 			held := best(added, limit, cmp.Compare[candidate])
@@ -72,7 +66,7 @@ func TestPool(t *testing.T) {
 				require.Equal(t, popped[held[i].ordinal()], e&expanded != 0)
 			}
 			for _, c := range list {
-				if p.rejects(c.dist()) {
+				if c.dist() > p.bound {
 					require.Len(t, held, limit)
 					require.Greater(t, c.dist(), held[limit-1].dist())
 				}

@@ -66,12 +66,17 @@ type scan struct {
 	list, nodes     []uint32 // rows to scan, and the nodes whose codes they have
 	pending         []uint32 // rows that their bounds let pass
 	futile          futility
-	coded           bool    // whether the query is, and what follows is known
-	slack, relative float64 // what bounds are compared with exceeds the distance by
+	products        []float32   // of the query and the centres of groups
+	groups          []candidate // that may hold any of the best, by promise
+	coded           bool        // whether the query is, and what follows is known
+	slack, relative float64     // what bounds are compared with exceeds the distance by
 }
 
 func (s *scan) begin(seeds int) {
-	*s = scan{seeds: seeds, list: s.list[:0], nodes: s.nodes[:0], pending: s.pending[:0]}
+	*s = scan{
+		seeds: seeds, list: s.list[:0], nodes: s.nodes[:0], pending: s.pending[:0],
+		products: s.products, groups: s.groups[:0],
+	}
 }
 
 const (
@@ -113,9 +118,7 @@ func (c *codes) boundBelow(metric Metric, query []float32, q *kernel.Query, s *s
 		size += math.Abs(d)
 		rest += math.Abs(d - float64(step*float64(code[j])))
 	}
-	// A product, a sixteenth of the row to add, four to fold the lanes; under L2 a
-	// difference, which is squared.
-	sum := 1.1 * rounding * float64(len(query)/16+8)
+	sum := kernelError(len(query))
 	margin := halfStep*size + 127*rest + 2000*rounding*(size+rest)
 	if metric == L2 {
 		margin *= 2
@@ -130,6 +133,13 @@ func (c *codes) boundBelow(metric Metric, query []float32, q *kernel.Query, s *s
 	q.Shift = math.Nextafter32(low, -infinity)
 }
 
+// kernelError returns what a kernel's sum over vectors of a padded length is off by at most,
+// of the sum of the magnitudes: a product, a sixteenth of the row to add, four to fold the
+// lanes; under L2 a difference, which is squared.
+func kernelError(length int) float64 {
+	return 1.1 * rounding * float64(length/16+8)
+}
+
 // limit returns what the bounds of rows within distance d do not exceed.
 func (s *scan) limit(d float32) float32 {
 	if d == infinity {
@@ -140,7 +150,7 @@ func (s *scan) limit(d float32) float32 {
 
 // futility decides where codes are not worth reading. After a block of which the
 // bound let most rows pass, the next is scored on its vectors alone, and twice as
-// many each time that happens again.
+// many each time that happens again. What few rows say counts for nothing.
 type futility struct {
 	skip, next int
 }
@@ -151,7 +161,7 @@ func (f *futility) skips() bool {
 }
 
 func (f *futility) saw(passed, of int) (most bool) {
-	if most = passed > of/2; most {
+	if most = passed > of/2 && of >= flush; most {
 		f.next = max(1, 2*f.next)
 		f.skip = f.next
 	} else {
@@ -163,8 +173,15 @@ func (f *futility) saw(passed, of int) (most bool) {
 // exactScan hands every eligible row to the top k, but for rows that are certainly
 // not among the best.
 func (x *Index) exactScan(s *scratch, q Query, stats *Stats) {
-	stats.Scored += q.Eligible
 	s.trace = nil
+	if q.Floored {
+		s.top.bound = x.params.Metric.score(q.Floor)
+	}
+	if x.grouped(q) {
+		stats.Scored += x.scanGroups(s, q)
+		return
+	}
+	stats.Scored += q.Eligible
 	one := [1]*scratch{s}
 	x.scan(one[:], q)
 }
@@ -173,7 +190,9 @@ func (x *Index) exactScan(s *scratch, q Query, stats *Stats) {
 // only. It goes block by block, so that a block is read from memory once for all.
 func (x *Index) scan(queries []*scratch, q Query) {
 	seeds := max(q.K, block)
-	if q.K > q.Eligible/fewest {
+	if q.Floored {
+		seeds = 0
+	} else if q.K > q.Eligible/fewest {
 		seeds = q.Eligible
 	}
 	for _, s := range queries {

@@ -101,19 +101,40 @@ func requirePrecise(t require.TestingT, m index.Metric, query []float32, rows []
 	}
 }
 
+// drawDead draws nil for none, or a set of dead rows: few, many, all but one, or all.
+func drawDead(t *rapid.T, w world) (dead func(int) bool, set index.Bitset, count int) {
+	share := rapid.SampledFrom([]float64{-1, 0, 0.03, 0.3, 0.9, 1, 2}).Draw(t, "dead share")
+	if share < 0 {
+		return func(int) bool { return false }, nil, 0
+	}
+	r := random(rapid.Uint64().Draw(t, "dead"))
+	gone := make([]bool, len(w.rows))
+	for i := range gone {
+		gone[i] = r.Float64() < share
+	}
+	if share == 1 {
+		gone[r.IntN(len(gone))] = false
+	}
+	dead = func(row int) bool { return gone[row] }
+	set, count = filterOf(w.x, dead)
+	return dead, set, count
+}
+
 // TestSearchEqualsBruteForce is the promise of the exact plan, and what holds of
 // the others.
 func TestSearchEqualsBruteForce(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := drawWorld(t)
 		metric, dim := w.x.Metric(), w.x.Dim()
-		eligible, filter, count := drawFilter(t, w)
+		matches, filter, count := drawFilter(t, w)
+		dead, gone, deadCount := drawDead(t, w)
+		eligible := func(row int) bool { return (matches == nil || matches(row)) && !dead(row) }
 		for _, query := range drawRows(t, "queries", metric, 5, dim) {
 			q := index.Query{
 				Vector: query,
 				K:      rapid.SampledFrom([]int{1, 2, 7, 50, 150, 10_000, math.MaxInt}).Draw(t, "k"),
 				Ef:     rapid.SampledFrom([]int{0, 1, 10, 60, 1000, math.MaxInt, -1}).Draw(t, "ef"),
-				Filter: filter, Eligible: count,
+				Filter: filter, Eligible: count, Dead: gone, DeadCount: deadCount,
 			}
 			oracle := canonical(metric, query, w.rows, eligible)
 			scores := map[int]float32{}
@@ -129,7 +150,7 @@ func TestSearchEqualsBruteForce(t *testing.T) {
 			for _, plan := range []index.Plan{index.GraphWalk, index.FilteredWalk, index.Auto} {
 				q.Plan = plan
 				hits := requireHits(t, w.x, q)
-				require.Len(t, hits, min(q.K, count), "%v", plan)
+				require.Len(t, hits, min(q.K, len(oracle)), "%v", plan)
 				for _, h := range hits {
 					require.Equal(t, scores[int(w.x.Row(h.Ordinal))], h.Score, "%v", plan)
 				}
@@ -183,6 +204,10 @@ func TestBadQueries(t *testing.T) {
 		{index.Query{Vector: good, K: -1}, "k is -1, want at least 1: invalid query"},
 		{index.Query{Vector: good, K: 1, Filter: index.NewBitset(64), Eligible: 1}, "filter has 1 words for 70 rows: invalid query"},
 		{index.Query{Vector: good, K: 1, Filter: index.NewBitset(129), Eligible: 1}, "filter has 3 words for 70 rows: invalid query"},
+		{index.Query{Vector: good, K: 1, Dead: index.NewBitset(64), DeadCount: 1}, "dead set has 1 words for 70 rows: invalid query"},
+		{index.Query{Vector: good, K: 1, Dead: index.NewBitset(70), DeadCount: 71}, "dead set with 71 dead of 70 rows: invalid query"},
+		{index.Query{Vector: good, K: 1, Dead: index.NewBitset(70), DeadCount: -1}, "dead set with -1 dead of 70 rows: invalid query"},
+		{index.Query{Vector: good, K: 1, Dead: index.Bitset{0, 1 << 6}, DeadCount: 1}, "dead set holds ordinals beyond 70 rows: invalid query"},
 	} {
 		hits, stats, err := x.Search(tt.query, nil)
 		require.ErrorIs(t, err, index.ErrQuery, "%+v", tt.query)
@@ -244,22 +269,23 @@ func TestPlans(t *testing.T) {
 
 	q.Ef = 0
 	_, stats = search(t, x, q)
-	assert.Equal(t, index.Stats{Plan: index.ExactScan, Scored: 2000}, stats)
+	assert.Equal(t, index.Stats{Plan: index.ExactScan, Reason: index.NoEffort, Scored: 2000}, stats)
 
 	q.Ef = 2000
 	_, stats = search(t, x, q)
-	assert.Equal(t, index.Stats{Plan: index.ExactScan, Scored: 2000, ExactCost: 3500, WalkCost: stats.WalkCost}, stats)
+	assert.Equal(t, index.Stats{Plan: index.ExactScan, Reason: index.Cheapest, Walk: index.GraphWalk, Scored: 2000, ExactCost: 3500, WalkCost: stats.WalkCost}, stats)
 	assert.Greater(t, stats.WalkCost, 3500.0, "a walk through all costs more")
 
 	q.Ef = 20
 	q.Filter, q.Eligible = filterOf(x, func(row int) bool { return row%100 == 0 })
 	_, stats = search(t, x, q)
-	assert.Equal(t, index.Stats{Plan: index.ExactScan, Scored: 20, ExactCost: 140, WalkCost: stats.WalkCost}, stats, "few are eligible")
+	assert.Equal(t, index.Stats{Plan: index.ExactScan, Reason: index.Cheapest, Walk: index.FilteredWalk, Scored: 20, ExactCost: 140, WalkCost: stats.WalkCost}, stats, "few are eligible")
 	assert.Greater(t, stats.WalkCost, 140.0)
 	q.Plan = index.GraphWalk
 	_, stats = search(t, x, q)
 	assert.Equal(t, index.ExactScan, stats.Plan, "to find where they are costs more")
 	assert.True(t, stats.GaveUp)
+	assert.Equal(t, index.Given, stats.Reason)
 	q.Filter, q.Eligible = filterOf(x, func(row int) bool { return row%2 == 0 })
 	_, stats = search(t, x, q)
 	assert.Equal(t, index.FilteredWalk, stats.Plan)
@@ -274,6 +300,11 @@ func TestPlans(t *testing.T) {
 	hits, stats := search(t, x, q)
 	assert.Empty(t, hits)
 	assert.Zero(t, stats.Scored)
+	assert.Equal(t, index.NothingToFind, stats.Reason)
+	q.K = 3
+	q.Filter, q.Eligible = filterOf(x, func(row int) bool { return row < 3 })
+	_, stats = search(t, x, q)
+	assert.Equal(t, index.Stats{Plan: index.ExactScan, Reason: index.AllAsked, Scored: 3}, stats)
 
 	for plan, name := range map[index.Plan]string{
 		index.Auto: "auto", index.ExactScan: "exact scan", index.FilteredWalk: "filtered walk", index.GraphWalk: "graph walk", 9: "plan(9)",

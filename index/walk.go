@@ -18,6 +18,57 @@ type walker struct {
 	nearby   [3]nearby
 	eligible Bitset      // nodes that may stand for an eligible row
 	amid     []candidate // eligible nodes that a filtered walk begins with
+	dead     Bitset      // nodes that take no place in the pool; nil if there are none
+	buried   int         // how many of the pool's nodes are dead
+	limit    int         // what the pool's limit and its ef would be if none were
+	ef       int
+	budget   float64 // what a walk among dead nodes may cost
+}
+
+// merge adds the batch to the pool. Among dead nodes the pool holds, and expands, as many
+// others as if there were no dead ones: it ends with the last of so many, and expands in
+// proportion to all that it holds. A dead node counts as such though it may stand for rows
+// that are not: the pool is then larger than it need be.
+func (w *walker) merge(batch []candidate) {
+	p := &w.pool
+	if w.dead == nil {
+		p.merge(batch)
+		return
+	}
+	if len(batch) == 0 {
+		return
+	}
+	for _, c := range batch {
+		if w.dead.Has(c.ordinal()) {
+			w.buried++
+		}
+	}
+	p.limit = len(p.entries) + len(batch) // what there is no room for is counted first
+	p.merge(batch)
+	n := len(p.entries)
+	for others := n - w.buried; others >= w.limit; n-- {
+		if w.dead.Has(p.entries[n-1].ordinal()) {
+			w.buried--
+		} else if others > w.limit {
+			others--
+		} else {
+			break
+		}
+	}
+	p.entries = p.entries[:n]
+	p.next = min(p.next, n)
+	p.limit = w.limit + w.buried
+	p.ef = w.ef + (w.buried*w.ef+w.limit-1)/w.limit
+	p.bound = infinity
+	if n == p.limit {
+		p.bound = p.entries[n-1].dist()
+	}
+}
+
+// overspent reports whether there are so many dead nodes near the query that a walk which
+// has scored so many nodes has cost too much.
+func (w *walker) overspent(scored int) bool {
+	return float64(scored)*walkCost(w.pool.ef) > w.budget
 }
 
 // score returns the nodes within the bound. The next call reuses the memory.
@@ -59,13 +110,13 @@ func (w *walker) walk(c *codes, l layer) (expanded, scored int) {
 			ahead = c.visit(&w.visited, l.all(listed), ahead)
 			expanded++
 			scored += len(ahead)
-			if w.pace.ends(len(ahead)*c.stride + len(w.pool.entries)*entryWork) {
+			if w.pace.ends(len(ahead)*c.stride+len(w.pool.entries)*entryWork) || w.dead != nil && w.overspent(scored) {
 				w.ids, w.ahead = ids, ahead
 				return expanded, scored
 			}
 		}
 		if len(ids) > 0 {
-			w.pool.merge(w.within(c, ids, w.pool.bound))
+			w.merge(w.within(c, ids, w.pool.bound))
 		}
 		ids, ahead = ahead, ids
 		listed, listing = node, ok
@@ -120,21 +171,29 @@ func (x *Index) enter(s *scratch, stats *Stats) []candidate {
 	return s.score(&x.codes, s.ids, infinity)
 }
 
-// graphWalk pools the ef best nodes it can find and hands their rows to the top k.
-func (x *Index) graphWalk(s *scratch, q Query, stats *Stats) {
+// graphWalk pools the ef best nodes it can find and hands their rows to the top k. It
+// gives up, with an empty top k, when it has cost the budget because of dead rows.
+func (x *Index) graphWalk(s *scratch, q Query, budget float64, stats *Stats) {
+	s.dead, s.budget = q.Dead, budget
 	x.poolWalk(s, max(q.Ef, q.K), q.Ef, stats)
-	x.collect(s, nil)
+	s.dead = nil
+	x.collect(s, q)
 }
 
 // poolWalk pools and rescores the best nodes it can find, limit of them, and expands the
 // best ef of those.
 func (x *Index) poolWalk(s *scratch, limit, ef int, stats *Stats) {
 	x.codes.code(x.params.Metric, s.query, &s.coded)
-	s.pool.reset(min(limit, x.nodes), ef)
-	s.pool.merge(x.enter(s, stats))
+	limit = min(limit, x.nodes)
+	s.pool.reset(limit, ef)
+	s.limit, s.ef, s.buried = limit, ef, 0
+	s.merge(x.enter(s, stats))
 	expanded, scored := s.walk(&x.codes, x.layers[0])
 	stats.Expanded += expanded
 	stats.Scored += scored
+	if s.dead != nil {
+		x.dropDead(s, scored)
+	}
 	x.rescore(s)
 }
 
@@ -191,10 +250,10 @@ type nearby struct {
 func (x *Index) filteredWalk(s *scratch, q Query, budget float64, stats *Stats) {
 	if missing := len(x.rows) - q.Eligible; missing <= max(q.Ef, q.K) || q.Ef == x.nodes {
 		x.poolWalk(s, max(q.Ef, q.K)+missing, q.Ef+missing, stats)
-		x.collect(s, q.Filter)
+		x.collect(s, q)
 		return
 	}
-	if x.guideCost(x.guideEf(q.Eligible)) > x.exactCost(q.Eligible, q.K) {
+	if x.graphCost(x.guideEf(q.Eligible)) > x.exactCost(q.Eligible, q.K) {
 		return // only a walk that is forced comes here
 	}
 	filter := x.nodeFilter(s, q.Filter)
@@ -259,7 +318,7 @@ func (x *Index) filteredWalk(s *scratch, q Query, budget float64, stats *Stats) 
 		return
 	}
 	x.rescore(s)
-	x.collect(s, q.Filter)
+	x.collect(s, q)
 }
 
 // guideEf returns the pool of the walk of all nodes that a filtered walk begins with.
@@ -285,7 +344,7 @@ func (x *Index) guide(s *scratch, q Query, stats *Stats) bool {
 				s.amid = append(s.amid, c&^expanded)
 			}
 		}
-		if s.pace.stopped || len(s.amid) >= least || ef == more || x.guideCost(more) > x.exactCost(q.Eligible, 1)/guidePart {
+		if s.pace.stopped || len(s.amid) >= least || ef == more || x.graphCost(more) > x.exactCost(q.Eligible, 1)/guidePart {
 			return len(s.amid) >= least
 		}
 		ef = more
@@ -349,6 +408,22 @@ func (x *Index) anyEligible(node uint32, filter Bitset) bool {
 	return false
 }
 
+// dropDead removes the pooled nodes that are dead, but for those that may stand for rows
+// that are not, or all where the walk gave up.
+func (x *Index) dropDead(s *scratch, scored int) {
+	kept := s.pool.entries[:0]
+	if s.overspent(scored) {
+		s.pool.entries = kept
+		return
+	}
+	for _, c := range s.pool.entries {
+		if node := c.ordinal(); !s.dead.Has(node) || x.repeated.Has(node) {
+			kept = append(kept, c)
+		}
+	}
+	s.pool.entries = kept
+}
+
 // rescore scores the pooled nodes on their vectors: codes may have swapped
 // neighbours in rank, and an answer's scores are exact.
 func (x *Index) rescore(s *scratch) {
@@ -367,12 +442,12 @@ func (x *Index) rescore(s *scratch) {
 	}
 }
 
-// collect makes the eligible rows of the rescored nodes the top k.
-func (x *Index) collect(s *scratch, filter Bitset) {
+// collect makes the rows of the rescored nodes that may be returned the top k.
+func (x *Index) collect(s *scratch, q Query) {
 	t := &s.top
 	for _, c := range s.pool.entries {
 		node := c.ordinal()
-		if filter == nil || filter.Has(node) {
+		if q.admits(node) {
 			t.entries = append(t.entries, c)
 		}
 		if x.repeated.Has(node) {
@@ -380,7 +455,7 @@ func (x *Index) collect(s *scratch, filter Bitset) {
 			// them are enough.
 			first, n := x.repeats(node)
 			for i, found := uint32(0), 0; i < uint32(n) && found < t.k; i++ {
-				if filter == nil || filter.Has(first+i) {
+				if q.admits(first + i) {
 					t.entries = append(t.entries, newCandidate(c.dist(), first+i))
 					found++
 				}

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
+	"github.com/tandem-ann/tandem/server/livelog"
 )
 
 // GetStatus implements [tandemv1connect.AdminServiceHandler].
@@ -31,6 +32,7 @@ func (s *Service) GetStatus(context.Context, *connect.Request[tandemv1.GetStatus
 			out.Arms = append(out.Arms, &tandemv1.ArmStatus{
 				Name: a.name, Snapshot: string(a.snapshot.Digest()), Model: m.Model, ModelVersion: m.ModelVersion,
 				Weight: uint32(a.weight), Apps: uint64(m.Apps.Rows), Users: uint64(m.Users.Rows),
+				Recall: recallStatus(s.audits, a.audited),
 			})
 			if text := a.lost.text(); text != "" && lost == "" {
 				lost = fmt.Sprintf("arm %s: %s", a.name, text)
@@ -49,13 +51,18 @@ func (s *Service) GetStatus(context.Context, *connect.Request[tandemv1.GetStatus
 		out.LogError = err.Error()
 	}
 	switch {
-	case broken(state) && failed == nil:
+	case livelog.Broken(state) && failed == nil:
 		failed = err
-	case broken(state):
+	case livelog.Broken(state):
 		failed = fmt.Errorf("%w; %w", err, failed)
 	}
 	if age, ok := s.staleness.age(); ok {
 		out.Staleness = durationpb.New(age)
+	}
+	if s.live != nil && !s.live.IsRead() {
+		if _, err := s.live.State(); err != nil && failed == nil {
+			failed = fmt.Errorf("read the live log: %w", err)
+		}
 	}
 	switch {
 	case s.health.current() == phaseDraining:
@@ -68,5 +75,6 @@ func (s *Service) GetStatus(context.Context, *connect.Request[tandemv1.GetStatus
 	if out.Error == "" {
 		out.Error = lost
 	}
+	s.operate(out, now)
 	return connect.NewResponse(out), nil
 }

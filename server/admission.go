@@ -4,6 +4,11 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"connectrpc.com/connect"
+
+	"github.com/tandem-ann/tandem/server/auth"
+	"github.com/tandem-ann/tandem/server/events"
 )
 
 // admission bounds the work that is in flight, in the time that processors take for it.
@@ -43,6 +48,8 @@ type cost struct {
 	answer int           // bytes of the answer in protobuf
 	memory int           // bytes of the message, the search and the answer
 
+	priority auth.Priority
+
 	counted time.Duration // corrected work, as it was admitted; 0 if it was not
 	start   time.Time
 }
@@ -62,21 +69,55 @@ func (k *cost) isLong() bool { return k.counted > shortWork }
 // shortShare is the part of the work in flight that is for short work alone.
 const shortShare = 8
 
+// priorityShares is how much of what may be in flight, of allShares, there may be for a request
+// of a priority to be admitted: what is less urgent is refused first.
+var priorityShares = [...]int{auth.LivePriority: allShares, auth.BatchPriority: 2, auth.AuditPriority: 1}
+
+const allShares = 4
+
+// ofPriority says of which requests a bound is, if it is not that of all.
+func ofPriority(p auth.Priority) string {
+	if p == auth.LivePriority {
+		return ""
+	}
+	return " of priority " + p.String()
+}
+
+// isFull returns an error if no long work of a priority would be admitted.
+func (a *admission) isFull(p auth.Priority) *connect.Error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	most := (a.maxWork - a.maxWork/shortShare) * time.Duration(priorityShares[p]) / allShares
+	if a.long > 0 && a.long+shortWork > most {
+		return overloaded(events.ShedLongWork, "work of %s is in flight, as much as is accepted%s", most.Round(time.Microsecond), ofPriority(p))
+	}
+	return nil
+}
+
+// corrected returns what work is estimated to take by what all took of late.
+func (a *admission) corrected(work time.Duration) time.Duration {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return max(time.Duration(float64(work)*a.ratio), 1)
+}
+
 // enter admits work and notes that in k, or returns an error.
 func (a *admission) enter(k *cost) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.requests >= a.maxRequests {
-		return overloaded("%d requests are in flight, as many as are accepted", a.maxRequests)
+	share := priorityShares[k.priority]
+	if most := a.maxRequests * share / allShares; a.requests > 0 && a.requests >= most {
+		return overloaded(events.ShedRequests, "%d requests are in flight, as many as are accepted%s", most, ofPriority(k.priority))
 	}
 	k.counted = max(time.Duration(float64(k.work)*a.ratio), 1)
-	kind, most := &a.short, a.maxWork/shortShare
+	kind, most, shed := &a.short, a.maxWork/shortShare, events.ShedShortWork
 	if k.isLong() {
-		kind, most = &a.long, a.maxWork-most
+		kind, most, shed = &a.long, a.maxWork-most, events.ShedLongWork
 	}
+	most = most * time.Duration(share) / allShares
 	if *kind > 0 && *kind+k.counted > most {
 		k.counted = 0
-		return overloaded("work of %s is in flight, as much as is accepted", most.Round(time.Microsecond))
+		return overloaded(shed, "work of %s is in flight, as much as is accepted%s", most.Round(time.Microsecond), ofPriority(k.priority))
 	}
 	*kind += k.counted
 	a.requests++

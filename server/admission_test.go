@@ -7,6 +7,8 @@ import (
 
 	"connectrpc.com/connect"
 	"github.com/stretchr/testify/require"
+
+	"github.com/tandem-ann/tandem/server/auth"
 )
 
 func testAdmission() *admission {
@@ -76,4 +78,39 @@ func TestAdmissionMeasures(t *testing.T) {
 		}
 		require.Equal(t, 1.0/maxRatio, a.ratio)
 	})
+}
+
+// TestPriorities refuses what is less urgent first: a quarter of what may be in flight is there
+// for all, another one for batches too, and the rest for what is live.
+func TestPriorities(t *testing.T) {
+	for _, work := range []time.Duration{time.Millisecond, 5 * time.Millisecond} {
+		a := testAdmission()
+		a.maxRequests = 1000
+		room := a.maxWork - a.maxWork/shortShare
+		if work <= shortWork {
+			room = a.maxWork / shortShare
+		}
+		n := time.Duration(0)
+		for _, c := range []struct {
+			priority auth.Priority
+			most     time.Duration
+			text     string
+		}{{auth.AuditPriority, room / 4 / work, " of priority audit"}, {auth.BatchPriority, room / 2 / work, " of priority batch"}, {auth.LivePriority, room / work, ""}} {
+			for {
+				err := a.enter(&cost{work: work, priority: c.priority})
+				if err != nil {
+					require.ErrorContains(t, err, "as much as is accepted"+c.text+"; retry")
+					break
+				}
+				n++
+			}
+			require.Equal(t, c.most, n, "%s of %s", c.priority, work)
+		}
+	}
+	a := testAdmission()
+	for range 25 {
+		require.NoError(t, a.enter(&cost{work: 1, priority: auth.AuditPriority}))
+	}
+	require.ErrorContains(t, a.enter(&cost{work: 1, priority: auth.AuditPriority}), "25 requests are in flight, as many as are accepted of priority audit; retry")
+	require.NoError(t, a.enter(&cost{work: 1, priority: auth.BatchPriority}))
 }

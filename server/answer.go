@@ -4,17 +4,16 @@ import (
 	"context"
 	"fmt"
 
-	"google.golang.org/protobuf/types/known/timestamppb"
-
 	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
 	"github.com/tandem-ann/tandem/index"
+	"github.com/tandem-ann/tandem/server/wire"
 	"github.com/tandem-ann/tandem/shard"
 	"github.com/tandem-ann/tandem/shard/attribute"
 )
 
 // newAnswer puts what a tower found on the wire. The error is the context's.
-func newAnswer(ctx context.Context, snapshot *shard.Snapshot, q *query, found *shard.Answer) (*tandemv1.RetrieveResponse, error) {
-	m := snapshot.Manifest()
+func newAnswer(ctx context.Context, now *pinned, q *query, found *shard.Answer) (*tandemv1.RetrieveResponse, error) {
+	m := now.snapshot.Manifest()
 	answered := found.Answered()
 	list, err := candidates(ctx, found.Candidates, q.names)
 	if err != nil {
@@ -24,7 +23,7 @@ func newAnswer(ctx context.Context, snapshot *shard.Snapshot, q *query, found *s
 		Candidates:   list,
 		Model:        m.Model,
 		ModelVersion: m.ModelVersion,
-		Snapshot:     string(snapshot.Digest()),
+		Snapshot:     string(now.snapshot.Digest()),
 		Coverage: &tandemv1.Coverage{
 			ShardsAnswered: uint32(answered),
 			Shards:         uint32(len(found.Shards)),
@@ -39,6 +38,7 @@ func newAnswer(ctx context.Context, snapshot *shard.Snapshot, q *query, found *s
 	if answered == len(found.Shards) {
 		out.Coverage.EligibleShare = 1
 	}
+	out.Live, out.Staleness = now.stamp()
 	out.ShortReason, out.ShortReasonText = shortReason(q, found, answered)
 	return out, nil
 }
@@ -82,27 +82,10 @@ func attributes(values []attribute.Value, names []string) map[string]*tandemv1.A
 	out := make(map[string]*tandemv1.AttributeValue, len(values))
 	for i, v := range values {
 		if !v.Absent() {
-			out[names[i]] = attributeValue(v)
+			out[names[i]] = wire.AttributeValue(v)
 		}
 	}
 	return out
-}
-
-func attributeValue(v attribute.Value) *tandemv1.AttributeValue {
-	switch v.Type() {
-	case attribute.Keyword:
-		return &tandemv1.AttributeValue{Value: &tandemv1.AttributeValue_Keyword{Keyword: v.Keyword()}}
-	case attribute.KeywordList:
-		return &tandemv1.AttributeValue{Value: &tandemv1.AttributeValue_Keywords{Keywords: &tandemv1.Keywords{Values: v.Keywords()}}}
-	case attribute.Bool:
-		return &tandemv1.AttributeValue{Value: &tandemv1.AttributeValue_Bool{Bool: v.Bool()}}
-	case attribute.Int:
-		return &tandemv1.AttributeValue{Value: &tandemv1.AttributeValue_Int{Int: v.Int()}}
-	case attribute.Float, attribute.Float32:
-		return &tandemv1.AttributeValue{Value: &tandemv1.AttributeValue_Float{Float: v.Float()}}
-	default:
-		return &tandemv1.AttributeValue{Value: &tandemv1.AttributeValue_Timestamp{Timestamp: timestamppb.New(v.Time())}}
-	}
 }
 
 // shardPlan is the plan of a shard that needed one.
@@ -138,21 +121,28 @@ func planOf(shards []shard.ShardAnswer) tandemv1.Plan {
 
 // shortReason says why there are fewer candidates than asked for.
 func shortReason(q *query, found *shard.Answer, answered int) (tandemv1.ShortReason, string) {
-	n, kind := len(found.Candidates), q.tower.Kind()
-	switch {
-	case n >= q.K:
+	n, kind, shards := len(found.Candidates), q.tower.Kind(), len(found.Shards)
+	if n >= q.asked {
 		return tandemv1.ShortReason_SHORT_REASON_UNSPECIFIED, ""
-	case answered < len(found.Shards):
-		return tandemv1.ShortReason_SHORT_REASON_COVERAGE,
-			fmt.Sprintf("%d of %d shards answered, k is %d", answered, len(found.Shards), q.K)
-	case found.Cut() > 0:
-		return tandemv1.ShortReason_SHORT_REASON_COVERAGE,
-			fmt.Sprintf("the deadline cut %d of %d shards short, k is %d", found.Cut(), len(found.Shards), q.K)
-	case n < found.Eligible:
-		return tandemv1.ShortReason_SHORT_REASON_AT_MOST,
-			fmt.Sprintf("at_most leaves %d of %d eligible %s, k is %d", n, found.Eligible, kind, q.K)
-	case n == 1:
-		return tandemv1.ShortReason_SHORT_REASON_ELIGIBLE, fmt.Sprintf("1 %s is eligible, k is %d", noun(kind), q.K)
 	}
-	return tandemv1.ShortReason_SHORT_REASON_ELIGIBLE, fmt.Sprintf("%d %s are eligible, k is %d", n, kind, q.K)
+	all, k := found.Before+n, fmt.Sprintf(", k is %d", q.asked)
+	switch {
+	case n < q.K && answered < shards:
+		return tandemv1.ShortReason_SHORT_REASON_COVERAGE, fmt.Sprintf("%d of %d shards answered", answered, shards) + k
+	case n < q.K && found.Cut() > 0:
+		return tandemv1.ShortReason_SHORT_REASON_COVERAGE, fmt.Sprintf("the deadline cut %d of %d shards short", found.Cut(), shards) + k
+	case n == q.K || all >= maxCandidates:
+		return tandemv1.ShortReason_SHORT_REASON_PAGES,
+			fmt.Sprintf("all pages together have at most %d candidates, %d of them before this one", maxCandidates, max(found.Before, q.After.Rank)) + k
+	}
+	if q.After != nil {
+		k = fmt.Sprintf(", %d of them after page_token", n) + k
+	}
+	switch {
+	case all < found.Eligible:
+		return tandemv1.ShortReason_SHORT_REASON_AT_MOST, fmt.Sprintf("at_most leaves %d of %d eligible %s", all, found.Eligible, kind) + k
+	case all == 1:
+		return tandemv1.ShortReason_SHORT_REASON_ELIGIBLE, fmt.Sprintf("1 %s is eligible", noun(kind)) + k
+	}
+	return tandemv1.ShortReason_SHORT_REASON_ELIGIBLE, fmt.Sprintf("%d %s are eligible", all, kind) + k
 }

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"runtime/debug"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"connectrpc.com/connect"
@@ -14,6 +12,8 @@ import (
 
 	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
 	"github.com/tandem-ann/tandem/api/tandem/v1/tandemv1connect"
+	"github.com/tandem-ann/tandem/index/parallel"
+	"github.com/tandem-ann/tandem/server/events"
 )
 
 // batchItem is one request of a batch.
@@ -21,8 +21,9 @@ type batchItem struct {
 	request *tandemv1.RetrieveRequest
 	name    string // its id, also where it has one that the rules reject
 	start   time.Time
-	arm     *arm // nil if the request is refused
+	now     *pinned // nil if the request is refused
 	answer  *tandemv1.RetrieveResponse
+	told    *events.Answer // of answer
 	err     error
 	failure *tandemv1.ItemError // err on the wire
 }
@@ -37,45 +38,42 @@ func (s *Service) BatchRetrieve(ctx context.Context, r *connect.Request[tandemv1
 	items := make([]batchItem, len(r.Msg.Requests))
 	defer func() {
 		for i := range items {
-			if items[i].arm != nil {
-				items[i].arm.release()
+			if items[i].now != nil {
+				items[i].now.release()
 			}
 		}
 	}()
-	b := boundsFrom(ctx)
+	arrived, b := s.clock(), boundsFrom(ctx)
+	behind := s.reachEach(ctx, r.Msg.Requests)
 	if c := callFrom(ctx); c != nil && len(items) > shortBatch {
 		// To find what is wrong with a query may take longer than to answer one.
 		if err := c.takeTurn(ctx); err != nil {
 			return nil, err
 		}
 	}
-	if err := s.admitBatch(ctx, r.Msg.Requests, items, b); err != nil {
+	if err := s.admitBatch(ctx, r.Msg.Requests, items, arrived, behind, b); err != nil {
 		return nil, err
 	}
 	answering, cancel := beforeDeadline(ctx)
 	defer cancel()
-	var next atomic.Int64
-	work := func() {
-		for {
-			i := int(next.Add(1)) - 1
-			if i >= len(items) {
-				return
-			}
-			if item := &items[i]; item.arm != nil {
-				item.answer, item.err = s.answerSafely(answering, item, b)
-			}
+	parallel.Chunks(b.processors, len(items), 1, func(_, i int) {
+		if item := &items[i]; item.now != nil {
+			item.answer, item.told, item.err = s.answerSafely(answering, item, b)
 		}
-	}
-	var group sync.WaitGroup
-	for range min(b.processors, len(items)) - 1 {
-		group.Go(work)
-	}
-	work()
-	group.Wait()
+	})
 	if err := ctx.Err(); errors.Is(err, context.Canceled) {
 		return nil, err // nobody is there to take what there is
 	}
-	return connect.NewResponse(s.batchResponse(ctx, items, b.answer)), nil
+	answer := s.batchResponse(ctx, items, b.answer)
+	for i := range items {
+		if items[i].now != nil && items[i].failure == nil {
+			if err := s.guard(ctx, items[i].now); err != nil {
+				return nil, err
+			}
+		}
+	}
+	s.answeredAll(ctx, items)
+	return connect.NewResponse(answer), nil
 }
 
 // batchReserve is how long before its deadline a batch ends at most, or a tenth of the time
@@ -94,7 +92,8 @@ func beforeDeadline(ctx context.Context) (context.Context, context.CancelFunc) {
 // admitBatch names the requests of a batch, finds what will answer each, and takes what
 // all will cost. Those that break a rule fail, and those whose answers would not fit
 // beside the ones before.
-func (s *Service) admitBatch(ctx context.Context, requests []*tandemv1.RetrieveRequest, items []batchItem, b bounds) error {
+// behind has the errors of those that demand a position which was not reached, by place.
+func (s *Service) admitBatch(ctx context.Context, requests []*tandemv1.RetrieveRequest, items []batchItem, arrived time.Time, behind map[int]error, b bounds) error {
 	batch := idFrom(ctx)
 	var total cost
 	start := startFrom(ctx)
@@ -109,12 +108,12 @@ func (s *Service) admitBatch(ctx context.Context, requests []*tandemv1.RetrieveR
 				return err
 			}
 		}
-		if item.err = s.prepare(item, &total, b); item.err == nil {
+		if item.err = s.prepare(item, &total, arrived, behind[i], b); item.err == nil {
 			continue
 		}
-		if item.arm != nil {
-			item.arm.release()
-			item.arm = nil
+		if item.now != nil {
+			item.now.release()
+			item.now = nil
 		}
 		failed += s.fail(ctx, item, failed)
 	}
@@ -126,15 +125,23 @@ func (s *Service) admitBatch(ctx context.Context, requests []*tandemv1.RetrieveR
 
 // prepare finds what will answer a request of a batch, and adds what it will cost to the
 // total. A panic becomes an error, as it does for a single request.
-func (s *Service) prepare(item *batchItem, total *cost, b bounds) (err error) {
+func (s *Service) prepare(item *batchItem, total *cost, arrived time.Time, behind error, b bounds) (err error) {
 	defer recovering(&err)()
 	if err := validate(item.request); err != nil {
 		return err
 	}
-	if item.arm, err = s.acquire(item.request.ModelVersion, requestKey(item.request)); err != nil || b.answer == 0 {
+	if behind != nil {
+		return behind
+	}
+	arm, err := s.acquireFor(item.request)
+	if err != nil {
 		return err
 	}
-	k := item.arm.estimate(item.request, b.processors)
+	item.now = arm.pin(arrived)
+	if err := s.begin(item.now); err != nil || b.answer == 0 {
+		return err
+	}
+	k := item.now.estimate(item.request, b.processors)
 	if total.answer+k.answer > b.answer {
 		return estimatedTooLong(item.request, k.answer, total.answer, b.answer)
 	}
@@ -210,8 +217,7 @@ func (item *batchItem) failedBytes() int {
 // fail puts the error of an item on the wire, where the names of all and the errors before
 // it take failed bytes. It returns how many more it takes.
 func (s *Service) fail(ctx context.Context, item *batchItem, failed int) (size int) {
-	coded := callerError(item.err, item.name)
-	s.logFailure(ctx, levelOf(coded), tandemv1connect.RetrievalServiceBatchRetrieveProcedure, item.name, item.start, coded, item.err)
+	coded := s.itemFailed(ctx, tandemv1connect.RetrievalServiceBatchRetrieveProcedure, item.name, item.start, item.err)
 	item.failure = itemError(coded, item.name)
 	if failed+item.failedBytes() > failedBytes {
 		item.failure = &tandemv1.ItemError{
@@ -245,10 +251,10 @@ func itemError(coded *connect.Error, name string) *tandemv1.ItemError {
 
 // answerSafely answers one request of a batch. A panic becomes an error, as it does for a
 // single one.
-func (s *Service) answerSafely(ctx context.Context, item *batchItem, b bounds) (answer *tandemv1.RetrieveResponse, err error) {
+func (s *Service) answerSafely(ctx context.Context, item *batchItem, b bounds) (answer *tandemv1.RetrieveResponse, told *events.Answer, err error) {
 	defer recovering(&err)()
 	if err := ctx.Err(); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return s.answer(ctx, item.arm, item.request, b)
+	return s.answer(ctx, item.now, item.request, b)
 }

@@ -3,6 +3,10 @@ package server
 import (
 	"sync"
 	"time"
+
+	"connectrpc.com/connect"
+
+	"github.com/tandem-ann/tandem/server/events"
 )
 
 // byteBudget bounds the bytes that all requests together hold: their headers, what has
@@ -135,8 +139,8 @@ func (b *byteBudget) unlist(c *call) {
 }
 
 // full is the error of a request that gets no bytes.
-func (b *byteBudget) full() error {
-	return overloaded("%d bytes of requests and answers are in flight, as many as are accepted", b.most)
+func (b *byteBudget) full() *connect.Error {
+	return overloaded(events.ShedBytes, "%d bytes of requests and answers are in flight, as many as are accepted", b.most)
 }
 
 // inUse returns how many bytes requests hold now.

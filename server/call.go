@@ -14,6 +14,10 @@ import (
 
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/tandem-ann/tandem/server/auth"
+	"github.com/tandem-ann/tandem/server/events"
+	"github.com/tandem-ann/tandem/shard/live"
 )
 
 // call is a request to a method on its way through the server, with all that it holds of
@@ -27,10 +31,12 @@ type call struct {
 	context.Context // that of the request, with the longest deadline
 	limits          *limiter
 	exchange        *exchange
+	priority        auth.Priority
 	control         *http.ResponseController
 	answering       answering
 
 	body   io.ReadCloser // as it arrives
+	stream *importBody   // if it is one of messages
 	length int64         // of it, if that is known, else -1
 	packed string        // its encoding, gzip or zstd, if it is compressed
 	http1  bool
@@ -48,6 +54,14 @@ type call struct {
 	held     holding
 	admitted cost
 	turn     bool
+	wait     time.Duration // for the turn, once it was admitted
+
+	told     []*events.Answer  // what is told once the answer is encoded
+	one      [1]*events.Answer // it for one query
+	answered time.Time         // when the method had all of it
+
+	views    []*live.View // that the answer was made with, to be looked at last; see fence
+	finisher *finisher    // not nil once there is an answer that is looked at last
 
 	mu    sync.Mutex // held to use control from outside
 	ended bool
@@ -76,9 +90,9 @@ func callFrom(ctx context.Context) *call {
 // Connect would read the body into memory of its own, and copy it as that grows. It gets
 // an empty message, and the interceptors decode that of the call. A request that is refused
 // here reaches them too, which refuse it: they name and log it.
-func receive(ctx context.Context, _ connect.Spec, _ connect.Peer, header http.Header) (context.Context, error) {
+func receive(ctx context.Context, spec connect.Spec, _ connect.Peer, header http.Header) (context.Context, error) {
 	c := callFrom(ctx)
-	if c == nil {
+	if c == nil || spec.StreamType != connect.StreamTypeUnary {
 		return nil, nil
 	}
 	enveloped := isGRPC(header)
@@ -229,7 +243,7 @@ func (c *call) free() {
 
 // errCutOff is the error of a request whose place was needed.
 func errCutOff() error {
-	return overloaded("the request took longer than %s to arrive, and others needed its place", cutOffAfter)
+	return overloaded(events.ShedArrival, "the request took longer than %s to arrive, and others needed its place", cutOffAfter)
 }
 
 func (c *call) readError(ctx context.Context, err error) error {
@@ -303,7 +317,7 @@ func (c *call) takeTurn(ctx context.Context) error {
 			case c.limits.queue <- struct{}{}:
 				defer func() { <-c.limits.queue }()
 			default:
-				return overloaded("%d large requests wait to be looked at, as many as are accepted", cap(c.limits.queue))
+				return overloaded(events.ShedQueue, "%d large requests wait to be looked at, as many as are accepted", cap(c.limits.queue))
 			}
 		}
 		select {
@@ -319,15 +333,27 @@ func (c *call) takeTurn(ctx context.Context) error {
 // admit takes what the request costs, or returns an error at once if that is too much
 // beside what is in flight. What takes long waits for its turn.
 func (c *call) admit(ctx context.Context, k cost) error {
+	k.priority = c.priority
+	charged := c.limits.work.corrected(k.work)
+	if from := connFrom(ctx); from != nil {
+		from.sent(charged > shortWork)
+	}
+	if err := c.exchange.charge(charged); err != nil {
+		return quotaError(err)
+	}
 	if err := c.limits.work.enter(&k); err != nil {
+		c.exchange.refund(charged)
 		return err
 	}
 	c.admitted = k
 	if !c.limits.bytes.take(c, int64(k.memory)) {
+		c.exchange.refund(charged)
 		return c.limits.bytes.full()
 	}
 	if c.admitted.isLong() {
-		return c.takeTurn(ctx)
+		err := c.takeTurn(ctx)
+		c.wait = time.Since(c.admitted.start)
+		return err
 	}
 	c.giveTurn()
 	return nil
@@ -352,6 +378,9 @@ func (c *call) worked() {
 
 // end gives back all.
 func (c *call) end() {
+	if c.finisher != nil { // Connect could not encode the answer
+		c.finisher.tell()
+	}
 	c.worked()
 	c.free()
 	c.limits.bytes.release(c)

@@ -133,6 +133,10 @@ func accepted(field protoreflect.FieldDescriptor, kind string) string {
 		return "; accepted: " + strings.Join(names, ", ")
 	case "uint32":
 		return "; accepted: a whole number from 0 to 4294967295"
+	case "uint64":
+		return "; accepted: a whole number from 0 to 18446744073709551615"
+	case "int64":
+		return "; accepted: a whole number from -9223372036854775808 to 9223372036854775807"
 	case "double":
 		return "; accepted: a number"
 	case "float":

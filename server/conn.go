@@ -37,6 +37,8 @@ type conn struct {
 	credit             atomic.Int64
 	use                usage
 	watches            atomic.Int32 // of health that are open
+	longs              atomic.Int32 // requests in a row that were long work, up to longRun
+	expected           atomic.Int32 // requests that were taken for it
 
 	// What one goroutine at a time reads with.
 	pass    pass   // from a read to the next one

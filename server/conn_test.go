@@ -16,6 +16,8 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
+
+	"github.com/tandem-ann/tandem/server/events"
 )
 
 const (
@@ -81,14 +83,14 @@ func TestFramesCost(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				took, err := sendFrames(t, newListener(nil, 1, 1, slog.New(slog.DiscardHandler)), nil, test.frames...)
+				took, err := sendFrames(t, newListener(nil, 1, 1, events.Tee()), nil, test.frames...)
 				require.ErrorIs(t, err, test.err)
 				require.LessOrEqual(t, took, test.most)
 			})
 		})
 	}
 	synctest.Test(t, func(t *testing.T) {
-		l := newListener(nil, 1, 1, slog.New(slog.DiscardHandler))
+		l := newListener(nil, 1, 1, events.Tee())
 		for range 3 { // others leave nothing
 			_, _ = sendFrames(t, l, nil, repeated(spareFrames, ping)...)
 		}
@@ -119,7 +121,7 @@ func TestFramesCost(t *testing.T) {
 
 // TestCloseEndsRest closes a connection that waits to be read from, or that will not be.
 func TestCloseEndsRest(t *testing.T) {
-	l := newListener(nil, 1, 1, slog.New(slog.DiscardHandler))
+	l := newListener(nil, 1, 1, events.Tee())
 	in := &arrives{}
 	in.Conn, _ = net.Pipe()
 	in.WriteString(prefaceText)
@@ -144,7 +146,7 @@ func TestCloseEndsRest(t *testing.T) {
 func TestCloseWrite(t *testing.T) {
 	inner, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	l := newListener(unreadListener{inner, NewService(slog.New(slog.DiscardHandler))}, 1, 1, slog.New(slog.DiscardHandler))
+	l := newListener(unreadListener{inner, NewService(slog.New(slog.DiscardHandler))}, 1, 1, events.Tee())
 	defer func() { require.NoError(t, l.Close()) }()
 	client, err := net.Dial("tcp", inner.Addr().String())
 	require.NoError(t, err)
@@ -340,10 +342,9 @@ func TestFloodEnds(t *testing.T) {
 			}
 		})
 		p := &pipes{accept: make(chan net.Conn), closed: make(chan struct{})}
-		logger := slog.New(slog.DiscardHandler)
 		server := newHTTPServer(handler, io.Discard)
 		var serving sync.WaitGroup
-		serving.Go(func() { _ = server.Serve(newListener(p, 10, 1, logger)) })
+		serving.Go(func() { _ = server.Serve(newListener(p, 10, 1, events.Tee())) })
 
 		var header bytes.Buffer
 		encoder := hpack.NewEncoder(&header)
@@ -373,7 +374,7 @@ func TestRead(t *testing.T) {
 		for _, size := range []int{1, 3, 10_000} {
 			in := &written{}
 			in.WriteString(text)
-			c := newConn(in, newListener(nil, 1, 1, slog.New(slog.DiscardHandler)))
+			c := newConn(in, newListener(nil, 1, 1, events.Tee()))
 			var got bytes.Buffer
 			_, err := io.CopyBuffer(struct{ io.Writer }{&got}, struct{ io.Reader }{c}, make([]byte, size))
 			require.NoError(t, err)

@@ -20,8 +20,8 @@ func shared(next http.Handler, origins []string) http.Handler {
 	return cors.New(cors.Options{
 		AllowedOrigins: origins,
 		AllowedMethods: connectcors.AllowedMethods(),
-		AllowedHeaders: append(connectcors.AllowedHeaders(), RequestIDHeader, traceHeader, "Tracestate"),
-		ExposedHeaders: append(connectcors.ExposedHeaders(), RequestIDHeader, "Retry-After"),
+		AllowedHeaders: append(connectcors.AllowedHeaders(), RequestIDHeader, traceHeader, "Tracestate", "Authorization", PriorityHeader),
+		ExposedHeaders: append(connectcors.ExposedHeaders(), RequestIDHeader, StaleHeader, "Retry-After"),
 		MaxAge:         int(preflightAge.Seconds()),
 	}).Handler(next)
 }

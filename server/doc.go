@@ -1,6 +1,6 @@
 // Package server answers retrieval queries over the network.
 //
-// A [Service] implements the RPCs of api/tandem/v1 over one [shard.Snapshot].
+// A [Service] implements the RPCs of api/tandem/v1 over one [snapshots.Snapshot].
 // [NewHandler] puts it behind HTTP, with health and reflection; [Run] is the whole
 // process: listen, load, serve, drain. Command tandem calls Run; tests, and
 // programs that have an HTTP server of their own, call NewHandler.
@@ -18,7 +18,9 @@
 //
 // What serves is a [serving]: an immutable snapshot with a count of the requests
 // on it. A request takes one, works on it to its end and lets go of it; the last
-// to let go closes the files. Nothing of an answer aliases them.
+// to let go closes the files. Nothing of an answer aliases them. What the live log has lies
+// over it ([livelog.Layer]): a request takes that once too, with its position and one reading
+// of the clock (fence, pinned), so that all of an answer is of one state.
 //
 // A request passes, from the outside in: the connections, which are bounded
 // (listener); recovery from panics; a bound on the time to read or write (limits); its
@@ -28,11 +30,19 @@
 // finds what will answer and what that costs (estimate), is admitted (admission), checks
 // what depends on the snapshot (query), asks a tower and puts the answer on the wire
 // (answer). Then it holds nothing but the bytes of its answer (encode), until its caller
-// has taken them.
+// has taken them. Before the first of them is written it is looked whether the live log was
+// seen, not too long ago, to end where the answer has it (fence).
+//
+// Events for the live log come one message at a time (live, live_events), or in streams of
+// messages (imports), of which one is held at a time.
 //
 // A share of the requests can be recorded, with their answers, into the store
 // (recorder), as files that package querylog reads and bench/replay asks again.
 //
 // Below this package there are no RPC codes: it alone maps errors to them
 // (errors).
+//
+// The package has more than 3,000 lines because a request holds what is bounded (its
+// connection, its bytes, its work, its time) from its first byte to the last of its answer:
+// the steps above share that state (call), and give it up for one another.
 package server

@@ -12,11 +12,19 @@ import (
 
 // GetEmbeddings implements [tandemv1connect.RetrievalServiceHandler].
 func (s *Service) GetEmbeddings(ctx context.Context, r *connect.Request[tandemv1.GetEmbeddingsRequest]) (*connect.Response[tandemv1.GetEmbeddingsResponse], error) {
-	now, err := s.acquire(r.Msg.ModelVersion, cmp.Or(r.Msg.RequestKey, r.Msg.RequestId))
+	arrived := s.clock()
+	if err := s.reach(ctx, r.Msg.MinLive); err != nil {
+		return nil, err
+	}
+	arm, err := s.acquire(r.Msg.ModelVersion, cmp.Or(r.Msg.RequestKey, r.Msg.RequestId))
 	if err != nil {
 		return nil, err
 	}
-	defer now.release()
+	defer arm.release()
+	now := arm.pin(arrived)
+	if err := s.begin(now); err != nil {
+		return nil, err
+	}
 	m := now.snapshot.Manifest()
 	if c := callFrom(ctx); c != nil {
 		k := now.estimateEmbeddings(r.Msg)
@@ -36,27 +44,25 @@ func (s *Service) GetEmbeddings(ctx context.Context, r *connect.Request[tandemv1
 		Generation:   now.generation,
 		Arm:          now.name,
 	}
-	tower := now.snapshot.Tower(kindOf(r.Msg.Tower))
-	for _, id := range r.Msg.Ids {
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		v, ok, err := tower.Vector(id)
-		switch {
-		case err != nil:
-			s.noteLost(now.serving, nil, err)
-			return nil, err
-		case ok:
-			out.Embeddings = append(out.Embeddings, &tandemv1.Embedding{Id: id, Values: v})
-		default:
-			out.UnknownIds = append(out.UnknownIds, id)
-		}
-	}
-	if out.OtherForms, err = otherForms(ctx, tower, out.UnknownIds); err != nil {
+	out.Live, out.Staleness = now.stamp()
+	tower, at := now.tower(kindOf(r.Msg.Tower)), now.at
+	vectors, err := tower.Vectors(ctx, at, r.Msg.Ids)
+	if err != nil {
 		s.noteLost(now.serving, nil, err)
 		return nil, err
 	}
-	return connect.NewResponse(out), nil
+	for i, id := range r.Msg.Ids {
+		if v := vectors[i]; v != nil {
+			out.Embeddings = append(out.Embeddings, &tandemv1.Embedding{Id: id, Values: v})
+		} else {
+			out.UnknownIds = append(out.UnknownIds, id)
+		}
+	}
+	if out.OtherForms, err = otherForms(ctx, tower, at, out.UnknownIds); err != nil {
+		s.noteLost(now.serving, nil, err)
+		return nil, err
+	}
+	return connect.NewResponse(out), s.guard(ctx, now)
 }
 
 // embeddingTime is what a processor takes for one embedding, beside its numbers.

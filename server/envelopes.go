@@ -13,16 +13,17 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-// envelopes is the body of a request to health or reflection, which arrives while it is
+// envelopes is the body of a request to health or reflection, or of a stream of events, which arrives while it is
 // read. What is wrong with it is the caller's fault, and its error says what: Connect calls
 // most of that an error of the server.
 type envelopes struct {
 	io.ReadCloser
 	ctx      context.Context
-	encoding string // of messages that are said to be compressed
-	most     int    // bytes of a message
-	one      bool   // there is one message, and no more
-	raw      bool   // there is nothing around the message
+	encoding string               // of messages that are said to be compressed
+	most     int                  // bytes of a message
+	one      bool                 // there is one message, and no more
+	raw      bool                 // there is nothing around the message
+	room     func(size int) error // takes what a message takes that is to arrive; may be nil
 
 	prefix   [envelopeBytes]byte
 	unread   []byte // of prefix
@@ -39,11 +40,14 @@ func enveloped(next http.Handler, most int, one bool, errors *connect.ErrorWrite
 			if x := exchangeFrom(r.Context()); x != nil {
 				x.failure = callerError(err, x.name()) // the status may not tell
 			}
-			_ = errors.Write(w, r, err) // the caller may be gone
+			refuse(errors, w, r, err)
 			return
 		}
 		if r.Body != nil && r.Body != http.NoBody {
 			in := &envelopes{ReadCloser: r.Body, ctx: r.Context(), most: most, one: one}
+			if c := callFrom(r.Context()); c != nil {
+				in.room = c.room
+			}
 			switch {
 			case isGRPC(r.Header):
 				in.encoding = r.Header.Get("Grpc-Encoding")
@@ -112,6 +116,11 @@ func (e *envelopes) begin() error {
 	size := binary.BigEndian.Uint32(e.prefix[1:])
 	if uint64(size) > uint64(e.most) {
 		return tooLarge(e.most)
+	}
+	if e.room != nil {
+		if err := e.room(int(size)); err != nil {
+			return err
+		}
 	}
 	e.messages++
 	e.size, e.left, e.unread = int(size), int(size), e.prefix[:]

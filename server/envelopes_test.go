@@ -12,6 +12,8 @@ import (
 
 	"connectrpc.com/connect"
 	"github.com/stretchr/testify/require"
+
+	"github.com/tandem-ann/tandem/server/events"
 )
 
 const (
@@ -96,7 +98,7 @@ func TestMalformedOfOthers(t *testing.T) {
 				require.Equal(t, strconv.Itoa(int(test.code)), status)
 				require.NotEmpty(t, details)
 				require.Equal(t, id, header.Get(RequestIDHeader))
-				if n < failuresAtOnce {
+				if n < events.FailuresAtOnce {
 					require.Contains(t, requireLine(t, log, id), "code="+test.code.String())
 				}
 			}

@@ -37,6 +37,8 @@ const (
 	reasonFilter       reason = "FILTER_INVALID"
 	reasonBinding      reason = "BINDING_INVALID"
 	reasonSegment      reason = "SEGMENT_INVALID"
+	reasonPageToken    reason = "PAGE_TOKEN_INVALID"
+	reasonPageGone     reason = "PAGE_TOKEN_GONE"
 	reasonModelVersion reason = "MODEL_VERSION_NOT_SERVED"
 	reasonAnswer       reason = "ANSWER_TOO_LARGE"
 	reasonMessage      reason = "MESSAGE_TOO_LARGE"
@@ -47,6 +49,21 @@ const (
 	reasonContentType  reason = "CONTENT_TYPE_UNKNOWN"
 	reasonEncoding     reason = "ENCODING_UNKNOWN"
 	reasonService      reason = "SERVICE_UNKNOWN"
+	reasonEvent        reason = "EVENT_INVALID"
+	reasonConflict     reason = "EVENT_CONFLICT"
+	reasonFull         reason = "FRESH_FULL"
+	reasonWrites       reason = "WRITES_OFF"
+	reasonNoToken      reason = "TOKEN_MISSING"
+	reasonToken        reason = "TOKEN_INVALID"
+	reasonExpired      reason = "TOKEN_EXPIRED"
+	reasonCertificate  reason = "CERTIFICATE_INVALID"
+	reasonScope        reason = "SCOPE_MISSING"
+	reasonQuota        reason = "QUOTA_EXCEEDED"
+	reasonUnconfirmed  reason = "LIVE_UNCONFIRMED"
+	reasonBroken       reason = "LIVE_LOG_BROKEN"
+	reasonStale        reason = "LIVE_STALE"
+	reasonBehind       reason = "LIVE_BEHIND"
+	reasonLogUnknown   reason = "LIVE_LOG_UNKNOWN"
 	reasonOverloaded   reason = "OVERLOADED"
 	reasonNotReady     reason = "NOT_READY"
 	reasonStopping     reason = "STOPPING"
@@ -104,6 +121,25 @@ func addDetail(err *connect.Error, detail proto.Message) {
 	if packed, packErr := connect.NewErrorDetail(detail); packErr == nil { // it fails for invalid UTF-8 only
 		err.AddDetail(packed)
 	}
+}
+
+// withMetadata returns an error with metadata beside its reason.
+func withMetadata(err *connect.Error, metadata map[string]string) *connect.Error {
+	out := connect.NewError(err.Code(), errors.New(err.Message()))
+	for key, values := range err.Meta() {
+		out.Meta()[key] = values
+	}
+	for _, d := range err.Details() {
+		if m, valueErr := d.Value(); valueErr == nil {
+			if info, ok := m.(*errdetails.ErrorInfo); ok {
+				info.Metadata = metadata
+				addDetail(out, info)
+				continue
+			}
+		}
+		out.AddDetail(d)
+	}
+	return out
 }
 
 // maxErrorBytes is how many bytes the text and the details of an error take at most,

@@ -7,6 +7,7 @@ import (
 
 	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
 	"github.com/tandem-ann/tandem/index/sections"
+	"github.com/tandem-ann/tandem/server/wire"
 	"github.com/tandem-ann/tandem/shard"
 )
 
@@ -39,8 +40,8 @@ const (
 func sizeRows(t *shard.Tower) *rowSizes {
 	out := &rowSizes{attributes: make([]valueSizes, t.Schema().Len())}
 	rows := 0
-	for _, s := range t.Shards() {
-		n := min(s.Rows(), sampledRows/len(t.Shards())+1)
+	for _, s := range t.Local() {
+		n := min(s.Rows(), sampledRows/len(t.Local())+1)
 		for i := range n {
 			if out.add(s, uint32(i*s.Rows()/n)) == nil {
 				rows++
@@ -68,7 +69,7 @@ func (r *rowSizes) add(s *shard.Shard, ordinal uint32) (err error) {
 			continue
 		}
 		name := s.Attributes().Schema().Field(field).Name
-		entry := &tandemv1.Candidate{Attributes: map[string]*tandemv1.AttributeValue{name: attributeValue(v)}}
+		entry := &tandemv1.Candidate{Attributes: map[string]*tandemv1.AttributeValue{name: wire.AttributeValue(v)}}
 		r.attributes[field].wire += float64(proto.Size(entry))
 		r.attributes[field].heap += float64(valueHeap + len(v.Keyword()))
 		for _, text := range v.Keywords() {
@@ -110,10 +111,11 @@ const (
 
 // estimate returns what a request, which keeps the contract's rules, will cost where so
 // many processors search at a time.
-func (s *serving) estimate(r *tandemv1.RetrieveRequest, processors int) cost {
-	tower := s.snapshot.Tower(kindOf(r.Target))
+func (p *pinned) estimate(r *tandemv1.RetrieveRequest, processors int) cost {
+	tower := p.tower(kindOf(r.Target))
+	before := earlier(r)
 	l := shard.Load{
-		Vectors: max(len(r.Vectors), 1), K: int(r.K), Ef: int(r.GetEf()), Target: DefaultRecallTarget,
+		Vectors: max(len(r.Vectors), 1), K: min(int(r.K), maxCandidates-before), Before: before, Ef: int(r.GetEf()), Target: DefaultRecallTarget,
 		Rows: tower.Rows(), Filter: len(r.Filter), Listed: len(r.IncludeIds) + len(r.ExcludeIds),
 		Limits: len(r.AtMost), Explain: len(r.ExplainIds),
 		Filtered: r.Filter != "" || r.Segment != "" || len(r.IncludeIds) > 0 || len(r.ExcludeIds) > 0,
@@ -137,7 +139,7 @@ func (s *serving) estimate(r *tandemv1.RetrieveRequest, processors int) cost {
 		message += 4 * len(v.GetValues())
 	}
 	k := float64(min(l.K, l.Rows))
-	sizes := s.sizes(tower.Kind())
+	sizes := p.sizes(tower.Kind())
 	wire, heap := sizes.id, candidateHeap+sizes.id
 	fields := returned(tower, r.Attributes)
 	if l.Returned = len(fields); l.Returned > 0 {
@@ -150,7 +152,7 @@ func (s *serving) estimate(r *tandemv1.RetrieveRequest, processors int) cost {
 	k = min(k, float64(l.Rows))
 	answer := int(k*wire) + answerOverhead
 	if r.Explain || len(r.ExplainIds) > 0 {
-		answer += shardOverhead * (len(tower.Shards()) + len(r.ExplainIds))
+		answer += shardOverhead * (len(tower.Parts()) + len(r.ExplainIds))
 	}
 	return cost{
 		work: tower.Cost(l), answer: answer,

@@ -23,7 +23,7 @@ import (
 func TestEstimatedAnswers(t *testing.T) {
 	data := newTowers(rand.New(rand.NewPCG(1, 2)), index.Dot, 4, 3000, 10, 3)
 	s := data.loaded(t)
-	now := s.current.Load().arms[0]
+	now := s.current.Load().arms[0].pin(time.Now())
 	for _, attributes := range [][]string{nil, {"platforms"}, {"developer", "price", "released"}, {"*"}} {
 		for _, k := range []uint32{1, 100, 3000, 10_000} {
 			r := &tandemv1.RetrieveRequest{UserId: "u1", K: k, Attributes: attributes, RecallTarget: new(1.0)}

@@ -9,14 +9,14 @@ import (
 	"os/signal"
 
 	"github.com/tandem-ann/tandem/server"
-	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/snapshots"
 )
 
 // Serve what is released in a store until the process is interrupted.
 func ExampleRun() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	store, err := shard.OpenStore(context.Background(), "/var/lib/tandem", shard.StoreOptions{})
+	store, err := snapshots.OpenStore(context.Background(), "/var/lib/tandem", snapshots.Options{})
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -24,7 +24,7 @@ func ExampleRun() {
 		Store:     store,
 		Listen:    "127.0.0.1:7700",
 		Listening: func(a net.Addr) { fmt.Println("listening on", a) },
-		Ready:     func(s *shard.Snapshot) { fmt.Println("serving", s.Digest()) },
+		Ready:     func(s *snapshots.Snapshot) { fmt.Println("serving", s.Digest()) },
 	})
 	if err != nil {
 		log.Fatal(err)

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
-	"log/slog"
 	"net/http"
 	"slices"
 	"strconv"
@@ -14,6 +13,9 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+
+	"github.com/tandem-ann/tandem/server/auth"
+	"github.com/tandem-ann/tandem/server/events"
 )
 
 // exchange is a request and its answer, whatever they are to. It names the request, gives
@@ -27,17 +29,21 @@ type exchange struct {
 	errors  *connect.ErrorWriter
 	request *http.Request
 	start   time.Time
-	id      string      // "" until it is asked for
-	arrived int64       // bytes of the body
-	last    atomic.Bool // the connection ends with the answer
+	id      string // "" until it is asked for
+	// identity is who has sent it, nil where that is not asked, or not known.
+	identity *auth.Identity
+	arrived  int64       // bytes of the body
+	last     atomic.Bool // the connection ends with the answer
 
 	status  int            // 0 until the answer begins
 	begun   bool           // its header is written
-	failure *connect.Error // the error that the body has
+	failure *connect.Error // the error that the answer is
 	refused bool           // the body is ours: nothing more is written
 	told    bool           // the log has the exchange
+	code    connect.Code   // that it ended with, 0 without an error
 
 	gate *gate // of those that work on requests
+	shed *shedder
 	pass pass
 }
 
@@ -52,9 +58,15 @@ func exchangeFrom(ctx context.Context) *exchange {
 
 // exchanged makes every request an exchange. It is the outermost handler: it answers with
 // an internal error if a handler panics outside of a method.
-func (s *Service) exchanged(next http.Handler, errors *connect.ErrorWriter, workers *gate) http.Handler {
+func (s *Service) exchanged(next http.Handler, errors *connect.ErrorWriter, workers *gate, shed *shedder) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		see(r.Context())
+		x := &exchange{ResponseWriter: w, service: s, errors: errors, start: time.Now(), gate: workers, shed: shed}
+		if isRPC(r) {
+			s.events.RPCBegin(r.URL.Path)
+			x.code = connect.CodeCanceled // if it goes no further than this
+			defer x.rpcEnd(r.URL.Path)
+		}
 		// What begins like HTTP/2 and is not, has its version and comes by HTTP/1.1.
 		if r.Context().Err() != nil && r.Method != "PRI" {
 			if r.ProtoMajor == 1 {
@@ -62,7 +74,7 @@ func (s *Service) exchanged(next http.Handler, errors *connect.ErrorWriter, work
 			}
 			return // its caller has taken it back while it waited, as a rapid reset does
 		}
-		x := &exchange{ResponseWriter: w, service: s, errors: errors, start: time.Now(), gate: workers}
+		x.code = 0
 		x.request = r.WithContext(context.WithValue(r.Context(), exchangeKey{}, x))
 		// Where messages are in envelopes, no body is one that lacks the message.
 		if r.Body != nil && (r.Body != http.NoBody || isGRPC(r.Header) || isConnectStream(r.Header)) {
@@ -70,14 +82,26 @@ func (s *Service) exchanged(next http.Handler, errors *connect.ErrorWriter, work
 		}
 		defer func() {
 			if p := recover(); p != nil {
+				x.code = connect.CodeCanceled // of one that is to abort the request
 				x.panicked(panicError(p))
 			}
 			x.end()
 			x.leave()
 		}()
-		x.enter(r.Context())
 		next.ServeHTTP(x, x.request)
 	})
+}
+
+// isRPC reports whether a request is meant for a method: any but those of browsers before
+// others, and probes.
+func isRPC(r *http.Request) bool {
+	return r.Method != http.MethodOptions && r.URL.Path != healthPath && r.URL.Path != readyPath
+}
+
+// rpcEnd tells of the end of a request for a method. It is deferred before all else, and so
+// called whatever happens.
+func (x *exchange) rpcEnd(path string) {
+	x.service.events.RPCEnd(events.RPC{Procedure: path, Code: x.code, Duration: time.Since(x.start)})
 }
 
 // enter waits until there is little else to do, or ctx ends: work that is not long begins.
@@ -90,10 +114,13 @@ func (x *exchange) enter(ctx context.Context) {
 	if c := connFrom(ctx); c != nil {
 		use = &c.use
 		if x.request.ProtoMajor == 1 {
-			c.listener.readers.leave(&c.pass) // its goroutine is ours
+			// Its goroutine is ours, or reads what comes after the request.
+			c.listener.readers.giveBack(&c.pass)
 		}
 	}
+	x.shed.wait()
 	x.gate.enter(ctx.Done(), &x.pass, use)
+	x.shed.pass(time.Now())
 }
 
 // leave is for before the exchange waits for something, or does what is long.
@@ -128,11 +155,20 @@ func (x *exchange) name() string {
 	return x.id
 }
 
-// panicked answers a request whose handler panicked, and logs why.
+// refuse answers a request that no method has seen with an error, as its protocol has it, and
+// has the log tell of all of it.
+func refuse(errors *connect.ErrorWriter, w http.ResponseWriter, r *http.Request, err *connect.Error) {
+	if x := exchangeFrom(r.Context()); x != nil {
+		x.failure = err
+	}
+	_ = errors.Write(w, r, err) // the caller may be gone
+}
+
+// panicked answers a request whose handler panicked, and tells why.
 func (x *exchange) panicked(err error) {
 	id := x.name()
 	coded := callerError(err, id)
-	x.service.logFailure(x.request.Context(), slog.LevelError, x.request.URL.Path, id, x.start, coded, err)
+	x.service.ended(x.request.Context(), x.request.URL.Path, id, x.start, coded, err)
 	x.told = true
 	if !x.begun {
 		x.status = 0
@@ -272,7 +308,7 @@ func (x *exchange) refusal(status int) (int, *connect.Error) {
 func (x *exchange) refuse(status int, err *connect.Error) {
 	id := x.name()
 	err = callerError(err, id)
-	x.service.logFailure(x.request.Context(), slog.LevelInfo, x.request.URL.Path, id, x.start, err, err)
+	x.service.ended(x.request.Context(), x.request.URL.Path, id, x.start, err, nil)
 	x.status, x.begun, x.told = status, true, true
 	out := http.ResponseWriter(statusWriter{x.ResponseWriter, status})
 	if protocolOf(x.request) != "connect" || isConnectStream(x.request.Header) {
@@ -290,7 +326,7 @@ type statusWriter struct {
 
 func (w statusWriter) WriteHeader(int) { w.ResponseWriter.WriteHeader(w.status) }
 
-// end has the log tell of a failed exchange that no method told of.
+// end tells of a failed exchange that no method told of.
 func (x *exchange) end() {
 	if x.status == 0 {
 		x.complete() // it begins with the end of the handler
@@ -301,15 +337,19 @@ func (x *exchange) end() {
 		return
 	}
 	err := x.failure
-	if status := x.trailer("Grpc-Status"); status != "" && status != "0" {
+	if status := x.trailer("Grpc-Status"); err == nil && status != "" && status != "0" {
 		code, _ := strconv.ParseUint(status, 10, 32) // Connect wrote it
 		err = connect.NewError(connect.Code(code), errors.New(x.trailer("Grpc-Message")))
 	}
 	// An internal one is what Connect calls a caller's breach of a protocol.
-	if err == nil || err.Code() == connect.CodeCanceled {
+	if err == nil {
+		return
+	}
+	if err.Code() == connect.CodeCanceled {
+		x.code = err.Code()
 		return // streams end so
 	}
-	x.service.logFailure(x.request.Context(), slog.LevelInfo, x.request.URL.Path, x.name(), x.start, err, err)
+	x.service.ended(x.request.Context(), x.request.URL.Path, x.name(), x.start, err, nil)
 }
 
 // writtenError returns the error that a body has.

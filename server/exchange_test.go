@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"cmp"
+	"context"
 	"fmt"
 	"io"
 	"log/slog"
@@ -14,15 +15,18 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 	"unicode"
 
 	"connectrpc.com/connect"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/proto"
 
 	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
 	"github.com/tandem-ann/tandem/index"
+	"github.com/tandem-ann/tandem/server/events"
 )
 
 // logged is a log that tests read while requests write it.
@@ -46,8 +50,7 @@ func (l *logged) lines() []string {
 // serveLogged serves with a log of failures.
 func serveLogged(t *testing.T, options Options) (*site, *logged) {
 	log := &logged{}
-	service := smallTowers(index.Dot).loaded(t)
-	service.logger = slog.New(slog.NewTextHandler(log, nil))
+	service := smallTowers(index.Dot).logging(t, slog.NewTextHandler(log, nil))
 	return serve(t, service, options), log
 }
 
@@ -122,7 +125,7 @@ func TestRequestIDs(t *testing.T) {
 		line := requireLine(t, log, id[:min(len(id), 126)]+"-1")
 		require.Contains(t, line, "procedure=/tandem.v1.RetrievalService/BatchRetrieve")
 		require.Contains(t, line, "code=invalid_argument")
-		require.Regexp(t, `peer=127.0.0.1:\d+ protocol=connect http=HTTP/1.1 bytes=\d\d+ error="invalid_argument: k is 0`, line)
+		require.Regexp(t, `peer=127.0.0.1:\d+ protocol=connect http=HTTP/1.1 bytes=\d\d+ reason=RULE_BROKEN fields=\[k\]`, line)
 	}
 	for _, option := range []connect.ClientOption{connect.WithGRPC(), connect.WithGRPCWeb(), connect.WithHTTPGet()} {
 		r := connect.NewRequest(&tandemv1.RetrieveRequest{UserId: "u1", K: 1})
@@ -269,7 +272,7 @@ func TestRefusals(t *testing.T) {
 			require.LessOrEqual(t, len(got.body), maxErrorBytes)
 			require.Equal(t, id, got.header.Get(RequestIDHeader))
 			line := requireLine(t, log, id)
-			require.Regexp(t, `peer=127.0.0.1:\d+ protocol=connect http=HTTP/1.1 bytes=\d+ (content_length=\d+ )?error=`, line)
+			require.Regexp(t, `peer=127.0.0.1:\d+ protocol=connect http=HTTP/1.1 bytes=\d+ (content_length=\d+ )?(error=".*" )?reason=`+test.reason, line)
 			require.Equal(t, name == "too large", strings.Contains(line, " content_length=2000 "))
 			require.Contains(t, line, " code="+test.code+" ")
 			require.Less(t, len(line), 2000)
@@ -316,31 +319,13 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-// TestFailureLog tells of a flood in bounded lines, and of how many it left out.
+// TestFailureLog has a batch whose items all fail told in bounded lines.
 func TestFailureLog(t *testing.T) {
-	var l failureLog
-	now := time.Unix(1000, 0)
-	told := 0
-	for range 1000 {
-		if left, ok := l.take(now); ok {
-			told++
-			require.Zero(t, left)
-		}
-	}
-	require.Equal(t, failuresAtOnce, told)
-	left, ok := l.take(now.Add(time.Second / failuresPerSecond))
-	require.True(t, ok)
-	require.Equal(t, 1000-failuresAtOnce, left)
-	_, ok = l.take(now.Add(time.Second / failuresPerSecond))
-	require.False(t, ok)
-	require.Equal(t, 1, l.rest())
-	require.Zero(t, l.rest())
-
 	s, log := serveLogged(t, Options{})
 	for range 2 {
 		s.post(t, "BatchRetrieve", `{"requests": [{}`+strings.Repeat(",{}", 200)+`]}`)
 	}
-	require.LessOrEqual(t, len(log.lines()), failuresAtOnce+50)
+	require.LessOrEqual(t, len(log.lines()), events.FailuresAtOnce+50)
 }
 
 // TestConnectionAfterALateRequest sends requests of HTTP/1.1 whose deadline passes while
@@ -386,4 +371,87 @@ func TestConnectionAfterALateRequest(t *testing.T) {
 	defer answer.Body.Close()
 	require.Equal(t, http.StatusGatewayTimeout, answer.StatusCode)
 	require.True(t, answer.Close)
+}
+
+// onePipe is a listener of one connection.
+type onePipe struct {
+	conns  chan net.Conn
+	closed context.Context
+	close  context.CancelFunc
+}
+
+// Accept implements [net.Listener].
+func (o *onePipe) Accept() (net.Conn, error) {
+	select {
+	case c := <-o.conns:
+		return c, nil
+	case <-o.closed.Done():
+		return nil, net.ErrClosed
+	}
+}
+
+// Close implements [net.Listener].
+func (o *onePipe) Close() error {
+	o.close()
+	return nil
+}
+
+// Addr implements [net.Listener].
+func (*onePipe) Addr() net.Addr { return nil }
+
+// TestPipelinedRequestWaits has the next request of a connection arrive, and wait for its
+// turn to be looked at, while work on the one before goes on. Both are answered, and the
+// connection ends.
+func TestPipelinedRequestWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		logger := slog.New(slog.DiscardHandler)
+		client, accepted := net.Pipe()
+		pipe := &onePipe{conns: make(chan net.Conn, 1)}
+		pipe.closed, pipe.close = context.WithCancel(t.Context())
+		pipe.conns <- accepted
+		l := newListener(pipe, 1, 1, events.Tee())
+		arrived := make(chan struct{})
+		next := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/first" {
+				<-arrived
+				exchangeFrom(r.Context()).enter(r.Context())
+			}
+			w.WriteHeader(http.StatusNoContent)
+		})
+		shed, errors := &shedder{}, connect.NewErrorWriter()
+		h := &http.Server{
+			Handler:     NewService(logger).exchanged(gated(shed, testAdmission(), errors, next), errors, newGate(1), shed),
+			ConnContext: func(ctx context.Context, c net.Conn) context.Context { return withConn(ctx, c) },
+		}
+		var served sync.WaitGroup
+		served.Go(func() { assert.ErrorIs(t, h.Serve(l), http.ErrServerClosed) })
+		ask := func(path string) {
+			_, err := io.WriteString(client, "GET "+path+" HTTP/1.1\r\nHost: tandem\r\n\r\n")
+			require.NoError(t, err)
+			synctest.Wait()
+		}
+		ask("/first")
+		others := make([]pass, len(l.readers.places))
+		for i := range others {
+			l.readers.enter(nil, &others[i], nil)
+		}
+		ask("/second")
+		require.Len(t, l.readers.waiting, 1)
+		close(arrived)
+		require.NoError(t, client.SetReadDeadline(time.Now().Add(time.Second)))
+		answers := bufio.NewReader(client)
+		for range 2 {
+			answer, err := http.ReadResponse(answers, nil)
+			if assert.NoError(t, err) {
+				assert.Equal(t, http.StatusNoContent, answer.StatusCode)
+				assert.NoError(t, answer.Body.Close())
+			}
+		}
+		limited, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		assert.NoError(t, h.Shutdown(limited))
+		assert.NoError(t, h.Close())
+		assert.NoError(t, client.Close())
+		served.Wait()
+	})
 }

@@ -5,14 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
 	"github.com/tandem-ann/tandem/index"
+	"github.com/tandem-ann/tandem/server/wire"
 	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/wording"
 )
 
 // newExplain tells how a query was answered; the caller adds the total time.
@@ -34,44 +35,44 @@ func newExplain(ctx context.Context, q *query, found *shard.Answer, prepared tim
 		e.Scored, e.Expanded = uint64(s.Scored), uint64(s.Expanded)
 		e.FilterTime, e.SearchTime = duration(s.Filter), duration(s.Search)
 		e.Reason, e.Asked = planReason(q, s), uint32(s.Asked)
-		out.UnknownIncludeIds += uint32(s.UnknownInclude)
-		out.UnknownExcludeIds += uint32(s.UnknownExclude)
 	}
+	out.UnknownIncludeIds, out.UnknownExcludeIds = uint32(found.UnknownInclude), uint32(found.UnknownExclude)
 	if out.UnknownIncludeIds+out.UnknownExcludeIds > 0 {
 		// The answer is found: of a shard that can no longer be read, and after the
 		// deadline, there is nothing to tell.
-		out.OtherForms, _ = otherForms(ctx, q.tower, q.Include, q.Exclude)
+		out.OtherForms, _ = otherForms(ctx, q.tower, q.Moment, q.Include, q.Exclude)
 	}
 	for i := range found.Explained {
-		out.Ids = append(out.Ids, idExplain(q, found, &found.Explained[i]))
+		out.Ids = append(out.Ids, idExplain(ctx, q, found, &found.Explained[i]))
 	}
 	return out
 }
 
 // planReason says why a shard was asked by its plan.
 func planReason(q *query, s *shard.ShardAnswer) string {
-	of := fmt.Sprintf("%s eligible of %s", grouped(s.Eligible), grouped(s.Rows))
+	of := fmt.Sprintf("%s eligible of %s", wording.Count(s.Eligible), wording.Count(s.Rows))
 	switch {
 	case s.Eligible == 0:
 		return of + ": there is nothing to find"
-	case s.Eligible <= s.Asked:
-		return of + ": all are asked for"
-	case s.Deep:
+	case s.Deep && s.Asked < s.Eligible:
 		return of + ": at_most passes over so many that an exact scan finds the rest"
-	case s.WalkCost == 0 && q.Target >= 1:
-		return of + ": recall_target 1 is the exact scan"
-	case s.WalkCost == 0:
+	}
+	switch s.Reason {
+	case index.NothingToFind, index.AllAsked:
+		return of + ": all are asked for"
+	case index.NoGraph:
+		return of + ": what is newer than the snapshot is scanned"
+	case index.NoEffort:
+		if q.Target >= 1 {
+			return of + ": recall_target 1 is the exact scan"
+		}
 		return fmt.Sprintf("%s: no walk that costs less than the exact scan reaches recall_target %g", of, q.Target)
 	}
-	walk := index.FilteredWalk
-	if s.Eligible == s.Rows {
-		walk = index.GraphWalk
-	}
-	costs := fmt.Sprintf("%s: exact scan costs %s, %s %s", of, grouped(int(s.ExactCost)), walk, grouped(int(s.WalkCost)))
+	costs := fmt.Sprintf("%s: exact scan costs %s, %s %s", of, wording.Count(int(s.ExactCost)), s.Walk, wording.Count(int(s.WalkCost)))
 	switch {
 	case s.GaveUp:
 		costs += "; the walk was given up: " + whyGivenUp(s.Apart)
-	case s.Plan == index.ExactScan && s.WalkCost < s.ExactCost:
+	case s.Reason == index.TooNear:
 		costs += ", too near to that: some walks cost more than expected"
 	}
 	return costs
@@ -84,38 +85,47 @@ func whyGivenUp(apart bool) string {
 	return "it went beyond that"
 }
 
-var verdicts = map[shard.Verdict]tandemv1.Verdict{
-	shard.ShardMissing: tandemv1.Verdict_VERDICT_SHARD_MISSING,
-	shard.Unknown:      tandemv1.Verdict_VERDICT_UNKNOWN,
-	shard.IsQuery:      tandemv1.Verdict_VERDICT_QUERY,
-	shard.Excluded:     tandemv1.Verdict_VERDICT_EXCLUDED,
-	shard.NotIncluded:  tandemv1.Verdict_VERDICT_NOT_INCLUDED,
-	shard.NotEligible:  tandemv1.Verdict_VERDICT_NOT_ELIGIBLE,
-	shard.Returned:     tandemv1.Verdict_VERDICT_RETURNED,
-	shard.Capped:       tandemv1.Verdict_VERDICT_CAPPED,
-	shard.BelowCut:     tandemv1.Verdict_VERDICT_BELOW_CUT,
-	shard.NotVisited:   tandemv1.Verdict_VERDICT_NOT_VISITED,
+var standings = map[shard.Standing]tandemv1.Verdict{
+	shard.ShardMissing:  tandemv1.Verdict_VERDICT_SHARD_MISSING,
+	shard.TakenDown:     tandemv1.Verdict_VERDICT_TAKEN_DOWN,
+	shard.Unknown:       tandemv1.Verdict_VERDICT_UNKNOWN,
+	shard.OutsideWindow: tandemv1.Verdict_VERDICT_OUTSIDE_WINDOW,
+	shard.IsQuery:       tandemv1.Verdict_VERDICT_QUERY,
+	shard.Excluded:      tandemv1.Verdict_VERDICT_EXCLUDED,
+	shard.NotIncluded:   tandemv1.Verdict_VERDICT_NOT_INCLUDED,
+	shard.NotEligible:   tandemv1.Verdict_VERDICT_NOT_ELIGIBLE,
+	shard.Earlier:       tandemv1.Verdict_VERDICT_EARLIER_PAGE,
+	shard.Returned:      tandemv1.Verdict_VERDICT_RETURNED,
+	shard.Capped:        tandemv1.Verdict_VERDICT_CAPPED,
+	shard.BelowCut:      tandemv1.Verdict_VERDICT_BELOW_CUT,
+	shard.NotVisited:    tandemv1.Verdict_VERDICT_NOT_VISITED,
 }
 
 // idExplain says why an entity is or is not in the answer.
-func idExplain(q *query, found *shard.Answer, e *shard.Explained) *tandemv1.IdExplain {
+func idExplain(ctx context.Context, q *query, found *shard.Answer, e *shard.Explained) *tandemv1.IdExplain {
 	out := &tandemv1.IdExplain{
-		Id: e.ID, Verdict: verdicts[e.Verdict], Shard: e.Shard, Rank: uint32(e.Rank), Clause: e.Clause,
+		Id: e.ID, Verdict: standings[e.Standing], Shard: e.Shard, Rank: uint32(e.Rank), Clause: e.Clause, Fresh: e.Fresh,
 	}
-	if e.Verdict != 0 && e.Verdict != shard.ShardMissing && e.Verdict != shard.Unknown {
+	switch e.Standing {
+	case 0, shard.ShardMissing, shard.TakenDown, shard.Unknown, shard.OutsideWindow:
+	default:
 		out.Score = &e.Score
 	}
 	returned, last := len(found.Candidates), float32(0)
 	if returned > 0 {
 		last = found.Candidates[returned-1].Score
 	}
-	switch kind := noun(q.tower.Kind()); e.Verdict {
+	switch kind := noun(q.tower.Kind()); e.Standing {
 	case 0:
 		out.Text = "the deadline passed before it could be explained"
 	case shard.ShardMissing:
 		out.Text = fmt.Sprintf("shard %s, which it belongs to, did not answer", e.Shard)
+	case shard.TakenDown:
+		out.Text = "it is taken down"
+	case shard.OutsideWindow:
+		out.Text = "its window does not contain the time of the request"
 	case shard.Unknown:
-		other, _ := inAnotherForm(q.tower, e.ID) // as with other forms of the lists
+		other, _ := inAnotherForm(ctx, q.tower, q.Moment, e.ID) // as with other forms of the lists
 		out.Text = fmt.Sprintf("the %s tower does not have it%s", kind, other)
 	case shard.IsQuery:
 		out.Text = "it is the query itself"
@@ -128,10 +138,15 @@ func idExplain(q *query, found *shard.Answer, e *shard.Explained) *tandemv1.IdEx
 		if e.Segment != "" {
 			out.Text = fmt.Sprintf("it is not in segment %s, which is false for it: %s", e.Segment, e.Clause)
 		}
+	case shard.Earlier:
+		out.Text = fmt.Sprintf("it scores %.6g, page_token is of %s, which scores %.6g: it belongs to an earlier page", e.Score, excerpt(q.After.ID), q.After.Score)
 	case shard.Returned:
 		out.Text = fmt.Sprintf("returned at rank %d of %d", e.Rank, returned)
+		if q.After != nil {
+			out.Text = fmt.Sprintf("returned at rank %d, which is %d of %d on this page", e.Rank, e.Rank-q.After.Rank, returned)
+		}
 	case shard.Capped:
-		out.Attribute, out.Value = q.tower.Schema().Field(e.Limit.Field).Name, attributeValue(e.Value)
+		out.Attribute, out.Value = q.tower.Schema().Field(e.Limit.Field).Name, wire.AttributeValue(e.Value)
 		out.Text = fmt.Sprintf("%d with %s %q rank before it, as many as at_most allows", e.Limit.N, out.Attribute, excerpt(e.Value.String()))
 	case shard.BelowCut:
 		out.Text = fmt.Sprintf("it scores %.6g, the last of %d returned %.6g", e.Score, returned, last)
@@ -162,12 +177,3 @@ func shardError(s *shard.ShardAnswer) string {
 }
 
 func duration(d time.Duration) *durationpb.Duration { return durationpb.New(d) }
-
-// grouped formats a count with its thousands apart.
-func grouped(n int) string {
-	text := strconv.Itoa(n)
-	for i := len(text) - 3; i > 0; i -= 3 {
-		text = text[:i] + "," + text[i:]
-	}
-	return text
-}

@@ -2,7 +2,10 @@ package server
 
 import (
 	"context"
+	"os"
+	"regexp"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -119,11 +122,21 @@ func TestExplainIDs(t *testing.T) {
 	check(map[string]verdict{"a3": missing("a3"), "a2": missing("a2")})
 }
 
-// Every verdict of package shard has one on the wire, with the same precedence.
+// Every verdict of package shard has one on the wire, with the same precedence: that which the
+// contract tells.
 func TestVerdicts(t *testing.T) {
-	require.Len(t, verdicts, len(tandemv1.Verdict_name)-1)
-	for v, wire := range verdicts {
-		require.EqualValues(t, v, wire)
+	require.Len(t, standings, len(tandemv1.Verdict_name)-1)
+	text, err := os.ReadFile("../api/tandem/v1/retrieval.proto")
+	require.NoError(t, err)
+	_, order, ok := strings.Cut(string(text), "// first in this order is given: ")
+	require.True(t, ok)
+	order, _, _ = strings.Cut(order, ".")
+	names := regexp.MustCompile("[A-Z_]+").FindAllString(order, -1)
+	require.Len(t, names, len(standings))
+	for i, name := range names {
+		wire := tandemv1.Verdict(tandemv1.Verdict_value["VERDICT_"+name])
+		require.NotZero(t, wire, name)
+		require.Equal(t, wire, standings[shard.Standing(i+1)], name)
 	}
 }
 
@@ -133,7 +146,7 @@ func TestNotVisited(t *testing.T) {
 	tower := open(t, smallTowers(index.Dot).publish(t))
 	defer tower.Close()
 	q := &query{tower: tower.Tower(shard.Apps)}
-	e := idExplain(q, found, &shard.Explained{ID: "c", Verdict: shard.NotVisited, Score: 2})
+	e := idExplain(t.Context(), q, found, &shard.Explained{ID: "c", Standing: shard.NotVisited, Score: 2})
 	require.Equal(t, tandemv1.Verdict_VERDICT_NOT_VISITED, e.Verdict)
 	require.Equal(t, "it scores 2, the last of 2 returned 1: the walk did not find it", e.Text)
 }
@@ -144,32 +157,33 @@ func TestPlanReason(t *testing.T) {
 		target float64
 		s      shard.ShardAnswer
 	}{
-		{"0 eligible of 11,107: there is nothing to find", 0.9, shard.ShardAnswer{Asked: 10}},
-		{"9 eligible of 11,107: all are asked for", 0.9, shard.ShardAnswer{Asked: 10, Eligible: 9, Plan: index.ExactScan}},
-		{"99 eligible of 11,107: recall_target 1 is the exact scan", 1, shard.ShardAnswer{Asked: 10, Eligible: 99, Plan: index.ExactScan}},
+		{"0 eligible of 11,107: there is nothing to find", 0.9, shard.ShardAnswer{Asked: 10, Stats: index.Stats{Reason: index.NothingToFind}}},
+		{"9 eligible of 11,107: all are asked for", 0.9, shard.ShardAnswer{Asked: 10, Eligible: 9, Stats: index.Stats{Plan: index.ExactScan, Reason: index.AllAsked}}},
+		{"99 eligible of 11,107: what is newer than the snapshot is scanned", 0.9, shard.ShardAnswer{Asked: 10, Eligible: 99, Stats: index.Stats{Plan: index.ExactScan, Reason: index.NoGraph}}},
+		{"99 eligible of 11,107: recall_target 1 is the exact scan", 1, shard.ShardAnswer{Asked: 10, Eligible: 99, Stats: index.Stats{Plan: index.ExactScan, Reason: index.NoEffort}}},
 		{
 			"11,107 eligible of 11,107: no walk that costs less than the exact scan reaches recall_target 0.999", 0.999,
-			shard.ShardAnswer{Asked: 10, Eligible: 11_107, Plan: index.ExactScan},
+			shard.ShardAnswer{Asked: 10, Eligible: 11_107, Stats: index.Stats{Plan: index.ExactScan, Reason: index.NoEffort}},
 		},
 		{
 			"3,332 eligible of 11,107: at_most passes over so many that an exact scan finds the rest", 0.9,
-			shard.ShardAnswer{Asked: 10, Eligible: 3332, Plan: index.ExactScan, Deep: true},
+			shard.ShardAnswer{Asked: 10, Eligible: 3332, Deep: true, Stats: index.Stats{Plan: index.ExactScan}},
 		},
 		{
 			"3,332 eligible of 11,107: exact scan costs 13,328, filtered walk 41,000", 0.9,
-			shard.ShardAnswer{Asked: 10, Eligible: 3332, Plan: index.ExactScan, ExactCost: 13_328, WalkCost: 41_000.5},
+			shard.ShardAnswer{Asked: 10, Eligible: 3332, Stats: index.Stats{Plan: index.ExactScan, ExactCost: 13_328, WalkCost: 41_000.5, Walk: index.FilteredWalk, Reason: index.Cheapest}},
 		},
 		{
 			"11,107 eligible of 11,107: exact scan costs 11,107, graph walk 4,100", 0.9,
-			shard.ShardAnswer{Asked: 10, Eligible: 11_107, Plan: index.GraphWalk, ExactCost: 11_107, WalkCost: 4100},
+			shard.ShardAnswer{Asked: 10, Eligible: 11_107, Stats: index.Stats{Plan: index.GraphWalk, ExactCost: 11_107, WalkCost: 4100, Walk: index.GraphWalk, Reason: index.Cheapest}},
 		},
 		{
 			"8,000 eligible of 11,107: exact scan costs 11,107, filtered walk 9,100, too near to that: some walks cost more than expected", 0.9,
-			shard.ShardAnswer{Asked: 10, Eligible: 8000, Plan: index.ExactScan, ExactCost: 11_107, WalkCost: 9100},
+			shard.ShardAnswer{Asked: 10, Eligible: 8000, Stats: index.Stats{Plan: index.ExactScan, ExactCost: 11_107, WalkCost: 9100, Walk: index.FilteredWalk, Reason: index.TooNear}},
 		},
 		{
 			"8,000 eligible of 11,107: exact scan costs 11,107, filtered walk 4,100; the walk was given up: it went beyond that", 0.9,
-			shard.ShardAnswer{Asked: 10, Eligible: 8000, Plan: index.ExactScan, GaveUp: true, ExactCost: 11_107, WalkCost: 4100},
+			shard.ShardAnswer{Asked: 10, Eligible: 8000, Stats: index.Stats{Plan: index.ExactScan, GaveUp: true, ExactCost: 11_107, WalkCost: 4100, Walk: index.FilteredWalk, Reason: index.Cheapest}},
 		},
 	}
 	for _, test := range tests {

@@ -5,15 +5,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"slices"
 	"sync"
 	"time"
 
 	"github.com/tandem-ann/tandem/index/sections"
-	"github.com/tandem-ann/tandem/server/release"
+	"github.com/tandem-ann/tandem/server/events"
 	"github.com/tandem-ann/tandem/shard"
 	"github.com/tandem-ann/tandem/shard/appendlog"
+	"github.com/tandem-ann/tandem/shard/manifest"
+	"github.com/tandem-ann/tandem/shard/release"
+	"github.com/tandem-ann/tandem/shard/snapshots"
 )
 
 const (
@@ -36,14 +38,14 @@ const (
 // it. A newer release ends the loading of an older one.
 type follower struct {
 	service  *Service
-	store    *shard.Store
+	store    *snapshots.Store
 	releases *release.Releases
 	keep     time.Duration
 	limit    int64 // bytes that may be mapped
-	logger   *slog.Logger
-	ready    func(*shard.Snapshot) // called when queries are first answered; nil once it was
+	events   *events.Listener
+	ready    func(*snapshots.Snapshot) // called when queries are first answered; nil once it was
 
-	mapped map[shard.Digest]*mapping // what Run holds open
+	mapped map[manifest.Digest]*mapping // what Run holds open
 
 	mu     sync.Mutex
 	newest *release.Release // nil until there is one
@@ -68,15 +70,15 @@ type target struct {
 type followerStatus struct {
 	of     appendlog.Hash // the release that it has loaded last, or tried to
 	failed error          // why that is not served
-	kept   []shard.Digest
+	kept   []manifest.Digest
 	bytes  int64
 	limit  int64
 }
 
 func newFollower(service *Service, c *Config) *follower {
 	return &follower{
-		service: service, store: c.Store, releases: release.New(c.Store, nil), keep: c.Keep, limit: c.MemoryLimit,
-		logger: c.Logger, ready: c.Ready, mapped: map[shard.Digest]*mapping{}, news: make(chan struct{}, 1),
+		service: service, store: c.Store, releases: release.New(c.Store), keep: c.Keep, limit: c.MemoryLimit,
+		events: service.events, ready: c.Ready, mapped: map[manifest.Digest]*mapping{}, news: make(chan struct{}, 1),
 	}
 }
 
@@ -90,8 +92,8 @@ func (f *follower) adopt(s *serving) {
 
 // bytesOf returns how many bytes of shards snapshots have. A shard that several of them
 // have is in memory once.
-func bytesOf(manifests ...*shard.Manifest) int64 {
-	counted := map[shard.Digest]bool{}
+func bytesOf(manifests ...*manifest.Manifest) int64 {
+	counted := map[manifest.Digest]bool{}
 	var n int64
 	for _, m := range manifests {
 		for _, kind := range []shard.Kind{shard.Apps, shard.Users} {
@@ -138,7 +140,7 @@ func (f *follower) run(ctx context.Context, first *release.Release) {
 				return
 			case loading.Err() != nil: // a newer one is there
 			case err != nil:
-				f.logger.Error("release is not served", "generation", target.Generation, "error", err, "retry", retry)
+				f.events.NotServed(events.NotServed{Generation: target.Generation, Err: err, Retry: retry})
 				f.report(target.Hash, err)
 				last := lastRetry
 				if errors.Is(err, sections.ErrCorrupt) {
@@ -157,11 +159,11 @@ func (f *follower) watch(ctx context.Context, after *release.Release) {
 	err := f.releases.Watch(ctx, after, release.Watcher{
 		Apply: f.note,
 		Unreadable: func(u *release.UnreadableError) {
-			f.logger.Error("read releases", "error", u)
+			f.events.Releases(events.Releases{Change: events.EntryUnreadable, Err: u})
 			f.service.target.Store(&target{u.Generation, u.Hash, u})
 		},
 		Restored: func(r *appendlog.RestoredError) {
-			f.logger.Warn("a restored log of releases was accepted", "generation", r.Entry.Sequence, "was", r.Err)
+			f.events.Releases(events.Releases{Change: events.Restored, Generation: r.Entry.Sequence, Err: r.Err})
 			s.accepted()
 		},
 		Proved: s.proved,
@@ -169,7 +171,7 @@ func (f *follower) watch(ctx context.Context, after *release.Release) {
 	})
 	if ctx.Err() == nil {
 		s.fail(err)
-		f.logger.Error("releases are no longer followed", "error", err)
+		f.events.Releases(events.Releases{Change: events.Unfollowed, Err: err})
 	}
 }
 
@@ -208,7 +210,7 @@ func (f *follower) begin(ctx context.Context) (context.Context, *release.Release
 func (f *follower) serve(ctx context.Context, r *release.Release) error {
 	start := time.Now()
 	f.report(r.Hash, nil)
-	manifests := make([]*shard.Manifest, len(r.Arms))
+	manifests := make([]*manifest.Manifest, len(r.Arms))
 	for i, a := range r.Arms {
 		var err error
 		if manifests[i], err = f.store.Manifest(ctx, a.Snapshot); err != nil {
@@ -223,20 +225,23 @@ func (f *follower) serve(ctx context.Context, r *release.Release) error {
 	for i, a := range r.Arms {
 		m := f.mapped[a.Snapshot]
 		if m == nil || m.lost.text() != "" { // a file that is mapped stays what it was, mended or not
-			f.logger.Info("loading", "generation", r.Generation, "arm", a.Name, "snapshot", a.Snapshot.Short(),
-				"model_version", a.ModelVersion, "bytes", bytesOf(manifests[i]))
-			snapshot, err := openWarm(ctx, f.store, a.Snapshot)
+			load := events.Load{
+				Generation: r.Generation, Arm: a.Name, Snapshot: a.Snapshot,
+				Model: manifests[i].Model, ModelVersion: a.ModelVersion, Bytes: bytesOf(manifests[i]),
+			}
+			next, err := f.service.openLaid(ctx, f.store, load)
 			switch {
 			case err == nil:
 				if m != nil {
 					m.release()
 				}
-				m = &mapping{serving: f.service.newServing(snapshot), until: start.Add(f.keep)}
+				m = &mapping{serving: next, until: start.Add(f.keep)}
 				f.mapped[a.Snapshot] = m
 				opened++
 			case m != nil && m.until.IsZero() && ctx.Err() == nil:
 				// It answers, as far as it can; what a release changes about it should count.
-				f.logger.Error("arm goes on without shards that cannot be read", "generation", r.Generation, "arm", a.Name, "error", err)
+				load.Err = err
+				f.events.ArmKept(load)
 			default:
 				return fmt.Errorf("arm %s: %w", a.Name, err)
 			}
@@ -259,37 +264,41 @@ func (f *follower) serve(ctx context.Context, r *release.Release) error {
 		f.ready(arms[0].snapshot)
 		f.ready = nil
 	}
-	f.logger.Info("serving", "generation", r.Generation, "kind", r.Kind, "author", r.Author, "arms", describe(r),
-		"opened", opened, "load_time", time.Since(start).Round(time.Microsecond))
+	told := events.Switch{Generation: r.Generation, Kind: string(r.Kind), Author: r.Author, Opened: opened, Took: time.Since(start)}
+	for _, a := range r.Arms {
+		told.Arms = append(told.Arms, events.Arm{Name: a.Name, Weight: a.Weight, Snapshot: a.Snapshot})
+	}
+	f.events.Switched(told)
 	return nil
 }
 
-func describe(r *release.Release) (text string) {
-	for i, a := range r.Arms {
-		if i > 0 {
-			text += ", "
+// openLaid opens a snapshot, warms it and lays the live log over it, and tells of that. The
+// caller releases it.
+func (s *Service) openLaid(ctx context.Context, store *snapshots.Store, load events.Load) (*serving, error) {
+	start := time.Now()
+	s.events.LoadBegin(load)
+	var laid *serving
+	opened, err := snapshots.Open(ctx, store, load.Snapshot)
+	if err == nil {
+		err = opened.Warm(ctx)
+		if err != nil {
+			err = errors.Join(err, opened.Close())
+		} else {
+			laid, err = s.newLaid(ctx, opened)
 		}
-		text += fmt.Sprintf("%s %d %s", a.Name, a.Weight, a.Snapshot.Short())
 	}
-	return text
-}
-
-// openWarm opens a snapshot and warms it.
-func openWarm(ctx context.Context, store *shard.Store, d shard.Digest) (*shard.Snapshot, error) {
-	s, err := shard.OpenSnapshot(ctx, store, d)
-	if err != nil {
-		return nil, err
+	if err == nil && s.measured {
+		laid.published = publishedAt(ctx, store, load.Snapshot)
 	}
-	if err := s.Warm(ctx); err != nil {
-		return nil, errors.Join(err, s.Close())
-	}
-	return s, nil
+	load.Took, load.Err = time.Since(start), err
+	s.events.LoadEnd(load)
+	return laid, err
 }
 
 // admit makes sure that what a release needs fits beside what answers. For that it
 // closes what no longer answers, the oldest first, and no more of it than it must.
-func (f *follower) admit(r *release.Release, manifests []*shard.Manifest) error {
-	needed := map[shard.Digest]bool{}
+func (f *follower) admit(r *release.Release, manifests []*manifest.Manifest) error {
+	needed := map[manifest.Digest]bool{}
 	opens := false
 	for _, a := range r.Arms {
 		needed[a.Snapshot] = true
@@ -298,8 +307,8 @@ func (f *follower) admit(r *release.Release, manifests []*shard.Manifest) error 
 	if !opens {
 		return nil
 	}
-	var staying []*shard.Manifest
-	var kept []shard.Digest
+	var staying []*manifest.Manifest
+	var kept []manifest.Digest
 	for d, m := range f.mapped {
 		if m.until.IsZero() || needed[d] {
 			staying = append(staying, m.snapshot.Manifest())
@@ -313,7 +322,7 @@ func (f *follower) admit(r *release.Release, manifests []*shard.Manifest) error 
 		return fmt.Errorf("not admitted: it takes %d bytes beside the %d that answer, and %d may be mapped", least-have, have, f.limit)
 	}
 	// The newest first: those that still fit stay.
-	slices.SortFunc(kept, func(a, b shard.Digest) int {
+	slices.SortFunc(kept, func(a, b manifest.Digest) int {
 		return cmp.Or(f.mapped[b].until.Compare(f.mapped[a].until), cmp.Compare(a, b))
 	})
 	for i, d := range kept {
@@ -334,8 +343,8 @@ func (f *follower) closeAll() {
 	clear(f.mapped)
 }
 
-func (f *follower) close(d shard.Digest) {
-	f.logger.Info("closing", "snapshot", d.Short())
+func (f *follower) close(d manifest.Digest) {
+	f.events.Closing(d)
 	f.mapped[d].release()
 	delete(f.mapped, d)
 }
@@ -361,7 +370,7 @@ func (f *follower) closeOld() time.Duration {
 // report says what the follower does about a release.
 func (f *follower) report(of appendlog.Hash, failed error) {
 	s := &followerStatus{of: of, failed: failed, limit: f.limit}
-	var open []*shard.Manifest
+	var open []*manifest.Manifest
 	for d, m := range f.mapped {
 		open = append(open, m.snapshot.Manifest())
 		if !m.until.IsZero() {

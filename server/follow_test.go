@@ -22,15 +22,17 @@ import (
 	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
 	"github.com/tandem-ann/tandem/api/tandem/v1/tandemv1connect"
 	"github.com/tandem-ann/tandem/index"
-	"github.com/tandem-ann/tandem/server/release"
-	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/gates"
+	"github.com/tandem-ann/tandem/shard/manifest"
+	"github.com/tandem-ann/tandem/shard/release"
+	"github.com/tandem-ann/tandem/shard/snapshots"
 )
 
 // fleet is a store with two snapshots, and a server that follows its releases.
 type fleet struct {
-	store    *shard.Store
+	store    *snapshots.Store
 	releases *release.Releases
-	digests  []shard.Digest
+	digests  []manifest.Digest
 	towers   []*towers
 	p        *process
 	admin    tandemv1connect.AdminServiceClient
@@ -53,7 +55,8 @@ func newFleet(t *testing.T, snapshots int, c Config) *fleet {
 		}
 		f.towers = append(f.towers, data)
 	}
-	f.releases = release.New(f.store, fit)
+	recordGates(t, f.store, f.digests...)
+	f.releases = release.New(f.store)
 	f.start(t, f.digests[0], 0)
 	c.Store = f.store
 	f.p = start(t, c)
@@ -62,12 +65,18 @@ func newFleet(t *testing.T, snapshots int, c Config) *fleet {
 	return f
 }
 
-// fit judges snapshots that have no gates.
-func fit(context.Context, *shard.Store, shard.Digest) (release.Verdict, error) {
-	return release.Verdict{Compared: true}, nil
+// recordGates notes of snapshots that their gates compared them with one another, and passed.
+func recordGates(t *testing.T, store *snapshots.Store, digests ...manifest.Digest) {
+	t.Helper()
+	for _, d := range digests {
+		for _, previous := range digests {
+			report := &manifest.GateReport{Previous: previous, Checks: []manifest.GateCheck{{Gate: gates.Structure, Passed: true}}}
+			require.NoError(t, gates.Record(t.Context(), store.Objects(), &gates.Recorded{Snapshot: d, Report: report}))
+		}
+	}
 }
 
-func (f *fleet) start(t *testing.T, d shard.Digest, weight int) {
+func (f *fleet) start(t *testing.T, d manifest.Digest, weight int) {
 	t.Helper()
 	_, err := f.releases.Start(t.Context(), release.StartOptions{Snapshot: d, Weight: weight, Change: release.Change{Author: "test"}})
 	require.NoError(t, err)
@@ -217,7 +226,7 @@ func TestServerAdmitsWhatFits(t *testing.T) {
 	f.p = start(t, Config{Store: f.store, MemoryLimit: 2*size + size/2})
 	f.admin = tandemv1connect.NewAdminServiceClient(f.p.http2, f.p.url)
 	f.await(t, 1)
-	promote := func(d shard.Digest) {
+	promote := func(d manifest.Digest) {
 		f.start(t, d, 10)
 		_, err := f.releases.Promote(t.Context(), release.Change{}, "")
 		require.NoError(t, err)
@@ -246,6 +255,7 @@ func TestServerCountsSharedShardsOnce(t *testing.T) {
 	same := *f.towers[0]
 	same.version = "v1b"
 	d := same.publishTo(t, f.store)
+	recordGates(t, f.store, append(f.digests, d)...)
 	f.p.stop()
 	require.NoError(t, <-f.p.done)
 
@@ -281,7 +291,7 @@ func TestSwitchesUnderLoad(t *testing.T) {
 	for i, d := range f.digests {
 		truth[string(d)] = map[string][]*tandemv1.Candidate{}
 		s := NewService(slog.New(slog.DiscardHandler))
-		snapshot, err := shard.OpenSnapshot(t.Context(), f.store, d)
+		snapshot, err := snapshots.Open(t.Context(), f.store, d)
 		require.NoError(t, err)
 		s.Serve(snapshot)
 		for u := range 10 {
@@ -336,7 +346,7 @@ func openFiles(t *testing.T) int {
 }
 
 // mappedShards counts the shard files of a store that this process maps.
-func mappedShards(t *testing.T, store *shard.Store) int {
+func mappedShards(t *testing.T, store *snapshots.Store) int {
 	data, err := os.ReadFile("/proc/self/maps")
 	require.NoError(t, err)
 	files := map[string]bool{}

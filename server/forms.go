@@ -8,8 +8,8 @@ import (
 )
 
 // inAnotherForm says that a tower has an unknown id in another form, or nothing.
-func inAnotherForm(tower *shard.Tower, id string) (string, error) {
-	other, form, ok, err := tower.OtherForm(id)
+func inAnotherForm(ctx context.Context, tower *shard.Tower, at shard.Moment, id string) (string, error) {
+	other, form, ok, err := tower.OtherForm(ctx, at, id)
 	if !ok || err != nil {
 		return "", err
 	}
@@ -27,8 +27,9 @@ const (
 )
 
 // otherForms returns those of the first unknown ids of some lists that a tower has in
-// another form, with that form. An error is the context's or a [*shard.UnreadableError].
-func otherForms(ctx context.Context, tower *shard.Tower, lists ...[]string) (map[string]string, error) {
+// another form, with that form. An error is as of
+// [shard.Tower.Vector].
+func otherForms(ctx context.Context, tower *shard.Tower, at shard.Moment, lists ...[]string) (map[string]string, error) {
 	var found map[string]string
 	looked := 0
 	for _, list := range lists {
@@ -42,14 +43,14 @@ func otherForms(ctx context.Context, tower *shard.Tower, lists ...[]string) (map
 			if looked++; looked > maxFormsLooked || len(found) == maxFormsTold {
 				return found, nil
 			}
-			ok, err := tower.Has(id)
+			ok, err := tower.Has(ctx, at, id)
 			if err != nil {
 				return nil, err
 			}
 			if ok {
 				continue
 			}
-			other, _, ok, err := tower.OtherForm(id)
+			other, _, ok, err := tower.OtherForm(ctx, at, id)
 			if err != nil {
 				return nil, err
 			}

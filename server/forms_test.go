@@ -9,6 +9,7 @@ import (
 
 	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
 	"github.com/tandem-ann/tandem/index"
+	"github.com/tandem-ann/tandem/shard"
 )
 
 // TestOtherForms asks for ids that look like some of the towers and are not the same.
@@ -115,10 +116,10 @@ func TestOtherFormsAreBounded(t *testing.T) {
 	for i := range unknown {
 		unknown[i] = fmt.Sprintf("\u00e8%d", i)
 	}
-	found, err := otherForms(t.Context(), tower, unknown, ids)
+	found, err := otherForms(t.Context(), tower, shard.Moment{}, unknown, ids)
 	require.NoError(t, err)
 	require.Len(t, found, 30)
-	found, err = otherForms(t.Context(), tower, ids, unknown)
+	found, err = otherForms(t.Context(), tower, shard.Moment{}, ids, unknown)
 	require.NoError(t, err)
 	require.Len(t, found, 60)
 }

@@ -22,7 +22,7 @@ import (
 //
 // There are two gates: goroutines pass one when they have read from a connection, before
 // they look for requests in that, and one when they begin to work on a request. So few of
-// them are ready at a time, and there is always a processor of Go (see [Threads]) that
+// them are ready at a time, and there is nearly always a processor of Go (see [Threads]) that
 // waits for the network.
 //
 // A place is taken for longestPass at most: who has passed waits for something else by
@@ -87,6 +87,19 @@ func (g *gate) leave(p *pass) {
 		p.ready = nil
 		return
 	}
+	g.free(p)
+}
+
+// giveBack gives back the place of p, if it has one. It is for any goroutine: that of p may
+// wait for its next place, and goes on doing so.
+func (g *gate) giveBack(p *pass) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.free(p)
+}
+
+// free makes the place of p free, if it has one. The lock is held.
+func (g *gate) free(p *pass) {
 	for i, other := range g.places {
 		if other == p {
 			now := time.Now()
@@ -223,6 +236,10 @@ func (u *usage) decay(now time.Time) time.Duration {
 func placesFor(processors int) int { return processors + 1 }
 
 // Threads is how many processors Go is to have (see [runtime.GOMAXPROCS]) in a server
-// that does long work on so many at a time: those, the places of both gates, and some
+// that does long work on so many at a time: those, one for work that is not long, and two
 // that are idle and find at once what arrives.
-func Threads(processors int) int { return processors + 2*placesFor(processors) + 3 }
+//
+// More do harm. All that are idle when Go collects take part in that, each in a thread that
+// a kernel leaves its processor for some milliseconds, and who asks waits for one after
+// the other.
+func Threads(processors int) int { return processors + 3 }

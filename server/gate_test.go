@@ -110,6 +110,27 @@ func TestGatePlacesComeBack(t *testing.T) {
 	})
 }
 
+// TestGateGiveBack: who gives back a place of another does not take its turn, which would
+// never come.
+func TestGateGiveBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate(1)
+		var first, next pass
+		g.enter(nil, &first, nil)
+		var in sync.WaitGroup
+		in.Go(func() { g.enter(nil, &next, nil) })
+		synctest.Wait()
+		g.giveBack(&next) // it has none yet
+		synctest.Wait()
+		require.Len(t, g.waiting, 1)
+		g.giveBack(&first)
+		in.Wait()
+		require.Same(t, &next, g.places[0])
+		g.giveBack(&next)
+		require.Nil(t, g.places[0])
+	})
+}
+
 // TestGateEndsWaits lets nobody in whose request has ended, and keeps no place for it.
 func TestGateEndsWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -25,11 +25,12 @@ const (
 
 // giveBack gives memory back to the machine until ctx ends. Go itself collects only when
 // about as much was allocated as is in use: after large answers a server that is hardly
-// asked keeps for many minutes what they took.
-func giveBack(ctx context.Context, b *buffers) {
+// asked keeps for many minutes what they took. trim is called before, to let go of what can
+// be made again.
+func giveBack(ctx context.Context, b *buffers, trim func()) {
 	ticker := time.NewTicker(giveBackEvery)
 	defer ticker.Stop()
-	var k keeper
+	k := keeper{trim: trim}
 	for {
 		select {
 		case <-ctx.Done():
@@ -46,10 +47,14 @@ type keeper struct {
 	least     uint64 // bytes of the heap after memory was given back last
 	allocated uint64 // bytes that were ever allocated, at the last look
 	more      int    // looks that give back some whatever they see
+	trim      func() // is called before memory is given back
 }
 
 // look gives memory back if more is kept than there was, by much more than was allocated
 // since the last look, and at some looks more; and reports whether it did.
+//
+// It frees at once what each collection finds. Go begins to do so by itself after a
+// collection, and what the next one finds meanwhile it may pass over, up to 4 MiB for good.
 func (k *keeper) look() bool {
 	kept, allocated := heapBytes()
 	since := allocated - k.allocated
@@ -64,18 +69,19 @@ func (k *keeper) look() bool {
 	default:
 		k.more--
 	}
-	runtime.GC() // what pools hold survives one collection
-	endProcessors()
-	debug.FreeOSMemory()
+	k.trim()
+	debug.FreeOSMemory() // what pools hold survives one collection
+	onOneProcessor(debug.FreeOSMemory)
 	k.least, k.allocated = heapBytes()
 	return true
 }
 
-// endProcessors has Go end all its processors but one, and make them anew. Each holds for
-// itself the stacks of 64 goroutines that have ended, which after a burst are some MiB.
-func endProcessors() {
-	n := runtime.GOMAXPROCS(1)
-	runtime.GOMAXPROCS(n)
+// onOneProcessor has Go end all its processors but one, and make them anew after a call. Each
+// holds for itself the stacks of 64 goroutines that have ended, and some pages that are free:
+// after a burst these are some MiB.
+func onOneProcessor(call func()) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	call()
 }
 
 // heapBytes returns how many bytes of the machine's memory the heap has, and how many were ever

@@ -12,6 +12,7 @@ import (
 	"connectrpc.com/grpcreflect"
 
 	"github.com/tandem-ann/tandem/api/tandem/v1/tandemv1connect"
+	"github.com/tandem-ann/tandem/server/auth"
 )
 
 // DefaultMaxMessageBytes is the largest request that is accepted by default.
@@ -53,6 +54,9 @@ type Options struct {
 	// CORSOrigins are the origins of the pages whose scripts may read answers, such as
 	// https://shop.example, by Connect and gRPC-Web; "*" is any. Default: none.
 	CORSOrigins []string
+	// Guard says who callers are and what they may do. Default: whoever reaches the handler
+	// may do everything.
+	Guard *auth.Guard
 }
 
 func (o Options) withDefaults() Options {
@@ -86,7 +90,7 @@ const queuedForEach = 16
 
 func newLimiter(o Options, errors *connect.ErrorWriter) *limiter {
 	return &limiter{
-		maxBytes: o.MaxMessageBytes, maxAnswer: o.MaxResponseBytes, maxDeadline: o.MaxDeadline, read: min(readTimeout, o.MaxDeadline),
+		maxBytes: o.MaxMessageBytes, maxAnswer: o.MaxResponseBytes, maxDeadline: o.MaxDeadline, read: min(readTimeout, o.MaxDeadline), idle: readTimeout,
 		inflaters: newInflaters(o.MaxMessageBytes),
 		buffers:   &buffers{most: int(o.MaxBytesInFlight / 8)},
 		bytes:     byteBudget{most: o.MaxBytesInFlight},
@@ -108,16 +112,17 @@ const (
 
 // NewHandler returns the service's HTTP handler:
 //
-//   - the RPCs of RetrievalService and AdminService by Connect, gRPC and gRPC-Web, in protobuf and
+//   - the RPCs of RetrievalService, LiveService and AdminService by Connect, gRPC and gRPC-Web, in protobuf and
 //     JSON, compressed with gzip or zstd if the caller wants, by GET too
 //   - gRPC health checks and reflection, v1 and v1alpha
 //   - GET /healthz, which is 200, and GET /readyz, which is 503 until there is a
 //     snapshot and again once the service drains
 //
 // gRPC needs HTTP/2. Health, reflection and AdminService do no work that counts as in
-// flight. Whatever a request is to, it has 30 s to arrive, and each part of its answer 15 s at
+// flight. Where there is a guard, all but health, /healthz and /readyz needs what
+// [auth.Procedures] says, and those say no more than ready or not. Whatever a request is to, it has 30 s to arrive, and each part of its answer 15 s at
 // least to be taken; the streams of health watches and reflection may be quiet between
-// messages. A connection that [Run] has accepted may have four health watches at a time.
+// messages, and each message of a stream of events has 30 s to arrive. A connection that [Run] has accepted may have four health watches at a time.
 func NewHandler(s *Service, options Options) http.Handler {
 	h, _ := newHandler(s, options)
 	return h
@@ -136,7 +141,7 @@ func newHandler(s *Service, options Options) (http.Handler, *limiter) {
 		compression(options.MaxMessageBytes),
 		codecs,
 		connect.WithRequestGate(receive),
-		connect.WithInterceptors(connect.UnaryInterceptorFunc(s.observe), connect.UnaryInterceptorFunc(encoding), connect.UnaryInterceptorFunc(validation)),
+		connect.WithInterceptors(connect.UnaryInterceptorFunc(s.observe), connect.UnaryInterceptorFunc(encoding), connect.UnaryInterceptorFunc(validation), streamed{s}),
 	}
 	l := newLimiter(options, connect.NewErrorWriter(rpc...))
 	mux := http.NewServeMux()
@@ -144,6 +149,9 @@ func newHandler(s *Service, options Options) (http.Handler, *limiter) {
 	mux.Handle(path, l.limit(h))
 	path, h = tandemv1connect.NewAdminServiceHandler(s, rpc...)
 	mux.Handle(path, l.limit(h))
+	path, h = tandemv1connect.NewLiveServiceHandler(s, rpc...)
+	mux.Handle(path, l.limit(h))
+	mux.Handle(tandemv1connect.LiveServiceImportProcedure, few(make(chan struct{}, maxImports), l.errors, l.stream(s.health.streaming, h)))
 	others := func(most int) connect.HandlerOption {
 		return connect.WithHandlerOptions(compression(most), codecs, connect.WithInterceptors(refusing{}))
 	}
@@ -152,12 +160,14 @@ func newHandler(s *Service, options Options) (http.Handler, *limiter) {
 	mux.Handle(path, h)
 	mux.Handle(path+"Watch", fewEach(watchesEach, l.errors, few(make(chan struct{}, maxWatches), l.errors, h)))
 	reflections := make(chan struct{}, maxReflections)
-	reflector := grpcreflect.NewStaticReflector(tandemv1connect.RetrievalServiceName, tandemv1connect.AdminServiceName, grpchealth.HealthV1ServiceName)
+	reflector := grpcreflect.NewStaticReflector(tandemv1connect.RetrievalServiceName, tandemv1connect.AdminServiceName, tandemv1connect.LiveServiceName, grpchealth.HealthV1ServiceName)
 	path, h = grpcreflect.NewHandlerV1(reflector, others(reflectionBytes))
 	mux.Handle(path, few(reflections, l.errors, streams(s.health.streaming, enveloped(h, reflectionBytes, false, l.errors))))
 	path, h = grpcreflect.NewHandlerV1Alpha(reflector, others(reflectionBytes))
 	mux.Handle(path, few(reflections, l.errors, streams(s.health.streaming, enveloped(h, reflectionBytes, false, l.errors))))
-	mux.HandleFunc("GET /healthz", live)
-	mux.HandleFunc("GET /readyz", s.health.readiness)
-	return s.exchanged(shared(timed(s.health.draining, mux, l.read, writeTimeout), options.CORSOrigins), l.errors, newGate(placesFor(options.Processors))), l
+	mux.HandleFunc("GET "+healthPath, alive)
+	mux.HandleFunc("GET "+readyPath, s.health.readiness)
+	shed := &shedder{}
+	allowed := guarded(options.Guard, l.errors, gated(shed, &l.work, l.errors, mux))
+	return s.exchanged(shared(timed(s.health.draining, allowed, l.read, writeTimeout), options.CORSOrigins), l.errors, newGate(placesFor(options.Processors)), shed), l
 }

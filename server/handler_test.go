@@ -259,7 +259,7 @@ func TestReflection(t *testing.T) {
 	stream := grpcreflect.NewClient(s.http2, s.url, connect.WithGRPC()).NewStream(t.Context())
 	names, err := stream.ListServices()
 	require.NoError(t, err)
-	require.EqualValues(t, []string{"tandem.v1.RetrievalService", "tandem.v1.AdminService", "grpc.health.v1.Health"}, []string{string(names[0]), string(names[1]), string(names[2])})
+	require.EqualValues(t, []string{"tandem.v1.RetrievalService", "tandem.v1.AdminService", "tandem.v1.LiveService", "grpc.health.v1.Health"}, []string{string(names[0]), string(names[1]), string(names[2]), string(names[3])})
 	files, err := stream.FileContainingSymbol("tandem.v1.RetrieveRequest")
 	require.NoError(t, err)
 	require.NotEmpty(t, files)
@@ -326,7 +326,7 @@ func TestPanics(t *testing.T) {
 	require.Equal(t, "invalid_argument", got.Msg.Results[1].GetError().Code)
 
 	l := connect.NewErrorWriter()
-	h := service.exchanged(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("outside") }), l, newGate(1))
+	h := service.exchanged(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("outside") }), l, newGate(1), &shedder{})
 	w := newRecorder()
 	r, err := http.NewRequest(http.MethodPost, "/", nil)
 	require.NoError(t, err)
@@ -337,15 +337,14 @@ func TestPanics(t *testing.T) {
 
 func TestRequestLog(t *testing.T) {
 	var log bytes.Buffer
-	service := smallTowers(index.Dot).loaded(t)
-	service.logger = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	service := smallTowers(index.Dot).logging(t, slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	client := serve(t, service, Options{}).client()
 	_, err := client.Retrieve(t.Context(), connect.NewRequest(&tandemv1.RetrieveRequest{UserId: "u1", K: 3, RequestId: "r1"}))
 	require.NoError(t, err)
 	require.Regexp(t, `level=DEBUG msg=request procedure=/tandem.v1.RetrievalService/Retrieve request_id=r1 code=ok duration=`, log.String())
 	_, err = client.Retrieve(t.Context(), connect.NewRequest(&tandemv1.RetrieveRequest{UserId: "u1", RequestId: "r2"}))
 	require.Error(t, err)
-	require.Regexp(t, `level=INFO msg="request failed" .* request_id=r2 code=invalid_argument .* peer=127.0.0.1:\d+ protocol=connect http=HTTP/2.0 bytes=\d+ error="invalid_argument: k is 0`, log.String())
+	require.Regexp(t, `level=INFO msg="request failed" .* request_id=r2 code=invalid_argument .* peer=127.0.0.1:\d+ protocol=connect http=HTTP/2.0 bytes=\d+ reason=RULE_BROKEN fields=\[k\]`, log.String())
 }
 
 // BenchmarkHandler is one request through the whole handler, without the network.

@@ -27,7 +27,7 @@ var (
 
 // checkHeaders returns an error if what a request to one of our methods says beside its
 // message is wrong. They have no streams: Connect has a status for those.
-func checkHeaders(r *http.Request) error {
+func checkHeaders(r *http.Request) *connect.Error {
 	if isConnectStream(r.Header) {
 		return nil
 	}
@@ -35,7 +35,7 @@ func checkHeaders(r *http.Request) error {
 }
 
 // checkMethodHeaders does the same for any method.
-func checkMethodHeaders(r *http.Request) error {
+func checkMethodHeaders(r *http.Request) *connect.Error {
 	for _, name := range headersOnce {
 		if n := len(r.Header[name]); n > 1 {
 			return invalidf(reasonHeader, "", "header %s is given %d times; accepted: once", strings.ToLower(name), n)
@@ -66,14 +66,14 @@ func checkMethodHeaders(r *http.Request) error {
 	return checkTimeout(r, "Connect-Timeout-Ms", connectTimeout, "1 to 10 digits, of milliseconds")
 }
 
-func checkTimeout(r *http.Request, name string, form *regexp.Regexp, accepted string) error {
+func checkTimeout(r *http.Request, name string, form *regexp.Regexp, accepted string) *connect.Error {
 	if value := r.Header.Get(name); value != "" && !form.MatchString(value) {
 		return invalidf(reasonHeader, "", "header %s is %q; accepted: %s", strings.ToLower(name), excerpt(value), accepted)
 	}
 	return nil
 }
 
-func checkEncoding(where, encoding string) error {
+func checkEncoding(where, encoding string) *connect.Error {
 	switch encoding {
 	case "", "identity", "gzip", "zstd":
 		return nil
@@ -82,7 +82,7 @@ func checkEncoding(where, encoding string) error {
 }
 
 // checkQuery returns an error if the query of a URL has no message.
-func checkQuery(r *http.Request) error {
+func checkQuery(r *http.Request) *connect.Error {
 	query, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
 		return invalidf(reasonMalformed, "", "the URL's query cannot be read: %s", shortened(err.Error(), maxDescription))

@@ -12,6 +12,7 @@ import (
 	"connectrpc.com/grpchealth"
 
 	"github.com/tandem-ann/tandem/api/tandem/v1/tandemv1connect"
+	"github.com/tandem-ann/tandem/server/livelog"
 )
 
 // phase is where a service is in its life.
@@ -29,10 +30,13 @@ var phaseNames = [...]string{phaseLoading: "loading", phaseReady: "ready", phase
 // watch is told that the service is not serving, and then ended, when the service
 // drains: an open stream would hold up the shutdown.
 type health struct {
-	staleness *staleness // of what is served
+	staleness *staleness        // of what is served
+	live      *livelog.Follower // set before the first request, or nil
+	terse     bool              // whoever asks is told ready or not, and not why; set likewise
 
 	mu      sync.Mutex
 	phase   phase
+	started bool // it was ready once
 	watches map[*watch]struct{}
 	// draining is cancelled with the last phase, streaming when streams are to end.
 	draining, streaming context.Context
@@ -61,6 +65,7 @@ func (h *health) set(p phase) {
 		return
 	}
 	h.phase = p
+	h.started = h.started || p == phaseReady
 	for w := range h.watches {
 		w.changed()
 	}
@@ -98,11 +103,22 @@ func (h *health) Check(ctx context.Context, r *grpchealth.CheckRequest) (*grpche
 		w.told = true
 		w.changed() // asks again once this answer is sent
 	}
-	if h.phase != phaseReady || h.staleness.exceeded() {
+	if !h.serves(h.phase) {
 		return &grpchealth.CheckResponse{Status: grpchealth.StatusNotServing}, nil
 	}
 	return &grpchealth.CheckResponse{Status: grpchealth.StatusServing}, nil
 }
+
+// ready reports whether requests should be sent here.
+func (h *health) ready() bool { return h.serves(h.current()) }
+
+// serves is ready for a service in a phase.
+func (h *health) serves(p phase) bool {
+	return p == phaseReady && !h.staleness.exceeded() && !h.refuses()
+}
+
+// refuses reports whether queries are refused because of the fence.
+func (h *health) refuses() bool { return h.live != nil && h.live.Refuses() }
 
 // Watch implements [grpchealth.Watcher].
 func (h *health) Watch(ctx context.Context, _ *grpchealth.CheckRequest, changed func()) (func(), error) {
@@ -128,13 +144,33 @@ func watched(next http.Handler) http.Handler {
 	})
 }
 
-// live answers whether the process lives: if it answers, it does.
-func live(w http.ResponseWriter, _ *http.Request) {
+// The paths of probes.
+const (
+	healthPath = "/healthz"
+	readyPath  = "/readyz"
+)
+
+// alive answers whether the process lives: if it answers, it does.
+func alive(w http.ResponseWriter, _ *http.Request) {
 	_, _ = io.WriteString(w, "ok\n")
 }
 
+// startup answers 200 once queries could be answered, whatever has become of that, and 503
+// before.
+func (h *health) startup(w http.ResponseWriter, _ *http.Request) {
+	h.mu.Lock()
+	started := h.started
+	h.mu.Unlock()
+	text := "started"
+	if !started {
+		text = phaseNames[h.current()]
+		w.WriteHeader(http.StatusServiceUnavailable)
+	}
+	_, _ = fmt.Fprintln(w, text)
+}
+
 // readiness answers 200 if requests should be sent here, and 503 with the phase, or with
-// how old the knowledge of the releases is, if not.
+// how old the knowledge of the releases or of the live log is, if not.
 func (h *health) readiness(w http.ResponseWriter, r *http.Request) {
 	p := h.current()
 	ready, text := p == phaseReady, phaseNames[p]
@@ -142,9 +178,15 @@ func (h *health) readiness(w http.ResponseWriter, r *http.Request) {
 		age, _ := h.staleness.age()
 		ready, text = false, fmt.Sprintf("stale: what is released was last seen %s ago", age.Round(time.Second))
 	}
+	if ready && h.refuses() {
+		ready, text = false, fmt.Sprintf("stale: the live log was last proved %s, and the fence is %s", ago(h.live.Age()), h.live.Fence())
+	}
 	if !ready {
 		if x := exchangeFrom(r.Context()); x != nil {
 			x.told = true // it is an answer
+		}
+		if h.terse {
+			text = "not ready"
 		}
 		w.WriteHeader(http.StatusServiceUnavailable)
 	}

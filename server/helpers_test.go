@@ -25,6 +25,8 @@ import (
 	"github.com/tandem-ann/tandem/index"
 	"github.com/tandem-ann/tandem/shard"
 	"github.com/tandem-ann/tandem/shard/attribute"
+	"github.com/tandem-ann/tandem/shard/manifest"
+	"github.com/tandem-ann/tandem/shard/snapshots"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -110,8 +112,8 @@ func randomVector(r *rand.Rand, dim int) []float32 {
 }
 
 // publish writes the towers as a snapshot of a new store.
-func (t *towers) publish(tb testing.TB) *shard.Store {
-	store, err := shard.CreateStore(tb.Context(), filepath.Join(tb.TempDir(), "store"), shard.StoreOptions{})
+func (t *towers) publish(tb testing.TB) *snapshots.Store {
+	store, err := snapshots.CreateStore(tb.Context(), filepath.Join(tb.TempDir(), "store"), snapshots.Options{})
 	require.NoError(tb, err)
 	t.publishTo(tb, store)
 	return store
@@ -127,20 +129,20 @@ func (t *towers) named(tb testing.TB, c Config) Config {
 }
 
 // publishTo writes the towers as a snapshot of a store.
-func (t *towers) publishTo(tb testing.TB, store *shard.Store) shard.Digest {
-	m := &shard.Manifest{
-		Version: shard.SegmentsVersion, Builder: "test", Model: "feed", ModelVersion: t.version,
-		Metric: t.metric, Dim: t.dim, Inputs: []shard.Input{},
+func (t *towers) publishTo(tb testing.TB, store *snapshots.Store) manifest.Digest {
+	m := &manifest.Manifest{
+		Version: manifest.SegmentsVersion, Builder: "test", Model: "feed", ModelVersion: t.version,
+		Metric: t.metric, Dim: t.dim, Inputs: []manifest.Input{},
 		Apps: t.writeTower(tb, store, t.apps, segments...), Users: t.writeTower(tb, store, t.users),
 		MeanUser: t.mean,
 	}
 	if t.mean != nil {
-		m.Version = shard.MeanVersion
+		m.Version = manifest.MeanVersion
 	}
 	for _, s := range segments {
-		m.Apps.Segments = append(m.Apps.Segments, shard.SegmentManifest{Segment: s})
+		m.Apps.Segments = append(m.Apps.Segments, manifest.Segment{Segment: s})
 	}
-	apps, err := shard.OpenTower(context.Background(), store, m, shard.Apps)
+	apps, err := snapshots.OpenTower(context.Background(), store, m, shard.Apps)
 	require.NoError(tb, err)
 	for i, rows := range apps.SegmentRows() {
 		m.Apps.Segments[i].Eligible = rows
@@ -151,10 +153,10 @@ func (t *towers) publishTo(tb testing.TB, store *shard.Store) shard.Digest {
 	return digest
 }
 
-func (t *towers) writeTower(tb testing.TB, store *shard.Store, rows []entity, segments ...shard.Segment) shard.TowerManifest {
+func (t *towers) writeTower(tb testing.TB, store *snapshots.Store, rows []entity, segments ...shard.Segment) manifest.Tower {
 	params := index.DefaultParams(t.metric)
 	params.M, params.EfConstruction = 8, 32
-	m := shard.TowerManifest{Rows: len(rows), Params: params.String(), Schema: schema, Recall: []shard.Recall{}}
+	m := manifest.Tower{Rows: len(rows), Params: params.String(), Schema: schema, Recall: []manifest.Recall{}}
 	stage, err := store.Stage()
 	require.NoError(tb, err)
 	defer func() { require.NoError(tb, stage.Close()) }()
@@ -191,17 +193,20 @@ func (t *towers) writeTower(tb testing.TB, store *shard.Store, rows []entity, se
 }
 
 // open opens the newest snapshot of a store. The caller closes it.
-func open(tb testing.TB, store *shard.Store) *shard.Snapshot {
+func open(tb testing.TB, store *snapshots.Store) *snapshots.Snapshot {
 	digest, err := store.Resolve(tb.Context(), "")
 	require.NoError(tb, err)
-	s, err := shard.OpenSnapshot(context.Background(), store, digest)
+	s, err := snapshots.Open(context.Background(), store, digest)
 	require.NoError(tb, err)
 	return s
 }
 
 // loaded returns a service that serves the towers.
-func (t *towers) loaded(tb testing.TB) *Service {
-	s := NewService(slog.New(slog.DiscardHandler))
+func (t *towers) loaded(tb testing.TB) *Service { return t.logging(tb, slog.DiscardHandler) }
+
+// logging is loaded with a log.
+func (t *towers) logging(tb testing.TB, log slog.Handler) *Service {
+	s := NewService(slog.New(log))
 	s.Serve(open(tb, t.publish(tb)))
 	tb.Cleanup(s.Close)
 	return s
@@ -229,7 +234,7 @@ func serveLimited(tb testing.TB, s *Service, options Options) (*site, *limiter) 
 	handler, limits := newHandler(s, options)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(tb, err)
-	h := newHTTPServer(handler, &s.connections)
+	h := newHTTPServer(handler, connectionLog{s.events})
 	var conns sync.WaitGroup
 	h.ConnState = func(_ net.Conn, state http.ConnState) {
 		switch state {

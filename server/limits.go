@@ -3,7 +3,6 @@ package server
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"os"
@@ -13,7 +12,8 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
-	"google.golang.org/genproto/googleapis/rpc/errdetails"
+
+	"github.com/tandem-ann/tandem/server/events"
 )
 
 // The time a caller has to send a request, and to take each part of the response: one
@@ -32,15 +32,6 @@ const (
 // Retry-After header, which knows no less than a second.
 const retryAfter = time.Second
 
-// overloaded is an error that says when to retry.
-func overloaded(format string, args ...any) error {
-	err := connect.NewError(connect.CodeResourceExhausted, fmt.Errorf(format+"; retry in %s", append(args, retryAfter)...))
-	addDetail(err, &errdetails.RetryInfo{RetryDelay: duration(retryAfter)})
-	addDetail(err, &errdetails.ErrorInfo{Reason: string(reasonOverloaded), Domain: ErrorDomain})
-	err.Meta().Set("Retry-After", fmt.Sprint(int(retryAfter.Seconds())))
-	return err
-}
-
 // tooLarge is the error of a message of more than limit bytes.
 func tooLarge(limit int) error {
 	return invalidf(reasonMessage, "", "the message has more than %d bytes; accepted: up to %d", limit, limit)
@@ -52,6 +43,7 @@ type limiter struct {
 	maxAnswer   int // bytes of an answer in protobuf
 	maxDeadline time.Duration
 	read        time.Duration // that a message has to arrive
+	idle        time.Duration // the same, of a stream: from the message before on
 	inflaters   *inflaters
 	buffers     *buffers
 	bytes       byteBudget
@@ -89,12 +81,18 @@ const requestBytes = 16 << 10
 func (l *limiter) limit(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if err := checkHeaders(r); err != nil {
-			_ = l.errors.Write(w, r, err) // the caller may be gone
+			refuse(l.errors, w, r, err)
+			return
+		}
+		exchange := exchangeFrom(r.Context())
+		priority, err := exchange.priorityOf(r.Header)
+		if err != nil {
+			refuse(l.errors, w, r, err)
 			return
 		}
 		ctx, cancel := context.WithTimeout(r.Context(), l.maxDeadline)
 		defer cancel()
-		c := &call{Context: ctx, limits: l, exchange: exchangeFrom(r.Context()), http1: r.ProtoMajor == 1}
+		c := &call{Context: ctx, limits: l, exchange: exchange, priority: priority, http1: r.ProtoMajor == 1}
 		c.get, c.query = r.Method == http.MethodGet, r.URL.RawQuery
 		c.answering.ResponseWriter, c.answering.call = w, c
 		if out, ok := w.(*writer); ok { // of timed
@@ -112,6 +110,7 @@ func (l *limiter) limit(next http.Handler) http.Handler {
 			c.body, c.length, c.packed = r.Body, r.ContentLength, takeEncoding(r)
 			r.Body = c
 		}
+		c.answering.request = r
 		next.ServeHTTP(&c.answering, r)
 	})
 }
@@ -128,20 +127,59 @@ func headerBytes(r *http.Request) int64 {
 }
 
 // answering is the response of a call. It begins when all work is done: what is encoded
-// is only to be taken.
+// is only to be taken, if the fence lets it.
 type answering struct {
 	http.ResponseWriter
-	call  *call
-	begun bool
+	call    *call
+	request *http.Request
+	begun   bool
+	refused bool        // an error is written instead: nothing more is
+	unsent  http.Header // what Connect says of the answer then
 }
 
+// Header implements [http.ResponseWriter].
+func (a *answering) Header() http.Header {
+	if a.refused {
+		return a.unsent
+	}
+	return a.ResponseWriter.Header()
+}
+
+// WriteHeader implements [http.ResponseWriter].
+func (a *answering) WriteHeader(status int) {
+	if !a.refused {
+		a.ResponseWriter.WriteHeader(status)
+	}
+}
+
+// Write implements [http.ResponseWriter].
 func (a *answering) Write(p []byte) (int, error) {
 	if !a.begun {
 		a.begun = true
 		a.call.worked()
 		a.call.limits.bytes.wait(a.call)
+		if f := a.call.finisher; f != nil {
+			a.call.finisher = nil
+			if err := f.pass(a.call.views, a.ResponseWriter.Header()); err != nil {
+				a.refuse(err)
+				notAnswered(a.call)
+			}
+		}
+		a.call.tellAnswers()
+	}
+	if a.refused {
+		return len(p), nil
 	}
 	return a.ResponseWriter.Write(p)
+}
+
+// refuse writes an error instead of the answer, of which nothing is written yet.
+func (a *answering) refuse(err *connect.Error) {
+	for _, name := range [...]string{"Content-Encoding", "Grpc-Encoding", "Content-Length"} {
+		a.ResponseWriter.Header().Del(name) // they are of the answer
+	}
+	_ = a.call.limits.errors.Write(a.ResponseWriter, a.request, err) // the caller may be gone
+	a.refused, a.unsent = true, http.Header{}
 }
 
 // Flush implements [http.Flusher].
@@ -241,7 +279,7 @@ func few(places chan struct{}, errors *connect.ErrorWriter, next http.Handler) h
 		select {
 		case places <- struct{}{}:
 		default:
-			_ = errors.Write(w, r, overloaded("%d streams of %s are open, as many as are accepted", cap(places), path.Dir(r.URL.Path)[1:])) // the caller may be gone
+			refuse(errors, w, r, overloaded(events.ShedStreams, "%d streams of %s are open, as many as are accepted", cap(places), path.Dir(r.URL.Path)[1:]))
 			return
 		}
 		defer func() { <-places }()
@@ -255,7 +293,7 @@ func fewEach(most int32, errors *connect.ErrorWriter, next http.Handler) http.Ha
 		if c := connFrom(r.Context()); c != nil {
 			defer c.watches.Add(-1)
 			if c.watches.Add(1) > most {
-				_ = errors.Write(w, r, overloaded("%d health watches are open on the connection, as many as are accepted on one", most)) // the caller may be gone
+				refuse(errors, w, r, overloaded(events.ShedStreams, "%d health watches are open on the connection, as many as are accepted on one", most))
 				return
 			}
 		}

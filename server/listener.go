@@ -1,12 +1,13 @@
 package server
 
 import (
-	"log/slog"
 	"math"
 	"net"
 	"net/http"
 	"sync"
 	"time"
+
+	"github.com/tandem-ann/tandem/server/events"
 )
 
 // listener bounds the connections that are open. Where there are as many as may be, the
@@ -18,23 +19,26 @@ import (
 type listener struct {
 	net.Listener
 	most   int
-	logger *slog.Logger
+	events *events.Listener
 
 	mu      sync.Mutex
 	open    map[*conn]struct{}
 	refused rare // connections that found no room
 	flooded rare // connections that were closed, see [conn]
 	leaving bool
-	leaves  sync.WaitGroup // goroutines that tell connections
+
+	refusedAll, floodedAll uint64 // since it began
+
+	leaves sync.WaitGroup // goroutines that tell connections
 
 	fresh   chan struct{} // has room for as many connections as are accepted and not read from yet
 	readers *gate         // of those that have read from connections
 	spare   allowance     // of frames that connections have no credit for
 }
 
-func newListener(l net.Listener, most, processors int, logger *slog.Logger) *listener {
+func newListener(l net.Listener, most, processors int, told *events.Listener) *listener {
 	return &listener{
-		Listener: l, most: most, logger: logger, open: map[*conn]struct{}{},
+		Listener: l, most: most, events: told, open: map[*conn]struct{}{},
 		fresh: make(chan struct{}, placesFor(processors)), readers: newGate(placesFor(processors)),
 		spare: allowance{left: spareFrames, at: time.Now()},
 	}
@@ -94,32 +98,34 @@ func (l *listener) addOrFind(c *conn) *conn {
 		}
 	}
 	if longest == c {
+		l.refusedAll++
 		if n := l.refused.happened(); n > 0 {
-			l.logger.Warn("connections were refused: as many as are accepted are open, and none is idle", "accepted", l.most, "refused", n)
+			l.events.Connections(events.Connections{Change: events.Refused, N: n, Most: l.most})
 		}
 	}
 	return longest
 }
 
-// calmed logs that a connection is closed for its frames.
+// calmed tells that a connection is closed for its frames.
 func (l *listener) calmed() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.floodedAll++
 	if n := l.flooded.happened(); n > 0 {
-		l.logger.Warn("connections are closed: their "+errFlooded.Error(), "closed", n)
+		l.events.Connections(events.Connections{Change: events.Flooded, N: n, Err: errFlooded})
 	}
 }
 
-// tellEvery is how often the log tells of what happens to connections.
+// tellEvery is how often is told of what happens to connections.
 const tellEvery = 10 * time.Second
 
-// rare counts what callers can make happen very often, for a log that is to stay short.
+// rare counts what callers can make happen very often, and which is told together.
 type rare struct {
-	n    int       // since the log told of them
-	told time.Time // when it did
+	n    int       // since they were told of
+	told time.Time // when that was
 }
 
-// happened counts one, and returns how many the log is to tell of, 0 if none yet.
+// happened counts one, and returns how many are to be told of, 0 if none yet.
 func (r *rare) happened() int {
 	r.n++
 	now := time.Now()

@@ -23,6 +23,7 @@ import (
 	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
 	"github.com/tandem-ann/tandem/api/tandem/v1/tandemv1connect"
 	"github.com/tandem-ann/tandem/index"
+	"github.com/tandem-ann/tandem/server/events"
 )
 
 // written is a connection that keeps what is written.
@@ -68,7 +69,7 @@ const (
 func TestLeavePutsAFrameBetweenOthers(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		out := &written{}
-		l := newListener(nil, 1, 1, slog.New(slog.DiscardHandler))
+		l := newListener(nil, 1, 1, events.Tee())
 		c := newConn(out, l)
 		want := []frame{{kind: settingsFrame, payload: []byte{0, 3, 0, 0, 0, 128}}}
 		for range rapid.IntRange(0, 10).Draw(t, "frames") {
@@ -215,10 +216,10 @@ func TestDrainingEndsConnections(t *testing.T) {
 // TestMaxConnections opens more connections than are accepted: those that are idle make
 // room, and those that are not stay.
 func TestMaxConnections(t *testing.T) {
-	var log events = make(chan string, 100)
+	var log messages = make(chan string, 100)
 	inner, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	l := newListener(inner, 3, 1, slog.New(log))
+	l := newListener(inner, 3, 1, &events.NewLog(slog.New(log)).Listener)
 	busy, release := make(chan struct{}), make(chan struct{})
 	h := newHTTPServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/hold" {

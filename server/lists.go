@@ -43,14 +43,21 @@ type listRule struct {
 }
 
 // listRules has the rules of the messages of the contract by their names.
-var listRules = readListRules(tandemv1.File_tandem_v1_retrieval_proto.Messages())
+var listRules = readListRules(tandemv1.File_tandem_v1_retrieval_proto.Messages(), tandemv1.File_tandem_v1_live_proto.Messages())
 
 // listExpression is the form of a rule on a number of elements.
 var listExpression = regexp.MustCompile(
 	`^this\.size\(\) (?:>= \d+ && this\.size\(\) )?<= (\d+) \? '' : '([^']*)' \+ string\(this\.size\(\)\) \+ '([^']*)'$`)
 
-func readListRules(messages protoreflect.MessageDescriptors) map[protoreflect.FullName][]listRule {
+func readListRules(files ...protoreflect.MessageDescriptors) map[protoreflect.FullName][]listRule {
 	out := map[protoreflect.FullName][]listRule{}
+	for _, messages := range files {
+		addListRules(messages, out)
+	}
+	return out
+}
+
+func addListRules(messages protoreflect.MessageDescriptors, out map[protoreflect.FullName][]listRule) {
 	for i := range messages.Len() {
 		fields := messages.Get(i).Fields()
 		for j := range fields.Len() {
@@ -68,7 +75,6 @@ func readListRules(messages protoreflect.MessageDescriptors) map[protoreflect.Fu
 			}
 		}
 	}
-	return out
 }
 
 // violation says that a list has n elements.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sync"
 
+	"github.com/tandem-ann/tandem/server/events"
 	"github.com/tandem-ann/tandem/shard"
 )
 
@@ -41,9 +42,16 @@ func (l *lostShards) text() string {
 	}
 }
 
+// count returns how many there are.
+func (l *lostShards) count() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.list)
+}
+
 // noteLost remembers the shards that did not answer because they cannot be read, from
-// what a tower found or why it did not answer. The log has each once, or every query
-// would add to it.
+// what a tower found or why it did not answer. Each is told of once, or every query would
+// tell of it.
 func (s *Service) noteLost(a *serving, found *shard.Answer, err error) {
 	var all []*shard.UnreadableError
 	if short, ok := errors.AsType[*shard.CoverageError](err); ok {
@@ -56,7 +64,7 @@ func (s *Service) noteLost(a *serving, found *shard.Answer, err error) {
 	}
 	for _, e := range all {
 		if a.lost.add(e) {
-			s.logger.Error("shard no longer answers", "snapshot", a.snapshot.Digest(), "shard", e.Shard, "error", e.Fault)
+			s.events.ShardLost(events.ShardLost{Snapshot: a.snapshot.Digest(), Shard: e.Shard, Err: e.Fault})
 		}
 	}
 }

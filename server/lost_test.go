@@ -16,8 +16,9 @@ import (
 	"github.com/stretchr/testify/require"
 
 	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
-	"github.com/tandem-ann/tandem/server/release"
 	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/manifest"
+	"github.com/tandem-ann/tandem/shard/release"
 )
 
 // lockedLog is a log that several goroutines write.
@@ -39,13 +40,19 @@ func (l *lockedLog) String() string {
 }
 
 // cutShard cuts a shard's file to nothing and returns its path.
-func (f *fleet) cutShard(t *testing.T, d shard.Digest, kind shard.Kind, number int) string {
+func (f *fleet) cutShard(t *testing.T, d manifest.Digest, kind shard.Kind, number int) string {
+	t.Helper()
+	path := f.store.ShardPath(f.shard(t, d, kind, number))
+	require.NoError(t, os.Truncate(path, 0))
+	return path
+}
+
+// shard returns the digest of a shard.
+func (f *fleet) shard(t *testing.T, d manifest.Digest, kind shard.Kind, number int) manifest.Digest {
 	t.Helper()
 	m, err := f.store.Manifest(t.Context(), d)
 	require.NoError(t, err)
-	path := f.store.ShardPath(m.Tower(kind).Shards[number].Digest)
-	require.NoError(t, os.Truncate(path, 0))
-	return path
+	return m.Tower(kind).Shards[number].Digest
 }
 
 // inShard returns an entity of that shard.

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/tandem-ann/tandem/index"
+	"github.com/tandem-ann/tandem/server/events"
 )
 
 const (
@@ -267,8 +268,8 @@ func TestMemoryLimitIsLogged(t *testing.T) {
 		{0, fstest.MapFS{}, `msg="no memory limit" from=nothing`},
 	} {
 		var log lockedLog
-		c := Config{MemoryLimit: test.limit, Logger: slog.New(slog.NewTextHandler(&log, nil))}
-		limitMemory(&c, test.root)
+		c := Config{MemoryLimit: test.limit}
+		events.NewLog(slog.New(slog.NewTextHandler(&log, nil))).MemoryLimit(limitMemory(&c, test.root))
 		assert.Contains(t, log.String(), test.want)
 		assert.Positive(t, c.MemoryLimit)
 	}

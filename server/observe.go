@@ -6,11 +6,9 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/http"
 	"runtime/debug"
 	"strings"
-	"sync"
 	"time"
 	"unicode"
 	"unicode/utf8"
@@ -19,6 +17,7 @@ import (
 
 	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
 	"github.com/tandem-ann/tandem/index/sections"
+	"github.com/tandem-ann/tandem/server/events"
 )
 
 // RequestIDHeader is the header that has the request's id: of a response always, also when
@@ -61,7 +60,7 @@ func incomingID(header http.Header) string {
 }
 
 // startFrom returns when the request that ctx belongs to began: its header had been read.
-// The log's durations are from then on, so they have the time in which its message arrived,
+// Durations that are told are from then on, so they have the time in which its message arrived,
 // waited to be looked at and was decoded.
 func startFrom(ctx context.Context) time.Time {
 	if x := exchangeFrom(ctx); x != nil {
@@ -138,7 +137,7 @@ func headerOf(id string) string {
 	return out.String()
 }
 
-// observe has a request decoded, names it, gives its error a code, logs it, and turns a
+// observe has a request decoded, names it, gives its error a code, tells of it, and turns a
 // panic, and a fault in a mapped file, into an error. It is the outermost interceptor.
 func (s *Service) observe(next connect.UnaryFunc) connect.UnaryFunc {
 	return func(ctx context.Context, r connect.AnyRequest) (response connect.AnyResponse, err error) {
@@ -165,6 +164,13 @@ func (s *Service) observe(next connect.UnaryFunc) connect.UnaryFunc {
 			if x != nil {
 				x.told = true
 			}
+			if err != nil {
+				notAnswered(ctx)
+			}
+			if c := callFrom(ctx); err == nil && c != nil && len(c.views) > 0 {
+				c.finisher = &finisher{s, ctx, r.Spec().Procedure, id, start}
+				return
+			}
 			err = s.finish(ctx, r.Spec().Procedure, id, start, err)
 		}()
 		if refused != nil {
@@ -187,140 +193,82 @@ func panicError(p any) error {
 	return fmt.Errorf("panic: %v\n%s", p, debug.Stack())
 }
 
-// finish logs a request and returns its error as the caller sees it.
+// finish tells of a request and returns its error as the caller sees it.
 func (s *Service) finish(ctx context.Context, procedure, id string, start time.Time, err error) error {
 	if err == nil {
-		if s.logger.Enabled(ctx, slog.LevelDebug) {
-			s.logger.Log(ctx, slog.LevelDebug, "request", requestAttributes(ctx, procedure, id, "ok", start)...)
-		}
+		s.ended(ctx, procedure, id, start, nil, nil)
 		return nil
 	}
-	coded := callerError(err, id)
-	s.logFailure(ctx, levelOf(coded), procedure, id, start, coded, err)
+	return s.failed(ctx, procedure, id, start, err)
+}
+
+// failed tells of a request that failed, and returns its error as the caller sees it.
+func (s *Service) failed(ctx context.Context, procedure, id string, start time.Time, err error) *connect.Error {
+	coded, cause := s.coded(err, id)
+	s.ended(ctx, procedure, id, start, coded, cause)
 	return coded
 }
 
-// levelOf is the level of an error of a method.
-func levelOf(coded *connect.Error) slog.Level {
-	switch coded.Code() {
-	case connect.CodeInternal:
-		return slog.LevelError
-	case connect.CodeResourceExhausted:
-		return slog.LevelWarn
-	}
-	return slog.LevelInfo
+// itemFailed is failed for an item of a batch, which does not end with it.
+func (s *Service) itemFailed(ctx context.Context, procedure, id string, start time.Time, err error) *connect.Error {
+	coded, cause := s.coded(err, id)
+	s.tell(ctx, procedure, id, start, coded, cause)
+	return coded
 }
 
-// requestAttributes are what the log tells of a request.
-func requestAttributes(ctx context.Context, procedure, id, code string, start time.Time) []any {
-	args := []any{"procedure", excerpt(procedure), "request_id", id, "code", code, "duration", time.Since(start)}
+// coded returns an error as its caller sees it, and what more the log is told.
+func (*Service) coded(err error, id string) (coded *connect.Error, cause error) {
+	coded = callerError(err, id)
+	if coded.Code() == connect.CodeInternal {
+		cause = err
+	}
+	return coded, cause
+}
+
+// ended tells of a request that has ended, with an error that its caller is told, nil if it
+// did not fail, and with the cause of one that is the server's fault.
+func (s *Service) ended(ctx context.Context, procedure, id string, start time.Time, coded *connect.Error, cause error) {
 	if x := exchangeFrom(ctx); x != nil {
-		args = append(args, "peer", x.request.RemoteAddr, "protocol", protocolOf(x.request), "http", x.request.Proto, "bytes", x.size())
-		if length := x.request.ContentLength; length > x.arrived {
-			args = append(args, "content_length", length) // not all has arrived, or nothing was read
+		if x.code = 0; coded != nil {
+			x.code = coded.Code()
 		}
 	}
-	return args
+	s.tell(ctx, procedure, id, start, coded, cause)
 }
 
-// mayTell reports whether the log is to tell of one more failed request, and how many it
-// has left out before. What is the server's fault is told always, else only as much as does
-// not flood the log, unless every request is to be told.
-func (s *Service) mayTell(ctx context.Context, level slog.Level) (leftOut int, ok bool) {
-	switch {
-	case !s.logger.Enabled(ctx, level):
-		return 0, false
-	case level == slog.LevelError || s.logger.Enabled(ctx, slog.LevelDebug):
-		return 0, true
+// tell tells of a request, or an item of a batch, as ended does.
+func (s *Service) tell(ctx context.Context, procedure, id string, start time.Time, coded *connect.Error, cause error) {
+	e := events.Request{Procedure: excerpt(procedure), ID: id, Code: "ok", Duration: time.Since(start), Cause: cause}
+	if coded != nil {
+		e.Code, e.Err, e.Overload = coded.Code().String(), coded, coded.Code() == connect.CodeResourceExhausted
+		e.Shed = shedOf(coded)
 	}
-	return s.failures.take(time.Now())
-}
-
-// withLeftOut adds how many lines were left out to the attributes of one.
-func withLeftOut(args []any, leftOut int) []any {
-	if leftOut > 0 {
-		return append(args, "left_out", leftOut)
+	if x := exchangeFrom(ctx); x != nil {
+		e.Caller = x.callerName()
+		e.Peer, e.Protocol, e.HTTP, e.Bytes = x.request.RemoteAddr, protocolOf(x.request), x.request.Proto, x.size()
+		if length := x.request.ContentLength; length > x.arrived {
+			e.Length = length // not all has arrived, or nothing was read
+		}
 	}
-	return args
-}
-
-// logFailure logs a request that failed with err, of which the caller sees coded. What is
-// the server's fault is told whole.
-func (s *Service) logFailure(ctx context.Context, level slog.Level, procedure, id string, start time.Time, coded *connect.Error, err error) {
-	leftOut, ok := s.mayTell(ctx, level)
-	if !ok {
-		return
-	}
-	var text error = coded
-	if level == slog.LevelError {
-		text = err
-	}
-	args := append(requestAttributes(ctx, procedure, id, coded.Code().String(), start), "error", text)
-	s.logger.Log(ctx, level, "request failed", withLeftOut(args, leftOut)...)
-}
-
-// How many failures of one kind the log tells of at once, and each second from then on.
-const (
-	failuresAtOnce    = 100
-	failuresPerSecond = 10
-)
-
-// failureLog decides which failures of a kind the log tells of, and counts the others: the
-// next that it tells of says how many were left out before it. The zero value is ready.
-type failureLog struct {
-	mu      sync.Mutex
-	used    float64 // of failuresAtOnce
-	last    time.Time
-	leftOut int
-}
-
-// take reports whether the log tells of one more, and how many were left out before it.
-func (l *failureLog) take(now time.Time) (leftOut int, ok bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.used = max(l.used-now.Sub(l.last).Seconds()*failuresPerSecond, 0)
-	l.last = now
-	if l.used > failuresAtOnce-1 {
-		l.leftOut++
-		return 0, false
-	}
-	l.used++
-	leftOut, l.leftOut = l.leftOut, 0
-	return leftOut, true
+	s.events.RequestEnd(e)
 }
 
 // connectionLog is where net/http writes what is wrong with connections: a line for each
 // frame that breaks the protocol, if a client likes.
-type connectionLog struct {
-	logger *slog.Logger
-	lines  failureLog
-}
+type connectionLog struct{ events *events.Listener }
 
 // Write implements [io.Writer]. It is given a line at a time.
-func (c *connectionLog) Write(line []byte) (int, error) {
-	if leftOut, ok := c.lines.take(time.Now()); ok {
-		text := shortened(strings.TrimSpace(string(line)), maxConnectionLine)
-		c.logger.Warn("connection failed", withLeftOut([]any{"error", text}, leftOut)...)
-	}
+func (c connectionLog) Write(line []byte) (int, error) {
+	c.events.ConnectionFailed(shortened(strings.TrimSpace(string(line)), maxConnectionLine))
 	return len(line), nil
 }
 
-// maxConnectionLine is how many bytes of such a line the log has: that of a handler that
+// maxConnectionLine is how many bytes of such a line are told: that of a handler that
 // panics has the stack.
 const maxConnectionLine = 8 << 10
 
-// tellLeftOut tells of what the log has left out since it has told of a failure last.
-func (s *Service) tellLeftOut() {
-	if n := s.failures.rest(); n > 0 {
-		s.logger.Info("requests failed that the log left out", "left_out", n)
-	}
-	if n := s.connections.lines.rest(); n > 0 {
-		s.logger.Warn("connections failed that the log left out", "left_out", n)
-	}
-}
-
-// tellOfLeftOut does so every now and then until ctx ends: after a flood there may be no
-// failure for long that says it.
+// tellOfLeftOut has the log tell of what it has left out every now and then, until ctx
+// ends: after a flood there may be no failure for long that says it.
 func (s *Service) tellOfLeftOut(ctx context.Context) {
 	ticker := time.NewTicker(tellEvery)
 	defer ticker.Stop()
@@ -329,16 +277,7 @@ func (s *Service) tellOfLeftOut(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
-			s.tellLeftOut()
+			s.log.TellLeftOut()
 		}
 	}
-}
-
-// rest returns how many were left out since the last that the log told of.
-func (l *failureLog) rest() int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	n := l.leftOut
-	l.leftOut = 0
-	return n
 }

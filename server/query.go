@@ -14,9 +14,11 @@ import (
 
 	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
 	"github.com/tandem-ann/tandem/index"
+	"github.com/tandem-ann/tandem/server/events"
 	"github.com/tandem-ann/tandem/shard"
 	"github.com/tandem-ann/tandem/shard/attribute"
 	"github.com/tandem-ann/tandem/shard/eligibility"
+	"github.com/tandem-ann/tandem/shard/manifest"
 )
 
 // What a request that does not say otherwise gets.
@@ -31,16 +33,19 @@ const (
 type query struct {
 	shard.Query
 	tower    *shard.Tower
+	asked    int               // how many candidates the request asks for; K may be fewer
 	names    []string          // of the attributes to return
 	fallback tandemv1.Fallback // that Vectors are by, if they are not the query's own
+	told     events.Answer     // what is told of its answer
 }
 
 // newQuery checks what the contract's rules leave to the server, because it
 // depends on the snapshot or costs too much there. The error is the context's if that
 // ends first.
-func newQuery(ctx context.Context, snapshot *shard.Snapshot, r *tandemv1.RetrieveRequest) (*query, error) {
-	q := &query{tower: snapshot.Tower(kindOf(r.Target))}
-	q.K, q.Ef, q.Target = int(r.K), int(r.GetEf()), DefaultRecallTarget
+func newQuery(ctx context.Context, now *pinned, r *tandemv1.RetrieveRequest) (*query, error) {
+	q := &query{tower: now.tower(kindOf(r.Target))}
+	q.Moment = now.at
+	q.asked, q.K, q.Ef, q.Target = int(r.K), int(r.K), int(r.GetEf()), DefaultRecallTarget
 	if r.RecallTarget != nil {
 		q.Target = *r.RecallTarget
 	}
@@ -48,7 +53,10 @@ func newQuery(ctx context.Context, snapshot *shard.Snapshot, r *tandemv1.Retriev
 	if r.MinCoverage != nil {
 		q.MinCoverage = *r.MinCoverage
 	}
-	if err := q.setVectors(snapshot, r); err != nil {
+	if err := q.setPage(r); err != nil {
+		return nil, err
+	}
+	if err := q.setVectors(ctx, now, r); err != nil {
 		return nil, err
 	}
 	if err := q.setIDs(r); err != nil {
@@ -77,23 +85,23 @@ func kindOf(t tandemv1.Tower) shard.Kind {
 func noun(k shard.Kind) string { return strings.TrimSuffix(string(k), "s") }
 
 // modelName is how texts name the model of a snapshot.
-func modelName(m *shard.Manifest) string { return m.Model + " " + m.ModelVersion }
+func modelName(m *manifest.Manifest) string { return m.Model + " " + m.ModelVersion }
 
-func (q *query) setVectors(snapshot *shard.Snapshot, r *tandemv1.RetrieveRequest) error {
-	m := snapshot.Manifest()
+func (q *query) setVectors(ctx context.Context, now *pinned, r *tandemv1.RetrieveRequest) error {
+	m := now.snapshot.Manifest()
 	switch {
 	case r.UserId != "" || r.AppId != "":
 		field, id, kind := "user_id", r.UserId, shard.Users
 		if r.AppId != "" {
 			field, id, kind = "app_id", r.AppId, shard.Apps
 		}
-		v, ok, err := snapshot.Tower(kind).Vector(id)
+		v, ok, err := now.tower(kind).Vector(ctx, q.Moment, id)
 		switch {
 		case err != nil:
 			return err
 		case ok:
 		case r.Fallback != tandemv1.Fallback_FALLBACK_MEAN_USER:
-			other, err := inAnotherForm(snapshot.Tower(kind), id)
+			other, err := inAnotherForm(ctx, now.tower(kind), q.Moment, id)
 			if err != nil {
 				return err
 			}
@@ -101,7 +109,7 @@ func (q *query) setVectors(snapshot *shard.Snapshot, r *tandemv1.RetrieveRequest
 				field, id, noun(kind), modelName(m), other)
 		case m.MeanUser == nil:
 			return errorf(connect.CodeFailedPrecondition, reasonFallback, "user_id %q is not in the user tower of model %s, and its snapshot %s has no mean user vector, which fallback %s takes; "+
-				"accepted with it: a snapshot that this version of the builder has built", id, modelName(m), snapshot.Digest().Short(), r.Fallback)
+				"accepted with it: a snapshot that this version of the builder has built", id, modelName(m), now.snapshot.Digest().Short(), r.Fallback)
 		default:
 			v, q.fallback = m.MeanUser, r.Fallback
 		}
@@ -124,7 +132,7 @@ func (q *query) setVectors(snapshot *shard.Snapshot, r *tandemv1.RetrieveRequest
 }
 
 // checkVector returns an error unless the vector of a field is one of the model's.
-func checkVector(m *shard.Manifest, field string, v []float32) error {
+func checkVector(m *manifest.Manifest, field string, v []float32) error {
 	if len(v) != m.Dim {
 		return invalidf(reasonVector, field, "%s has %d numbers; accepted: %d, the dimension of model %s", field, len(v), m.Dim, modelName(m))
 	}

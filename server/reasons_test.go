@@ -85,7 +85,7 @@ func codesOfReasons(t *testing.T) map[string][]string {
 	return found
 }
 
-// TestReasonsAreDocumented holds the lists of the contract and of the README to what the
+// TestReasonsAreDocumented holds the lists of the contract and of docs/errors.md to what the
 // code sends: a program that branches on reasons is written by them.
 func TestReasonsAreDocumented(t *testing.T) {
 	want := codesOfReasons(t)
@@ -111,5 +111,5 @@ func TestReasonsAreDocumented(t *testing.T) {
 		return out
 	}
 	require.Equal(t, want, documented("../api/tandem/v1/retrieval.proto", "The reasons:", "// A request that", `//   - ([a-z_]+): `))
-	require.Equal(t, want, documented("../README.md", "| code | reasons |", "\n\n", "\n\\| `([a-z_]+)` \\| "))
+	require.Equal(t, want, documented("../docs/errors.md", "| code | reasons |", "\n\n", "\n\\| `([a-z_]+)` \\| "))
 }

@@ -4,8 +4,8 @@ import (
 	"bytes"
 	"context"
 	"io"
-	"log/slog"
 	"math"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -13,7 +13,10 @@ import (
 	"github.com/cespare/xxhash/v2"
 
 	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
-	"github.com/tandem-ann/tandem/server/querylog"
+	"github.com/tandem-ann/tandem/server/events"
+	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/live"
+	"github.com/tandem-ann/tandem/shard/querylog"
 )
 
 // recorder samples requests and writes them, with their answers, into a store as
@@ -25,10 +28,13 @@ import (
 // again at the next interval, with what could not be written and then no more than
 // another file of queries in memory.
 //
+// Of a user who is forgotten when a file is to be written nothing is in it: queries that name
+// one are left out, as a collection would take them out, however long ago they were answered.
+//
 // A nil recorder samples nothing.
 type recorder struct {
 	store     uploader
-	logger    *slog.Logger
+	events    *events.Listener
 	o         recorderOptions
 	threshold uint64 // the largest hash of an id that is sampled
 
@@ -46,6 +52,7 @@ type recorder struct {
 	pending []byte // a file that could not be written yet, of count queries under key
 	count   int
 	key     string
+	without live.Forgotten // who is not in pending
 }
 
 // uploader is what a recorder needs of a store.
@@ -62,6 +69,8 @@ type recorderOptions struct {
 	timeout  time.Duration // for one write
 	closing  time.Duration // for the last write, when the server stops
 	encode   func([]querylog.Query) ([]byte, error)
+	// forgotten returns the users who are forgotten by now.
+	forgotten func() live.Forgotten
 }
 
 // RecordInterval is the longest that a recorded query waits until it is written into a
@@ -72,16 +81,16 @@ func defaultRecorderOptions() recorderOptions {
 	return recorderOptions{
 		rows: 10_000, bytes: 64 << 20, queue: 4096,
 		interval: RecordInterval, timeout: time.Minute, closing: 10 * time.Second,
-		encode: querylog.Encode,
+		encode: querylog.Encode, forgotten: func() live.Forgotten { return live.Forgotten{} },
 	}
 }
 
 // startRecorder starts a recorder of a share of the requests, above 0 and at most 1. The
 // caller closes it.
-func startRecorder(share float64, store uploader, logger *slog.Logger, o recorderOptions) *recorder {
+func startRecorder(share float64, store uploader, told *events.Listener, o recorderOptions) *recorder {
 	ctx, cancel := context.WithCancel(context.Background())
 	r := &recorder{
-		store: store, logger: logger, o: o, threshold: thresholdOf(share),
+		store: store, events: told, o: o, threshold: thresholdOf(share),
 		queue: make(chan *querylog.Query, o.queue), stop: make(chan struct{}), done: make(chan struct{}), cancel: cancel,
 	}
 	go r.run(ctx)
@@ -103,9 +112,9 @@ func (r *recorder) offer(start time.Time, request *tandemv1.RetrieveRequest, ans
 	if r == nil || xxhash.Sum64String(request.RequestId) > r.threshold {
 		return
 	}
-	q, err := querylog.New(start, time.Since(start), request, answer)
+	q, err := RecordedQuery(start, time.Since(start), request, answer)
 	if err != nil {
-		r.logger.Error("a query was not recorded", "request_id", request.RequestId, "error", err)
+		r.events.Recording(events.Recording{Change: events.Lost, Queries: 1, RequestID: request.RequestId, Err: err})
 		return
 	}
 	q.RequestKey = request.RequestKey
@@ -125,7 +134,7 @@ func (r *recorder) offer(start time.Time, request *tandemv1.RetrieveRequest, ans
 }
 
 // close writes what was recorded and ends the recorder. What the store does not take
-// in time is lost, and counted in the log. Requests must have ended: what is offered
+// in time is lost, and told of. Requests must have ended: what is offered
 // later is lost.
 func (r *recorder) close() {
 	if r == nil {
@@ -171,7 +180,7 @@ func (r *recorder) finish(ctx context.Context) {
 	}
 	r.flush(ctx)
 	if lost := r.count + len(r.rows); lost > 0 {
-		r.logger.Error("recorded queries were lost", "queries", lost)
+		r.events.Recording(events.Recording{Change: events.Lost, Queries: lost})
 	}
 }
 
@@ -195,11 +204,14 @@ func (r *recorder) add(ctx context.Context, q *querylog.Query) {
 
 // flush writes what could not be written before, and what came since.
 func (r *recorder) flush(ctx context.Context) {
+	if r.pending != nil {
+		r.sift()
+	}
 	if r.pending == nil || r.upload(ctx) {
 		r.write(ctx)
 	}
 	if n := r.dropped.Swap(0); n > 0 {
-		r.logger.Warn("queries to record were dropped: they came faster than they could be written", "queries", n)
+		r.events.Recording(events.Recording{Change: events.Dropped, Queries: int(n)})
 	}
 }
 
@@ -208,17 +220,59 @@ func (r *recorder) write(ctx context.Context) {
 	if len(r.rows) == 0 {
 		return
 	}
-	data, err := r.o.encode(r.rows)
-	if err != nil {
-		r.logger.Error("recorded queries were lost", "queries", len(r.rows), "error", err)
-	} else {
-		r.pending, r.count, r.key = data, len(r.rows), querylog.Key(time.Now())
-	}
+	r.encode(r.rows, querylog.Key(time.Now()))
 	clear(r.rows) // their strings
 	r.rows, r.bytes = r.rows[:0], 0
-	if err == nil {
+	if r.pending != nil {
 		r.upload(ctx)
 	}
+}
+
+// encode has a file of those queries pending that name nobody who is forgotten, if there are
+// any. It writes over rows.
+func (r *recorder) encode(rows []querylog.Query, key string) {
+	r.pending, r.count, r.key, r.without = nil, 0, "", r.o.forgotten()
+	if rows = r.nameless(rows); len(rows) == 0 {
+		return
+	}
+	data, err := r.o.encode(rows)
+	if err != nil {
+		r.events.Recording(events.Recording{Change: events.Lost, Queries: len(rows), Err: err})
+		return
+	}
+	r.pending, r.count, r.key = data, len(rows), key
+}
+
+// nameless takes queries out that name a user who is forgotten.
+func (r *recorder) nameless(rows []querylog.Query) []querylog.Query {
+	if r.without.Len() == 0 {
+		return rows
+	}
+	forgotten := func(text string) bool { return shard.CheckID(text) == nil && r.without.Has(text) }
+	return slices.DeleteFunc(rows, func(q querylog.Query) bool {
+		names, err := q.Names(forgotten, RecordedUsers)
+		if err != nil { // whom it names is not known
+			r.events.Recording(events.Recording{Change: events.Lost, Queries: 1, RequestID: q.RequestID, Err: err})
+		}
+		return names || err != nil
+	})
+}
+
+// sift takes queries out of the pending file that name who was forgotten since it was made.
+func (r *recorder) sift() {
+	if r.o.forgotten() == r.without {
+		return
+	}
+	var rows []querylog.Query
+	for q, err := range querylog.Decode(r.pending) {
+		if err != nil {
+			r.events.Recording(events.Recording{Change: events.Lost, Queries: r.count, Err: err})
+			r.pending, r.count, r.key = nil, 0, ""
+			return
+		}
+		rows = append(rows, *q)
+	}
+	r.encode(rows, r.key)
 }
 
 // upload writes the pending file, and reports whether it did.
@@ -226,10 +280,10 @@ func (r *recorder) upload(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, r.o.timeout)
 	defer cancel()
 	if err := r.store.Upload(ctx, r.key, bytes.NewReader(r.pending)); err != nil {
-		r.logger.Warn("recorded queries could not be written yet", "queries", r.count, "object", r.key, "error", err)
+		r.events.Recording(events.Recording{Change: events.Late, Queries: r.count, Object: r.key, Err: err})
 		return false
 	}
-	r.logger.Debug("recorded queries", "queries", r.count, "object", r.key, "bytes", len(r.pending))
+	r.events.Recording(events.Recording{Change: events.Written, Queries: r.count, Object: r.key, Bytes: len(r.pending)})
 	r.pending, r.count, r.key = nil, 0, ""
 	return true
 }

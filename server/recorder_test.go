@@ -22,9 +22,12 @@ import (
 
 	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
 	"github.com/tandem-ann/tandem/index"
-	"github.com/tandem-ann/tandem/server/querylog"
+	"github.com/tandem-ann/tandem/server/events"
+	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/live"
 	"github.com/tandem-ann/tandem/shard/objects"
 	"github.com/tandem-ann/tandem/shard/objects/objectstest"
+	"github.com/tandem-ann/tandem/shard/querylog"
 )
 
 // recorded returns the queries in a bucket.
@@ -40,7 +43,7 @@ func recorded(t *testing.T, b *objects.Bucket) (out []querylog.Query) {
 func TestRecord(t *testing.T) {
 	objectstest.Run(t, func(t *testing.T, b *objects.Bucket) {
 		s := smallTowers(index.Dot).loaded(t)
-		s.recorder = startRecorder(1, b, s.logger, defaultRecorderOptions())
+		s.recorder = startRecorder(1, b, s.events, defaultRecorderOptions())
 		defer s.recorder.close() // more than once is no harm
 		client := serve(t, s, Options{}).client()
 		began := time.Now().Truncate(time.Microsecond)
@@ -79,7 +82,7 @@ func TestRecord(t *testing.T) {
 		}
 		q := got["one"]
 		require.Equal(t, []any{"u1", "", int64(7), "price < user.most", "free"}, []any{q.UserID, q.AppID, q.K, q.Filter, q.Segment})
-		r, err := q.Decode()
+		r, err := RecordedRequest(&q)
 		require.NoError(t, err)
 		require.True(t, proto.Equal(ask, r), "the whole request")
 	})
@@ -121,7 +124,7 @@ func TestRecordShare(t *testing.T) {
 		for range 2 { // the second time the same
 			o := defaultRecorderOptions()
 			o.queue = 10_000
-			r := startRecorder(share, b, slog.New(slog.DiscardHandler), o)
+			r := startRecorder(share, b, events.Tee(), o)
 			offers(r, 10_000)
 			r.close()
 		}
@@ -201,7 +204,7 @@ func inBubble(t *testing.T, f *fakeStore, o recorderOptions, test func(r *record
 		var log list[string]
 		o.encode = func(rows []querylog.Query) ([]byte, error) { return make([]byte, len(rows)), nil }
 		handler := told{slog.NewTextHandler(io.Discard, nil), &log}
-		r := startRecorder(1, f, slog.New(handler), o)
+		r := startRecorder(1, f, &events.NewLog(slog.New(handler)).Listener, o)
 		defer r.close()
 		test(r, &log)
 	})
@@ -299,4 +302,104 @@ func TestRecorderNeverWaits(t *testing.T) {
 		assert.Contains(t, log.since(0), "recorded queries were lost: 2")
 		assert.Contains(t, log.since(0), "queries to record were dropped: they came faster than they could be written: 19")
 	})
+}
+
+// From when a server knows that a user is forgotten it writes no query that names the user,
+// whenever it was answered, under whatever name the user is in it.
+func TestRecorderForgets(t *testing.T) {
+	c := smallTowers(index.Dot).named(t, Config{RecordShare: 1, Live: writes(), Logger: slog.New(slog.DiscardHandler)})
+	store := c.Store
+	p := start(t, c)
+	vector := []float32{1, 2, 3, 4}
+	ask := func(when string) {
+		for name, r := range map[string]*tandemv1.RetrieveRequest{
+			"key":   {Vector: vector, RequestKey: "u3"},
+			"bound": {Vector: vector, Filter: "developer != user.id", Bindings: map[string]*structpb.Value{"id": structpb.NewStringValue("u3")}},
+			"text":  {AppId: "a1", Filter: `developer != "u3"`},
+			"users": {Vector: vector, Target: tandemv1.Tower_TOWER_USERS, ExcludeIds: []string{"u3"}},
+			"other": {UserId: "u4", RequestKey: "u5"},
+		} {
+			r.K, r.RequestId = 2, name+" "+when
+			_, err := p.client().Retrieve(t.Context(), connect.NewRequest(r))
+			require.NoError(t, err)
+		}
+	}
+	ask("before")
+	p.write(t, &tandemv1.LiveEvent{Change: &tandemv1.LiveEvent_ForgetUser{ForgetUser: &tandemv1.ForgetUser{User: "u3"}}})
+	ask("after")
+	p.stop()
+	require.NoError(t, <-p.done)
+	var ids []string
+	for _, q := range recorded(t, store.Objects()) {
+		ids = append(ids, q.RequestID)
+	}
+	assert.ElementsMatch(t, []string{"other before", "other after"}, ids)
+}
+
+// A file that could not be written yet loses who is forgotten meanwhile.
+func TestRecorderForgetsWhatIsPending(t *testing.T) {
+	b, err := objects.Open(t.Context(), t.TempDir())
+	require.NoError(t, err)
+	forgetting(t, b, "request 1", "request 7")
+	some, err := live.Read(t.Context(), b)
+	require.NoError(t, err)
+	now, broken := live.Forgotten{}, true
+	o := defaultRecorderOptions()
+	o.forgotten = func() live.Forgotten { return now }
+	r := &recorder{store: uploads(func(ctx context.Context, key string, data io.Reader) error {
+		if broken {
+			return errors.New("broken")
+		}
+		return b.Upload(ctx, key, data)
+	}), events: events.Tee(), o: o, threshold: math.MaxUint64, queue: make(chan *querylog.Query, 8)}
+	record := func(n int) {
+		offers(r, n)
+		for range n {
+			r.add(t.Context(), <-r.queue)
+		}
+		r.flush(t.Context())
+	}
+	record(5)
+	require.Equal(t, 5, r.count, "it is pending")
+	now, broken = some.Forgotten(), false
+	record(8)
+	times := map[string]int{}
+	for _, q := range recorded(t, b) {
+		times[q.RequestID]++
+	}
+	assert.Equal(t, map[string]int{"request 0": 2, "request 2": 2, "request 3": 2, "request 4": 2, "request 5": 1, "request 6": 1}, times)
+
+	// Nothing is left of a file in which all name one.
+	now, broken = live.Forgotten{}, true
+	r.offer(time.Now(), &tandemv1.RetrieveRequest{RequestId: "request 7"}, &tandemv1.RetrieveResponse{})
+	r.add(t.Context(), <-r.queue)
+	r.flush(t.Context())
+	require.NotNil(t, r.pending)
+	now, broken = some.Forgotten(), false
+	r.flush(t.Context())
+	assert.Nil(t, r.pending)
+	assert.Len(t, recorded(t, b), 10)
+	require.NoError(t, b.Close())
+}
+
+// uploads is a store that does what it is told.
+type uploads func(ctx context.Context, key string, data io.Reader) error
+
+func (u uploads) Upload(ctx context.Context, key string, data io.Reader) error {
+	return u(ctx, key, data)
+}
+
+// forgetting writes to the live log of a bucket that users are forgotten.
+func forgetting(t *testing.T, b *objects.Bucket, users ...string) {
+	ctx, stop := context.WithCancel(t.Context())
+	r, err := live.Open(ctx, b, live.Options{Author: "tester"})
+	require.NoError(t, err)
+	done := make(chan error, 1)
+	go func() { done <- r.Run(ctx) }()
+	for _, user := range users {
+		_, err = r.Append(ctx, []live.Event{{Kind: live.Forget, Tower: shard.Users, Entity: user}})
+		require.NoError(t, err)
+	}
+	stop()
+	require.ErrorIs(t, <-done, context.Canceled)
 }

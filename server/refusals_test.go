@@ -16,10 +16,12 @@ import (
 // TestWhateverIsSent sends any bodies with any headers to any method, by all protocols:
 // that is never the fault of the server, and each error has a name and details.
 func TestWhateverIsSent(t *testing.T) {
-	s := serve(t, smallTowers(index.Dot).loaded(t), Options{MaxMessageBytes: 1000})
+	c := smallTowers(index.Dot).named(t, Config{})
+	c.Live = writes()
+	s := serve(t, followed(t, c), Options{MaxMessageBytes: 1000})
 	paths := []string{
 		retrievePath, "/tandem.v1.RetrievalService/BatchRetrieve", "/tandem.v1.RetrievalService/GetEmbeddings", "/tandem.v1.RetrievalService/%FF",
-		"/tandem.v1.AdminService/GetStatus", checkPath, watchPath, "/grpc.health.v1.Health/%C0", reflectPath, reflectOldPath, "/healthz", "/%80",
+		"/tandem.v1.LiveService/Write", "/tandem.v1.LiveService/Import", "/tandem.v1.LiveService/Prove", "/tandem.v1.LiveService/GetLiveStatus", "/tandem.v1.AdminService/GetStatus", checkPath, watchPath, "/grpc.health.v1.Health/%C0", reflectPath, reflectOldPath, "/healthz", "/%80",
 	}
 	kinds := []string{
 		"application/grpc", "application/grpc+json", "application/grpc-web", "application/grpc-web+json", "application/grpc-web-text",
@@ -27,7 +29,7 @@ func TestWhateverIsSent(t *testing.T) {
 	}
 	headers := []string{"Grpc-Encoding", "Content-Encoding", "Connect-Content-Encoding", "Grpc-Timeout", "Connect-Timeout-Ms", "Connect-Protocol-Version", "Grpc-Accept-Encoding", "Accept-Encoding"}
 	values := []string{"gzip", "zstd", "identity", "br", "1", "5S", "0", "\x80", strings.Repeat("9", 30), "trailers"}
-	messages := []string{`{"userId":"u1","k":1}`, `{}`, `{"service":"s"}`, "\x0a\x02u1\x30\x01", "", "\xff\xff\xff", "\x0a\xff\xff\xff\xff\x0f", strings.Repeat(" ", 2000), "\x1f\x8b\x08", "\x28\xb5\x2f\xfd"}
+	messages := []string{`{"userId":"u1","k":1}`, `{"events":[{"takedown":{"app":"a1","reason":"r"}}]}`, `{"apps":["a1",""]}`, "\x0a\x09\x12\x07\x0a\x02a1\x12\x01r", `{}`, `{"service":"s"}`, "\x0a\x02u1\x30\x01", "", "\xff\xff\xff", "\x0a\xff\xff\xff\xff\x0f", strings.Repeat(" ", 2000), "\x1f\x8b\x08", "\x28\xb5\x2f\xfd"}
 	rapid.Check(t, func(rt *rapid.T) {
 		var body []byte
 		message := rapid.SampledFrom(messages)

@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
-	"github.com/tandem-ann/tandem/server/release"
+	"github.com/tandem-ann/tandem/shard/release"
 )
 
 // change makes the first snapshot what is released, as a rollback to generation 1.

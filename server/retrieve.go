@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
+	"github.com/tandem-ann/tandem/server/events"
 	"github.com/tandem-ann/tandem/shard"
 )
 
@@ -24,11 +25,19 @@ func (s *Service) Retrieve(ctx context.Context, r *connect.Request[tandemv1.Retr
 
 // retrieve answers a request that keeps the rules of the contract, if it is admitted.
 func (s *Service) retrieve(ctx context.Context, r *tandemv1.RetrieveRequest) (*tandemv1.RetrieveResponse, error) {
-	now, err := s.acquire(r.ModelVersion, requestKey(r))
+	arrived := s.clock()
+	if err := s.reach(ctx, r.MinLive); err != nil {
+		return nil, err
+	}
+	arm, err := s.acquireFor(r)
 	if err != nil {
 		return nil, err
 	}
-	defer now.release()
+	defer arm.release()
+	now := arm.pin(arrived)
+	if err := s.begin(now); err != nil {
+		return nil, err
+	}
 	b := boundsFrom(ctx)
 	if c := callFrom(ctx); c != nil {
 		k := now.estimate(r, b.processors)
@@ -39,43 +48,59 @@ func (s *Service) retrieve(ctx context.Context, r *tandemv1.RetrieveRequest) (*t
 			return nil, err
 		}
 	}
-	return s.answer(ctx, now, r, b)
+	answer, told, err := s.answer(ctx, now, r, b)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.guard(ctx, now); err != nil {
+		return nil, err
+	}
+	s.answered(ctx, told)
+	return answer, nil
 }
 
-// answer answers a request by an arm, within bounds.
-func (s *Service) answer(ctx context.Context, now *arm, r *tandemv1.RetrieveRequest, b bounds) (*tandemv1.RetrieveResponse, error) {
+// answer answers a request by an arm, within bounds, and says what is to be told of that.
+func (s *Service) answer(ctx context.Context, now *pinned, r *tandemv1.RetrieveRequest, b bounds) (*tandemv1.RetrieveResponse, *events.Answer, error) {
 	start := time.Now()
-	q, err := newQuery(ctx, now.snapshot, r)
+	q, err := newQuery(ctx, now, r)
 	if err != nil {
 		s.noteLost(now.serving, nil, err)
-		return nil, err
+		if connect.CodeOf(err) == connect.CodeNotFound {
+			s.events.NotFound(events.NotFound{Arm: now.name, Segment: r.Segment})
+		}
+		return nil, nil, err
 	}
 	prepared := time.Since(start)
 	q.MaxText, q.Workers = b.answer, b.processors
 	found, err := q.tower.Search(ctx, &q.Query)
 	s.noteLost(now.serving, found, err)
 	if text, ok := errors.AsType[*shard.TextError](err); ok {
-		return nil, textTooLong(ctx, now.snapshot, q, r, text, b.answer)
+		return nil, nil, textTooLong(ctx, now, q, r, text, b.answer)
 	}
 	if err != nil {
-		return nil, searchError(ctx, err)
+		return nil, nil, searchError(ctx, err)
 	}
-	answer, err := newAnswer(ctx, now.snapshot, q, found)
+	searched := time.Since(start)
+	answer, err := newAnswer(ctx, now, q, found)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	answer.RequestId, answer.Generation, answer.Arm = r.RequestId, now.generation, now.name
+	answer.NextPageToken = nextPage(now, q, r, found)
 	if r.Explain || len(r.ExplainIds) > 0 {
 		answer.Explain = newExplain(ctx, q, found, prepared)
 		answer.Explain.TotalTime = duration(time.Since(start))
 	}
 	if b.answer > 0 && mayExceed(q, found, b.answer) {
 		if size := proto.Size(answer); size > b.answer {
-			return nil, answerTooLong(r, answer, size, 0, b.answer)
+			return nil, nil, answerTooLong(r, answer, size, 0, b.answer)
 		}
 	}
 	s.recorder.offer(start, r, answer)
-	return answer, nil
+	now.offer(q, found)
+	q.tell(now, answer, found)
+	q.told.Prepare, q.told.Search, q.told.Encode = prepared, searched-prepared, time.Since(start)-searched
+	return answer, &q.told, nil
 }
 
 // mayExceed reports whether an answer may have more than so many bytes in protobuf.

@@ -387,7 +387,7 @@ func TestCutShort(t *testing.T) {
 
 func TestPlanSummary(t *testing.T) {
 	answered := func(p index.Plan, eligible int) shard.ShardAnswer {
-		return shard.ShardAnswer{Plan: p, Eligible: eligible}
+		return shard.ShardAnswer{Stats: index.Stats{Plan: p}, Eligible: eligible}
 	}
 	tests := []struct {
 		want   tandemv1.Plan
@@ -395,7 +395,7 @@ func TestPlanSummary(t *testing.T) {
 	}{
 		{tandemv1.Plan_PLAN_UNSPECIFIED, nil},
 		{tandemv1.Plan_PLAN_UNSPECIFIED, []shard.ShardAnswer{answered(index.ExactScan, 0)}},
-		{tandemv1.Plan_PLAN_UNSPECIFIED, []shard.ShardAnswer{{Err: context.DeadlineExceeded, Eligible: 3, Plan: index.ExactScan}}},
+		{tandemv1.Plan_PLAN_UNSPECIFIED, []shard.ShardAnswer{{Err: context.DeadlineExceeded, Eligible: 3, Stats: index.Stats{Plan: index.ExactScan}}}},
 		{tandemv1.Plan_PLAN_GRAPH_WALK, []shard.ShardAnswer{answered(index.ExactScan, 0), answered(index.GraphWalk, 9)}},
 		{tandemv1.Plan_PLAN_FILTERED_WALK, []shard.ShardAnswer{answered(index.FilteredWalk, 1), answered(index.FilteredWalk, 9)}},
 		{tandemv1.Plan_PLAN_MIXED, []shard.ShardAnswer{answered(index.FilteredWalk, 1), answered(index.ExactScan, 9)}},
@@ -412,20 +412,30 @@ func TestShortReason(t *testing.T) {
 		found, eligible, missing int
 		want                     tandemv1.ShortReason
 		text                     string
+		before                   int // 0 for the first page
 	}{
-		{10, 50, 1, tandemv1.ShortReason_SHORT_REASON_UNSPECIFIED, ""},
-		{3, 3, 1, tandemv1.ShortReason_SHORT_REASON_COVERAGE, "1 of 2 shards answered, k is 10"},
-		{3, 50, 1, tandemv1.ShortReason_SHORT_REASON_COVERAGE, "1 of 2 shards answered, k is 10"},
-		{0, 0, 0, tandemv1.ShortReason_SHORT_REASON_ELIGIBLE, "0 apps are eligible, k is 10"},
-		{1, 1, 0, tandemv1.ShortReason_SHORT_REASON_ELIGIBLE, "1 app is eligible, k is 10"},
-		{9, 9, 0, tandemv1.ShortReason_SHORT_REASON_ELIGIBLE, "9 apps are eligible, k is 10"},
-		{2, 50, 0, tandemv1.ShortReason_SHORT_REASON_AT_MOST, "at_most leaves 2 of 50 eligible apps, k is 10"},
-		{2, 9, 0, tandemv1.ShortReason_SHORT_REASON_AT_MOST, "at_most leaves 2 of 9 eligible apps, k is 10"},
-		{2, 50, 1, tandemv1.ShortReason_SHORT_REASON_COVERAGE, "1 of 2 shards answered, k is 10"},
+		{10, 50, 1, tandemv1.ShortReason_SHORT_REASON_UNSPECIFIED, "", 0},
+		{3, 3, 1, tandemv1.ShortReason_SHORT_REASON_COVERAGE, "1 of 2 shards answered, k is 10", 0},
+		{3, 50, 1, tandemv1.ShortReason_SHORT_REASON_COVERAGE, "1 of 2 shards answered, k is 10", 0},
+		{0, 0, 0, tandemv1.ShortReason_SHORT_REASON_ELIGIBLE, "0 apps are eligible, k is 10", 0},
+		{1, 1, 0, tandemv1.ShortReason_SHORT_REASON_ELIGIBLE, "1 app is eligible, k is 10", 0},
+		{9, 9, 0, tandemv1.ShortReason_SHORT_REASON_ELIGIBLE, "9 apps are eligible, k is 10", 0},
+		{2, 50, 0, tandemv1.ShortReason_SHORT_REASON_AT_MOST, "at_most leaves 2 of 50 eligible apps, k is 10", 0},
+		{2, 9, 0, tandemv1.ShortReason_SHORT_REASON_AT_MOST, "at_most leaves 2 of 9 eligible apps, k is 10", 0},
+		{2, 50, 1, tandemv1.ShortReason_SHORT_REASON_COVERAGE, "1 of 2 shards answered, k is 10", 0},
+		{10, 50, 0, tandemv1.ShortReason_SHORT_REASON_UNSPECIFIED, "", 30},
+		{7, 107, 0, tandemv1.ShortReason_SHORT_REASON_ELIGIBLE, "107 apps are eligible, 7 of them after page_token, k is 10", 100},
+		{0, 1, 0, tandemv1.ShortReason_SHORT_REASON_ELIGIBLE, "1 app is eligible, 0 of them after page_token, k is 10", 1},
+		{7, 300, 0, tandemv1.ShortReason_SHORT_REASON_AT_MOST, "at_most leaves 107 of 300 eligible apps, 7 of them after page_token, k is 10", 100},
+		{7, 300, 1, tandemv1.ShortReason_SHORT_REASON_COVERAGE, "1 of 2 shards answered, k is 10", 100},
+		{2, 20_000, 0, tandemv1.ShortReason_SHORT_REASON_PAGES, "all pages together have at most 10000 candidates, 9998 of them before this one, k is 10", 9998},
 	}
 	for _, test := range tests {
-		q := &query{Query: shard.Query{K: 10}, tower: tower.Tower(shard.Apps)}
-		found := &shard.Answer{Candidates: make([]shard.Candidate, test.found), Eligible: test.eligible, Shards: make([]shard.ShardAnswer, 2)}
+		q := &query{Query: shard.Query{K: 10}, asked: 10, tower: tower.Tower(shard.Apps)}
+		if test.before > 0 {
+			q.After = &shard.Cursor{Rank: test.before}
+		}
+		found := &shard.Answer{Before: test.before, Candidates: make([]shard.Candidate, test.found), Eligible: test.eligible, Shards: make([]shard.ShardAnswer, 2)}
 		reason, text := shortReason(q, found, 2-test.missing)
 		require.Equal(t, test.want, reason)
 		require.Equal(t, test.text, text)
@@ -478,8 +488,9 @@ func BenchmarkRetrieve(b *testing.B) {
 			}
 		})
 	}
+	b.Run("metrics=off_and_on", benchmarkMetrics)
 	now := s.current.Load()
-	q, err := newQuery(context.Background(), now.arms[0].snapshot, benchmarks[0].r)
+	q, err := newQuery(context.Background(), now.arms[0].pin(time.Now()), benchmarks[0].r)
 	require.NoError(b, err)
 	b.Run("search_alone", func(b *testing.B) {
 		b.ReportAllocs()

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,22 +9,30 @@ import (
 	"io/fs"
 	"log"
 	"log/slog"
-	"math"
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
-	"github.com/tandem-ann/tandem/server/release"
+	"github.com/tandem-ann/tandem/server/adminhttp"
+	"github.com/tandem-ann/tandem/server/events"
+	"github.com/tandem-ann/tandem/server/livelog"
+	"github.com/tandem-ann/tandem/server/metrics"
+	"github.com/tandem-ann/tandem/server/secure"
 	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/live"
+	"github.com/tandem-ann/tandem/shard/manifest"
+	"github.com/tandem-ann/tandem/shard/release"
+	"github.com/tandem-ann/tandem/shard/snapshots"
 )
 
 // Config says what to serve, and where.
 type Config struct {
 	// Store has the snapshots.
-	Store *shard.Store
-	// Snapshot is what [shard.Store.Resolve] takes: a digest or its beginning. It is
+	Store *snapshots.Store
+	// Snapshot is what [snapshots.Store.Resolve] takes: a digest or its beginning. It is
 	// served whatever is released, whatever its gates have found, for as long as the server
 	// runs; the log and GetStatus say so. Empty: the newest release, and those that follow.
 	Snapshot string
@@ -44,6 +53,12 @@ type Config struct {
 	Listen string
 	// Listener is used instead of Listen if it is set. Run takes ownership of it.
 	Listener net.Listener
+	// TLS has connections speak TLS, with certificates that are read again when they change.
+	// Default: they speak clear text.
+	TLS *secure.Certificates
+	// Reread, if set, has the files of tokens and certificates looked at whenever something
+	// comes from it; that is done every few seconds anyway.
+	Reread <-chan os.Signal
 	// Options bound the requests.
 	Options Options
 	// MaxConnections is how many connections are open at a time. One more takes the place
@@ -55,18 +70,72 @@ type Config struct {
 	// DrainTimeout is how long requests may take to end after that. Default:
 	// DefaultDrainTimeout.
 	DrainTimeout time.Duration
+	// Live says how the live log of the store is followed.
+	Live Live
+	// Audit says how the recall of live queries is audited.
+	Audit Audit
 	// RecordShare is the share of the requests, 0 to 1, that are recorded into the
 	// store with their answers, for replay. Default: 0, none.
 	RecordShare float64
-	// Logger is told the events of the server's life at info level. Default:
-	// slog.Default().
+	// LogIDs has the log tell the texts of errors that name what callers have sent: vectors,
+	// values, ids of users. Default: their reasons and fields only.
+	LogIDs bool
+	// Logger is where events go as [events.Log] writes them. Default: slog.Default().
 	Logger *slog.Logger
+	// Events are others who are told of events.
+	Events []*events.Listener
+	// Admin is the listener for those who operate the server: metrics, profiles and probes. It
+	// listens before anything is loaded, and ends last. It speaks TLS if the server does, and
+	// where there is a guard its profiles need the scope admin, unless it says otherwise itself.
+	// Default: nil, none.
+	Admin *adminhttp.Options
+	// Metrics are what the server counts into and shows. Default: new ones if there is an
+	// Admin, else none.
+	Metrics *metrics.Metrics
 	// Listening, if set, is called when health can be asked.
 	Listening func(net.Addr)
+	// clock is what windows are judged by, where that is not time.Now.
+	clock func() time.Time
 	// Ready, if set, is called when queries are answered, with the snapshot of the first
 	// arm. It must not keep the snapshot.
-	Ready func(*shard.Snapshot)
+	Ready func(*snapshots.Snapshot)
 }
+
+// Live says how a server follows the live log of its store, and whether it writes to it. A zero
+// field means its default.
+type Live struct {
+	// Fence is how old the last proof may be that the log ends where it is read to: beyond
+	// it queries are refused, since an app may be taken down that the server does not know
+	// of. Default: DefaultFence.
+	Fence time.Duration
+	// AnswerStale has queries answered beyond the fence all the same, and flagged.
+	AnswerStale bool
+	// Writes has LiveService take writes. They are not authenticated: it is for listeners
+	// that only those reach who may write.
+	Writes bool
+	// Poll is how long the server waits between two looks at the log. Default: as package
+	// live has it for the store.
+	Poll time.Duration
+	// Memory is the file in which the server remembers durably how far it has read the log:
+	// a store whose log is behind that, or is another one, is not served (the error is of
+	// class [live.ErrTimeTravel]). Empty: it remembers nothing.
+	Memory string
+	// AtLeast is a position that the log must have reached, and AtLeastFrom by what that is
+	// known. What the store's releases and snapshots say counts too.
+	AtLeast     shard.Position
+	AtLeastFrom string
+	// Accept has a log followed that is behind what was read before, or another one, if it
+	// ends at this position: a person says that it is the one that counts. Nil accepts none.
+	Accept *shard.Position
+	// MaxFreshRows is how many rows of a tower of a model version may be upserted, and
+	// MaxFreshBytes how many bytes all of them may have: more is refused. Defaults: those of
+	// package live.
+	MaxFreshRows  int
+	MaxFreshBytes int64
+}
+
+// DefaultFence is the fence by default.
+const DefaultFence = 5 * time.Second
 
 // DefaultDrainTimeout is how long requests may take to end by default.
 const DefaultDrainTimeout = 15 * time.Second
@@ -95,8 +164,9 @@ const (
 	leaveTime = time.Second
 )
 
-// Run serves what is released until ctx ends. It listens first, then opens, verifies
-// and warms the snapshots of the newest release, and only then is ready. From then on
+// Run serves what is released until ctx ends. It listens first, then reads the live log of the
+// store, then opens, verifies and warms the snapshots of the newest release, lays over them what
+// the log has, and only then is ready. From then on
 // it follows the releases: it loads what a new one needs beside what answers, and
 // switches between two queries. What it cannot load leaves what answers as it is, is
 // logged, shown by GetStatus and tried again.
@@ -106,6 +176,10 @@ const (
 // until a person accepts it with a later release. A server that starts has read nothing
 // yet, and takes the log as it is.
 //
+// It follows the live log too, whatever it serves, and refuses queries beyond the fence. A live
+// log that cannot be read keeps it from being ready; one that is behind what it remembers, or
+// another one, is an error of class [live.ErrTimeTravel].
+//
 // When ctx ends it stops being ready, goes on for the time of DrainDelay, lets the requests
 // in flight end, and closes all snapshots. A caller that sends no more once it is not ready
 // loses no request. It returns nil if all of that went well, else an error that says what did
@@ -114,8 +188,10 @@ const (
 // cannot be opened it says which file and section that is.
 //
 // After a burst it gives memory back to the machine, and for that sets [runtime.GOMAXPROCS]
-// to what it is: from then on Go does not adapt it to the machine by itself.
-func Run(ctx context.Context, c Config) error {
+// to what it is: from then on Go does not adapt it to the machine by itself. Unless there is
+// one already, such as that of GOMEMLIMIT, it sets a memory limit for Go by what requests may
+// take (see [debug.SetMemoryLimit]), and takes it away at its end.
+func Run(ctx context.Context, c Config) (err error) {
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
@@ -128,23 +204,55 @@ func Run(ctx context.Context, c Config) error {
 	if c.MaxConnections <= 0 {
 		c.MaxConnections = DefaultMaxConnections
 	}
+	if c.Admin != nil && c.Metrics == nil {
+		c.Metrics = metrics.New()
+	}
+	if c.Metrics != nil {
+		c.Events = append(slices.Clone(c.Events), c.Metrics.Listener())
+	}
 	if c.Listener == nil {
-		var err error
 		if c.Listener, err = net.Listen("tcp", c.Listen); err != nil {
 			return fmt.Errorf("serve: %w", err)
 		}
 	}
 	prepareGoroutines(min(c.MaxConnections, DefaultMaxConnections))
-	service := NewService(c.Logger)
-	listener := newListener(unreadListener{c.Listener, service}, c.MaxConnections, c.Options.withDefaults().Processors, c.Logger)
+	service := NewService(c.Logger, c.Events...)
+	service.log.IDs = c.LogIDs
+	service.measured = c.Metrics != nil
+	handler, limits := newHandler(service, c.Options)
+	endAdmin, err := service.startAdmin(&c)
+	if err != nil {
+		return errors.Join(err, c.Listener.Close())
+	}
+	defer func() { err = errors.Join(err, endAdmin()) }()
+	if c.clock != nil {
+		service.clock = c.clock
+	}
+	processors := c.Options.withDefaults().Processors
+	lower := c.Listener
+	if c.TLS != nil {
+		lower = c.TLS.Listener(lower, handshakesFor(processors), service.events.ConnectionFailed)
+	}
+	listener := newListener(unreadListener{lower, service}, c.MaxConnections, processors, service.events)
+	service.followLive(&c)
 	if c.RecordShare > 0 {
-		service.recorder = startRecorder(c.RecordShare, c.Store.Objects(), c.Logger, defaultRecorderOptions())
+		o := defaultRecorderOptions()
+		if service.live != nil {
+			o.forgotten = service.live.Forgotten
+		}
+		service.recorder = startRecorder(c.RecordShare, c.Store.Objects(), service.events, o)
 		defer service.recorder.close() // once the requests have ended
 	}
-	handler, limits := newHandler(service, c.Options)
-	h := newHTTPServer(handler, &service.connections)
+	audits := service.followRecall(&c)
+	service.load = func() (*metrics.Load, *metrics.Connections) { return limits.measure(), listener.measure() }
+	if c.Metrics != nil {
+		c.Metrics.Follow(func() metrics.State { return service.measure(limits, listener) })
+	}
+	h := newHTTPServer(handler, connectionLog{service.events})
 	h.RegisterOnShutdown(service.EndStreams)
-	h.ConnContext = func(ctx context.Context, c net.Conn) context.Context { return withConn(withUnread(ctx, c), c) }
+	h.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
+		return withPeer(withConn(withUnread(ctx, c), c), c)
+	}
 	h.ConnState = func(c net.Conn, state http.ConnState) {
 		if unread := unreadOf(c); unread != nil && state == http.StateIdle {
 			unread.forget()
@@ -153,8 +261,11 @@ func Run(ctx context.Context, c Config) error {
 	}
 	running, cancel := context.WithCancel(ctx)
 	var aside sync.WaitGroup
-	aside.Go(func() { giveBack(running, limits.buffers) })
+	aside.Go(func() { giveBack(running, limits.buffers, service.trim) })
+	aside.Go(func() { limitHeap(running, limits.bytes.most) })
 	aside.Go(func() { service.tellOfLeftOut(running) })
+	aside.Go(func() { service.rereadSecrets(running, &c) })
+	aside.Go(func() { audits.Run(running) })
 	defer aside.Wait()
 	defer cancel()
 	served := make(chan error, 1)
@@ -162,13 +273,26 @@ func Run(ctx context.Context, c Config) error {
 		defer cancel()
 		served <- h.Serve(listener)
 	}()
-	c.Logger.Info("listening", "address", listener.Addr().String())
+	service.events.Listening(listener.Addr())
 	if c.Listening != nil {
 		c.Listening(listener.Addr())
 	}
 
-	limitMemory(&c, os.DirFS("/"))
-	err := follow(running, service, &c)
+	service.events.MemoryLimit(limitMemory(&c, os.DirFS("/")))
+	// It is followed until the last request has ended: without it they would be refused.
+	following, stopFollowing := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopFollowing()
+	var liveLog sync.WaitGroup
+	err = checkReleases(running, &c)
+	if err == nil {
+		err = service.live.Open(running)
+	}
+	if err == nil {
+		liveLog.Go(func() { service.live.Run(following) })
+		if err = service.live.Await(running); err == nil {
+			err = follow(running, service, &c)
+		}
+	}
 	if running.Err() != nil && errors.Is(err, context.Canceled) {
 		err = nil // stopped while it loaded
 	}
@@ -176,28 +300,40 @@ func Run(ctx context.Context, c Config) error {
 		c.DrainDelay = 0 // it serves no more, or nothing
 	}
 	err = errors.Join(err, drain(service, h, listener, &c))
+	stopFollowing()
+	liveLog.Wait()
 	if serveErr := <-served; !errors.Is(serveErr, http.ErrServerClosed) {
 		err = errors.Join(err, fmt.Errorf("serve: %w", serveErr))
 	}
 	return err
 }
 
-// limitMemory sets the limit that was left out, by the files of root, and logs which it
-// is.
-func limitMemory(c *Config, root fs.FS) {
+// followLive has a service follow the live log of the store once that is opened.
+func (s *Service) followLive(c *Config) {
+	s.live = livelog.New(c.Store.Objects(), livelog.Options{
+		Fence: cmp.Or(c.Live.Fence, DefaultFence), AnswerStale: c.Live.AnswerStale, Writes: c.Live.Writes,
+		Poll: c.Live.Poll, Memory: c.Live.Memory, Accept: c.Live.Accept,
+		Room: live.Room{Rows: c.Live.MaxFreshRows, Bytes: c.Live.MaxFreshBytes},
+		AtLeast: func(ctx context.Context) (shard.Position, string, error) {
+			known, err := release.New(c.Store).LiveBound(ctx)
+			if c.Live.AtLeast.Compare(known.Position) > 0 {
+				known.Position, known.By = c.Live.AtLeast, c.Live.AtLeastFrom
+			}
+			return known.Position, known.By, err
+		},
+		Check: s.fits, Changed: s.health.changed, Events: s.events,
+	})
+	s.health.live = s.live
+}
+
+// limitMemory sets the limit that was left out, by the files of root, and says which it is.
+func limitMemory(c *Config, root fs.FS) events.MemoryLimit {
 	if c.MemoryLimit > 0 {
-		c.Logger.Info("memory limit", "bytes", c.MemoryLimit, "from", "the configuration")
-		return
+		return events.MemoryLimit{Bytes: c.MemoryLimit, From: "the configuration"}
 	}
 	memory, err := memoryOf(root)
-	if err != nil {
-		c.Logger.Warn("memory limit is not known for sure", "error", err)
-	}
-	if c.MemoryLimit = memory.share(); c.MemoryLimit == math.MaxInt64 {
-		c.Logger.Warn("no memory limit", "from", memory.from)
-		return
-	}
-	c.Logger.Info("memory limit", "bytes", c.MemoryLimit, "of", memory.bytes, "from", memory.from)
+	c.MemoryLimit = memory.share()
+	return events.MemoryLimit{Bytes: c.MemoryLimit, Of: memory.bytes, From: memory.from, Err: err}
 }
 
 func newHTTPServer(h http.Handler, errors io.Writer) *http.Server {
@@ -227,19 +363,37 @@ func follow(ctx context.Context, service *Service, c *Config) error {
 		return serveOne(ctx, service, c, f)
 	}
 	asked := time.Now()
-	// One that cannot be read is passed over, as it is by a server that runs. Where no
-	// other was released, what may be served is unknown; and where none was at all, nothing
-	// may.
-	first, unreadable, err := f.releases.Newest(ctx)
-	if errors.Is(err, release.ErrNone) && unreadable != nil {
-		err = unreadable
-	}
+	first, err := newest(ctx, f.releases)
 	if err != nil {
-		return fmt.Errorf("read releases: %w", err)
+		return err
 	}
 	service.staleness.begin(asked, c.MaxStaleness)
 	f.run(ctx, first)
 	return nil
+}
+
+// newest returns the newest release. One that cannot be read is passed over, as it is by a
+// server that runs. Where no other was released, what may be served is unknown; and where none
+// was at all, nothing may.
+func newest(ctx context.Context, releases *release.Releases) (*release.Release, error) {
+	first, unreadable, err := releases.Newest(ctx)
+	if errors.Is(err, release.ErrNone) && unreadable != nil {
+		err = unreadable
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read releases: %w", err)
+	}
+	return first, nil
+}
+
+// checkReleases returns an error at once if there is no release to serve, rather than when the
+// live log was read.
+func checkReleases(ctx context.Context, c *Config) error {
+	if c.Snapshot != "" {
+		return nil
+	}
+	_, err := newest(ctx, release.New(c.Store))
+	return err
 }
 
 // serveOne serves the snapshot that is named, until ctx ends.
@@ -248,9 +402,7 @@ func serveOne(ctx context.Context, service *Service, c *Config, f *follower) err
 	if err != nil {
 		return fmt.Errorf("load snapshot: %w", err)
 	}
-	defer protect(ctx, c, digest)()
-	c.Logger.Warn("SERVING A SNAPSHOT WHATEVER IS RELEASED: nobody asks what its gates have found, and no release takes its place",
-		"snapshot", digest.Short())
+	defer protect(ctx, service, c, digest)()
 	if err := load(ctx, service, c, digest); err != nil {
 		return err
 	}
@@ -262,17 +414,17 @@ func serveOne(ctx context.Context, service *Service, c *Config, f *follower) err
 
 // protect keeps a snapshot from being collected that no release does, until end is called.
 // A server that may only read cannot.
-func protect(ctx context.Context, c *Config, d shard.Digest) (end func()) {
+func protect(ctx context.Context, service *Service, c *Config, d manifest.Digest) (end func()) {
 	protection, err := c.Store.TryProtect(ctx, d)
+	service.events.Unreleased(events.Unreleased{Snapshot: d, Unprotected: err})
 	if err != nil {
-		c.Logger.Warn("what is served may be collected", "snapshot", d.Short(), "error", err)
 		return func() {}
 	}
 	return func() { _ = protection.End(ctx) } // it lapses by itself, too
 }
 
 // load opens a snapshot, if it fits, and gives it to the service without a release.
-func load(ctx context.Context, service *Service, c *Config, digest shard.Digest) error {
+func load(ctx context.Context, service *Service, c *Config, digest manifest.Digest) error {
 	start := time.Now()
 	m, err := c.Store.Manifest(ctx, digest)
 	if err != nil {
@@ -281,16 +433,16 @@ func load(ctx context.Context, service *Service, c *Config, digest shard.Digest)
 	if size := bytesOf(m); size > c.MemoryLimit {
 		return fmt.Errorf("load snapshot %s: not admitted: it takes %d bytes, and %d may be mapped", digest.Short(), size, c.MemoryLimit)
 	}
-	snapshot, err := openWarm(ctx, c.Store, digest)
+	own, err := service.openLaid(ctx, c.Store, events.Load{Snapshot: digest, Model: m.Model, ModelVersion: m.ModelVersion, Bytes: bytesOf(m)})
 	if err != nil {
 		return fmt.Errorf("load snapshot %s: %w", digest.Short(), err)
 	}
-	service.Serve(snapshot)
-	c.Logger.Info("ready", "model", m.Model, "model_version", m.ModelVersion, "snapshot", digest.Short(),
-		"apps", m.Apps.Rows, "app_shards", len(m.Apps.Shards), "users", m.Users.Rows, "user_shards", len(m.Users.Shards),
-		"load_time", time.Since(start).Round(time.Microsecond))
+	service.serve(own)
+	service.events.Switched(events.Switch{
+		Arms: []events.Arm{{Name: release.Control, Weight: release.Total, Snapshot: digest}}, Opened: 1, Took: time.Since(start), Snapshot: m,
+	})
 	if c.Ready != nil {
-		c.Ready(snapshot)
+		c.Ready(own.snapshot)
 	}
 	return nil
 }
@@ -298,7 +450,7 @@ func load(ctx context.Context, service *Service, c *Config, digest shard.Digest)
 // drain stops the server and closes what answers, whatever happens not before the last
 // request on it has ended.
 func drain(service *Service, h *http.Server, l *listener, c *Config) error {
-	c.Logger.Info("draining", "delay", c.DrainDelay, "timeout", c.DrainTimeout)
+	service.events.Draining(events.Draining{Delay: c.DrainDelay, Timeout: c.DrainTimeout})
 	service.Drain()
 	last := min(leaveTime, c.DrainDelay/2)
 	time.Sleep(c.DrainDelay - last)

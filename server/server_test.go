@@ -25,22 +25,23 @@ import (
 	"github.com/tandem-ann/tandem/api/tandem/v1/tandemv1connect"
 	"github.com/tandem-ann/tandem/index"
 	"github.com/tandem-ann/tandem/index/sections"
-	"github.com/tandem-ann/tandem/server/release"
-	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/manifest"
+	"github.com/tandem-ann/tandem/shard/release"
+	"github.com/tandem-ann/tandem/shard/snapshots"
 )
 
 func newRecorder() *httptest.ResponseRecorder { return httptest.NewRecorder() }
 
-// events is a log handler that passes on the messages.
-type events chan string
+// messages is a log handler that passes on the messages.
+type messages chan string
 
-func (e events) Enabled(_ context.Context, l slog.Level) bool { return l >= slog.LevelInfo }
-func (e events) Handle(_ context.Context, r slog.Record) error {
+func (e messages) Enabled(_ context.Context, l slog.Level) bool { return l >= slog.LevelInfo }
+func (e messages) Handle(_ context.Context, r slog.Record) error {
 	e <- r.Message
 	return nil
 }
-func (e events) WithAttrs([]slog.Attr) slog.Handler { return e }
-func (e events) WithGroup(string) slog.Handler      { return e }
+func (e messages) WithAttrs([]slog.Attr) slog.Handler { return e }
+func (e messages) WithGroup(string) slog.Handler      { return e }
 
 // process is a Run in the background.
 type process struct {
@@ -48,21 +49,21 @@ type process struct {
 	addr   net.Addr
 	stop   context.CancelFunc
 	done   chan error
-	events events
+	events messages
 }
 
 // start runs a server and returns once it is ready. Its events are told unless c has a
 // logger.
 func start(t *testing.T, c Config) *process {
 	ctx, cancel := context.WithCancel(t.Context())
-	p := &process{stop: cancel, done: make(chan error, 1), events: make(events, 100)}
+	p := &process{stop: cancel, done: make(chan error, 1), events: make(messages, 100)}
 	ready := make(chan struct{})
 	c.Listen = "127.0.0.1:0"
 	if c.Logger == nil {
 		c.Logger = slog.New(p.events)
 	}
 	c.Listening = func(a net.Addr) { p.addr = a }
-	c.Ready = func(*shard.Snapshot) { close(ready) }
+	c.Ready = func(*snapshots.Snapshot) { close(ready) }
 	go func() { p.done <- Run(ctx, c) }()
 	t.Cleanup(cancel)
 	select {
@@ -117,7 +118,7 @@ const heldRequest = `{"userId": "u1", "k": 3}`
 func TestRunReadiness(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
-	log := make(events, 100)
+	log := make(messages, 100)
 	var s *site
 	var health *grpchealth.Client
 	status := func() grpchealth.Status {
@@ -138,7 +139,7 @@ func TestRunReadiness(t *testing.T) {
 			_, err := s.client().Retrieve(t.Context(), connect.NewRequest(&tandemv1.RetrieveRequest{UserId: "u1", K: 1}))
 			requireError(t, err, connect.CodeUnavailable, "no snapshot is loaded yet")
 		},
-		Ready: func(snapshot *shard.Snapshot) {
+		Ready: func(snapshot *snapshots.Snapshot) {
 			require.Equal(t, http.StatusOK, s.get(t, "/readyz").status)
 			require.Equal(t, grpchealth.StatusServing, status())
 			got, err := s.client().Retrieve(t.Context(), connect.NewRequest(&tandemv1.RetrieveRequest{UserId: "u1", K: 1}))
@@ -151,6 +152,7 @@ func TestRunReadiness(t *testing.T) {
 	require.Equal(t, "listening", <-log)
 	require.Equal(t, "request failed", <-log)
 	require.Equal(t, "memory limit", <-log)
+	require.Equal(t, "live log is read, and is empty", <-log)
 	require.Regexp(t, "^SERVING A SNAPSHOT WHATEVER IS RELEASED: ", <-log)
 	require.Equal(t, "ready", <-log)
 	require.Equal(t, "draining", <-log)
@@ -214,7 +216,7 @@ func TestRunReflectsWhileItDrains(t *testing.T) {
 	another := client.NewStream(t.Context())
 	names, err := another.ListServices()
 	require.NoError(t, err)
-	require.Len(t, names, 3)
+	require.Len(t, names, 4)
 	require.NoError(t, <-p.done)
 	_, err = stream.ListServices()
 	require.Error(t, err)
@@ -245,7 +247,7 @@ func TestRunFails(t *testing.T) {
 		return Run(ctx, c)
 	}
 	err = run(t.Context(), Config{Store: store, Snapshot: "ffff"})
-	require.ErrorIs(t, err, shard.ErrNoSnapshot)
+	require.ErrorIs(t, err, snapshots.ErrNoSnapshot)
 	require.ErrorContains(t, err, `load snapshot: store `)
 
 	stopped, cancel := context.WithCancel(t.Context())
@@ -328,16 +330,16 @@ func TestDeadline(t *testing.T) {
 // What is served without a release is not collected until the server ends.
 func TestServedSnapshotIsKept(t *testing.T) {
 	c := newTowers(rand.New(rand.NewPCG(1, 2)), index.Dot, 4, 60, 10, 2).named(t, Config{})
-	store, d := c.Store, shard.Digest(c.Snapshot)
+	store, d := c.Store, manifest.Digest(c.Snapshot)
 	p := start(t, c)
-	_, err := store.Collect(t.Context(), shard.CollectOptions{Unreleased: true})
+	_, err := store.Collect(t.Context(), snapshots.CollectOptions{Unreleased: true})
 	require.NoError(t, err)
-	require.NoError(t, shard.VerifySnapshot(t.Context(), store, d, func(string) {}))
+	require.NoError(t, snapshots.Verify(t.Context(), store, d, func(string) {}))
 	p.stop()
 	require.NoError(t, <-p.done)
-	done, err := store.Collect(t.Context(), shard.CollectOptions{Unreleased: true})
+	done, err := store.Collect(t.Context(), snapshots.CollectOptions{Unreleased: true})
 	require.NoError(t, err)
-	assert.Equal(t, []shard.Digest{d}, done.Snapshots)
+	assert.Equal(t, []manifest.Digest{d}, done.Snapshots)
 }
 
 // A server that was told what to serve says so, and no release takes its place.
@@ -353,7 +355,8 @@ func TestServesWhateverIsReleased(t *testing.T) {
 	s := status()
 	require.True(t, s.Unreleased)
 	require.Equal(t, c.Snapshot, s.Arms[0].Snapshot)
-	_, err := release.New(c.Store, fit).Start(t.Context(), release.StartOptions{Snapshot: shard.Digest(c.Snapshot)})
+	recordGates(t, c.Store, manifest.Digest(c.Snapshot))
+	_, err := release.New(c.Store).Start(t.Context(), release.StartOptions{Snapshot: manifest.Digest(c.Snapshot)})
 	require.NoError(t, err)
 	require.True(t, status().Unreleased)
 	p.stop()

@@ -1,7 +1,12 @@
 package server
 
 import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
 	"log/slog"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -11,44 +16,56 @@ import (
 	"connectrpc.com/connect"
 
 	"github.com/tandem-ann/tandem/api/tandem/v1/tandemv1connect"
-	"github.com/tandem-ann/tandem/server/release"
-	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/server/audit"
+	"github.com/tandem-ann/tandem/server/events"
+	"github.com/tandem-ann/tandem/server/livelog"
+	"github.com/tandem-ann/tandem/server/metrics"
+	"github.com/tandem-ann/tandem/server/recent"
 	"github.com/tandem-ann/tandem/shard/appendlog"
+	"github.com/tandem-ann/tandem/shard/release"
+	"github.com/tandem-ann/tandem/shard/snapshots"
 )
 
 // Service answers retrieval RPCs from the release that it was last given. Until
 // then it answers that it is unavailable. Its methods may be called from any
 // number of goroutines.
 type Service struct {
-	logger *slog.Logger
+	events *events.Listener
+	log    *events.Log // one of those who are told
 	health *health
 
 	mu      sync.Mutex // held to change current
 	current atomic.Pointer[state]
 	open    sync.WaitGroup // the servings whose files are open
+	mapped  mapped         // the same
 	status  atomic.Pointer[followerStatus]
 	target  atomic.Pointer[target] // nil before the first release
 	// staleness is that of what is known of the releases.
 	staleness *staleness
 
-	failures    failureLog // of requests
-	connections connectionLog
-
-	recorder *recorder // set before the first request, or nil
+	recorder *recorder         // set before the first request, or nil
+	audits   *audit.Auditor    // likewise
+	live     *livelog.Follower // likewise
+	clock    func() time.Time  // what windows are judged by; likewise
+	measured bool              // whether there are metrics; likewise
+	// load is what requests and connections take; likewise, or nil.
+	load   func() (*metrics.Load, *metrics.Connections)
+	recent *recent.Recent // one of those who are told
 }
 
 var (
 	_ tandemv1connect.RetrievalServiceHandler = (*Service)(nil)
 	_ tandemv1connect.AdminServiceHandler     = (*Service)(nil)
+	_ tandemv1connect.LiveServiceHandler      = (*Service)(nil)
 )
 
-// NewService returns a service without a snapshot. It logs each request at debug
-// level, those that fail at info level, or warn where there is too much load, a few each
-// second of them, and what must not happen at error level. The attribute duration is the
-// time since the request's header had been read, so it has that in which its message
-// arrived; of an item of a batch too.
-func NewService(logger *slog.Logger) *Service {
-	s := &Service{logger: logger, staleness: &staleness{logger: logger}, connections: connectionLog{logger: logger}}
+// NewService returns a service without a snapshot. It writes to a log as [events.Log] says,
+// and tells others who listen. The duration of a request is the time since its header had
+// been read, so it has that in which its message arrived; of an item of a batch too.
+func NewService(logger *slog.Logger, others ...*events.Listener) *Service {
+	s := &Service{log: events.NewLog(logger), clock: time.Now, recent: recent.New(nil)}
+	s.events = events.Tee(append([]*events.Listener{&s.log.Listener, s.recent.Listener()}, others...)...)
+	s.staleness = &staleness{events: s.events}
 	s.health = newHealth(s.staleness)
 	s.status.Store(&followerStatus{})
 	return s
@@ -62,6 +79,8 @@ type state struct {
 	router     *release.Router // nil where there is one arm, without a release
 	arms       []arm
 	since      time.Time
+	// autoRollback is whether the release says that servers roll back by themselves.
+	autoRollback bool
 }
 
 // arm is one snapshot that answers.
@@ -70,13 +89,17 @@ type arm struct {
 	generation uint64
 	name       string
 	weight     int
+	floor      float64    // of recall, as the release says; 0 if it does not
+	audited    *audit.Arm // nil if it is not
 }
 
 // Serve makes snapshot what answers from now on, without a release, and the service
 // ready. It takes ownership of snapshot. What it replaces is closed when the last
 // request on it has ended.
-func (s *Service) Serve(snapshot *shard.Snapshot) {
-	own := s.newServing(snapshot)
+func (s *Service) Serve(snapshot *snapshots.Snapshot) { s.serve(s.newServing(snapshot, nil)) }
+
+// serve makes a snapshot what answers, without a release. It takes its owner's place.
+func (s *Service) serve(own *serving) {
 	s.replace(&state{arms: []arm{{serving: own, name: release.Control, weight: release.Total}}, since: time.Now()})
 	s.health.set(phaseReady)
 }
@@ -84,10 +107,10 @@ func (s *Service) Serve(snapshot *shard.Snapshot) {
 // switchTo makes a release what answers from now on, and the service ready. It uses the
 // snapshots, one for each arm, beside their owner.
 func (s *Service) switchTo(r *release.Release, snapshots []*serving) {
-	next := &state{generation: r.Generation, hash: r.Hash, log: r.Log, router: release.NewRouter(r), since: time.Now()}
+	next := &state{generation: r.Generation, hash: r.Hash, log: r.Log, router: release.NewRouter(r), since: time.Now(), autoRollback: r.AutoRollback}
 	for i, a := range r.Arms {
 		snapshots[i].acquire() // its owner holds it open
-		next.arms = append(next.arms, arm{serving: snapshots[i], generation: r.Generation, name: a.Name, weight: a.Weight})
+		next.arms = append(next.arms, arm{serving: snapshots[i], generation: r.Generation, name: a.Name, weight: a.Weight, floor: a.RecallFloor})
 	}
 	s.replace(next)
 	s.health.set(phaseReady)
@@ -108,14 +131,38 @@ func (s *Service) Close() {
 	s.EndStreams()
 	s.replace(nil)
 	s.open.Wait()
-	s.tellLeftOut()
+	s.log.TellLeftOut()
 }
 
 func (s *Service) replace(next *state) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.audit(next)
+	arms := armsOf(next)
+	s.events.Arms(events.Arms{List: arms})
+	defer s.events.Arms(events.Arms{List: arms, Done: true})
+	if next != nil {
+		for _, a := range next.arms {
+			a.answered.Store(&a)
+		}
+	}
 	if last := s.current.Swap(next); last != nil {
 		for _, a := range last.arms {
+			a.release()
+		}
+	}
+}
+
+// trim lets go of memory for what can be made again, that nobody needed since it was called
+// last.
+func (s *Service) trim() {
+	now := s.current.Load()
+	if now == nil {
+		return
+	}
+	for _, a := range now.arms {
+		if a.acquire() { // else it was replaced
+			a.snapshot.Trim()
 			a.release()
 		}
 	}
@@ -125,12 +172,9 @@ func (s *Service) replace(next *state) {
 // or, if it is pinned to a model version, one that serves it. The caller releases it.
 func (s *Service) acquire(version, key string) (*arm, error) {
 	for {
-		now := s.current.Load()
-		if now == nil {
-			if s.health.current() == phaseDraining {
-				return nil, errorf(connect.CodeUnavailable, reasonStopping, "the server is stopping")
-			}
-			return nil, errorf(connect.CodeUnavailable, reasonNotReady, "no snapshot is loaded yet")
+		now, err := s.answering()
+		if err != nil {
+			return nil, err
 		}
 		number, err := now.route(version, key)
 		if err != nil {
@@ -140,6 +184,17 @@ func (s *Service) acquire(version, key string) (*arm, error) {
 			return a, nil
 		} // else it was replaced since it was loaded
 	}
+}
+
+// answering returns what answers now.
+func (s *Service) answering() (*state, error) {
+	if now := s.current.Load(); now != nil {
+		return now, nil
+	}
+	if s.health.current() == phaseDraining {
+		return nil, errorf(connect.CodeUnavailable, reasonStopping, "the server is stopping")
+	}
+	return nil, errorf(connect.CodeUnavailable, reasonNotReady, "no snapshot is loaded yet")
 }
 
 // route returns the number of the arm of a request.
@@ -170,28 +225,46 @@ func quoted(list []string) string {
 }
 
 // newServing returns a snapshot that answers for as long as its owner, the caller, or a
-// request holds it.
-func (s *Service) newServing(snapshot *shard.Snapshot) *serving {
-	next := &serving{snapshot: snapshot}
+// request holds it, with what is laid over it, nil for nothing.
+func (s *Service) newServing(snapshot *snapshots.Snapshot, layer *livelog.Layer) *serving {
+	next := &serving{snapshot: snapshot, short: tokenOf(snapshot.Digest()), layer: layer}
 	next.users.Store(1)
+	s.mapped.add(next)
 	next.closed = func(err error) {
-		if err != nil {
-			s.logger.Error("close snapshot", "snapshot", snapshot.Digest(), "error", err)
-		}
+		s.mapped.remove(next)
+		s.events.Closed(events.Closed{Snapshot: snapshot.Digest(), Err: err})
 		s.open.Done()
 	}
 	s.open.Add(1)
 	return next
 }
 
+// newLaid is newServing with the live log laid over the snapshot, if one is followed. If that
+// fails it closes the snapshot.
+func (s *Service) newLaid(ctx context.Context, snapshot *snapshots.Snapshot) (*serving, error) {
+	if s.live == nil {
+		return s.newServing(snapshot, nil), nil
+	}
+	layer, err := s.live.Lay(ctx, snapshot)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("lay the live log over snapshot %s: %w", snapshot.Digest().Short(), err), snapshot.Close())
+	}
+	return s.newServing(snapshot, layer), nil
+}
+
 // serving is a snapshot that answers requests. Nothing of it changes but the
-// count, and what of it is lost.
+// count, what is laid over it, what of it is lost, and as which arm it has answered.
 type serving struct {
 	servingSizes
-	snapshot *shard.Snapshot
+	snapshot *snapshots.Snapshot
+	short    [tokenDigest]byte   // its digest, as page tokens have it
+	answered atomic.Pointer[arm] // the last arm that it was, nil if it has not answered yet
+	layer    *livelog.Layer      // of the live log; nil where none is followed
 	lost     lostShards
-	users    atomic.Int64 // those who hold it: requests, states and its owner
-	closed   func(error)  // called once the files are closed
+	// published is when the snapshot was, by the store's clock; zero if that is not known.
+	published time.Time
+	users     atomic.Int64 // those who hold it: requests, states and its owner
+	closed    func(error)  // called once the files are closed
 }
 
 // acquire counts a user, unless the last has gone.
@@ -210,6 +283,56 @@ func (s *serving) acquire() bool {
 // release ends a use; the last one closes the files.
 func (s *serving) release() {
 	if s.users.Add(-1) == 0 {
+		if s.layer != nil {
+			s.layer.End() // it reads the files
+		}
 		s.closed(s.snapshot.Close())
 	}
+}
+
+// mapped are the snapshots whose files are open, in the order in which they were opened:
+// those that answer, and those that are kept for a rollback.
+type mapped struct {
+	mu   sync.Mutex
+	list []*serving
+}
+
+func (m *mapped) add(s *serving) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.list = append(m.list, s)
+}
+
+func (m *mapped) remove(s *serving) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.list = slices.DeleteFunc(m.list, func(o *serving) bool { return o == s })
+}
+
+// acquire returns the arm that a snapshot was when it answered last, which the caller
+// releases; nil if it is not mapped, or has not answered yet. Of one that was opened again
+// it is the newer one.
+func (m *mapped) acquire(short [tokenDigest]byte) *arm {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, s := range slices.Backward(m.list) {
+		if a := s.answered.Load(); s.short == short && a != nil && s.acquire() {
+			return a
+		}
+	}
+	return nil
+}
+
+// hold returns all of them that have the live log laid over them, in the order of their
+// digests. The caller releases them.
+func (m *mapped) hold() (held []*serving) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, s := range m.list {
+		if s.layer != nil && s.acquire() {
+			held = append(held, s)
+		}
+	}
+	slices.SortFunc(held, func(a, b *serving) int { return cmp.Compare(a.snapshot.Digest(), b.snapshot.Digest()) })
+	return held
 }

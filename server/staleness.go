@@ -2,37 +2,37 @@ package server
 
 import (
 	"context"
-	"errors"
-	"log/slog"
 	"sync"
 	"time"
 
 	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
-	"github.com/tandem-ann/tandem/shard/appendlog"
+	"github.com/tandem-ann/tandem/server/events"
+	"github.com/tandem-ann/tandem/server/livelog"
+	"github.com/tandem-ann/tandem/shard/objects"
 )
 
 const (
-	// staleAfter is the staleness that is logged first; then twice as much each time.
+	// staleAfter is the staleness that is told first; then twice as much each time.
 	staleAfter = 30 * time.Second
-	// staleTick is how often staleness is compared with what is to be logged, and with
+	// staleTick is how often staleness is compared with what is to be told, and with
 	// the limit of readiness for those who watch health.
 	staleTick = time.Second
 )
 
 // staleness is how old a service's knowledge of the releases is: the age of the last proof
-// that the log ends where it was read to. It grows by the monotonic clock whatever becomes
+// that the log ends where it was read to. It grows as [objects.Elapsed] has it, whatever becomes
 // of a look, and is worked out when it is asked for. Its methods may be called from any
 // number of goroutines.
 type staleness struct {
-	logger *slog.Logger
+	events *events.Listener
 
 	mu     sync.Mutex
 	limit  time.Duration // beyond which the service is not ready; 0 is none
 	proof  time.Time     // when the last proof was begun; zero while no log is followed
 	state  tandemv1.LogState
 	failed error     // why the last look proved nothing
-	told   time.Time // when it was logged last that the store cannot be read
-	unread bool      // whether that was logged of the time since the last proof
+	told   time.Time // when it was told last that the store cannot be read
+	unread bool      // whether that was told of the time since the last proof
 }
 
 // begin says that a log is followed from now on whose head was read after asked.
@@ -49,14 +49,14 @@ func (s *staleness) age() (age time.Duration, ok bool) {
 	if s.proof.IsZero() {
 		return 0, false
 	}
-	return time.Since(s.proof), true
+	return objects.Elapsed(s.proof), true
 }
 
 // exceeded reports whether the staleness is beyond the limit of readiness.
 func (s *staleness) exceeded() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.limit > 0 && !s.proof.IsZero() && time.Since(s.proof) > s.limit
+	return s.limit > 0 && !s.proof.IsZero() && objects.Elapsed(s.proof) > s.limit
 }
 
 // look returns what the last look has found, and why if that is not the log that is
@@ -74,10 +74,10 @@ func (s *staleness) proved(asked time.Time) {
 	s.proof, s.state, s.failed, s.unread = asked, tandemv1.LogState_LOG_STATE_FOLLOWED, nil, false
 	s.mu.Unlock()
 	switch {
-	case broken(was):
-		s.logger.Info("the log of releases is followed again")
+	case livelog.Broken(was):
+		s.events.Releases(events.Releases{Change: events.Mended})
 	case unread:
-		s.logger.Info("releases can be read again")
+		s.events.Releases(events.Releases{Change: events.Readable})
 	}
 }
 
@@ -92,49 +92,26 @@ func (s *staleness) accepted() {
 // what an earlier one has found.
 func (s *staleness) fail(err error) {
 	s.mu.Lock()
-	was, now := s.state, stateOf(err)
-	if now == tandemv1.LogState_LOG_STATE_UNREAD && broken(was) {
+	was, now := s.state, livelog.StateOf(err)
+	if now == tandemv1.LogState_LOG_STATE_UNREAD && livelog.Broken(was) {
 		s.mu.Unlock()
 		return
 	}
 	s.state, s.failed = now, err
-	unread := now != was && !broken(now) && time.Since(s.told) >= staleAfter
+	unread := now != was && !livelog.Broken(now) && time.Since(s.told) >= staleAfter
 	if unread {
 		s.told, s.unread = time.Now(), true
 	}
 	s.mu.Unlock()
 	switch {
 	case unread:
-		s.logger.Warn("releases cannot be read; what answers goes on", "error", err)
-	case broken(now) && now != was:
-		s.logger.Error("the log of releases is not the one that was followed; what answers goes on", "error", err)
+		s.events.Releases(events.Releases{Change: events.Unreadable, Err: err})
+	case livelog.Broken(now) && now != was:
+		s.events.Releases(events.Releases{Change: events.Broken, Err: err})
 	}
 }
 
-// stateOf returns what an error says of the log.
-func stateOf(err error) tandemv1.LogState {
-	switch {
-	case errors.Is(err, appendlog.ErrForked):
-		return tandemv1.LogState_LOG_STATE_FORKED
-	case errors.Is(err, appendlog.ErrBehind):
-		return tandemv1.LogState_LOG_STATE_BEHIND
-	case errors.Is(err, appendlog.ErrGap):
-		return tandemv1.LogState_LOG_STATE_GAP
-	}
-	return tandemv1.LogState_LOG_STATE_UNREAD
-}
-
-// broken reports whether the log that is there does not go on from the one that was
-// followed.
-func broken(s tandemv1.LogState) bool {
-	switch s {
-	case tandemv1.LogState_LOG_STATE_FORKED, tandemv1.LogState_LOG_STATE_BEHIND, tandemv1.LogState_LOG_STATE_GAP:
-		return true
-	}
-	return false
-}
-
-// watch logs that the staleness grows, and that it ends, and calls changed when it crosses
+// watch tells that the staleness grows, and that it ends, and calls changed when it crosses
 // the limit of readiness, until ctx ends.
 func (s *staleness) watch(ctx context.Context, changed func()) {
 	ticker := time.NewTicker(staleTick)
@@ -150,16 +127,12 @@ func (s *staleness) watch(ctx context.Context, changed func()) {
 		_, failed := s.look()
 		switch {
 		case age >= next:
-			attrs := []any{"staleness", age.Round(time.Second)}
-			if failed != nil {
-				attrs = append(attrs, "error", failed)
-			}
-			s.logger.Warn("what is released was not seen for long", attrs...)
+			s.events.Releases(events.Releases{Change: events.Stale, Staleness: age, Err: failed})
 			for next <= age {
 				next *= 2
 			}
 		case age < staleAfter && next > staleAfter:
-			s.logger.Info("what is released is seen again", "staleness_was", longest.Round(time.Second))
+			s.events.Releases(events.Releases{Change: events.Seen, Staleness: longest})
 			next, longest = staleAfter, 0
 		}
 		longest = max(longest, age)

@@ -20,9 +20,10 @@ import (
 
 	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
 	"github.com/tandem-ann/tandem/index"
-	"github.com/tandem-ann/tandem/server/release"
-	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/manifest"
 	"github.com/tandem-ann/tandem/shard/objects/objectstest"
+	"github.com/tandem-ann/tandem/shard/release"
+	"github.com/tandem-ann/tandem/shard/snapshots"
 )
 
 // lines is a log handler that keeps what is logged.
@@ -50,7 +51,7 @@ type following struct {
 	*Service
 	store    *objectstest.Faults
 	releases *release.Releases // as a publisher sees them
-	digests  []shard.Digest
+	digests  []manifest.Digest
 	log      lines
 }
 
@@ -60,14 +61,15 @@ const served = "served"
 // newFollowing publishes two snapshots, releases the first, and follows.
 func newFollowing(t *testing.T, c Config) *following {
 	f := &following{store: objectstest.NewFaults()}
-	publisher, err := shard.NewStore(f.store.Bucket("publisher"), shard.StoreOptions{Cache: t.TempDir()})
+	publisher, err := snapshots.NewStore(f.store.Bucket("publisher"), snapshots.Options{Cache: t.TempDir()})
 	require.NoError(t, err)
 	data := smallTowers(index.Dot)
 	for i := range 2 {
 		data.version = fmt.Sprintf("v%d", i+1)
 		f.digests = append(f.digests, data.publishTo(t, publisher))
 	}
-	f.releases = release.New(publisher, fit)
+	recordGates(t, publisher, f.digests...)
+	f.releases = release.New(publisher)
 	f.start(t, f.digests[0])
 	f.follow(t, c)
 	return f
@@ -76,7 +78,7 @@ func newFollowing(t *testing.T, c Config) *following {
 // follow begins to follow.
 func (f *following) follow(t *testing.T, c Config) {
 	var err error
-	c.Store, err = shard.NewStore(f.store.Bucket(served), shard.StoreOptions{Cache: t.TempDir()})
+	c.Store, err = snapshots.NewStore(f.store.Bucket(served), snapshots.Options{Cache: t.TempDir()})
 	require.NoError(t, err)
 	c.Keep, c.MemoryLimit = DefaultKeep, 1<<30
 	c.Logger = slog.New(slog.NewTextHandler(&f.log, nil))
@@ -92,7 +94,7 @@ func (f *following) follow(t *testing.T, c Config) {
 	f.rest(3 * time.Second)
 }
 
-func (f *following) start(t *testing.T, d shard.Digest) {
+func (f *following) start(t *testing.T, d manifest.Digest) {
 	t.Helper()
 	_, err := f.releases.Start(t.Context(), release.StartOptions{Snapshot: d})
 	require.NoError(t, err)

@@ -23,8 +23,8 @@ func estimatedTooLong(r *tandemv1.RetrieveRequest, bytes, before, most int) erro
 
 // textTooLong is the error of an answer whose candidates were looked at until they had too
 // much text.
-func textTooLong(ctx context.Context, snapshot *shard.Snapshot, q *query, r *tandemv1.RetrieveRequest, text *shard.TextError, most int) error {
-	rest, err := newAnswer(ctx, snapshot, q, &shard.Answer{Shards: make([]shard.ShardAnswer, len(q.tower.Shards()))})
+func textTooLong(ctx context.Context, now *pinned, q *query, r *tandemv1.RetrieveRequest, text *shard.TextError, most int) error {
+	rest, err := newAnswer(ctx, now, q, &shard.Answer{Shards: make([]shard.ShardAnswer, len(q.tower.Parts()))})
 	if err != nil {
 		return err
 	}
@@ -34,7 +34,7 @@ func textTooLong(ctx context.Context, snapshot *shard.Snapshot, q *query, r *tan
 	}
 	room := most - proto.Size(rest) - answerOverhead
 	if r.Explain || len(r.ExplainIds) > 0 {
-		room -= shardOverhead * (len(q.tower.Shards()) + len(r.ExplainIds))
+		room -= shardOverhead * (len(q.tower.Parts()) + len(r.ExplainIds))
 	}
 	size := fmt.Sprintf("more than %d bytes after %d of %d candidates", most, len(text.Found), text.Of)
 	return tooLong(r, size, 0, most, firstFitting(list, room))

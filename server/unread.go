@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"io"
-	"log/slog"
 	"net"
 	"net/http"
 	"strconv"
@@ -13,6 +12,8 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+
+	"github.com/tandem-ann/tandem/server/events"
 )
 
 // net/http refuses some requests before a handler sees them: those that cannot be read,
@@ -90,7 +91,7 @@ func (c *unreadConn) CloseWrite() error { return closeWrite(c.Conn) }
 
 // Write implements [net.Conn].
 func (c *unreadConn) Write(p []byte) (int, error) {
-	if c.seen.Load() || !bytes.HasPrefix(p, []byte("HTTP/1.")) {
+	if c.seen.Load() || c.arrived.Load() == 0 || !bytes.HasPrefix(p, []byte("HTTP/1.")) {
 		return c.Conn.Write(p)
 	}
 	if _, err := c.Conn.Write(c.refuse(p)); err != nil {
@@ -99,7 +100,7 @@ func (c *unreadConn) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// refuse returns the answer instead of that of net/http, and has the log tell of it.
+// refuse returns the answer instead of that of net/http, and tells of it.
 func (c *unreadConn) refuse(theirs []byte) []byte {
 	head, text, _ := bytes.Cut(theirs, []byte("\r\n\r\n"))
 	line, _, _ := bytes.Cut(head, []byte("\r\n"))
@@ -110,14 +111,13 @@ func (c *unreadConn) refuse(theirs []byte) []byte {
 		}
 	}
 	id, err := newID(), unreadError(status, string(text))
-	ctx := context.Background() // the connection has none
-	if leftOut, ok := c.service.mayTell(ctx, slog.LevelInfo); ok {
-		args := []any{
-			"procedure", "", "request_id", id, "code", err.Code().String(), "duration", time.Since(time.Unix(0, c.since.Load())),
-			"peer", c.RemoteAddr().String(), "protocol", "connect", "http", "HTTP/1.1", "bytes", c.arrived.Load(), "error", err,
-		}
-		c.service.logger.Log(ctx, slog.LevelInfo, "request failed", withLeftOut(args, leftOut)...)
-	}
+	took := time.Since(time.Unix(0, c.since.Load()))
+	c.service.events.RPCBegin("")
+	c.service.events.RPCEnd(events.RPC{Code: err.Code(), Duration: took})
+	c.service.events.RequestEnd(events.Request{
+		ID: id, Code: err.Code().String(), Duration: took, Err: err,
+		Peer: c.RemoteAddr().String(), Protocol: "connect", HTTP: "HTTP/1.1", Bytes: c.arrived.Load(),
+	})
 	out := &unreadAnswer{header: http.Header{}}
 	out.header.Set(RequestIDHeader, id)
 	out.header.Set("Cache-Control", "no-store")

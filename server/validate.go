@@ -67,7 +67,7 @@ func keepsRules(r *tandemv1.RetrieveRequest) bool {
 		len(r.Filter) <= 16<<10 && len(r.Bindings) <= 256 &&
 		len(r.IncludeIds) <= 100_000 && len(r.ExcludeIds) <= 100_000 && len(r.ExplainIds) <= 100 &&
 		len(r.ModelVersion) <= 256 && len(r.Attributes) <= 256 && len(r.RequestId) <= 128 &&
-		len(r.Segment) <= 64 && len(r.RequestKey) <= 256 &&
+		len(r.Segment) <= 64 && len(r.RequestKey) <= 256 && len(r.GetMinLive().GetLog()) <= 256 && len(r.PageToken) <= 512 &&
 		r.Fallback >= tandemv1.Fallback_FALLBACK_UNSPECIFIED && r.Fallback <= tandemv1.Fallback_FALLBACK_MEAN_USER &&
 		(r.Fallback != tandemv1.Fallback_FALLBACK_MEAN_USER || r.UserId != "") &&
 		(r.RecallTarget == nil || *r.RecallTarget > 0 && *r.RecallTarget <= 1) &&
@@ -83,7 +83,7 @@ const (
 
 // prepareRules compiles the rules, so that the first request does not.
 func prepareRules() {
-	for _, m := range []proto.Message{&tandemv1.RetrieveRequest{}, &tandemv1.BatchRetrieveRequest{}, &tandemv1.GetEmbeddingsRequest{}} {
+	for _, m := range []proto.Message{&tandemv1.RetrieveRequest{}, &tandemv1.BatchRetrieveRequest{}, &tandemv1.GetEmbeddingsRequest{}, &tandemv1.WriteRequest{}, &tandemv1.ImportRequest{}, &tandemv1.ProveRequest{}} {
 		_ = validate(m) // an empty request is wrong, which is what it says
 	}
 }

@@ -16,7 +16,7 @@ import (
 // TestKeepsRules compares the fast check with the rules, about their bounds.
 func TestKeepsRules(t *testing.T) {
 	fields := (&tandemv1.RetrieveRequest{}).ProtoReflect().Descriptor().Fields().Len()
-	require.Equal(t, 22, fields, "a new field: does keepsRules know its rules?")
+	require.Equal(t, 24, fields, "a new field: does keepsRules know its rules?")
 	rapid.Check(t, func(t *rapid.T) {
 		r := &tandemv1.RetrieveRequest{UserId: "u1", K: 10}
 		size := func(name string, most int) int {
@@ -29,7 +29,7 @@ func TestKeepsRules(t *testing.T) {
 		}
 		// One to three fields differ from a good request.
 		for range rapid.IntRange(1, 3).Draw(t, "changes") {
-			switch rapid.IntRange(0, 21).Draw(t, "field") {
+			switch rapid.IntRange(0, 23).Draw(t, "field") {
 			case 0:
 				r.UserId = ""
 			case 1:
@@ -42,6 +42,10 @@ func TestKeepsRules(t *testing.T) {
 				if len(r.Vectors) > 0 && rapid.Bool().Draw(t, "empty") {
 					r.Vectors[len(r.Vectors)-1].Values = nil
 				}
+			case 22:
+				r.MinLive = &tandemv1.LivePosition{Log: text("min_live.log", 256)}
+			case 23:
+				r.PageToken = text("page_token", 512)
 			case 20:
 				r.RequestKey = text("request_key", 256)
 			case 21:

@@ -1,7 +1,6 @@
 package shard
 
 import (
-	"context"
 	"fmt"
 	"slices"
 	"sort"
@@ -71,164 +70,102 @@ func (a AtMost) validate(schema attribute.Schema) error {
 }
 
 // deepen makes the parts that are exhausted ask for more rows than before, and
-// returns them. The error is the context's.
-func (t *Tower) deepen(ctx context.Context, q *Query, f *fanOut, merged []hit) ([]int, error) {
+// returns them.
+func (f *fanOut) deepen(metric index.Metric, q *Query, merged []Hit) []int {
 	if f.exact {
-		taken := f.certain(t.metric, merged)
+		taken := f.certain(metric, merged)
 		full := f.merger.quota.filled(q.AtMost, taken)
 		for _, i := range f.again {
-			p := &f.parts[i]
-			if err := t.shards[i].drop(ctx, p, full, taken); err != nil {
-				return nil, err
+			a := &f.parts[i]
+			a.request.K = min(2*a.request.K, max(a.reply.Left, 1))
+			a.request.Full, a.request.Taken = full, a.request.Taken[:0]
+			for j := range taken {
+				if int(taken[j].part) == i {
+					a.request.Taken = append(a.request.Taken, taken[j].Ref)
+				}
 			}
-			p.k = min(2*p.k, max(p.left, 1))
 		}
-		return f.again, nil
+		return f.again
 	}
 	// As many as it takes if the share of those passed over stays the same.
-	more := func(p *part) int { return min(max(2*p.k, p.k*q.K/len(merged)), p.left) }
-	deep := func(i int) bool { return more(&f.parts[i]) > f.parts[i].left/large }
+	more := func(a *asked) int {
+		return min(max(2*a.request.K, a.request.K*f.depth/max(len(merged), 1)), a.reply.Left)
+	}
+	deep := func(i int) bool { return more(&f.parts[i]) > f.parts[i].reply.Left/large }
 	if q.Plan != index.Auto || !slices.ContainsFunc(f.again, deep) {
 		for _, i := range f.again {
-			f.parts[i].k = more(&f.parts[i])
+			f.parts[i].request.K = more(&f.parts[i])
 		}
-		return f.again, nil
+		return f.again
 	}
 	f.exact, f.again = true, f.again[:0]
 	for i := range f.parts {
-		p := &f.parts[i]
-		if p.answer.Err == nil && !p.complete() {
-			p.plan, p.answer.Deep, p.k = index.ExactScan, true, min(overfetch*q.K, p.left)
+		a := &f.parts[i]
+		if a.answer.Err == nil && !a.complete() {
+			a.request.Plan, a.answer.Deep, a.request.K = index.ExactScan, true, min(overfetch*f.depth, a.reply.Left)
 			f.again = append(f.again, i)
 		}
 	}
-	return f.again, nil
+	return f.again
 }
 
 // certain returns the merged hits that rank before every row that was not fetched.
-func (f *fanOut) certain(metric index.Metric, merged []hit) []hit {
+func (f *fanOut) certain(metric index.Metric, merged []Hit) []Hit {
 	for i := range f.parts {
-		p := &f.parts[i]
-		if p.answer.Err != nil || p.complete() {
+		a := &f.parts[i]
+		if a.answer.Err != nil || a.complete() {
 			continue
 		}
-		last := &p.hits[len(p.hits)-1]
+		last := &a.reply.Hits[len(a.reply.Hits)-1]
 		merged = merged[:sort.Search(len(merged), func(i int) bool { return last.before(&merged[i], metric) })]
 	}
 	return merged
-}
-
-// dropStep is how many sets of rows are removed between two pauses: one may take some ten
-// microseconds.
-const dropStep = 16
-
-// drop removes from the eligible rows of a part those that have a full value and
-// were not taken. The error is the context's.
-func (s *Shard) drop(ctx context.Context, p *part, full []value, taken []hit) error {
-	if p.eligible == nil {
-		p.eligible = s.bitsets.Get().(*index.Bitset)
-		p.eligible.Fill(s.Rows())
-	}
-	scratch := s.bitsets.Get().(*index.Bitset)
-	defer s.bitsets.Put(scratch)
-	for i, v := range full {
-		if i%dropStep == dropStep-1 {
-			if err := pause(ctx); err != nil {
-				return err
-			}
-		}
-		var set attribute.Set
-		switch s.attributes.Schema().Field(v.field).Type {
-		case attribute.Bool:
-			set = s.attributes.Is(v.field, v.number != 0)
-		case attribute.Int:
-			set = s.attributes.Ints(v.field, v.number, v.number)
-		default:
-			set = s.attributes.Keyword(v.field, v.text)
-		}
-		set.AndNot(*p.eligible, *scratch)
-	}
-	for _, h := range taken {
-		if h.shard == s {
-			p.eligible.Set(h.ordinal)
-		}
-	}
-	p.left = p.eligible.Count()
-	return nil
-}
-
-// value is one value of an attribute, for all shards: a text aliases a mapped file.
-type value struct {
-	field  int
-	text   string
-	number int64
 }
 
 // quota counts the values of the candidates that were taken. Its memory is reused
 // from query to query.
 type quota struct {
 	limits []AtMost
-	taken  map[value]int
-	values []value
+	taken  map[FieldValue]int
 }
 
 func (u *quota) reset(limits []AtMost) {
 	u.limits = limits
 	if len(limits) > 0 && u.taken == nil {
-		u.taken = map[value]int{}
+		u.taken = map[FieldValue]int{}
 	}
 	clear(u.taken)
 }
 
-// of returns the values that a row has of an attribute. The next call reuses the
-// memory.
-func (u *quota) of(h *hit, field int) []value {
-	u.values = u.values[:0]
-	table := h.shard.attributes
-	switch table.Schema().Field(field).Type {
-	case attribute.Keyword, attribute.KeywordList:
-		for _, code := range table.Codes(h.ordinal, field) {
-			u.values = append(u.values, value{field: field, text: table.Text(field, code)})
-		}
-	default:
-		if v := table.Value(h.ordinal, field); !v.Absent() {
-			u.values = append(u.values, value{field: field, number: v.Int()})
-		}
-	}
-	return u.values
-}
-
-// full returns the first limit that the row would exceed, and by which value.
-func (u *quota) full(h *hit) (limit AtMost, v value, full bool) {
+// full returns the first limit that a row with those values would exceed, and by which.
+func (u *quota) full(values []FieldValue) (limit AtMost, v FieldValue, full bool) {
 	for _, limit := range u.limits {
-		for _, v := range u.of(h, limit.Field) {
-			if u.taken[v] >= limit.N {
+		for _, v := range values {
+			if v.Field == limit.Field && u.taken[v] >= limit.N {
 				return limit, v, true
 			}
 		}
 	}
-	return AtMost{}, value{}, false
+	return AtMost{}, FieldValue{}, false
 }
 
-// take counts the values of a row.
-func (u *quota) take(h *hit) {
-	for _, limit := range u.limits {
-		for _, v := range u.of(h, limit.Field) {
-			u.taken[v]++
-		}
+// take counts the values of a row, which are of attributes that are limited.
+func (u *quota) take(values []FieldValue) {
+	for _, v := range values {
+		u.taken[v]++
 	}
 }
 
 // filled returns the values that as many of the rows have as the limits allow.
-func (u *quota) filled(limits []AtMost, rows []hit) []value {
+func (u *quota) filled(limits []AtMost, rows []Hit) []FieldValue {
 	u.reset(limits)
 	for i := range rows {
-		u.take(&rows[i])
+		u.take(rows[i].Values)
 	}
-	var full []value
+	var full []FieldValue
 	for _, limit := range limits {
 		for v, n := range u.taken {
-			if v.field == limit.Field && n >= limit.N {
+			if v.Field == limit.Field && n >= limit.N {
 				full = append(full, v)
 			}
 		}

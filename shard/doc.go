@@ -1,16 +1,17 @@
-// Package shard is what a snapshot is made of and how it is asked.
+// Package shard is how a snapshot is asked.
 //
 // A [Shard] is one file: an index, the ids of its rows, and their attributes. A
 // [Tower] is the shards of one entity kind; it fans a [Query] out over them and
-// merges what they find. A [Snapshot] is both towers of one model version, listed
-// by a [Manifest] and kept in a [Store].
+// merges what they find. To a tower each shard is a [Part], which may be elsewhere; a
+// [Local] is one of this process. Package manifest says which shards are both towers of one model
+// version, a snapshot, and package snapshots opens them from a store.
 //
 // # Goals
 //
 // An answer must not depend on the layout: the same rows in one shard or in seven
 // give the same exact answer, to the order of ties. A returned id must be in the
 // snapshot and pass the filter. Every answer says how much of the tower it is
-// based on. Whatever is in a store is whole, and is what its name says.
+// based on.
 //
 // # Design
 //
@@ -23,11 +24,18 @@
 // bitmap of its rows, which only needs merging. Limits on equal values ([AtMost]) are
 // kept by the merge.
 //
-// A manifest is the root of trust: it is named by the SHA-256 of its bytes and
-// names its shards by the SHA-256 of theirs. It also records each shard's own
-// checksum, which covers every byte and which opening the shard verifies anyway;
-// so a server knows that it maps the shards the manifest means without reading
-// them twice.
+// What fans out, merges, keeps limits and explains reads no mapped file: a part copies
+// what it returns, with the values of attributes that are limited, and its faults are
+// errors. A part answers from its request alone, so that whoever has the same rows can
+// answer instead.
+//
+// What has changed since a snapshot was built lies over it: an [Overlay] over the rows of a
+// shard, and beside the shards parts of rows that are [InMemory]. [Tower.With] makes a tower
+// of both, over the same shards. Package overlay says what they hold.
+//
+// The package has more than 3,000 lines because the fan-out, a part of this process, merging,
+// diversity and explaining share one request and its reply, and none has a meaning without
+// the others.
 //
 // Package builder writes snapshots; package server serves them; package bench
 // measures them.

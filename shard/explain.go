@@ -1,30 +1,30 @@
 package shard
 
 import (
-	"cmp"
 	"context"
 	"slices"
 	"sort"
-	"strings"
 
 	"github.com/tandem-ann/tandem/index"
 	"github.com/tandem-ann/tandem/shard/attribute"
-	"github.com/tandem-ann/tandem/shard/eligibility"
 )
 
-// Verdict is why a row is or is not in an answer. Of several that apply, the first in
-// the order in which they are declared is given. The zero Verdict is none: the query's
+// Standing is why a row is or is not in an answer. Of several that apply, the first in
+// the order in which they are declared is given. The zero Standing is none: the query's
 // context ended before there was one.
-type Verdict uint8
+type Standing uint8
 
-// The verdicts.
+// The standings.
 const (
-	ShardMissing Verdict = iota + 1 // the shard of the id did not answer
-	Unknown                         // the tower does not have the id
-	IsQuery                         // Query.Self
-	Excluded                        // in Query.Exclude
-	NotIncluded                     // not in Query.Include
-	NotEligible                     // not in Query.Segment, or it does not pass Query.Filter
+	ShardMissing  Standing = iota + 1 // the shard of the id did not answer
+	TakenDown                         // it is among what the tower refuses, whether it has the id or not
+	Unknown                           // the tower does not have the id
+	OutsideWindow                     // it has the id, at other times
+	IsQuery                           // Query.Self
+	Excluded                          // in Query.Exclude
+	NotIncluded                       // not in Query.Include
+	NotEligible                       // not in Query.Segment, or it does not pass Query.Filter
+	Earlier                           // it ranks up to Query.After
 	Returned
 	Capped     // as many candidates as an AtMost allows rank before it
 	BelowCut   // it ranks after the last candidate
@@ -33,86 +33,134 @@ const (
 
 // Explained says why a row is or is not in an answer.
 type Explained struct {
-	ID      string
-	Shard   string // that the id belongs to
-	Verdict Verdict
-	Rank    int     // from 1 on, if it was returned
-	Score   float32 // exact, if its shard answered and has it
-	Segment string  // that it is not in, if it is not eligible for that
-	Clause  string  // of that segment, or else of the filter, the first that is false for it
+	ID       string
+	Shard    string // that the id belongs to
+	Fresh    bool   // it is of a part beside the hash partition: what is newer than the snapshot
+	Standing Standing
+	Rank     int     // from 1 on, counted over all pages, if it was returned
+	Score    float32 // exact, if its shard answered and has it
+	Segment  string  // that it is not in, if it is not eligible for that
+	Clause   string  // of that segment, or else of the filter, the first that is false for it
 	// Limit is the first that it would exceed, if it is capped, and Value by which
 	// value.
 	Limit AtMost
 	Value attribute.Value
 }
 
-// explainer explains rows of one answer.
-type explainer struct {
-	ctx     context.Context // of the query
-	query   *Query
-	segment []eligibility.Bound // the clauses of Query.Segment
-	filter  []eligibility.Bound // those of Query.Filter
-	metric  index.Metric
-	merged  []hit
-	limited quota
-}
-
-// asked is a row to explain.
-type asked struct {
-	hit
-	number int // of its shard
-	out    *Explained
-}
-
-// explain says of each of the query's ids why it is or is not in the merged answer.
-// What is in Query.Include or Exclude is found in one pass over them. Rows that are left
-// when the context ends get no verdict, if the query accepts what is not whole.
-func (t *Tower) explain(ctx context.Context, q *Query, f *fanOut, merged []hit) ([]Explained, error) {
-	out := make([]Explained, len(q.Explain))
-	rows := make([]asked, 0, len(out))
-	for i, id := range q.Explain {
-		e := &out[i]
-		e.ID, e.Verdict = id, Unknown
-		if len(t.shards) == 0 {
-			continue
-		}
-		number := Partition(id, len(t.shards))
-		s := t.shards[number]
-		e.Shard = s.name
-		if f.parts[number].answer.Err != nil {
-			e.Verdict = ShardMissing
-		} else if ordinal, ok := s.Ordinal(id); ok {
-			e.Verdict = 0
-			rows = append(rows, asked{hit{id: id, shard: s, ordinal: ordinal}, number, e})
+// explain says of each of the query's ids why it is or is not in the merged answer, by
+// what the parts that answered know. Rows that are left when the context ends get no
+// standing, if the query accepts what is not whole.
+func (t *Tower) explain(ctx context.Context, q *Query, f *fanOut, merged []Hit) ([]Explained, error) {
+	x := &explainer{
+		query: q, metric: t.metric, schema: t.schema, merged: merged, before: f.merger.before,
+		rows: make([]explaining, len(q.Explain)),
+	}
+	of := make([][]int, len(t.parts)) // places in rows of ids that a part may have
+	for place, id := range q.Explain {
+		r := &x.rows[place]
+		r.out.ID = id
+		for i := range t.holders(id) {
+			if r.out.Shard == "" {
+				r.out.Shard = t.infos[i].Name
+			}
+			of[i] = append(of[i], place)
 		}
 	}
-	listed(rows, q)
-	slices.SortStableFunc(rows, func(a, b asked) int { return cmp.Compare(a.number, b.number) })
-	x := &explainer{ctx: ctx, query: q, metric: t.metric, merged: merged}
-	var err error
-	if x.segment, err = t.segmentClauses(ctx, q.Segment); err == nil && q.Filter != nil {
-		x.filter, err = q.Filter.Clauses(ctx)
-	}
-	for len(rows) > 0 && err == nil {
-		n := 1
-		for n < len(rows) && rows[n].number == rows[0].number {
-			n++
+	err := t.askToExplain(ctx, f, x, of)
+	if err == nil {
+		t.refuseToExplain(x)
+		x.listed()
+		for i := range x.rows {
+			if err = x.judge(ctx, &x.rows[i]); err != nil {
+				break
+			}
 		}
-		err = x.shard(rows[0].hit.shard, rows[:n])
-		rows = rows[n:]
 	}
 	if err != nil && (q.MinCoverage >= 1 || !isEnd(err)) {
 		return nil, err
 	}
+	out := make([]Explained, len(x.rows))
+	for i := range out {
+		out[i] = x.rows[i].out
+	}
 	return out, nil
 }
 
-// listed gives their verdict to the rows that the lists of the query keep out.
-func listed(rows []asked, q *Query) {
+// explainer explains rows of one answer.
+type explainer struct {
+	query   *Query
+	metric  index.Metric
+	schema  attribute.Schema
+	merged  []Hit
+	before  int // how many of them rank up to Query.After
+	rows    []explaining
+	limited quota
+}
+
+// explaining is an id that is being explained.
+type explaining struct {
+	known   ExplainedRow
+	missing bool // a part that may have it did not answer
+	ended   bool // or not in time to explain it
+	down    bool // it was taken down
+	out     Explained
+}
+
+// refuseToExplain makes unknown what the tower refuses. That apps were taken down may be
+// told; of forgotten users nothing is.
+func (t *Tower) refuseToExplain(x *explainer) {
+	for i := range x.rows {
+		r := &x.rows[i]
+		if !t.refuses(r.out.ID) {
+			continue
+		}
+		r.missing = r.missing && !r.known.Known
+		r.known = ExplainedRow{}
+		r.down = t.kind == Apps
+	}
+}
+
+// askToExplain asks each part that answered for the ids at some places. The error is a
+// [*lostError] or ends the query.
+func (t *Tower) askToExplain(ctx context.Context, f *fanOut, x *explainer, of [][]int) error {
+	for i, places := range of {
+		if len(places) == 0 {
+			continue
+		}
+		missing := f.parts[i].answer.Err != nil
+		ids := make([]string, len(places))
+		for j, place := range places {
+			ids[j] = x.query.Explain[place]
+			x.rows[place].missing = x.rows[place].missing || missing
+		}
+		if missing {
+			continue
+		}
+		r := &f.parts[i].request
+		r.Full, r.Taken = nil, r.Taken[:0] // they are of a round, and alias replies that are gone
+		rows, err := t.parts[i].Explain(ctx, r, ids)
+		if err != nil && (x.query.MinCoverage >= 1 || !isEnd(err)) {
+			return failed(i, err)
+		}
+		for j, place := range places {
+			r := &x.rows[place]
+			if r.ended = r.ended || err != nil; err == nil && (rows[j].Known || rows[j].OutsideWindow) {
+				r.known, r.out.Shard, r.out.Fresh = rows[j], t.infos[i].Name, i >= t.hashed
+			}
+		}
+	}
+	return nil
+}
+
+// listed gives their standing to the rows that the lists of the query keep out.
+func (x *explainer) listed() {
 	const included, excluded = 1, 2
-	in := make(map[string]int, len(rows))
-	for i := range rows {
-		in[rows[i].id] = 0
+	q := x.query
+	in := make(map[string]int, len(x.rows))
+	for i := range x.rows {
+		if x.rows[i].known.Known {
+			in[x.rows[i].out.ID] = 0
+		}
 	}
 	mark := func(ids []string, as int) {
 		for _, id := range ids {
@@ -123,156 +171,100 @@ func listed(rows []asked, q *Query) {
 	}
 	mark(q.Include, included)
 	mark(q.Exclude, excluded)
-	for i := range rows {
-		switch r := &rows[i]; {
-		case r.id == q.Self:
-			r.out.Verdict = IsQuery
-		case in[r.id]&excluded != 0:
-			r.out.Verdict = Excluded
-		case len(q.Include) > 0 && in[r.id]&included == 0:
-			r.out.Verdict = NotIncluded
+	for i := range x.rows {
+		e := &x.rows[i].out
+		switch was, known := in[e.ID]; {
+		case !known:
+		case e.ID == q.Self:
+			e.Standing = IsQuery
+		case was&excluded != 0:
+			e.Standing = Excluded
+		case len(q.Include) > 0 && was&included == 0:
+			e.Standing = NotIncluded
 		}
 	}
 }
 
-// shard explains rows of one shard.
-func (x *explainer) shard(s *Shard, rows []asked) error {
-	set := s.bitsets.Get().(*index.Bitset)
-	defer s.bitsets.Put(set)
-	if err := x.score(s, *set, rows); err != nil {
-		return err
-	}
-	if segment, ok := s.segments.find(x.query.Segment); ok {
-		outside := false
-		for _, r := range rows {
-			if r.out.Verdict == 0 && !segment.Has(r.ordinal) {
-				r.out.Verdict, r.out.Segment = NotEligible, x.query.Segment
-				outside = true
-			}
+// judge gives a row its standing, unless it has one. The error is the context's.
+func (x *explainer) judge(ctx context.Context, r *explaining) error {
+	e := &r.out
+	e.Score = r.known.Score
+	switch {
+	case e.Standing != 0:
+	case r.known.OutsideWindow:
+		e.Standing = OutsideWindow
+	case !r.known.Known && r.ended:
+	case !r.known.Known && r.missing:
+		e.Standing = ShardMissing
+	case r.down:
+		e.Standing = TakenDown
+	case !r.known.Known:
+		e.Standing = Unknown
+	case !r.known.Eligible:
+		e.Standing, e.Clause = NotEligible, r.known.Clause
+		if r.known.Outside {
+			e.Segment = x.query.Segment
 		}
-		if outside {
-			judge := func(e *Explained) bool { return e.Segment != "" && e.Clause == "" }
-			if err := x.clauses(s, *set, x.segment, rows, judge); err != nil {
-				return err
-			}
-		}
-	}
-	if err := x.clauses(s, *set, x.filter, rows, func(e *Explained) bool { return e.Verdict == 0 }); err != nil {
-		return err
-	}
-	for i := range rows {
-		if rows[i].out.Verdict == 0 {
-			if err := pause(x.ctx); err != nil {
-				return err
-			}
-			x.eligible(&rows[i])
-		}
-	}
-	return nil
-}
-
-// clauses gives those rows that judge is true for the first clause that is false for
-// them.
-func (x *explainer) clauses(s *Shard, set index.Bitset, list []eligibility.Bound, rows []asked, judge func(*Explained) bool) error {
-	for _, clause := range list {
-		if err := pause(x.ctx); err != nil {
+	default:
+		if err := pause(ctx); err != nil {
 			return err
 		}
-		if _, err := clause.Eval(x.ctx, s.attributes, set); err != nil {
-			return err
-		}
-		for _, r := range rows {
-			if judge(r.out) && !set.Has(r.ordinal) {
-				r.out.Verdict, r.out.Clause = NotEligible, clause.String()
-			}
-		}
-	}
-	return nil
-}
-
-// segmentClauses returns the clauses of a segment's expression, or none if it has
-// come to be no filter of this build: its bitmap is what counts.
-func (t *Tower) segmentClauses(ctx context.Context, name string) ([]eligibility.Bound, error) {
-	for _, s := range t.Segments() {
-		if s.Name != name {
-			continue
-		}
-		if filter, err := s.Compile(t.compiler); err == nil {
-			return filter.Clauses(ctx)
-		}
-	}
-	return nil, nil
-}
-
-// score gives the rows their scores, as the exact scan finds them.
-func (x *explainer) score(s *Shard, set index.Bitset, rows []asked) error {
-	set.Clear()
-	for _, r := range rows {
-		set.Set(r.ordinal)
-	}
-	iq := index.Query{Filter: set, Eligible: set.Count(), Plan: index.ExactScan}
-	iq.K = iq.Eligible
-	var found []index.Hit
-	for _, v := range x.query.Vectors {
-		iq.Vector = v
-		var err error
-		if found, _, err = s.index.Search(iq, found); err != nil {
-			return err
-		}
-	}
-	found = s.best(found, iq.K)
-	for i := range rows {
-		at := slices.IndexFunc(found, func(h index.Hit) bool { return h.Ordinal == rows[i].ordinal })
-		rows[i].score = found[at].Score
-		rows[i].out.Score = found[at].Score
+		x.eligible(r)
 	}
 	return nil
 }
 
 // eligible explains a row that could have been returned.
-func (x *explainer) eligible(r *asked) {
-	e := r.out
-	if i := slices.IndexFunc(x.merged, func(h hit) bool { return h.shard == r.shard && h.ordinal == r.ordinal }); i >= 0 {
-		e.Verdict, e.Rank = Returned, i+1
+func (x *explainer) eligible(r *explaining) {
+	e, after := &r.out, x.query.After
+	row := Hit{ID: e.ID, Score: e.Score}
+	if !after.before(&row, x.metric) {
+		e.Standing = Earlier
 		return
 	}
-	before := sort.Search(len(x.merged), func(i int) bool { return r.before(&x.merged[i], x.metric) })
+	page := x.merged[x.before:]
+	if i := slices.IndexFunc(page, func(h Hit) bool { return h.ID == e.ID }); i >= 0 {
+		e.Standing, e.Rank = Returned, i+1
+		if after != nil {
+			e.Rank += after.Rank
+		}
+		return
+	}
+	before := sort.Search(len(x.merged), func(i int) bool { return row.before(&x.merged[i], x.metric) })
 	if x.capped(r, x.merged[:before]) {
-		e.Verdict = Capped
+		e.Standing = Capped
 		return
 	}
-	e.Verdict = NotVisited
+	e.Standing = NotVisited
 	if before == len(x.merged) {
-		e.Verdict = BelowCut
+		e.Standing = BelowCut
 	}
 }
 
 // capped reports whether the candidates before a row leave it no room, and if so
 // notes why.
-func (x *explainer) capped(r *asked, before []hit) bool {
+func (x *explainer) capped(r *explaining, before []Hit) bool {
 	if len(x.query.AtMost) == 0 {
 		return false
 	}
 	x.limited.reset(x.query.AtMost)
 	for i := range before {
-		x.limited.take(&before[i])
+		x.limited.take(before[i].Values)
 	}
-	limit, v, full := x.limited.full(&r.hit)
-	if !full {
-		return false
+	limit, v, full := x.limited.full(r.known.Values)
+	if full {
+		r.out.Limit, r.out.Value = limit, v.value(x.schema.Field(limit.Field).Type)
 	}
-	r.out.Limit, r.out.Value = limit, v.copy(r.shard.attributes.Schema().Field(limit.Field).Type)
-	return true
+	return full
 }
 
-// copy returns the value of an attribute of that type, for one of a list too, so that
-// it outlives the file.
-func (v value) copy(t attribute.Type) attribute.Value {
+// value returns the value of an attribute of that type, for one of a list too.
+func (v FieldValue) value(t attribute.Type) attribute.Value {
 	switch t {
 	case attribute.Bool:
-		return attribute.OfBool(v.number != 0)
+		return attribute.OfBool(v.Number != 0)
 	case attribute.Int:
-		return attribute.OfInt(v.number)
+		return attribute.OfInt(v.Number)
 	}
-	return attribute.OfKeyword(strings.Clone(v.text))
+	return attribute.OfKeyword(v.Text)
 }

@@ -2,6 +2,8 @@ package shard
 
 import (
 	"cmp"
+	"context"
+	"iter"
 	"slices"
 	"strings"
 
@@ -17,7 +19,8 @@ import (
 //
 // A tower's id that is in NFKC or NFKD is found by bringing what is asked for to that form.
 // Others, such as ＡＢＣ or the ligature of ﬁsh, are kept aside when a tower opens: all forms
-// of a text have the same NFKD, by whose hash they are found.
+// of a text have the same NFKD, by whose hash they are found. Shards that are in memory keep
+// their own.
 var forms = [...]struct {
 	name string
 	norm.Form
@@ -65,25 +68,55 @@ func takeFormed(shards []*Shard) []formed {
 // MayHaveOtherForm reports whether it takes [Tower.OtherForm] to know: false is certain, and
 // costs little.
 func (t *Tower) MayHaveOtherForm(id string) bool {
-	return !isASCII(id) || len(t.formed) > 0 && len(t.formedBy(xxhash.Sum64String(id))) > 0
+	if !isASCII(id) {
+		return true
+	}
+	hash := uint64(0)
+	for _, list := range t.allFormed() {
+		if len(list) == 0 {
+			continue
+		}
+		if hash == 0 {
+			hash = xxhash.Sum64String(id)
+		}
+		if len(formedBy(list, hash)) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// allFormed yields lists of ids that were kept aside, with the shards that they are of.
+func (t *Tower) allFormed() iter.Seq2[[]*Shard, []formed] {
+	return func(yield func([]*Shard, []formed) bool) {
+		if !yield(t.local, t.formed) {
+			return
+		}
+		for i, s := range t.beside {
+			if !yield(t.beside[i:i+1], s.ids.formed) {
+				return
+			}
+		}
+	}
 }
 
 // OtherForm returns an id that the tower has and that is another Unicode form of id, and the
-// name of the form that it is in, "" if it is in none; ok is false if there is no such id. A
-// tower of which more than 65,536 ids are in neither NFKC nor NFKD knows only as many of
-// those. An error is an [*UnreadableError].
-func (t *Tower) OtherForm(id string) (other, form string, ok bool, err error) {
+// name of the form that it is in, "" if it is in none; ok is false if there is no such id. Of
+// ids that are in neither NFKC nor NFKD a tower knows those of [Tower.Local], and of more
+// than 65,536 only as many, and those of parts that are [Tower.InMemory]. An error is as of
+// [Tower.Vector].
+func (t *Tower) OtherForm(ctx context.Context, at Moment, id string) (other, form string, ok bool, err error) {
 	if !isASCII(id) {
 		for _, f := range forms {
 			if other = f.String(id); other == id {
 				continue
 			}
-			if ok, err = t.Has(other); ok || err != nil {
+			if ok, err = t.Has(ctx, at, other); ok || err != nil {
 				return other, f.name, ok, err
 			}
 		}
 	}
-	if other, ok, err = t.keptForm(id); !ok {
+	if other, ok, err = t.keptForm(ctx, at, id); !ok {
 		return "", "", false, err
 	}
 	for _, f := range forms {
@@ -95,28 +128,37 @@ func (t *Tower) OtherForm(id string) (other, form string, ok bool, err error) {
 }
 
 // formedBy returns what was kept aside by a hash.
-func (t *Tower) formedBy(hash uint64) []formed {
-	from, _ := slices.BinarySearchFunc(t.formed, hash, func(f formed, hash uint64) int { return cmp.Compare(f.hash, hash) })
+func formedBy(list []formed, hash uint64) []formed {
+	from, _ := slices.BinarySearchFunc(list, hash, func(f formed, hash uint64) int { return cmp.Compare(f.hash, hash) })
 	to := from
-	for to < len(t.formed) && t.formed[to].hash == hash {
+	for to < len(list) && list[to].hash == hash {
 		to++
 	}
-	return t.formed[from:to]
+	return list[from:to]
 }
 
 // keptForm returns an id that was kept aside, and is another form of id.
-func (t *Tower) keptForm(id string) (other string, ok bool, err error) {
-	if len(t.formed) == 0 {
-		return "", false, nil
-	}
-	plain := norm.NFKD.String(id)
-	for _, at := range t.formedBy(xxhash.Sum64String(plain)) {
-		s := t.shards[at.shard]
-		if other, err = s.idOf(at.row); err != nil {
-			return "", false, s.named(err)
+func (t *Tower) keptForm(ctx context.Context, at Moment, id string) (other string, ok bool, err error) {
+	plain := ""
+	for shards, list := range t.allFormed() {
+		if len(list) == 0 {
+			continue
 		}
-		if other != id && norm.NFKD.String(other) == plain {
-			return other, true, nil
+		if plain == "" {
+			plain = norm.NFKD.String(id)
+		}
+		for _, f := range formedBy(list, xxhash.Sum64String(plain)) {
+			s := shards[f.shard]
+			if other, err = s.idOf(f.row); err != nil {
+				return "", false, s.named(err)
+			}
+			if other == id || norm.NFKD.String(other) != plain {
+				continue
+			}
+			// What lies over the shard may have taken it away.
+			if ok, err = t.Has(ctx, at, other); ok || err != nil {
+				return other, ok, err
+			}
 		}
 	}
 	return "", false, nil

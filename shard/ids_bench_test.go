@@ -12,6 +12,7 @@ import (
 
 	"github.com/tandem-ann/tandem/index"
 	"github.com/tandem-ann/tandem/shard/attribute"
+	"github.com/tandem-ann/tandem/shard/eligibility"
 )
 
 // BenchmarkEligibleIDs looks 50,000 ids up to include and as many to exclude, half of
@@ -52,12 +53,13 @@ func BenchmarkEligibleIDs(b *testing.B) {
 		}
 		return ids
 	}
-	q, p := &Query{Include: draw()}, &part{exclude: draw()}
-	p.include = q.Include
-	dst := index.NewBitset(rows)
+	compiler, err := eligibility.NewCompiler(schema)
+	require.NoError(b, err)
+	l := NewLocal(s, compiler)
+	request, w := &Request{Included: true, Include: draw(), Exclude: draw()}, &work{view: view{shard: s}}
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := s.eligible(b.Context(), q, p, dst); err != nil {
+		if err := l.narrow(b.Context(), request, w); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"hash/maphash"
 	"slices"
+	"sort"
 
 	"github.com/tandem-ann/tandem/index"
 )
@@ -11,48 +12,58 @@ import (
 // merger merges the sorted hits of shards into one sorted list, without repeating
 // an id and within the limits of a query. Its memory is reused from query to query.
 type merger struct {
-	heap  []cursor
-	out   []hit
+	heap  []rest
+	out   []Hit
 	seen  idSet
 	quota quota
+
+	before int  // how many of those merged last rank up to the cursor
+	full   bool // whether they are as many as were wanted
+	passed int  // hits that were passed over because they are refused
 }
 
-// cursor is the rest of one shard's hits, never empty.
-type cursor []hit
+// rest is what is left of one shard's hits, never empty.
+type rest []Hit
 
 // before orders hits best first, ties by id.
-func (h *hit) before(o *hit, metric index.Metric) bool {
-	if h.score != o.score {
-		return metric.Better(h.score, o.score)
+func (h *Hit) before(o *Hit, metric index.Metric) bool {
+	if h.Score != o.Score {
+		return metric.Better(h.Score, o.Score)
 	}
-	return h.id < o.id
+	return h.ID < o.ID
 }
 
-// merge returns the best k hits of the lists, each of which is best first, ties
-// by id, that a quota of limits lets take. An id in several lists counts once, with
-// its best score. The result is good until the next call, or until a list changes. The
+// merge returns of the hits of the lists, each of which is best first, ties by id, the best
+// that are not among refused, unless it is nil, and that a quota of limits lets take: those
+// that rank up to a cursor, if there is one, and k more. An id in several lists counts once,
+// with its best score. The result is good until the next call, or until a list changes. The
 // error is the context's.
-func (m *merger) merge(ctx context.Context, metric index.Metric, k int, limits []AtMost, lists [][]hit) ([]hit, error) {
-	m.out, m.heap = m.out[:0], m.heap[:0]
+func (m *merger) merge(ctx context.Context, metric index.Metric, k int, after *Cursor, limits []AtMost, refused Refused, lists [][]Hit) ([]Hit, error) {
+	m.out, m.heap, m.passed = m.out[:0], m.heap[:0], 0
 	m.quota.reset(limits)
+	m.before = 0
 	for _, list := range lists {
 		if len(list) > 0 {
 			m.heap = append(m.heap, list)
 		}
 	}
 	if len(m.heap) == 1 && len(limits) == 0 {
-		return m.heap[0][:min(k, len(m.heap[0]))], nil
+		return m.one(m.heap[0], metric, k, after, refused), nil
 	}
 	total := 0
 	for _, list := range m.heap {
 		total += len(list)
 	}
-	m.out = slices.Grow(m.out, min(k, total))
-	m.seen.reset(min(k, total))
+	wanted, room := after.reach(k, 0), total
+	if after == nil {
+		room = min(k, total)
+	}
+	m.out = slices.Grow(m.out, room)
+	m.seen.reset(room)
 	for i := len(m.heap)/2 - 1; i >= 0; i-- {
 		m.down(i, metric)
 	}
-	for looked := 1; len(m.heap) > 0 && len(m.out) < k; looked++ {
+	for looked := 1; len(m.heap) > 0 && len(m.out) < wanted; looked++ {
 		if looked%step == 0 {
 			if err := pause(ctx); err != nil {
 				return nil, err
@@ -65,19 +76,61 @@ func (m *merger) merge(ctx context.Context, metric index.Metric, k int, limits [
 			m.heap = m.heap[:last]
 		}
 		m.down(0, metric)
+		if refused != nil && refused.Has(best.ID) {
+			m.passed++
+			continue
+		}
 		if len(limits) > 0 {
-			if _, _, full := m.quota.full(&best); full {
+			if _, _, full := m.quota.full(best.Values); full {
 				continue
 			}
 		}
-		if m.seen.add(m.out, best.id) {
+		if m.seen.add(m.out, best.ID) {
 			m.out = append(m.out, best)
 			if len(limits) > 0 {
-				m.quota.take(&best)
+				m.quota.take(best.Values)
+			}
+			if after != nil && !after.before(&best, metric) {
+				m.before++
+				wanted = after.reach(k, m.before)
 			}
 		}
 	}
+	m.full = len(m.out) == wanted
 	return m.out, nil
+}
+
+// one is merge of one list without limits.
+func (m *merger) one(list []Hit, metric index.Metric, k int, after *Cursor, refused Refused) []Hit {
+	if after != nil {
+		m.before = sort.Search(len(list), func(i int) bool { return after.before(&list[i], metric) })
+	}
+	wanted := after.reach(k, m.before)
+	m.full, m.before = len(list) >= wanted, min(m.before, wanted)
+	first := list[:min(wanted, len(list))]
+	if refused == nil {
+		return first
+	}
+	at := slices.IndexFunc(first, func(h Hit) bool { return refused.Has(h.ID) })
+	if at < 0 {
+		return first
+	}
+	m.out = append(m.out, list[:at]...)
+	m.before = min(m.before, at)
+	wanted = after.reach(k, m.before)
+	for i := at; i < len(list) && len(m.out) < wanted; i++ {
+		if refused.Has(list[i].ID) {
+			m.passed++
+			continue
+		}
+		m.out = append(m.out, list[i])
+		if after != nil && !after.before(&list[i], metric) {
+			m.before++
+			wanted = after.reach(k, m.before)
+		}
+	}
+	m.full = len(m.out) >= wanted
+	return m.out
 }
 
 // down restores the heap below place i.
@@ -124,14 +177,14 @@ func (s *idSet) reset(n int) {
 
 // add reports whether id is not among the hits, and notes that the caller appends
 // it to them now.
-func (s *idSet) add(hits []hit, id string) bool {
+func (s *idSet) add(hits []Hit, id string) bool {
 	mask := uint64(len(s.places) - 1)
 	for i := maphash.String(s.seed, id) & mask; ; i = (i + 1) & mask {
 		switch place := s.places[i]; {
 		case place == 0:
 			s.places[i] = uint32(len(hits) + 1)
 			return true
-		case hits[place-1].id == id:
+		case hits[place-1].ID == id:
 			return false
 		}
 	}

@@ -10,6 +10,8 @@ import (
 
 	"github.com/tandem-ann/tandem/index"
 	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/shardtest"
+	"github.com/tandem-ann/tandem/shard/snapshots"
 )
 
 // looks is a context that counts how often it is asked whether it has ended, and ends
@@ -31,18 +33,18 @@ func (l *looks) Err() error {
 // There are many, so that no part of a query is long, and none goes on after it.
 func TestSearchEndsAnywhere(t *testing.T) {
 	const rows, shards = 20_000, 2
-	apps := grid(rows)
+	apps := shardtest.Grid(rows)
 	var ids []string
 	for i := range apps {
-		apps[i].developer = fmt.Sprint(i / 3)
-		apps[i].vector[0] = float32(i*7919%rows + 1)
-		ids = append(ids, apps[i].id)
+		apps[i].Developer = fmt.Sprint(i / 3)
+		apps[i].Vector[0] = float32(i*7919%rows + 1)
+		ids = append(ids, apps[i].ID)
 	}
-	store := newStore(t, t.TempDir())
+	store := shardtest.Store(t, t.TempDir())
 	params := index.DefaultParams(index.Dot)
 	params.M, params.EfConstruction = 4, 8
-	m := newManifest(t, store, apps, 1, shards, params)
-	tw, err := shard.OpenTower(context.Background(), store, m, shard.Apps)
+	m := shardtest.Manifest(t, store, apps, 1, shards, params)
+	tw, err := snapshots.OpenTower(context.Background(), store, m, shard.Apps)
 	require.NoError(t, err)
 	defer func() { require.NoError(t, tw.Close()) }()
 	filter, err := tw.Compile("min_age >= 0 && min_age >= 1 && min_age >= 2 && min_age >= 3")
@@ -57,12 +59,12 @@ func TestSearchEndsAnywhere(t *testing.T) {
 		query *shard.Query
 		looks int64 // at least
 	}{
-		"attributes": {&shard.Query{K: 8000, Target: 1, Attributes: []int{developer, minAge, platforms, free}}, 8000 * 4 / 1024},
+		"attributes": {&shard.Query{K: 8000, Target: 1, Attributes: []int{shardtest.Developer, shardtest.MinAge, shardtest.Platforms, shardtest.Free}}, 8000 * 4 / 1024},
 		"ids":        {&shard.Query{K: 10, Target: 1, Include: ids, Exclude: ids[:10_000]}, rows*3/2/1024 - 2*shards},
 		"vectors":    {&shard.Query{K: 500, Ef: 600, Plan: index.GraphWalk, Vectors: vectors}, 2 * 7 * shards},
 		"merge":      {&shard.Query{K: 8000, Target: 1}, 8000 / 1024},
-		"at most":    {&shard.Query{K: 3000, Target: 1, AtMost: []shard.AtMost{{Field: developer, N: 1}}}, 3000 / 1024},
-		"few values": {&shard.Query{K: 3000, Target: 1, AtMost: []shard.AtMost{{Field: developer, N: 1}, {Field: minAge, N: 100}}}, 9000 / 1024},
+		"at most":    {&shard.Query{K: 3000, Target: 1, AtMost: []shard.AtMost{{Field: shardtest.Developer, N: 1}}}, 3000 / 1024},
+		"few values": {&shard.Query{K: 3000, Target: 1, AtMost: []shard.AtMost{{Field: shardtest.Developer, N: 1}, {Field: shardtest.MinAge, N: 100}}}, 9000 / 1024},
 		"explain":    {&shard.Query{K: 10, Target: 1, Filter: &bound, Explain: ids[:100]}, 4*shards + 50},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -90,12 +92,12 @@ func TestSearchEndsAnywhere(t *testing.T) {
 // was not enough.
 func TestWarm(t *testing.T) {
 	const shards = 256
-	store := newStore(t, t.TempDir())
+	store := shardtest.Store(t, t.TempDir())
 	params := index.DefaultParams(index.Dot)
 	params.M, params.EfConstruction = 4, 8
-	digest, err := store.Publish(context.Background(), newManifest(t, store, grid(2000), 1, shards, params))
+	digest, err := store.Publish(context.Background(), shardtest.Manifest(t, store, shardtest.Grid(2000), 1, shards, params))
 	require.NoError(t, err)
-	s, err := shard.OpenSnapshot(context.Background(), store, digest)
+	s, err := snapshots.Open(context.Background(), store, digest)
 	require.NoError(t, err)
 	defer func() { require.NoError(t, s.Close()) }()
 	l := &looks{Context: context.Background()}

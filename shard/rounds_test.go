@@ -12,6 +12,8 @@ import (
 
 	"github.com/tandem-ann/tandem/index"
 	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/shardtest"
+	"github.com/tandem-ann/tandem/shard/snapshots"
 )
 
 // endingContext ends at a deadline that passes once it has been looked at so often.
@@ -38,16 +40,16 @@ func (c *endingContext) Err() error {
 func TestDeadlineBetweenRounds(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // shards are asked one after the other, so looks come in one order
 	const shards = 3
-	apps := grid(1000)
+	apps := shardtest.Grid(1000)
 	for i := range apps {
-		apps[i].developer = fmt.Sprint("solo ", i)
+		apps[i].Developer = fmt.Sprint("solo ", i)
 		if i >= 600 {
-			apps[i].developer = "Ten"
+			apps[i].Developer = "Ten"
 		}
 	}
-	store := newStore(t, t.TempDir())
-	m := newManifest(t, store, apps, 1, shards, index.DefaultParams(index.Dot))
-	tw, err := shard.OpenTower(context.Background(), store, m, shard.Apps)
+	store := shardtest.Store(t, t.TempDir())
+	m := shardtest.Manifest(t, store, apps, 1, shards, index.DefaultParams(index.Dot))
+	tw, err := snapshots.OpenTower(context.Background(), store, m, shard.Apps)
 	require.NoError(t, err)
 	defer func() { require.NoError(t, tw.Close()) }()
 	filter, err := tw.Compile("min_age < 15")
@@ -56,22 +58,22 @@ func TestDeadlineBetweenRounds(t *testing.T) {
 	require.NoError(t, err)
 	var one []string // all in one shard, which is asked for a third and some at first
 	for _, a := range apps {
-		if shard.Partition(a.id, shards) == 1 {
-			one = append(one, a.id)
+		if shard.Partition(a.ID, shards) == 1 {
+			one = append(one, a.ID)
 		}
 	}
 	for name, q := range map[string]*shard.Query{
-		"deep":               {Vectors: [][]float32{{1}}, K: 40, Target: 1, AtMost: []shard.AtMost{{Field: developer, N: 1}}},
-		"deep with a filter": {Vectors: [][]float32{{1}}, K: 40, Target: 0.9, Filter: &bound, AtMost: []shard.AtMost{{Field: developer, N: 1}}},
-		"deeper walks":       {Vectors: [][]float32{{1}}, K: 20, Ef: 5, AtMost: []shard.AtMost{{Field: developer, N: 2}, {Field: minAge, N: 1}}},
+		"deep":               {Vectors: [][]float32{{1}}, K: 40, Target: 1, AtMost: []shard.AtMost{{Field: shardtest.Developer, N: 1}}},
+		"deep with a filter": {Vectors: [][]float32{{1}}, K: 40, Target: 0.9, Filter: &bound, AtMost: []shard.AtMost{{Field: shardtest.Developer, N: 1}}},
+		"deeper walks":       {Vectors: [][]float32{{1}}, K: 20, Ef: 5, AtMost: []shard.AtMost{{Field: shardtest.Developer, N: 2}, {Field: shardtest.MinAge, N: 1}}},
 		"skewed":             {Vectors: [][]float32{{1}}, K: 100, Target: 0.9, Include: one},
 	} {
 		t.Run(name, func(t *testing.T) {
 			full, err := tw.Search(context.Background(), q)
 			require.NoError(t, err)
 			require.Zero(t, full.Cut())
-			eligible := func(a app) bool {
-				return (q.Filter == nil || a.age >= 0 && a.age < 15) && (len(q.Include) == 0 || slices.Contains(q.Include, a.id))
+			eligible := func(a shardtest.App) bool {
+				return (q.Filter == nil || a.Age >= 0 && a.Age < 15) && (len(q.Include) == 0 || slices.Contains(q.Include, a.ID))
 			}
 			want := bruteForce(index.Dot, apps, q, eligible)
 			answered, cuts := 0, 0
@@ -83,7 +85,7 @@ func TestDeadlineBetweenRounds(t *testing.T) {
 				require.True(t, slices.IsSortedFunc(got.Candidates, func(a, b shard.Candidate) int { return int(b.Score - a.Score) }))
 				for _, c := range got.Candidates {
 					require.InDelta(t, want.scores[c.ID], c.Score, 1e-5)
-					require.True(t, eligible(apps[slices.IndexFunc(apps, func(a app) bool { return a.id == c.ID })]))
+					require.True(t, eligible(apps[slices.IndexFunc(apps, func(a shardtest.App) bool { return a.ID == c.ID })]))
 				}
 				require.GreaterOrEqual(t, got.Answered(), answered, "what has answered stays so")
 				answered = got.Answered()
@@ -117,10 +119,10 @@ func TestDeadlineBetweenRounds(t *testing.T) {
 // there is no time left to explain it.
 func TestExplainEndsWithTheContext(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
-	apps := grid(100)
-	store := newStore(t, t.TempDir())
-	m := newManifest(t, store, apps, 1, 2, index.DefaultParams(index.Dot))
-	tw, err := shard.OpenTower(context.Background(), store, m, shard.Apps)
+	apps := shardtest.Grid(100)
+	store := shardtest.Store(t, t.TempDir())
+	m := shardtest.Manifest(t, store, apps, 1, 2, index.DefaultParams(index.Dot))
+	tw, err := snapshots.OpenTower(context.Background(), store, m, shard.Apps)
 	require.NoError(t, err)
 	defer func() { require.NoError(t, tw.Close()) }()
 	filter, err := tw.Compile("min_age in user.ages && min_age < 15")
@@ -139,7 +141,7 @@ func TestExplainEndsWithTheContext(t *testing.T) {
 		}
 		require.Equal(t, full.Candidates, got.Candidates)
 		for i, e := range got.Explained {
-			if e.Verdict == 0 {
+			if e.Standing == 0 {
 				unexplained++
 				continue
 			}

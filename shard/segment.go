@@ -55,9 +55,9 @@ func (s Segment) Compile(c *eligibility.Compiler) (eligibility.Bound, error) {
 	return filter.Bind(context.Background(), nil) // there is nothing to bind
 }
 
-// checkSegments returns an error unless the segments are what a manifest and a
+// CheckSegments returns an error unless the segments are what a manifest and a
 // shard file may list: names ascending, each once.
-func checkSegments(list []Segment) error {
+func CheckSegments(list []Segment) error {
 	if len(list) > MaxSegments {
 		return fmt.Errorf("%d segments, at most %d are accepted", len(list), MaxSegments)
 	}
@@ -95,7 +95,7 @@ func writeSegments(w *sections.Writer, path string, list []Segment, attributes *
 	if len(list) == 0 {
 		return nil
 	}
-	if err := checkSegments(list); err != nil {
+	if err := CheckSegments(list); err != nil {
 		return err
 	}
 	compiler, err := eligibility.NewCompiler(attributes.Schema())
@@ -210,7 +210,7 @@ func decodeSegments(data []byte) ([]Segment, error) {
 	if len(list) == 0 {
 		return nil, errors.New("no segment")
 	}
-	return list, checkSegments(list)
+	return list, CheckSegments(list)
 }
 
 // find returns the bitmap of a segment.
@@ -259,12 +259,4 @@ func (s *segments) check(table *attribute.Table) (err error) {
 		}
 	}
 	return nil
-}
-
-// SegmentManifest is a segment, how many apps are eligible, and the recall that
-// held-out queries have among them.
-type SegmentManifest struct {
-	Segment
-	Eligible int      `json:"eligible"`
-	Recall   []Recall `json:"recall"` // at the default target; null if no app is eligible
 }

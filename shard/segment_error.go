@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/tandem-ann/tandem/index"
+	"github.com/tandem-ann/tandem/shard/wording"
 )
 
 // SegmentError says that a tower does not have the segment that a query names.
@@ -41,31 +42,9 @@ func nearest(name string, names []string) []string {
 	name = name[:min(len(name), 2*MaxSegmentName)]
 	distance := make(map[string]int, len(names))
 	for _, n := range names {
-		distance[n] = editDistance(name, n)
+		distance[n] = wording.Distance(name, n)
 	}
 	names = slices.Clone(names)
 	slices.SortStableFunc(names, func(a, b string) int { return cmp.Compare(distance[a], distance[b]) })
 	return names
-}
-
-// editDistance returns how many bytes must be inserted, deleted or replaced to make
-// b of a.
-func editDistance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			replaced := diagonal
-			if a[i] != b[j] {
-				replaced++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(replaced, row[j+1]+1, row[j]+1)
-		}
-	}
-	return row[len(b)]
 }

@@ -13,14 +13,17 @@ import (
 	"testing"
 
 	"github.com/RoaringBitmap/roaring/v2"
-	"github.com/cespare/xxhash/v2"
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
 	"github.com/tandem-ann/tandem/index"
 	"github.com/tandem-ann/tandem/index/sections"
+	"github.com/tandem-ann/tandem/index/sections/sectionstest"
 	"github.com/tandem-ann/tandem/shard"
 	"github.com/tandem-ann/tandem/shard/attribute"
+	"github.com/tandem-ann/tandem/shard/manifest"
+	"github.com/tandem-ann/tandem/shard/shardtest"
+	"github.com/tandem-ann/tandem/shard/snapshots"
 )
 
 // segmentsOf are the filters of the tests as segments f0, f1, ...
@@ -34,20 +37,20 @@ func segmentsOf() (list []shard.Segment) {
 }
 
 // segmentedManifest is newManifest with segments.
-func segmentedManifest(t tb, store *shard.Store, apps []app, dim, shards int, params index.Params, list ...shard.Segment) *shard.Manifest {
-	m := newManifest(t, store, apps, dim, shards, params)
+func segmentedManifest(t shardtest.TB, store *snapshots.Store, apps []shardtest.App, dim, shards int, params index.Params, list ...shard.Segment) *manifest.Manifest {
+	m := shardtest.Manifest(t, store, apps, dim, shards, params)
 	addSegments(t, store, m, apps, shards, params, list)
 	return m
 }
 
 // addSegments writes the app tower of a manifest anew, with segments.
-func addSegments(t tb, store *shard.Store, m *shard.Manifest, apps []app, shards int, params index.Params, list []shard.Segment) {
-	m.Apps = writeTower(t, store, apps, m.Dim, shards, params, list...)
+func addSegments(t shardtest.TB, store *snapshots.Store, m *manifest.Manifest, apps []shardtest.App, shards int, params index.Params, list []shard.Segment) {
+	m.Apps = shardtest.WriteTower(t, store, apps, m.Dim, shards, params, list...)
 	for _, s := range list {
-		m.Apps.Segments = append(m.Apps.Segments, shard.SegmentManifest{Segment: s})
-		m.Version = shard.SegmentsVersion
+		m.Apps.Segments = append(m.Apps.Segments, manifest.Segment{Segment: s})
+		m.Version = manifest.SegmentsVersion
 	}
-	tw, err := shard.OpenTower(context.Background(), store, m, shard.Apps)
+	tw, err := snapshots.OpenTower(context.Background(), store, m, shard.Apps)
 	require.NoError(t, err)
 	for i, n := range tw.SegmentRows() {
 		m.Apps.Segments[i].Eligible = n
@@ -64,11 +67,11 @@ func TestSegmentEqualsBruteForce(t *testing.T) {
 		apps := drawApps(t, dim, index.Dot)
 		params := index.DefaultParams(index.Dot)
 		params.M, params.EfConstruction = 4, 20
-		store := newStore(t, dir)
+		store := shardtest.Store(t, dir)
 		list := segmentsOf()
-		m := &shard.Manifest{Dim: dim, Metric: index.Dot} // of the app tower alone
+		m := &manifest.Manifest{Dim: dim, Metric: index.Dot} // of the app tower alone
 		addSegments(t, store, m, apps, rapid.IntRange(1, 5).Draw(t, "shards"), params, list)
-		tw, err := shard.OpenTower(context.Background(), store, m, shard.Apps)
+		tw, err := snapshots.OpenTower(context.Background(), store, m, shard.Apps)
 		require.NoError(t, err)
 		defer func() { require.NoError(t, tw.Close()) }()
 		require.Equal(t, list, tw.Segments())
@@ -90,17 +93,17 @@ func TestSegmentEqualsBruteForce(t *testing.T) {
 		}
 		for _, a := range apps {
 			if rapid.IntRange(0, 9).Draw(t, "exclude") == 0 {
-				q.Exclude = append(q.Exclude, a.id)
+				q.Exclude = append(q.Exclude, a.ID)
 			}
 		}
 		if rapid.Bool().Draw(t, "include") {
 			for _, a := range apps {
-				if a.id[0] < 'e' {
-					q.Include = append(q.Include, a.id)
+				if a.ID[0] < 'e' {
+					q.Include = append(q.Include, a.ID)
 				}
 			}
 		}
-		both := func(a app) bool { return inSegment(a) && filter.eligible(a) }
+		both := func(a shardtest.App) bool { return inSegment(a) && filter.eligible(a) }
 		want := bruteForce(index.Dot, apps, q, both)
 		exact, err := tw.Search(context.Background(), q)
 		require.NoError(t, err)
@@ -122,10 +125,10 @@ func TestSegmentEqualsBruteForce(t *testing.T) {
 // What a segment leaves out is explained by its name and its clause, before the
 // filter's; what a list leaves out, by the list.
 func TestExplainSegment(t *testing.T) {
-	store := newStore(t, t.TempDir())
-	m := segmentedManifest(t, store, grid(40), 1, 2, index.DefaultParams(index.Dot),
+	store := shardtest.Store(t, t.TempDir())
+	m := segmentedManifest(t, store, shardtest.Grid(40), 1, 2, index.DefaultParams(index.Dot),
 		shard.Segment{Name: "teen", Expression: `"ios" in platforms && (min_age > 12 && min_age < 18)`})
-	tw, err := shard.OpenTower(context.Background(), store, m, shard.Apps)
+	tw, err := snapshots.OpenTower(context.Background(), store, m, shard.Apps)
 	require.NoError(t, err)
 	defer func() { require.NoError(t, tw.Close()) }()
 	filter, err := tw.Compile("min_age != 15 && min_age != 3")
@@ -139,12 +142,12 @@ func TestExplainSegment(t *testing.T) {
 	a, err := tw.Search(context.Background(), q)
 	require.NoError(t, err)
 	for i, want := range []shard.Explained{
-		{Verdict: shard.Excluded},
-		{Verdict: shard.NotEligible, Segment: "teen", Clause: "min_age > 12"},
-		{Verdict: shard.NotEligible, Segment: "teen", Clause: "min_age < 18"},
-		{Verdict: shard.NotEligible, Clause: "min_age != 15"},
-		{Verdict: shard.Returned, Rank: 1},
-		{Verdict: shard.BelowCut},
+		{Standing: shard.Excluded},
+		{Standing: shard.NotEligible, Segment: "teen", Clause: "min_age > 12"},
+		{Standing: shard.NotEligible, Segment: "teen", Clause: "min_age < 18"},
+		{Standing: shard.NotEligible, Clause: "min_age != 15"},
+		{Standing: shard.Returned, Rank: 1},
+		{Standing: shard.BelowCut},
 	} {
 		got := a.Explained[i]
 		want.ID, want.Shard, want.Score = got.ID, got.Shard, got.Score
@@ -163,9 +166,9 @@ func ids(a *shard.Answer) []string {
 func TestUnknownSegment(t *testing.T) {
 	params := index.DefaultParams(index.Dot)
 	ask := func(list []shard.Segment, kind shard.Kind, name string) error {
-		store := newStore(t, t.TempDir())
-		m := segmentedManifest(t, store, grid(10), 1, 2, params, list...)
-		tw, err := shard.OpenTower(context.Background(), store, m, kind)
+		store := shardtest.Store(t, t.TempDir())
+		m := segmentedManifest(t, store, shardtest.Grid(10), 1, 2, params, list...)
+		tw, err := snapshots.OpenTower(context.Background(), store, m, kind)
 		require.NoError(t, err)
 		defer tw.Close()
 		require.NoError(t, tw.CheckSegment(""))
@@ -208,7 +211,7 @@ func TestBadSegmentsAreNotWritten(t *testing.T) {
 		`segment a: filter: line 2, column 11: it reads user.a; `:                                     {{Name: "a", Expression: "free &&\n  (\"x\" == user.a) || user.z > user.b"}},
 	} {
 		dir := t.TempDir()
-		err := shard.Write(filepath.Join(dir, "a.shard"), []string{"x"}, x, attribute.NewWriter(appSchema(), 1), list...)
+		err := shard.Write(filepath.Join(dir, "a.shard"), []string{"x"}, x, attribute.NewWriter(shardtest.Schema(), 1), list...)
 		require.ErrorContains(t, err, text)
 		left, err := os.ReadDir(dir)
 		require.NoError(t, err)
@@ -218,8 +221,8 @@ func TestBadSegmentsAreNotWritten(t *testing.T) {
 
 // What has no segments is as it was before there were any.
 func TestNoSegmentsLeaveNoTrace(t *testing.T) {
-	store := newStore(t, t.TempDir())
-	m := newManifest(t, store, grid(30), 1, 2, index.DefaultParams(index.Dot))
+	store := shardtest.Store(t, t.TempDir())
+	m := shardtest.Manifest(t, store, shardtest.Grid(30), 1, 2, index.DefaultParams(index.Dot))
 	data, err := m.Encode()
 	require.NoError(t, err)
 	require.NotContains(t, string(data), "segment")
@@ -235,35 +238,35 @@ func TestNoSegmentsLeaveNoTrace(t *testing.T) {
 func TestManifestWithSegments(t *testing.T) {
 	params := index.DefaultParams(index.Dot)
 	list := []shard.Segment{{Name: "adult", Expression: "min_age >= 18"}, {Name: "teen", Expression: "min_age < 18"}}
-	for text, change := range map[string]func(*shard.Manifest){
-		"":                        func(*shard.Manifest) {},
-		"version is 1, want 2":    func(m *shard.Manifest) { m.Version = shard.ManifestVersion },
-		"version is 2, want 1":    func(m *shard.Manifest) { m.Apps.Segments = nil },
-		"users: 2 segments":       func(m *shard.Manifest) { m.Users.Segments = m.Apps.Segments },
-		"apps: segment adult is":  func(m *shard.Manifest) { slices.Reverse(m.Apps.Segments) },
-		"41 of 40 rows":           func(m *shard.Manifest) { m.Apps.Segments[0].Eligible = 41 },
-		"segment adult: recall@5": func(m *shard.Manifest) { m.Apps.Segments[0].Recall = []shard.Recall{{K: 5, Recall: 2}} },
-		"the shards have 4 eligible rows, the manifest says 3": func(m *shard.Manifest) { m.Apps.Segments[0].Eligible = 3 },
-		"segments are [{adult min_age >= 18}": func(m *shard.Manifest) {
+	for text, change := range map[string]func(*manifest.Manifest){
+		"":                        func(*manifest.Manifest) {},
+		"version is 1, want 2":    func(m *manifest.Manifest) { m.Version = manifest.FirstVersion },
+		"version is 2, want 1":    func(m *manifest.Manifest) { m.Apps.Segments = nil },
+		"users: 2 segments":       func(m *manifest.Manifest) { m.Users.Segments = m.Apps.Segments },
+		"apps: segment adult is":  func(m *manifest.Manifest) { slices.Reverse(m.Apps.Segments) },
+		"41 of 40 rows":           func(m *manifest.Manifest) { m.Apps.Segments[0].Eligible = 41 },
+		"segment adult: recall@5": func(m *manifest.Manifest) { m.Apps.Segments[0].Recall = []manifest.Recall{{K: 5, Recall: 2}} },
+		"the shards have 4 eligible rows, the manifest says 3": func(m *manifest.Manifest) { m.Apps.Segments[0].Eligible = 3 },
+		"segments are [{adult min_age >= 18}": func(m *manifest.Manifest) {
 			m.Apps.Segments[1].Expression = "min_age < 17"
 		},
-		"the manifest says [{adult min_age >= 18}]": func(m *shard.Manifest) { m.Apps.Segments = m.Apps.Segments[:1] },
+		"the manifest says [{adult min_age >= 18}]": func(m *manifest.Manifest) { m.Apps.Segments = m.Apps.Segments[:1] },
 	} {
 		t.Run(text, func(t *testing.T) {
-			store := newStore(t, t.TempDir())
-			m := segmentedManifest(t, store, grid(40), 1, 2, params, list...)
+			store := shardtest.Store(t, t.TempDir())
+			m := segmentedManifest(t, store, shardtest.Grid(40), 1, 2, params, list...)
 			require.Equal(t, 4, m.Apps.Segments[0].Eligible)
 			change(m)
 			d, err := store.Publish(t.Context(), m)
 			if err == nil {
-				var s *shard.Snapshot
-				if s, err = shard.OpenSnapshot(context.Background(), store, d); err == nil {
+				var s *snapshots.Snapshot
+				if s, err = snapshots.Open(context.Background(), store, d); err == nil {
 					require.Equal(t, m.Apps.Segments, s.Manifest().Apps.Segments)
 					require.NoError(t, s.Close())
 				} else {
 					require.ErrorIs(t, err, sections.ErrCorrupt)
 				}
-				verified := shard.VerifySnapshot(context.Background(), store, d, func(string) {})
+				verified := snapshots.Verify(context.Background(), store, d, func(string) {})
 				require.Equal(t, err == nil, verified == nil)
 				if err != nil {
 					require.ErrorContains(t, verified, text)
@@ -278,71 +281,29 @@ func TestManifestWithSegments(t *testing.T) {
 	}
 }
 
-// part is a section of a file made by hand.
-type part struct {
-	name string
-	data []byte
-}
-
-// pack makes a shard file with right checksums of any content, as index/format.md
-// draws it.
-func pack(parts []part) []byte {
-	le := binary.LittleEndian
-	pages := func(n int) int { return (n + sections.PageSize - 1) / sections.PageSize * sections.PageSize }
-	data := make([]byte, sections.PageSize)
-	var toc []byte
-	for _, p := range parts {
-		start := len(data)
-		data = append(data, p.data...)
-		data = append(data, make([]byte, pages(len(p.data))-len(p.data))...)
-		entry := make([]byte, 64)
-		copy(entry, p.name)
-		le.PutUint64(entry[40:], uint64(start))
-		le.PutUint64(entry[48:], uint64(len(p.data)))
-		le.PutUint64(entry[56:], xxhash.Sum64(data[start:]))
-		toc = append(toc, entry...)
-	}
-	start, length := len(data), len(toc)
-	toc = append(toc, make([]byte, pages(length)-length)...)
-	data = append(data, toc...)
-	copy(data, "TANDEMSH")
-	le.PutUint32(data[8:], sections.FormatVersion)
-	le.PutUint64(data[16:], uint64(len(data)))
-	le.PutUint64(data[24:], uint64(start))
-	le.PutUint64(data[32:], uint64(length))
-	le.PutUint64(data[40:], xxhash.Sum64(toc))
-	le.PutUint32(data[48:], uint32(len(parts)))
-	le.PutUint64(data[56:], xxhash.Sum64(data[:sections.PageSize]))
-	return data
-}
-
 // segmentRows is how many rows the shard of segmentedShard has.
 const segmentRows = 300
 
 // segmentedShard returns the sections of a shard with the segments adult and teen,
 // and where those begin. Its vectors are stored in full, so that pack needs no
 // feature bits.
-func segmentedShard(t testing.TB) (parts []part, first int) {
-	apps := grid(segmentRows)
+func segmentedShard(t testing.TB) (parts sectionstest.Content, first int) {
+	apps := shardtest.Grid(segmentRows)
 	for i := range apps {
-		apps[i].vector[0] = float32(i)/3 + 1e-7
+		apps[i].Vector[0] = float32(i)/3 + 1e-7
 	}
-	store := newStore(t, t.TempDir())
-	m := writeTower(t, store, apps, 1, 1, index.DefaultParams(index.Dot),
+	store := shardtest.Store(t, t.TempDir())
+	m := shardtest.WriteTower(t, store, apps, 1, 1, index.DefaultParams(index.Dot),
 		shard.Segment{Name: "adult", Expression: "min_age >= 18"}, shard.Segment{Name: "teen", Expression: "min_age < 18"})
 	f, err := sections.Open(store.ShardPath(m.Shards[0].Digest))
 	require.NoError(t, err)
 	defer f.Close()
 	require.Zero(t, f.Features())
-	for i, e := range f.Entries() {
-		data, err := f.Section(e.Name)
-		require.NoError(t, err)
-		if e.Name == "segment.list" {
-			first = i
-		}
-		parts = append(parts, part{e.Name, slices.Clone(data)})
-	}
-	require.Equal(t, []string{"segment.list", "segment.bitmaps", "segment.bitmap_offsets"}, []string{parts[first].name, parts[first+1].name, parts[first+2].name})
+	parts, err = sectionstest.Unpack(f)
+	require.NoError(t, err)
+	first = parts.At("segment.list")
+	require.Positive(t, first)
+	require.Equal(t, []string{"segment.list", "segment.bitmaps", "segment.bitmap_offsets"}, []string{parts[first].Name, parts[first+1].Name, parts[first+2].Name})
 	require.Len(t, parts, first+3)
 	return parts, first
 }
@@ -355,7 +316,7 @@ func bitmap(t testing.TB, ordinals ...uint32) []byte {
 
 func TestHostileSegments(t *testing.T) {
 	parts, first := segmentedShard(t)
-	_, err := shard.FromBytes(pack(parts))
+	_, err := shard.FromBytes(parts.Pack(0))
 	require.NoError(t, err)
 	const list, bitmaps, offsets = 0, 1, 2
 	text := func(s string) func([]byte) []byte { return func([]byte) []byte { return []byte(s) } }
@@ -392,16 +353,16 @@ func TestHostileSegments(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			changed := slices.Clone(parts)
 			p := &changed[first+tt.part]
-			p.data = tt.change(slices.Clone(p.data))
-			_, err := shard.FromBytes(pack(changed))
+			p.Data = tt.change(slices.Clone(p.Data))
+			_, err := shard.FromBytes(changed.Pack(0))
 			require.ErrorIs(t, err, sections.ErrCorrupt)
 			require.ErrorContains(t, err, tt.text)
 			require.ErrorContains(t, err, "section segment.")
 		})
 	}
-	_, err = shard.FromBytes(pack(slices.Delete(slices.Clone(parts), first, first+1)))
+	_, err = shard.FromBytes(slices.Delete(slices.Clone(parts), first, first+1).Pack(0))
 	require.ErrorIs(t, err, sections.ErrVersion, "bitmaps without a list mean something else")
-	_, err = shard.FromBytes(pack(parts[:first+2]))
+	_, err = shard.FromBytes(parts[:first+2].Pack(0))
 	require.ErrorContains(t, err, "segment.bitmap_offsets: missing")
 }
 
@@ -410,28 +371,28 @@ func TestHostileSegments(t *testing.T) {
 func TestBitmapIsWhatCounts(t *testing.T) {
 	parts, first := segmentedShard(t)
 	teen := bitmap(t, 3, 4, 299)
-	parts[first].data = []byte(`[{"name":"teen","expression":"min_age < 18"}]`)
-	parts[first+1].data = teen
-	parts[first+2].data = binary.LittleEndian.AppendUint64(make([]byte, 8), uint64(len(teen)))
-	store := newStore(t, t.TempDir())
+	parts[first].Data = []byte(`[{"name":"teen","expression":"min_age < 18"}]`)
+	parts[first+1].Data = teen
+	parts[first+2].Data = binary.LittleEndian.AppendUint64(make([]byte, 8), uint64(len(teen)))
+	store := shardtest.Store(t, t.TempDir())
 	path := filepath.Join(store.Location(), "staging", "made")
-	require.NoError(t, os.WriteFile(path, pack(parts), 0o600))
+	require.NoError(t, os.WriteFile(path, parts.Pack(0), 0o600))
 	sm, err := store.AddShard(t.Context(), path)
 	require.NoError(t, err)
 	sm.Rows = segmentRows
-	m := newManifest(t, store, grid(1), 1, 1, index.DefaultParams(index.Dot))
-	m.Version, m.Apps.Shards, m.Apps.Rows = shard.SegmentsVersion, []shard.ShardManifest{sm}, segmentRows
-	m.Apps.Segments = []shard.SegmentManifest{{Segment: shard.Segment{Name: "teen", Expression: "min_age < 18"}, Eligible: 3}}
+	m := shardtest.Manifest(t, store, shardtest.Grid(1), 1, 1, index.DefaultParams(index.Dot))
+	m.Version, m.Apps.Shards, m.Apps.Rows = manifest.SegmentsVersion, []manifest.Shard{sm}, segmentRows
+	m.Apps.Segments = []manifest.Segment{{Segment: shard.Segment{Name: "teen", Expression: "min_age < 18"}, Eligible: 3}}
 	d, err := store.Publish(t.Context(), m)
 	require.NoError(t, err)
-	s, err := shard.OpenSnapshot(context.Background(), store, d)
+	s, err := snapshots.Open(context.Background(), store, d)
 	require.NoError(t, err)
 	defer s.Close()
 	a, err := s.Tower(shard.Apps).Search(context.Background(), &shard.Query{Vectors: [][]float32{{1}}, K: 10, Target: 1, Segment: "teen"})
 	require.NoError(t, err)
 	require.Equal(t, 3, a.Eligible)
 	require.Len(t, a.Candidates, 3)
-	err = shard.VerifySnapshot(context.Background(), store, d, func(string) {})
+	err = snapshots.Verify(context.Background(), store, d, func(string) {})
 	require.ErrorIs(t, err, sections.ErrCorrupt)
 	require.ErrorContains(t, err, "section segment.bitmaps: segment teen: its bitmap has 3 rows, and not the 270 that its expression makes eligible")
 }
@@ -441,14 +402,14 @@ func TestBitmapIsWhatCounts(t *testing.T) {
 func FuzzOpenSegments(f *testing.F) {
 	base, first := segmentedShard(f)
 	for i, p := range base[first:] {
-		f.Add(uint8(i), p.data)
+		f.Add(uint8(i), p.Data)
 	}
 	f.Add(uint8(1), bitmap(f, 1, 299))
 	f.Add(uint8(1), bitmap(f, 300))
 	f.Fuzz(func(t *testing.T, i uint8, data []byte) {
 		parts := slices.Clone(base)
-		parts[first+int(i)%3].data = data
-		s, err := shard.FromBytes(pack(parts))
+		parts[first+int(i)%3].Data = data
+		s, err := shard.FromBytes(parts.Pack(0))
 		if err != nil {
 			require.True(t, errors.Is(err, sections.ErrCorrupt), "%v", err)
 			return
@@ -457,7 +418,7 @@ func FuzzOpenSegments(f *testing.F) {
 		require.NotEmpty(t, list)
 		_, err = json.Marshal(list)
 		require.NoError(t, err)
-		bitmaps, offsets := parts[first+1].data, parts[first+2].data
+		bitmaps, offsets := parts[first+1].Data, parts[first+2].Data
 		for i, rows := range s.SegmentRows() {
 			at := func(i int) uint64 { return binary.LittleEndian.Uint64(offsets[8*i:]) }
 			m := roaring.New()

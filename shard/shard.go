@@ -5,14 +5,13 @@ import (
 	"fmt"
 	"path/filepath"
 	"strings"
-	"sync"
 
 	"github.com/tandem-ann/tandem/index"
 	"github.com/tandem-ann/tandem/index/sections"
 	"github.com/tandem-ann/tandem/shard/attribute"
 )
 
-// Shard is one opened shard file. It is immutable and safe for any number of
+// Shard is one opened shard file, or what is [InMemory]. It is immutable and safe for any number of
 // goroutines until it is closed. Its methods without an error, and those of its parts,
 // read the mapped file: who calls them defers a [sections.Guard].
 type Shard struct {
@@ -22,7 +21,7 @@ type Shard struct {
 	ids        ids
 	attributes *attribute.Table
 	segments   segments
-	bitsets    sync.Pool // *index.Bitset of the shard's rows
+	inMemory   bool // it has no file; see [InMemory]
 }
 
 // Write writes a shard file at path. ids are the ids of the index's rows, in
@@ -59,13 +58,13 @@ func Open(path string) (*Shard, error) {
 	return s, nil
 }
 
-// FromBytes opens a shard file that is in memory; see [sections.FromBytes].
-func FromBytes(data []byte) (*Shard, error) {
-	f, err := sections.FromBytes(data)
-	if err != nil {
-		return nil, err
+// OpenAs is [Open] of a shard that has a name of its own.
+func OpenAs(path, name string) (*Shard, error) {
+	s, err := Open(path)
+	if err == nil {
+		s.name = name
 	}
-	return fromFile(f)
+	return s, err
 }
 
 func fromFile(f *sections.File) (_ *Shard, err error) {
@@ -86,10 +85,6 @@ func fromFile(f *sections.File) (_ *Shard, err error) {
 	}
 	if err := f.CheckClaimed(); err != nil {
 		return nil, err
-	}
-	s.bitsets.New = func() any {
-		b := index.NewBitset(x.Rows())
-		return &b
 	}
 	return s, nil
 }
@@ -150,8 +145,8 @@ func (s *Shard) Check() error {
 	return nil
 }
 
-// checkPartition makes sure that every id belongs to shard number of shards.
-func (s *Shard) checkPartition(number, shards int) error {
+// CheckPartition makes sure that every id belongs to shard number of shards.
+func (s *Shard) CheckPartition(number, shards int) error {
 	for row := range uint32(s.Rows()) {
 		if id := s.ids.at(row); Partition(id, shards) != number {
 			return sections.Corruptf(idBytesSection, "id %q belongs to shard %d of %d, not %d", id, Partition(id, shards), shards, number)

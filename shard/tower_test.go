@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"math"
-	"path/filepath"
 	"slices"
 	"testing"
 	"time"
@@ -16,7 +15,8 @@ import (
 
 	"github.com/tandem-ann/tandem/index"
 	"github.com/tandem-ann/tandem/shard"
-	"github.com/tandem-ann/tandem/shard/attribute"
+	"github.com/tandem-ann/tandem/shard/shardtest"
+	"github.com/tandem-ann/tandem/shard/snapshots"
 )
 
 // TestMain looks for goroutines that stay. Those of idle connections to a bucket do: its
@@ -27,112 +27,11 @@ func TestMain(m *testing.M) {
 		goleak.IgnoreAnyFunction("net/http.(*persistConn).writeLoop"))
 }
 
-// app is one row of a test tower.
-type app struct {
-	id        string
-	vector    []float32
-	platforms []string
-	age       int64  // absent when negative
-	developer string // absent when empty
-	free      bool
-}
-
-// The attributes, by their places in the schema.
-const (
-	developer = iota
-	free
-	minAge
-	platforms
-)
-
-func appSchema() attribute.Schema {
-	s, err := attribute.NewSchema([]attribute.Field{
-		{Name: "developer", Type: attribute.Keyword},
-		{Name: "free", Type: attribute.Bool},
-		{Name: "min_age", Type: attribute.Int},
-		{Name: "platforms", Type: attribute.KeywordList},
-		{Name: "price", Type: attribute.Float},
-	})
-	if err != nil {
-		panic(err)
-	}
-	return s
-}
-
-// testing.TB and *rapid.T, as far as this file needs them.
-type tb interface {
-	require.TestingT
-	Helper()
-}
-
-// writeTower writes the shards of a tower to a store and lists them.
-func writeTower(t tb, store *shard.Store, apps []app, dim, shards int, params index.Params, segments ...shard.Segment) shard.TowerManifest {
-	t.Helper()
-	m := shard.TowerManifest{Params: params.String(), Schema: appSchema()}
-	for number := range shards {
-		var rows []app
-		for _, a := range apps {
-			if shard.Partition(a.id, shards) == number {
-				rows = append(rows, a)
-			}
-		}
-		slices.SortFunc(rows, func(a, b app) int { return cmp.Compare(a.id, b.id) })
-		vectors, err := index.NewMatrix(dim, len(rows))
-		require.NoError(t, err)
-		w := attribute.NewWriter(m.Schema, len(rows))
-		var ids []string
-		var keys []uint64
-		for i, a := range rows {
-			require.NoError(t, vectors.Append(a.vector))
-			ids = append(ids, a.id)
-			keys = append(keys, shard.Key(a.id))
-			if a.age >= 0 {
-				require.NoError(t, w.Set(i, minAge, attribute.OfInt(a.age)))
-			}
-			if a.developer != "" {
-				require.NoError(t, w.Set(i, developer, attribute.OfKeyword(a.developer)))
-			}
-			require.NoError(t, w.Set(i, free, attribute.OfBool(a.free)))
-			require.NoError(t, w.Set(i, platforms, attribute.OfKeywords(slices.Clone(a.platforms))))
-		}
-		x, err := index.Build(context.Background(), index.Input{Vectors: vectors, Keys: keys}, params)
-		require.NoError(t, err)
-		stage, err := store.Stage()
-		require.NoError(t, err)
-		path := filepath.Join(stage.Dir(), "a.shard")
-		require.NoError(t, shard.Write(path, ids, x, w, segments...))
-		sm, err := store.AddShard(context.Background(), path)
-		require.NoError(t, err)
-		require.NoError(t, stage.Close())
-		sm.Rows = len(rows)
-		m.Rows += len(rows)
-		m.Shards = append(m.Shards, sm)
-	}
-	return m
-}
-
-// newManifest returns the manifest of a snapshot with the same rows in both
-// towers.
-func newManifest(t tb, store *shard.Store, apps []app, dim, shards int, params index.Params) *shard.Manifest {
-	tm := writeTower(t, store, apps, dim, shards, params)
-	return &shard.Manifest{
-		Version: shard.ManifestVersion, Builder: "test", Model: "feed", ModelVersion: "1",
-		Metric: params.Metric, Dim: dim, Apps: tm, Users: tm,
-	}
-}
-
-// newStore makes a store that cleanup removes.
-func newStore(t tb, dir string) *shard.Store {
-	store, err := shard.CreateStore(context.Background(), dir, shard.StoreOptions{})
-	require.NoError(t, err)
-	return store
-}
-
 // drawApps draws rows whose components are small integers, so that products and
 // squared distances are exact in float32 and many of them tie.
-func drawApps(t *rapid.T, dim int, metric index.Metric) []app {
+func drawApps(t *rapid.T, dim int, metric index.Metric) []shardtest.App {
 	n := rapid.IntRange(0, 120).Draw(t, "rows")
-	apps := make([]app, n)
+	apps := make([]shardtest.App, n)
 	for i := range apps {
 		v := make([]float32, dim)
 		for j := range v {
@@ -141,17 +40,17 @@ func drawApps(t *rapid.T, dim int, metric index.Metric) []app {
 		if metric == index.Cosine {
 			v[0] += 10 // never zero
 		}
-		apps[i] = app{
-			id:     fmt.Sprintf("%c%03d", 'a'+rune(i%7), i),
-			vector: v,
-			age:    int64(rapid.IntRange(-1, 18).Draw(t, "age")),
+		apps[i] = shardtest.App{
+			ID:     fmt.Sprintf("%c%03d", 'a'+rune(i%7), i),
+			Vector: v,
+			Age:    int64(rapid.IntRange(-1, 18).Draw(t, "age")),
 			// Few values in all and many of one, so that limits bite.
-			developer: rapid.SampledFrom([]string{"", "Elf", "Nine Lives", "Ten", "Ten"}).Draw(t, "developer"),
-			free:      rapid.Bool().Draw(t, "free"),
+			Developer: rapid.SampledFrom([]string{"", "Elf", "Nine Lives", "Ten", "Ten"}).Draw(t, "developer"),
+			Free:      rapid.Bool().Draw(t, "free"),
 		}
 		for _, p := range []string{"android", "ios", "linux"} {
 			if rapid.Bool().Draw(t, p) {
-				apps[i].platforms = append(apps[i].platforms, p)
+				apps[i].Platforms = append(apps[i].Platforms, p)
 			}
 		}
 	}
@@ -178,14 +77,14 @@ func score(metric index.Metric, a, b []float32) float64 {
 // filters are eligibility filters and the same thing in Go.
 var filters = []struct {
 	text     string
-	eligible func(app) bool
+	eligible func(shardtest.App) bool
 }{
-	{"", func(app) bool { return true }},
-	{`"linux" in platforms`, func(a app) bool { return slices.Contains(a.platforms, "linux") }},
-	{`min_age < 12 && !("ios" in platforms)`, func(a app) bool { return a.age >= 0 && a.age < 12 && !slices.Contains(a.platforms, "ios") }},
-	{`has(min_age) || has(platforms)`, func(a app) bool { return a.age >= 0 || len(a.platforms) > 0 }},
-	{`min_age > 17`, func(a app) bool { return a.age > 17 }},
-	{`min_age > 100`, func(a app) bool { return false }},
+	{"", func(shardtest.App) bool { return true }},
+	{`"linux" in platforms`, func(a shardtest.App) bool { return slices.Contains(a.Platforms, "linux") }},
+	{`min_age < 12 && !("ios" in platforms)`, func(a shardtest.App) bool { return a.Age >= 0 && a.Age < 12 && !slices.Contains(a.Platforms, "ios") }},
+	{`has(min_age) || has(platforms)`, func(a shardtest.App) bool { return a.Age >= 0 || len(a.Platforms) > 0 }},
+	{`min_age > 17`, func(a shardtest.App) bool { return a.Age > 17 }},
+	{`min_age > 100`, func(a shardtest.App) bool { return false }},
 }
 
 // The exact plan equals brute force, and a walk returns only eligible, distinct
@@ -198,13 +97,13 @@ func TestSearchEqualsBruteForce(t *testing.T) {
 		apps := drawApps(t, dim, metric)
 		params := index.DefaultParams(metric)
 		params.M, params.EfConstruction = 4, 20
-		store := newStore(t, dir)
-		m := newManifest(t, store, apps, dim, rapid.IntRange(1, 7).Draw(t, "shards"), params)
-		tw, err := shard.OpenTower(context.Background(), store, m, shard.Apps)
+		store := shardtest.Store(t, dir)
+		m := shardtest.Manifest(t, store, apps, dim, rapid.IntRange(1, 7).Draw(t, "shards"), params)
+		tw, err := snapshots.OpenTower(context.Background(), store, m, shard.Apps)
 		require.NoError(t, err)
 		defer func() { require.NoError(t, tw.Close()) }()
 
-		q := &shard.Query{K: rapid.OneOf(rapid.IntRange(1, 8), rapid.IntRange(1, 150)).Draw(t, "k"), MinCoverage: 1, Attributes: []int{platforms}}
+		q := &shard.Query{K: rapid.OneOf(rapid.IntRange(1, 8), rapid.IntRange(1, 150)).Draw(t, "k"), MinCoverage: 1, Attributes: []int{shardtest.Platforms}}
 		for range rapid.IntRange(1, 3).Draw(t, "vectors") {
 			v := make([]float32, dim)
 			for j := range v {
@@ -223,7 +122,7 @@ func TestSearchEqualsBruteForce(t *testing.T) {
 		}
 		for _, a := range apps {
 			if rapid.IntRange(0, 9).Draw(t, "exclude") == 0 {
-				q.Exclude = append(q.Exclude, a.id)
+				q.Exclude = append(q.Exclude, a.ID)
 			}
 		}
 		q.Exclude = append(q.Exclude, "nobody")
@@ -231,14 +130,14 @@ func TestSearchEqualsBruteForce(t *testing.T) {
 			q.Include = []string{"nobody", "nowhere", "nobody"}
 			for _, a := range apps {
 				for range rapid.IntRange(0, 2).Draw(t, "times") {
-					q.Include = append(q.Include, a.id)
+					q.Include = append(q.Include, a.ID)
 				}
 			}
 		}
 		if len(apps) > 0 && rapid.Bool().Draw(t, "self") {
-			q.Self = apps[rapid.IntRange(0, len(apps)-1).Draw(t, "which")].id
+			q.Self = apps[rapid.IntRange(0, len(apps)-1).Draw(t, "which")].ID
 		}
-		for _, field := range rapid.SliceOfNDistinct(rapid.IntRange(developer, platforms), 0, 3, rapid.ID).Draw(t, "at most of") {
+		for _, field := range rapid.SliceOfNDistinct(rapid.IntRange(shardtest.Developer, shardtest.Platforms), 0, 3, rapid.ID).Draw(t, "at most of") {
 			q.AtMost = append(q.AtMost, shard.AtMost{Field: field, N: rapid.SampledFrom([]int{1, 2, 3, 10, 40}).Draw(t, "n")})
 		}
 
@@ -286,17 +185,12 @@ func TestSearchEqualsBruteForce(t *testing.T) {
 }
 
 // requireUnknown checks how many ids the shards did not know.
-func requireUnknown(t tb, a *shard.Answer, q *shard.Query) {
-	include, exclude := 0, 0
-	for _, s := range a.Shards {
-		include += s.UnknownInclude
-		exclude += s.UnknownExclude
-	}
-	require.Equal(t, 1, exclude)
+func requireUnknown(t shardtest.TB, a *shard.Answer, q *shard.Query) {
+	require.Equal(t, 1, a.UnknownExclude)
 	if len(q.Include) == 0 {
-		require.Zero(t, include)
+		require.Zero(t, a.UnknownInclude)
 	} else {
-		require.Equal(t, 3, include)
+		require.Equal(t, 3, a.UnknownInclude)
 	}
 }
 
@@ -307,7 +201,7 @@ type truth struct {
 	top    []string           // the first k of those that may be taken
 }
 
-func bruteForce(metric index.Metric, apps []app, q *shard.Query, eligible func(app) bool) truth {
+func bruteForce(metric index.Metric, apps []shardtest.App, q *shard.Query, eligible func(shardtest.App) bool) truth {
 	t := truth{scores: map[string]float64{}}
 	better := func(a, b float64) bool {
 		if metric == index.L2 {
@@ -316,18 +210,18 @@ func bruteForce(metric index.Metric, apps []app, q *shard.Query, eligible func(a
 		return a > b
 	}
 	for _, a := range apps {
-		if !eligible(a) || slices.Contains(q.Exclude, a.id) || a.id == q.Self ||
-			len(q.Include) > 0 && !slices.Contains(q.Include, a.id) {
+		if !eligible(a) || slices.Contains(q.Exclude, a.ID) || a.ID == q.Self ||
+			len(q.Include) > 0 && !slices.Contains(q.Include, a.ID) {
 			continue
 		}
-		best := score(metric, q.Vectors[0], a.vector)
+		best := score(metric, q.Vectors[0], a.Vector)
 		for _, v := range q.Vectors[1:] {
-			if s := score(metric, v, a.vector); better(s, best) {
+			if s := score(metric, v, a.Vector); better(s, best) {
 				best = s
 			}
 		}
-		t.scores[a.id] = best
-		t.all = append(t.all, a.id)
+		t.scores[a.ID] = best
+		t.all = append(t.all, a.ID)
 	}
 	slices.SortFunc(t.all, func(a, b string) int {
 		switch {
@@ -340,7 +234,7 @@ func bruteForce(metric index.Metric, apps []app, q *shard.Query, eligible func(a
 	})
 	taken := map[string]int{}
 	for _, id := range t.all {
-		a := apps[slices.IndexFunc(apps, func(a app) bool { return a.id == id })]
+		a := apps[slices.IndexFunc(apps, func(a shardtest.App) bool { return a.ID == id })]
 		if len(t.top) < q.K && fits(taken, q.AtMost, a) {
 			take(taken, q.AtMost, a)
 			t.top = append(t.top, id)
@@ -349,24 +243,24 @@ func bruteForce(metric index.Metric, apps []app, q *shard.Query, eligible func(a
 	return t
 }
 
-// values returns the values that an app has of an attribute.
-func (a app) values(field int) []string {
+// valuesOf returns the values that an app has of an attribute.
+func valuesOf(a shardtest.App, field int) []string {
 	switch {
-	case field == developer && a.developer != "":
-		return []string{a.developer}
-	case field == free:
-		return []string{fmt.Sprint(a.free)}
-	case field == minAge && a.age >= 0:
-		return []string{fmt.Sprint(a.age)}
-	case field == platforms:
-		return a.platforms
+	case field == shardtest.Developer && a.Developer != "":
+		return []string{a.Developer}
+	case field == shardtest.Free:
+		return []string{fmt.Sprint(a.Free)}
+	case field == shardtest.MinAge && a.Age >= 0:
+		return []string{fmt.Sprint(a.Age)}
+	case field == shardtest.Platforms:
+		return a.Platforms
 	}
 	return nil
 }
 
-func fits(taken map[string]int, limits []shard.AtMost, a app) bool {
+func fits(taken map[string]int, limits []shard.AtMost, a shardtest.App) bool {
 	for _, limit := range limits {
-		for _, v := range a.values(limit.Field) {
+		for _, v := range valuesOf(a, limit.Field) {
 			if taken[fmt.Sprint(limit.Field, v)] >= limit.N {
 				return false
 			}
@@ -375,27 +269,18 @@ func fits(taken map[string]int, limits []shard.AtMost, a app) bool {
 	return true
 }
 
-func take(taken map[string]int, limits []shard.AtMost, a app) {
+func take(taken map[string]int, limits []shard.AtMost, a shardtest.App) {
 	for _, limit := range limits {
-		for _, v := range a.values(limit.Field) {
+		for _, v := range valuesOf(a, limit.Field) {
 			taken[fmt.Sprint(limit.Field, v)]++
 		}
 	}
 }
 
-// grid returns n apps on a line: the inner product with {1} is the number.
-func grid(n int) []app {
-	apps := make([]app, n)
-	for i := range apps {
-		apps[i] = app{id: fmt.Sprintf("app-%03d", i), vector: []float32{float32(i + 1)}, age: int64(i % 20), platforms: []string{"ios"}}
-	}
-	return apps
-}
-
 func openGrid(t *testing.T, n, shards int) *shard.Tower {
-	store := newStore(t, t.TempDir())
-	m := newManifest(t, store, grid(n), 1, shards, index.DefaultParams(index.Dot))
-	tw, err := shard.OpenTower(context.Background(), store, m, shard.Apps)
+	store := shardtest.Store(t, t.TempDir())
+	m := shardtest.Manifest(t, store, shardtest.Grid(n), 1, shards, index.DefaultParams(index.Dot))
+	tw, err := snapshots.OpenTower(context.Background(), store, m, shard.Apps)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, tw.Close()) })
 	return tw
@@ -432,15 +317,15 @@ func TestCoverage(t *testing.T) {
 // first.
 func TestBestInOneShard(t *testing.T) {
 	const shards = 4
-	apps := grid(800)
+	apps := shardtest.Grid(800)
 	for i := range apps {
-		if shard.Partition(apps[i].id, shards) == 2 {
-			apps[i].vector[0] += 10_000
+		if shard.Partition(apps[i].ID, shards) == 2 {
+			apps[i].Vector[0] += 10_000
 		}
 	}
-	store := newStore(t, t.TempDir())
-	m := newManifest(t, store, apps, 1, shards, index.DefaultParams(index.Dot))
-	tw, err := shard.OpenTower(context.Background(), store, m, shard.Apps)
+	store := shardtest.Store(t, t.TempDir())
+	m := shardtest.Manifest(t, store, apps, 1, shards, index.DefaultParams(index.Dot))
+	tw, err := snapshots.OpenTower(context.Background(), store, m, shard.Apps)
 	require.NoError(t, err)
 	defer func() { require.NoError(t, tw.Close()) }()
 	for _, k := range []int{1, 10, 100, 150, 700, 800, 900} {
@@ -461,13 +346,15 @@ func TestBadQueries(t *testing.T) {
 		"k is 0, want at least 1":                         {Vectors: [][]float32{{1}}, Target: 1},
 		"recall target is 0, want above 0 and at most 1":  {Vectors: [][]float32{{1}}, K: 1},
 		"attribute 5 is asked for, the tower has 5":       {Vectors: [][]float32{{1}}, K: 1, Target: 1, Attributes: []int{5}},
-		"at most 0 of attribute free, want at least 1":    {Vectors: [][]float32{{1}}, K: 1, Target: 1, AtMost: []shard.AtMost{{free, 0}}},
-		"attribute free is limited twice, want each once": {Vectors: [][]float32{{1}}, K: 1, Target: 1, AtMost: []shard.AtMost{{free, 3}, {developer, 1}, {free, 2}}},
+		"at most 0 of attribute free, want at least 1":    {Vectors: [][]float32{{1}}, K: 1, Target: 1, AtMost: []shard.AtMost{{shardtest.Free, 0}}},
+		"attribute free is limited twice, want each once": {Vectors: [][]float32{{1}}, K: 1, Target: 1, AtMost: []shard.AtMost{{shardtest.Free, 3}, {shardtest.Developer, 1}, {shardtest.Free, 2}}},
 		"at most 1 of attribute 9, the tower has 5":       {Vectors: [][]float32{{1}}, K: 1, Target: 1, AtMost: []shard.AtMost{{9, 1}}},
 		"at most 1 of attribute price, a float, want a":   {Vectors: [][]float32{{1}}, K: 1, Target: 1, AtMost: []shard.AtMost{{4, 1}}},
 		"ef is -1, want at least 0":                       {Vectors: [][]float32{{1}}, K: 1, Ef: -1},
 		"vector has 2 components, want 1":                 {Vectors: [][]float32{{1, 2}}, K: 1, Target: 1},
 		"component 0 is NaN, want a finite number":        {Vectors: [][]float32{{float32(math.NaN())}}, K: 1, Target: 1},
+		"a page begins after a score that is NaN":         {Vectors: [][]float32{{1}}, K: 1, Target: 1, After: &shard.Cursor{Score: float32(math.NaN())}},
+		"a page begins after -1 candidates of at most 0":  {Vectors: [][]float32{{1}}, K: 1, Target: 1, After: &shard.Cursor{Rank: -1}},
 		"norm is 2e+18, want at most 1e+18":               {Vectors: [][]float32{{2e18}}, K: 1, Target: 1},
 	} {
 		_, err := tw.Search(context.Background(), q)
@@ -478,10 +365,10 @@ func TestBadQueries(t *testing.T) {
 
 func TestVectorOfUnknownID(t *testing.T) {
 	tw := openGrid(t, 10, 3)
-	_, ok, err := tw.Vector("app-010")
+	_, ok, err := tw.Vector(t.Context(), shard.Moment{}, "app-010")
 	require.NoError(t, err)
 	require.False(t, ok)
-	v, ok, err := tw.Vector("app-009")
+	v, ok, err := tw.Vector(t.Context(), shard.Moment{}, "app-009")
 	require.NoError(t, err)
 	require.True(t, ok)
 	require.Equal(t, []float32{10}, v)

@@ -18,6 +18,9 @@ import (
 	"github.com/tandem-ann/tandem/shard"
 	"github.com/tandem-ann/tandem/shard/attribute"
 	"github.com/tandem-ann/tandem/shard/eligibility"
+	"github.com/tandem-ann/tandem/shard/manifest"
+	"github.com/tandem-ann/tandem/shard/shardtest"
+	"github.com/tandem-ann/tandem/shard/snapshots"
 )
 
 // The attributes of trials, one of each type, by their places in the schema.
@@ -458,8 +461,8 @@ func (s *trialSet) open(t testing.TB, d drawer, dir string, shards int, kind vec
 	params.M = pickOne(d, 2, 4, 8)
 	params.EfConstruction = params.M + d.IntN(20)
 	calibrated := d.chance(50)
-	store := newStore(t, dir)
-	m := shard.TowerManifest{Params: params.String(), Schema: trialSchema()}
+	store := shardtest.Store(t, dir)
+	m := manifest.Tower{Params: params.String(), Schema: trialSchema()}
 	for number := range shards {
 		var rows []*trialRow
 		for i := range s.rows {
@@ -508,11 +511,11 @@ func (s *trialSet) open(t testing.TB, d drawer, dir string, shards int, kind vec
 		m.Shards = append(m.Shards, sm)
 	}
 	for i, segment := range segments {
-		m.Segments = append(m.Segments, shard.SegmentManifest{Segment: segment, Eligible: s.segments[i].rows.Count()})
+		m.Segments = append(m.Segments, manifest.Segment{Segment: segment, Eligible: s.segments[i].rows.Count()})
 	}
 	var err error
-	s.tower, err = shard.OpenTower(context.Background(), store, &shard.Manifest{
-		Version: shard.ManifestVersion, Builder: "test", Model: "feed", ModelVersion: "1",
+	s.tower, err = snapshots.OpenTower(context.Background(), store, &manifest.Manifest{
+		Version: manifest.FirstVersion, Builder: "test", Model: "feed", ModelVersion: "1",
 		Metric: s.metric, Dim: s.dim, Apps: m, Users: m,
 	}, shard.Apps)
 	require.NoError(t, err, s.name)

@@ -140,7 +140,7 @@ func (o *Options) judge(ctx context.Context, number, dim int) ([]outcome, error)
 		}
 		found := axes.Compare(apps, users)
 		is := outcome{what: p.what, training: m.training, dim: len(p.apps[0]), together: p.together}
-		is.state, _ = found.Verdict()
+		is.state, _ = found.Alone()
 		list = append(list, is)
 		if reference == nil {
 			reference = found

@@ -20,7 +20,7 @@ import (
 	"github.com/tandem-ann/tandem/builder/tower"
 	"github.com/tandem-ann/tandem/index"
 	"github.com/tandem-ann/tandem/server"
-	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/snapshots"
 )
 
 // served builds synthetic towers, serves them, and returns the server's address and what
@@ -28,7 +28,7 @@ import (
 func served(t *testing.T) (string, *attack.Target) {
 	dir := t.TempDir()
 	require.NoError(t, synthetic.Write(t.Context(), dir, synthetic.Options{Apps: 600, Users: 200, Dim: 8, Seed: 3}, nil))
-	store, err := shard.CreateStore(t.Context(), filepath.Join(dir, "store"), shard.StoreOptions{})
+	store, err := snapshots.CreateStore(t.Context(), filepath.Join(dir, "store"), snapshots.Options{})
 	require.NoError(t, err)
 	t.Cleanup(func() { assert.NoError(t, store.Close()) })
 	report, err := builder.Build(t.Context(), store, builder.Options{
@@ -46,7 +46,7 @@ func served(t *testing.T) (string, *attack.Target) {
 	go func() {
 		done <- server.Run(running, server.Config{
 			Store: store, Snapshot: string(report.Digest), Listen: "127.0.0.1:0", Logger: slog.New(slog.DiscardHandler), DrainTimeout: time.Minute,
-			Listening: func(a net.Addr) { address = a }, Ready: func(*shard.Snapshot) { close(ready) },
+			Listening: func(a net.Addr) { address = a }, Ready: func(*snapshots.Snapshot) { close(ready) },
 		})
 	}()
 	t.Cleanup(func() {

@@ -31,4 +31,7 @@
 // A broken bound is one of: the server's memory, while and after; the latency of the
 // queries beside that without attackers; a query that failed but for overload; an answer
 // to an attacker that says the server is at fault; and the end of the server.
+//
+// The package has more than 3,000 lines because no client library sends what an attacker
+// does: frames, messages and connections are made here byte by byte, for three dozen kinds.
 package attack

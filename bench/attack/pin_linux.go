@@ -76,13 +76,18 @@ func pin(list []int) error {
 	return nil
 }
 
-// niceness is how much lower the priority of attackers is.
+// niceness is how much lower the priority of attackers is than that of this process.
 const niceness = 10
 
 // lower lowers the priority of a process that startOn has started, which leads a group
 // of its own: of a group all threads are meant.
 func lower(pid int) error {
-	if err := unix.Setpriority(unix.PRIO_PGRP, pid, niceness); err != nil {
+	own, err := unix.Getpriority(unix.PRIO_PROCESS, 0)
+	if err != nil {
+		return fmt.Errorf("read the priority of this process: %w", err)
+	}
+	own = 20 - own // as the system call has it, which returns nothing negative
+	if err := unix.Setpriority(unix.PRIO_PGRP, pid, own+niceness); err != nil {
 		return fmt.Errorf("lower the priority of process %d: %w", pid, err)
 	}
 	return nil

@@ -41,15 +41,16 @@ type serverProcess struct {
 	cmd     *exec.Cmd
 	address string
 	exited  chan struct{}
-	err     error // why it ended, once exited is closed
+	err     error        // why it ended, once exited is closed
+	line    func([]byte) // called for each line of its log, if not nil
 
 	mu  sync.Mutex
 	log Log
 }
 
 // startServer starts a server, on one processor, and waits until it is ready.
-func startServer(ctx context.Context, command []string, processor int) (*serverProcess, error) {
-	p := &serverProcess{cmd: exec.Command(command[0], command[1:]...), exited: make(chan struct{})}
+func startServer(ctx context.Context, command []string, processor int, line func([]byte)) (*serverProcess, error) {
+	p := &serverProcess{cmd: exec.Command(command[0], command[1:]...), exited: make(chan struct{}), line: line}
 	stderr, err := p.cmd.StderrPipe()
 	if err != nil {
 		return nil, err
@@ -95,6 +96,9 @@ func (p *serverProcess) follow(r io.Reader, listening chan<- string) {
 		line, more, err := lines.ReadLine()
 		if err != nil {
 			return
+		}
+		if p.line != nil {
+			p.line(line)
 		}
 		var entry struct{ Level, Msg, Address string }
 		parsed := json.Unmarshal(line, &entry) == nil

@@ -115,7 +115,7 @@ func Run(ctx context.Context, o Options) (_ *Report, err error) {
 	}
 	defer func() { err = errors.Join(err, pin(all)) }()
 	o.Progress("start")
-	p, err := startServer(ctx, o.Serve, all[0])
+	p, err := startServer(ctx, o.Serve, all[0], nil)
 	if err != nil {
 		return nil, err
 	}

@@ -8,6 +8,8 @@ import (
 
 	"github.com/tandem-ann/tandem/shard"
 	"github.com/tandem-ann/tandem/shard/attribute"
+	"github.com/tandem-ann/tandem/shard/manifest"
+	"github.com/tandem-ann/tandem/shard/snapshots"
 )
 
 // Target is what callers know of what a server serves: ids that it has, what its vectors
@@ -26,8 +28,8 @@ const (
 )
 
 // ReadTarget reads a target from the snapshot that is to be served.
-func ReadTarget(ctx context.Context, store *shard.Store, digest shard.Digest) (_ *Target, err error) {
-	snapshot, err := shard.OpenSnapshot(ctx, store, digest)
+func ReadTarget(ctx context.Context, store *snapshots.Store, digest manifest.Digest) (_ *Target, err error) {
+	snapshot, err := snapshots.Open(ctx, store, digest)
 	if err != nil {
 		return nil, err
 	}
@@ -43,8 +45,8 @@ func ReadTarget(ctx context.Context, store *shard.Store, digest shard.Digest) (_
 // ids returns some ids of every shard.
 func ids(t *shard.Tower) []string {
 	var list []string
-	for _, s := range t.Shards() {
-		for ordinal := range uint32(min(s.Rows(), targetIDs/len(t.Shards())+1)) {
+	for _, s := range t.Local() {
+		for ordinal := range uint32(min(s.Rows(), targetIDs/len(t.Local())+1)) {
 			list = append(list, s.ID(ordinal))
 		}
 	}
@@ -54,7 +56,7 @@ func ids(t *shard.Tower) []string {
 // words returns some values of the keywords of every shard.
 func words(t *shard.Tower) []string {
 	var list []string
-	for _, s := range t.Shards() {
+	for _, s := range t.Local() {
 		for ordinal := range uint32(min(s.Rows(), targetWords)) {
 			for i, field := range t.Schema().Fields() {
 				value := s.Attributes().Value(ordinal, i)

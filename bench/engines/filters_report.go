@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"io"
 	"strings"
+
+	"github.com/tandem-ann/tandem/shard/wording"
 )
 
 // FilterReport is what a run under predicates measured. The names of its JSON fields
@@ -61,7 +63,7 @@ type Peer struct {
 }
 
 // WriteJSON writes the report as one indented object.
-func (r *FilterReport) WriteJSON(w io.Writer) error { return writeJSON(w, r) }
+func (r *FilterReport) WriteJSON(w io.Writer) error { return wording.WriteJSON(w, r) }
 
 // WriteTable writes the report for people: what was measured, what the engines cost,
 // for each predicate what each setting did, and for each k a line for each predicate

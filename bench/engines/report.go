@@ -1,7 +1,6 @@
 package engines
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"path/filepath"
@@ -10,6 +9,7 @@ import (
 	"text/tabwriter"
 
 	"github.com/tandem-ann/tandem/index"
+	"github.com/tandem-ann/tandem/shard/wording"
 )
 
 // Setup is what a run measured with.
@@ -71,14 +71,7 @@ type Level struct {
 }
 
 // WriteJSON writes the report as one indented object.
-func (r *Report) WriteJSON(w io.Writer) error { return writeJSON(w, r) }
-
-func writeJSON(w io.Writer, report any) error {
-	e := json.NewEncoder(w)
-	e.SetEscapeHTML(false)
-	e.SetIndent("", "  ")
-	return e.Encode(report)
-}
+func (r *Report) WriteJSON(w io.Writer) error { return wording.WriteJSON(w, r) }
 
 // WriteTable writes the report for people: what was measured, what the engines
 // cost, for each k what each setting did (under worst, the recall of the worst

@@ -12,6 +12,7 @@ import (
 
 	"github.com/tandem-ann/tandem/index"
 	"github.com/tandem-ann/tandem/index/kernel"
+	"github.com/tandem-ann/tandem/index/parallel"
 )
 
 // Tolerance is how much worse than the k-th exact score a row may score, relative
@@ -76,30 +77,24 @@ func findTruths(ctx context.Context, s *Set, predicates []*Predicate, ks []int, 
 		truths[i] = t
 	}
 	most := max(ks[len(ks)-1], topRows)
-	var next, done atomic.Int64
+	var done atomic.Int64
 	var mu sync.Mutex // of progress
-	var wg sync.WaitGroup
-	for range threads {
-		wg.Go(func() {
-			for {
-				from := int(next.Add(truthQueries)) - truthQueries
-				if from >= s.queries.Rows() || ctx.Err() != nil {
-					return
-				}
-				to := min(from+truthQueries, s.queries.Rows())
-				for i, lists := range s.nearest(from, to, most, predicates) {
-					for j, t := range truths {
-						t.learn(from+i, lists[j])
-					}
-				}
-				n := done.Add(int64(to - from))
-				mu.Lock()
-				progress(n)
-				mu.Unlock()
+	parallel.Chunks(threads, (s.queries.Rows()+truthQueries-1)/truthQueries, 1, func(_, group int) {
+		if ctx.Err() != nil {
+			return
+		}
+		from := group * truthQueries
+		to := min(from+truthQueries, s.queries.Rows())
+		for i, lists := range s.nearest(from, to, most, predicates) {
+			for j, t := range truths {
+				t.learn(from+i, lists[j])
 			}
-		})
-	}
-	wg.Wait()
+		}
+		n := done.Add(int64(to - from))
+		mu.Lock()
+		progress(n)
+		mu.Unlock()
+	})
 	return truths, ctx.Err()
 }
 

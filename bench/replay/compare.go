@@ -4,7 +4,7 @@ import (
 	"math"
 	"slices"
 
-	"github.com/tandem-ann/tandem/server/querylog"
+	"github.com/tandem-ann/tandem/shard/querylog"
 )
 
 // change is how one answer differs from an earlier one to the same query.

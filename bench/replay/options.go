@@ -7,8 +7,8 @@ import (
 	"math"
 	"time"
 
-	"github.com/tandem-ann/tandem/server/querylog"
-	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/querylog"
+	"github.com/tandem-ann/tandem/shard/snapshots"
 )
 
 // Options say what to replay.
@@ -22,8 +22,8 @@ type Options struct {
 	// time. 0: all of them, up to MaxQueries.
 	Limit int
 	// Store has the snapshots.
-	Store *shard.Store
-	// Against is the snapshot to ask, as [shard.Store.Resolve] takes it.
+	Store *snapshots.Store
+	// Against is the snapshot to ask, as [snapshots.Store.Resolve] takes it.
 	Against string
 	// Baseline is the snapshot to ask the same queries, to compare with; empty for
 	// none.

@@ -2,7 +2,6 @@ package replay
 
 import (
 	"cmp"
-	"container/heap"
 	"context"
 	"errors"
 	"fmt"
@@ -16,10 +15,11 @@ import (
 	"github.com/cespare/xxhash/v2"
 
 	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
+	"github.com/tandem-ann/tandem/builder/lowest"
 	"github.com/tandem-ann/tandem/index/kernel"
 	"github.com/tandem-ann/tandem/server"
-	"github.com/tandem-ann/tandem/server/querylog"
-	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/querylog"
+	"github.com/tandem-ann/tandem/shard/snapshots"
 )
 
 // ErrNoQueries is the class of an error that says that there is no query to replay.
@@ -33,6 +33,7 @@ const (
 	ByFallback   = "answers by a fallback, recorded or replayed, which are the same for every user"
 	// BaselineByFallback are compared with the recorded answers only.
 	BaselineByFallback = "answers of the baseline by a fallback"
+	LaterPage          = "pages after the first, which are of the snapshot that answered"
 )
 
 // Run replays recorded queries. That some of them fail is no error but in the report;
@@ -144,7 +145,7 @@ func open(ctx context.Context, o *Options, ref string) (*site, error) {
 	if err != nil {
 		return nil, err
 	}
-	snapshot, err := shard.OpenSnapshot(ctx, o.Store, digest)
+	snapshot, err := snapshots.Open(ctx, o.Store, digest)
 	if err != nil {
 		return nil, err
 	}
@@ -161,9 +162,12 @@ func open(ctx context.Context, o *Options, ref string) (*site, error) {
 	return s, nil
 }
 
-// understands reports whether the vectors of a request that a model version answered
-// mean something to the snapshot.
+// understands reports whether a request that a model version answered means something to
+// the snapshot: its vectors do, and it is no page of another snapshot's answer.
 func (s *site) understands(q *querylog.Query, r *tandemv1.RetrieveRequest) bool {
+	if r.PageToken != "" {
+		return false
+	}
 	byVector := len(r.Vector) > 0 || len(r.Vectors) > 0
 	return !byVector || q.ModelVersion == s.snapshot.ModelVersion && (q.Model == "" || q.Model == s.snapshot.Model)
 }
@@ -290,7 +294,7 @@ func (n *names) number(name string) int {
 func (r *runner) queries(ctx context.Context) iter.Seq2[*querylog.Query, error] {
 	o := r.options
 	return func(yield func(*querylog.Query, error) bool) {
-		var chosen sampled
+		draws := lowest.New(o.Limit, draw.compare)
 		for q, err := range o.Log.Queries(ctx, o.Since, o.Until) {
 			if err != nil {
 				yield(nil, err)
@@ -303,11 +307,9 @@ func (r *runner) queries(ctx context.Context) iter.Seq2[*querylog.Query, error] 
 				}
 				continue
 			}
-			heap.Push(&chosen, draw{xxhash.Sum64String(q.RequestID + q.Time.String()), q})
-			if chosen.Len() > o.Limit {
-				heap.Pop(&chosen)
-			}
+			draws.Add(draw{xxhash.Sum64String(q.RequestID + q.Time.String()), q})
 		}
+		chosen := draws.Sorted()
 		slices.SortFunc(chosen, func(a, b draw) int {
 			return cmp.Or(a.query.Time.Compare(b.query.Time), cmp.Compare(a.hash, b.hash))
 		})
@@ -327,18 +329,7 @@ type draw struct {
 	query *querylog.Query
 }
 
-// sampled is a heap with the largest hash on top.
-type sampled []draw
-
-func (s sampled) Len() int           { return len(s) }
-func (s sampled) Less(i, j int) bool { return s[i].hash > s[j].hash }
-func (s sampled) Swap(i, j int)      { s[i], s[j] = s[j], s[i] }
-func (s *sampled) Push(x any)        { *s = append(*s, x.(draw)) }
-func (s *sampled) Pop() any {
-	last := (*s)[len(*s)-1]
-	*s = (*s)[:len(*s)-1]
-	return last
-}
+func (d draw) compare(o draw) int { return cmp.Compare(d.hash, o.hash) }
 
 func (r *runner) progress() {
 	if r.options.Progress != nil {
@@ -361,7 +352,7 @@ func (r *runner) count(q *querylog.Query) {
 
 // decode returns the request of a query.
 func (r *runner) decode(q *querylog.Query) (*tandemv1.RetrieveRequest, error) {
-	request, err := q.Decode()
+	request, err := server.RecordedRequest(q)
 	if err != nil {
 		return nil, fmt.Errorf("read log: %s: %w", r.options.Log.Location(), err)
 	}
@@ -383,6 +374,9 @@ func (r *runner) replay(ctx context.Context, q *querylog.Query) error {
 		return nil
 	case q.Fallback != "":
 		r.leftOut[ByFallback]++
+		return nil
+	case request.PageToken != "":
+		r.leftOut[LaterPage]++
 		return nil
 	case !r.against.understands(q, request):
 		r.leftOut[OtherVersion]++

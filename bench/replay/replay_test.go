@@ -20,6 +20,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 	"gocloud.dev/blob/memblob"
+	"google.golang.org/protobuf/proto"
 
 	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
 	"github.com/tandem-ann/tandem/builder"
@@ -27,19 +28,20 @@ import (
 	"github.com/tandem-ann/tandem/builder/tower"
 	"github.com/tandem-ann/tandem/index"
 	"github.com/tandem-ann/tandem/server"
-	"github.com/tandem-ann/tandem/server/querylog"
-	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/manifest"
 	"github.com/tandem-ann/tandem/shard/objects"
+	"github.com/tandem-ann/tandem/shard/querylog"
+	"github.com/tandem-ann/tandem/shard/snapshots"
 )
 
 var update = flag.Bool("update", false, "write golden files anew")
 
 // store has the snapshots of all tests.
-var store *shard.Store
+var store *snapshots.Store
 
 // Its snapshots: as it was recorded, the same towers under another version, with the
 // vectors of apps shuffled, with half the users and another segment.
-var recordedOn, renamed, shuffled, fewer shard.Digest
+var recordedOn, renamed, shuffled, fewer manifest.Digest
 
 func TestMain(m *testing.M) {
 	flag.Parse()
@@ -69,7 +71,7 @@ func buildAll(dir string) (err error) {
 	if err := synthetic.Write(ctx, dir, synthetic.Options{Apps: 1500, Users: 400, Dim: 12, Seed: 3}, nil); err != nil {
 		return err
 	}
-	if store, err = shard.CreateStore(ctx, filepath.Join(dir, "store"), shard.StoreOptions{}); err != nil {
+	if store, err = snapshots.CreateStore(ctx, filepath.Join(dir, "store"), snapshots.Options{}); err != nil {
 		return err
 	}
 	apps, users := filepath.Join(dir, synthetic.AppsFile), filepath.Join(dir, synthetic.UsersFile)
@@ -89,7 +91,7 @@ func buildAll(dir string) (err error) {
 		return err
 	}
 	for _, s := range []struct {
-		digest                         *shard.Digest
+		digest                         *manifest.Digest
 		version, apps, users, segments string
 	}{
 		{&recordedOn, "1", apps, users, segments}, {&renamed, "2", apps, users, segments},
@@ -145,7 +147,7 @@ var began = time.Date(2026, 11, 25, 8, 15, 0, 0, time.UTC)
 // record asks the recorded snapshot requests, a minute apart, and returns the queries.
 func record(t *testing.T, requests ...*tandemv1.RetrieveRequest) (queries []querylog.Query) {
 	t.Helper()
-	snapshot, err := shard.OpenSnapshot(t.Context(), store, recordedOn)
+	snapshot, err := snapshots.Open(t.Context(), store, recordedOn)
 	require.NoError(t, err)
 	service := server.NewService(slog.New(slog.DiscardHandler))
 	service.Serve(snapshot)
@@ -154,7 +156,7 @@ func record(t *testing.T, requests ...*tandemv1.RetrieveRequest) (queries []quer
 		r.RequestId = fmt.Sprint("r", i)
 		answer, err := service.Retrieve(t.Context(), connect.NewRequest(r))
 		require.NoError(t, err)
-		q, err := querylog.New(began.Add(time.Duration(i)*time.Minute), time.Millisecond, r, answer.Msg)
+		q, err := server.RecordedQuery(began.Add(time.Duration(i)*time.Minute), time.Millisecond, r, answer.Msg)
 		require.NoError(t, err)
 		queries = append(queries, q)
 	}
@@ -205,7 +207,7 @@ func TestSameSnapshot(t *testing.T) {
 	for i := range queries {
 		queries[i].Arm = []string{"control", "candidate"}[i%2]
 	}
-	for _, against := range []shard.Digest{recordedOn, renamed} {
+	for _, against := range []manifest.Digest{recordedOn, renamed} {
 		var read []int
 		r := run(t, Options{Log: logOf(t, queries), Against: string(against), Progress: func(n int) { read = append(read, n) }})
 		require.Equal(t, []int{1, 65, 120}, fix(read))
@@ -363,6 +365,15 @@ func TestLeftOut(t *testing.T) {
 		"max-latency-ratio is 9, no query was answered by a baseline too", "max-latency-p99 is 1h0m0s, no query was answered",
 	}, all.Broken(r), "nothing is not enough")
 	require.NoError(t, r.WriteTable(io.Discard))
+
+	page, err := server.RecordedRequest(&queries[2])
+	require.NoError(t, err)
+	page.PageToken = "of some answer"
+	queries[2].Request, err = proto.Marshal(page)
+	require.NoError(t, err)
+	r = run(t, Options{Log: logOf(t, queries), Against: string(recordedOn)})
+	require.Equal(t, map[string]int{LacksShards: 1, LaterPage: 1}, r.LeftOut)
+	require.Equal(t, []int{4, 2, 0}, []int{r.Read, r.Overall.Queries, r.Overall.Failed})
 }
 
 func TestBoundsAndSample(t *testing.T) {
@@ -393,8 +404,8 @@ func TestRunFails(t *testing.T) {
 	err := replay(Options{Log: log, Against: string(recordedOn), Since: began.Add(time.Hour)})
 	require.ErrorIs(t, err, ErrNoQueries)
 	require.EqualError(t, err, "mem://queries/: no recorded queries")
-	require.ErrorIs(t, replay(Options{Log: log, Against: "ffff"}), shard.ErrNoSnapshot)
-	require.ErrorIs(t, replay(Options{Log: log, Against: string(recordedOn), Baseline: "ffff"}), shard.ErrNoSnapshot)
+	require.ErrorIs(t, replay(Options{Log: log, Against: "ffff"}), snapshots.ErrNoSnapshot)
+	require.ErrorIs(t, replay(Options{Log: log, Against: string(recordedOn), Baseline: "ffff"}), snapshots.ErrNoSnapshot)
 	damaged := record(t, byUser(1)...)
 	damaged[0].Request = []byte("nonsense")
 	err = replay(Options{Log: logOf(t, damaged), Against: string(recordedOn)})

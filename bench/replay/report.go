@@ -1,7 +1,6 @@
 package replay
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"maps"
@@ -10,7 +9,8 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/manifest"
+	"github.com/tandem-ann/tandem/shard/wording"
 )
 
 // Report is what a replay found. The names of its JSON fields are stable.
@@ -42,11 +42,11 @@ type Report struct {
 
 // Snapshot is one that was asked.
 type Snapshot struct {
-	Digest       shard.Digest `json:"digest"`
-	Model        string       `json:"model"`
-	ModelVersion string       `json:"model_version"`
-	Apps         int          `json:"apps"`
-	Users        int          `json:"users"`
+	Digest       manifest.Digest `json:"digest"`
+	Model        string          `json:"model"`
+	ModelVersion string          `json:"model_version"`
+	Apps         int             `json:"apps"`
+	Users        int             `json:"users"`
 }
 
 // Failure is how some of the queries failed.
@@ -120,12 +120,7 @@ type Latency struct {
 }
 
 // WriteJSON writes the report as one indented object.
-func (r *Report) WriteJSON(w io.Writer) error {
-	e := json.NewEncoder(w)
-	e.SetEscapeHTML(false)
-	e.SetIndent("", "  ")
-	return e.Encode(r)
-}
+func (r *Report) WriteJSON(w io.Writer) error { return wording.WriteJSON(w, r) }
 
 // WriteTable writes the report for people.
 func (r *Report) WriteTable(w io.Writer) error {

@@ -5,7 +5,7 @@
 // A model that is trained by inner products gives both towers the same axes: directions
 // in which apps vary are directions in which users vary. Its training fixes the space
 // only up to a rotation, so the towers of two trainings agree no more than a random
-// rotation does. [Measure] looks at one tower, [Compare] at two. [Result.Verdict] must hardly
+// rotation does. [Measure] looks at one tower, [Compare] at two. [Result.Alone] must hardly
 // ever find two towers of one training apart, whatever the training was; where it cannot
 // tell, it says so and why. Package builder/gate is the caller.
 //

@@ -95,11 +95,11 @@ func turn(rows [][]float32, seed uint64) [][]float32 {
 
 // Towers of one training are found together and those of two are not, with and without a
 // reference.
-func TestVerdict(t *testing.T) {
+func TestAlone(t *testing.T) {
 	apps, users := model(1, 600, 64)
 	others, strangers := model(2, 600, 64)
 	one := compare(t, apps, users)
-	state, why := one.Verdict()
+	state, why := one.Alone()
 	require.Equal(t, axes.Together, state, why)
 	assert.Contains(t, why, "the towers' axes agree by 1.00, in a space turned at random by up to 0.0")
 	assert.Greater(t, one.Sigmas(), 20.0)
@@ -111,7 +111,7 @@ func TestVerdict(t *testing.T) {
 		state, why := r.Beside(one)
 		assert.Equal(t, axes.Apart, state, "%s: %s", name, why)
 		assert.Contains(t, why, "; those of the previous snapshot agree by 1.00 (45.", name)
-		state, why = r.Verdict()
+		state, why = r.Alone()
 		assert.Equal(t, axes.Apart, state, "%s, by itself: %s", name, why)
 	}
 	state, _ = one.Beside(one)
@@ -190,7 +190,7 @@ func TestInconclusive(t *testing.T) {
 		"few dimensions": {small, turn(little, 4), "8 dimensions are too few to tell little agreement from none"},
 	} {
 		result := compare(t, c.apps, c.users)
-		state, why := result.Verdict()
+		state, why := result.Alone()
 		assert.Equal(t, axes.Inconclusive, state, "%s: %s", name, why)
 		assert.Contains(t, why, c.why, name)
 		assert.False(t, math.IsNaN(result.Sigmas()) || math.IsInf(result.Sigmas(), 0), name)
@@ -221,7 +221,7 @@ func TestAlignedAxes(t *testing.T) {
 	apps, users := tower(), tower()
 	one := compare(t, apps, users)
 	require.True(t, one.Aligned)
-	state, why := one.Verdict()
+	state, why := one.Alone()
 	require.Equal(t, axes.Together, state, why)
 
 	flips := make([]float32, dim)
@@ -232,7 +232,7 @@ func TestAlignedAxes(t *testing.T) {
 		for i := range v {
 			v[i] *= flips[i]
 		}
-	})).Verdict()
+	})).Alone()
 	assert.Equal(t, axes.Inconclusive, state, why)
 	assert.Contains(t, why, "the axes are the coordinates, which other trainings share but for their signs")
 	for range 20 {
@@ -242,7 +242,7 @@ func TestAlignedAxes(t *testing.T) {
 			for i, from := range order {
 				v[i] = w[from]
 			}
-		})).Verdict()
+		})).Alone()
 		assert.NotEqual(t, axes.Together, state, why)
 	}
 }

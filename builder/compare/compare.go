@@ -29,6 +29,8 @@ import (
 	"github.com/tandem-ann/tandem/index"
 	"github.com/tandem-ann/tandem/index/sections"
 	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/manifest"
+	"github.com/tandem-ann/tandem/shard/snapshots"
 )
 
 // Options say how much is looked at. A zero field means its default.
@@ -44,7 +46,7 @@ type Options struct {
 
 func (o Options) withDefaults() Options {
 	if o.Users == 0 {
-		o.Users = probe.SampleOf(shard.Gate)
+		o.Users = probe.SampleOf(manifest.Gate)
 	}
 	if o.Rows == 0 {
 		o.Rows = 20_000
@@ -55,21 +57,21 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-// Bands are the values of k at which candidates are compared, ascending.
-var Bands = [...]int{10, 100}
+// bands are the values of k at which candidates are compared, ascending.
+var bands = [...]int{10, 100}
 
-// Ranks are the ranks whose scores are described.
-var Ranks = [...]int{1, 10, 100}
+// ranks are the ranks whose scores are described.
+var ranks = [...]int{1, 10, 100}
 
-// Shares are the quantiles that describe a distribution.
-var Shares = [...]float64{0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99}
+// shares are the quantiles that describe a distribution.
+var shares = [...]float64{0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99}
 
 // named is how many ids of each kind of change are named.
 const named = 5
 
 // Compare compares a snapshot with the one before. An error is that of a search, or of
 // ctx.
-func Compare(ctx context.Context, candidate, previous *shard.Snapshot, o Options) (_ *Report, err error) {
+func Compare(ctx context.Context, candidate, previous *snapshots.Snapshot, o Options) (_ *Report, err error) {
 	defer sections.Guard(&err)()
 	o = o.withDefaults()
 	r := &Report{Candidate: sideOf(candidate), Previous: sideOf(previous)}
@@ -92,7 +94,7 @@ func Compare(ctx context.Context, candidate, previous *shard.Snapshot, o Options
 	return r, nil
 }
 
-func sideOf(s *shard.Snapshot) Side {
+func sideOf(s *snapshots.Snapshot) Side {
 	m := s.Manifest()
 	return Side{Snapshot: s.Digest(), Model: m.Model, ModelVersion: m.ModelVersion, Metric: m.Metric, Dim: m.Dim}
 }
@@ -110,7 +112,7 @@ func compareRows(candidate, previous *shard.Tower) Tower {
 // their order.
 func missing(of, in *shard.Tower) (n int, first []string) {
 	has := probe.Has(in)
-	for _, s := range of.Shards() {
+	for _, s := range of.Local() {
 		for ordinal := range uint32(s.Rows()) {
 			id := s.ID(ordinal)
 			if has(id) {
@@ -143,9 +145,9 @@ func quantiles(lists [2][]float64) []Quantile {
 		slices.Sort(list)
 	}
 	var out []Quantile
-	for _, share := range Shares {
+	for _, share := range shares {
 		out = append(out, Quantile{Share: share,
-			Candidate: probe.Rounded(probe.Quantile(lists[0], share)), Previous: probe.Rounded(probe.Quantile(lists[1], share))})
+			Candidate: manifest.Rounded(probe.Quantile(lists[0], share)), Previous: manifest.Rounded(probe.Quantile(lists[1], share))})
 	}
 	return out
 }
@@ -161,12 +163,12 @@ func compareAttributes(candidate, previous *shard.Tower) []Attribute {
 				byName[f.Name] = a
 			}
 			rows := 0
-			for _, s := range t.Shards() {
+			for _, s := range t.Local() {
 				has := index.NewBitset(s.Rows())
 				s.Attributes().Has(field).CopyTo(has)
 				rows += has.Count()
 			}
-			if share := probe.Rounded(float64(rows) / float64(max(t.Rows(), 1))); i == 0 {
+			if share := manifest.Rounded(float64(rows) / float64(max(t.Rows(), 1))); i == 0 {
 				a.Type, a.Rows, a.Coverage = f.Type.String(), rows, share
 			} else {
 				a.PreviousType, a.PreviousRows, a.PreviousCoverage = f.Type.String(), rows, share
@@ -182,13 +184,13 @@ func compareAttributes(candidate, previous *shard.Tower) []Attribute {
 }
 
 // compareCandidates asks both snapshots for the candidates of the same users.
-func (r *Report) compareCandidates(ctx context.Context, candidate, previous *shard.Snapshot, o Options) error {
+func (r *Report) compareCandidates(ctx context.Context, candidate, previous *snapshots.Snapshot, o Options) error {
 	users := probe.HeldOut(candidate.Tower(shard.Users), o.Users, probe.Has(previous.Tower(shard.Users)))
 	r.Queried = len(users)
 	queries := [2][][]float32{probe.Vectors(users), probe.Vectors(probe.In(previous.Tower(shard.Users), users))}
 	ask := func(segment string) (given [2][][]shard.Candidate, err error) {
-		for i, s := range []*shard.Snapshot{candidate, previous} {
-			if given[i], err = probe.Serve(ctx, s.Tower(shard.Apps), queries[i], Bands[len(Bands)-1], segment); err != nil {
+		for i, s := range []*snapshots.Snapshot{candidate, previous} {
+			if given[i], err = probe.Serve(ctx, s.Tower(shard.Apps), queries[i], bands[len(bands)-1], segment); err != nil {
 				return given, err
 			}
 		}
@@ -201,7 +203,7 @@ func (r *Report) compareCandidates(ctx context.Context, candidate, previous *sha
 	r.Overlap = overlaps("", given)
 	r.Examples = examplesOf(candidate.Tower(shard.Apps), previous.Tower(shard.Apps), users, given)
 	r.Distinct, r.PreviousDistinct = Distinct(given[0]), Distinct(given[1])
-	for _, rank := range Ranks {
+	for _, rank := range ranks {
 		var scores [2][]float64
 		for i := range given {
 			for _, list := range given[i] {
@@ -267,13 +269,13 @@ func compareSegments(candidate, previous *shard.Tower) []Segment {
 // snapshots, at each band.
 func overlaps(segment string, given [2][][]shard.Candidate) []Overlap {
 	var out []Overlap
-	for _, k := range Bands {
+	for _, k := range bands {
 		var sum float64
 		for i := range given[0] {
 			sum += overlap(given[0][i], given[1][i], k)
 		}
 		n := len(given[0])
-		out = append(out, Overlap{Segment: segment, K: k, Users: n, Mean: probe.Rounded(sum / float64(max(n, 1)))})
+		out = append(out, Overlap{Segment: segment, K: k, Users: n, Mean: manifest.Rounded(sum / float64(max(n, 1)))})
 	}
 	return out
 }

@@ -52,7 +52,7 @@ func examplesOf(candidate, previous *shard.Tower, users []probe.Row, given [2][]
 // namesOf returns the best of a list with their names; other is that of the other snapshot.
 func namesOf(t *shard.Tower, list, other []shard.Candidate) []Named {
 	in := map[string]bool{}
-	for _, c := range other[:min(len(other), Bands[0])] {
+	for _, c := range other[:min(len(other), bands[0])] {
 		in[c.ID] = true
 	}
 	name := ""
@@ -76,7 +76,7 @@ func namesOf(t *shard.Tower, list, other []shard.Candidate) []Named {
 // writeExamples writes what users are given, before and now, side by side.
 func (r *Report) writeExamples(w io.Writer) {
 	for _, e := range r.Examples {
-		fmt.Fprintf(w, "\ngiven to %s\tbefore\tnow (+ was not among the best %d)\n", printable(e.User), Bands[0])
+		fmt.Fprintf(w, "\ngiven to %s\tbefore\tnow (+ was not among the best %d)\n", printable(e.User), bands[0])
 		for i := range max(len(e.Given), len(e.Previous)) {
 			var before, now string
 			if i < len(e.Previous) {

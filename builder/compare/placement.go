@@ -6,6 +6,8 @@ import (
 
 	"github.com/tandem-ann/tandem/builder/probe"
 	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/manifest"
+	"github.com/tandem-ann/tandem/shard/snapshots"
 )
 
 // Placement says whether the rows that both snapshots have are where they were among the
@@ -47,7 +49,7 @@ type SegmentPlacement struct {
 // fewest is how many rows and anchors it takes to tell where a row is.
 const fewest = 16
 
-func place(ctx context.Context, candidate, previous *shard.Snapshot, kind shard.Kind, o Options) (Placement, error) {
+func place(ctx context.Context, candidate, previous *snapshots.Snapshot, kind shard.Kind, o Options) (Placement, error) {
 	other := shard.Users
 	if kind == shard.Users {
 		other = shard.Apps
@@ -84,7 +86,7 @@ func place(ctx context.Context, candidate, previous *shard.Snapshot, kind shard.
 				in.Moved++
 			}
 		}
-		in.Share = probe.Rounded(float64(in.Moved) / float64(max(in.Rows, 1)))
+		in.Share = manifest.Rounded(float64(in.Moved) / float64(max(in.Rows, 1)))
 		p.Segments = append(p.Segments, in)
 	}
 	return p, nil
@@ -114,8 +116,8 @@ func (p *Placement) judge(rows []probe.Row, own, strange []float64) (moved []boo
 	for _, i := range worst {
 		p.First = append(p.First, rows[i].ID)
 	}
-	p.Share = probe.Rounded(float64(p.Moved) / float64(p.Rows))
-	p.Agreement, p.Chance, p.Threshold = probe.Rounded(p.Agreement), probe.Rounded(p.Chance), probe.Rounded(p.Threshold)
+	p.Share = manifest.Rounded(float64(p.Moved) / float64(p.Rows))
+	p.Agreement, p.Chance, p.Threshold = manifest.Rounded(p.Agreement), manifest.Rounded(p.Chance), manifest.Rounded(p.Threshold)
 	return moved
 }
 

@@ -1,7 +1,6 @@
 package compare
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
@@ -9,6 +8,8 @@ import (
 
 	"github.com/tandem-ann/tandem/index"
 	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/manifest"
+	"github.com/tandem-ann/tandem/shard/wording"
 )
 
 // Report is how two snapshots differ. The names of its JSON fields are stable. Numbers
@@ -35,11 +36,11 @@ type Report struct {
 
 // Side is one of the two snapshots.
 type Side struct {
-	Snapshot     shard.Digest `json:"snapshot"`
-	Model        string       `json:"model"`
-	ModelVersion string       `json:"model_version"`
-	Metric       index.Metric `json:"metric"`
-	Dim          int          `json:"dim"`
+	Snapshot     manifest.Digest `json:"snapshot"`
+	Model        string          `json:"model"`
+	ModelVersion string          `json:"model_version"`
+	Metric       index.Metric    `json:"metric"`
+	Dim          int             `json:"dim"`
 }
 
 // Tower is how one tower differs.
@@ -108,12 +109,7 @@ func (r *Report) Tower(kind shard.Kind) *Tower {
 }
 
 // WriteJSON writes the report as one indented object.
-func (r *Report) WriteJSON(w io.Writer) error {
-	e := json.NewEncoder(w)
-	e.SetEscapeHTML(false)
-	e.SetIndent("", "  ")
-	return e.Encode(r)
-}
+func (r *Report) WriteJSON(w io.Writer) error { return wording.WriteJSON(w, r) }
 
 // WriteTable writes the report for people.
 func (r *Report) WriteTable(w io.Writer) error {
@@ -196,7 +192,7 @@ func (r *Report) writeCandidates(w io.Writer) {
 		}
 	}
 	fmt.Fprintf(w, "\ncandidates of %d users\teligible\tbefore", r.Queried)
-	for _, k := range Bands {
+	for _, k := range bands {
 		fmt.Fprintf(w, "\toverlap@%d", k)
 	}
 	fmt.Fprintf(w, "\nall apps\t%d\t%d", r.Apps.Rows, r.Apps.PreviousRows)
@@ -205,7 +201,7 @@ func (r *Report) writeCandidates(w io.Writer) {
 		fmt.Fprintf(w, "%s\t%s\t%s", s.Name, known(s.InCandidate, s.Eligible), known(s.InPrevious, s.PreviousEligible))
 		writeOverlap(w, s.Overlap)
 	}
-	fmt.Fprintf(w, "\n%d apps are among the best %d of any of these users, %d were\n", r.Distinct, Bands[len(Bands)-1], r.PreviousDistinct)
+	fmt.Fprintf(w, "\n%d apps are among the best %d of any of these users, %d were\n", r.Distinct, bands[len(bands)-1], r.PreviousDistinct)
 }
 
 func known(is bool, n int) string {
@@ -216,7 +212,7 @@ func known(is bool, n int) string {
 }
 
 func writeOverlap(w io.Writer, list []Overlap) {
-	for i := range Bands {
+	for i := range bands {
 		if i < len(list) && list[i].Users > 0 {
 			fmt.Fprintf(w, "\t%.4f", list[i].Mean)
 		} else {

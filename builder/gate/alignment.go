@@ -2,15 +2,18 @@ package gate
 
 import (
 	"cmp"
-	"container/heap"
 	"context"
 	"fmt"
 	"math"
-	"slices"
 
+	"github.com/tandem-ann/tandem/builder/lowest"
 	"github.com/tandem-ann/tandem/builder/probe"
 	"github.com/tandem-ann/tandem/builder/tower"
 	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/gates"
+	"github.com/tandem-ann/tandem/shard/manifest"
+	"github.com/tandem-ann/tandem/shard/snapshots"
+	"github.com/tandem-ann/tandem/shard/wording"
 )
 
 // alignedUsers is how many users' interactions are looked at.
@@ -30,43 +33,38 @@ func (p *player) compare(o *player) int {
 	return cmp.Or(cmp.Compare(p.key, o.key), cmp.Compare(p.id, o.id))
 }
 
-// playerHeap has the highest key on top.
-type playerHeap []*player
-
-func (h playerHeap) Len() int           { return len(h) }
-func (h playerHeap) Less(i, j int) bool { return h[i].compare(h[j]) > 0 }
-func (h playerHeap) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
-func (h *playerHeap) Push(x any)        { *h = append(*h, x.(*player)) }
-func (h *playerHeap) Pop() any {
-	last := (*h)[len(*h)-1]
-	*h = (*h)[:len(*h)-1]
-	return last
-}
-
 // players are the users of the lowest sample keys among those who interacted, and how
 // many interactions are of users and apps that are known.
 type players struct {
-	list         playerHeap
+	kept         *lowest.Kept[*player]
 	byID         map[string]*player
 	lines, known int
+}
+
+func newPlayers() *players {
+	return &players{kept: lowest.New(alignedUsers, (*player).compare), byID: map[string]*player{}}
 }
 
 // read reads the interactions of the candidate's users. A user who makes room for
 // others never comes back, for whoever is kept has a lower key; so all interactions of
 // those who are kept are, too.
-func (p *players) read(ctx context.Context, o tower.InteractionOptions, candidate, previous *shard.Snapshot) error {
-	p.byID = map[string]*player{}
+func (p *players) read(ctx context.Context, o tower.InteractionOptions, forgotten func(string) bool, candidate, previous *snapshots.Snapshot) error {
 	hasUser, hasApp := probe.Has(candidate.Tower(shard.Users)), probe.Has(candidate.Tower(shard.Apps))
 	hadApp := func(string) bool { return false }
 	if previous != nil {
 		hadApp = probe.Has(previous.Tower(shard.Apps))
 	}
+	n := 0
 	return tower.ReadInteractions(ctx, o, func(user, app string) error {
-		if p.lines++; p.lines%4096 == 0 {
+		if n++; n%4096 == 0 {
 			if err := ctx.Err(); err != nil {
 				return err
 			}
 		}
+		if forgotten != nil && forgotten(user) {
+			return nil
+		}
+		p.lines++
 		has := hasApp(app)
 		if !hasUser(user) || !has && !hadApp(app) {
 			return nil
@@ -83,13 +81,9 @@ func (p *players) add(user, app string) {
 	u := p.byID[user]
 	if u == nil {
 		u = &player{id: user, key: shard.SampleKey(user), apps: map[string]bool{}}
-		if len(p.list) == alignedUsers && u.compare(p.list[0]) > 0 {
-			return
-		}
-		heap.Push(&p.list, u)
 		p.byID[user] = u
-		if len(p.list) > alignedUsers {
-			delete(p.byID, heap.Pop(&p.list).(*player).id)
+		if dropped, ok := p.kept.Add(u); ok {
+			delete(p.byID, dropped.id)
 		}
 	}
 	u.apps[app] = true
@@ -106,7 +100,7 @@ var alignedBands = [2]int{10, topK}
 
 // hitRates returns the hits of users whose vectors are mapped, or as they are for a nil
 // mapping.
-func hitRates(ctx context.Context, s *shard.Snapshot, users []*player, mapped func([]float32) []float32) (h hits, err error) {
+func hitRates(ctx context.Context, s *snapshots.Snapshot, users []*player, mapped func([]float32) []float32) (h hits, err error) {
 	vectors := make([][]float32, len(users))
 	for i, u := range users {
 		row, _ := probe.Find(s.Tower(shard.Users), u.id)
@@ -148,7 +142,7 @@ const (
 // Where users and apps come in few groups, a turn may by chance bring most users of a
 // group near to what they like, and then their own vectors do find more than those of
 // others; so that control alone lets towers of two versions pass now and then.
-func turned(ctx context.Context, s *shard.Snapshot, users []*player) (best [2]float64, err error) {
+func turned(ctx context.Context, s *snapshots.Snapshot, users []*player) (best [2]float64, err error) {
 	users = users[:min(len(users), turnedUsers)]
 	for seed := range uint64(turns) {
 		h, err := hitRates(ctx, s, users, newTurn(s.Tower(shard.Users).Dim(), seed).apply)
@@ -167,23 +161,23 @@ func turned(ctx context.Context, s *shard.Snapshot, users []*player) (best [2]fl
 // whole vectors, for it is about the towers and not the index.
 func (r *run) alignment(ctx context.Context) error {
 	switch {
-	case r.off(Alignment):
+	case r.off(gates.Alignment):
 		return nil
 	case len(r.Interactions.Paths) == 0:
-		r.notRun(Alignment, "", "no interactions were given")
+		r.NotRun(gates.Alignment, "", "no interactions were given")
 		return nil
 	}
-	var p players
-	if err := p.read(ctx, r.Interactions, r.Candidate, r.Previous); err != nil {
+	p := newPlayers()
+	if err := p.read(ctx, r.Interactions, r.Forgotten, r.Candidate, r.Previous); err != nil {
 		return err
 	}
 	l := r.Thresholds.Alignment
 	known := float64(p.known) / float64(max(p.lines, 1))
-	r.atLeast(Alignment, "known interactions", known, l.Known,
-		"%s of %s interactions (%s) are of users and apps that the towers have, at least %s are required", count(p.known), count(p.lines), percent(known), percent(l.Known))
-	users := slices.SortedFunc(slices.Values(p.list), (*player).compare)
+	r.AtLeast(gates.Alignment, "known interactions", known, l.Known,
+		"%s of %s interactions (%s) are of users and apps that the towers have, at least %s are required", wording.Count(p.known), wording.Count(p.lines), gates.Percent(known), gates.Percent(l.Known))
+	users := p.kept.Sorted()
 	if len(users) < 2 {
-		r.atLeast(Alignment, "users with interactions", float64(len(users)), 2, "interactions of %s are known, which tells nothing of the towers", plural(len(users), "user"))
+		r.AtLeast(gates.Alignment, "users with interactions", float64(len(users)), 2, "interactions of %s are known, which tells nothing of the towers", wording.Plural(len(users), "user"))
 		return nil
 	}
 	h, err := hitRates(ctx, r.Candidate, users, nil)
@@ -198,7 +192,7 @@ func (r *run) alignment(ctx context.Context) error {
 		r.againstControls(b, h, best[b])
 	}
 	if r.Previous == nil {
-		r.notRun(Alignment, fallOf+"hit rates", noPrevious)
+		r.NotRun(gates.Alignment, gates.FallOf+"hit rates", gates.NoPrevious)
 		return nil
 	}
 	return r.againstPrevious(ctx, users, h.own)
@@ -206,25 +200,40 @@ func (r *run) alignment(ctx context.Context) error {
 
 // againstControls judges a hit rate against those of shuffled users and of turned ones.
 // Where both vectors are of one model a user's own finds more; where they are not, it is
-// as good as any.
+// as good as any. Where there are few apps the best k are a large part of them, and any
+// vectors find much; then a user's own must miss less by the same factor.
 func (r *run) againstControls(band int, h hits, turned float64) {
 	k, limit := alignedBands[band], r.Thresholds.Alignment.Ratio
+	subject := fmt.Sprintf("hit-rate@%d against chance", k)
+	if r.Candidate.Tower(shard.Apps).Rows() <= k {
+		const all = "with at most %d apps everybody is given all"
+		if band == 0 {
+			r.Inconclusive(gates.Alignment, subject, 0, manifest.BoundMin, limit, all, k)
+		} else {
+			r.NotRun(gates.Alignment, subject, all, k)
+		}
+		return
+	}
 	own, _ := probe.Mean(h.own[band])
 	shuffled, _ := probe.Mean(h.shuffled[band])
 	gain, lower := difference(h.own[band], h.shuffled[band])
 	// The least hit rate that so many users could have shown.
 	least := 1 / float64(len(h.own[band])*topK)
-	ratio := math.Min(own/max(shuffled, turned, least), largest)
+	by := max(shuffled, turned, least)
+	ratio, what := math.Min(own/by, gates.Largest), "as much"
+	if missed := math.Min((1-by)/max(1-own, least), gates.Largest); missed > max(ratio, 1) {
+		ratio, what = missed, "less is missed"
+	}
 	sure := lower > minConfidence
 	text := fmt.Sprintf("hit-rate@%d: %s users' own vectors find %s of what they interacted with, those of other users %s, their own in a space turned at random up to %s: "+
-		"%.2f times as much, at least %v times is required", k, count(len(h.own[band])), percent(own), percent(shuffled), percent(turned), ratio, limit)
+		"%.2f times %s, at least %v times is required", k, wording.Count(len(h.own[band])), gates.Percent(own), gates.Percent(shuffled), gates.Percent(turned), ratio, what, limit)
 	switch {
 	case ratio < limit:
 		text += "; the towers do not belong together: they may be of different model versions"
 	case !sure:
 		text += fmt.Sprintf("; the difference from other users, %.4f, may be chance (its lower bound is %.4f)", gain, lower)
 	}
-	r.add(Alignment, fmt.Sprintf("hit-rate@%d against chance", k), ratio, shard.BoundMin, limit, ratio >= limit && sure, text)
+	r.Add(gates.Alignment, subject, ratio, manifest.BoundMin, limit, ratio >= limit && sure, text)
 }
 
 // againstPrevious judges hit rates against those of the previous snapshot, for the users
@@ -242,7 +251,7 @@ func (r *run) againstPrevious(ctx context.Context, users []*player, own [2][]flo
 		}
 	}
 	if len(both) < fewest {
-		r.notRun(Alignment, fallOf+"hit rates", "%s with interactions in both snapshots, at least %d are needed to tell", plural(len(both), "user"), fewest)
+		r.NotRun(gates.Alignment, gates.FallOf+"hit rates", "%s with interactions in both snapshots, at least %d are needed to tell", wording.Plural(len(both), "user"), fewest)
 		return nil
 	}
 	before, err := hitRates(ctx, r.Previous, both, nil)
@@ -259,9 +268,9 @@ func (r *run) againstPrevious(ctx context.Context, users []*player, own [2][]flo
 		if _, lower := difference(before.own[b], now[b]); lower <= minConfidence {
 			drop = 0
 		}
-		r.atMost(Alignment, fmt.Sprintf(fallOf+"hit-rate@%d", k), drop, limit,
+		r.AtMost(gates.Alignment, fmt.Sprintf(gates.FallOf+"hit-rate@%d", k), drop, limit,
 			"hit-rate@%d: %s users' vectors find %s of what they interacted with, in the previous snapshot %s: it may fall by %s of that; %s of it are apps that are gone",
-			k, count(len(both)), percent(hit), percent(was), percent(limit), percent(gone))
+			k, wording.Count(len(both)), gates.Percent(hit), gates.Percent(was), gates.Percent(limit), gates.Percent(gone))
 	}
 	return nil
 }

@@ -1,4 +1,4 @@
-// Package gate decides whether a snapshot may be released.
+// Package gate measures whether a snapshot may be released.
 //
 // # Goals
 //
@@ -31,12 +31,14 @@
 //
 // What had nothing to look at is said to be not run, and why; what looked and found
 // nothing either way is inconclusive. Neither passes for the other or for a pass: every
-// gate has a [Row].
+// gate has a [gates.Row].
 //
 // All that is a function of its inputs, so its report is part of the manifest, whose
-// digest names the snapshot. [CheckFilters] and [Measure] add the gates that are not:
-// whether the filters of recorded queries can be asked, and the latency. The whole is
-// recorded in the store ([Record]). [Judge] says what all runs on a snapshot amount to.
+// digest names the snapshot. [gates.CheckFilters], [CheckFresh] and [Measure] add the gates
+// that are not: whether the filters of recorded queries can be asked, whether the snapshot has
+// the apps that were upserted before its inputs, and the latency. The whole is
+// recorded in the store ([gates.Record]). [gates.Judge] says what all runs on a snapshot
+// amount to.
 //
 // The Wilson score interval is that of Wilson, "Probable Inference, the Law of
 // Succession, and Statistical Inference", JASA 1927. The hits of one user are not
@@ -51,24 +53,31 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strconv"
 
 	"github.com/tandem-ann/tandem/builder/compare"
-	"github.com/tandem-ann/tandem/builder/probe"
 	"github.com/tandem-ann/tandem/builder/tower"
 	"github.com/tandem-ann/tandem/index/sections"
 	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/gates"
+	"github.com/tandem-ann/tandem/shard/manifest"
+	"github.com/tandem-ann/tandem/shard/snapshots"
 )
 
 // Input is what the gates look at.
 type Input struct {
-	Candidate *shard.Snapshot
+	Candidate *snapshots.Snapshot
 	// Previous is the snapshot that serves now; nil if there is none, and then the gates
 	// that compare are not run.
-	Previous *shard.Snapshot
+	Previous *snapshots.Snapshot
 	// Interactions say what users did; without paths the alignment gate is not run.
 	Interactions tower.InteractionOptions
-	Thresholds   Thresholds
+	Thresholds   gates.Thresholds
+	// Forgotten reports whether a user is forgotten, whose interactions do not count; nil if
+	// nobody is.
+	Forgotten func(user string) bool
+	// Unnamed keeps the ids of users out of what is found: a report outlives those who are in
+	// it, and in a store with a live log one of them may be forgotten.
+	Unnamed bool
 	// Begin is told the name of each gate, or group of gates, when it begins; it may be nil.
 	Begin func(gate string)
 }
@@ -76,23 +85,23 @@ type Input struct {
 // run is one run of the gates.
 type run struct {
 	Input
-	report *shard.GateReport
+	gates.Findings
 }
 
-// Run runs every gate but filters and latency. A gate that fails is no error: the report says so.
+// Run runs every gate but filters, fresh and latency. A gate that fails is no error: the report says so.
 // Two runs of the same input give the same report, on any machine.
-func Run(ctx context.Context, in Input) (_ *shard.GateReport, err error) {
+func Run(ctx context.Context, in Input) (_ *manifest.GateReport, err error) {
 	defer sections.Guard(&err)()
-	r := &run{Input: in, report: &shard.GateReport{Checks: []shard.GateCheck{}}}
+	r := &run{Input: in, Findings: gates.Findings{Checks: []manifest.GateCheck{}}}
+	report := &manifest.GateReport{Loosened: in.Thresholds.Loosened()}
 	if in.Previous != nil {
-		r.report.Previous = in.Previous.Digest()
+		report.Previous = in.Previous.Digest()
 	}
 	for _, name := range slices.Sorted(maps.Keys(in.Thresholds.Off)) {
-		if name != Filters && name != Latency {
-			r.report.Off = append(r.report.Off, name)
+		if name != gates.Filters && name != gates.Fresh && name != gates.Latency {
+			report.Off = append(report.Off, name)
 		}
 	}
-	r.report.Loosened = in.Thresholds.Loosened()
 	var segments []string
 	for _, s := range in.Candidate.Tower(shard.Apps).Segments() {
 		segments = append(segments, s.Name)
@@ -103,7 +112,7 @@ func Run(ctx context.Context, in Input) (_ *shard.GateReport, err error) {
 	for _, g := range []struct {
 		name string
 		run  func(context.Context) error
-	}{{Structure, r.structure}, {Recall, r.recall}, {"comparison", r.compared}, {TrainingRun, r.trainingRun}, {Axes, r.axes}, {Alignment, r.alignment}} {
+	}{{gates.Structure, r.structure}, {gates.Recall, r.recall}, {"comparison", r.compared}, {gates.TrainingRun, r.trainingRun}, {gates.Axes, r.axes}, {gates.Alignment, r.alignment}} {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
@@ -114,68 +123,35 @@ func Run(ctx context.Context, in Input) (_ *shard.GateReport, err error) {
 			return nil, fmt.Errorf("gate %s: %w", g.name, err)
 		}
 	}
-	return r.report, nil
+	settleAxes(&r.Findings)
+	report.Checks, report.Undecided = r.Checks, r.Undecided
+	return report, nil
 }
+
+// names reports whether the ids of a tower may be in what is found.
+func (r *run) names(kind shard.Kind) bool { return kind == shard.Apps || !r.Unnamed }
 
 // off reports whether a gate does not run.
 func (r *run) off(gate string) bool { return r.Thresholds.Off[gate] }
 
-// atLeast adds a check that a value is not below a limit.
-func (r *run) atLeast(gate, subject string, value, limit float64, format string, args ...any) {
-	r.add(gate, subject, value, shard.BoundMin, limit, value >= limit, fmt.Sprintf(format, args...))
-}
-
-// atMost adds a check that a value is not above a limit.
-func (r *run) atMost(gate, subject string, value, limit float64, format string, args ...any) {
-	r.add(gate, subject, value, shard.BoundMax, limit, value <= limit, fmt.Sprintf(format, args...))
-}
-
-// notRun adds that a gate did not run, or, with a subject, one check of it.
-func (r *run) notRun(gate, subject, format string, why ...any) {
-	r.report.Undecided = append(r.report.Undecided, shard.GateCheck{
-		Gate: gate, Subject: subject, Undecided: shard.GateNotRun, Text: bounded(fmt.Sprintf(format, why...)),
-	})
-}
-
-// inconclusive adds a check whose value, beside a limit, tells nothing either way.
-func (r *run) inconclusive(gate, subject string, value float64, bound shard.GateBound, limit float64, format string, why ...any) {
-	c := check(gate, subject, value, bound, limit, false, fmt.Sprintf(format, why...))
-	c.Undecided = shard.GateInconclusive
-	r.report.Undecided = append(r.report.Undecided, c)
-}
-
-func (r *run) add(gate, subject string, value float64, bound shard.GateBound, limit float64, passed bool, text string) {
-	r.report.Checks = append(r.report.Checks, check(gate, subject, value, bound, limit, passed, text))
-}
-
-// check returns a check. A text is bounded, for ids may be long.
-func check(gate, subject string, value float64, bound shard.GateBound, limit float64, passed bool, text string) shard.GateCheck {
-	return shard.GateCheck{
-		Gate: gate, Subject: subject, Value: probe.Rounded(value), Bound: bound, Limit: probe.Rounded(limit),
-		Passed: passed, Text: bounded(text),
-	}
-}
-
-func bounded(text string) string { return fmt.Sprintf("%.1000s", text) }
-
 // compared runs the gates that compare with the previous snapshot.
 func (r *run) compared(ctx context.Context) error {
-	var before *shard.Manifest
+	var before *manifest.Manifest
 	if r.Previous != nil {
 		before = r.Previous.Manifest()
 	}
-	r.contract(r.Candidate.Manifest(), before)
+	r.Join(gates.CheckContract(r.Candidate.Manifest(), before, r.Thresholds))
 	type comparing struct {
 		name, subject string
 		run           func(*compare.Report)
 	}
 	on := slices.DeleteFunc([]comparing{
-		{Concentration, fallOf + "the spread", r.spreadAgainst}, {Rows, "", r.rows}, {Coverage, "", r.coverage},
-		{Norms, "", r.norms}, {Overlap, "", r.overlap}, {Placement, "", r.placement},
+		{gates.Concentration, gates.FallOf + "the spread", r.spreadAgainst}, {gates.Rows, "", r.rows}, {gates.Coverage, "", r.coverage},
+		{gates.Norms, "", r.norms}, {gates.Overlap, "", r.overlap}, {gates.Placement, "", r.placement},
 	}, func(g comparing) bool { return r.off(g.name) })
 	if r.Previous == nil {
 		for _, g := range on {
-			r.notRun(g.name, g.subject, noPrevious)
+			r.NotRun(g.name, g.subject, gates.NoPrevious)
 		}
 		return nil
 	}
@@ -190,33 +166,4 @@ func (r *run) compared(ctx context.Context) error {
 		g.run(c)
 	}
 	return nil
-}
-
-// noPrevious is why what compares did not run.
-const noPrevious = "there is no previous snapshot to compare with"
-
-// percent formats a share as a person would.
-func percent(share float64) string {
-	return strconv.FormatFloat(probe.Rounded(100*share*10)/10, 'f', decimals(100*share), 64) + "%"
-}
-
-// decimals returns how many of a percentage tell it from its neighbours: none of 20,
-// one of 99.4, two of 0.12.
-func decimals(x float64) int {
-	switch {
-	case x == float64(int(x)):
-		return 0
-	case x < 1:
-		return 2
-	}
-	return 1
-}
-
-// count formats n with thousands separated.
-func count(n int) string {
-	text := strconv.Itoa(n)
-	for i := len(text) - 3; i > 0 && text[i-1] != '-'; i -= 3 {
-		text = text[:i] + "," + text[i:]
-	}
-	return text
 }

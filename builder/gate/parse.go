@@ -1,7 +1,6 @@
 package gate
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -14,46 +13,43 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/tandem-ann/tandem/builder/input"
+	"github.com/tandem-ann/tandem/builder/strictyaml"
 	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/gates"
+	"github.com/tandem-ann/tandem/shard/manifest"
 )
 
 // maxFile is the largest file of gates that is read, in bytes.
 const maxFile = 1 << 20
 
-// ThresholdsError is an error in the limits that were given, or that their file cannot be
-// read: whoever gave them is to change them.
-type ThresholdsError struct{ error }
-
-func (e ThresholdsError) Unwrap() error { return e.error }
-
 // ReadThresholds reads a file of gates, and describes it as an input of a build. Every
-// error is a [ThresholdsError]. See [ParseThresholds].
-func ReadThresholds(path string) (Thresholds, shard.Input, error) {
+// error is a [gates.ThresholdsError]. See [ParseThresholds].
+func ReadThresholds(path string) (gates.Thresholds, manifest.Input, error) {
 	t, input, err := readThresholds(path)
 	if err != nil {
-		return t, input, ThresholdsError{err}
+		return t, input, gates.ThresholdsError{Err: err}
 	}
 	return t, input, nil
 }
 
-func readThresholds(path string) (Thresholds, shard.Input, error) {
+func readThresholds(path string) (gates.Thresholds, manifest.Input, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return Thresholds{}, shard.Input{}, fmt.Errorf("read gates: %w", err)
+		return gates.Thresholds{}, manifest.Input{}, fmt.Errorf("read gates: %w", err)
 	}
 	defer f.Close()
 	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
 	if err != nil {
-		return Thresholds{}, shard.Input{}, fmt.Errorf("read gates: %w", err)
+		return gates.Thresholds{}, manifest.Input{}, fmt.Errorf("read gates: %w", err)
 	}
 	if len(data) > maxFile {
-		return Thresholds{}, shard.Input{}, fmt.Errorf("read gates %s: more than %d bytes", path, maxFile)
+		return gates.Thresholds{}, manifest.Input{}, fmt.Errorf("read gates %s: more than %d bytes", path, maxFile)
 	}
 	t, err := ParseThresholds(data)
 	if err != nil {
-		return t, shard.Input{}, fmt.Errorf("read gates %s: %w", path, err)
+		return t, manifest.Input{}, fmt.Errorf("read gates %s: %w", path, err)
 	}
-	return t, shard.Input{Role: "gates", Name: input.RecordedName(path), Size: int64(len(data)), Digest: shard.Sum(data)}, nil
+	return t, manifest.Input{Role: "gates", Name: input.RecordedName(path), Size: int64(len(data)), Digest: manifest.Sum(data)}, nil
 }
 
 const wantGates = "want a mapping of gates to on, off or their limits"
@@ -63,28 +59,20 @@ const wantGates = "want a mapping of gates to on, off or their limits"
 // of segments to limits of their own, or off. Whatever else YAML can say is an error,
 // which names the line, the key, the value and what is accepted, so that no limit is
 // other than it looks.
-func ParseThresholds(data []byte) (Thresholds, error) {
-	t := DefaultThresholds()
-	d := yaml.NewDecoder(bytes.NewReader(data))
-	var document yaml.Node
-	if err := d.Decode(&document); errors.Is(err, io.EOF) {
-		return t, errors.New("it is empty: " + wantGates)
-	} else if err != nil {
+func ParseThresholds(data []byte) (gates.Thresholds, error) {
+	t := gates.DefaultThresholds()
+	root, err := strictyaml.Document(data, wantGates)
+	if err != nil {
 		return t, err
 	}
-	if err := d.Decode(&yaml.Node{}); err == nil {
-		return t, errors.New("it has more than one document: " + wantGates)
-	} else if !errors.Is(err, io.EOF) {
-		return t, err
-	}
-	gates, err := pairs(document.Content[0], "", wantGates)
+	entries, err := pairs(root, "", wantGates)
 	if err != nil {
 		return t, err
 	}
 	var segments *entry
-	for _, g := range gates {
-		if !slices.Contains(Names(), g.key) {
-			return t, fmt.Errorf("line %d: gate %.80q is unknown: want one of %s", g.line, g.key, strings.Join(Names(), ", "))
+	for _, g := range entries {
+		if !slices.Contains(gates.Names(), g.key) {
+			return t, fmt.Errorf("line %d: gate %.80q is unknown: want one of %s", g.line, g.key, strings.Join(gates.Names(), ", "))
 		}
 		on, isSwitch := switched(g.value)
 		if isSwitch {
@@ -93,7 +81,7 @@ func ParseThresholds(data []byte) (Thresholds, error) {
 			}
 			continue
 		}
-		limits := t.limits(g.key)
+		limits := t.Limits(g.key)
 		if len(limits) == 0 {
 			return t, fmt.Errorf("line %d: %s is %s: want on or off", g.value.Line, g.key, describe(g.value))
 		}
@@ -101,7 +89,7 @@ func ParseThresholds(data []byte) (Thresholds, error) {
 		if err != nil {
 			return t, err
 		}
-		if g.key == Recall {
+		if g.key == gates.Recall {
 			if i := slices.IndexFunc(list, func(e entry) bool { return e.key == "segments" }); i >= 0 {
 				segments = &list[i]
 				list = slices.Concat(list[:i], list[i+1:])
@@ -112,12 +100,12 @@ func ParseThresholds(data []byte) (Thresholds, error) {
 		}
 	}
 	if segments != nil { // last, for what they do not mention is as recall says
-		return t, t.parseSegments(segments.value)
+		return t, parseSegments(&t, segments.value)
 	}
 	return t, nil
 }
 
-func (t *Thresholds) parseSegments(n *yaml.Node) error {
+func parseSegments(t *gates.Thresholds, n *yaml.Node) error {
 	const path = "recall.segments"
 	list, err := pairs(n, path, "want a mapping of segment names to off or limits")
 	if err != nil {
@@ -130,12 +118,12 @@ func (t *Thresholds) parseSegments(n *yaml.Node) error {
 		if err := (shard.Segment{Name: e.key}).CheckName(); err != nil {
 			return fmt.Errorf("line %d: %s: %w", e.line, path, err)
 		}
-		s := SegmentLimits{RecallLimits: t.Recall}
+		s := gates.SegmentLimits{RecallLimits: t.Recall}
 		name := path + "." + e.key
 		if on, isSwitch := switched(e.value); isSwitch {
 			s.Off = !on
 		} else {
-			limits := s.limits()
+			limits := s.Limits()
 			own, err := pairs(e.value, name, "want on, off, or a mapping with any of "+keys(limits))
 			if err != nil {
 				return err
@@ -149,23 +137,32 @@ func (t *Thresholds) parseSegments(n *yaml.Node) error {
 	return nil
 }
 
+// keys lists the keys of limits.
+func keys(list []gates.Limit) string {
+	names := make([]string, len(list))
+	for i, l := range list {
+		names[i] = l.Key
+	}
+	return strings.Join(names, ", ")
+}
+
 // set sets limits to what a mapping says.
-func set(list []entry, path string, limits []limit) error {
+func set(list []entry, path string, limits []gates.Limit) error {
 	for _, e := range list {
-		i := slices.IndexFunc(limits, func(l limit) bool { return l.key == e.key })
+		i := slices.IndexFunc(limits, func(l gates.Limit) bool { return l.Key == e.key })
 		if i < 0 {
 			also := ""
-			if path == Recall {
+			if path == gates.Recall {
 				also = ", segments"
 			}
 			return fmt.Errorf("line %d: %s.%.80s is unknown: want one of %s%s", e.line, path, e.key, keys(limits), also)
 		}
 		l := limits[i]
 		x, err := number(e.value)
-		if err != nil || !(x >= l.low && x <= l.high) {
-			return fmt.Errorf("line %d: %s.%s is %.80s: want a number from %v to %v", e.value.Line, path, e.key, describe(e.value), l.low, l.high)
+		if err != nil || !(x >= l.Low && x <= l.High) {
+			return fmt.Errorf("line %d: %s.%s is %.80s: want a number from %v to %v", e.value.Line, path, e.key, describe(e.value), l.Low, l.High)
 		}
-		*l.value = x
+		*l.Value = x
 	}
 	return nil
 }
@@ -190,7 +187,7 @@ func pairs(n *yaml.Node, path, want string) ([]entry, error) {
 	var list []entry
 	for pair := range slices.Chunk(n.Content, 2) {
 		key := pair[0]
-		if !plain(key, "!!str") {
+		if !strictyaml.Is(key, "!!str") {
 			return nil, fmt.Errorf("line %d: %s a mapping with the key %.80q, which is %s: want a string", key.Line, is, key.Value, describe(key))
 		}
 		if line, twice := first[key.Value]; twice {
@@ -202,15 +199,10 @@ func pairs(n *yaml.Node, path, want string) ([]entry, error) {
 	return list, nil
 }
 
-// plain reports whether a node is a scalar of a type, and not by an anchor or a tag.
-func plain(n *yaml.Node, tag string) bool {
-	return n.Kind == yaml.ScalarNode && n.Tag == tag && n.Anchor == "" && n.Style&yaml.TaggedStyle == 0
-}
-
 // switched returns whether a node says on, and whether it says on or off at all. Some
 // versions of YAML take both for booleans, which is what they are here, too.
 func switched(n *yaml.Node) (on, is bool) {
-	if !plain(n, "!!str") && !plain(n, "!!bool") {
+	if !strictyaml.Is(n, "!!str") && !strictyaml.Is(n, "!!bool") {
 		return false, false
 	}
 	return n.Value == "on", n.Value == "on" || n.Value == "off"
@@ -218,7 +210,7 @@ func switched(n *yaml.Node) (on, is bool) {
 
 // number returns a decimal number.
 func number(n *yaml.Node) (float64, error) {
-	if !plain(n, "!!int") && !plain(n, "!!float") {
+	if !strictyaml.Is(n, "!!int") && !strictyaml.Is(n, "!!float") {
 		return 0, errors.New("not a number")
 	}
 	x, err := strconv.ParseFloat(n.Value, 64)
@@ -228,24 +220,7 @@ func number(n *yaml.Node) (float64, error) {
 	return x, nil
 }
 
-// describe says what a node is.
+// describe says what a node is: a scalar is its text.
 func describe(n *yaml.Node) string {
-	switch {
-	case n.Anchor != "":
-		return "marked by an anchor"
-	case n.Style&yaml.TaggedStyle != 0:
-		return "tagged " + n.Tag
-	}
-	switch n.Kind {
-	case yaml.MappingNode:
-		return "a mapping"
-	case yaml.SequenceNode:
-		return "a list"
-	case yaml.AliasNode:
-		return "an alias"
-	}
-	if n.Tag == "!!null" {
-		return "nothing"
-	}
-	return strconv.Quote(n.Value)
+	return strictyaml.Describe(n, func(n *yaml.Node) string { return strconv.Quote(n.Value) })
 }

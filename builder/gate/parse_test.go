@@ -11,28 +11,30 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/gates"
+	"github.com/tandem-ann/tandem/shard/manifest"
 )
 
 func TestParseThresholds(t *testing.T) {
 	for name, tt := range map[string]struct {
 		text string
-		want func(*Thresholds)
+		want func(*gates.Thresholds)
 	}{
-		"nothing": {"{}", func(*Thresholds) {}},
-		"on":      {"structure: on\nrecall: on", func(*Thresholds) {}},
-		"off": {"structure: off\nlatency: 'off'", func(t *Thresholds) {
-			t.Off[Structure], t.Off[Latency] = true, true
+		"nothing": {"{}", func(*gates.Thresholds) {}},
+		"on":      {"structure: on\nrecall: on", func(*gates.Thresholds) {}},
+		"off": {"structure: off\nlatency: 'off'", func(t *gates.Thresholds) {
+			t.Off[gates.Structure], t.Off[gates.Latency] = true, true
 		}},
-		"some": {"rows: {fewer: 0.5, more: 3}\nnorms:\n  drift: 1e1\nlatency: {p99_ms: 20}", func(t *Thresholds) {
+		"some": {"rows: {fewer: 0.5, more: 3}\nnorms:\n  drift: 1e1\nlatency: {p99_ms: 20}", func(t *gates.Thresholds) {
 			t.Rows.Fewer, t.Rows.More, t.NormDrift, t.Latency.P99 = 0.5, 3, 10, 20
 		}},
-		"segments": {"recall:\n  segments:\n    a: {at_10: 0.5}\n    b: off\n    c: on\n  at_100: 0.9\n  found: 0", func(t *Thresholds) {
+		"segments": {"recall:\n  segments:\n    a: {at_10: 0.5}\n    b: off\n    c: on\n  at_100: 0.9\n  found: 0", func(t *gates.Thresholds) {
 			t.Recall.At100, t.Recall.Found = 0.9, 0
 			a := t.Recall
 			a.At10 = 0.5
-			t.Segments["a"] = SegmentLimits{RecallLimits: a}
-			t.Segments["b"] = SegmentLimits{Off: true, RecallLimits: t.Recall}
-			t.Segments["c"] = SegmentLimits{RecallLimits: t.Recall}
+			t.Segments["a"] = gates.SegmentLimits{RecallLimits: a}
+			t.Segments["b"] = gates.SegmentLimits{Off: true, RecallLimits: t.Recall}
+			t.Segments["c"] = gates.SegmentLimits{RecallLimits: t.Recall}
 		}},
 		"defaults, written out": {`
 structure: on
@@ -46,13 +48,14 @@ overlap: {at_10: 0.2, at_100: 0.2}
 placement: {apps: 0.02, segment_apps: 0.1, users: 0.02}
 alignment: {ratio: 1.5, drop: 0.2, known: 0.5}
 filters: {share: 0}
+fresh: {missing: 0}
 latency: {p50_ms: 50, p99_ms: 250}
-`, func(*Thresholds) {}},
+`, func(*gates.Thresholds) {}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := ParseThresholds([]byte(tt.text))
 			require.NoError(t, err)
-			want := DefaultThresholds()
+			want := gates.DefaultThresholds()
 			tt.want(&want)
 			assert.Equal(t, want, got)
 		})
@@ -116,8 +119,8 @@ func TestReadThresholds(t *testing.T) {
 	require.NoError(t, os.WriteFile(path, text, 0o644))
 	got, input, err := ReadThresholds(path)
 	require.NoError(t, err)
-	assert.True(t, got.Off[Norms])
-	assert.Equal(t, shard.Input{Role: "gates", Name: "gates.yaml", Size: int64(len(text)), Digest: shard.Sum(text)}, input)
+	assert.True(t, got.Off[gates.Norms])
+	assert.Equal(t, manifest.Input{Role: "gates", Name: "gates.yaml", Size: int64(len(text)), Digest: manifest.Sum(text)}, input)
 
 	require.NoError(t, os.WriteFile(path, []byte("norm: off\n"), 0o644))
 	_, _, err = ReadThresholds(path)
@@ -144,15 +147,15 @@ func FuzzParseThresholds(f *testing.F) {
 			return
 		}
 		require.LessOrEqual(t, len(got.Segments), shard.MaxSegments)
-		for _, name := range Names() {
-			for _, l := range got.limits(name) {
-				require.True(t, *l.value >= l.low && *l.value <= l.high, "%s.%s is %v", name, l.key, *l.value)
+		for _, name := range gates.Names() {
+			for _, l := range got.Limits(name) {
+				require.True(t, *l.Value >= l.Low && *l.Value <= l.High, "%s.%s is %v", name, l.Key, *l.Value)
 			}
 		}
 		for name, s := range got.Segments {
 			require.NoError(t, shard.Segment{Name: name}.CheckName())
-			for _, l := range s.limits() {
-				require.True(t, *l.value >= l.low && *l.value <= l.high)
+			for _, l := range s.Limits() {
+				require.True(t, *l.Value >= l.Low && *l.Value <= l.High)
 			}
 		}
 	})
@@ -176,15 +179,6 @@ recall:
 		"recall.at_10: 0.9, by default 0.97", "overlap.at_10: 0.1, by default 0.2", "placement.apps: 0.5, by default 0.02",
 		"recall.segments.kids.at_10: 0.9, by default 0.97", "recall.segments.kids.at_100: 0.5, by default 0.97", "recall.segments.none: off",
 	}, thresholds.Loosened())
-	usual := DefaultThresholds()
+	usual := gates.DefaultThresholds()
 	assert.Empty(t, usual.Loosened())
-
-	run := func(loosened []string, checks ...shard.GateCheck) *Recorded {
-		return &Recorded{Report: &shard.GateReport{Loosened: loosened, Checks: checks}}
-	}
-	norms, overlap := shard.GateCheck{Gate: Norms, Passed: true}, shard.GateCheck{Gate: Overlap, Passed: true}
-	loose := []string{"norms.drift: 9, by default 2", "overlap.at_10: 0, by default 0.2"}
-	assert.Equal(t, loose, judge([]*Recorded{run(loose, norms, overlap)}, nil).Loosened)
-	assert.Equal(t, loose[:1], judge([]*Recorded{run(loose, norms, overlap), run(nil, overlap)}, nil).Loosened, "the newest run that evaluated it counts")
-	assert.Equal(t, loose[1:], judge([]*Recorded{run(loose, overlap)}, nil).Loosened, "what was not evaluated was not loosened")
 }

@@ -9,6 +9,9 @@ import (
 	"github.com/tandem-ann/tandem/builder/probe"
 	"github.com/tandem-ann/tandem/index"
 	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/gates"
+	"github.com/tandem-ann/tandem/shard/manifest"
+	"github.com/tandem-ann/tandem/shard/wording"
 )
 
 const (
@@ -24,17 +27,17 @@ const (
 
 // recall measures what held-out users are given, of all apps and in each segment.
 func (r *run) recall(ctx context.Context) error {
-	if r.off(Recall) && r.off(Concentration) {
+	if r.off(gates.Recall) && r.off(gates.Concentration) {
 		return nil
 	}
 	t := r.Candidate.Tower(shard.Apps)
-	queries := probe.Vectors(probe.HeldOut(r.Candidate.Tower(shard.Users), probe.SampleOf(shard.Gate), nil))
+	queries := probe.Vectors(probe.HeldOut(r.Candidate.Tower(shard.Users), probe.SampleOf(manifest.Gate), nil))
 	if len(queries) == 0 {
-		if !r.off(Concentration) {
-			r.notRun(Concentration, "", "no user is held out")
+		if !r.off(gates.Concentration) {
+			r.NotRun(gates.Concentration, "", "no user is held out")
 		}
-		if !r.off(Recall) {
-			r.atLeast(Recall, "held-out users", 0, 1, "the user tower has %s, so no user is held out and recall cannot be measured", plural(r.Candidate.Tower(shard.Users).Rows(), "row"))
+		if !r.off(gates.Recall) {
+			r.AtLeast(gates.Recall, gates.HeldOutUsers, 0, 1, "the user tower has %s, so no user is held out and recall cannot be measured", wording.Plural(r.Candidate.Tower(shard.Users).Rows(), "row"))
 		}
 		return nil
 	}
@@ -42,21 +45,21 @@ func (r *run) recall(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if !r.off(Recall) {
+	if !r.off(gates.Recall) {
 		if err := r.recallOf(ctx, t, queries, given); err != nil {
 			return err
 		}
 	}
 	switch {
-	case r.off(Concentration):
+	case r.off(gates.Concentration):
 	case t.Rows() <= topK:
-		r.notRun(Concentration, "", "with at most %d apps everybody is given all", topK)
+		r.NotRun(gates.Concentration, "", "with at most %d apps everybody is given all", topK)
 	default:
 		distinct := compare.Distinct(given)
-		r.atLeast(Concentration, "spread of candidates", spread(distinct, t.Rows(), len(given)), r.Thresholds.Concentration.Spread,
+		r.AtLeast(gates.Concentration, "spread of candidates", spread(distinct, t.Rows(), len(given)), r.Thresholds.Concentration.Spread,
 			"%s of %s apps (%s) are given to none of %s users among their best %d; the %s that are, are %s of those that could be beyond one user's, at least %s are required",
-			count(t.Rows()-distinct), count(t.Rows()), percent(1-float64(distinct)/float64(t.Rows())), count(len(given)), topK, count(distinct),
-			percent(spread(distinct, t.Rows(), len(given))), percent(r.Thresholds.Concentration.Spread))
+			wording.Count(t.Rows()-distinct), wording.Count(t.Rows()), gates.Percent(1-float64(distinct)/float64(t.Rows())), wording.Count(len(given)), topK, wording.Count(distinct),
+			gates.Percent(spread(distinct, t.Rows(), len(given))), gates.Percent(r.Thresholds.Concentration.Spread))
 	}
 	return nil
 }
@@ -69,13 +72,6 @@ func spread(distinct, rows, users int) float64 {
 		return 1
 	}
 	return float64(max(distinct-topK, 0)) / float64(possible)
-}
-
-func plural(n int, noun string) string {
-	if n != 1 {
-		noun += "s"
-	}
-	return count(n) + " " + noun
 }
 
 // segmentsAtOnce bounds the memory of exact answers: so many segments are measured
@@ -102,13 +98,13 @@ func (r *run) recallOf(ctx context.Context, t *shard.Tower, queries [][]float32,
 			}
 		}
 		for i, s := range some {
-			limits := r.Thresholds.segment(s.Name)
+			limits := r.Thresholds.Segment(s.Name)
 			if limits.Off {
-				r.notRun(Recall, "recall in segment "+s.Name, turnedOff)
+				r.NotRun(gates.Recall, "recall in segment "+s.Name, gates.TurnedOff)
 				continue
 			}
 			if rows[first+i] == 0 {
-				r.atLeast(Recall, "recall in segment "+s.Name, 1, 0, "segment %s: no app is eligible, so there is nothing to find", s.Name)
+				r.AtLeast(gates.Recall, "recall in segment "+s.Name, 1, 0, "segment %s: no app is eligible, so there is nothing to find", s.Name)
 				continue
 			}
 			inSegment, err := probe.Serve(ctx, t, queries, topK, s.Name)
@@ -126,10 +122,10 @@ func (r *run) recallOf(ctx context.Context, t *shard.Tower, queries [][]float32,
 
 // judge judges the recall of all apps, or of a segment. Recall@10 is measured on
 // queries for 10, because a query for fewer looks less far.
-func (r *run) judge(ctx context.Context, t *shard.Tower, queries [][]float32, exact [][]probe.Hit, given [][]shard.Candidate, segment string, limits RecallLimits, eligible int) error {
-	where, among := "", fmt.Sprintf("%s apps", count(eligible))
+func (r *run) judge(ctx context.Context, t *shard.Tower, queries [][]float32, exact [][]probe.Hit, given [][]shard.Candidate, segment string, limits gates.RecallLimits, eligible int) error {
+	where, among := "", fmt.Sprintf("%s apps", wording.Count(eligible))
 	if segment != "" {
-		where, among = " in segment "+segment, fmt.Sprintf("%s eligible apps", count(eligible))
+		where, among = " in segment "+segment, fmt.Sprintf("%s eligible apps", wording.Count(eligible))
 	}
 	for _, band := range []struct {
 		k     int
@@ -153,16 +149,16 @@ func (r *run) judge(ctx context.Context, t *shard.Tower, queries [][]float32, ex
 		mean, lower, _ := s.of()
 		name := fmt.Sprintf("recall@%d%s", band.k, where)
 		if len(queries) < fewest {
-			r.atLeast(Recall, name, mean, band.limit, "%s is %.4f over %s, too few to say how sure that is; at least %v is required; %s",
-				name, mean, plural(len(queries), "held-out user"), band.limit, among)
+			r.AtLeast(gates.Recall, name, mean, band.limit, "%s is %.4f over %s, too few to say how sure that is; at least %v is required; %s",
+				name, mean, wording.Plural(len(queries), "held-out user"), band.limit, among)
 		} else {
-			r.atLeast(Recall, name, lower, band.limit, "%s is %.4f over %s held-out users, and at least %.4f with 95%% confidence; at least %v is required; %s",
-				name, mean, count(len(queries)), lower, band.limit, among)
+			r.AtLeast(gates.Recall, name, lower, band.limit, "%s is %.4f over %s held-out users, and at least %.4f with 95%% confidence; at least %v is required; %s",
+				name, mean, wording.Count(len(queries)), lower, band.limit, among)
 		}
 		slices.Sort(each)
 		n := (len(each) + 99) / 100
 		worst, _ := probe.Mean(each[:n])
-		r.atLeast(Recall, "worst 1% of "+name, worst, limits.Worst, "the worst 1%% of held-out users (%d) have a mean %s of %.4f; at least %v is required", n, name, worst, limits.Worst)
+		r.AtLeast(gates.Recall, "worst 1% of "+name, worst, limits.Worst, "the worst 1%% of held-out users (%d) have a mean %s of %.4f; at least %v is required", n, name, worst, limits.Worst)
 	}
 	return nil
 }
@@ -195,12 +191,12 @@ func (r *run) found(t *shard.Tower, queries [][]float32, exact *probe.Answers, s
 	mean, lower, trials := s.of()
 	subject := fmt.Sprintf("apps of segment %s found among all", name)
 	if trials < fewestFound {
-		r.notRun(Recall, subject, "%d of them are among the best %d of all apps for held-out users, at least %d are needed to tell", trials, topK, fewestFound)
+		r.NotRun(gates.Recall, subject, "%d of them are among the best %d of all apps for held-out users, at least %d are needed to tell", trials, topK, fewestFound)
 		return
 	}
-	r.atLeast(Recall, subject, lower, limit,
+	r.AtLeast(gates.Recall, subject, lower, limit,
 		"of the apps of segment %s that are among the best %d of all apps for held-out users, %.4f are given to them (of %s; at least %.4f with 95%% confidence); at least %v is required",
-		name, topK, mean, count(trials), lower, limit)
+		name, topK, mean, wording.Count(trials), lower, limit)
 }
 
 func idsOf(list []shard.Candidate) map[string]bool {

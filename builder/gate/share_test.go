@@ -6,6 +6,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/tandem-ann/tandem/shard/gates"
 )
 
 // The lower bound holds in 95 of 100 cases, though users differ.
@@ -77,7 +79,6 @@ func TestTurn(t *testing.T) {
 
 func TestPercent(t *testing.T) {
 	for want, share := range map[string]float64{"50%": 0.5, "0%": 0, "0.12%": 0.00123, "53.3%": 0.53333, "100%": 1, "2%": 0.02, "99.4%": 0.9937} {
-		assert.Equal(t, want, percent(share))
+		assert.Equal(t, want, gates.Percent(share))
 	}
-	assert.Equal(t, "1,234,567", count(1234567))
 }

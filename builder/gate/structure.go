@@ -8,17 +8,19 @@ import (
 
 	"github.com/tandem-ann/tandem/builder/probe"
 	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/gates"
+	"github.com/tandem-ann/tandem/shard/wording"
 )
 
 // structure proves what can be proved of each shard. That its checksums are right was
 // proved when the snapshot was opened.
 func (r *run) structure(ctx context.Context) error {
-	if r.off(Structure) {
+	if r.off(gates.Structure) {
 		return nil
 	}
 	for _, kind := range []shard.Kind{shard.Apps, shard.Users} {
 		t := r.Candidate.Tower(kind)
-		faults := make([]error, len(t.Shards()))
+		faults := make([]error, len(t.Local()))
 		err := probe.Each(ctx, len(faults), func(i int) error {
 			faults[i] = r.shard(kind, i)
 			return nil
@@ -27,7 +29,7 @@ func (r *run) structure(ctx context.Context) error {
 			return err
 		}
 		all := errors.Join(faults...)
-		text := fmt.Sprintf("%s: %s rows in %d shards: graphs, codes, vectors, ids and segments are as they must be", kind, count(t.Rows()), len(faults))
+		text := fmt.Sprintf("%s: %s rows in %d shards: graphs, codes, vectors, ids and segments are as they must be", kind, wording.Count(t.Rows()), len(faults))
 		n := 0
 		if all != nil {
 			lines := strings.Split(all.Error(), "\n") // errors.Join puts one on a line
@@ -37,7 +39,7 @@ func (r *run) structure(ctx context.Context) error {
 				text += fmt.Sprintf("; and %d more faults", n-5)
 			}
 		}
-		r.atMost(Structure, fmt.Sprintf("faults of %s", kind), float64(n), 0, "%s", text)
+		r.AtMost(gates.Structure, fmt.Sprintf("faults of %s", kind), float64(n), 0, "%s", text)
 	}
 	return nil
 }
@@ -46,7 +48,7 @@ func (r *run) structure(ctx context.Context) error {
 // because a report must not depend on that.
 func (r *run) shard(kind shard.Kind, number int) error {
 	t, m := r.Candidate.Tower(kind), r.Candidate.Manifest()
-	s := t.Shards()[number]
+	s := t.Local()[number]
 	var all []error
 	fault := func(format string, args ...any) {
 		all = append(all, fmt.Errorf("shard %s: "+format, append([]any{s.Name()}, args...)...))
@@ -65,23 +67,31 @@ func (r *run) shard(kind shard.Kind, number int) error {
 	for ordinal := range uint32(s.Rows()) {
 		// Ids ascend within a shard, so one that is where its hash says is nowhere else.
 		id := s.ID(ordinal)
-		if shard.Partition(id, len(t.Shards())) != number {
+		if shard.Partition(id, len(t.Local())) != number {
 			if strangers++; strangers == 1 {
-				fault("id %.80q belongs to another shard, and may be there too", id)
+				fault("%s belongs to another shard, and may be there too", r.name(kind, id))
 			}
 		}
 		vector = x.Vector(ordinal, vector[:0])
 		if err := x.Metric().CheckVector(vector); err != nil {
 			if bad++; bad == 1 {
-				fault("id %.80q: %v", id, err)
+				fault("%s: %v", r.name(kind, id), err)
 			}
 		}
 	}
 	if strangers > 1 {
-		fault("%s more ids belong to other shards", count(strangers-1))
+		fault("%s more ids belong to other shards", wording.Count(strangers-1))
 	}
 	if bad > 1 {
-		fault("%s more vectors like that", count(bad-1))
+		fault("%s more vectors like that", wording.Count(bad-1))
 	}
 	return errors.Join(all...)
+}
+
+// name names a row of a tower by its id, if that may be in what is found.
+func (r *run) name(kind shard.Kind, id string) string {
+	if !r.names(kind) {
+		return "a row"
+	}
+	return fmt.Sprintf("id %.80q", id)
 }

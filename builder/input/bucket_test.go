@@ -13,14 +13,14 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/manifest"
 	"github.com/tandem-ann/tandem/shard/objects"
 	"github.com/tandem-ann/tandem/shard/objects/objectstest"
 )
 
 // inBucket opens what a key means in a bucket, and returns what is recorded of each file,
 // and the notes.
-func inBucket(t *testing.T, f *objectstest.Faults, key string, o Options) (recorded []shard.Input, notes []string, err error) {
+func inBucket(t *testing.T, f *objectstest.Faults, key string, o Options) (recorded []manifest.Input, notes []string, err error) {
 	t.Helper()
 	accept := func(name string, head []byte) error {
 		if strings.HasPrefix(string(head), "row") {
@@ -42,7 +42,7 @@ func inBucket(t *testing.T, f *objectstest.Faults, key string, o Options) (recor
 	for i, f := range set.Files() {
 		data, err := io.ReadAll(io.NewSectionReader(f, 0, f.Size()))
 		require.NoError(t, err)
-		require.Equal(t, shard.Sum(data), recorded[i].Digest)
+		require.Equal(t, manifest.Sum(data), recorded[i].Digest)
 	}
 	return recorded, s.notes(), err
 }
@@ -155,7 +155,7 @@ func TestFetchThroughFaults(t *testing.T) {
 				require.NoError(t, err)
 				require.Len(t, recorded, 2)
 				for _, in := range recorded {
-					require.Equal(t, shard.Sum([]byte(text)), in.Digest)
+					require.Equal(t, manifest.Sum([]byte(text)), in.Digest)
 				}
 				require.EqualValues(t, []int64{2 * int64(len(text)), 2 * int64(len(text))}, []int64{copied, total})
 			})
@@ -213,7 +213,7 @@ func TestBucketOfS3(t *testing.T) {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, name), data, 0o644))
 	}
 	require.NoError(t, bucket.Close())
-	var lists [2][]shard.Input
+	var lists [2][]manifest.Input
 	for i, path := range []string{url, filepath.Join(dir, "t")} {
 		set, err := Open(t.Context(), []string{path}, nil, Options{})
 		require.NoError(t, err)

@@ -10,7 +10,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/manifest"
 )
 
 // A File is one file of an input, open for reading: what it yields does not change, or
@@ -28,11 +28,11 @@ type File interface {
 type file struct {
 	*os.File
 	size     int64
-	path     string       // for people
-	recorded string       // in a manifest
-	written  time.Time    // when it was last written, as it was opened
-	spooled  bool         // it is a copy that nobody else can write
-	digest   shard.Digest // empty until it is known
+	path     string          // for people
+	recorded string          // in a manifest
+	written  time.Time       // when it was last written, as it was opened
+	spooled  bool            // it is a copy that nobody else can write
+	digest   manifest.Digest // empty until it is known
 }
 
 func (f *file) Size() int64  { return f.size }

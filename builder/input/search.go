@@ -8,10 +8,10 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/tandem-ann/tandem/shard/objects"
+	"github.com/tandem-ann/tandem/shard/wording"
 )
 
 // search looks for the files that one path means.
@@ -229,10 +229,10 @@ func (s *search) asksFor(parts []string, folder bool) bool {
 func (s *search) notes() []string {
 	var notes []string
 	if len(s.hidden) > 0 {
-		notes = append(notes, fmt.Sprintf("%s: left out %s beginning with _ or a dot: %s", s.path, plural(len(s.hidden), "name"), some(s.hidden)))
+		notes = append(notes, fmt.Sprintf("%s: left out %s beginning with _ or a dot: %s", s.path, wording.Plural(len(s.hidden), "name"), some(s.hidden)))
 	}
 	if len(s.foreign) > 0 {
-		notes = append(notes, fmt.Sprintf("%s: left out %s of another sort: %s", s.path, plural(len(s.foreign), "file"), some(s.foreign)))
+		notes = append(notes, fmt.Sprintf("%s: left out %s of another sort: %s", s.path, wording.Plural(len(s.foreign), "file"), some(s.foreign)))
 	}
 	return notes
 }
@@ -245,11 +245,4 @@ func some(names []string) string {
 		text += fmt.Sprintf(" and %d more", more)
 	}
 	return text
-}
-
-func plural(n int, noun string) string {
-	if n == 1 {
-		return "1 " + noun
-	}
-	return strconv.Itoa(n) + " " + noun + "s"
 }

@@ -11,7 +11,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/manifest"
 )
 
 // A Set is the files of one input, open. It is for one goroutine at a time; its files are
@@ -117,8 +117,8 @@ func (s *Set) Partition(file int, key string) (value string, ok bool) {
 // Describe returns what a manifest records of the files, under a role. It hashes what
 // readers read, and calls step, unless it is nil, with the number of bytes that it has
 // hashed.
-func (s *Set) Describe(ctx context.Context, role string, step func(done int64)) ([]shard.Input, error) {
-	var list []shard.Input
+func (s *Set) Describe(ctx context.Context, role string, step func(done int64)) ([]manifest.Input, error) {
+	var list []manifest.Input
 	var done int64
 	for _, f := range s.files {
 		if f.digest == "" {
@@ -141,10 +141,10 @@ func (s *Set) Describe(ctx context.Context, role string, step func(done int64)) 
 					step(done + at)
 				}
 			}
-			f.digest = shard.Digest(hex.EncodeToString(hash.Sum(nil)))
+			f.digest = manifest.Digest(hex.EncodeToString(hash.Sum(nil)))
 		}
 		done += f.size
-		list = append(list, shard.Input{Role: role, Name: f.recorded, Size: f.size, Digest: f.digest})
+		list = append(list, manifest.Input{Role: role, Name: f.recorded, Size: f.size, Digest: f.digest})
 	}
 	return list, nil
 }

@@ -15,7 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/tandem-ann/tandem/builder/input"
-	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/manifest"
 	"github.com/tandem-ann/tandem/shard/objects/objectstest"
 )
 
@@ -69,7 +69,7 @@ func open(t *testing.T, o input.Options, paths ...string) (recorded, notes []str
 		f := set.Files()[i]
 		data, err := io.ReadAll(io.NewSectionReader(f, 0, f.Size()))
 		require.NoError(t, err)
-		require.Equal(t, shard.Input{Role: "apps", Name: in.Name, Size: f.Size(), Digest: shard.Sum(data)}, in)
+		require.Equal(t, manifest.Input{Role: "apps", Name: in.Name, Size: f.Size(), Digest: manifest.Sum(data)}, in)
 		size += in.Size
 	}
 	require.Equal(t, size, set.Size())
@@ -268,7 +268,7 @@ func TestChanges(t *testing.T) {
 				return
 			}
 			require.NoError(t, errors.Join(err, described))
-			require.Equal(t, shard.Sum([]byte("row A")), list[0].Digest)
+			require.Equal(t, manifest.Sum([]byte("row A")), list[0].Digest)
 		})
 	}
 }

@@ -15,7 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/manifest"
 )
 
 // Options say how an input is opened.
@@ -106,7 +106,7 @@ func (c *counter) Write(p []byte) (int, error) {
 
 // file returns the copy as a file.
 func (c *counter) file(path, recorded string) *file {
-	return &file{File: c.to, size: c.size, path: path, recorded: recorded, spooled: true, digest: shard.Digest(hex.EncodeToString(c.hash.Sum(nil)))}
+	return &file{File: c.to, size: c.size, path: path, recorded: recorded, spooled: true, digest: manifest.Digest(hex.EncodeToString(c.hash.Sum(nil)))}
 }
 
 // copyBuffer is how many bytes are copied at a time.

@@ -18,6 +18,7 @@ import (
 
 	"github.com/tandem-ann/tandem/index"
 	"github.com/tandem-ann/tandem/index/kernel"
+	"github.com/tandem-ann/tandem/index/parallel"
 	"github.com/tandem-ann/tandem/index/sections"
 	"github.com/tandem-ann/tandem/shard"
 )
@@ -57,11 +58,11 @@ const (
 // It scores on as many goroutines as there are processors; the answers do not depend on
 // their number.
 func Exact(ctx context.Context, t *shard.Tower, queries [][]float32, k int, segments []string) (*Answers, error) {
-	a := &Answers{All: make([][]Hit, len(queries)), shards: len(t.Shards())}
+	a := &Answers{All: make([][]Hit, len(queries)), shards: len(t.Local())}
 	listed := make([][]uint32, 0, len(segments)*a.shards) // the ordinals of members
 	for _, name := range segments {
 		a.Segments = append(a.Segments, make([][]Hit, len(queries)))
-		for _, s := range t.Shards() {
+		for _, s := range t.Local() {
 			b := index.NewBitset(s.Rows())
 			s.InSegment(name, b)
 			a.members = append(a.members, b)
@@ -86,7 +87,7 @@ func (a *Answers) answer(t *shard.Tower, queries [][]float32, from, k int, liste
 	scorer := NewScorer(t, queries)
 	scores := make([]float32, block)
 	at := make([]int, segments) // how far each list of members is read
-	for number, s := range t.Shards() {
+	for number, s := range t.Local() {
 		clear(at)
 		for first := 0; first < s.Rows(); first += block {
 			n := min(block, s.Rows()-first)
@@ -126,38 +127,20 @@ func (a *Answers) answer(t *shard.Tower, queries [][]float32, from, k int, liste
 func Each(ctx context.Context, n int, f func(i int) error) error {
 	var mu sync.Mutex
 	var failed error
-	next := 0
-	take := func() (int, bool) {
+	note := func(err error) (ended bool) {
 		mu.Lock()
 		defer mu.Unlock()
 		if failed == nil {
-			failed = ctx.Err()
+			failed = err
 		}
-		if failed != nil || next == n {
-			return 0, false
+		return failed != nil
+	}
+	parallel.Chunks(runtime.GOMAXPROCS(0), n, 1, func(_, i int) {
+		if !note(ctx.Err()) {
+			note(guarded(f, i))
 		}
-		next++
-		return next - 1, true
-	}
-	var group sync.WaitGroup
-	for range min(runtime.GOMAXPROCS(0), n) {
-		group.Go(func() {
-			for {
-				i, ok := take()
-				if !ok {
-					return
-				}
-				if err := guarded(f, i); err != nil {
-					mu.Lock()
-					if failed == nil {
-						failed = err
-					}
-					mu.Unlock()
-				}
-			}
-		})
-	}
-	group.Wait()
+	})
+	note(ctx.Err())
 	return failed
 }
 
@@ -293,11 +276,11 @@ func (t *top) order(a, b *Hit) int {
 	case metric.Better(b.Score, a.Score):
 		return 1
 	}
-	in := t.tower.Shards()[a.shard]
+	in := t.tower.Local()[a.shard]
 	if a.shard == b.shard { // whose rows are in the order of their ids
 		return cmp.Compare(in.Index().Row(a.row), in.Index().Row(b.row))
 	}
-	return cmp.Compare(in.ID(a.row), t.tower.Shards()[b.shard].ID(b.row))
+	return cmp.Compare(in.ID(a.row), t.tower.Local()[b.shard].ID(b.row))
 }
 
 // sorted returns the best hits with their ids.
@@ -305,7 +288,7 @@ func (t *top) sorted() []Hit {
 	t.prune()
 	for i := range t.hits {
 		h := &t.hits[i]
-		h.ID = t.tower.Shards()[h.shard].ID(h.row)
+		h.ID = t.tower.Local()[h.shard].ID(h.row)
 	}
 	return slices.Clip(t.hits)
 }

@@ -2,12 +2,12 @@ package probe
 
 import (
 	"cmp"
-	"container/heap"
-	"slices"
 
+	"github.com/tandem-ann/tandem/builder/lowest"
 	"github.com/tandem-ann/tandem/index"
 	"github.com/tandem-ann/tandem/shard"
 	"github.com/tandem-ann/tandem/shard/attribute"
+	"github.com/tandem-ann/tandem/shard/manifest"
 )
 
 // SampleSize is how many rows of a tower a build keeps as queries to the other: those of
@@ -17,13 +17,13 @@ const SampleSize = 2000
 // PurposeOf returns that of the row of the position, from 0, in the order of sample keys.
 // Calibration has a half, since the surer it is the less effort it takes; however few rows
 // there are, all purposes have some of them, in that order.
-func PurposeOf(position int) shard.Purpose {
-	return [...]shard.Purpose{shard.Calibrate, shard.Gate, shard.Shape, shard.Calibrate}[position%4]
+func PurposeOf(position int) manifest.Purpose {
+	return [...]manifest.Purpose{manifest.Calibrate, manifest.Gate, manifest.Shape, manifest.Calibrate}[position%4]
 }
 
 // SampleOf returns how many rows a sample has for a purpose.
-func SampleOf(purpose shard.Purpose) int {
-	if purpose == shard.Calibrate {
+func SampleOf(purpose manifest.Purpose) int {
+	if purpose == manifest.Calibrate {
 		return SampleSize / 2
 	}
 	return SampleSize / 4
@@ -54,10 +54,10 @@ func Vectors(rows []Row) [][]float32 {
 
 // Find returns the row of an id.
 func Find(t *shard.Tower, id string) (Row, bool) {
-	if len(t.Shards()) == 0 {
+	if len(t.Local()) == 0 {
 		return Row{}, false
 	}
-	s := t.Shards()[shard.Partition(id, len(t.Shards()))]
+	s := t.Local()[shard.Partition(id, len(t.Local()))]
 	ordinal, ok := s.Ordinal(id)
 	return Row{ID: id, shard: s, ordinal: ordinal, key: shard.SampleKey(id)}, ok
 }
@@ -74,7 +74,7 @@ func In(t *shard.Tower, rows []Row) []Row {
 // Members says of each of rows, which are of t, whether it is in a segment of t.
 func Members(t *shard.Tower, segment string, rows []Row) []bool {
 	sets := map[*shard.Shard]index.Bitset{}
-	for _, s := range t.Shards() {
+	for _, s := range t.Local() {
 		sets[s] = index.NewBitset(s.Rows())
 		s.InSegment(segment, sets[s])
 	}
@@ -87,41 +87,20 @@ func Members(t *shard.Tower, segment string, rows []Row) []bool {
 
 func (r Row) compare(o Row) int { return cmp.Or(cmp.Compare(r.key, o.key), cmp.Compare(r.ID, o.ID)) }
 
-// rowHeap has the highest key on top.
-type rowHeap []Row
-
-func (h rowHeap) Len() int           { return len(h) }
-func (h rowHeap) Less(i, j int) bool { return h[i].compare(h[j]) > 0 }
-func (h rowHeap) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
-func (h *rowHeap) Push(x any)        { *h = append(*h, x.(Row)) }
-func (h *rowHeap) Pop() any {
-	last := (*h)[len(*h)-1]
-	*h = (*h)[:len(*h)-1]
-	return last
-}
-
 // Pick returns the n rows of the lowest sample keys among those of t that keep accepts,
 // or all of them if they are fewer, lowest first. A nil keep accepts every row.
 func Pick(t *shard.Tower, n int, keep func(id string) bool) []Row {
-	var h rowHeap
-	if n <= 0 {
-		return nil
-	}
-	for _, s := range t.Shards() {
+	rows := lowest.New(n, Row.compare)
+	for _, s := range t.Local() {
 		for ordinal := range uint32(s.Rows()) {
 			id := s.ID(ordinal)
 			row := Row{ID: id, shard: s, ordinal: ordinal, key: shard.SampleKey(id)}
-			if len(h) == n && row.compare(h[0]) >= 0 || keep != nil && !keep(id) {
-				continue
-			}
-			heap.Push(&h, row)
-			if len(h) > n {
-				heap.Pop(&h)
+			if rows.Takes(row) && (keep == nil || keep(id)) {
+				rows.Add(row)
 			}
 		}
 	}
-	slices.SortFunc(h, Row.compare)
-	return h
+	return rows.Sorted()
 }
 
 // HeldOut returns at most n rows of t that shaped and calibrated nothing in a build of it,
@@ -133,7 +112,7 @@ func HeldOut(t *shard.Tower, n int, keep func(id string) bool) []Row {
 	used := Pick(t, SampleSize, nil)
 	var list []Row
 	for i, r := range used {
-		if PurposeOf(i) == shard.Gate && len(list) < n && (keep == nil || keep(r.ID)) {
+		if PurposeOf(i) == manifest.Gate && len(list) < n && (keep == nil || keep(r.ID)) {
 			list = append(list, r)
 		}
 	}

@@ -40,7 +40,3 @@ func Mean(list []float64) (mean, standardError float64) {
 	}
 	return mean, math.Sqrt(square / (n - 1) / n)
 }
-
-// Rounded returns x to six decimals, so that reports are the same on every CPU and
-// read as a person would write them.
-func Rounded(x float64) float64 { return math.Round(x*1e6) / 1e6 }

@@ -78,9 +78,9 @@ func AcceptAttributes(name string, head []byte) error {
 	return foreign(head, "JSON Lines, one object per line, which may be compressed by gzip or zstd")
 }
 
-// AcceptInteractions returns the [input.Accept] of interactions with columns of those
+// acceptInteractions returns the [input.Accept] of interactions with columns of those
 // names: Parquet, and CSV, which may be compressed.
-func AcceptInteractions(o InteractionOptions) input.Accept {
+func acceptInteractions(o InteractionOptions) input.Accept {
 	return func(name string, head []byte) error {
 		if input.FormatOf(head) == input.Parquet {
 			return nil

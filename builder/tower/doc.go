@@ -20,4 +20,8 @@
 // panic, and lengths are checked against the size of the file before memory is
 // taken for them. Memory is a page and a dictionary for each Parquet column that
 // is read, and one buffer for other formats, whatever the size of the file.
+//
+// The package has more than 3,000 lines because there are many formats, each with the
+// liberties that its writers take, and all end in the same rows: values are converted,
+// attributes typed, and problems and notes worded in one way, whatever they came from.
 package tower

@@ -148,8 +148,8 @@ func TestToldTypesOfColumns(t *testing.T) {
 // Strings of Parquet are keywords, even if they are times; a note says what can be done.
 func TestTimesInColumnsOfStrings(t *testing.T) {
 	for at, want := range map[string][]string{
-		"2026-11-22 10:00:00": {"attribute at: 2 of 2 strings are dates or times, and are keywords; --attribute-type at=timestamp makes them timestamps"},
-		"2026-11-22":          {"attribute at: 2 of 2 strings are dates or times, and are keywords; --attribute-type at=timestamp makes them timestamps"},
+		"2026-11-22 10:00:00": {"attribute at: 2 of 2 strings are dates or times, and are keywords; the type timestamp would make them timestamps"},
+		"2026-11-22":          {"attribute at: 2 of 2 strings are dates or times, and are keywords; the type timestamp would make them timestamps"},
 		"2026-11-2":           {},
 	} {
 		o := partitioned(t, at, "p", "q")

@@ -35,7 +35,7 @@ func (e InteractionsPathError) Unwrap() error { return e.Err }
 
 // OpenInteractions opens the files of Paths. The caller closes them.
 func OpenInteractions(ctx context.Context, o InteractionOptions, how input.Options) (*input.Set, error) {
-	set, err := input.Open(ctx, o.Paths, AcceptInteractions(o), how)
+	set, err := input.Open(ctx, o.Paths, acceptInteractions(o), how)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, input.ErrForeign) {
 		err = InteractionsPathError{err}
 	}

@@ -59,7 +59,8 @@ type AttributeRow struct {
 // else floats; but if a float cannot hold one of the integers, they are what most of them
 // are. A value that cannot be of its key's type is a [Problem], [TypeChange] or
 // [OutOfRange]. A key whose values are mostly objects, or arrays of anything else than
-// strings, cannot be stored and is an error, unless it is ignored. Blank lines are
+// strings, cannot be stored and is an error, unless it is ignored; so is [RunKey], which would
+// name a training run without being compared. Blank lines are
 // skipped. NaN, which is no JSON but what Python writes, stands for null.
 type AttributeReader struct {
 	files   []input.File
@@ -260,6 +261,9 @@ func (r *AttributeReader) decide() error {
 	var err error
 	if r.schema, err = attribute.NewSchema(fields); err != nil {
 		return fmt.Errorf("open %s: %w; such a key can be ignored", r.files[0].Name(), err)
+	}
+	if _, is := r.schema.Lookup(RunKey); is {
+		return fmt.Errorf("open %s: key %s is what names a training run, and only Parquet files of towers do; such a key can be ignored", r.files[0].Name(), RunKey)
 	}
 	for i, f := range r.schema.Fields() {
 		r.keys[f.Name].field = i

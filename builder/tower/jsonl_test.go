@@ -129,6 +129,7 @@ func TestAttributesThatCannotBeStored(t *testing.T) {
 		`{"id":"1","a":[1]}`:                           "cannot store key a (arrays of other than strings, the first in line 1)",
 		`{"id":"1","no-name":1}`:                       `attribute name "no-name"`,
 		`{"id":"1","in":1}`:                            `attribute name "in": reserved`,
+		`{"id":"1","tandem_run":"run 7"}`:              "key tandem_run is what names a training run, and only Parquet files of towers do; such a key can be ignored",
 		`{"id":"1","` + strings.Repeat("x", 17<<20):    "line 1 is longer than 16777216 bytes",
 	} {
 		_, err := openAttributes(t, text)

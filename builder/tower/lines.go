@@ -3,10 +3,51 @@ package tower
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
+
+	"github.com/tandem-ann/tandem/builder/input"
 )
+
+// ReadLines calls each for every line of files of text, which may be compressed by gzip or
+// zstd, with the number that the line has in its file, from 1. The line has no end, and is
+// valid during the call. A line of more than limit bytes is an error, and so is what each
+// returns; both end it.
+func ReadLines(ctx context.Context, files []input.File, limit int, each func(f input.File, number int64, line []byte) error) error {
+	for _, f := range files {
+		if err := readLines(ctx, f, limit, each); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func readLines(ctx context.Context, f input.File, limit int, each func(f input.File, number int64, line []byte) error) (err error) {
+	text, err := openText(f)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, text.Close()) }()
+	for lines := newLineReader(text, limit); ; {
+		line, err := lines.next()
+		switch {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return fmt.Errorf("read %s: %w", f.Name(), err)
+		}
+		if lines.number%1024 == 1 {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+		}
+		if err := each(f, lines.number, line); err != nil {
+			return err
+		}
+	}
+}
 
 // A lineReader reads lines of bounded length. LF and CRLF end a line, the last
 // may have no end, and a UTF-8 byte order mark before the first is dropped.

@@ -57,17 +57,6 @@ func openParquet(o Options, files []input.File) (*parquetReader, error) {
 	return r, nil
 }
 
-// A selection is what is read of one file.
-type selection struct {
-	id         shape
-	embedding  embedding
-	run        *shape   // of a column that names the training run; nil without
-	attributes []shape  // under the attributes' names
-	columns    []string // as the file calls those
-	ignored    []string // columns
-	notes      []string
-}
-
 // survey reads all footers, checks that they agree, and sets schema and rows.
 func (r *parquetReader) survey() error {
 	type origin struct {
@@ -84,7 +73,7 @@ func (r *parquetReader) survey() error {
 		if err != nil {
 			return err
 		}
-		s, err := r.selects(pf)
+		s, err := selectColumns(pf, &r.options)
 		if err != nil {
 			return fmt.Errorf("open %s: %w", f.Name(), err)
 		}
@@ -142,139 +131,9 @@ func (r *parquetReader) survey() error {
 	slices.Sort(r.notes)
 	var err error
 	if r.schema, err = attribute.NewSchema(fields); err != nil {
-		return fmt.Errorf("open %s: %w; skip a column with --ignore-column, or rename it", r.files[0].Name(), err)
+		return &ColumnsError{fmt.Errorf("open %s: %w; skip a column, or rename it", r.files[0].Name(), err)}
 	}
 	return nil
-}
-
-// selects finds what is to be read of a file. Everything that is wrong with its columns is
-// in one error.
-func (r *parquetReader) selects(f *parquetfile.File) (s selection, err error) {
-	o, root := &r.options, schemaTree(f.Schema())
-	var names, missing, wrong, unusable []string
-	seen := make(map[string]bool)
-	for _, n := range root.children {
-		if !seen[n.Name()] {
-			names = append(names, n.Name())
-		} else if read := n.Name() == o.IDColumn || n.Name() == o.EmbeddingColumn; read || !slices.Contains(o.IgnoreColumns, n.Name()) {
-			text := fmt.Sprintf("two columns are called %s", n.Name())
-			if !read {
-				text += "; skip both with --ignore-column"
-			}
-			return s, errors.New(text)
-		}
-		seen[n.Name()] = true
-	}
-	used := make(map[int]bool) // leaves
-	if n := root.find(o.IDColumn); n == nil {
-		missing = append(missing, o.IDColumn)
-	} else {
-		s.id = n.shape()
-		if used[s.id.leaf] = true; !s.id.id() {
-			wrong = append(wrong, fmt.Sprintf("id column %s is %s, want %s", o.IDColumn, s.id.text, supportedIDs))
-		}
-	}
-	switch s.embedding, err = root.embedding(o.EmbeddingColumn); {
-	case err != nil:
-		wrong = append(wrong, err.Error())
-	case len(s.embedding.shapes) == 0:
-		missing = append(missing, o.EmbeddingColumn)
-	}
-	for _, e := range s.embedding.shapes {
-		used[e.leaf] = true
-	}
-	if n := root.find(RunKey); n != nil && !slices.Contains(o.IgnoreColumns, RunKey) {
-		a := n.shape()
-		if used[a.leaf] = true; !a.id() {
-			wrong = append(wrong, fmt.Sprintf("column %s is %s, want %s", RunKey, a.text, supportedIDs))
-		}
-		s.run = &a
-	}
-	add := func(n *node, column string) {
-		a := n.shape()
-		a.name = column
-		if to, ok := o.RenameColumns[column]; ok {
-			a.name = to
-		}
-		if a.attribute() == 0 && !a.null() {
-			unusable = append(unusable, fmt.Sprintf("%s (%s)", column, a.text))
-			return
-		}
-		s.attributes = append(s.attributes, a)
-		s.columns = append(s.columns, column)
-	}
-	for _, column := range o.AttributeColumns {
-		if n := root.find(column); n == nil {
-			missing = append(missing, column)
-		} else {
-			add(n, column)
-		}
-	}
-	if len(o.AttributeColumns) == 0 {
-		for _, n := range root.children {
-			if slices.Contains(o.IgnoreColumns, n.Name()) {
-				continue
-			}
-			switch some, all := n.used(used); {
-			case all:
-			case some:
-				s.notes = append(s.notes, "column "+n.Name()+": a struct of which only a part is read, the rest is left out")
-			default:
-				add(n, n.Name())
-			}
-		}
-	}
-	for column := range o.RenameColumns {
-		if !slices.Contains(s.columns, column) && !slices.Contains(o.PartitionAttributes, column) && root.find(column) == nil {
-			missing = append(missing, column)
-		}
-	}
-	for _, column := range o.IgnoreColumns {
-		if seen[column] {
-			s.ignored = append(s.ignored, column)
-		}
-	}
-	if len(s.embedding.shapes) > 0 {
-		if note := s.embedding.note(o.EmbeddingColumn); note != "" {
-			s.notes = append(s.notes, note)
-		}
-	}
-	called := make(map[string]string)
-	for k, a := range s.attributes {
-		if other, ok := called[a.name]; ok {
-			wrong = append(wrong, fmt.Sprintf("attribute %s: named twice, by the columns %s and %s", a.name, other, s.columns[k]))
-		}
-		called[a.name] = s.columns[k]
-	}
-	if len(missing) > 0 {
-		slices.Sort(missing)
-		missing = slices.Compact(missing)
-		text := fmt.Sprintf("no column is called %s", strings.Join(missing, ", "))
-		if strings.Contains(o.EmbeddingColumn, "*") && slices.Contains(missing, o.EmbeddingColumn) {
-			text += " (where * stands for a number)"
-		}
-		wrong = append(wrong, fmt.Sprintf("%s; the columns are %s", text, listed(names)))
-	}
-	if len(unusable) > 0 {
-		wrong = append(wrong, fmt.Sprintf("cannot store column %s: %s", listed(unusable), supportedColumns))
-	}
-	if len(wrong) > 0 {
-		return s, errors.New(strings.Join(wrong, "; "))
-	}
-	return s, nil
-}
-
-// used reports whether some, and all, leaves of a node are used.
-func (n *node) used(leaves map[int]bool) (some, all bool) {
-	if n.leafNode() != nil {
-		return leaves[n.leaf], leaves[n.leaf]
-	}
-	all = len(n.children) > 0
-	for _, child := range n.children {
-		s, a := child.used(leaves)
-		some, all = some || s, all && a
-	}
-	return some, all
 }
 
 // maxListed is how many names an error lists.
@@ -309,7 +168,7 @@ func (r *parquetReader) Notes() []string {
 	}
 	for _, name := range slices.Sorted(maps.Keys(r.dated)) {
 		if d := r.dated[name]; areNearlyAll(d.times, d.texts) {
-			notes = append(notes, fmt.Sprintf("attribute %s: %d of %d strings are dates or times, and are keywords; --attribute-type %s=timestamp makes them timestamps", name, d.times, d.texts, name))
+			notes = append(notes, fmt.Sprintf("attribute %s: %d of %d strings are dates or times, and are keywords; the type timestamp would make them timestamps", name, d.times, d.texts))
 		}
 	}
 	return append(notes, r.tally.notes()...)
@@ -434,7 +293,7 @@ func (r *parquetReader) openNext() error {
 	if err != nil {
 		return err
 	}
-	s, err := r.selects(pf)
+	s, err := selectColumns(pf, &r.options)
 	if err != nil {
 		return err
 	}

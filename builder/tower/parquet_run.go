@@ -4,7 +4,7 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/manifest"
 	"github.com/tandem-ann/tandem/shard/parquetfile"
 )
 
@@ -20,7 +20,7 @@ type run struct {
 func (r *run) ofFile(f *parquetfile.File, column bool, file string, first bool) error {
 	name, is := f.Value(RunKey)
 	if is {
-		if err := shard.CheckRun(name); err != nil {
+		if err := manifest.CheckRun(name); err != nil {
 			return fmt.Errorf("open %s: metadata %s: %w", file, RunKey, err)
 		}
 	}
@@ -52,7 +52,7 @@ func (r *run) ofRow(name string) error {
 	case r.name != "":
 		return fmt.Errorf("it is %.80q, and %.80q in %s: all rows of a tower must be of one training run", name, r.name, r.said)
 	}
-	if err := shard.CheckRun(name); err != nil {
+	if err := manifest.CheckRun(name); err != nil {
 		return err
 	}
 	r.name, r.said = name, "rows before"

@@ -12,7 +12,7 @@ import (
 )
 
 // supportedColumns is for error texts.
-const supportedColumns = "supported are strings, lists of strings, binary in UTF-8, UUIDs, bools, integers, decimals, floats, dates and timestamps; bytes of a fixed length only if their logical type is one of these; skip the column with --ignore-column"
+const supportedColumns = "supported are strings, lists of strings, binary in UTF-8, UUIDs, bools, integers, decimals, floats, dates and timestamps; bytes of a fixed length only if their logical type is one of these; skip the column"
 
 // supportedIDs is for error texts.
 const supportedIDs = "strings, binary in UTF-8, UUIDs, integers or decimals without a fraction; bytes of a fixed length only if their logical type is one of these"

@@ -120,7 +120,7 @@ type Options struct {
 
 // RunKey is what a trainer calls the training run that both towers are of: a key of the
 // metadata of Parquet files, or a column whose value is the same in every row. Any text of
-// 1 to [shard.MaxRun] bytes tells it from other runs. The column is no attribute.
+// 1 to [manifest.MaxRun] bytes tells it from other runs. The column is no attribute.
 const RunKey = "tandem_run"
 
 // DefaultEmbeddingColumn is the Parquet column of vectors unless named.

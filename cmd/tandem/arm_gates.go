@@ -5,41 +5,8 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/tandem-ann/tandem/builder/gate"
-	"github.com/tandem-ann/tandem/server/release"
-	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/release"
 )
-
-// mostLoosened is how many loosened limits a release keeps.
-const mostLoosened = 50
-
-// releaseVerdict returns what a release keeps of the gates' verdict.
-func releaseVerdict(v *gate.Verdict) release.Verdict {
-	out := release.Verdict{Failed: v.Err(), Off: v.Off, Compared: v.Compared, Loosened: slices.Clone(v.Loosened), Unproved: v.Unproved()}
-	if more := len(v.Loosened) - mostLoosened; more > 0 {
-		out.Loosened = append(slices.Clip(v.Loosened[:mostLoosened]), fmt.Sprintf("and %d more", more))
-	}
-	for _, row := range v.Undecided() {
-		out.Undecided = append(out.Undecided, release.UndecidedGate{Gate: row.Gate, State: row.State, Why: firstOf(row.Why, release.MaxText)})
-	}
-	for _, row := range v.Rows {
-		if row.State == shard.GateFailed {
-			out.FailedGates = append(out.FailedGates, row.Gate)
-		}
-	}
-	for i, text := range out.Loosened {
-		out.Loosened[i] = firstOf(text, release.MaxText)
-	}
-	return out
-}
-
-// firstOf returns as much of a text as most bytes hold.
-func firstOf(text string, most int) string {
-	if len(text) <= most {
-		return text
-	}
-	return strings.ToValidUTF8(text[:most-len(" ...")], "") + " ..."
-}
 
 // armNotes says of which gates nobody knows whether an arm's snapshot would have passed
 // them, and which were easier to pass than by default: one text for each reason.

@@ -9,6 +9,7 @@ import (
 	"github.com/tandem-ann/tandem/bench"
 	"github.com/tandem-ann/tandem/shard"
 	"github.com/tandem-ann/tandem/shard/eligibility"
+	"github.com/tandem-ann/tandem/shard/snapshots"
 )
 
 // benchCommand is `tandem bench`.
@@ -18,6 +19,11 @@ type benchCommand struct {
 	Filters   benchFiltersCommand   `cmd:"" help:"Measure our index and other engines under eligibility filters."`
 	Switches  benchSwitchesCommand  `cmd:"" help:"Measure a server while it switches between two snapshots."`
 	Attack    benchAttackCommand    `cmd:"" help:"Measure a server while others send it the worst requests."`
+	Overload  benchOverloadCommand  `cmd:"" help:"Measure a server that is asked more than it can answer."`
+	Live      benchLiveCommand      `cmd:"" help:"Measure takedowns and other live events, on servers that it starts."`
+	Recall    benchRecallCommand    `cmd:"" help:"Measure how soon a server finds that recall is low, and goes back."`
+	Record    benchRecordCommand    `cmd:"" help:"Serve a snapshot and write down what audits find."`
+	Simulate  benchSimulateCommand  `cmd:"" help:"Count false alarms in hours of audits like those of a record."`
 	Alignment benchAlignmentCommand `cmd:"" help:"Measure how often the gate axes is wrong, on towers that it makes."`
 }
 
@@ -97,7 +103,7 @@ func (c *benchSnapshotCommand) Run(e *environment) (err error) {
 		return err
 	}
 	defer closing(&err, store)
-	s, err := shard.OpenSnapshot(e.ctx, store, digest)
+	s, err := snapshots.Open(e.ctx, store, digest)
 	if err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"github.com/tandem-ann/tandem/bench/alignment"
+	"github.com/tandem-ann/tandem/shard/wording"
 )
 
 // benchAlignmentCommand is `tandem bench alignment`.
@@ -35,7 +36,7 @@ func (c *benchAlignmentCommand) Run(e *environment) error {
 	}
 	p.Done()
 	if c.JSON {
-		return writeJSON(e.stdout, report)
+		return wording.WriteJSON(e.stdout, report)
 	}
 	return report.WriteTable(e.stdout)
 }

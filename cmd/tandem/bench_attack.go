@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/tandem-ann/tandem/bench/attack"
+	"github.com/tandem-ann/tandem/shard/wording"
 )
 
 // benchAttackCommand is `tandem bench attack`.
@@ -90,7 +91,7 @@ func (c *benchAttackCommand) Run(e *environment) (err error) {
 		return err
 	}
 	if c.JSON {
-		err = writeJSON(e.stdout, report)
+		err = wording.WriteJSON(e.stdout, report)
 	} else {
 		err = report.WriteTable(e.stdout)
 	}
@@ -111,7 +112,7 @@ func (c *benchAttackCommand) send(e *environment, address string, target *attack
 		return err
 	}
 	if c.JSON {
-		return writeJSON(e.stdout, sent)
+		return wording.WriteJSON(e.stdout, sent)
 	}
 	return sent.WriteTable(e.stdout)
 }

@@ -6,7 +6,9 @@ import (
 	"time"
 
 	"github.com/tandem-ann/tandem/bench"
-	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/manifest"
+	"github.com/tandem-ann/tandem/shard/snapshots"
+	"github.com/tandem-ann/tandem/shard/wording"
 )
 
 // benchSwitchesCommand is `tandem bench switches`.
@@ -35,12 +37,12 @@ func (c *benchSwitchesCommand) Run(e *environment) (err error) {
 	if c.Switches < 2 || c.Clients < 1 || c.K < 1 || c.Keep <= 0 {
 		return usagef("--switches, --clients, --k and --keep are %d, %d, %d and %s, want at least 2, 1, 1 and more than 0", c.Switches, c.Clients, c.K, c.Keep)
 	}
-	store, err := shard.OpenStore(e.ctx, c.Store, c.cacheFlags.options())
+	store, err := snapshots.OpenStore(e.ctx, c.Store, c.cacheFlags.options())
 	if err != nil {
 		return err
 	}
 	defer closing(&err, store)
-	var digests [2]shard.Digest
+	var digests [2]manifest.Digest
 	for i, ref := range []string{c.First, c.Second} {
 		if digests[i], err = store.Resolve(e.ctx, ref); err != nil {
 			return err
@@ -53,7 +55,7 @@ func (c *benchSwitchesCommand) Run(e *environment) (err error) {
 		return err
 	}
 	if c.JSON {
-		err = writeJSON(e.stdout, report)
+		err = wording.WriteJSON(e.stdout, report)
 	} else {
 		err = report.WriteTable(e.stdout)
 	}

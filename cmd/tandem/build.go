@@ -9,12 +9,14 @@ import (
 	"time"
 
 	"github.com/tandem-ann/tandem/builder"
-	"github.com/tandem-ann/tandem/builder/gate"
 	"github.com/tandem-ann/tandem/builder/tower"
 	"github.com/tandem-ann/tandem/builder/tower/hnswexport"
 	"github.com/tandem-ann/tandem/index"
 	"github.com/tandem-ann/tandem/shard"
-	"github.com/tandem-ann/tandem/shard/attribute"
+	"github.com/tandem-ann/tandem/shard/gates"
+	"github.com/tandem-ann/tandem/shard/manifest"
+	"github.com/tandem-ann/tandem/shard/snapshots"
+	"github.com/tandem-ann/tandem/shard/wording"
 )
 
 type buildCommand struct {
@@ -30,20 +32,8 @@ type buildCommand struct {
 	Threads    int  `default:"${threads}" placeholder:"N" help:"Threads to build on; the snapshot does not depend on it (default all cores, here ${default})."`
 
 	towerFiles
-	AppIDColumn             string   `name:"app-id-column" default:"app_id" placeholder:"NAME" help:"Column or key of app ids (default ${default})."`
-	UserIDColumn            string   `name:"user-id-column" default:"user_id" placeholder:"NAME" help:"Column or key of user ids (default ${default})."`
-	EmbeddingColumn         string   `default:"embedding" placeholder:"NAME" help:"Column of embeddings, a path such as embedding.values, or a pattern such as 'emb_*' of one column for each component (default ${default})."`
-	AppEmbeddingColumn      string   `placeholder:"NAME" help:"The same for apps, if it is another than that of users."`
-	UserEmbeddingColumn     string   `placeholder:"NAME" help:"The same for users."`
-	AppAttributeColumn      []string `sep:"none" placeholder:"NAME" help:"Column of apps that becomes an attribute, where not all are to. May be repeated."`
-	UserAttributeColumn     []string `sep:"none" placeholder:"NAME" help:"The same for users."`
-	AppRenameColumn         []string `sep:"none" placeholder:"COLUMN=NAME" help:"Another name for the attribute that a column of apps becomes. May be repeated."`
-	UserRenameColumn        []string `sep:"none" placeholder:"COLUMN=NAME" help:"The same for users."`
-	IgnoreColumn            []string `sep:"none" placeholder:"NAME" help:"Column or key, of either tower, that does not become an attribute. May be repeated."`
-	AttributeType           []string `sep:"none" placeholder:"NAME=TYPE" help:"Type of an attribute of either tower, whatever its values look like: keyword, bool, int, float, float32, timestamp or keyword_list. May be repeated."`
-	AppPartitionAttributes  []string `placeholder:"KEY" help:"Keys of Hive partitions in the paths of --apps, such as dt in dt=2026-11-20, that become attributes."`
-	UserPartitionAttributes []string `placeholder:"KEY" help:"The same for --users."`
-	MaxRejected             int      `default:"0" placeholder:"N" help:"How many rows may be rejected before the build fails (default ${default})."`
+	columnFlags
+	MaxRejected int `default:"0" placeholder:"N" help:"How many rows may be rejected before the build fails (default ${default})."`
 
 	M              int     `default:"${m}" placeholder:"N" help:"Neighbours of a node (default ${default})."`
 	EfConstruction int     `default:"${ef_construction}" placeholder:"N" help:"Effort of inserting a node (default ${default})."`
@@ -52,6 +42,7 @@ type buildCommand struct {
 
 	GraphKeys string `default:"auto" enum:"auto,string,int,int64,uint64,int32,uint32" placeholder:"TYPE" help:"Go type of the export's keys: ${enum} (default ${default})."`
 
+	liveInputFlags
 	gateFlags
 
 	JSON bool `help:"Print the report as JSON."`
@@ -97,6 +88,8 @@ A file of segments:
 
 The gates run on the snapshot, and their report is in its manifest. A snapshot that fails is published, so that it can be looked at; the exit code is then 3, and tandem release start refuses it.
 
+A store with a live log lays what is in it over the snapshot: all of it, unless --live-position or --extracted-at says what of it the inputs have already. Without, an older upsert lies over a newer row of the inputs, and the report says so. Users who are forgotten are left out, whatever the inputs have of them.
+
 If the store fails when the snapshot is to be published, or the build is interrupted then, what is built is kept for seven days: the same command goes on from there.`
 }
 
@@ -105,15 +98,11 @@ func (c *buildCommand) options() (builder.Options, error) {
 	if c.UserShards != nil {
 		userShards = *c.UserShards
 	}
-	types, err := c.attributeTypes()
+	apps, err := c.columnFlags.tower(shard.Apps)
 	if err != nil {
 		return builder.Options{}, err
 	}
-	appNames, err := renames("app", c.AppRenameColumn)
-	if err != nil {
-		return builder.Options{}, err
-	}
-	userNames, err := renames("user", c.UserRenameColumn)
+	users, err := c.columnFlags.tower(shard.Users)
 	if err != nil {
 		return builder.Options{}, err
 	}
@@ -122,76 +111,12 @@ func (c *buildCommand) options() (builder.Options, error) {
 		Model: c.Model, ModelVersion: c.ModelVersion,
 		Params:  index.Params{Metric: c.Metric, M: c.M, EfConstruction: c.EfConstruction, Alpha: c.Alpha, Seed: c.Seed},
 		Threads: c.Threads, MaxRejected: c.MaxRejected, Tool: toolRelease,
-		Apps:  c.tower(c.AppIDColumn, c.Shards, c.AppPartitionAttributes, types),
-		Users: c.tower(c.UserIDColumn, userShards, c.UserPartitionAttributes, types),
-	}
-	for _, t := range []struct {
-		in        *tower.Options
-		embedding string
-		columns   []string
-		names     map[string]string
-	}{
-		{&o.Apps.Input, c.AppEmbeddingColumn, c.AppAttributeColumn, appNames},
-		{&o.Users.Input, c.UserEmbeddingColumn, c.UserAttributeColumn, userNames},
-	} {
-		t.in.EmbeddingColumn = cmp.Or(t.embedding, c.EmbeddingColumn)
-		t.in.AttributeColumns, t.in.RenameColumns = t.columns, t.names
+		Apps:  builder.TowerOptions{Input: apps, Attributes: c.joined(apps), Shards: c.Shards},
+		Users: builder.TowerOptions{Input: users, Attributes: c.joined(users), Shards: userShards},
 	}
 	o.Apps.GraphKeys = keys
 	(&inputs{c.Apps, c.Users, c.towerFiles, c.gateFiles}).set(&o)
 	return o, err
-}
-
-// tower says how one tower is read and divided.
-func (c *buildCommand) tower(idColumn string, shards int, partitions []string, types map[string]attribute.Type) builder.TowerOptions {
-	return builder.TowerOptions{
-		Input: tower.Options{
-			IDColumn: idColumn, IgnoreColumns: c.IgnoreColumn,
-			PartitionAttributes: partitions, AttributeTypes: types,
-		},
-		Attributes: tower.AttributeOptions{IDKey: idColumn, IgnoreKeys: c.IgnoreColumn, Types: types},
-		Shards:     shards,
-	}
-}
-
-// renames returns names of attributes by those of columns of a tower.
-func renames(tower string, list []string) (map[string]string, error) {
-	var names map[string]string
-	for _, text := range list {
-		i := strings.LastIndexByte(text, '=') // a column may have one in its name, an attribute may not
-		if i < 1 || i == len(text)-1 {
-			return nil, fmt.Errorf("--%s-rename-column is %.200q, want COLUMN=NAME", tower, text)
-		}
-		column, name := text[:i], text[i+1:]
-		if _, twice := names[column]; twice {
-			return nil, fmt.Errorf("--%s-rename-column names %.200s twice", tower, column)
-		}
-		if names == nil {
-			names = map[string]string{}
-		}
-		names[column] = name
-	}
-	return names, nil
-}
-
-// attributeTypes returns the types that were told, by the names of attributes.
-func (c *buildCommand) attributeTypes() (map[string]attribute.Type, error) {
-	var types map[string]attribute.Type
-	for _, text := range c.AttributeType {
-		name, of, found := strings.Cut(text, "=")
-		var t attribute.Type
-		if err := t.UnmarshalText([]byte(of)); err != nil || !found {
-			return nil, fmt.Errorf("--attribute-type is %.200q, want NAME=TYPE: %w", text, err)
-		}
-		if _, twice := types[name]; twice {
-			return nil, fmt.Errorf("--attribute-type names %.200s twice", name)
-		}
-		if types == nil {
-			types = map[string]attribute.Type{}
-		}
-		types[name] = t
-	}
-	return types, nil
 }
 
 func (c *buildCommand) Run(e *environment) (err error) {
@@ -207,11 +132,14 @@ func (c *buildCommand) Run(e *environment) (err error) {
 	if err := o.Validate(); err != nil {
 		return usageError{err}
 	}
+	if err := c.liveInputFlags.check(); err != nil {
+		return err
+	}
 	moving := newTransfers(e.stderr)
 	defer moving.Done()
 	so := c.cacheFlags.options()
 	so.Progress, so.Waiting = moving.Transfer, newWaiting(e.stderr)
-	store, err := shard.CreateStore(e.ctx, c.Store, so)
+	store, err := snapshots.CreateStore(e.ctx, c.Store, so)
 	if err != nil {
 		return err
 	}
@@ -219,14 +147,20 @@ func (c *buildCommand) Run(e *environment) (err error) {
 	if o.Previous, err = c.previous(e, store, ""); err != nil {
 		return err
 	}
-	o.LiveFilters = liveFilters(store)
+	o.LiveFilters = gates.LiveFilters(store)
+	if o.Live, o.LivePosition, err = c.read(e, store); err != nil {
+		return err
+	}
 	start := time.Now()
 	report, err := build(e, store, o)
 	if err != nil {
 		return err
 	}
 	if c.JSON {
-		err = writeJSON(e.stdout, jsonReport(report, time.Since(start)))
+		if warning := noPosition(report.Manifest, report.LiveHead); warning != "" {
+			fmt.Fprintln(e.stderr, warning)
+		}
+		err = wording.WriteJSON(e.stdout, jsonReport(report, time.Since(start)))
 	} else {
 		err = writeReport(e.stdout, report, time.Since(start), o.Threads)
 	}
@@ -234,11 +168,15 @@ func (c *buildCommand) Run(e *environment) (err error) {
 }
 
 // build builds a snapshot and shows how far it is.
-func build(e *environment, store *shard.Store, o builder.Options) (*builder.Report, error) {
+func build(e *environment, store *snapshots.Store, o builder.Options) (*builder.Report, error) {
 	p := newProgress(e.stderr)
 	defer p.Done()
 	o.Progress = p
-	return builder.Build(e.ctx, store, o)
+	report, err := builder.Build(e.ctx, store, o)
+	if errors.As(err, new(*tower.ColumnsError)) {
+		err = fmt.Errorf("%w (--ignore-column skips one)", err)
+	}
+	return report, err
 }
 
 // writeReport writes what a build did, for people.
@@ -254,6 +192,7 @@ func writeReport(w io.Writer, r *builder.Report, took time.Duration, threads int
 			fmt.Fprintf(w, "\n%s rejected:\n  %s\n", kind, strings.ReplaceAll(strings.TrimSpace(rejected.String()), "\n", "\n  "))
 		}
 	}
+	writeLiveInputs(w, m, r.LiveHead)
 	if err := writeRecall(w, m); err != nil {
 		return err
 	}
@@ -263,12 +202,12 @@ func writeReport(w io.Writer, r *builder.Report, took time.Duration, threads int
 	if err := writeGates(w, r.Gates); err != nil {
 		return err
 	}
-	_, err := fmt.Fprintf(w, "\nbuilt in %s on %s; the snapshot is\n%s\n", seconds(took), plural(int64(threads), "thread"), r.Digest)
+	_, err := fmt.Fprintf(w, "\nbuilt in %s on %s; the snapshot is\n%s\n", seconds(took), wording.Plural(threads, "thread"), r.Digest)
 	return err
 }
 
 // writeTowers writes a table of the two towers.
-func writeTowers(w io.Writer, m *shard.Manifest) error {
+func writeTowers(w io.Writer, m *manifest.Manifest) error {
 	t := newTable(w)
 	fmt.Fprintln(t, "tower\trows\trejected\tattributes\tshards\tbytes")
 	for _, kind := range []shard.Kind{shard.Apps, shard.Users} {
@@ -277,13 +216,13 @@ func writeTowers(w io.Writer, m *shard.Manifest) error {
 		for _, s := range tm.Shards {
 			size += s.Size
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%d\t%s\n", kind, count(int64(tm.Rows)), count(int64(tm.Rejected)), tm.Schema.Len(), len(tm.Shards), byteSize(size))
+		fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%d\t%s\n", kind, wording.Count(tm.Rows), wording.Count(tm.Rejected), tm.Schema.Len(), len(tm.Shards), byteSize(size))
 	}
 	return t.Flush()
 }
 
 // writeRecall writes a table of what the build measured, and says what it could not.
-func writeRecall(w io.Writer, m *shard.Manifest) error {
+func writeRecall(w io.Writer, m *manifest.Manifest) error {
 	const unmeasured = "no held-out queries: recall was not measured"
 	if len(m.Apps.Recall) == 0 && len(m.Users.Recall) == 0 {
 		_, err := fmt.Fprintf(w, "\n%s\n", unmeasured)
@@ -311,7 +250,7 @@ func writeRecall(w io.Writer, m *shard.Manifest) error {
 }
 
 // worst is the recall of the worst percent of the queries.
-func worst(r shard.Recall) string {
+func worst(r manifest.Recall) string {
 	if r.Worst == nil {
 		return "-"
 	}
@@ -319,15 +258,15 @@ func worst(r shard.Recall) string {
 }
 
 // weaker says what of a tower is less sure than if the other had more rows to ask with.
-func weaker(kind shard.Kind, s *shard.Samples) string {
+func weaker(kind shard.Kind, s *manifest.Samples) string {
 	from := shard.Users
 	if kind == shard.Users {
 		from = shard.Apps
 	}
-	text := map[shard.Purpose]string{
-		shard.Shape:     "walks may start farther off",
-		shard.Calibrate: "efforts are larger than need be, or exact scans",
-		shard.Gate:      "the bounds of measured recall are wider",
+	text := map[manifest.Purpose]string{
+		manifest.Shape:     "walks may start farther off",
+		manifest.Calibrate: "efforts are larger than need be, or exact scans",
+		manifest.Gate:      "the bounds of measured recall are wider",
 	}
 	var list []string
 	for _, p := range s.Weaker {
@@ -338,14 +277,14 @@ func weaker(kind shard.Kind, s *shard.Samples) string {
 }
 
 // writeSegments writes a table of the segments, if there are any.
-func writeSegments(w io.Writer, m *shard.Manifest) error {
+func writeSegments(w io.Writer, m *manifest.Manifest) error {
 	if len(m.Apps.Segments) == 0 {
 		return nil
 	}
 	t := newTable(w)
 	fmt.Fprintln(t, "\nsegments of apps, and recall on held-out queries among those eligible\nsegment\teligible\tshare\tk\ttarget\tqueries\trecall\tworst 1%\tef in each shard")
 	for _, s := range m.Apps.Segments {
-		name := fmt.Sprintf("%s\t%s\t%.2f%%", s.Name, count(int64(s.Eligible)), 100*float64(s.Eligible)/float64(m.Apps.Rows))
+		name := fmt.Sprintf("%s\t%s\t%.2f%%", s.Name, wording.Count(int64(s.Eligible)), 100*float64(s.Eligible)/float64(m.Apps.Rows))
 		if len(s.Recall) == 0 {
 			fmt.Fprintf(t, "%s\t-\t-\t-\t-\t-\t-\n", name)
 		}
@@ -375,11 +314,19 @@ func efforts(list []int) string {
 
 // buildReport is the report of a build as JSON.
 type buildReport struct {
-	Snapshot shard.Digest               `json:"snapshot"`
+	Snapshot manifest.Digest            `json:"snapshot"`
 	Seconds  float64                    `json:"seconds"`
 	Rejected map[shard.Kind][]rejection `json:"rejected"`
-	Manifest *shard.Manifest            `json:"manifest"`
-	Gates    *gate.Recorded             `json:"gates"`
+	Manifest *manifest.Manifest         `json:"manifest"`
+	Gates    *gates.Recorded            `json:"gates"`
+	Live     *liveReport                `json:"live,omitempty"` // nil without a live log
+}
+
+// liveReport is what a build took from the live log.
+type liveReport struct {
+	Position       *shard.Position `json:"position"` // that the inputs reflect
+	Head           shard.Position  `json:"head"`     // where the log ended when the build began
+	ForgottenUsers int64           `json:"forgotten_users"`
 }
 
 type rejection struct {
@@ -390,6 +337,9 @@ type rejection struct {
 
 func jsonReport(r *builder.Report, took time.Duration) buildReport {
 	out := buildReport{Snapshot: r.Digest, Seconds: took.Seconds(), Manifest: r.Manifest, Gates: r.Gates, Rejected: map[shard.Kind][]rejection{}}
+	if r.LiveHead != (shard.Position{}) {
+		out.Live = &liveReport{r.Manifest.Live, r.LiveHead, r.Manifest.Forgotten()}
+	}
 	for kind, rejected := range r.Rejected {
 		out.Rejected[kind] = []rejection{}
 		for _, k := range rejected.Kinds {

@@ -15,9 +15,11 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/tandem-ann/tandem/server/release"
 	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/manifest"
 	"github.com/tandem-ann/tandem/shard/objects/objectstest"
+	"github.com/tandem-ann/tandem/shard/release"
+	"github.com/tandem-ann/tandem/shard/snapshots"
 )
 
 // newChaos makes the store and its first releases.
@@ -41,12 +43,12 @@ func newChaos(t *testing.T) *chaos {
 		s.run(t, "build", "--apps", filepath.Join(towers, "apps.parquet"), "--users", filepath.Join(towers, "users.parquet"),
 			"--model", "feed", "--model-version", version, "--metric", "dot", "--shards", version, "--seed", version, "--store", s.location, "--cache", s.cache)
 	}
-	store, err := shard.OpenStore(t.Context(), c.ahead, shard.StoreOptions{Cache: s.cache})
+	store, err := snapshots.OpenStore(t.Context(), c.ahead, snapshots.Options{Cache: s.cache})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, store.Close()) })
 	list, err := store.Snapshots(t.Context())
 	require.NoError(t, err)
-	c.releases = release.New(store, judge)
+	c.releases = release.New(store)
 	var sizes []int64
 	for i, p := range list {
 		m, err := store.Manifest(t.Context(), p.Digest)
@@ -71,7 +73,7 @@ func newChaos(t *testing.T) *chaos {
 	return c
 }
 
-func snapshotSize(m *shard.Manifest) (size int64) {
+func snapshotSize(m *manifest.Manifest) (size int64) {
 	for _, kind := range []shard.Kind{shard.Apps, shard.Users} {
 		for _, sm := range m.Tower(kind).Shards {
 			size += sm.Size
@@ -126,7 +128,8 @@ func (c *chaos) start(t *testing.T, args ...string) *chaosServer {
 // serve starts the server that the chaos is about. It keeps too little for all snapshots,
 // so that it has to download what releases need.
 func (c *chaos) serve(t *testing.T) *chaosServer {
-	p := c.start(t, "--store", c.behind, "--cache", t.TempDir(), "--cache-size", fmt.Sprint(c.cacheSize), "--keep", "1s", "--record-share", "0.02")
+	p := c.start(t, "--store", c.behind, "--cache", t.TempDir(), "--cache-size", fmt.Sprint(c.cacheSize), "--keep", "1s", "--record-share", "0.02",
+		"--live-stale", "answer") // the store is away for longer than the fence
 	c.server = p.url
 	return p
 }
@@ -169,7 +172,7 @@ func (c *chaos) publish(ctx context.Context) {
 			r, err = c.releases.Rollback(ctx, release.RollbackOptions{To: c.only[now]})
 		case 1:
 			next := c.snapshots[(now+1)%len(c.snapshots)]
-			r, err = c.releases.Start(ctx, release.StartOptions{Snapshot: shard.Digest(next), Weight: 300, Change: release.Change{Override: "a test"}})
+			r, err = c.releases.Start(ctx, release.StartOptions{Snapshot: manifest.Digest(next), Weight: 300, Change: release.Change{Override: "a test"}})
 		case 2:
 			r, err = c.releases.Split(ctx, release.SplitOptions{Weights: map[string]int{release.Candidate: 1 + random.IntN(900)}})
 		}

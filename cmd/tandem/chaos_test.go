@@ -19,7 +19,7 @@ import (
 
 	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
 	"github.com/tandem-ann/tandem/api/tandem/v1/tandemv1connect"
-	"github.com/tandem-ann/tandem/server/release"
+	"github.com/tandem-ann/tandem/shard/release"
 )
 
 var chaosTime = flag.Duration("chaos", 20*time.Second, "how long TestReleasesBehindABrokenProxy goes on")

@@ -22,10 +22,10 @@ import (
 
 	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
 	"github.com/tandem-ann/tandem/api/tandem/v1/tandemv1connect"
-	"github.com/tandem-ann/tandem/server/release"
-	"github.com/tandem-ann/tandem/shard"
 	"github.com/tandem-ann/tandem/shard/appendlog"
 	"github.com/tandem-ann/tandem/shard/objects/objectstest"
+	"github.com/tandem-ann/tandem/shard/release"
+	"github.com/tandem-ann/tandem/shard/snapshots"
 )
 
 var kills = flag.Int("kills", 4, "how often a process is killed in TestKilledServers, and in TestKilledPublishers")
@@ -45,10 +45,10 @@ func onStores(t *testing.T, test func(t *testing.T, s *releasing)) {
 				s.run(t, "build", "--apps", filepath.Join(towers, "apps.parquet"), "--users", filepath.Join(towers, "users.parquet"),
 					"--model", "feed", "--model-version", version, "--metric", "dot", "--shards", version, "--store", s.location, "--cache", s.cache)
 			}
-			store, err := shard.OpenStore(t.Context(), s.location, shard.StoreOptions{Cache: s.cache})
+			store, err := snapshots.OpenStore(t.Context(), s.location, snapshots.Options{Cache: s.cache})
 			require.NoError(t, err)
 			t.Cleanup(func() { require.NoError(t, store.Close()) })
-			s.releases = release.New(store, judge)
+			s.releases = release.New(store)
 			list, err := store.Snapshots(t.Context())
 			require.NoError(t, err)
 			require.Len(t, list, 2)
@@ -85,17 +85,17 @@ func (s *releasing) rollback(to uint64, more ...string) *exec.Cmd {
 // is missing.
 func (s *releasing) check(t *testing.T) {
 	t.Helper()
-	store, err := shard.OpenStore(t.Context(), s.location, shard.StoreOptions{Cache: t.TempDir()})
+	store, err := snapshots.OpenStore(t.Context(), s.location, snapshots.Options{Cache: t.TempDir()})
 	require.NoError(t, err)
 	defer store.Close()
 	list, err := store.Snapshots(t.Context())
 	require.NoError(t, err)
 	require.Len(t, list, 2)
 	for _, p := range list {
-		require.NoError(t, shard.VerifySnapshot(t.Context(), store, p.Digest, func(string) {}))
+		require.NoError(t, snapshots.Verify(t.Context(), store, p.Digest, func(string) {}))
 	}
 	var last uint64
-	for r, err := range release.New(store, nil).History(t.Context()) {
+	for r, err := range release.New(store).History(t.Context()) {
 		require.NoError(t, err)
 		require.True(t, last == 0 || r.Generation == last-1)
 		last = r.Generation

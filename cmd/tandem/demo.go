@@ -12,7 +12,8 @@ import (
 	"time"
 
 	"github.com/tandem-ann/tandem/server"
-	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/snapshots"
+	"github.com/tandem-ann/tandem/shard/wording"
 )
 
 type demoCommand struct {
@@ -57,7 +58,7 @@ func (c *demoCommand) Run(e *environment) (err error) {
 	}
 	defer func() { err = errors.Join(err, remove()) }()
 	s := &story{environment: e, dir: dir, address: listener.Addr().String(), users: c.Users, began: time.Now()}
-	fmt.Fprintf(e.stdout, "Tandem in half a minute, on towers of %s and %s, in %s\n", plural(c.Apps, "app"), plural(c.Users, "user"), dir)
+	fmt.Fprintf(e.stdout, "Tandem in half a minute, on towers of %s and %s, in %s\n", wording.Plural(c.Apps, "app"), wording.Plural(c.Users, "user"), dir)
 	if err = s.first(c.Apps); err == nil {
 		err = c.serve(e, listener, s)
 	}
@@ -102,7 +103,7 @@ func (c *demoCommand) folder() (dir string, remove func() error, err error) {
 // serve serves the store of the story, tells the rest of it, and goes on serving until ctx
 // ends.
 func (c *demoCommand) serve(e *environment, listener net.Listener, s *story) (err error) {
-	store, err := shard.OpenStore(e.ctx, filepath.Join(s.dir, demoStore), shard.StoreOptions{})
+	store, err := snapshots.OpenStore(e.ctx, filepath.Join(s.dir, demoStore), snapshots.Options{})
 	if err != nil {
 		return err
 	}
@@ -115,7 +116,7 @@ func (c *demoCommand) serve(e *environment, listener net.Listener, s *story) (er
 		served <- server.Run(ctx, server.Config{
 			Store: store, Listener: listener,
 			Logger: newLogger(e.stderr, "text", slog.LevelWarn),
-			Ready:  func(*shard.Snapshot) { close(ready) },
+			Ready:  func(*snapshots.Snapshot) { close(ready) },
 		})
 	}()
 	select {

@@ -17,10 +17,10 @@ import (
 
 	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
 	"github.com/tandem-ann/tandem/api/tandem/v1/tandemv1connect"
-	"github.com/tandem-ann/tandem/builder/gate"
 	"github.com/tandem-ann/tandem/builder/synthetic"
 	"github.com/tandem-ann/tandem/server"
-	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/gates"
+	"github.com/tandem-ann/tandem/shard/manifest"
 )
 
 const (
@@ -134,9 +134,9 @@ func (s *story) explain(text string) {
 
 // built is what the story takes from the report of a build.
 type built struct {
-	Snapshot shard.Digest    `json:"snapshot"`
-	Manifest *shard.Manifest `json:"manifest"`
-	Gates    *gate.Recorded  `json:"gates"`
+	Snapshot manifest.Digest    `json:"snapshot"`
+	Manifest *manifest.Manifest `json:"manifest"`
+	Gates    *gates.Recorded    `json:"gates"`
 }
 
 // build builds the towers of two folders. That the gates refuse the snapshot is no error.
@@ -158,12 +158,12 @@ func (s *story) build(apps, users, version string) (*built, error) {
 	if err != nil {
 		return nil, fmt.Errorf("build: %w", err)
 	}
-	s.say("    snapshot %s in %s; gates: %s", b.Snapshot.Short(), seconds(time.Since(began)), gate.Summary(b.Gates.Rows()))
+	s.say("    snapshot %s in %s; gates: %s", b.Snapshot.Short(), seconds(time.Since(began)), gates.Summary(b.Gates.Rows()))
 	return b, nil
 }
 
 // short is a digest as a person types it.
-func short(d shard.Digest) string { return string(d)[:6] }
+func short(d manifest.Digest) string { return string(d)[:6] }
 
 // first builds and releases the first snapshot, since a server serves nothing before.
 func (s *story) first(apps int64) error {

@@ -46,12 +46,14 @@ var trialCommands = []trialCommand{
 	},
 	{
 		name: "start",
-		args: func(f *faultTrial) []string { return f.change("start", f.template.newest, "--arm", "fresh") },
+		args: func(f *faultTrial) []string {
+			return f.change("start", f.template.newest, "--arm", "fresh", "--override", "a trial")
+		},
 		next: func(f *faultTrial, now *storeContent) []string {
 			if _, there := now.manifests[f.template.newest]; !there {
-				return f.change("start", f.template.control, "--arm", "again") // a gc was first
+				return f.change("start", f.template.control, "--arm", "again", "--override", "a trial") // a gc was first
 			}
-			return f.change("start", f.template.newest, "--arm", "again")
+			return f.change("start", f.template.newest, "--arm", "again", "--override", "a trial")
 		},
 		said: (*faultTrial).released, rivals: []string{"greedy gc", "rollback"}, adds: 1, mayWait: true,
 	},
@@ -104,7 +106,7 @@ var trialCommands = []trialCommand{
 			if _, there := now.manifests[f.template.unneeded]; there {
 				start = f.template.unneeded
 			}
-			return append(list, f.change("start", start, "--arm", "again"), f.gc(f.store, 1))
+			return append(list, f.change("start", start, "--arm", "again", "--override", "a trial"), f.gc(f.store, 1))
 		},
 		said: (*faultTrial).collected, rivals: []string{"rollback", "start", "gc"}, mayWait: true,
 	},
@@ -147,7 +149,7 @@ func (f *faultTrial) rival(name string) (args []string, adds uint64) {
 	case "gc of the target":
 		return f.gc(f.target, 1), 0
 	case "start":
-		return f.change("start", f.template.newest, "--arm", "rival"), 1
+		return f.change("start", f.template.newest, "--arm", "rival", "--override", "a trial"), 1
 	}
 	return f.change("rollback", "--to", fmt.Sprint(controlOnly)), 1
 }

@@ -15,8 +15,8 @@ import (
 
 	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
 	"github.com/tandem-ann/tandem/api/tandem/v1/tandemv1connect"
-	"github.com/tandem-ann/tandem/server/release"
-	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/release"
+	"github.com/tandem-ann/tandem/shard/snapshots"
 )
 
 // trialServer is a server on trial.
@@ -192,13 +192,13 @@ const changes = 4
 // follow makes releases while a server runs, asks it, and waits until it answers from
 // the last one or ends.
 func (f *faultTrial) follow(s *trialServer, lasting bool) {
-	store, err := shard.OpenStore(context.Background(), f.store, shard.StoreOptions{})
+	store, err := snapshots.OpenStore(context.Background(), f.store, snapshots.Options{})
 	if err != nil {
 		f.problemf("%v", err)
 		return
 	}
 	defer store.Close()
-	releases := release.New(store, judge)
+	releases := release.New(store)
 	limit := trialLimit // it tries again later each time
 	if lasting {
 		limit = time.Second

@@ -10,8 +10,9 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/tandem-ann/tandem/server/release"
-	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/manifest"
+	"github.com/tandem-ann/tandem/shard/release"
+	"github.com/tandem-ann/tandem/shard/snapshots"
 )
 
 // faultTemplate is the store that each fault trial begins with a copy of. Its log has
@@ -48,7 +49,7 @@ func newFaultTemplate(t *testing.T) *faultTemplate {
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "gates.yaml"), []byte("latency: off\nconcentration: off\nrecall: {worst: 0}\n"), 0o644))
 	build := func(version, seed string) string {
 		s.run(t, f.build(f.store(), version, seed)...)
-		store, err := shard.OpenStore(t.Context(), f.store(), shard.StoreOptions{})
+		store, err := snapshots.OpenStore(t.Context(), f.store(), snapshots.Options{})
 		require.NoError(t, err)
 		defer store.Close()
 		digest, err := store.Resolve(t.Context(), "")
@@ -77,12 +78,12 @@ func (f *faultTemplate) build(store, version, seed string) []string {
 
 // release makes the releases.
 func (f *faultTemplate) release(t *testing.T) {
-	store, err := shard.OpenStore(t.Context(), f.store(), shard.StoreOptions{})
+	store, err := snapshots.OpenStore(t.Context(), f.store(), snapshots.Options{})
 	require.NoError(t, err)
 	defer store.Close()
-	r := release.New(store, judge)
+	r := release.New(store)
 	start := func(digest string) {
-		_, err := r.Start(t.Context(), release.StartOptions{Snapshot: shard.Digest(digest), Weight: 100, Change: release.Change{Override: "a trial"}})
+		_, err := r.Start(t.Context(), release.StartOptions{Snapshot: manifest.Digest(digest), Weight: 100, Change: release.Change{Override: "a trial"}})
 		require.NoError(t, err)
 	}
 	promote := func() {

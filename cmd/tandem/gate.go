@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -13,11 +14,17 @@ import (
 	"github.com/tandem-ann/tandem/builder/input"
 	"github.com/tandem-ann/tandem/builder/tower"
 	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/gates"
+	"github.com/tandem-ann/tandem/shard/live"
+	"github.com/tandem-ann/tandem/shard/manifest"
+	"github.com/tandem-ann/tandem/shard/release"
+	"github.com/tandem-ann/tandem/shard/snapshots"
+	"github.com/tandem-ann/tandem/shard/wording"
 )
 
 // gateFiles are the files that the gates read.
 type gateFiles struct {
-	Gates        string   `placeholder:"FILE" help:"YAML mapping of gates to their limits; by default those of the README."`
+	Gates        string   `placeholder:"FILE" help:"YAML mapping of gates to their limits; by default those in docs/gates.md."`
 	Interactions []string `sep:"none" placeholder:"PATH" help:"Parquet or CSV of what users did, with the id columns of both towers: the gates then see whether the towers belong together. A file, a folder, a glob in quotes, or a URL; may be repeated."`
 }
 
@@ -30,10 +37,8 @@ type gateFlags struct {
 // noPrevious is the value of --previous that says that there is none.
 const noPrevious = "none"
 
-// previous returns the snapshot to compare with, empty for none. That a candidate is
-// released already tells nothing of it: then it is the one that its own build compared it
-// with.
-func (f *gateFlags) previous(e *environment, store *shard.Store, candidate shard.Digest) (shard.Digest, error) {
+// previous returns the snapshot to compare a candidate with, empty for none.
+func (f *gateFlags) previous(e *environment, store *snapshots.Store, candidate manifest.Digest) (manifest.Digest, error) {
 	switch f.Previous {
 	case noPrevious:
 		return "", nil
@@ -42,25 +47,14 @@ func (f *gateFlags) previous(e *environment, store *shard.Store, candidate shard
 		return store.Resolve(e.ctx, f.Previous)
 	}
 	now, err := newestRelease(e, store)
-	if err != nil || now == nil {
+	if err != nil {
 		return "", err
 	}
-	most := mostTraffic(now)
-	if most.Snapshot != candidate {
-		return most.Snapshot, nil
-	}
-	m, err := store.Manifest(e.ctx, candidate)
-	if err != nil || m.Lineage == nil {
-		return "", err
-	}
-	if _, err = store.Manifest(e.ctx, m.Lineage.Previous); errors.Is(err, shard.ErrNoSnapshot) {
-		return "", nil // collected meanwhile
-	}
-	return m.Lineage.Previous, err
+	return release.New(store).Previous(e.ctx, now, candidate)
 }
 
 // passed returns an error that says why if a snapshot failed its gates.
-func passed(r *gate.Recorded, store string) error {
+func passed(r *gates.Recorded, store string) error {
 	if err := r.Err(); err != nil {
 		return unfitError{fmt.Errorf("snapshot %s is not fit for release: %w%s", r.Snapshot.Short(), err, lookNext(err, store))}
 	}
@@ -70,7 +64,10 @@ func passed(r *gate.Recorded, store string) error {
 // lookNext says what to look at after an error if it is one of gates that failed, or
 // nothing.
 func lookNext(err error, store string) string {
-	failed, ok := errors.AsType[*gate.FailedError](err)
+	if errors.Is(err, release.ErrUnproved) {
+		return fmt.Sprintf("\n  what settles it: tandem gate --store %s with --interactions, what users did with the apps", store)
+	}
+	failed, ok := errors.AsType[*gates.FailedError](err)
 	if !ok {
 		return ""
 	}
@@ -78,12 +75,12 @@ func lookNext(err error, store string) string {
 	var next []string
 	for _, c := range failed.Checks {
 		for _, f := range (&inputs{}).flags() {
-			if first == gate.Contract && strings.Contains(c.Text, "no input "+f.role+",") {
+			if first == gates.Contract && strings.Contains(c.Text, "no input "+f.role+",") {
 				next = append(next, f.flag+", which was not given to the build")
 			}
 		}
 	}
-	if failed.Previous != "" && first != gate.Structure && first != gate.Latency {
+	if failed.Previous != "" && first != gates.Structure && first != gates.Latency {
 		next = append(next, fmt.Sprintf("tandem snapshot diff --store %s %s %s", store, failed.Snapshot.Short(), failed.Previous.Short()))
 	}
 	next = append(next, fmt.Sprintf("tandem gate --store %s %s --full", store, failed.Snapshot.Short()))
@@ -91,26 +88,48 @@ func lookNext(err error, store string) string {
 }
 
 // writeRefusal writes first of all why a snapshot is not fit for release, if it is not.
-func writeRefusal(w io.Writer, r *gate.Recorded) {
+func writeRefusal(w io.Writer, r *gates.Recorded) {
 	if err := r.Err(); err != nil {
 		fmt.Fprintf(w, "snapshot %s is not fit for release: %v\n\n", r.Snapshot.Short(), err)
 	}
 }
 
-// writeGates writes how a snapshot did at its gates: how many checks passed, and what each
-// gate came to.
-func writeGates(w io.Writer, r *gate.Recorded) error {
-	checks, failed := int64(len(r.Checks())), len(r.Failed())
+// writeGates writes how a snapshot did at its gates in one run.
+func writeGates(w io.Writer, r *gates.Recorded) error {
+	return writeGateRows(w, r.Report.Previous, r.Rows(), r.Report.Loosened)
+}
+
+// writeVerdict writes what all runs of the gates on a snapshot amount to.
+func writeVerdict(w io.Writer, v *gates.Verdict) error {
+	var previous manifest.Digest
+	if n := len(v.ComparedWith); n > 0 {
+		previous = v.ComparedWith[n-1]
+	}
+	return writeGateRows(w, previous, v.Rows, v.Loosened)
+}
+
+// writeGateRows writes how many checks passed, and what each gate came to.
+func writeGateRows(w io.Writer, previous manifest.Digest, rows []gates.Row, loosened []string) error {
+	checks, failed := 0, 0
+	for _, r := range rows {
+		checks, failed = checks+r.Checks, failed+r.Failed
+	}
 	against := "without a previous snapshot"
-	if r.Report.Previous != "" {
-		against = "against snapshot " + r.Report.Previous.Short()
+	if previous != "" {
+		against = "against snapshot " + previous.Short()
 	}
 	if failed == 0 {
-		fmt.Fprintf(w, "\ngates, %s: %s passed\n", against, plural(checks, "check"))
+		fmt.Fprintf(w, "\ngates, %s: %s passed\n", against, wording.Plural(checks, "check"))
 	} else {
-		fmt.Fprintf(w, "\ngates, %s: %d of %s failed\n", against, failed, plural(checks, "check"))
+		fmt.Fprintf(w, "\ngates, %s: %d of %s failed\n", against, failed, wording.Plural(checks, "check"))
 	}
-	return gate.WriteRows(w, r.Rows())
+	if err := gates.WriteRows(w, rows); err != nil {
+		return err
+	}
+	for _, text := range loosened {
+		fmt.Fprintf(w, "loosened: %s\n", text)
+	}
+	return nil
 }
 
 type gateCommand struct {
@@ -129,10 +148,10 @@ Example:
 }
 
 func (c *gateCommand) Run(e *environment) (err error) {
-	found := &gate.Recorded{Time: time.Now().UTC(), Tool: toolRelease}
-	in := gate.Input{Thresholds: gate.DefaultThresholds()}
+	found := &gates.Recorded{Time: time.Now().UTC(), Tool: toolRelease}
+	in := gate.Input{Thresholds: gates.DefaultThresholds()}
 	if c.Gates != "" {
-		var thresholds shard.Input
+		var thresholds manifest.Input
 		if in.Thresholds, thresholds, err = gate.ReadThresholds(c.Gates); err != nil {
 			return err
 		}
@@ -147,12 +166,12 @@ func (c *gateCommand) Run(e *environment) (err error) {
 	if err != nil {
 		return err
 	}
-	if in.Candidate, err = shard.OpenSnapshot(e.ctx, store, digest); err != nil {
+	if in.Candidate, err = snapshots.Open(e.ctx, store, digest); err != nil {
 		return err
 	}
 	defer closing(&err, in.Candidate)
 	if previous != "" {
-		if in.Previous, err = shard.OpenSnapshot(e.ctx, store, previous); err != nil {
+		if in.Previous, err = snapshots.Open(e.ctx, store, previous); err != nil {
 			return err
 		}
 		defer closing(&err, in.Previous)
@@ -169,6 +188,14 @@ func (c *gateCommand) Run(e *environment) (err error) {
 		in.Interactions.Files = files
 		found.Inputs = append(found.Inputs, inputs...)
 	}
+	log, err := live.Read(e.ctx, store.Objects())
+	if err != nil {
+		return err
+	}
+	if forgotten := log.Forgotten(); forgotten.Len() > 0 {
+		in.Forgotten = forgotten.Has
+	}
+	in.Unnamed = log.Position().Shard() != shard.Position{}
 	in.Begin = func(gate string) { p.Stage("gate "+gate, -1) }
 	if found.Report, err = gate.Run(e.ctx, in); err == nil && in.Interactions.Files != nil {
 		err = in.Interactions.Files.Unchanged()
@@ -176,22 +203,29 @@ func (c *gateCommand) Run(e *environment) (err error) {
 	if err != nil {
 		return err
 	}
-	p.Stage("gate "+gate.Filters, -1)
-	var released *shard.Manifest
+	p.Stage("gate "+gates.Filters, -1)
+	var released *manifest.Manifest
 	if in.Previous != nil {
 		released = in.Previous.Manifest()
 	}
-	if found.Filters, found.Undecided, err = gate.CheckFilters(e.ctx, in.Candidate.Manifest(), released, in.Thresholds, liveFilters(store)); err != nil {
+	filters, err := gates.CheckFilters(e.ctx, in.Candidate.Manifest(), released, in.Thresholds, gates.LiveFilters(store))
+	if err != nil {
 		return err
 	}
-	p.Stage("gate "+gate.Latency, -1)
+	p.Stage("gate "+gates.Fresh, -1)
+	fresh, err := gate.CheckFresh(in.Candidate, released, in.Thresholds, log, time.Now())
+	if err != nil {
+		return err
+	}
+	found.Filters, found.Fresh, found.Undecided = filters.Checks, fresh.Checks, slices.Concat(filters.Undecided, fresh.Undecided)
+	p.Stage("gate "+gates.Latency, -1)
 	if found.Latency, err = gate.Measure(e.ctx, in.Candidate, in.Thresholds); err != nil {
 		return err
 	}
 	p.Done()
-	found.FiltersOff, found.LatencyOff = in.Thresholds.Off[gate.Filters], in.Thresholds.Off[gate.Latency]
+	found.FiltersOff, found.FreshOff, found.LatencyOff = in.Thresholds.Off[gates.Filters], in.Thresholds.Off[gates.Fresh], in.Thresholds.Off[gates.Latency]
 	found.Snapshot, found.Seconds = digest, time.Since(found.Time).Seconds()
-	if err := gate.Record(e.ctx, store.Objects(), found); err != nil {
+	if err := gates.Record(e.ctx, store.Objects(), found); err != nil {
 		return err
 	}
 	if err := c.write(e, found); err != nil {
@@ -201,7 +235,7 @@ func (c *gateCommand) Run(e *environment) (err error) {
 }
 
 // openInteractions opens the files of interactions and describes them.
-func openInteractions(e *environment, p progress, o tower.InteractionOptions) (*input.Set, []shard.Input, error) {
+func openInteractions(e *environment, p progress, o tower.InteractionOptions) (*input.Set, []manifest.Input, error) {
 	files, err := tower.OpenInteractions(e.ctx, o, input.Options{Progress: builder.Copying(p, "interactions")})
 	if err != nil {
 		return nil, nil, err
@@ -216,7 +250,7 @@ func openInteractions(e *environment, p progress, o tower.InteractionOptions) (*
 	return files, inputs, nil
 }
 
-func (c *gateCommand) write(e *environment, found *gate.Recorded) error {
+func (c *gateCommand) write(e *environment, found *gates.Recorded) error {
 	if c.JSON == "-" {
 		return found.WriteJSON(e.stdout)
 	}
@@ -265,12 +299,12 @@ func (c *snapshotDiffCommand) Run(e *environment) (err error) {
 	if previous == candidate && c.Previous == "" {
 		return usagef("%s is what is released: name what to compare it with", candidate.Short())
 	}
-	now, err := shard.OpenSnapshot(e.ctx, store, candidate)
+	now, err := snapshots.Open(e.ctx, store, candidate)
 	if err != nil {
 		return err
 	}
 	defer closing(&err, now)
-	before, err := shard.OpenSnapshot(e.ctx, store, previous)
+	before, err := snapshots.Open(e.ctx, store, previous)
 	if err != nil {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/tandem-ann/tandem/builder/synthetic"
+	"github.com/tandem-ann/tandem/shard/wording"
 )
 
 type generateCommand struct {
@@ -51,7 +52,7 @@ func (c *generateCommand) Run(e *environment) error {
 			fmt.Fprintf(t, "%s\t%s\n", path, byteSize(info.Size()))
 		}
 	}
-	fmt.Fprintf(t, "%s, %s, dim %d, %s\n", plural(o.Apps, "app"), plural(o.Users, "user"), o.Dim, seconds(time.Since(start)))
+	fmt.Fprintf(t, "%s, %s, dim %d, %s\n", wording.Plural(o.Apps, "app"), wording.Plural(o.Users, "user"), o.Dim, seconds(time.Since(start)))
 	return t.Flush()
 }
 

@@ -6,8 +6,9 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/tandem-ann/tandem/server/release"
 	"github.com/tandem-ann/tandem/shard/appendlog"
+	"github.com/tandem-ann/tandem/shard/release"
+	"github.com/tandem-ann/tandem/shard/wording"
 )
 
 // statusDepth is how many of the newest entries of the log release status looks at.
@@ -42,6 +43,7 @@ type logInfo struct {
 	broken     []entryFault     // places where the log does not hang together, and was not accepted so
 	head       uint64           // the generation that was released last, 0 if none was
 	hash       appendlog.Hash   // of its entry
+	lost       error            // says that something was released and the log is empty
 }
 
 // readLog reads some of the newest entries of the log, and, if that is wanted, as many more
@@ -63,6 +65,9 @@ func readLog(ctx context.Context, releases *release.Releases, limit int, readabl
 			} else {
 				log.broken = append(log.broken, *f)
 			}
+		case errors.Is(err, release.ErrLost):
+			log.lost = err
+			return log, nil
 		case err != nil:
 			return nil, err
 		default:
@@ -79,10 +84,13 @@ func readLog(ctx context.Context, releases *release.Releases, limit int, readabl
 	return log, nil
 }
 
-// err returns an error if the log does not hang together.
+// err returns an error if the log is lost, or does not hang together.
 func (l *logInfo) err() error {
+	if l.lost != nil {
+		return l.lost
+	}
 	if len(l.broken) == 0 {
 		return nil
 	}
-	return fmt.Errorf("the log of releases does not hang together in %s; a change with --restored accepts it as it is", plural(int64(len(l.broken)), "place"))
+	return fmt.Errorf("the log of releases does not hang together in %s; a change with --restored accepts it as it is", wording.Plural(len(l.broken), "place"))
 }

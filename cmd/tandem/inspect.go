@@ -1,15 +1,20 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"math"
 	"slices"
 	"strings"
 
-	"github.com/tandem-ann/tandem/builder/gate"
-	"github.com/tandem-ann/tandem/index"
 	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/gates"
+	"github.com/tandem-ann/tandem/shard/inspect"
+	"github.com/tandem-ann/tandem/shard/manifest"
+	"github.com/tandem-ann/tandem/shard/release"
+	"github.com/tandem-ann/tandem/shard/snapshots"
+	"github.com/tandem-ann/tandem/shard/wording"
 )
 
 type inspectCommand struct {
@@ -41,17 +46,14 @@ func (c *inspectCommand) Run(e *environment) (err error) {
 		if err != nil {
 			return err
 		}
-		if c.JSON {
-			return writeJSON(e.stdout, snapshotInfo{digest, m})
-		}
-		return writeSnapshot(e.stdout, digest, m)
+		return showSnapshot(e, store, digest, m, c.JSON)
 	}
-	var all []*shardInfo
+	var all []*inspect.Shard
 	for i, path := range c.Objects {
 		if err := e.ctx.Err(); err != nil {
 			return err
 		}
-		info, err := inspectFile(path)
+		info, err := inspect.File(path)
 		if err != nil {
 			return err
 		}
@@ -62,7 +64,7 @@ func (c *inspectCommand) Run(e *environment) (err error) {
 		if i > 0 {
 			fmt.Fprintln(e.stdout)
 		}
-		if err := info.write(e.stdout); err != nil {
+		if err := writeShard(e.stdout, info); err != nil {
 			return err
 		}
 	}
@@ -70,29 +72,54 @@ func (c *inspectCommand) Run(e *environment) (err error) {
 	case !c.JSON:
 		return nil
 	case len(all) == 1:
-		return writeJSON(e.stdout, all[0])
+		return wording.WriteJSON(e.stdout, all[0])
 	}
-	return writeJSON(e.stdout, all)
-}
-
-// inspectFile inspects one shard file.
-func inspectFile(path string) (_ *shardInfo, err error) {
-	s, err := shard.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer closing(&err, s)
-	return inspectShard(s), nil
+	return wording.WriteJSON(e.stdout, all)
 }
 
 // snapshotInfo is a snapshot as JSON.
 type snapshotInfo struct {
-	Snapshot shard.Digest    `json:"snapshot"`
-	Manifest *shard.Manifest `json:"manifest"`
+	Snapshot manifest.Digest    `json:"snapshot"`
+	Manifest *manifest.Manifest `json:"manifest"`
+	GateRows []gates.Row        `json:"gate_rows"` // what each gate came to in all runs; empty if none was run
 }
 
-// writeSnapshot writes a manifest for people.
-func writeSnapshot(w io.Writer, digest shard.Digest, m *shard.Manifest) error {
+// showSnapshot shows a manifest, and what all runs of the gates amount to.
+func showSnapshot(e *environment, store *snapshots.Store, digest manifest.Digest, m *manifest.Manifest, asJSON bool) error {
+	verdict, err := verdictOn(e, store, digest)
+	if err != nil {
+		return err
+	}
+	if !asJSON {
+		return writeSnapshot(e.stdout, digest, m, verdict)
+	}
+	info := snapshotInfo{digest, m, []gates.Row{}}
+	if verdict != nil {
+		info.GateRows = verdict.Rows
+	}
+	return wording.WriteJSON(e.stdout, info)
+}
+
+// verdictOn returns what all runs of the gates on a snapshot amount to, as snapshot ls shows
+// it; nil if none were run.
+func verdictOn(e *environment, store *snapshots.Store, digest manifest.Digest) (*gates.Verdict, error) {
+	now, err := newestRelease(e, store)
+	if err != nil && !errors.Is(err, release.ErrLost) { // which others tell
+		return nil, err
+	}
+	var released []manifest.Digest
+	if now != nil {
+		released = release.New(store).Lately(e.ctx, now)
+	}
+	v, err := gates.Judge(e.ctx, store, digest, released...)
+	if errors.Is(err, gates.ErrNotRun) {
+		return nil, nil
+	}
+	return v, err
+}
+
+// writeSnapshot writes a manifest for people, and what the gates came to.
+func writeSnapshot(w io.Writer, digest manifest.Digest, m *manifest.Manifest, verdict *gates.Verdict) error {
 	fmt.Fprintf(w, "snapshot %s\n%s at %s, metric %s, dim %d, built by %s\n", digest, m.Model, m.ModelVersion, m.Metric, m.Dim, strings.TrimSpace(m.Builder+" "+parenthesised(m.Tool)))
 	if m.MeanUser != nil {
 		var sum float64
@@ -105,11 +132,12 @@ func writeSnapshot(w io.Writer, digest shard.Digest, m *shard.Manifest) error {
 	if err := writeTowers(w, m); err != nil {
 		return err
 	}
+	writeLivePosition(w, m)
 	t := newTable(w)
 	fmt.Fprintln(t, "\nshard\trows\tbytes\tSHA-256")
 	for _, kind := range []shard.Kind{shard.Apps, shard.Users} {
 		for number, s := range m.Tower(kind).Shards {
-			fmt.Fprintf(t, "%s-%04d\t%s\t%s\t%s\n", kind, number, count(int64(s.Rows)), byteSize(s.Size), s.Digest)
+			fmt.Fprintf(t, "%s-%04d\t%s\t%s\t%s\n", kind, number, wording.Count(s.Rows), byteSize(s.Size), s.Digest)
 		}
 	}
 	fmt.Fprintln(t, "\ninput\tfile\tbytes\tSHA-256")
@@ -132,8 +160,8 @@ func writeSnapshot(w io.Writer, digest shard.Digest, m *shard.Manifest) error {
 	if err := writeSegments(w, m); err != nil {
 		return err
 	}
-	if m.Gates != nil {
-		if err := writeGates(w, gate.OfManifest(digest, m)); err != nil {
+	if verdict != nil {
+		if err := writeVerdict(w, verdict); err != nil {
 			return err
 		}
 	}
@@ -154,155 +182,11 @@ func parenthesised(text string) string {
 	return "(" + text + ")"
 }
 
-// shardInfo is what a shard file holds. It is its JSON form.
-type shardInfo struct {
-	Path       string          `json:"path"`
-	Size       int64           `json:"size"`
-	Checksum   string          `json:"checksum"`
-	Params     string          `json:"params"`
-	Dim        int             `json:"dim"`
-	Element    string          `json:"element"` // what a component is stored as
-	Rows       int             `json:"rows"`
-	Nodes      int             `json:"nodes"`
-	Duplicates int             `json:"duplicates"`
-	Sections   []sectionInfo   `json:"sections"`
-	Layers     []layerInfo     `json:"layers"`
-	Norms      normInfo        `json:"norms"`
-	Attributes []attributeInfo `json:"attributes"`
-	Segments   []segmentInfo   `json:"segments,omitempty"`
-	Effort     []effortInfo    `json:"effort"`
-	Filtered   []filteredInfo  `json:"filtered_effort,omitempty"`
-}
-
-type sectionInfo struct {
-	Name     string `json:"name"`
-	Offset   uint64 `json:"offset"`
-	Length   uint64 `json:"length"`
-	Checksum string `json:"checksum"`
-}
-
-type layerInfo struct {
-	Nodes   int     `json:"nodes"`
-	Width   int     `json:"width"`
-	Links   int     `json:"links"`
-	Mean    float64 `json:"mean_degree"`
-	Degrees []int   `json:"degrees"` // how many nodes have 0, 1, ... neighbours
-}
-
-// normInfo describes norms: quantiles, and bins of equal width from the least to
-// the largest.
-type normInfo struct {
-	Quantiles []quantile `json:"quantiles"`
-	Bins      []int      `json:"bins"`
-}
-
-type quantile struct {
-	Share float64 `json:"share"`
-	Norm  float32 `json:"norm"`
-}
-
-type attributeInfo struct {
-	Name    string `json:"name"`
-	Type    string `json:"type"`
-	Present int    `json:"present"` // rows that have it
-}
-
-type segmentInfo struct {
-	shard.Segment
-	Eligible int `json:"eligible"` // rows
-}
-
-type effortInfo struct {
-	K      int     `json:"k"`
-	Target float64 `json:"target"`
-	Ef     int     `json:"ef"`
-	Recall float64 `json:"recall"`
-	Scored float64 `json:"scored"`
-}
-
-// filteredInfo is the effort of filtered walks where a share of the rows is eligible.
-type filteredInfo struct {
-	Share float64 `json:"share"`
-	effortInfo
-	Through float64 `json:"through"`
-}
-
-func inspectShard(s *shard.Shard) *shardInfo {
-	f, x := s.File(), s.Index()
-	info := &shardInfo{
-		Path: f.Path(), Size: f.Size(), Checksum: fmt.Sprintf("%016x", f.Checksum()),
-		Params: x.Params().String(), Dim: x.Dim(), Element: x.Element().String(), Rows: x.Rows(), Nodes: x.Rows() - x.Duplicates(), Duplicates: x.Duplicates(),
-		Norms: inspectNorms(x),
-	}
-	for _, e := range f.Entries() {
-		info.Sections = append(info.Sections, sectionInfo{e.Name, e.Offset, e.Length, fmt.Sprintf("%016x", e.Hash)})
-	}
-	for _, l := range x.Layers() {
-		li := layerInfo{Nodes: l.Nodes, Width: l.Width, Degrees: l.Degrees}
-		for degree, nodes := range l.Degrees {
-			li.Links += degree * nodes
-		}
-		li.Mean = float64(li.Links) / float64(max(l.Nodes, 1))
-		info.Layers = append(info.Layers, li)
-	}
-	table, has := s.Attributes(), index.NewBitset(s.Rows())
-	for i, field := range table.Schema().Fields() {
-		table.Has(i).CopyTo(has)
-		info.Attributes = append(info.Attributes, attributeInfo{field.Name, field.Type.String(), has.Count()})
-	}
-	for i, rows := range s.SegmentRows() {
-		info.Segments = append(info.Segments, segmentInfo{s.Segments()[i], rows})
-	}
-	for _, e := range x.Effort() {
-		info.Effort = append(info.Effort, effortOf(e))
-	}
-	for _, e := range x.FilteredEffort() {
-		info.Filtered = append(info.Filtered, filteredInfo{decimal(e.Share), effortOf(e.Effort), decimal(e.Through)})
-	}
-	return info
-}
-
-func effortOf(e index.Effort) effortInfo {
-	return effortInfo{e.K, decimal(e.Target), e.Ef, decimal(e.Recall), decimal(e.Scored)}
-}
-
-// decimal returns a float32 as the number it was written as: 0.9, not the float32
-// next to it.
-func decimal(x float32) float64 { return math.Round(float64(x)*1e6) / 1e6 }
-
-// bins is the number of bins of a histogram.
-const bins = 10
-
-func inspectNorms(x *index.Index) (info normInfo) {
-	if x.Rows() == 0 {
-		return info
-	}
-	norms := make([]float32, x.Rows())
-	for i := range norms {
-		norms[i] = x.Norm(uint32(i))
-	}
-	slices.Sort(norms)
-	last := len(norms) - 1
-	for _, share := range []float64{0, 0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 1} {
-		info.Quantiles = append(info.Quantiles, quantile{share, norms[int(share*float64(last)+0.5)]})
-	}
-	info.Bins = make([]int, bins)
-	least, width := float64(norms[0]), (float64(norms[last])-float64(norms[0]))/bins
-	for _, n := range norms {
-		i := 0
-		if width > 0 {
-			i = min(int((float64(n)-least)/width), bins-1)
-		}
-		info.Bins[i]++
-	}
-	return info
-}
-
-// write writes the shard for people.
-func (s *shardInfo) write(w io.Writer) error {
+// writeShard writes what is in a shard file for people.
+func writeShard(w io.Writer, s *inspect.Shard) error {
 	fmt.Fprintf(w, "shard %s\n%s, checksum %s\n", s.Path, byteSize(s.Size), s.Checksum)
 	fmt.Fprintf(w, "%s on %s (%s with the vector of another), dim %d of %s\nparams %s\n\n",
-		plural(int64(s.Rows), "row"), plural(int64(s.Nodes), "node"), count(int64(s.Duplicates)), s.Dim, s.Element, s.Params)
+		wording.Plural(s.Rows, "row"), wording.Plural(s.Nodes, "node"), wording.Count(s.Duplicates), s.Dim, s.Element, s.Params)
 	t := newTable(w)
 	fmt.Fprintln(t, "section\toffset\tbytes\tchecksum")
 	for _, e := range s.Sections {
@@ -316,7 +200,7 @@ func (s *shardInfo) write(w io.Writer) error {
 		fmt.Fprintln(t, "\ndegree on layer 0\tnodes\t")
 		writeDegrees(t, s.Layers[0])
 	}
-	s.Norms.write(t)
+	writeNorms(t, &s.Norms)
 	if len(s.Attributes) > 0 {
 		fmt.Fprintln(t, "\nattribute\ttype\tpresent\tshare")
 		for _, a := range s.Attributes {
@@ -344,9 +228,12 @@ func (s *shardInfo) write(w io.Writer) error {
 	return t.Flush()
 }
 
+// degreeBins is how many lines a histogram of degrees has, at most.
+const degreeBins = 10
+
 // writeDegrees writes a histogram of degrees in a few bins.
-func writeDegrees(w io.Writer, l layerInfo) {
-	step := (len(l.Degrees) + bins - 1) / bins
+func writeDegrees(w io.Writer, l inspect.Layer) {
+	step := (len(l.Degrees) + degreeBins - 1) / degreeBins
 	var sums []int
 	for degrees := range slices.Chunk(l.Degrees, step) {
 		sum := 0
@@ -365,7 +252,8 @@ func writeDegrees(w io.Writer, l layerInfo) {
 	}
 }
 
-func (n *normInfo) write(w io.Writer) {
+// writeNorms writes how norms are spread.
+func writeNorms(w io.Writer, n *inspect.Norms) {
 	if len(n.Bins) == 0 {
 		return
 	}
@@ -376,7 +264,7 @@ func (n *normInfo) write(w io.Writer) {
 	fmt.Fprintln(w, "\nnorm from\trows\t")
 	least, largest := n.Quantiles[0].Norm, n.Quantiles[len(n.Quantiles)-1].Norm
 	for i, rows := range n.Bins {
-		from := least + (largest-least)*float32(i)/bins
+		from := least + (largest-least)*float32(i)/float32(len(n.Bins))
 		fmt.Fprintf(w, "%.4g\t%d\t%s\n", from, rows, bar(float64(rows)/float64(slices.Max(n.Bins))))
 	}
 }

@@ -13,11 +13,12 @@ import (
 	"github.com/tandem-ann/tandem/bench"
 	"github.com/tandem-ann/tandem/builder/input"
 	"github.com/tandem-ann/tandem/builder/tower"
-	"github.com/tandem-ann/tandem/shard"
 	"github.com/tandem-ann/tandem/shard/eligibility"
+	"github.com/tandem-ann/tandem/shard/snapshots"
 )
 
 type loadCommand struct {
+	clientFlags
 	Server string `default:"127.0.0.1:8080" placeholder:"HOST:PORT" help:"Server to ask, by its address or its URL (default ${default})."`
 
 	Users        string `placeholder:"PATH" help:"Users to ask with: a user tower in Parquet, or a file of ids, one a line; by default users of --store's snapshot that its build has not seen."`
@@ -57,7 +58,7 @@ func (c *loadCommand) Run(e *environment) (err error) {
 	if c.Users == "" && c.Store == "" {
 		return usagef("want --users or --store, for users to ask with")
 	}
-	address, err := serverURL(c.Server)
+	address, err := c.url(c.Server)
 	if err != nil {
 		return err
 	}
@@ -76,6 +77,11 @@ func (c *loadCommand) Run(e *environment) (err error) {
 		Server: address, Request: r, Clients: c.Clients, Queries: c.Queries, Duration: c.Duration, WarmUp: c.WarmUp,
 		RecallQueries: c.RecallQueries, Timeout: c.Timeout, PID: c.PID, HTTP1: c.HTTP1,
 	}
+	transport, wrap, err := c.transport()
+	if err != nil {
+		return err
+	}
+	o.TLS, o.Wrap = transport.TLSClientConfig, wrap
 	if c.Timeout <= 0 {
 		return usagef("--timeout is %s, want more than 0", c.Timeout)
 	}
@@ -96,7 +102,7 @@ func (c *loadCommand) Run(e *environment) (err error) {
 			return err
 		}
 		defer closing(&err, store)
-		if o.Snapshot, err = shard.OpenSnapshot(e.ctx, store, digest); err != nil {
+		if o.Snapshot, err = snapshots.Open(e.ctx, store, digest); err != nil {
 			return err
 		}
 		defer closing(&err, o.Snapshot)

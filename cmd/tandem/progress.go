@@ -11,6 +11,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/tandem-ann/tandem/builder"
+	"github.com/tandem-ann/tandem/shard/wording"
 )
 
 // progress shows how far a command is. Calls come from one goroutine at a time.
@@ -115,16 +116,16 @@ func (l *lines) print() {
 	text := l.name + ": "
 	switch {
 	case l.total > 0:
-		text += fmt.Sprintf("%s of %s (%d%%)", count(l.done), count(l.total), 100*l.done/l.total)
+		text += fmt.Sprintf("%s of %s (%d%%)", wording.Count(l.done), wording.Count(l.total), 100*l.done/l.total)
 	case l.done > 0:
-		text += count(l.done)
+		text += wording.Count(l.done)
 	case elapsed < settle:
 		text += "begun"
 	default:
 		text += "for " + seconds(elapsed)
 	}
 	if rate := float64(l.done) / elapsed.Seconds(); elapsed >= settle && rate >= 1 {
-		text += fmt.Sprintf(", %s/s", count(int64(rate)))
+		text += fmt.Sprintf(", %s/s", wording.Count(int64(rate)))
 		if left := l.total - l.done; left > 0 && 100*l.done >= l.total {
 			text += fmt.Sprintf(", %s left", seconds(time.Duration(float64(left)/rate*float64(time.Second))))
 		}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"net/http"
 	"os"
 	"slices"
 	"strconv"
@@ -19,9 +18,13 @@ import (
 
 	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
 	"github.com/tandem-ann/tandem/api/tandem/v1/tandemv1connect"
+	"github.com/tandem-ann/tandem/server/wire"
+	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/wording"
 )
 
 type queryCommand struct {
+	clientFlags
 	Server string `default:"127.0.0.1:8080" placeholder:"HOST:PORT" help:"Server to ask, by its address or its URL (default ${default})."`
 
 	User   string   `required:"" xor:"query" placeholder:"ID" help:"Ask with the vector of this user."`
@@ -43,6 +46,8 @@ type queryCommand struct {
 	RecallTarget *float64 `xor:"effort" placeholder:"X" help:"Recall to reach, up to 1, which is the exact scan."`
 	Ef           *uint32  `xor:"effort" placeholder:"N" help:"Effort of the walk in each shard: how many nodes it expands. It may be below --k."`
 	MinCoverage  *float64 `placeholder:"X" help:"Least coverage to accept, 0 to 1."`
+	PageToken    string   `placeholder:"TOKEN" help:"Go on where an answer to the same query ended, which names this."`
+	MinLive      string   `placeholder:"[LOG:]N" help:"Position of the live log that the answer must have, as a write prints it: the server waits for it."`
 
 	Timeout   time.Duration `default:"10s" placeholder:"TIME" help:"How long to wait for the answer (default ${default})."`
 	Explain   bool          `help:"Say how each shard answered."`
@@ -67,7 +72,7 @@ func (c *queryCommand) request() (*tandemv1.RetrieveRequest, error) {
 	r := &tandemv1.RetrieveRequest{
 		UserId: c.User, AppId: c.App, Target: tandemv1.Tower_TOWER_APPS, K: c.K,
 		Filter: c.Filter, Segment: c.Segment, IncludeIds: c.IncludeID, ExcludeIds: c.Exclude, Attributes: c.Attributes, ModelVersion: c.ModelVersion, RequestKey: c.RequestKey,
-		RecallTarget: c.RecallTarget, Ef: c.Ef, MinCoverage: c.MinCoverage, Explain: c.Explain, ExplainIds: c.ExplainID,
+		RecallTarget: c.RecallTarget, Ef: c.Ef, MinCoverage: c.MinCoverage, PageToken: c.PageToken, Explain: c.Explain, ExplainIds: c.ExplainID,
 	}
 	for _, text := range c.AtMost {
 		limit, err := parseAtMost(text)
@@ -94,6 +99,13 @@ func (c *queryCommand) request() (*tandemv1.RetrieveRequest, error) {
 	}
 	if len(r.Vectors) == 1 {
 		r.Vector, r.Vectors = r.Vectors[0].Values, nil
+	}
+	if c.MinLive != "" {
+		at, err := shard.ParsePosition(c.MinLive)
+		if err != nil {
+			return nil, usagef("--min-live: %w", err)
+		}
+		r.MinLive = wire.LivePosition(at)
 	}
 	values, err := bindings(c.Bind)
 	if err != nil {
@@ -142,11 +154,15 @@ func (c *queryCommand) Run(e *environment) error {
 	if err != nil {
 		return err
 	}
-	server, err := serverURL(c.Server)
+	server, err := c.url(c.Server)
 	if err != nil {
 		return err
 	}
-	client := tandemv1connect.NewRetrievalServiceClient(&http.Client{Timeout: c.Timeout}, server)
+	transport, err := c.client(c.Timeout)
+	if err != nil {
+		return err
+	}
+	client := tandemv1connect.NewRetrievalServiceClient(transport, server)
 	response, err := client.Retrieve(e.ctx, connect.NewRequest(request))
 	if r := refusalOf(err); r != nil {
 		return r
@@ -183,26 +199,35 @@ func writeAnswer(w io.Writer, request *tandemv1.RetrieveRequest, a *tandemv1.Ret
 		served += fmt.Sprintf(", generation %d, arm %s", a.Generation, a.Arm)
 	}
 	fmt.Fprintf(w, "%s, %s, %s eligible, coverage %.3g (%d of %s)\n",
-		served, planName(a.Plan), count(int64(a.Eligible)),
-		a.Coverage.GetEligibleShare(), a.Coverage.GetShardsAnswered(), plural(int64(a.Coverage.GetShards()), "shard"))
+		served, planName(a.Plan), wording.Count(int64(a.Eligible)),
+		a.Coverage.GetEligibleShare(), a.Coverage.GetShardsAnswered(), wording.Plural(int64(a.Coverage.GetShards()), "shard"))
 	if a.FallbackUsed != tandemv1.Fallback_FALLBACK_UNSPECIFIED {
 		fmt.Fprintf(w, "fallback: the snapshot does not have user %s; these are for the %s\n", request.UserId, enumName(a.FallbackUsed.String(), "FALLBACK_"))
 	}
 	if n := a.Coverage.GetShardsCut(); n > 0 {
-		fmt.Fprintf(w, "cut: %s did not give all\n", plural(int64(n), "shard"))
+		fmt.Fprintf(w, "cut: %s did not give all\n", wording.Plural(int64(n), "shard"))
 	}
 	if a.ShortReason != tandemv1.ShortReason_SHORT_REASON_UNSPECIFIED {
 		fmt.Fprintf(w, "short: %s\n", a.ShortReasonText)
 	}
 	if len(a.Candidates) > 0 {
 		fmt.Fprintln(w)
-		if err := writeCandidates(w, columns(request, a), a.Candidates); err != nil {
+		place := "rank"
+		if request.PageToken != "" {
+			place = "on page"
+		}
+		if err := writeCandidates(w, place, columns(request, a), a.Candidates); err != nil {
 			return err
 		}
 	}
 	if a.Explain != nil {
 		fmt.Fprintln(w)
-		return writeExplain(w, a.Explain)
+		if err := writeExplain(w, a.Explain); err != nil {
+			return err
+		}
+	}
+	if a.NextPageToken != "" {
+		fmt.Fprintf(w, "\nnext page: --page-token %s\n", a.NextPageToken)
 	}
 	return nil
 }
@@ -226,9 +251,10 @@ func columns(request *tandemv1.RetrieveRequest, a *tandemv1.RetrieveResponse) []
 	return names
 }
 
-func writeCandidates(w io.Writer, names []string, candidates []*tandemv1.Candidate) error {
+// writeCandidates writes candidates, counted from 1 on: their places.
+func writeCandidates(w io.Writer, place string, names []string, candidates []*tandemv1.Candidate) error {
 	t := newTable(w)
-	fmt.Fprintf(t, "rank\tid\tscore")
+	fmt.Fprintf(t, "%s\tid\tscore", place)
 	for _, name := range names {
 		fmt.Fprintf(t, "\t%s", name)
 	}
@@ -293,10 +319,10 @@ func writeExplain(w io.Writer, x *tandemv1.Explain) error {
 // writeUnknown says how many ids of the query no shard has.
 func writeUnknown(w io.Writer, x *tandemv1.Explain) {
 	if x.UnknownIncludeIds > 0 {
-		fmt.Fprintf(w, "%s to include unknown\n", plural(int64(x.UnknownIncludeIds), "id"))
+		fmt.Fprintf(w, "%s to include unknown\n", wording.Plural(int64(x.UnknownIncludeIds), "id"))
 	}
 	if x.UnknownExcludeIds > 0 {
-		fmt.Fprintf(w, "%s to exclude unknown\n", plural(int64(x.UnknownExcludeIds), "id"))
+		fmt.Fprintf(w, "%s to exclude unknown\n", wording.Plural(int64(x.UnknownExcludeIds), "id"))
 	}
 }
 

@@ -17,40 +17,111 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-const readmePath = "../../README.md"
+// pageTimeout is how long the commands of one page may take on a busy machine.
+const pageTimeout = 6 * time.Minute
 
-// readmeTimeout is how long the commands of one section may take on a busy machine.
-const readmeTimeout = 6 * time.Minute
-
-// TestReadme runs the commands of the README as they stand: each block of ```sh in one
-// shell for each section, in an empty folder. A block of ```text that follows has lines of
-// what they print, where "..." stands for any. With -update, the lines are written anew
-// that differ in digests and numbers only, and the digests in the commands.
+// TestReadme runs the commands of README.md and of the pages of docs/ as they stand: the
+// blocks of ```sh of a page in one shell, in an empty folder. A block of ```text that
+// follows has lines of what they print, where "..." stands for any. With -update, the lines
+// are written anew that differ in digests and numbers only, and the digests in the commands.
 func TestReadme(t *testing.T) {
 	if raceEnabled {
 		t.Skip("commands run ten times as slowly under the race detector, and each has a script of its own")
 	}
 	for _, tool := range []string{"sh", "curl"} {
 		if _, err := exec.LookPath(tool); err != nil {
-			t.Skipf("the commands of the README were not run: %v", err)
+			t.Skipf("the commands of the pages were not run: %v", err)
 		}
 	}
-	data, err := os.ReadFile(readmePath)
-	require.NoError(t, err)
-	r := &readme{lines: strings.Split(string(data), "\n"), digests: map[string]string{}}
-	sections := 0
-	for _, blocks := range r.sections() {
-		sections++
-		r.run(t, blocks)
+	var run []string
+	for _, path := range pages(t) {
+		data, err := os.ReadFile(path)
+		require.NoError(t, err)
+		p := &page{lines: strings.Split(string(data), "\n"), digests: map[string]string{}}
+		blocks := p.blocks()
+		if len(blocks) == 0 {
+			continue
+		}
+		run = append(run, filepath.Base(path))
+		t.Run(filepath.Base(path), func(t *testing.T) {
+			if _, err := exec.LookPath("openssl"); err != nil && strings.Contains(string(data), "openssl") {
+				t.Skipf("the commands of the page were not run: %v", err)
+			}
+			p.run(t, blocks)
+			if *update && !t.Failed() {
+				require.NoError(t, os.WriteFile(path, []byte(strings.Join(p.lines, "\n")), 0o644))
+			}
+		})
 	}
-	require.Equal(t, 2, sections, "sections of the README with commands to run")
-	if *update && !t.Failed() {
-		require.NoError(t, os.WriteFile(readmePath, []byte(strings.Join(r.lines, "\n")), 0o644))
+	require.Equal(t, []string{"README.md", "live.md", "metrics.md", "queries.md", "releases.md", "security.md"}, run, "pages with commands to run")
+}
+
+// pages returns the paths of README.md and of the pages of docs/.
+func pages(t *testing.T) []string {
+	list, err := filepath.Glob("../../docs/*.md")
+	require.NoError(t, err)
+	return append([]string{"../../README.md"}, list...)
+}
+
+// TestPagesLink follows every link of the pages that leads into the repository.
+func TestPagesLink(t *testing.T) {
+	link := regexp.MustCompile(`\]\(([^)# ]*)(?:#([^) ]*))?\)`)
+	others := []string{"../../ARCHITECTURE.md", "../../CONTRIBUTING.md", "../../shard/format.md", "../../index/format.md"}
+	found := 0
+	for _, path := range append(pages(t), others...) {
+		data, err := os.ReadFile(path)
+		require.NoError(t, err)
+		for _, m := range link.FindAllStringSubmatch(string(data), -1) {
+			if strings.Contains(m[1], "://") {
+				continue
+			}
+			found++
+			to := path
+			if m[1] != "" {
+				to = filepath.Join(filepath.Dir(path), m[1])
+			}
+			_, err := os.Stat(to)
+			require.NoError(t, err, "%s links to it", path)
+			if m[2] != "" {
+				text, err := os.ReadFile(to)
+				require.NoError(t, err)
+				require.Contains(t, anchors(string(text)), m[2], "%s links to %s", path, to)
+			}
+		}
+	}
+	require.Greater(t, found, 20)
+}
+
+// TestStepsAreDocumented looks for every step of .ci/run in CONTRIBUTING.md.
+func TestStepsAreDocumented(t *testing.T) {
+	script, err := os.ReadFile("../../.ci/run")
+	require.NoError(t, err)
+	page, err := os.ReadFile("../../CONTRIBUTING.md")
+	require.NoError(t, err)
+	lists := regexp.MustCompile(`(?m)^(?:first|lanes|last|extras)=\((.+)\)$`).FindAllSubmatch(script, -1)
+	require.Len(t, lists, 4)
+	for _, list := range lists {
+		for _, step := range strings.Fields(strings.ReplaceAll(string(list[1]), `"`, " ")) {
+			require.Contains(t, string(page), "`"+step+"`", "steps of .ci/run")
+		}
 	}
 }
 
-// readme is the file, which -update changes.
-type readme struct {
+// anchors returns what links can name of a page: its headings, in small letters, with
+// dashes for spaces and nothing else for what is no letter.
+func anchors(text string) (list []string) {
+	other := regexp.MustCompile(`[^a-z0-9_ -]`)
+	for line := range strings.Lines(text) {
+		if name := strings.TrimLeft(line, "#"); name != line {
+			name = other.ReplaceAllString(strings.ToLower(strings.TrimSpace(name)), "")
+			list = append(list, strings.ReplaceAll(name, " ", "-"))
+		}
+	}
+	return list
+}
+
+// page is a file, which -update changes.
+type page struct {
 	lines   []string
 	digests map[string]string // those of the file that are others now
 }
@@ -61,32 +132,28 @@ type block struct {
 	first, last int
 }
 
-// sections returns the blocks of each section that has some to run.
-func (r *readme) sections() (list [][]block) {
-	var now []block
-	for i := 0; i < len(r.lines); i++ {
-		switch line := r.lines[i]; {
-		case strings.HasPrefix(line, "#"):
-			list, now = append(list, now), nil
-		case line == "```sh" || line == "```text":
-			end := i + 1 + slices.Index(r.lines[i+1:], "```")
-			now = append(now, block{strings.TrimPrefix(line, "```"), i + 1, end})
+// blocks returns the blocks that are run, and those of what they print.
+func (p *page) blocks() (list []block) {
+	for i := 0; i < len(p.lines); i++ {
+		if line := p.lines[i]; line == "```sh" || line == "```text" {
+			end := i + 1 + slices.Index(p.lines[i+1:], "```")
+			list = append(list, block{strings.TrimPrefix(line, "```"), i + 1, end})
 			i = end
 		}
 	}
-	return slices.DeleteFunc(append(list, now), func(b []block) bool { return len(b) == 0 })
+	return list
 }
 
-// run runs the blocks of one section.
-func (r *readme) run(t *testing.T, blocks []block) {
+// run runs the blocks.
+func (p *page) run(t *testing.T, blocks []block) {
 	s := newShell(t)
 	ports := strings.NewReplacer("127.0.0.1:8080", freeAddress(t), "127.0.0.1:8081", freeAddress(t))
 	var printed []string
 	for _, b := range blocks {
-		lines := r.lines[b.first:b.last]
+		lines := p.lines[b.first:b.last]
 		if b.kind == "sh" {
 			for i, line := range lines {
-				lines[i] = word.ReplaceAllStringFunc(line, r.renew)
+				lines[i] = word.ReplaceAllStringFunc(line, p.renew)
 			}
 			printed = s.do(t, ports.Replace(strings.Join(lines, "\n")))
 			continue
@@ -95,7 +162,7 @@ func (r *readme) run(t *testing.T, blocks []block) {
 			if line == "..." {
 				continue
 			}
-			printed = r.find(t, b.first+i, line, printed)
+			printed = p.find(t, b.first+i, line, printed)
 		}
 	}
 }
@@ -104,8 +171,8 @@ func (r *readme) run(t *testing.T, blocks []block) {
 var word = regexp.MustCompile(`\b[0-9a-f]{4,64}\b`)
 
 // renew returns a word, or what it is now if it begins a digest that has changed.
-func (r *readme) renew(word string) string {
-	for before, now := range r.digests {
+func (p *page) renew(word string) string {
+	for before, now := range p.digests {
 		if strings.HasPrefix(before, word) {
 			return now[:len(word)]
 		}
@@ -115,22 +182,22 @@ func (r *readme) renew(word string) string {
 
 // find finds a line of the file in what was printed, and returns what was printed after
 // it.
-func (r *readme) find(t *testing.T, at int, line string, printed []string) []string {
-	for i, p := range printed {
-		if steady(p) == steady(line) {
+func (p *page) find(t *testing.T, at int, line string, printed []string) []string {
+	for i, now := range printed {
+		if steady(now) == steady(line) {
 			return printed[i+1:]
 		}
 	}
-	for i, p := range printed {
-		if *update && shape(p) == shape(line) {
+	for i, now := range printed {
+		if *update && shape(now) == shape(line) {
 			if full := word.FindString(line); len(full) == 64 {
-				r.digests[full] = p
+				p.digests[full] = now
 			}
-			r.lines[at] = keep(line, p)
+			p.lines[at] = keep(line, now)
 			return printed[i+1:]
 		}
 	}
-	require.Fail(t, "the README differs from what its commands print",
+	require.Fail(t, "the page differs from what its commands print",
 		"line %d: %q is not in\n%s\nrun go test ./cmd/tandem -run TestReadme -update; what differs in more than digests and numbers is to be written anew", at+1, line, strings.Join(printed, "\n"))
 	return nil
 }
@@ -163,7 +230,7 @@ func keep(before, printed string) string {
 	})
 }
 
-// shell is one that runs the commands of a section.
+// shell is one that runs the commands of a page.
 type shell struct {
 	input  *os.File
 	output *bufio.Scanner
@@ -178,12 +245,12 @@ func newShell(t *testing.T) *shell {
 	require.NoError(t, err)
 	cmd := exec.Command("sh", "-e")
 	cmd.Dir, cmd.Stdin, cmd.Stdout, cmd.Stderr = t.TempDir(), stdin, stdout, stdout
-	cmd.Env = append(os.Environ(), "TMPDIR="+filepath.Join(cmd.Dir, ".tmp"))
+	cmd.Env = append(os.Environ(), "TMPDIR="+filepath.Join(cmd.Dir, ".tmp"), "XDG_STATE_HOME="+filepath.Join(cmd.Dir, ".state"))
 	require.NoError(t, os.Mkdir(filepath.Join(cmd.Dir, ".tmp"), 0o755))
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	require.NoError(t, cmd.Start())
 	kill := func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) } // it may have ended
-	late := time.AfterFunc(readmeTimeout, kill)
+	late := time.AfterFunc(pageTimeout, kill)
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -212,7 +279,7 @@ func (s *shell) do(t *testing.T, commands string) (lines []string) {
 		}
 		lines = append(lines, s.output.Text())
 	}
-	require.Fail(t, "a command of the README failed", "%s\n%s", commands, strings.Join(lines, "\n"))
+	require.Fail(t, "a command of the page failed", "%s\n%s", commands, strings.Join(lines, "\n"))
 	return nil
 }
 

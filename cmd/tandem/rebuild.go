@@ -4,11 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
 	"strings"
 
 	"github.com/tandem-ann/tandem/builder"
-	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/live"
+	"github.com/tandem-ann/tandem/shard/manifest"
+	"github.com/tandem-ann/tandem/shard/snapshots"
+	"github.com/tandem-ann/tandem/shard/wording"
 )
 
 type snapshotVerifyCommand struct {
@@ -97,18 +99,21 @@ func (c *snapshotVerifyCommand) check() error {
 }
 
 // options returns how to build the snapshot again, or what is other than it was.
-func (c *snapshotVerifyCommand) options(e *environment, store *shard.Store, m *shard.Manifest) (builder.Options, error) {
+func (c *snapshotVerifyCommand) options(e *environment, store *snapshots.Store, m *manifest.Manifest) (builder.Options, error) {
 	o, err := builder.FromManifest(m)
 	if err != nil {
 		return o, fmt.Errorf("rebuild: %w", err)
 	}
 	o.Threads, o.PreviousStore = c.Threads, store
+	if o.Live, err = live.Read(e.ctx, store.Objects()); err != nil {
+		return o, err
+	}
 	c.inputs().set(&o)
 	if err := checkPrevious(e, store, o.Previous); err != nil {
 		return o, err
 	}
-	if err := c.inputs().missing(m); err != nil {
-		return o, err
+	if err := o.CheckSources(m.Inputs); err != nil {
+		return o, c.inputs().byFlags(err)
 	}
 	p := newProgress(e.stderr)
 	defer p.Done()
@@ -118,7 +123,7 @@ func (c *snapshotVerifyCommand) options(e *environment, store *shard.Store, m *s
 	}
 	found, err := o.Opened.Describe(e.ctx, p)
 	if err == nil {
-		err = c.inputs().compare(m.Inputs, found)
+		err = c.inputs().byFlags(builder.CompareInputs(m.Inputs, found))
 	}
 	if err != nil {
 		return o, errors.Join(err, o.Opened.Close())
@@ -127,12 +132,12 @@ func (c *snapshotVerifyCommand) options(e *environment, store *shard.Store, m *s
 }
 
 // checkPrevious returns an error if the snapshot that the gates compared with is gone.
-func checkPrevious(e *environment, store *shard.Store, previous shard.Digest) error {
+func checkPrevious(e *environment, store *snapshots.Store, previous manifest.Digest) error {
 	if previous == "" {
 		return nil
 	}
 	_, err := store.Manifest(e.ctx, previous)
-	if errors.Is(err, shard.ErrNoSnapshot) {
+	if errors.Is(err, snapshots.ErrNoSnapshot) {
 		return fmt.Errorf("the snapshot that its gates compared it with: %w; tandem snapshot copy brings it back from another store", err)
 	}
 	return err
@@ -158,73 +163,50 @@ func (in *inputs) flags() []inputFlag {
 	}
 }
 
-// missing returns an error if the inputs are not those, by their roles, that a snapshot was
-// built from.
-func (in *inputs) missing(m *shard.Manifest) error {
-	flags := in.flags()
-	var missing []string
-	for _, want := range m.Inputs {
-		i := slices.IndexFunc(flags, func(f inputFlag) bool { return f.role == want.Role })
-		if i < 0 {
-			return fmt.Errorf("rebuild: the snapshot was built from %s of the role %.80q, which no flag names", want.Name, want.Role)
-		}
-		if flags[i].path == "" {
-			missing = append(missing, flags[i].flag+"=PATH of "+want.Name)
-			flags[i].path = want.Name // a folder's files are named once
-		}
-	}
-	if len(missing) > 0 {
-		return usagef("missing flags: %s: the snapshot was built from them", strings.Join(missing, ", "))
-	}
+// flag returns the flag of a role; it is empty if there is none.
+func (in *inputs) flag(role string) inputFlag {
 	for _, f := range in.flags() {
-		if f.path != "" && !slices.ContainsFunc(m.Inputs, func(i shard.Input) bool { return i.Role == f.role }) {
-			return usagef("%s is %s, the snapshot was built without", f.flag, f.path)
+		if f.role == role {
+			return f
 		}
 	}
-	return nil
+	return inputFlag{}
 }
 
-// compare returns an error that names the first file that is not what a snapshot was built
-// from. The names count, as the manifest has them.
-func (in *inputs) compare(want, got []shard.Input) error {
-	for _, f := range in.flags() {
-		want, got := ofRole(want, f.role), ofRole(got, f.role)
-		for i := range min(len(want), len(got)) {
-			switch w, g := want[i], got[i]; {
-			case w.Digest != g.Digest:
-				return fmt.Errorf("%s differs: %s is %s, whose %s has the SHA-256 %s (%d bytes); the snapshot was built from %s with %s (%d bytes)",
-					f.role, f.flag, f.path, g.Name, g.Digest, g.Size, w.Name, w.Digest, w.Size)
-			case w.Name != g.Name:
-				return fmt.Errorf("%s differs: %s is %s, whose %s has the content of %s, and the name is part of the snapshot: rename it",
-					f.role, f.flag, f.path, g.Name, w.Name)
+// byFlags returns an error of the builder about inputs in the words of the flags that name
+// them.
+func (in *inputs) byFlags(err error) error {
+	if missing := (*builder.MissingInputsError)(nil); errors.As(err, &missing) {
+		var flags []string
+		for _, m := range missing.Inputs {
+			f := in.flag(m.Role)
+			if f.flag == "" {
+				return fmt.Errorf("rebuild: the snapshot was built from %s of the role %.80q, which no flag names", m.Name, m.Role)
 			}
+			flags = append(flags, f.flag+"=PATH of "+m.Name)
 		}
-		if len(want) != len(got) {
-			return fmt.Errorf("%s differs: %s is %s, which has %s, the snapshot was built from %d", f.role, f.flag, f.path, plural(int64(len(got)), "file"), len(want))
-		}
+		return usagef("missing flags: %s: the snapshot was built from them", strings.Join(flags, ", "))
 	}
-	return nil
-}
-
-func ofRole(list []shard.Input, role string) []shard.Input {
-	var out []shard.Input
-	for _, in := range list {
-		if in.Role == role {
-			out = append(out, in)
-		}
+	if extra := (*builder.ExtraInputError)(nil); errors.As(err, &extra) {
+		f := in.flag(extra.Role)
+		return usagef("%s is %s, the snapshot was built without", f.flag, f.path)
 	}
-	return out
+	if differ := (*builder.InputsError)(nil); errors.As(err, &differ) {
+		f := in.flag(differ.Role)
+		return fmt.Errorf("%s differs: %s is %s, whose %s", differ.Role, f.flag, f.path, differ.Difference())
+	}
+	return err
 }
 
 // rebuild builds a snapshot again, and returns an error that names the first thing that is
 // not as it was.
-func rebuild(e *environment, digest shard.Digest, want *shard.Manifest, o builder.Options) (err error) {
+func rebuild(e *environment, digest manifest.Digest, want *manifest.Manifest, o builder.Options) (err error) {
 	dir, err := os.MkdirTemp("", "tandem-rebuild-")
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	store, err := shard.CreateStore(e.ctx, dir, shard.StoreOptions{})
+	store, err := snapshots.CreateStore(e.ctx, dir, snapshots.Options{})
 	if err != nil {
 		return err
 	}
@@ -242,6 +224,10 @@ func rebuild(e *environment, digest shard.Digest, want *shard.Manifest, o builde
 		return nil
 	}
 	difference := want.Difference(report.Manifest)
+	if left, now := want.Forgotten(), report.Manifest.Forgotten(); left != now {
+		difference = fmt.Sprintf("forgotten users: it was built without %s, now %d are left out: who was forgotten since, or came back, is an input that no file has; %s",
+			wording.Plural(left, "forgotten user"), now, difference)
+	}
 	if want.Tool != toolRelease {
 		difference = fmt.Sprintf("tool: it was built by %q, this is %q; %s", want.Tool, toolRelease, difference)
 	}

@@ -11,15 +11,14 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 
 	"github.com/tandem-ann/tandem/server"
-	"github.com/tandem-ann/tandem/server/release"
+	"github.com/tandem-ann/tandem/shard/release"
 )
 
 // refusal is the error of a server's answer, for people: what is wrong, and below it what
 // the server says for programs, and to those who look into its log.
 type refusal struct {
-	err    *connect.Error
-	notes  []note
-	inLine bool // the notes are in one line with the text
+	err   *connect.Error
+	notes []note
 }
 
 // note is one thing that an answer says of its error.
@@ -28,21 +27,22 @@ type note struct{ name, text string }
 // Error implements [error].
 func (r *refusal) Error() string {
 	text := r.err.Code().String() + ": " + r.err.Message()
-	if len(r.notes) == 0 {
-		return text
-	}
-	if r.inLine {
-		texts := make([]string, len(r.notes))
-		for i, n := range r.notes {
-			texts[i] = n.name + " " + n.text
-		}
-		return text + " (" + strings.Join(texts, "; ") + ")"
-	}
-	var b strings.Builder
 	for _, n := range r.notes {
-		fmt.Fprintf(&b, "\n  %-9s %s", n.name, n.text)
+		text += fmt.Sprintf("\n  %-9s %s", n.name, n.text)
 	}
-	return text + b.String()
+	return text
+}
+
+// inLine returns what an answer says beside its text, for the end of the same line.
+func (r *refusal) inLine() string {
+	if len(r.notes) == 0 {
+		return ""
+	}
+	texts := make([]string, len(r.notes))
+	for i, n := range r.notes {
+		texts[i] = n.name + " " + n.text
+	}
+	return " (" + strings.Join(texts, "; ") + ")"
 }
 
 // Unwrap returns what the client returned.

@@ -80,11 +80,13 @@ func TestRefusals(t *testing.T) {
 			require.Equal(t, name+": "+test.want+"\n", stderr.String())
 			require.Empty(t, stdout.String())
 		}
-		_, err := serverStatus(t.Context(), h.URL)
+		all, err := (&serverFlags{Server: []string{h.URL}}).fleet()
+		require.NoError(t, err)
+		line := ofServer(all.Ask(t.Context())[0].Err)
 		if test.line != "" {
-			require.EqualError(t, err, test.line)
+			require.Equal(t, test.line, line)
 		}
-		require.NotContains(t, err.Error(), "\n")
+		require.NotContains(t, line, "\n")
 		h.Close()
 	}
 	var stderr bytes.Buffer

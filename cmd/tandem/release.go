@@ -12,11 +12,14 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 	"unicode"
 
-	"github.com/tandem-ann/tandem/server/release"
-	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/server/fleet"
+	"github.com/tandem-ann/tandem/shard/release"
+	"github.com/tandem-ann/tandem/shard/snapshots"
+	"github.com/tandem-ann/tandem/shard/wording"
 )
 
 // releaseCommand is `tandem release`.
@@ -69,7 +72,7 @@ func (f *changeFlags) change() (release.Change, error) {
 	case f.Wait == 0 && len(f.Server) > 0:
 		return release.Change{}, usagef("--server needs --wait: how long to wait until it serves the change, such as --wait 1m")
 	}
-	if err := f.check(); err != nil {
+	if _, err := f.fleet(); err != nil {
 		return release.Change{}, err
 	}
 	c := release.Change{Author: cmp.Or(f.Author, author()), Reason: f.Reason, Restored: f.Restored}
@@ -133,12 +136,12 @@ func (f *changeFlags) run(e *environment, make func(*release.Releases, release.C
 	}
 	o := f.cacheFlags.options()
 	o.Waiting = newWaiting(e.stderr)
-	store, err := shard.OpenStore(e.ctx, f.Store, o)
+	store, err := snapshots.OpenStore(e.ctx, f.Store, o)
 	if err != nil {
 		return err
 	}
 	defer closing(&err, store)
-	releases := release.New(store, judge)
+	releases := release.New(store)
 	r, err := make(releases, c)
 	switch unknown := (*release.UnknownError)(nil); {
 	case e.ctx.Err() != nil && errors.As(err, &unknown):
@@ -153,14 +156,14 @@ func (f *changeFlags) run(e *environment, make func(*release.Releases, release.C
 		return err
 	}
 	if f.JSON {
-		err = writeJSON(e.stdout, newReleaseInfo(r))
+		err = wording.WriteJSON(e.stdout, newReleaseInfo(r))
 	} else {
 		err = writeRelease(e.stdout, r)
 	}
 	if err != nil || f.Wait == 0 {
 		return err
 	}
-	return f.serverFlags.await(e, releases, r, f.Restored, f.Wait)
+	return f.await(e, fleet.Awaited{Release: r, Releases: releases, Accepted: f.Restored}, f.Wait)
 }
 
 // kindOf says what a release did.
@@ -182,7 +185,13 @@ func writeRelease(w io.Writer, r *release.Release) error {
 	if r.Override != "" {
 		fmt.Fprintf(w, "\ngates were overridden: %s", release.Escape(r.Override))
 	}
+	if r.AutoRollback {
+		fmt.Fprint(w, "\nservers roll back by themselves where the recall of live queries is below its floor")
+	}
 	for _, a := range r.Arms {
+		if a.RecallFloor > 0 {
+			fmt.Fprintf(w, "\n%s has the recall floor %v", a.Name, a.RecallFloor)
+		}
 		for _, note := range armNotes(&a) {
 			fmt.Fprintf(w, "\n%s was started with %s", a.Name, release.Escape(note))
 		}
@@ -222,45 +231,39 @@ Example:
     tandem release status --store store --server 127.0.0.1:8080`
 }
 
-// newestRelease returns the newest release that can be read, nil if there is none, and
-// tells people if that is not what was released last.
-func newestRelease(e *environment, store *shard.Store) (*release.Release, error) {
-	now, unreadable, err := release.New(store, nil).Newest(e.ctx)
-	if errors.Is(err, release.ErrNone) {
-		err = nil
-	}
-	if unreadable != nil && err == nil {
-		fmt.Fprintf(e.stderr, "release %d cannot be read, the newest that can is meant: %v\n", unreadable.Generation, unreadable.Err)
-	}
-	return now, err
-}
-
 func (c *releaseStatusCommand) Run(e *environment) (err error) {
 	if c.MaxStaleness <= 0 {
 		return usagef("--max-staleness is %s, want more than 0", c.MaxStaleness)
 	}
-	if err := c.check(); err != nil {
+	all, err := c.fleet()
+	if err != nil {
 		return err
 	}
-	store, err := shard.OpenStore(e.ctx, c.Store, c.cacheFlags.options())
+	store, err := snapshots.OpenStore(e.ctx, c.Store, c.cacheFlags.options())
 	if err != nil {
 		return err
 	}
 	defer closing(&err, store)
-	log, err := readLog(e.ctx, release.New(store, nil), statusDepth, true)
+	log, err := readLog(e.ctx, release.New(store), statusDepth, true)
 	if err != nil {
 		return err
 	}
-	servers := c.statuses(e.ctx)
+	var servers []serverInfo
 	faulty := 0
-	for i := range servers {
-		servers[i].judge(log.head, log.hash, c.MaxStaleness)
-		if servers[i].Status == nil || len(servers[i].Faults) > 0 {
+	var live []fleet.LiveAnswer
+	var asking sync.WaitGroup
+	asking.Go(func() { live = all.AskLive(e.ctx) })
+	answers := all.Ask(e.ctx)
+	asking.Wait()
+	for i, answer := range answers {
+		s := newServerInfo(answer, log.head, log.hash, c.MaxStaleness)
+		s.Live = newServerLive(&live[i])
+		if servers = append(servers, s); s.Status == nil || len(s.Faults) > 0 {
 			faulty++
 		}
 	}
 	if c.JSON {
-		err = writeJSON(e.stdout, struct {
+		err = wording.WriteJSON(e.stdout, struct {
 			Unreadable *entryFault  `json:"unreadable,omitempty"`
 			Broken     []entryFault `json:"broken,omitempty"`
 			Release    *releaseInfo `json:"release"` // the newest that can be read
@@ -277,9 +280,9 @@ func (c *releaseStatusCommand) Run(e *environment) (err error) {
 		err = fmt.Errorf("generation %d, which was released last, cannot be read; tandem release rollback --to goes on without it", log.unreadable.Generation)
 	}
 	if faulty > 0 {
-		text := fmt.Sprintf("%d of %s not serving what is released", faulty, plural(int64(len(servers)), "server"))
+		text := fmt.Sprintf("%d of %s not serving what is released", faulty, wording.Plural(len(servers), "server"))
 		if err != nil {
-			text += "; " + err.Error()
+			text += "; " + err.Error() + goOn(err)
 		}
 		err = errors.New(text)
 	}
@@ -290,6 +293,8 @@ func writeStatus(w io.Writer, log *logInfo, servers []serverInfo) error {
 	switch {
 	case log.unreadable != nil:
 		fmt.Fprintf(w, "generation %d: %s\n", log.unreadable.Generation, release.Escape(log.unreadable.Error))
+	case log.lost != nil:
+		fmt.Fprintln(w, "what is released is not known: the log of releases is lost")
 	case log.newest == nil:
 		fmt.Fprintln(w, "nothing was released yet; tandem release start does")
 	}
@@ -305,7 +310,7 @@ func writeStatus(w io.Writer, log *logInfo, servers []serverInfo) error {
 		return nil
 	}
 	t := newTable(w)
-	fmt.Fprintln(t, "\nserver\tgeneration\tphase\tseen\tmapped\tlimit\tkept")
+	fmt.Fprintln(t, "\nserver\tgeneration\tphase\tseen\tmapped\tlimit\tkept\tlive log")
 	for _, s := range servers {
 		if s.Status == nil {
 			fmt.Fprintf(t, "%s\t\t%s\n", s.Server, release.Escape(s.Error))
@@ -315,16 +320,16 @@ func writeStatus(w io.Writer, log *logInfo, servers []serverInfo) error {
 		if age := s.Status.Staleness; age != nil {
 			seen = seconds(age.AsDuration()) + " ago"
 		}
-		fmt.Fprintf(t, "%s\t%d\t%s\t%s\t%s\t%s\t%d\n", s.Server, s.Status.Generation, phaseName(s.Status), seen,
-			byteSize(int64(s.Status.MappedBytes)), byteSize(int64(s.Status.MemoryLimit)), len(s.Status.KeptSnapshots))
+		fmt.Fprintf(t, "%s\t%d\t%s\t%s\t%s\t%s\t%d\t%s\n", s.Server, s.Status.Generation, s.phase, seen,
+			byteSize(int64(s.Status.MappedBytes)), byteSize(int64(s.Status.MemoryLimit)), len(s.Status.KeptSnapshots), s.Live)
 	}
 	if err := t.Flush(); err != nil {
 		return err
 	}
 	for _, s := range servers {
 		notes := s.Faults
-		if why := unread(s.Status); why != "" {
-			notes = append(slices.Clip(notes), why)
+		if s.unread != nil {
+			notes = append(slices.Clip(notes), s.unread.Error())
 		}
 		for _, fault := range notes {
 			fmt.Fprintf(w, "\n%s: %s\n", s.Server, release.Escape(fault))
@@ -335,10 +340,12 @@ func writeStatus(w io.Writer, log *logInfo, servers []serverInfo) error {
 
 type releaseStartCommand struct {
 	changeFlags
-	Snapshot string `arg:"" placeholder:"DIGEST" help:"The snapshot's digest or the beginning of it."`
-	Arm      string `placeholder:"NAME" help:"Name of the new arm (default control for the first release, else candidate)."`
-	Weight   int    `default:"10" placeholder:"N" help:"Share of traffic, per mille, of a snapshot that starts beside others (default ${default}: 1%)."`
+	Snapshot string  `arg:"" placeholder:"DIGEST" help:"The snapshot's digest or the beginning of it."`
+	Arm      string  `placeholder:"NAME" help:"Name of the new arm (default control for the first release, else candidate)."`
+	Weight   int     `default:"10" placeholder:"N" help:"Share of traffic, per mille, of a snapshot that starts beside others (default ${default}: 1%)."`
+	Floor    float64 `name:"recall-floor" default:"0" placeholder:"X" help:"Mean recall of live queries below which servers raise an alarm (default 0.02 less than what the manifest measured)."`
 	overrideFlags
+	recallFlags
 }
 
 func (releaseStartCommand) Help() string {
@@ -356,23 +363,27 @@ func (c *releaseStartCommand) Run(e *environment) error {
 	if err := checkWeight("--weight", c.Weight); err != nil {
 		return err
 	}
+	if err := checkFloor(c.Floor); err != nil {
+		return err
+	}
 	override, err := c.override()
 	if err != nil {
 		return err
 	}
 	return c.run(e, func(r *release.Releases, change release.Change) (*release.Release, error) {
-		change.Override = override
+		change.Override, change.AutoRollback = override, c.AutoRollback
 		digest, err := r.Store().Resolve(e.ctx, c.Snapshot)
 		if err != nil {
 			return nil, err
 		}
-		return r.Start(e.ctx, release.StartOptions{Change: change, Snapshot: digest, Arm: c.Arm, Weight: c.Weight})
+		return r.Start(e.ctx, release.StartOptions{Change: change, Snapshot: digest, Arm: c.Arm, Weight: c.Weight, RecallFloor: c.Floor})
 	})
 }
 
 type releaseSplitCommand struct {
 	changeFlags
 	overrideFlags
+	recallFlags
 	Weights []string `arg:"" optional:"" name:"arm=weight" help:"Shares of traffic, per mille: candidate=100. Arms that are not named share what is left as they did."`
 	Pin     []string `sep:"none" placeholder:"ARM=KEY" help:"User id or request key that falls into this arm from now on. May be repeated."`
 	Unpin   []string `sep:"none" placeholder:"KEY" help:"User id or request key that no longer is pinned. May be repeated."`
@@ -415,7 +426,7 @@ func (c *releaseSplitCommand) Run(e *environment) error {
 	}
 	return c.run(e, func(r *release.Releases, change release.Change) (*release.Release, error) {
 		o.Change = change
-		o.Override = override
+		o.Override, o.AutoRollback = override, c.AutoRollback
 		return r.Split(e.ctx, o)
 	})
 }
@@ -423,6 +434,7 @@ func (c *releaseSplitCommand) Run(e *environment) error {
 type releasePromoteCommand struct {
 	changeFlags
 	overrideFlags
+	recallFlags
 	Arm string `arg:"" optional:"" help:"Arm to give all traffic; it is named control then. By default the one that is not control, if there is one."`
 }
 
@@ -438,7 +450,7 @@ func (c *releasePromoteCommand) Run(e *environment) error {
 		return err
 	}
 	return c.run(e, func(r *release.Releases, change release.Change) (*release.Release, error) {
-		change.Override = override
+		change.Override, change.AutoRollback = override, c.AutoRollback
 		return r.Promote(e.ctx, change, c.Arm)
 	})
 }
@@ -459,17 +471,17 @@ func (c *releaseHistoryCommand) Run(e *environment) (err error) {
 	if c.Limit < 1 {
 		return usagef("--limit is %d, want at least 1", c.Limit)
 	}
-	store, err := shard.OpenStore(e.ctx, c.Store, c.cacheFlags.options())
+	store, err := snapshots.OpenStore(e.ctx, c.Store, c.cacheFlags.options())
 	if err != nil {
 		return err
 	}
 	defer closing(&err, store)
-	log, err := readLog(e.ctx, release.New(store, nil), c.Limit, false)
+	log, err := readLog(e.ctx, release.New(store), c.Limit, false)
 	if err != nil {
 		return err
 	}
 	if c.JSON {
-		err = writeJSON(e.stdout, log.lines)
+		err = wording.WriteJSON(e.stdout, log.lines)
 	} else {
 		err = writeHistory(e.stdout, log)
 	}

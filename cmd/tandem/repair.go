@@ -5,7 +5,9 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/manifest"
+	"github.com/tandem-ann/tandem/shard/snapshots"
+	"github.com/tandem-ann/tandem/shard/wording"
 )
 
 // repair verifies a snapshot and mends its files from another store.
@@ -14,12 +16,12 @@ func (c *snapshotVerifyCommand) repair(e *environment) (err error) {
 	defer p.Done()
 	o := c.cacheFlags.options()
 	o.Progress = p.Transfer
-	store, err := shard.OpenStore(e.ctx, c.Store, o)
+	store, err := snapshots.OpenStore(e.ctx, c.Store, o)
 	if err != nil {
 		return err
 	}
 	defer closing(&err, store)
-	from, err := shard.OpenStore(e.ctx, c.Repair, o)
+	from, err := snapshots.OpenStore(e.ctx, c.Repair, o)
 	if err != nil {
 		return err
 	}
@@ -29,22 +31,22 @@ func (c *snapshotVerifyCommand) repair(e *environment) (err error) {
 		return err
 	}
 	mended := 0
-	err = shard.RepairSnapshot(e.ctx, store, from, digest, func(name string) {
+	err = snapshots.Repair(e.ctx, store, from, digest, func(name string) {
 		fmt.Fprintf(e.stdout, "verify %s\n", name)
 	}, func(file string, was error) {
 		mended++
 		fmt.Fprintf(e.stdout, "mended %s: %v\n", file, was)
 	})
 	if err != nil {
-		return notWhole(e, fmt.Sprintf("snapshot %s, of which %s mended,", digest, plural(int64(mended), "file")), err)
+		return notWhole(e, fmt.Sprintf("snapshot %s, of which %s mended,", digest, wording.Plural(mended, "file")), err)
 	}
-	fmt.Fprintf(e.stdout, "snapshot %s is whole: %s mended\n", digest, plural(int64(mended), "file"))
+	fmt.Fprintf(e.stdout, "snapshot %s is whole: %s mended\n", digest, wording.Plural(mended, "file"))
 	return nil
 }
 
 // resolve returns the snapshot that is to be repaired. If its manifest is missing, the
 // other store knows what the beginning of its digest means.
-func (c *snapshotVerifyCommand) resolve(e *environment, store, from *shard.Store) (shard.Digest, error) {
+func (c *snapshotVerifyCommand) resolve(e *environment, store, from *snapshots.Store) (manifest.Digest, error) {
 	if c.Snapshot == "" {
 		return released(e, store)
 	}
@@ -52,7 +54,7 @@ func (c *snapshotVerifyCommand) resolve(e *environment, store, from *shard.Store
 	if err != nil {
 		return "", err
 	}
-	here := slices.ContainsFunc(list, func(p shard.Published) bool { return strings.HasPrefix(string(p.Digest), c.Snapshot) })
+	here := slices.ContainsFunc(list, func(p snapshots.Published) bool { return strings.HasPrefix(string(p.Digest), c.Snapshot) })
 	if here {
 		return store.Resolve(e.ctx, c.Snapshot)
 	}

@@ -18,7 +18,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/manifest"
 	"github.com/tandem-ann/tandem/shard/objects/objectstest"
+	"github.com/tandem-ann/tandem/shard/snapshots"
 )
 
 // killed runs a command and kills it at a random moment of the time that a whole run takes.
@@ -71,7 +73,7 @@ func TestKilledRepairs(t *testing.T) {
 			"--model", "feed", "--model-version", "1", "--metric", "dot", "--shards", "2", "--store", store}
 	}
 	s.run(t, building(from)...)
-	store, err := shard.OpenStore(t.Context(), from, shard.StoreOptions{})
+	store, err := snapshots.OpenStore(t.Context(), from, snapshots.Options{})
 	require.NoError(t, err)
 	defer store.Close()
 	digest, err := store.Resolve(t.Context(), "")
@@ -136,11 +138,11 @@ func TestKilledUsersOfACache(t *testing.T) {
 		lines := bytes.Fields(out.Bytes())
 		digests = append(digests, string(lines[len(lines)-1]))
 	}
-	store, err := shard.OpenStore(t.Context(), location, shard.StoreOptions{Cache: t.TempDir()})
+	store, err := snapshots.OpenStore(t.Context(), location, snapshots.Options{Cache: t.TempDir()})
 	require.NoError(t, err)
 	defer store.Close()
 	for _, d := range digests {
-		m, err := store.Manifest(t.Context(), shard.Digest(d))
+		m, err := store.Manifest(t.Context(), manifest.Digest(d))
 		require.NoError(t, err)
 		var size int64
 		for _, kind := range []shard.Kind{shard.Apps, shard.Users} {

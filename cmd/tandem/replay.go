@@ -9,8 +9,9 @@ import (
 
 	"github.com/tandem-ann/tandem/bench/replay"
 	"github.com/tandem-ann/tandem/server"
-	"github.com/tandem-ann/tandem/server/querylog"
-	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/manifest"
+	"github.com/tandem-ann/tandem/shard/querylog"
+	"github.com/tandem-ann/tandem/shard/snapshots"
 )
 
 type replayCommand struct {
@@ -65,7 +66,7 @@ func (c *replayCommand) thresholds() replay.Thresholds {
 }
 
 // baseline returns the snapshot to compare with, empty for none.
-func (c *replayCommand) baseline(e *environment, store *shard.Store, against shard.Digest) (shard.Digest, error) {
+func (c *replayCommand) baseline(e *environment, store *snapshots.Store, against manifest.Digest) (manifest.Digest, error) {
 	switch c.Baseline {
 	case noPrevious:
 		return "", nil
@@ -74,10 +75,10 @@ func (c *replayCommand) baseline(e *environment, store *shard.Store, against sha
 		return store.Resolve(e.ctx, c.Baseline)
 	}
 	now, err := newestRelease(e, store)
-	if err != nil || now == nil || mostTraffic(now).Snapshot == against {
+	if err != nil || now == nil || now.Most().Snapshot == against {
 		return "", err
 	}
-	return released(e, store)
+	return tellReleased(e, now), nil
 }
 
 func (c *replayCommand) Run(e *environment) (err error) {

@@ -5,7 +5,7 @@ import (
 	"io"
 	"strings"
 
-	"github.com/tandem-ann/tandem/server/release"
+	"github.com/tandem-ann/tandem/shard/release"
 )
 
 type releaseRollbackCommand struct {

@@ -11,11 +11,14 @@ import (
 	"strings"
 
 	"github.com/alecthomas/kong"
+	kongcompletion "github.com/jotaen/kong-completion"
 
-	"github.com/tandem-ann/tandem/builder/gate"
 	"github.com/tandem-ann/tandem/builder/tower"
 	"github.com/tandem-ann/tandem/index"
 	"github.com/tandem-ann/tandem/index/sections"
+	"github.com/tandem-ann/tandem/shard/gates"
+	"github.com/tandem-ann/tandem/shard/live"
+	"github.com/tandem-ann/tandem/shard/release"
 )
 
 // cli is the command line.
@@ -24,9 +27,13 @@ type cli struct {
 	Build    buildCommand    `cmd:"" help:"Build both towers into a snapshot in a store."`
 	Serve    serveCommand    `cmd:"" help:"Serve a snapshot over Connect, gRPC and HTTP with JSON."`
 	Query    queryCommand    `cmd:"" help:"Ask a server for candidates."`
+	Status   statusCommand   `cmd:"" help:"Show whether servers are good, and if not, why and what to do."`
 	Snapshot snapshotCommand `cmd:"" help:"List, show, copy, remove and collect the snapshots of a store."`
 	Gate     gateCommand     `cmd:"" help:"Run the gates on a snapshot of a store."`
+	Forget   forgetCommand   `cmd:"" help:"Forget a user."`
 	Release  releaseCommand  `cmd:"" help:"Decide which snapshots serve, and with which share of traffic."`
+	Token    tokenCommand    `cmd:"" help:"Make tokens for callers of servers."`
+	Live     liveCommand     `cmd:"" help:"Change what serves without a build: take apps down, add some, prove it."`
 	Inspect  inspectCommand  `cmd:"" help:"Show what is in a snapshot or in shard files."`
 	Verify   verifyCommand   `cmd:"" help:"Prove that a snapshot is whole, or that shard files are."`
 	Bench    benchCommand    `cmd:"" help:"Measure a snapshot, or our index beside other engines."`
@@ -34,14 +41,30 @@ type cli struct {
 	Replay   replayCommand   `cmd:"" help:"Ask a snapshot the queries that a server has recorded."`
 	Demo     demoCommand     `cmd:"" help:"See all of it in half a minute, in a temporary folder."`
 
+	Completion completionCommand `cmd:"" help:"Have the shell complete commands and flags."`
+
 	Version kong.VersionFlag `help:"Print the version and exit."`
+}
+
+// completionCommand prints how a shell learns to complete.
+type completionCommand struct {
+	kongcompletion.Completion
+}
+
+func (completionCommand) Help() string {
+	return `Prints the command that makes a shell complete commands, flags and their values, or, with --code, what that command runs. For good it goes into the file that the shell reads when it starts. Without a shell it is the one of the user.
+
+Example:
+
+    tandem completion bash`
 }
 
 // The exit codes.
 const (
-	exitFailure = 1
-	exitUsage   = 2
-	exitUnfit   = 3
+	exitFailure     = 1
+	exitUsage       = 2
+	exitUnfit       = 3
+	exitUnreachable = 4
 )
 
 // unfitError says that a snapshot is not fit to be released.
@@ -89,6 +112,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (code int
 			code = int(e)
 		}
 	}()
+	kongcompletion.Register(k)
 	parsed, err := k.Parse(args)
 	if err != nil {
 		name := "tandem"
@@ -116,14 +140,34 @@ func report(ctx context.Context, stderr io.Writer, name string, err error) int {
 		fmt.Fprintf(stderr, "%s: interrupted\n", name)
 		return exitFailure
 	}
-	fmt.Fprintf(stderr, "%s: %v\n", name, err)
+	fmt.Fprintf(stderr, "%s: %v%s\n", name, err, goOn(err))
 	switch {
-	case errors.As(err, new(usageError)), errors.As(err, new(gate.ThresholdsError)), errors.As(err, new(tower.InteractionsPathError)):
+	case errors.As(err, new(usageError)), errors.As(err, new(gates.ThresholdsError)), errors.As(err, new(tower.InteractionsPathError)):
 		return exitUsage
 	case errors.As(err, new(unfitError)):
 		return exitUnfit
+	case errors.As(err, new(unreachableError)):
+		return exitUnreachable
 	}
 	return exitFailure
+}
+
+// goOn says how to go on after an error of the log of releases or the live log, or nothing.
+func goOn(err error) string {
+	if past, ok := errors.AsType[*release.PastError](err); ok {
+		return fmt.Sprintf("; tandem release rollback --to %d goes on without it", past.Readable)
+	}
+	if errors.Is(err, release.ErrLost) {
+		return "; tandem release start --restored begins it anew"
+	}
+	if errors.As(err, new(*live.GapError)) {
+		return "; tandem live accept says how many are lost, and goes on without"
+	}
+	if travel, ok := errors.AsType[*live.TimeTravelError](err); ok {
+		return fmt.Sprintf("; tandem live accept makes it the one that counts for every server, which lasts; "+
+			"tandem serve --accept-store-at %s has one server alone take it until then", travel.Found.Shard())
+	}
+	return ""
 }
 
 // commandName returns the program and the command that was found, if any.

@@ -25,12 +25,29 @@ import (
 
 	"github.com/tandem-ann/tandem/index/sections"
 	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/snapshots"
 )
 
 var update = flag.Bool("update", false, "write what scripts compare with anew")
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"tandem": func() { os.Exit(mainExit()) }})
+	testscript.Main(forgetting{m}, map[string]func(){"tandem": func() { os.Exit(mainExit()) }})
+}
+
+// forgetting has the servers of the tests remember live logs in a folder that ends with them.
+type forgetting struct{ *testing.M }
+
+// Run implements [testscript.TestingM].
+func (f forgetting) Run() int {
+	dir, err := os.MkdirTemp("", "tandem-state-")
+	if err != nil {
+		panic(err)
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	if err := os.Setenv("XDG_STATE_HOME", dir); err != nil {
+		panic(err)
+	}
+	return f.M.Run()
 }
 
 // TestScripts runs the command line; each script is a use of it.
@@ -42,6 +59,7 @@ func TestScripts(t *testing.T) {
 		RequireUniqueNames:  true,
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("TMPDIR", filepath.Join(env.WorkDir, ".tmp"))
+			env.Setenv("XDG_STATE_HOME", filepath.Join(env.WorkDir, ".state")) // what servers remember
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
@@ -49,6 +67,8 @@ func TestScripts(t *testing.T) {
 			"lastline": lastLine,
 			"serving":  serving,
 			"silent":   silent,
+			"refused":  refusedQuery,
+			"notgood":  notGood,
 			"story":    storyFits,
 			"shard":    shardFile,
 			"corrupt":  corrupt,
@@ -58,6 +78,9 @@ func TestScripts(t *testing.T) {
 			"empty":    empty,
 			"oldstore": oldStore,
 			"pause":    pause,
+			"holds":    holds,
+			"vectorof": vectorOf,
+			"resume":   resume,
 		},
 	})
 }
@@ -86,7 +109,7 @@ func lastLine(ts *testscript.TestScript, _ bool, args []string) {
 }
 
 // whereServing finds where a server says it listens, in its log or the demo's output.
-var whereServing = regexp.MustCompile(`(?:Serving on http://|"address":")(127\.0\.0\.1:[0-9]+)`)
+var whereServing = regexp.MustCompile(`(?:Serving on http://|"msg":"listening","address":")(127\.0\.0\.1:[0-9]+)`)
 
 // serving VAR FILE waits until the server that writes to a file answers queries,
 // and sets a variable to its address.
@@ -113,6 +136,34 @@ func serving(ts *testscript.TestScript, _ bool, args []string) {
 		}
 	}
 	ts.Fatalf("no server is ready at %q", address)
+}
+
+// refused ADDRESS REASON waits until a server refuses queries for a reason.
+func refusedQuery(ts *testscript.TestScript, _ bool, args []string) {
+	var said string
+	deadline := time.Now().Add(time.Minute)
+	for ; time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+		response, err := http.Post("http://"+args[0]+"/tandem.v1.RetrievalService/Retrieve", "application/json", strings.NewReader(`{"userId": "user-0000001", "k": 1}`))
+		ts.Check(err)
+		body, err := io.ReadAll(response.Body)
+		ts.Check(errors.Join(err, response.Body.Close()))
+		if said = string(body); response.StatusCode != http.StatusOK && strings.Contains(said, args[1]) {
+			return
+		}
+	}
+	ts.Fatalf("it does not refuse a query for %s, it answers %s", args[1], said)
+}
+
+// notGood ADDRESS ALERT waits until tandem status finds something at a server, and has what it
+// prints as the output.
+func notGood(ts *testscript.TestScript, _ bool, args []string) {
+	deadline := time.Now().Add(time.Minute)
+	for ; time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+		if err := ts.Exec("tandem", "status", "--server", args[0]); err != nil && strings.Contains(ts.ReadFile("stdout"), args[1]) {
+			return
+		}
+	}
+	ts.Fatalf("tandem status does not find %s, it says %s", args[1], ts.ReadFile("stdout"))
 }
 
 // storyFits FILE checks that what the demo has told fits on one screen.
@@ -144,7 +195,7 @@ func silent(ts *testscript.TestScript, _ bool, args []string) {
 // shard VAR STORE TOWER NUMBER sets a variable to the path of a shard file of the
 // newest snapshot, as a command on that store names it.
 func shardFile(ts *testscript.TestScript, _ bool, args []string) {
-	store, err := shard.OpenStore(context.Background(), ts.MkAbs(args[1]), shard.StoreOptions{})
+	store, err := snapshots.OpenStore(context.Background(), ts.MkAbs(args[1]), snapshots.Options{})
 	ts.Check(err)
 	digest, err := store.Resolve(context.Background(), "")
 	ts.Check(err)
@@ -217,7 +268,7 @@ func fbin(ts *testscript.TestScript, _ bool, args []string) {
 // and sets a variable to its digest.
 func forge(ts *testscript.TestScript, _ bool, args []string) {
 	ctx := context.Background()
-	store, err := shard.OpenStore(ctx, ts.MkAbs(args[1]), shard.StoreOptions{})
+	store, err := snapshots.OpenStore(ctx, ts.MkAbs(args[1]), snapshots.Options{})
 	ts.Check(err)
 	digest, err := store.Resolve(ctx, "")
 	ts.Check(err)
@@ -273,6 +324,13 @@ func pause(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(err)
 	ts.Defer(func() { _ = syscall.Kill(pid, syscall.SIGCONT) }) // it may have ended
 	ts.Check(syscall.Kill(pid, syscall.SIGSTOP))
+}
+
+// resume FILE has the process whose id is in a file go on that was paused.
+func resume(ts *testscript.TestScript, _ bool, args []string) {
+	pid, err := strconv.Atoi(strings.TrimSpace(ts.ReadFile(args[0])))
+	ts.Check(err)
+	ts.Check(syscall.Kill(pid, syscall.SIGCONT))
 }
 
 // oldStores is where the stores of earlier versions are, one archive each.

@@ -1,26 +1,32 @@
 package main
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"math"
+	"net"
 	"net/url"
+	"os"
+	"path/filepath"
 	"runtime"
 	"runtime/debug"
 	"strings"
 	"time"
 
 	"github.com/tandem-ann/tandem/server"
-	"github.com/tandem-ann/tandem/server/release"
 	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/objects"
+	"github.com/tandem-ann/tandem/shard/release"
+	"github.com/tandem-ann/tandem/shard/snapshots"
 )
 
 type serveCommand struct {
 	requiredStoreFlags
 	Snapshot string `placeholder:"DIGEST" help:"Serve this snapshot, by its digest or the beginning of it, whatever is released and whatever its gates have found; the log and release status say so. By default the newest release, and those that follow."`
-	Listen   string `default:"127.0.0.1:8080" placeholder:"HOST:PORT" help:"Address to listen on; port 0 takes a free one (default ${default})."`
+	Listen   string `default:"127.0.0.1:8080" placeholder:"HOST:PORT" help:"Address to listen on; port 0 takes a free one. Beyond loopback it goes with --tokens, --tls-client-ca or --insecure (default ${default})."`
 
 	MaxInFlight      *int           `placeholder:"N" help:"Requests to work on at a time; one more is turned away (default 64 for each processor)."`
 	MaxWorkInFlight  *time.Duration `placeholder:"TIME" help:"Work to let in at a time, in the estimated time of one processor; a batch counts as its queries, and an eighth is for short work (default 250ms for each processor)."`
@@ -38,18 +44,34 @@ type serveCommand struct {
 
 	MaxStaleness *time.Duration `placeholder:"TIME" help:"How long ago the server may have seen last what is released to be ready: beyond it GET /readyz and gRPC health say no, and queries are answered all the same (default no bound)."`
 
+	LiveFence     time.Duration `default:"5s" placeholder:"TIME" help:"How old the last proof may be that the live log ends where the server has read it to: beyond it queries are refused, since an app may be taken down that the server does not know of (default ${default})."`
+	LiveStale     string        `default:"refuse" enum:"refuse,answer" placeholder:"HOW" help:"What queries get beyond the fence: ${enum}; answers are flagged as stale then (default ${default})."`
+	LiveWrites    bool          `help:"Take takedowns, upserts and other live events from whoever may write: callers with the scope live, or, without --tokens, whoever reaches the server, which must listen on a loopback address then (default: no)."`
+	LivePoll      time.Duration `placeholder:"TIME" help:"How long to wait between two looks at the live log (default 300ms in a bucket, 20ms in a folder)."`
+	LiveAtLeast   positionFlag  `placeholder:"[LOG:]N" help:"Position that the live log must have reached: a store that is behind it is an older copy, and not served."`
+	AcceptStoreAt *positionFlag `placeholder:"[LOG:]N" help:"Serve a store whose live log is behind what the server remembers, or is another one, if it ends at this position: a person says that it is the one that counts. That is for this server alone, and begins no new log; tandem live accept is for all, and lasts."`
+	State         string        `placeholder:"DIR" type:"path" help:"Folder in which the server remembers durably how far it has read the live log of each store, so as to refuse an older copy (default: tandem in the folder for the state of the user's programs)."`
+	LiveMaxFresh  *int          `placeholder:"N" help:"Apps, and users, of one model version that may be upserted since snapshots were built; more is refused (default 100000)."`
+	LiveMaxBytes  byteFlag      `placeholder:"SIZE" help:"How much all that is upserted may take; more is refused (default 1 GiB)."`
+
+	securityFlags
+
 	CORSOrigin []string `name:"cors-origin" sep:"none" placeholder:"ORIGIN" help:"Origin of web pages whose scripts may ask, such as https://shop.example, or * for any; may be repeated (default none)."`
+
+	adminFlags
+
+	auditFlags
 
 	LogFormat string `default:"text" enum:"text,json" placeholder:"FORMAT" help:"Form of the log on standard error: ${enum} (default ${default})."`
 	Verbose   bool   `help:"Log every request."`
 }
 
 func (serveCommand) Help() string {
-	return `Refuses to start where nothing is released. Verifies and warms what is released first; GET /readyz answers 200 from then on. It follows the releases: it loads what a new one needs beside what answers, then switches between two queries. What it cannot load leaves what answers as it is, and so does a log that does not go on from what it has followed, as in a store that was restored from a copy; tandem release status --server tells. SIGINT and SIGTERM make GET /readyz answer 503; the server goes on for --drain-delay, so that callers that look lose no request, and then lets the requests in flight end. A second one kills it.
+	return `Refuses to start where nothing is released, and where the live log is behind what it remembers of it. Reads the live log, and verifies and warms what is released first; GET /readyz answers 200 from then on. It follows the releases: it loads what a new one needs beside what answers, then switches between two queries. What it cannot load leaves what answers as it is, and so does a log that does not go on from what it has followed, as in a store that was restored from a copy; tandem release status --server tells. It follows the live log, too, and refuses queries once it has not seen the end of that for longer than --live-fence. SIGINT and SIGTERM make GET /readyz answer 503; the server goes on for --drain-delay, so that callers that look lose no request, and then lets the requests in flight end. A second one kills it.
 
 Example:
 
-    tandem serve --store store --listen :8080`
+    tandem serve --store store --listen :8080 --tokens tokens.yaml --tls-cert cert.pem --tls-key key.pem`
 }
 
 func (c *serveCommand) Run(e *environment) (err error) {
@@ -72,6 +94,14 @@ func (c *serveCommand) Run(e *environment) (err error) {
 		return usagef("--max-staleness is %s, want at least %s", *c.MaxStaleness, minStaleness)
 	case c.MaxStaleness != nil && c.Snapshot != "":
 		return usagef("--max-staleness goes with following the releases, and --snapshot follows none")
+	case c.LiveFence < minFence:
+		return usagef("--live-fence is %s, want at least %s", c.LiveFence, minFence)
+	case c.LivePoll < 0 || c.LivePoll > 0 && c.LivePoll < minPoll:
+		return usagef("--live-poll is %s, want at least %s", c.LivePoll, minPoll)
+	case c.LivePoll > c.LiveFence/2:
+		return usagef("--live-poll is %s, want at most half of --live-fence, which is %s", c.LivePoll, c.LiveFence)
+	case c.LiveMaxFresh != nil && *c.LiveMaxFresh < 1:
+		return usagef("--live-max-fresh is %d, want at least 1", *c.LiveMaxFresh)
 	case c.MaxConnections != nil && *c.MaxConnections < 1:
 		return usagef("--max-connections is %d, want at least 1", *c.MaxConnections)
 	case c.DrainDelay < 0:
@@ -79,18 +109,25 @@ func (c *serveCommand) Run(e *environment) (err error) {
 	case c.DrainTimeout <= 0:
 		return usagef("--drain-timeout is %s, want more than 0", c.DrainTimeout)
 	}
+	if err := errors.Join(c.securityFlags.check(c), c.auditFlags.check()); err != nil {
+		return err
+	}
 	for _, origin := range c.CORSOrigin {
 		if !isOrigin(origin) {
 			return usagef("--cors-origin is %q, want * or http:// or https:// and a host, with a port if it is not the usual one", origin)
 		}
 	}
-	store, err := shard.OpenStore(e.ctx, c.Store, c.cacheFlags.options())
+	admin, err := c.adminFlags.options(&c.securityFlags)
+	if err != nil {
+		return err
+	}
+	store, err := snapshots.OpenStore(e.ctx, c.Store, c.cacheFlags.options())
 	if err != nil {
 		return err
 	}
 	defer closing(&err, store)
 	digest, err := store.Resolve(e.ctx, c.Snapshot)
-	if errors.Is(err, shard.ErrNoSnapshot) && c.Snapshot == "" {
+	if errors.Is(err, snapshots.ErrNoSnapshot) && c.Snapshot == "" {
 		return fmt.Errorf("%w; tandem build makes one", err)
 	}
 	if err != nil {
@@ -99,28 +136,45 @@ func (c *serveCommand) Run(e *environment) (err error) {
 	if c.Snapshot == "" {
 		digest = "" // what is released
 	}
+	memory, err := c.memory(store.Location())
+	if err != nil {
+		return err
+	}
 	level := slog.LevelInfo
 	if c.Verbose {
 		level = slog.LevelDebug
 	}
 	defer runtime.KeepAlive(ballast())
-	// More than there are: the kernel gives a thread a processor as soon as it has work, or
-	// anything arrives; Go would look for that only every 10 ms while all that it has are
+	// Some more than there are: the kernel gives a thread a processor as soon as it has work,
+	// or anything arrives; Go would look for that only every 10 ms while all that it has are
 	// busy.
 	processors := runtime.GOMAXPROCS(0)
 	runtime.GOMAXPROCS(server.Threads(processors))
-	err = server.Run(e.ctx, server.Config{
+	config := server.Config{
 		Store: store, Snapshot: string(digest), Listen: c.Listen,
 		MaxConnections: given(c.MaxConnections), DrainDelay: c.DrainDelay, DrainTimeout: c.DrainTimeout,
 		Keep: c.Keep, MemoryLimit: int64(c.MemoryLimit), RecordShare: c.RecordShare,
-		MaxStaleness: given(c.MaxStaleness),
+		MaxStaleness: given(c.MaxStaleness), Audit: c.auditFlags.config(),
+		Live: server.Live{
+			Fence: c.LiveFence, AnswerStale: c.LiveStale == "answer", Writes: c.LiveWrites, Poll: c.LivePoll,
+			Memory: memory, AtLeast: shard.Position(c.LiveAtLeast), AtLeastFrom: "--live-at-least", Accept: (*shard.Position)(c.AcceptStoreAt),
+			MaxFreshRows: given(c.LiveMaxFresh), MaxFreshBytes: int64(c.LiveMaxBytes),
+		},
 		Options: server.Options{
 			Processors: processors, MaxInFlight: given(c.MaxInFlight), MaxWorkInFlight: given(c.MaxWorkInFlight), MaxBytesInFlight: int64(c.MaxBytesInFlight),
 			MaxMessageBytes: given(c.MaxMessageBytes), MaxResponseBytes: given(c.MaxResponseBytes), MaxDeadline: c.MaxDeadline,
 			CORSOrigins: c.CORSOrigin,
 		},
+		Admin:  admin,
 		Logger: newLogger(e.stderr, c.LogFormat, level),
-	})
+	}
+	stop, err := c.securityFlags.apply(&config, config.Logger)
+	if err != nil {
+		return err
+	}
+	defer stop()
+	c.adminFlags.apply(&config, config.Logger)
+	err = server.Run(e.ctx, config)
 	if errors.Is(err, release.ErrNone) && c.Snapshot == "" {
 		err = fmt.Errorf("%w, and what nobody has released is not served; tandem release start releases a snapshot, --snapshot DIGEST serves one all the same", err)
 	}
@@ -129,6 +183,64 @@ func (c *serveCommand) Run(e *environment) (err error) {
 
 // minStaleness is the least bound of staleness: a server looks about once a second.
 const minStaleness = 5 * time.Second
+
+const (
+	// minFence is the least fence: a look at a store may take a second.
+	minFence = time.Second
+	minPoll  = time.Millisecond
+)
+
+// isLoopback reports whether only this machine reaches an address to listen on.
+func isLoopback(address string) bool {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return false
+	}
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+// memory returns the file in which a server of a store remembers how far it has read the live
+// log; empty where nobody has said which folder, and the user has none.
+func (c *serveCommand) memory(location string) (string, error) {
+	dir := c.State
+	if dir == "" {
+		state := os.Getenv("XDG_STATE_HOME")
+		if !filepath.IsAbs(state) { // others are to be ignored
+			home, err := os.UserHomeDir()
+			if err != nil {
+				return "", nil //nolint:nilerr // status says that nothing is remembered
+			}
+			state = filepath.Join(home, ".local", "state")
+		}
+		dir = filepath.Join(state, "tandem")
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		if c.State == "" {
+			return "", nil //nolint:nilerr // likewise
+		}
+		return "", fmt.Errorf("--state: %w", err)
+	}
+	if folder, ok, err := objects.Folder(location); err != nil {
+		return "", err
+	} else if ok {
+		if location, err = filepath.Abs(folder); err != nil {
+			return "", err
+		}
+	}
+	of := sha256.Sum256([]byte(location)) // each store has its own
+	return filepath.Join(dir, fmt.Sprintf("live-%x.json", of[:8])), nil
+}
+
+// positionFlag is a position in the live log.
+type positionFlag shard.Position
+
+// UnmarshalText implements [encoding.TextUnmarshaler].
+func (p *positionFlag) UnmarshalText(text []byte) error {
+	at, err := shard.ParsePosition(string(text))
+	*p = positionFlag(at)
+	return err
+}
 
 // isOrigin reports whether a text is an origin as browsers send it, or "*".
 func isOrigin(text string) bool {
@@ -163,7 +275,8 @@ const ballastBytes = 64 << 20
 // ballast returns memory that is never touched, so takes none of the machine, but
 // counts as live. What a server keeps on the heap is a few MiB, the rest being
 // mapped files, and collecting each time that doubles took a tenth of the CPU of
-// small queries. A memory limit would count it: then there is none.
+// small queries. A memory limit counts it: that of the server has room for it, and where
+// GOMEMLIMIT is set there is none.
 func ballast() []byte {
 	if debug.SetMemoryLimit(-1) != math.MaxInt64 {
 		return nil

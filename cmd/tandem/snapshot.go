@@ -8,9 +8,13 @@ import (
 	"strings"
 	"time"
 
-	"github.com/tandem-ann/tandem/builder/gate"
-	"github.com/tandem-ann/tandem/server/release"
+	"github.com/tandem-ann/tandem/index/sections"
 	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/gates"
+	"github.com/tandem-ann/tandem/shard/manifest"
+	"github.com/tandem-ann/tandem/shard/release"
+	"github.com/tandem-ann/tandem/shard/snapshots"
+	"github.com/tandem-ann/tandem/shard/wording"
 )
 
 // snapshotCommand is `tandem snapshot`.
@@ -31,7 +35,7 @@ type snapshotFlags struct {
 }
 
 // open opens the store and resolves the snapshot. The caller closes the store.
-func (f *snapshotFlags) open(e *environment) (*shard.Store, shard.Digest, error) {
+func (f *snapshotFlags) open(e *environment) (*snapshots.Store, manifest.Digest, error) {
 	return openStore(e, f.Store, f.Snapshot, f.cacheFlags.options())
 }
 
@@ -41,7 +45,7 @@ type snapshotLsCommand struct {
 }
 
 func (snapshotLsCommand) Help() string {
-	return `Newest first.
+	return `Newest first. One whose manifest, or whose runs of the gates, cannot be read is listed with what is known of it, and the exit code is 1.
 
 Example:
 
@@ -50,21 +54,21 @@ Example:
 
 // listedSnapshot is a line of `tandem snapshot ls`.
 type listedSnapshot struct {
-	Snapshot     shard.Digest `json:"snapshot"`
-	Model        string       `json:"model"`
-	ModelVersion string       `json:"model_version"`
-	Published    time.Time    `json:"published"`
-	Apps         int          `json:"apps"`
-	Users        int          `json:"users"`
-	Shards       int          `json:"shards"`
-	Bytes        int64        `json:"bytes"`
-	Arm          string       `json:"arm,omitempty"` // that serves it now
-	Gates        string       `json:"gates"`         // what they came to, in a few words
-	GateRows     []gate.Row   `json:"gate_rows"`     // what each came to; empty if none was run
+	Snapshot     manifest.Digest `json:"snapshot"`
+	Model        string          `json:"model"`
+	ModelVersion string          `json:"model_version"`
+	Published    time.Time       `json:"published"`
+	Apps         int             `json:"apps"`
+	Users        int             `json:"users"`
+	Shards       int             `json:"shards"`
+	Bytes        int64           `json:"bytes"`
+	Arm          string          `json:"arm,omitempty"` // that serves it now
+	Gates        string          `json:"gates"`         // what they came to, in a few words
+	GateRows     []gates.Row     `json:"gate_rows"`     // what each came to; empty if none was run
 }
 
 func (c *snapshotLsCommand) Run(e *environment) (err error) {
-	store, err := shard.OpenStore(e.ctx, c.Store, c.cacheFlags.options())
+	store, err := snapshots.OpenStore(e.ctx, c.Store, c.cacheFlags.options())
 	if err != nil {
 		return err
 	}
@@ -74,51 +78,66 @@ func (c *snapshotLsCommand) Run(e *environment) (err error) {
 		return err
 	}
 	now, err := newestRelease(e, store)
+	if errors.Is(err, release.ErrLost) {
+		// Who begins it anew has to know with what.
+		fmt.Fprintf(e.stderr, "what is released is not known: %v\n", err)
+		err = nil
+	}
 	if err != nil {
 		return err
 	}
-	var released []shard.Digest
+	var released []manifest.Digest
 	if now != nil {
-		released = lately(e.ctx, release.New(store, nil), now)
+		released = release.New(store).Lately(e.ctx, now)
 	}
 	list := []listedSnapshot{}
+	var corrupt []error // of snapshots that are listed all the same
 	for _, p := range published {
-		m, err := store.Manifest(e.ctx, p.Digest)
-		if errors.Is(err, shard.ErrNoSnapshot) {
-			continue // removed meanwhile
+		line := listedSnapshot{Snapshot: p.Digest, Published: p.Time.UTC(), Gates: "not known", GateRows: []gates.Row{}}
+		if now != nil {
+			line.Arm = armsOf(now, p.Digest)
 		}
-		if err != nil {
+		m, err := store.Manifest(e.ctx, p.Digest)
+		switch {
+		case errors.Is(err, snapshots.ErrNoSnapshot):
+			continue // removed meanwhile
+		case errors.Is(err, sections.ErrCorrupt):
+			corrupt, list = append(corrupt, err), append(list, line)
+			continue
+		case err != nil:
 			return err
 		}
-		line := listedSnapshot{
-			Snapshot: p.Digest, Model: m.Model, ModelVersion: m.ModelVersion, Published: p.Time.UTC(),
-			Apps: m.Apps.Rows, Users: m.Users.Rows, Shards: len(m.Apps.Shards) + len(m.Users.Shards),
-		}
+		line.Model, line.ModelVersion = m.Model, m.ModelVersion
+		line.Apps, line.Users, line.Shards = m.Apps.Rows, m.Users.Rows, len(m.Apps.Shards)+len(m.Users.Shards)
 		for _, kind := range []shard.Kind{shard.Apps, shard.Users} {
 			for _, sm := range m.Tower(kind).Shards {
 				line.Bytes += sm.Size
 			}
 		}
-		if now != nil {
-			line.Arm = armsOf(now, p.Digest)
-		}
-		v, err := gate.Judge(e.ctx, store, p.Digest, released...)
+		v, err := gates.Judge(e.ctx, store, p.Digest, released...)
 		switch {
-		case errors.Is(err, shard.ErrNoSnapshot):
+		case errors.Is(err, snapshots.ErrNoSnapshot):
 			continue // removed meanwhile
-		case errors.Is(err, gate.ErrNotRun):
-			line.Gates, line.GateRows = "not run", []gate.Row{}
+		case errors.Is(err, gates.ErrNotRun):
+			line.Gates = "not run"
+		case errors.Is(err, sections.ErrCorrupt):
+			corrupt = append(corrupt, err)
 		case err != nil:
 			return err
 		default:
-			line.Gates, line.GateRows = gate.Summary(v.Rows), v.Rows
+			line.Gates, line.GateRows = gates.Summary(v.Rows), v.Rows
+			if n := len(v.Loosened); n > 0 {
+				line.Gates += fmt.Sprintf(", %s loosened", wording.Plural(int64(n), "limit"))
+			}
 		}
 		list = append(list, line)
 	}
 	if c.JSON {
-		return writeJSON(e.stdout, list)
+		err = wording.WriteJSON(e.stdout, list)
+	} else {
+		err = writeSnapshots(e.stdout, list)
 	}
-	return writeSnapshots(e.stdout, list)
+	return errors.Join(append([]error{err}, corrupt...)...)
 }
 
 func writeSnapshots(w io.Writer, list []listedSnapshot) error {
@@ -130,7 +149,7 @@ func writeSnapshots(w io.Writer, list []listedSnapshot) error {
 	fmt.Fprintln(t, "snapshot\tmodel\tversion\tpublished\tapps\tusers\tshards\tsize\tarm\tgates")
 	for _, s := range list {
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\t%s\t%s\n", s.Snapshot.Short(), s.Model, s.ModelVersion,
-			s.Published.Format(time.RFC3339), count(int64(s.Apps)), count(int64(s.Users)), s.Shards, byteSize(s.Bytes), s.Arm, s.Gates)
+			s.Published.Format(time.RFC3339), wording.Count(s.Apps), wording.Count(s.Users), s.Shards, byteSize(s.Bytes), s.Arm, s.Gates)
 	}
 	return t.Flush()
 }
@@ -158,10 +177,7 @@ func (c *snapshotShowCommand) Run(e *environment) (err error) {
 	if err != nil {
 		return err
 	}
-	if c.JSON {
-		return writeJSON(e.stdout, snapshotInfo{digest, m})
-	}
-	return writeSnapshot(e.stdout, digest, m)
+	return showSnapshot(e, store, digest, m, c.JSON)
 }
 
 type snapshotCopyCommand struct {
@@ -171,6 +187,10 @@ type snapshotCopyCommand struct {
 
 func (snapshotCopyCommand) Help() string {
 	return `Shards that the other store has are read, and copied again only if they are not whole. A copy that was interrupted goes on when it is run again.
+
+A snapshot whose inputs reflect a position of a live log belongs to the store that has the log: build it without one for another store.
+
+What the gates have found comes along, first of all, unless the other store has runs of its own.
 
 Example:
 
@@ -187,15 +207,30 @@ func (c *snapshotCopyCommand) Run(e *environment) (err error) {
 		return err
 	}
 	defer closing(&err, store)
-	to, err := shard.CreateStore(e.ctx, c.To, o)
+	to, err := snapshots.CreateStore(e.ctx, c.To, o)
 	if err != nil {
 		return err
 	}
 	defer closing(&err, to)
+	// Before the snapshot: nobody there releases it without what speaks against it.
+	same, err := gates.CopyRecords(e.ctx, to.Objects(), store.Objects(), digest)
+	if err != nil {
+		return err
+	}
 	if err := to.Copy(e.ctx, store, digest); err != nil {
 		return err
 	}
 	p.Done()
+	m, err := to.Manifest(e.ctx, digest)
+	if err != nil {
+		return err
+	}
+	if m.Live != nil && m.Live.Sequence > 0 {
+		fmt.Fprintf(e.stderr, "its inputs reflect the live log of %s up to %s; where it is served from %s, what that has in a live log of its own counts over it from behind that number on\n", c.Store, m.Live, c.To)
+	}
+	if !same {
+		fmt.Fprintf(e.stderr, "%s has runs of the gates of its own, and those of %s were not copied; tandem gate runs them anew\n", c.To, c.Store)
+	}
 	fmt.Fprintf(e.stdout, "snapshot %s is in %s\n", digest, c.To)
 	return nil
 }
@@ -214,12 +249,12 @@ Example:
 }
 
 func (c *snapshotRmCommand) Run(e *environment) (err error) {
-	store, err := shard.OpenStore(e.ctx, c.Store, c.cacheFlags.options())
+	store, err := snapshots.OpenStore(e.ctx, c.Store, c.cacheFlags.options())
 	if err != nil {
 		return err
 	}
 	defer closing(&err, store)
-	var digests []shard.Digest
+	var digests []manifest.Digest
 	for _, ref := range c.Snapshots {
 		if ref == "" {
 			return usagef("a digest is empty; accepted: the beginning of one, or all of it")
@@ -231,7 +266,7 @@ func (c *snapshotRmCommand) Run(e *environment) (err error) {
 		digests = append(digests, d)
 	}
 	for _, d := range digests {
-		if err := store.Remove(e.ctx, d, live(store)); err != nil {
+		if err := store.Remove(e.ctx, d, neededBy(store)); err != nil {
 			return err
 		}
 		fmt.Fprintf(e.stdout, "removed snapshot %s\n", d)
@@ -247,11 +282,15 @@ type snapshotGcCommand struct {
 	DryRun  bool          `help:"Say what would be deleted, and delete nothing."`
 	JSON    bool          `help:"Print JSON."`
 
+	upkeepFlags
+
 	Unreleased bool `help:"Nothing in the store was ever released, and it may have no snapshot. Without it, gc deletes no snapshot while it finds no release, and no shard while it finds no snapshot: they may be on a disk that is not mounted."`
 }
 
 func (snapshotGcCommand) Help() string {
 	return `Says why it keeps what it keeps. Keeps what the last ten releases serve, what is being published or released meanwhile, and what the rules say; deletes other snapshots, shards that no snapshot has, and what was left by processes that died. It deletes nothing while it does not know what to keep: while a release or a manifest cannot be read or is missing. It may run at any time, beside builds, releases and servers; one that was interrupted goes on when it is run again.
+
+Then it keeps short what is beside snapshots. Of the live log it settles what every snapshot in the store reflects, writes a checkpoint if the last is old, and deletes entries once a checkpoint that has them is older than --live-keep. Recorded queries go that are older than --record-keep, and those of users who are forgotten. It fails if something of a forgotten user may be in the live log for longer than --forget-within: run it daily.
 
 Example:
 
@@ -260,21 +299,22 @@ Example:
 
 // collectedInfo is what `tandem snapshot gc` deleted.
 type collectedInfo struct {
-	DryRun    bool           `json:"dry_run"`
-	Snapshots []shard.Digest `json:"snapshots"`
-	Shards    []shard.Digest `json:"shards"`
-	Bytes     int64          `json:"bytes"`
-	Leftovers []string       `json:"leftovers"`
-	Kept      []keptInfo     `json:"kept"`
-	Young     int            `json:"young_shards"`    // kept since they are younger than --grace
-	Error     string         `json:"error,omitempty"` // what ended it before it was done
+	DryRun    bool              `json:"dry_run"`
+	Snapshots []manifest.Digest `json:"snapshots"`
+	Shards    []manifest.Digest `json:"shards"`
+	Bytes     int64             `json:"bytes"`
+	Leftovers []string          `json:"leftovers"`
+	Kept      []keptInfo        `json:"kept"`
+	Young     int               `json:"young_shards"` // kept since they are younger than --grace
+	upkeepInfo
+	Error string `json:"error,omitempty"` // what ended it before it was done
 }
 
 // keptInfo is a snapshot that `tandem snapshot gc` kept.
 type keptInfo struct {
-	Snapshot shard.Digest   `json:"snapshot"`
-	Arm      string         `json:"arm,omitempty"` // that serves it now
-	Why      []shard.Reason `json:"why"`
+	Snapshot manifest.Digest    `json:"snapshot"`
+	Arm      string             `json:"arm,omitempty"` // that serves it now
+	Why      []snapshots.Reason `json:"why"`
 }
 
 func (c *snapshotGcCommand) Run(e *environment) (err error) {
@@ -286,22 +326,28 @@ func (c *snapshotGcCommand) Run(e *environment) (err error) {
 	case c.Grace < 0:
 		return usagef("--grace is %s, want at least 0", c.Grace)
 	}
-	store, err := shard.OpenStore(e.ctx, c.Store, c.cacheFlags.options())
+	if err := c.upkeepFlags.check(); err != nil {
+		return err
+	}
+	store, err := snapshots.OpenStore(e.ctx, c.Store, c.cacheFlags.options())
 	if err != nil {
 		return err
 	}
 	defer closing(&err, store)
-	done, err := store.Collect(e.ctx, shard.CollectOptions{
-		Live: live(store), Keep: c.Keep, KeepFor: c.KeepFor, Grace: c.Grace, Unreleased: c.Unreleased, DryRun: c.DryRun,
+	done, err := store.Collect(e.ctx, snapshots.CollectOptions{
+		Live: neededBy(store), Keep: c.Keep, KeepFor: c.KeepFor, Grace: c.Grace, Unreleased: c.Unreleased, DryRun: c.DryRun,
 	})
-	if errors.Is(err, shard.ErrNothingLive) {
+	if errors.Is(err, snapshots.ErrNothingLive) {
 		err = fmt.Errorf("%w; if there never was a release, say so with --unreleased", err)
+	}
+	if errors.As(err, new(*snapshots.MissingShardError)) {
+		err = fmt.Errorf("%w with tandem snapshot verify --repair", err)
 	}
 	if err != nil && len(done.Snapshots)+len(done.Shards)+len(done.Leftovers) > 0 && !c.DryRun {
 		err = fmt.Errorf("%w; before that it deleted %s; run it again to go on", err, describeCollected(done))
 	}
 	kept := []keptInfo{}
-	now, _, newestErr := release.New(store, nil).Newest(e.ctx) // else nothing says what serves, and gc has said why
+	now, _, newestErr := release.New(store).Newest(e.ctx) // else nothing says what serves, and gc has said why
 	for _, k := range done.Kept {
 		info := keptInfo{Snapshot: k.Snapshot, Why: k.Why}
 		if newestErr == nil {
@@ -309,11 +355,15 @@ func (c *snapshotGcCommand) Run(e *environment) (err error) {
 		}
 		kept = append(kept, info)
 	}
-	return errors.Join(err, c.write(e.stdout, done, kept, err))
+	kempt := upkeepInfo{}
+	if err == nil { // else it is not known what to keep
+		kempt, err = c.keep(e, store, c.DryRun)
+	}
+	return errors.Join(err, c.write(e.stdout, done, kept, kempt, err))
 }
 
 // armsOf names the arms of a release that serve a snapshot.
-func armsOf(r *release.Release, d shard.Digest) string {
+func armsOf(r *release.Release, d manifest.Digest) string {
 	var names []string
 	for _, a := range r.Arms {
 		if a.Snapshot == d {
@@ -329,14 +379,14 @@ func (c *snapshotGcCommand) why(k keptInfo) string {
 	for _, reason := range k.Why {
 		text := "a build, a copy, a release or a server needs it meanwhile"
 		switch reason {
-		case shard.KeptLive:
+		case snapshots.KeptLive:
 			text = "one of the last ten releases has it"
 			if k.Arm != "" {
 				text = "it serves as " + k.Arm
 			}
-		case shard.KeptNewest:
+		case snapshots.KeptNewest:
 			text = fmt.Sprintf("it is one of the newest %d (--keep)", c.Keep)
-		case shard.KeptYoung:
+		case snapshots.KeptYoung:
 			text = fmt.Sprintf("it was published within %s (--keep-for)", c.KeepFor)
 		}
 		texts = append(texts, text)
@@ -345,13 +395,13 @@ func (c *snapshotGcCommand) why(k keptInfo) string {
 }
 
 // write says what was deleted, even if an error came after it.
-func (c *snapshotGcCommand) write(w io.Writer, done *shard.Collected, kept []keptInfo, failed error) error {
+func (c *snapshotGcCommand) write(w io.Writer, done *snapshots.Collected, kept []keptInfo, kempt upkeepInfo, failed error) error {
 	if c.JSON {
-		info := collectedInfo{DryRun: c.DryRun, Snapshots: done.Snapshots, Shards: done.Shards, Bytes: done.Bytes, Leftovers: done.Leftovers, Kept: kept, Young: done.Young}
+		info := collectedInfo{DryRun: c.DryRun, Snapshots: done.Snapshots, Shards: done.Shards, Bytes: done.Bytes, Leftovers: done.Leftovers, Kept: kept, Young: done.Young, upkeepInfo: kempt}
 		if failed != nil {
-			info.Error = failed.Error()
+			info.Error = failed.Error() + goOn(failed)
 		}
-		return writeJSON(w, info)
+		return wording.WriteJSON(w, info)
 	}
 	verb := "deleted"
 	if c.DryRun {
@@ -367,8 +417,9 @@ func (c *snapshotGcCommand) write(w io.Writer, done *shard.Collected, kept []kep
 		fmt.Fprintf(w, "kept snapshot %s: %s\n", k.Snapshot, c.why(k))
 	}
 	if done.Young > 0 {
-		fmt.Fprintf(w, "kept %s that no snapshot has, written within %s (--grace)\n", plural(int64(done.Young), "shard"), c.Grace)
+		fmt.Fprintf(w, "kept %s that no snapshot has, written within %s (--grace)\n", wording.Plural(done.Young, "shard"), c.Grace)
 	}
+	c.upkeepFlags.write(w, kempt, c.DryRun)
 	var err error
 	if failed == nil { // else the error says it
 		_, err = fmt.Fprintf(w, "%s %s\n", verb, describeCollected(done))
@@ -376,12 +427,12 @@ func (c *snapshotGcCommand) write(w io.Writer, done *shard.Collected, kept []kep
 	return err
 }
 
-func describeCollected(done *shard.Collected) string {
-	return fmt.Sprintf("%s, %s with %s, %s", plural(int64(len(done.Snapshots)), "snapshot"),
-		plural(int64(len(done.Shards)), "shard"), byteSize(done.Bytes), plural(int64(len(done.Leftovers)), "leftover"))
+func describeCollected(done *snapshots.Collected) string {
+	return fmt.Sprintf("%s, %s with %s, %s", wording.Plural(len(done.Snapshots), "snapshot"),
+		wording.Plural(len(done.Shards), "shard"), byteSize(done.Bytes), wording.Plural(len(done.Leftovers), "leftover"))
 }
 
-// live returns what lists the snapshots that releases need.
-func live(store *shard.Store) func(context.Context) ([]shard.Digest, error) {
-	return release.New(store, nil).Live
+// neededBy returns what lists the snapshots that releases need.
+func neededBy(store *snapshots.Store) func(context.Context) ([]manifest.Digest, error) {
+	return release.New(store).Live
 }

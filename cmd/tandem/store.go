@@ -7,7 +7,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/manifest"
+	"github.com/tandem-ann/tandem/shard/snapshots"
 )
 
 // storeFlags say which store a command reads, and where this machine keeps what it
@@ -49,14 +50,14 @@ func (b *byteFlag) UnmarshalText(text []byte) error {
 	return nil
 }
 
-func (c *cacheFlags) options() shard.StoreOptions {
-	return shard.StoreOptions{Cache: c.Cache, CacheBytes: int64(c.CacheSize), Timeout: c.StoreTimeout}
+func (c *cacheFlags) options() snapshots.Options {
+	return snapshots.Options{Cache: c.Cache, CacheBytes: int64(c.CacheSize), Timeout: c.StoreTimeout}
 }
 
 // openStore opens a store and resolves which of its snapshots is meant: without a ref the
 // one that is released. The caller closes the store.
-func openStore(e *environment, location, ref string, o shard.StoreOptions) (*shard.Store, shard.Digest, error) {
-	store, err := shard.OpenStore(e.ctx, location, o)
+func openStore(e *environment, location, ref string, o snapshots.Options) (*snapshots.Store, manifest.Digest, error) {
+	store, err := snapshots.OpenStore(e.ctx, location, o)
 	if err != nil {
 		return nil, "", err
 	}
@@ -69,7 +70,7 @@ func openStore(e *environment, location, ref string, o shard.StoreOptions) (*sha
 
 // resolve returns the snapshot of a store that a ref means: a digest, the beginning of
 // one, or, where it is empty, the one that is released.
-func resolve(e *environment, store *shard.Store, ref string) (shard.Digest, error) {
+func resolve(e *environment, store *snapshots.Store, ref string) (manifest.Digest, error) {
 	if ref == "" {
 		return released(e, store)
 	}

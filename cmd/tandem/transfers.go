@@ -4,7 +4,8 @@ import (
 	"io"
 	"sync"
 
-	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/manifest"
+	"github.com/tandem-ann/tandem/shard/snapshots"
 )
 
 // transfers shows how many bytes of all shards together were uploaded, downloaded or
@@ -12,21 +13,21 @@ import (
 type transfers struct {
 	mu    sync.Mutex
 	p     progress
-	shown shard.TransferKind
-	known map[shard.TransferKind]map[shard.Digest]shard.Transfer
+	shown snapshots.TransferKind
+	known map[snapshots.TransferKind]map[manifest.Digest]snapshots.Transfer
 }
 
 func newTransfers(w io.Writer) *transfers {
-	return &transfers{p: newProgress(w), known: map[shard.TransferKind]map[shard.Digest]shard.Transfer{}}
+	return &transfers{p: newProgress(w), known: map[snapshots.TransferKind]map[manifest.Digest]snapshots.Transfer{}}
 }
 
 // Transfer is told of each transfer. Calls may come from any goroutine. Of several kinds
 // it shows one until all that is known of it is done.
-func (t *transfers) Transfer(now shard.Transfer) {
+func (t *transfers) Transfer(now snapshots.Transfer) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.known[now.Kind] == nil {
-		t.known[now.Kind] = map[shard.Digest]shard.Transfer{}
+		t.known[now.Kind] = map[manifest.Digest]snapshots.Transfer{}
 	}
 	_, known := t.known[now.Kind][now.Digest]
 	t.known[now.Kind][now.Digest] = now
@@ -44,7 +45,7 @@ func (t *transfers) Transfer(now shard.Transfer) {
 }
 
 // total returns how many bytes of a kind are done, and how many there are.
-func (t *transfers) total(kind shard.TransferKind) (done, size int64) {
+func (t *transfers) total(kind snapshots.TransferKind) (done, size int64) {
 	for _, each := range t.known[kind] {
 		done, size = done+each.Done, size+each.Size
 	}

@@ -10,7 +10,10 @@ import (
 
 	"github.com/tandem-ann/tandem/index/sections"
 	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/manifest"
 	"github.com/tandem-ann/tandem/shard/objects"
+	"github.com/tandem-ann/tandem/shard/snapshots"
+	"github.com/tandem-ann/tandem/shard/wording"
 )
 
 // source is the snapshot or the shard files that a command reads.
@@ -72,16 +75,16 @@ func (c *verifyCommand) Run(e *environment) (err error) {
 }
 
 // verifySnapshot verifies a snapshot and says what is wrong with it.
-func verifySnapshot(e *environment, store *shard.Store, digest shard.Digest) error {
+func verifySnapshot(e *environment, store *snapshots.Store, digest manifest.Digest) error {
 	shards := 0
-	err := shard.VerifySnapshot(e.ctx, store, digest, func(name string) {
+	err := snapshots.Verify(e.ctx, store, digest, func(name string) {
 		shards++
 		fmt.Fprintf(e.stdout, "verify %s\n", name)
 	})
 	if err != nil {
 		return notWhole(e, "snapshot "+string(digest), err)
 	}
-	fmt.Fprintf(e.stdout, "snapshot %s is whole: %s\n", digest, plural(int64(shards), "shard"))
+	fmt.Fprintf(e.stdout, "snapshot %s is whole: %s\n", digest, wording.Plural(shards, "shard"))
 	return nil
 }
 
@@ -103,7 +106,7 @@ func (c *verifyCommand) files(e *environment) error {
 		fmt.Fprintf(e.stderr, "tandem verify: %v\n", err)
 	}
 	if bad > 0 {
-		return fmt.Errorf("%d of %s not whole", bad, plural(int64(len(c.Objects)), "shard"))
+		return fmt.Errorf("%d of %s not whole", bad, wording.Plural(len(c.Objects), "shard"))
 	}
 	return nil
 }
@@ -115,8 +118,8 @@ func (c *verifyCommand) file(e *environment, path string) error {
 		err = errors.Join(s.Check(), s.Close())
 	}
 	name, named := strings.CutSuffix(filepath.Base(path), ".shard")
-	if want := shard.Digest(name); named && want.Valid() {
-		if got, _, sumErr := shard.SumFile(path); sumErr == nil && got != want {
+	if want := manifest.Digest(name); named && want.Valid() {
+		if got, _, sumErr := snapshots.SumFile(path); sumErr == nil && got != want {
 			err = errors.Join(err, fmt.Errorf("verify shard %s: its SHA-256 is %s", path, got))
 		}
 	}
@@ -136,8 +139,8 @@ func notWhole(e *environment, what string, err error) error {
 	for _, line := range all {
 		fmt.Fprintf(e.stderr, "tandem verify: %s\n", line)
 	}
-	count := plural(int64(len(all)), "error")
-	if !sections.IsDamaged(err) && !errors.Is(err, sections.ErrVersion) && !errors.Is(err, objects.ErrNotFound) && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, shard.ErrNoSnapshot) {
+	count := wording.Plural(len(all), "error")
+	if !sections.IsDamaged(err) && !errors.Is(err, sections.ErrVersion) && !errors.Is(err, objects.ErrNotFound) && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, snapshots.ErrNoSnapshot) {
 		return fmt.Errorf("whether %s is whole is not known: %s", what, count)
 	}
 	return fmt.Errorf("%s is not whole: %s", what, count)

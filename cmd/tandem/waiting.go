@@ -6,7 +6,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/snapshots"
 )
 
 const (
@@ -16,10 +16,10 @@ const (
 
 // newWaiting returns what says on which collection of a store a command waits. Calls may
 // come from any goroutine.
-func newWaiting(w io.Writer) func(shard.Marked) {
+func newWaiting(w io.Writer) func(snapshots.Marked) {
 	var mu sync.Mutex
 	next := waitQuiet
-	return func(m shard.Marked) {
+	return func(m snapshots.Marked) {
 		mu.Lock()
 		defer mu.Unlock()
 		if m.Waited >= next {

@@ -109,26 +109,6 @@ func Prefetch[T uint8 | uint16 | uint32 | float32](data []T, stride, length int,
 	prefetch((*byte)(unsafe.Pointer(unsafe.SliceData(data))), size*stride, size*length, ordinals)
 }
 
-// DotCodesRange sets out[i] to the inner product of query and row first+i of
-// rows. It panics if len(query) is not a positive multiple of 32, or if one of
-// the rows is not in rows.
-func DotCodesRange(query []int8, rows []uint8, first int, out []int32) {
-	stride := len(query)
-	if stride == 0 || stride%codeBlock != 0 {
-		panicCodeStride(query)
-	}
-	if n := len(rows) / stride; first < 0 || first > n || len(out) > n-first {
-		panicSpan(first, len(out), n)
-	}
-	dotCodesRange(query, rows[first*stride:(first+len(out))*stride], out)
-}
-
-// CodesName returns the name of the implementation for codes that this CPU
-// selected: "avx512vnni", "avx2", "neon+dotprod", "neon" or "generic".
-func CodesName() string {
-	return selectedCodes.String()
-}
-
 func panicWithin(q *Query, ordinals []uint32, room int) {
 	if room < len(ordinals)+Spare {
 		panic(fmt.Sprintf("kernel: score %d ordinals: out has room for %d, want %d", len(ordinals), room, len(ordinals)+Spare))

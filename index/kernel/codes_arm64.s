@@ -151,56 +151,6 @@ block1:
 done:
 	RET
 
-// func dotCodesRangeNEON(query []int8, rows []uint8, out []int32)
-TEXT ·dotCodesRangeNEON(SB), NOSPLIT, $0-72
-	MOVD query_base+0(FP), R0
-	MOVD query_len+8(FP), R1
-	MOVD rows_base+24(FP), R9
-	MOVD out_base+48(FP), R5
-	MOVD out_len+56(FP), R4
-	BIAS
-
-bias:
-	QUERY
-	WIDEN(16, 17, 31, 31, 0, 1)
-	SUBS $32, R11, R11
-	BNE  bias
-	BIASED
-
-group:
-	CMP $4, R4
-	BLT single
-	NEXT4
-	BEGIN4
-
-block4:
-	QUERY
-	ROW(WIDEN, R6, 0, 1)
-	ROW(WIDEN, R7, 2, 3)
-	ROW(WIDEN, R8, 4, 5)
-	ROW(WIDEN, R9, 6, 7)
-	SUBS $32, R11, R11
-	BNE  block4
-	SUM4
-	SUB  $4, R4, R4
-	B    group
-
-single:
-	CBZ R4, done
-	BEGIN1
-
-block1:
-	QUERY
-	ROW(WIDEN, R9, 0, 1)
-	SUBS $32, R11, R11
-	BNE  block1
-	SUM1
-	SUB  $1, R4, R4
-	B    single
-
-done:
-	RET
-
 // func dotCodesDotprod(query []int8, rows []uint8, ordinals []uint32, out []int32)
 TEXT ·dotCodesDotprod(SB), NOSPLIT, $0-96
 	MOVD query_base+0(FP), R0
@@ -242,56 +192,6 @@ block4:
 single:
 	CBZ R4, done
 	LOCATE(R9)
-	BEGIN1
-
-block1:
-	QUERY
-	ROW(SDOTS, R9, 0, 1)
-	SUBS $32, R11, R11
-	BNE  block1
-	SUM1
-	SUB  $1, R4, R4
-	B    single
-
-done:
-	RET
-
-// func dotCodesRangeDotprod(query []int8, rows []uint8, out []int32)
-TEXT ·dotCodesRangeDotprod(SB), NOSPLIT, $0-72
-	MOVD query_base+0(FP), R0
-	MOVD query_len+8(FP), R1
-	MOVD rows_base+24(FP), R9
-	MOVD out_base+48(FP), R5
-	MOVD out_len+56(FP), R4
-	BIAS
-
-bias:
-	QUERY
-	SDOTS(16, 17, 31, 31, 0, 1)
-	SUBS $32, R11, R11
-	BNE  bias
-	BIASED
-
-group:
-	CMP $4, R4
-	BLT single
-	NEXT4
-	BEGIN4
-
-block4:
-	QUERY
-	ROW(SDOTS, R6, 0, 1)
-	ROW(SDOTS, R7, 2, 3)
-	ROW(SDOTS, R8, 4, 5)
-	ROW(SDOTS, R9, 6, 7)
-	SUBS $32, R11, R11
-	BNE  block4
-	SUM4
-	SUB  $4, R4, R4
-	B    group
-
-single:
-	CBZ R4, done
 	BEGIN1
 
 block1:

@@ -16,13 +16,12 @@ import (
 type codeRoutines struct {
 	within func(query []int8, rows []uint8, factors []float32, ordinals []uint32, base, scale, shift, bound float32, out []uint64) int
 	list   func(query []int8, rows []uint8, ordinals []uint32, out []int32)
-	scan   func(query []int8, rows []uint8, out []int32)
 	visit  func(list []uint32, marks []uint8, epoch uint8, rows []uint8, stride, length int, factors []float32, dst []uint32) int
 	insert func(pool []uint64, n int, batch []uint64) (count, least int)
 }
 
 var genericCodeRoutines = codeRoutines{
-	withinGeneric, dotCodesGeneric, dotCodesRangeGeneric,
+	withinGeneric, dotCodesGeneric,
 	func(list []uint32, marks []uint8, epoch uint8, _ []uint8, _, _ int, _ []float32, dst []uint32) int {
 		return visitGeneric(list, marks, epoch, dst)
 	},
@@ -95,9 +94,6 @@ func requireExact(t *testing.T, query []int8, rows []uint8, ordinals []uint32) {
 				r.list(query, rows, ordinals, out)
 			}), "%s of %d ordinals, stride %d", i, len(ordinals), stride)
 		}
-		require.Equal(t, every, scoredCodes(t, len(every), func(out []int32) {
-			r.scan(query, rows, out)
-		}), "%s of %d rows, stride %d", i, len(every), stride)
 	}
 }
 
@@ -156,16 +152,11 @@ func TestWhatPadsACodeRowIsOfNoAccount(t *testing.T) {
 		rows := codeFills[0].rowsOf(random, 5*stride)
 		q := Query{Code: query, Scale: 1}
 		factors, ordinals := normal(random, 10), []uint32{0, 1, 2, 3, 4}
-		padded, other := make([]int32, 5), make([]int32, 5)
 		near, far := make([]uint64, 5+Spare), make([]uint64, 5+Spare)
-		DotCodesRange(query, rows, 0, padded)
 		Within(&q, rows, factors, ordinals, infinity, near)
 		for i := range 5 {
-			assert.Equal(t, naiveCodes(query[:dim], rows[i*stride:]), int64(padded[i]))
 			clear(rows[i*stride+dim : (i+1)*stride])
 		}
-		DotCodesRange(query, rows, 0, other)
-		assert.Equal(t, padded, other)
 		Within(&q, rows, factors, ordinals, infinity, far)
 		assert.Equal(t, near[:5], far[:5])
 	}
@@ -175,10 +166,6 @@ func TestCodeStride(t *testing.T) {
 	for dim, want := range map[int]int{1: 32, 31: 32, 32: 32, 33: 64, 100: 128, 128: 128, 1000: 1024} {
 		assert.Equal(t, want, CodeStride(dim), "dim %d", dim)
 	}
-}
-
-func TestCodesNameIsTheFastest(t *testing.T) {
-	assert.Equal(t, supportedCodes()[0].String(), CodesName())
 }
 
 func TestCodeMisfitsPanic(t *testing.T) {
@@ -196,11 +183,6 @@ func TestCodeMisfitsPanic(t *testing.T) {
 		{"kernel: query has 48 codes: want a positive multiple of 32", func() { within(query(48), rows(48), 0, 3) }},
 		{"kernel: score 0 ordinals: out has room for 2, want 3", func() { within(query(32), rows(32), 0, 2) }},
 		{"kernel: score 2 ordinals: out has room for 4, want 5", func() { within(query(32), rows(32), 2, 4) }},
-		{"kernel: query has 0 codes: want a positive multiple of 32", func() { DotCodesRange(nil, nil, 0, nil) }},
-		{"kernel: query has 33 codes: want a positive multiple of 32", func() { DotCodesRange(query(33), rows(66), 0, nil) }},
-		{"kernel: score rows -1 to 0: there are 2", func() { DotCodesRange(query(32), rows(64), -1, make([]int32, 1)) }},
-		{"kernel: score rows 1 to 3: there are 2", func() { DotCodesRange(query(32), rows(64), 1, make([]int32, 2)) }},
-		{"kernel: score rows 3 to 3: there are 2", func() { DotCodesRange(query(32), rows(64), 3, nil) }},
 	} {
 		assert.PanicsWithValue(t, test.want, test.call)
 	}
@@ -212,13 +194,11 @@ func TestNoCodeEscapes(t *testing.T) {
 		var rows [192]uint8
 		var factors [6]float32
 		var ordinals [3]uint32
-		var sums [3]int32
 		var near [3 + Spare]uint64
 		var marks [1]uint8
 		var fresh [3]uint32
 		var pool [2]uint64
 		q := Query{Code: query[:]}
-		DotCodesRange(query[:], rows[:], 0, sums[:])
 		Visit(ordinals[:], marks[:], 1, rows[:], 64, factors[:], fresh[:])
 		PrefetchCodes(rows[:], 64, factors[:], ordinals[:])
 		n := Within(&q, rows[:], factors[:], ordinals[:1], 1, near[:])

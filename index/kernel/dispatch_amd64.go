@@ -116,17 +116,6 @@ func prefetch(data *byte, stride, length int, ordinals []uint32) {
 	prefetchAMD64(data, stride, length, ordinals)
 }
 
-func dotCodesRange(query []int8, rows []uint8, out []int32) {
-	switch selectedCodes {
-	case vnni:
-		dotCodesRangeVNNI(query, rows, out)
-	case avx2:
-		dotCodesRangeAVX2(query, rows, out)
-	default:
-		dotCodesRangeGeneric(query, rows, out)
-	}
-}
-
 func insert(pool []uint64, n int, batch []uint64) (count, least int) {
 	if selectedCodes == vnni {
 		return insertAVX512(pool, n, batch)

@@ -38,14 +38,6 @@ func within(query []int8, rows []uint8, factors []float32, ordinals []uint32, ba
 	return withinNEON(query, rows, factors, ordinals, base, scale, shift, bound, out)
 }
 
-func dotCodesRange(query []int8, rows []uint8, out []int32) {
-	if selectedCodes == dotprod {
-		dotCodesRangeDotprod(query, rows, out)
-	} else {
-		dotCodesRangeNEON(query, rows, out)
-	}
-}
-
 func visit(list []uint32, marks []uint8, epoch uint8, rows []uint8, stride, length int, factors []float32, dst []uint32) int {
 	return visitARM64(list, marks, epoch, rows, stride, length, factors, dst)
 }

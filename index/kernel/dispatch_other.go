@@ -24,10 +24,6 @@ func within(query []int8, rows []uint8, factors []float32, ordinals []uint32, ba
 	return withinGeneric(query, rows, factors, ordinals, base, scale, shift, bound, out)
 }
 
-func dotCodesRange(query []int8, rows []uint8, out []int32) {
-	dotCodesRangeGeneric(query, rows, out)
-}
-
 func visit(list []uint32, marks []uint8, epoch uint8, _ []uint8, _, _ int, _ []float32, dst []uint32) int {
 	return visitGeneric(list, marks, epoch, dst)
 }

@@ -49,7 +49,6 @@ func TestFaultsAreRecoverable(t *testing.T) {
 		if r.list != nil {
 			requireFault(t, bytes, func() { r.list(coded, bytes, ordinals, sums) })
 		}
-		requireFault(t, bytes, func() { r.scan(coded, bytes, sums) })
 		requireFault(t, bytes, func() { r.within(coded, bytes, make([]float32, 2*n), ordinals, 0, 1, 0, infinity, near) })
 		requireFault(t, factors, func() { r.within(coded, codes, factors, ordinals, 0, 1, 0, infinity, near) })
 		// What is only asked for ahead of time does not fault.

@@ -109,17 +109,6 @@ func dotCodesGeneric(query []int8, rows []uint8, ordinals []uint32, out []int32)
 	}
 }
 
-func dotCodesRangeGeneric(query []int8, rows []uint8, out []int32) {
-	n := len(query)
-	for len(out) >= 4 {
-		dotCodeRows(query, row(rows, 0, n), row(rows, 1, n), row(rows, 2, n), row(rows, 3, n), (*[4]int32)(out))
-		rows, out = rows[4*n:], out[4:]
-	}
-	for i := range out {
-		out[i] = dotCodeRow(query, row(rows, i, n))
-	}
-}
-
 func dotCodeRows(query []int8, row0, row1, row2, row3 []uint8, out *[4]int32) {
 	var s0, s1, s2, s3 int32
 	for i := 0; i < len(query); i += 8 {

@@ -56,10 +56,10 @@ func TestCodeReadsEndWithTheirArguments(t *testing.T) {
 				if r.list != nil {
 					r.list(query, rows, ordinals, out)
 				}
-				r.scan(query, rows, out)
 				require.Equal(t, n, r.within(query, rows, factors, ordinals, 0, 1, 0, infinity, near))
 				require.Equal(t, n, r.visit(ordinals, marks, uint8(e+1), rows, stride, stride, factors, fresh))
 			}
+			require.Equal(t, n, withinRange(query, rows, factors, 0, n, 0, 1, 0, infinity, near))
 			PrefetchCodes(rows, stride, factors, ordinals)
 		}
 	}

@@ -14,9 +14,9 @@ func (i implementation) routines() routines {
 func (i implementation) codeRoutines() codeRoutines {
 	switch i {
 	case vnni:
-		return codeRoutines{withinVNNI, nil, dotCodesRangeVNNI, visitAMD64, insertAVX512}
+		return codeRoutines{withinVNNI, nil, visitAMD64, insertAVX512}
 	case avx2:
-		return codeRoutines{withinAVX2, nil, dotCodesRangeAVX2, visitAMD64, insertGeneric}
+		return codeRoutines{withinAVX2, nil, visitAMD64, insertGeneric}
 	default:
 		return genericCodeRoutines
 	}

@@ -10,9 +10,9 @@ func (i implementation) routines() routines {
 func (i implementation) codeRoutines() codeRoutines {
 	switch i {
 	case dotprod:
-		return codeRoutines{withinDotprod, dotCodesDotprod, dotCodesRangeDotprod, visitARM64, insertGeneric}
+		return codeRoutines{withinDotprod, dotCodesDotprod, visitARM64, insertGeneric}
 	case neon:
-		return codeRoutines{withinNEON, dotCodesNEON, dotCodesRangeNEON, visitARM64, insertGeneric}
+		return codeRoutines{withinNEON, dotCodesNEON, visitARM64, insertGeneric}
 	default:
 		return genericCodeRoutines
 	}

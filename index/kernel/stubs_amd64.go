@@ -132,11 +132,6 @@ func withinVNNI(query []int8, rows []uint8, factors []float32, ordinals []uint32
 //go:noescape
 func withinRangeVNNI(query []int8, rows []uint8, factors []float32, first int, count int, base float32, scale float32, shift float32, bound float32, out []uint64) int
 
-// dotCodesRangeVNNI sets out[i] to the inner product of query and row i, with AVX-512 VNNI.
-//
-//go:noescape
-func dotCodesRangeVNNI(query []int8, rows []uint8, out []int32)
-
 // withinAVX2 is within, with AVX2.
 //
 //go:noescape
@@ -146,11 +141,6 @@ func withinAVX2(query []int8, rows []uint8, factors []float32, ordinals []uint32
 //
 //go:noescape
 func withinRangeAVX2(query []int8, rows []uint8, factors []float32, first int, count int, base float32, scale float32, shift float32, bound float32, out []uint64) int
-
-// dotCodesRangeAVX2 sets out[i] to the inner product of query and row i, with AVX2.
-//
-//go:noescape
-func dotCodesRangeAVX2(query []int8, rows []uint8, out []int32)
 
 // prefetchAMD64 is Prefetch.
 //

@@ -43,13 +43,7 @@ func l2RangeUint8NEON(query []float32, rows []uint8, out []float32)
 func dotCodesNEON(query []int8, rows []uint8, ordinals []uint32, out []int32)
 
 //go:noescape
-func dotCodesRangeNEON(query []int8, rows []uint8, out []int32)
-
-//go:noescape
 func dotCodesDotprod(query []int8, rows []uint8, ordinals []uint32, out []int32)
-
-//go:noescape
-func dotCodesRangeDotprod(query []int8, rows []uint8, out []int32)
 
 //go:noescape
 func prefetchARM64(data *byte, stride, length int, ordinals []uint32)

@@ -73,7 +73,7 @@ func FromBytes(data []byte) (*File, error) {
 	if uintptr(unsafe.Pointer(unsafe.SliceData(data)))%8 != 0 {
 		return nil, errors.New("shard file in memory is not aligned to 8 bytes")
 	}
-	f := newFile("(memory)", data)
+	f := newFile(memoryPath, data)
 	if err := f.verify(bytes.NewReader(data)); err != nil {
 		return nil, err
 	}

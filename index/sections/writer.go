@@ -13,13 +13,15 @@ import (
 
 // Writer writes one shard file. Sections follow one another in the order of
 // their [Writer.Begin] calls. The file appears under its name only when
-// [Writer.Commit] returns nil; a crash before that leaves nothing under it.
+// [Writer.Commit] returns nil; a crash before that leaves nothing under it. One that is
+// [InMemory] becomes a [File] without one on a disk.
 //
 // A Writer is for one goroutine. After an error every further call returns it.
 type Writer struct {
 	path string
 	file *os.File
-	buf  *bufio.Writer
+	buf  *bufio.Writer // nil in memory
+	data []byte        // what is written in memory
 	err  error
 
 	open    bool // a section is being written
@@ -46,6 +48,41 @@ func Create(path string) (*Writer, error) {
 	w := &Writer{path: path, file: f, buf: bufio.NewWriterSize(f, 1<<20), names: map[string]bool{}}
 	w.write(make([]byte, PageSize))
 	return w, nil
+}
+
+// InMemory starts a shard file that stays in memory. It ends with [Writer.File] instead of
+// a Commit.
+func InMemory() *Writer { return &Writer{path: memoryPath, names: map[string]bool{}} }
+
+// memoryPath is what errors call a file that is in memory.
+const memoryPath = "(memory)"
+
+// memoryAlign is what sections in memory are aligned to, in bytes.
+const memoryAlign = 64
+
+// File ends the last section of what is in memory and returns it all as a file, which has
+// no header and needs no verification. The Writer is then spent.
+func (w *Writer) File() (*File, error) {
+	w.end()
+	if w.err == nil && w.buf != nil {
+		w.err = errors.New("it is on a disk: want a Commit")
+	}
+	if w.err != nil {
+		return nil, fmt.Errorf("write shard file %s: %w", w.path, w.err)
+	}
+	// Words, so that the memory is aligned for whatever a section holds, and no more of
+	// them than there are bytes.
+	words := make([]uint64, len(w.data)/8+1)
+	data := Bytes(words)[:len(w.data)]
+	copy(data, w.data)
+	f := newFile(w.path, data)
+	f.header.features = w.features
+	f.entries = w.entries
+	for i, e := range f.entries {
+		f.byName[e.Name] = i
+	}
+	w.data, w.err = nil, errors.New("it is written")
+	return f, nil
 }
 
 // Require sets feature bits in the header: a build that does not know them will
@@ -96,6 +133,9 @@ func (w *Writer) Section(name string, data []byte) error {
 // makes the file durable and gives it its name. The Writer is then spent.
 func (w *Writer) Commit() error {
 	w.end()
+	if w.buf == nil {
+		return fmt.Errorf("write shard file %s: want File, not a Commit", w.path)
+	}
 	toc := make([]byte, padded(uint64(len(w.entries))*entrySize))
 	for i, e := range w.entries {
 		e.encode(toc[i*entrySize:])
@@ -154,7 +194,11 @@ func (w *Writer) end() {
 		return
 	}
 	length := w.offset - w.start
-	w.write(make([]byte, padded(length)-length))
+	end := padded(length)
+	if w.buf == nil {
+		end = (length + memoryAlign - 1) &^ (memoryAlign - 1)
+	}
+	w.write(make([]byte, end-length))
 	w.entries = append(w.entries, Entry{Name: w.name, Offset: w.start, Length: length, Hash: w.hash.Sum64()})
 	w.open = false
 }
@@ -163,13 +207,13 @@ func (w *Writer) write(p []byte) {
 	if w.err != nil {
 		return
 	}
-	if _, w.err = w.buf.Write(p); w.err != nil {
+	if w.offset += uint64(len(p)); w.buf == nil {
+		w.data = append(w.data, p...)
 		return
 	}
-	if w.open {
+	if _, w.err = w.buf.Write(p); w.err == nil && w.open {
 		_, _ = w.hash.Write(p) // a hash.Hash never fails
 	}
-	w.offset += uint64(len(p))
 }
 
 // SyncDir makes the names in a folder durable.

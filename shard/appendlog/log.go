@@ -18,6 +18,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -60,9 +61,18 @@ type Options struct {
 	// Timeout is how long one look of [Log.Watch] may take. Default: 15 seconds, and at
 	// least half as much again as the bucket lets a store be silent.
 	Timeout time.Duration
+	// Hedge is how long a look of [Log.Watch] is without an answer before another is made
+	// beside it, of which the first answer counts. Default: a third of Timeout.
+	Hedge time.Duration
 	// Links returns what an entry carries of the log that it is in. Entries may be any
 	// bytes: of what it cannot read it returns nothing. Default: entries carry nothing.
 	Links func(data []byte) Links
+	// Whole has those that watch look now and then whether all entries behind the last
+	// checkpoint are there, and not only that the last one is. Default: they do not.
+	Whole bool
+	// Readable returns an error if a checkpoint cannot be read: then [Log.Trim] deletes nothing
+	// that it sums up. Default: all can.
+	Readable func(ctx context.Context, checkpoint Entry) error
 	// Keep is how many entries that a checkpoint sums up stay. A writer or reader
 	// that is not further behind is told that it is, rather than that the log has
 	// another end. Default: 1000.
@@ -82,6 +92,7 @@ type Log struct {
 
 	mu    sync.Mutex
 	hints map[chan struct{}]struct{} // of those that watch
+	seen  seen
 }
 
 // digits is how many digits a sequence number has in a name, so that names sort as
@@ -102,8 +113,14 @@ func New(bucket *objects.Bucket, o Options) *Log {
 	if o.Timeout <= 0 {
 		o.Timeout = max(15*time.Second, bucket.Timeout()*3/2)
 	}
+	if o.Hedge <= 0 {
+		o.Hedge = o.Timeout / 3
+	}
 	if o.Links == nil {
 		o.Links = func([]byte) Links { return Links{} }
+	}
+	if o.Readable == nil {
+		o.Readable = func(context.Context, Entry) error { return nil }
 	}
 	if o.Keep == 0 {
 		o.Keep = 1000
@@ -111,13 +128,21 @@ func New(bucket *objects.Bucket, o Options) *Log {
 	return &Log{bucket: bucket, o: o, hints: map[chan struct{}]struct{}{}}
 }
 
-func (l *Log) entryKey(sequence uint64) string {
-	return fmt.Sprintf("%s/%0*d%s", l.o.Prefix, digits, sequence, l.o.Suffix)
+// Poll returns how long [Log.Watch] waits before it looks again.
+func (l *Log) Poll() time.Duration { return l.o.Poll }
+
+// EntryKey returns the name of the object of an entry.
+func (o *Options) EntryKey(sequence uint64) string {
+	return fmt.Sprintf("%s/%0*d%s", o.Prefix, digits, sequence, o.Suffix)
 }
 
-func (l *Log) checkpointKey(sequence uint64) string {
-	return fmt.Sprintf("%s/checkpoints/%0*d%s", l.o.Prefix, digits, sequence, l.o.Suffix)
+// CheckpointKey returns the name of the object of a checkpoint.
+func (o *Options) CheckpointKey(sequence uint64) string {
+	return fmt.Sprintf("%s/checkpoints/%0*d%s", o.Prefix, digits, sequence, o.Suffix)
 }
+
+func (l *Log) entryKey(sequence uint64) string      { return l.o.EntryKey(sequence) }
+func (l *Log) checkpointKey(sequence uint64) string { return l.o.CheckpointKey(sequence) }
 
 // sequences lists the sequence numbers of the objects whose names begin with prefix.
 func (l *Log) sequences(ctx context.Context, prefix string) ([]uint64, error) {
@@ -191,6 +216,20 @@ func (l *Log) Before(ctx context.Context, sequence uint64) (uint64, error) {
 	}
 	i, _ := slices.BinarySearch(entries, sequence)
 	return last(entries[:i]), nil
+}
+
+// After returns the smallest sequence number above another whose entry is there, 0 if there is
+// none.
+func (l *Log) After(ctx context.Context, sequence uint64) (uint64, error) {
+	entries, err := l.entries(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("list log %s: %w", l.o.Prefix, err)
+	}
+	i, _ := slices.BinarySearch(entries, sequence+1)
+	if i == len(entries) {
+		return 0, nil
+	}
+	return entries[i], nil
 }
 
 // Append appends an entry, which must be the next: sequence is that of the head and
@@ -306,12 +345,19 @@ func (l *Log) Read(ctx context.Context, from uint64) iter.Seq2[Entry, error] {
 
 // Checkpoint returns the last checkpoint; its Sequence is 0 if there is none.
 func (l *Log) Checkpoint(ctx context.Context) (Entry, error) {
+	return l.CheckpointBefore(ctx, math.MaxUint64)
+}
+
+// CheckpointBefore returns the last checkpoint that sums up less than the entries to a sequence
+// number, as Checkpoint does: what is left where a later one is damaged.
+func (l *Log) CheckpointBefore(ctx context.Context, sequence uint64) (Entry, error) {
 	for {
 		checkpoints, err := l.checkpoints(ctx)
 		if err != nil {
 			return Entry{}, fmt.Errorf("read checkpoint of log %s: %w", l.o.Prefix, err)
 		}
-		at := last(checkpoints)
+		i, _ := slices.BinarySearch(checkpoints, sequence)
+		at := last(checkpoints[:i])
 		if at == 0 {
 			return Entry{}, nil
 		}

@@ -30,14 +30,14 @@ func FuzzOpenTable(f *testing.F) {
 	defer file.Close()
 	base, features := unpack(f, file), file.Features()
 	for i, p := range base {
-		if len(p.data) < 1<<12 {
-			f.Add(uint8(i), slices.Clone(p.data))
+		if len(p.Data) < 1<<12 {
+			f.Add(uint8(i), slices.Clone(p.Data))
 		}
 	}
 	f.Fuzz(func(t *testing.T, i uint8, data []byte) {
 		parts := slices.Clone(base)
-		parts[int(i)%len(parts)].data = data
-		file, err := sections.FromBytes(pack(features, parts))
+		parts[int(i)%len(parts)].Data = data
+		file, err := sections.FromBytes(parts.Pack(features))
 		require.NoError(t, err)
 		table, err := OpenTable(file, n)
 		if err != nil {

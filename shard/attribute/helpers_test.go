@@ -1,67 +1,23 @@
 package attribute
 
 import (
-	"encoding/binary"
 	"fmt"
 	"math"
 	"path/filepath"
 	"testing"
 	"time"
 
-	"github.com/cespare/xxhash/v2"
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
 	"github.com/tandem-ann/tandem/index/sections"
+	"github.com/tandem-ann/tandem/index/sections/sectionstest"
 )
 
-// part is a section of a file built by hand.
-type part struct {
-	name string
-	data []byte
-}
-
-// pack builds a shard file with right checksums around any content, as
-// index/format.md draws it.
-func pack(features uint32, parts []part) []byte {
-	le := binary.LittleEndian
-	pages := func(n int) int { return (n + sections.PageSize - 1) / sections.PageSize * sections.PageSize }
-	data := make([]byte, sections.PageSize)
-	var toc []byte
-	for _, p := range parts {
-		start := len(data)
-		data = append(data, p.data...)
-		data = append(data, make([]byte, pages(len(p.data))-len(p.data))...)
-		entry := make([]byte, 64)
-		copy(entry, p.name)
-		le.PutUint64(entry[40:], uint64(start))
-		le.PutUint64(entry[48:], uint64(len(p.data)))
-		le.PutUint64(entry[56:], xxhash.Sum64(data[start:]))
-		toc = append(toc, entry...)
-	}
-	start, length := len(data), len(toc)
-	toc = append(toc, make([]byte, pages(length)-length)...)
-	data = append(data, toc...)
-	copy(data, "TANDEMSH")
-	le.PutUint32(data[8:], sections.FormatVersion)
-	le.PutUint32(data[12:], features)
-	le.PutUint64(data[16:], uint64(len(data)))
-	le.PutUint64(data[24:], uint64(start))
-	le.PutUint64(data[32:], uint64(length))
-	le.PutUint64(data[40:], xxhash.Sum64(toc))
-	le.PutUint32(data[48:], uint32(len(parts)))
-	le.PutUint64(data[56:], xxhash.Sum64(data[:sections.PageSize]))
-	return data
-}
-
 // unpack returns the sections of a file.
-func unpack(t testing.TB, f *sections.File) []part {
-	var parts []part
-	for _, e := range f.Entries() {
-		data, err := f.Section(e.Name)
-		require.NoError(t, err)
-		parts = append(parts, part{e.Name, data})
-	}
+func unpack(t testing.TB, f *sections.File) sectionstest.Content {
+	parts, err := sectionstest.Unpack(f)
+	require.NoError(t, err)
 	return parts
 }
 

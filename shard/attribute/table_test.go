@@ -365,11 +365,11 @@ func TestOpenRejects(t *testing.T) {
 		t.Run(c.attribute+" "+c.part+" "+c.what, func(t *testing.T) {
 			name := sectionName(field(c.attribute), c.part)
 			parts := slices.Clone(base)
-			i := slices.IndexFunc(parts, func(p part) bool { return p.name == name })
+			i := parts.At(name)
 			require.GreaterOrEqual(t, i, 0, "no section %s", name)
-			parts[i].data = c.change(slices.Clone(parts[i].data))
-			require.NotEqual(t, base[i].data, parts[i].data)
-			broken, err := sections.FromBytes(pack(f.Features(), parts))
+			parts[i].Data = c.change(slices.Clone(parts[i].Data))
+			require.NotEqual(t, base[i].Data, parts[i].Data)
+			broken, err := sections.FromBytes(parts.Pack(f.Features()))
 			require.NoError(t, err)
 			_, err = OpenTable(broken, n)
 			require.ErrorIs(t, err, sections.ErrCorrupt)
@@ -378,14 +378,14 @@ func TestOpenRejects(t *testing.T) {
 	}
 	for i := range base {
 		parts := slices.Delete(slices.Clone(base), i, i+1)
-		broken, err := sections.FromBytes(pack(f.Features(), parts))
+		broken, err := sections.FromBytes(parts.Pack(f.Features()))
 		require.NoError(t, err)
 		_, err = OpenTable(broken, n)
 		require.ErrorIs(t, err, sections.ErrCorrupt)
-		if base[i].name == sectionName(field("released"), "wide") {
+		if base[i].Name == sectionName(field("released"), "wide") {
 			require.ErrorContains(t, err, "that there is a wide timestamp is false")
 			continue // a file may have none, but its feature bits say that this one has
 		}
-		require.Contains(t, err.Error(), base[i].name)
+		require.Contains(t, err.Error(), base[i].Name)
 	}
 }

@@ -230,88 +230,16 @@ func (o *output) writeBitmap(ordinals []uint32) (int64, error) {
 	return writeBitmap(o, &o.bitmap, ordinals)
 }
 
+// keywords writes the dictionary, the postings and the rows of a field of keywords.
 func (o *output) keywords(t Type) error {
-	// By ordinal: rows have keywords numbered as they came.
-	codes := make([]uint32, 0, len(o.in.codes))
-	offsets := make([]uint32, 1, len(o.order)+1)
-	for _, row := range o.order {
-		if o.in.has.Has(row) {
-			if t == Keyword {
-				codes = append(codes, o.in.codes[row])
-			} else {
-				l := o.in.lists[row]
-				codes = append(codes, o.in.codes[l.start:l.start+l.length]...)
-			}
-		}
-		offsets = append(offsets, uint32(len(codes)))
-	}
-
-	// The dictionary has the keywords that are still in use, ascending.
-	counts := make([]uint32, len(o.in.number))
-	for _, code := range codes {
-		counts[code]++
-	}
-	type entry struct {
-		key  string
-		code uint32
-	}
-	var dict []entry
-	for key, code := range o.in.number {
-		if counts[code] > 0 {
-			dict = append(dict, entry{key, code})
-		}
-	}
-	slices.SortFunc(dict, func(a, b entry) int { return strings.Compare(a.key, b.key) })
-	rank := make([]uint32, len(o.in.number))
-	ends := make([]int, len(dict)) // of each value's ordinals among all
-	total := 0
-	for v, e := range dict {
-		rank[e.code] = uint32(v)
-		ends[v] = total // its start until they are filled in
-		total += int(counts[e.code])
-	}
-	if err := o.begin("dict"); err != nil {
+	codes, offsets := o.ordered(t)
+	d := o.dictionary(codes)
+	if err := o.writeDict(d); err != nil {
 		return err
 	}
-	dictOffsets := make([]uint64, 1, len(dict)+1)
-	for _, e := range dict {
-		if _, err := io.WriteString(o, e.key); err != nil {
-			return err
-		}
-		dictOffsets = append(dictOffsets, dictOffsets[len(dictOffsets)-1]+uint64(len(e.key)))
-	}
-	if err := o.section("dict_offsets", sections.Bytes(dictOffsets)); err != nil {
+	if err := o.writePostings(d, codes, offsets); err != nil {
 		return err
 	}
-
-	ordinals := make([]uint32, total)
-	for i := range o.order {
-		list := codes[offsets[i]:offsets[i+1]]
-		for j, code := range list {
-			v := rank[code]
-			list[j] = v
-			ordinals[ends[v]] = uint32(i)
-			ends[v]++
-		}
-		slices.Sort(list)
-	}
-	if err := o.begin("postings"); err != nil {
-		return err
-	}
-	postingOffsets := make([]uint64, 1, len(dict)+1)
-	start := 0
-	for _, end := range ends {
-		n, err := o.writeBitmap(ordinals[start:end])
-		if err != nil {
-			return err
-		}
-		postingOffsets = append(postingOffsets, postingOffsets[len(postingOffsets)-1]+uint64(n))
-		start = end
-	}
-	if err := o.section("posting_offsets", sections.Bytes(postingOffsets)); err != nil {
-		return err
-	}
-
 	if t == KeywordList {
 		if err := o.section("list_offsets", sections.Bytes(offsets)); err != nil {
 			return err
@@ -326,6 +254,102 @@ func (o *output) keywords(t Type) error {
 		}
 	}
 	return o.section("rows", sections.Bytes(rows))
+}
+
+// ordered returns the codes of the keywords by ordinal, numbered as they came: those of
+// ordinal i are codes[offsets[i]:offsets[i+1]].
+func (o *output) ordered(t Type) (codes, offsets []uint32) {
+	codes = make([]uint32, 0, len(o.in.codes))
+	offsets = make([]uint32, 1, len(o.order)+1)
+	for _, row := range o.order {
+		if o.in.has.Has(row) {
+			if t == Keyword {
+				codes = append(codes, o.in.codes[row])
+			} else {
+				l := o.in.lists[row]
+				codes = append(codes, o.in.codes[l.start:l.start+l.length]...)
+			}
+		}
+		offsets = append(offsets, uint32(len(codes)))
+	}
+	return codes, offsets
+}
+
+// dictionary has the keywords that are in use, ascending; a value is a place in it.
+type dictionary struct {
+	keys   []string
+	counts []int    // of each value's ordinals
+	rank   []uint32 // the value of each code that is in use
+}
+
+func (o *output) dictionary(codes []uint32) dictionary {
+	counts := make([]int, len(o.in.number))
+	for _, code := range codes {
+		counts[code]++
+	}
+	d := dictionary{rank: make([]uint32, len(counts))}
+	for key, code := range o.in.number {
+		if counts[code] > 0 {
+			d.keys = append(d.keys, key)
+		}
+	}
+	slices.Sort(d.keys)
+	for value, key := range d.keys {
+		code := o.in.number[key]
+		d.rank[code] = uint32(value)
+		d.counts = append(d.counts, counts[code])
+	}
+	return d
+}
+
+func (o *output) writeDict(d dictionary) error {
+	if err := o.begin("dict"); err != nil {
+		return err
+	}
+	offsets := make([]uint64, 1, len(d.keys)+1)
+	for _, key := range d.keys {
+		if _, err := io.WriteString(o, key); err != nil {
+			return err
+		}
+		offsets = append(offsets, offsets[len(offsets)-1]+uint64(len(key)))
+	}
+	return o.section("dict_offsets", sections.Bytes(offsets))
+}
+
+// writePostings writes the bitmap of each value. It makes the codes values, which ascend
+// within each ordinal.
+func (o *output) writePostings(d dictionary, codes, offsets []uint32) error {
+	ends := make([]int, len(d.keys)) // of each value's ordinals among all: their start until they are filled in
+	total := 0
+	for value, n := range d.counts {
+		ends[value] = total
+		total += n
+	}
+	ordinals := make([]uint32, total)
+	for i := range o.order {
+		list := codes[offsets[i]:offsets[i+1]]
+		for j, code := range list {
+			value := d.rank[code]
+			list[j] = value
+			ordinals[ends[value]] = uint32(i)
+			ends[value]++
+		}
+		slices.Sort(list)
+	}
+	if err := o.begin("postings"); err != nil {
+		return err
+	}
+	postings := make([]uint64, 1, len(ends)+1)
+	start := 0
+	for _, end := range ends {
+		n, err := o.writeBitmap(ordinals[start:end])
+		if err != nil {
+			return err
+		}
+		postings = append(postings, postings[len(postings)-1]+uint64(n))
+		start = end
+	}
+	return o.section("posting_offsets", sections.Bytes(postings))
 }
 
 // singles returns the bits of float32s that are given as float64s.

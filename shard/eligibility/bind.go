@@ -30,6 +30,14 @@ func valueOf(v any) (value, error) {
 	return value{one: s}, err
 }
 
+// any returns what valueOf was given.
+func (v *value) any() any {
+	if v.list {
+		return v.items
+	}
+	return v.one.any()
+}
+
 // checkEvery is how many elements of a list pass between looks at the context.
 const checkEvery = 1024
 

@@ -256,3 +256,32 @@ func TestContextsEnd(t *testing.T) {
 	_, err = bound.Eval(slow, table, dst)
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 }
+
+// TestBindings makes a filter again of what a bound one says of itself.
+func TestBindings(t *testing.T) {
+	const all = `flag == user.b && year > user.i && price < user.f && genre == user.s && at < user.t && year in user.l && year > user.i`
+	schema := parseSchema(t, "flag bool\nyear int\nprice float\ngenre keyword\nat timestamp")
+	here, err := NewCompiler(schema)
+	require.NoError(t, err)
+	there, err := NewCompiler(schema)
+	require.NoError(t, err)
+	values := map[string]any{
+		"b": true, "i": int64(math.MinInt64), "f": math.Inf(1), "s": "12", "l": []any{int64(1), 2.0, "3"},
+		"t": time.Date(2024, 1, 2, 3, 4, 5, 6, time.UTC),
+	}
+	bind := func(c *Compiler, text string, values map[string]any) Bound {
+		filter, err := c.Compile(text)
+		require.NoError(t, err)
+		bound, err := filter.Bind(t.Context(), values)
+		require.NoError(t, err)
+		return bound
+	}
+	bound := bind(here, all, values)
+	require.Equal(t, values, bound.Bindings())
+	require.Equal(t, bound.root, bind(there, bound.String(), bound.Bindings()).root)
+	values["other"] = "is used by no filter"
+	values["b"] = false
+	require.NotContains(t, bind(here, all, values).Bindings(), "other")
+	require.Equal(t, false, bind(here, all, values).Bindings()["b"])
+	require.Nil(t, bind(here, "year > 5", values).Bindings())
+}

@@ -39,10 +39,17 @@ type Compiler struct {
 	merges sync.Pool // of *merger
 
 	mu     sync.Mutex
-	cached map[string]*list.Element // of *Filter, by text
+	cached map[string]*list.Element // of *remembered, by text
 	recent list.List                // the last used first
 	text   int                      // bytes of the texts
+	trims  int
 	once   onceSeen
+}
+
+// remembered is a filter that the compiler remembers.
+type remembered struct {
+	*Filter
+	used int // how many trims there had been when it was used last
 }
 
 // onceSeen has hashes of the texts that came last, and are not remembered. In each set they
@@ -114,7 +121,9 @@ func (c *Compiler) lookup(text string) *Filter {
 		return nil
 	}
 	c.recent.MoveToFront(e)
-	return e.Value.(*Filter)
+	r := e.Value.(*remembered)
+	r.used = c.trims
+	return r.Filter
 }
 
 func (c *Compiler) remember(f *Filter) {
@@ -123,12 +132,30 @@ func (c *Compiler) remember(f *Filter) {
 	if _, ok := c.cached[f.text]; ok || !c.once.again(f.text) {
 		return
 	}
-	c.cached[f.text] = c.recent.PushFront(f)
+	c.cached[f.text] = c.recent.PushFront(&remembered{f, c.trims})
 	c.text += len(f.text)
 	for c.recent.Len() > cacheSize || c.text > cacheText {
-		last := c.recent.Remove(c.recent.Back()).(*Filter)
-		delete(c.cached, last.text)
-		c.text -= len(last.text)
+		c.forget(c.recent.Back())
+	}
+}
+
+// forget forgets a filter. The lock is held.
+func (c *Compiler) forget(e *list.Element) {
+	r := c.recent.Remove(e).(*remembered)
+	delete(c.cached, r.text)
+	c.text -= len(r.text)
+}
+
+// Trim forgets the filters that nobody has compiled since it was called last.
+func (c *Compiler) Trim() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for e := c.recent.Back(); e != nil && e.Value.(*remembered).used < c.trims; e = c.recent.Back() {
+		c.forget(e)
+	}
+	c.trims++
+	if len(c.cached) == 0 {
+		c.cached = map[string]*list.Element{} // a map does not shrink
 	}
 }
 

@@ -9,7 +9,9 @@ import (
 )
 
 // Bound is a filter with the values of one query's bindings. It is immutable and
-// safe for any number of goroutines, so that shards can be asked in parallel.
+// safe for any number of goroutines, so that shards can be asked in parallel. A shard that
+// is elsewhere is sent its text and its bindings, of which a compiler for the same schema
+// makes the same filter.
 type Bound struct {
 	filter *Filter
 	text   string
@@ -19,6 +21,19 @@ type Bound struct {
 
 // String returns the text of the filter, or of the clause that it is.
 func (b Bound) String() string { return b.text }
+
+// Bindings returns the values that [Filter.Bind] was given of the bindings that the filter
+// uses, by their names; nil if it uses none. The caller must not change the lists.
+func (b Bound) Bindings() map[string]any {
+	if len(b.values) == 0 {
+		return nil
+	}
+	values := make(map[string]any, len(b.values))
+	for slot, v := range b.values {
+		values[b.filter.names[slot]] = v.any()
+	}
+	return values
+}
 
 // Clauses returns what the filter joins by its outermost &&, in the order of the
 // text: a row is eligible just if it is for every clause. Parentheses around a part

@@ -188,6 +188,36 @@ func TestCacheOfLongTexts(t *testing.T) {
 	assert.Len(t, c.cached, kept)
 }
 
+// TestTrim: what is remembered is forgotten once nobody has used it from one trim to the
+// next, and nothing else is.
+func TestTrim(t *testing.T) {
+	c, err := NewCompiler(steamSchema(t))
+	require.NoError(t, err)
+	compile := func(text string) *Filter {
+		f, err := c.Compile(text)
+		require.NoError(t, err)
+		return f
+	}
+	const used, unused = "release_year >= 2000", "release_year >= user.year"
+	filters := map[string]*Filter{}
+	for _, text := range []string{used, unused} {
+		compile(text)
+		filters[text] = compile(text)
+	}
+	c.Trim()
+	assert.Same(t, filters[used], compile(used), "it had been compiled since the beginning")
+	c.Trim()
+	assert.Same(t, filters[used], compile(used))
+	again := compile(unused)
+	assert.NotSame(t, filters[unused], again)
+	assert.Equal(t, unused, again.String())
+	assert.Same(t, again, compile(unused), "it came more than once, and is remembered anew")
+	c.Trim()
+	c.Trim()
+	assert.NotSame(t, filters[used], compile(used))
+	assert.NotSame(t, again, compile(unused))
+}
+
 func TestLimits(t *testing.T) {
 	c, err := NewCompiler(steamSchema(t))
 	require.NoError(t, err)

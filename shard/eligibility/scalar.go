@@ -78,6 +78,21 @@ func scalarOf(v any) (scalar, error) {
 	return scalar{}, fmt.Errorf("%s is not accepted: want a bool, a number, a string, a timestamp or a list of them", what)
 }
 
+// any returns what scalarOf was given.
+func (s scalar) any() any {
+	switch s.kind {
+	case boolean:
+		return s.num != 0
+	case integer:
+		return s.num
+	case real:
+		return s.float
+	case text:
+		return s.text
+	}
+	return s.at
+}
+
 // parseInstant reads a timestamp: RFC 3339, of any year that it can write.
 func parseInstant(s string) (scalar, error) {
 	t, err := time.Parse(time.RFC3339, s)

@@ -10,6 +10,7 @@ import (
 	"cel.dev/cel-go/common/types"
 
 	"github.com/tandem-ann/tandem/shard/attribute"
+	"github.com/tandem-ann/tandem/shard/wording"
 )
 
 // vet rejects what the language does not have, before the type check, which would
@@ -142,25 +143,8 @@ func (t *translation) vetName(e ast.Expr) error {
 	return t.errorf(e, "unknown attribute %.64s: %s%s", name, which, strings.Join(names, ", "))
 }
 
-// distance returns how many characters must be changed, added or removed to make
-// b of a, of which only the first 64 count.
+// distance returns how far apart two names are, whatever their case, of which only the
+// first 64 bytes count.
 func distance(a, b string) int {
-	a, b = strings.ToLower(a[:min(len(a), 64)]), strings.ToLower(b[:min(len(b), 64)])
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			change := diagonal
-			if a[i] != b[j] {
-				change++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(change, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
+	return wording.Distance(strings.ToLower(a[:min(len(a), 64)]), strings.ToLower(b[:min(len(b), 64)]))
 }

@@ -224,20 +224,27 @@ func (b *Bucket) Settle(prefix string) error {
 // that compete for a name must therefore write bytes that differ, such as an id that is
 // drawn at random.
 func (b *Bucket) Create(ctx context.Context, key string, data []byte) error {
-	err := b.driver.create(ctx, key, data)
+	_, err := b.Contend(ctx, key, data)
+	return err
+}
+
+// Contend is [Bucket.Create] for one who wants to know what another writer has created:
+// with an error of class [ErrExists] it returns the bytes that are there.
+func (b *Bucket) Contend(ctx context.Context, key string, data []byte) (there []byte, err error) {
+	err = b.driver.create(ctx, key, data)
 	if !errors.Is(err, ErrExists) {
-		return err
+		return nil, err
 	}
 	there, readErr := b.driver.read(ctx, key)
 	switch {
 	case errors.Is(readErr, ErrNotFound):
-		return fmt.Errorf("create %s: an object was there and is gone again: whether it was this one is unknown", b.name(key))
+		return nil, fmt.Errorf("create %s: an object was there and is gone again: whether it was this one is unknown", b.name(key))
 	case readErr != nil:
-		return fmt.Errorf("create %s: an object is there; whether it is this one is unknown: %w", b.name(key), readErr)
+		return nil, fmt.Errorf("create %s: an object is there; whether it is this one is unknown: %w", b.name(key), readErr)
 	case !bytes.Equal(there, data):
-		return err
+		return there, err
 	}
-	return nil
+	return nil, nil
 }
 
 // Write writes an object, whether it is there or not. One that fails may still take

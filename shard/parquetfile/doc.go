@@ -1,6 +1,6 @@
 // Package parquetfile reads and writes Parquet files, over arrow-go, without trusting
 // what it reads. Package builder/tower reads and writes towers with it, package
-// server/querylog recorded queries.
+// shard/querylog recorded queries.
 //
 // [Open] reads a file's footer. A [File] gives a [Column] for each leaf of each row
 // group: a cursor over its values with their definition and repetition levels, in

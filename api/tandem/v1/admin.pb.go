@@ -235,7 +235,11 @@ type GetStatusResponse struct {
 	LogError string `protobuf:"bytes,15,opt,name=log_error,json=logError,proto3" json:"log_error,omitempty"`
 	// Whether it serves a snapshot that it was told to, whatever is released: nobody has asked
 	// what its gates have found, and no release takes its place.
-	Unreleased    bool `protobuf:"varint,16,opt,name=unreleased,proto3" json:"unreleased,omitempty"`
+	Unreleased bool `protobuf:"varint,16,opt,name=unreleased,proto3" json:"unreleased,omitempty"`
+	// What requests take.
+	Load *ServerLoad `protobuf:"bytes,17,opt,name=load,proto3" json:"load,omitempty"`
+	// What it has failed at last, the newest first, up to 8, of the time since it began.
+	Failures      []*ServerFailure `protobuf:"bytes,18,rep,name=failures,proto3" json:"failures,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -382,6 +386,20 @@ func (x *GetStatusResponse) GetUnreleased() bool {
 	return false
 }
 
+func (x *GetStatusResponse) GetLoad() *ServerLoad {
+	if x != nil {
+		return x.Load
+	}
+	return nil
+}
+
+func (x *GetStatusResponse) GetFailures() []*ServerFailure {
+	if x != nil {
+		return x.Failures
+	}
+	return nil
+}
+
 // ArmStatus is one arm of a server.
 type ArmStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -398,7 +416,14 @@ type ArmStatus struct {
 	// How many apps the snapshot has.
 	Apps uint64 `protobuf:"varint,6,opt,name=apps,proto3" json:"apps,omitempty"`
 	// How many users the snapshot has.
-	Users         uint64 `protobuf:"varint,7,opt,name=users,proto3" json:"users,omitempty"`
+	Users uint64 `protobuf:"varint,7,opt,name=users,proto3" json:"users,omitempty"`
+	// What audits know of the recall of its queries; absent if the server does not audit.
+	Recall *ArmRecall `protobuf:"bytes,8,opt,name=recall,proto3" json:"recall,omitempty"`
+	// How many shards of the snapshot can no longer be read.
+	UnreadableShards uint32 `protobuf:"varint,9,opt,name=unreadable_shards,json=unreadableShards,proto3" json:"unreadable_shards,omitempty"`
+	// When the snapshot was published, by the store's clock; absent if that was not looked up,
+	// or is not known.
+	Published     *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=published,proto3" json:"published,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -482,12 +507,33 @@ func (x *ArmStatus) GetUsers() uint64 {
 	return 0
 }
 
+func (x *ArmStatus) GetRecall() *ArmRecall {
+	if x != nil {
+		return x.Recall
+	}
+	return nil
+}
+
+func (x *ArmStatus) GetUnreadableShards() uint32 {
+	if x != nil {
+		return x.UnreadableShards
+	}
+	return 0
+}
+
+func (x *ArmStatus) GetPublished() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Published
+	}
+	return nil
+}
+
 var File_tandem_v1_admin_proto protoreflect.FileDescriptor
 
 const file_tandem_v1_admin_proto_rawDesc = "" +
 	"\n" +
-	"\x15tandem/v1/admin.proto\x12\ttandem.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x12\n" +
-	"\x10GetStatusRequest\"\xd6\x04\n" +
+	"\x15tandem/v1/admin.proto\x12\ttandem.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14tandem/v1/load.proto\x1a\x16tandem/v1/recall.proto\"\x12\n" +
+	"\x10GetStatusRequest\"\xb7\x05\n" +
 	"\x11GetStatusResponse\x12&\n" +
 	"\x05phase\x18\x01 \x01(\x0e2\x10.tandem.v1.PhaseR\x05phase\x12\x1e\n" +
 	"\n" +
@@ -510,7 +556,9 @@ const file_tandem_v1_admin_proto_rawDesc = "" +
 	"\tlog_error\x18\x0f \x01(\tR\blogError\x12\x1e\n" +
 	"\n" +
 	"unreleased\x18\x10 \x01(\bR\n" +
-	"unreleased\"\xb8\x01\n" +
+	"unreleased\x12)\n" +
+	"\x04load\x18\x11 \x01(\v2\x15.tandem.v1.ServerLoadR\x04load\x124\n" +
+	"\bfailures\x18\x12 \x03(\v2\x18.tandem.v1.ServerFailureR\bfailures\"\xcd\x02\n" +
 	"\tArmStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
 	"\bsnapshot\x18\x02 \x01(\tR\bsnapshot\x12\x14\n" +
@@ -518,7 +566,11 @@ const file_tandem_v1_admin_proto_rawDesc = "" +
 	"\rmodel_version\x18\x04 \x01(\tR\fmodelVersion\x12\x16\n" +
 	"\x06weight\x18\x05 \x01(\rR\x06weight\x12\x12\n" +
 	"\x04apps\x18\x06 \x01(\x04R\x04apps\x12\x14\n" +
-	"\x05users\x18\a \x01(\x04R\x05users*j\n" +
+	"\x05users\x18\a \x01(\x04R\x05users\x12,\n" +
+	"\x06recall\x18\b \x01(\v2\x14.tandem.v1.ArmRecallR\x06recall\x12+\n" +
+	"\x11unreadable_shards\x18\t \x01(\rR\x10unreadableShards\x128\n" +
+	"\tpublished\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\tpublished*j\n" +
 	"\x05Phase\x12\x15\n" +
 	"\x11PHASE_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rPHASE_SERVING\x10\x01\x12\x11\n" +
@@ -557,20 +609,27 @@ var file_tandem_v1_admin_proto_goTypes = []any{
 	(*ArmStatus)(nil),             // 4: tandem.v1.ArmStatus
 	(*timestamppb.Timestamp)(nil), // 5: google.protobuf.Timestamp
 	(*durationpb.Duration)(nil),   // 6: google.protobuf.Duration
+	(*ServerLoad)(nil),            // 7: tandem.v1.ServerLoad
+	(*ServerFailure)(nil),         // 8: tandem.v1.ServerFailure
+	(*ArmRecall)(nil),             // 9: tandem.v1.ArmRecall
 }
 var file_tandem_v1_admin_proto_depIdxs = []int32{
-	0, // 0: tandem.v1.GetStatusResponse.phase:type_name -> tandem.v1.Phase
-	4, // 1: tandem.v1.GetStatusResponse.arms:type_name -> tandem.v1.ArmStatus
-	5, // 2: tandem.v1.GetStatusResponse.since:type_name -> google.protobuf.Timestamp
-	6, // 3: tandem.v1.GetStatusResponse.staleness:type_name -> google.protobuf.Duration
-	1, // 4: tandem.v1.GetStatusResponse.log_state:type_name -> tandem.v1.LogState
-	2, // 5: tandem.v1.AdminService.GetStatus:input_type -> tandem.v1.GetStatusRequest
-	3, // 6: tandem.v1.AdminService.GetStatus:output_type -> tandem.v1.GetStatusResponse
-	6, // [6:7] is the sub-list for method output_type
-	5, // [5:6] is the sub-list for method input_type
-	5, // [5:5] is the sub-list for extension type_name
-	5, // [5:5] is the sub-list for extension extendee
-	0, // [0:5] is the sub-list for field type_name
+	0,  // 0: tandem.v1.GetStatusResponse.phase:type_name -> tandem.v1.Phase
+	4,  // 1: tandem.v1.GetStatusResponse.arms:type_name -> tandem.v1.ArmStatus
+	5,  // 2: tandem.v1.GetStatusResponse.since:type_name -> google.protobuf.Timestamp
+	6,  // 3: tandem.v1.GetStatusResponse.staleness:type_name -> google.protobuf.Duration
+	1,  // 4: tandem.v1.GetStatusResponse.log_state:type_name -> tandem.v1.LogState
+	7,  // 5: tandem.v1.GetStatusResponse.load:type_name -> tandem.v1.ServerLoad
+	8,  // 6: tandem.v1.GetStatusResponse.failures:type_name -> tandem.v1.ServerFailure
+	9,  // 7: tandem.v1.ArmStatus.recall:type_name -> tandem.v1.ArmRecall
+	5,  // 8: tandem.v1.ArmStatus.published:type_name -> google.protobuf.Timestamp
+	2,  // 9: tandem.v1.AdminService.GetStatus:input_type -> tandem.v1.GetStatusRequest
+	3,  // 10: tandem.v1.AdminService.GetStatus:output_type -> tandem.v1.GetStatusResponse
+	10, // [10:11] is the sub-list for method output_type
+	9,  // [9:10] is the sub-list for method input_type
+	9,  // [9:9] is the sub-list for extension type_name
+	9,  // [9:9] is the sub-list for extension extendee
+	0,  // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_tandem_v1_admin_proto_init() }
@@ -578,6 +637,8 @@ func file_tandem_v1_admin_proto_init() {
 	if File_tandem_v1_admin_proto != nil {
 		return
 	}
+	file_tandem_v1_load_proto_init()
+	file_tandem_v1_recall_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

@@ -79,6 +79,7 @@ func TestJSON(t *testing.T) {
 				},
 				TotalTime: durationpb.New(250_000),
 			},
+			NextPageToken: "AQ8",
 		}},
 		{"batch_retrieve_response.json", &tandemv1.BatchRetrieveResponse{Results: []*tandemv1.BatchRetrieveResult{
 			{Outcome: &tandemv1.BatchRetrieveResult_Response{Response: &tandemv1.RetrieveResponse{

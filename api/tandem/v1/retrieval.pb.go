@@ -151,7 +151,8 @@ func (Plan) EnumDescriptor() ([]byte, []int) {
 
 // ShortReason is why fewer than k candidates came back. It is never for want of
 // effort: a walk that finds too few is followed by an exact scan. If COVERAGE and
-// another reason apply, COVERAGE is given.
+// another reason apply, COVERAGE is given. Of a page after the first, that all came back
+// means with the pages before it.
 type ShortReason int32
 
 const (
@@ -164,6 +165,8 @@ const (
 	// at_most leaves fewer than k of those that are eligible, and all that it leaves
 	// came back.
 	ShortReason_SHORT_REASON_AT_MOST ShortReason = 3
+	// All pages together have 10,000 candidates, which is the most that they may have.
+	ShortReason_SHORT_REASON_PAGES ShortReason = 4
 )
 
 // Enum value maps for ShortReason.
@@ -173,12 +176,14 @@ var (
 		1: "SHORT_REASON_ELIGIBLE",
 		2: "SHORT_REASON_COVERAGE",
 		3: "SHORT_REASON_AT_MOST",
+		4: "SHORT_REASON_PAGES",
 	}
 	ShortReason_value = map[string]int32{
 		"SHORT_REASON_UNSPECIFIED": 0,
 		"SHORT_REASON_ELIGIBLE":    1,
 		"SHORT_REASON_COVERAGE":    2,
 		"SHORT_REASON_AT_MOST":     3,
+		"SHORT_REASON_PAGES":       4,
 	}
 )
 
@@ -210,8 +215,8 @@ func (ShortReason) EnumDescriptor() ([]byte, []int) {
 }
 
 // Verdict is why an entity is or is not in an answer. Of several that apply, the
-// first in this order is given, which is that of their numbers: SHARD_MISSING,
-// UNKNOWN, QUERY, EXCLUDED, NOT_INCLUDED, NOT_ELIGIBLE, RETURNED, CAPPED, BELOW_CUT,
+// first in this order is given: SHARD_MISSING, TAKEN_DOWN, UNKNOWN, OUTSIDE_WINDOW, QUERY,
+// EXCLUDED, NOT_INCLUDED, NOT_ELIGIBLE, EARLIER_PAGE, RETURNED, CAPPED, BELOW_CUT,
 // NOT_VISITED. So what is CAPPED may also rank after the last candidate: it would not
 // be returned for a larger k either.
 type Verdict int32
@@ -243,6 +248,15 @@ const (
 	// it. A higher effort would; an exact scan never gives this verdict, unless the
 	// deadline cut its shard short: see Coverage.shards_cut.
 	Verdict_VERDICT_NOT_VISITED Verdict = 10
+	// It was taken down, whether or not the target tower has it.
+	Verdict_VERDICT_TAKEN_DOWN Verdict = 11
+	// The target tower has it, and its window does not contain the time of the request: it
+	// may be returned later, or could be earlier.
+	Verdict_VERDICT_OUTSIDE_WINDOW Verdict = 12
+	// It ranks up to the candidate that the page before ended with, and belongs to an earlier
+	// page, whether or not that had it: a walk may have missed it then, and what has come since
+	// is on no page.
+	Verdict_VERDICT_EARLIER_PAGE Verdict = 13
 )
 
 // Enum value maps for Verdict.
@@ -259,19 +273,25 @@ var (
 		8:  "VERDICT_CAPPED",
 		9:  "VERDICT_BELOW_CUT",
 		10: "VERDICT_NOT_VISITED",
+		11: "VERDICT_TAKEN_DOWN",
+		12: "VERDICT_OUTSIDE_WINDOW",
+		13: "VERDICT_EARLIER_PAGE",
 	}
 	Verdict_value = map[string]int32{
-		"VERDICT_UNSPECIFIED":   0,
-		"VERDICT_SHARD_MISSING": 1,
-		"VERDICT_UNKNOWN":       2,
-		"VERDICT_QUERY":         3,
-		"VERDICT_EXCLUDED":      4,
-		"VERDICT_NOT_INCLUDED":  5,
-		"VERDICT_NOT_ELIGIBLE":  6,
-		"VERDICT_RETURNED":      7,
-		"VERDICT_CAPPED":        8,
-		"VERDICT_BELOW_CUT":     9,
-		"VERDICT_NOT_VISITED":   10,
+		"VERDICT_UNSPECIFIED":    0,
+		"VERDICT_SHARD_MISSING":  1,
+		"VERDICT_UNKNOWN":        2,
+		"VERDICT_QUERY":          3,
+		"VERDICT_EXCLUDED":       4,
+		"VERDICT_NOT_INCLUDED":   5,
+		"VERDICT_NOT_ELIGIBLE":   6,
+		"VERDICT_RETURNED":       7,
+		"VERDICT_CAPPED":         8,
+		"VERDICT_BELOW_CUT":      9,
+		"VERDICT_NOT_VISITED":    10,
+		"VERDICT_TAKEN_DOWN":     11,
+		"VERDICT_OUTSIDE_WINDOW": 12,
+		"VERDICT_EARLIER_PAGE":   13,
 	}
 )
 
@@ -572,7 +592,25 @@ type RetrieveRequest struct {
 	// What to do where the user tower does not have user_id, such as that of a new user,
 	// or, while a release is split, of one that only the other arm's snapshot has. Only
 	// with user_id. Default: the error is not_found.
-	Fallback      Fallback `protobuf:"varint,22,opt,name=fallback,proto3,enum=tandem.v1.Fallback" json:"fallback,omitempty"`
+	Fallback Fallback `protobuf:"varint,22,opt,name=fallback,proto3,enum=tandem.v1.Fallback" json:"fallback,omitempty"`
+	// The position in the live log that the answer must have: that of a write makes the answer
+	// have it. A server that is behind waits until it has read the log so far, and fails with
+	// an unavailable if the deadline comes first. The position of another log than the server
+	// follows is a failed_precondition. Default: where the server is.
+	MinLive *LivePosition `protobuf:"bytes,23,opt,name=min_live,json=minLive,proto3" json:"min_live,omitempty"`
+	// Where to go on: next_page_token of an earlier answer to the same request, but for
+	// page_token, k, explain, explain_ids, attributes, min_live, request_id and min_coverage,
+	// which may differ. The answer is of the same snapshot, by whatever arm, for as long as the
+	// server has it mapped, with what has changed since laid over it. It has what ranks, by
+	// score and id, after the candidate that the page before ended with: no candidate of an
+	// earlier page comes again, unless its vector, or that of user_id or app_id, is another by
+	// now, and none that was taken down. What has come since and ranks before that is on no
+	// page, and neither is what a walk missed there. at_most counts from the first candidate
+	// of the first page on. By the exact scan, and if nothing has changed, all pages together
+	// are one answer. They have 10,000 candidates at most, and the last is shortened to that.
+	// A token that is none, or of another request, is an invalid_argument; one whose snapshot
+	// is gone a failed_precondition. At most 512 bytes. Default: the first page.
+	PageToken     string `protobuf:"bytes,24,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -761,8 +799,79 @@ func (x *RetrieveRequest) GetFallback() Fallback {
 	return Fallback_FALLBACK_UNSPECIFIED
 }
 
-// RetrieveResponse is the answer to one query. Fewer than k candidates always
-// come with a short_reason.
+func (x *RetrieveRequest) GetMinLive() *LivePosition {
+	if x != nil {
+		return x.MinLive
+	}
+	return nil
+}
+
+func (x *RetrieveRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+// LivePosition is where in the live log something stands. Positions of one log are ordered
+// by their sequence.
+type LivePosition struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The id of the log; empty for the first. It is another one once a person has accepted a
+	// store that was restored from a copy.
+	Log string `protobuf:"bytes,1,opt,name=log,proto3" json:"log,omitempty"`
+	// The number of an entry of the log, from 1 on; 0 is before the first.
+	Sequence      uint64 `protobuf:"varint,2,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LivePosition) Reset() {
+	*x = LivePosition{}
+	mi := &file_tandem_v1_retrieval_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LivePosition) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LivePosition) ProtoMessage() {}
+
+func (x *LivePosition) ProtoReflect() protoreflect.Message {
+	mi := &file_tandem_v1_retrieval_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LivePosition.ProtoReflect.Descriptor instead.
+func (*LivePosition) Descriptor() ([]byte, []int) {
+	return file_tandem_v1_retrieval_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *LivePosition) GetLog() string {
+	if x != nil {
+		return x.Log
+	}
+	return ""
+}
+
+func (x *LivePosition) GetSequence() uint64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
+// RetrieveResponse is the answer to one query, or a page of it. Fewer than k candidates
+// always come with a short_reason.
 type RetrieveResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// At most k candidates with distinct ids, best first; equal scores by id,
@@ -781,11 +890,12 @@ type RetrieveResponse struct {
 	// How many could have been returned: the entities of the target tower that are
 	// in include_ids, if there are any, in the segment, and pass the filter, and are
 	// neither excluded, nor taken down, nor the query itself. Counted exactly, over the shards
-	// that answered, and whatever at_most leaves of them.
+	// that answered, whatever at_most leaves of them, and on whatever page they are.
 	Eligible uint64 `protobuf:"varint,7,opt,name=eligible,proto3" json:"eligible,omitempty"`
 	// Why fewer than k candidates came back; unset if k did.
 	ShortReason ShortReason `protobuf:"varint,8,opt,name=short_reason,json=shortReason,proto3,enum=tandem.v1.ShortReason" json:"short_reason,omitempty"`
-	// The same for people, with the numbers: "17 apps are eligible, k is 100".
+	// The same for people, with the numbers: "17 apps are eligible, k is 100"; of a page
+	// after the first, "117 apps are eligible, 17 of them after page_token, k is 100".
 	// Empty if k candidates came back.
 	ShortReasonText string `protobuf:"bytes,9,opt,name=short_reason_text,json=shortReasonText,proto3" json:"short_reason_text,omitempty"`
 	// The request's request_id, or the one that was generated for it.
@@ -793,20 +903,30 @@ type RetrieveResponse struct {
 	// How each shard answered; set if the request has explain or explain_ids.
 	Explain *Explain `protobuf:"bytes,11,opt,name=explain,proto3" json:"explain,omitempty"`
 	// The generation of the release that answered; 0 if nothing was released and the
-	// server serves a snapshot by itself.
+	// server serves a snapshot by itself. Of a page whose snapshot no longer answers, that of
+	// the last release that had it.
 	Generation uint64 `protobuf:"varint,12,opt,name=generation,proto3" json:"generation,omitempty"`
-	// The arm of the release that answered, such as "control".
+	// The arm of that release that answered, such as "control".
 	Arm string `protobuf:"bytes,13,opt,name=arm,proto3" json:"arm,omitempty"`
 	// Which fallback the answer is by; unset if it is by the query's own vector. Such an
 	// answer is the same for every user, so what measures answers leaves it apart.
-	FallbackUsed  Fallback `protobuf:"varint,14,opt,name=fallback_used,json=fallbackUsed,proto3,enum=tandem.v1.Fallback" json:"fallback_used,omitempty"`
+	FallbackUsed Fallback `protobuf:"varint,14,opt,name=fallback_used,json=fallbackUsed,proto3,enum=tandem.v1.Fallback" json:"fallback_used,omitempty"`
+	// The position in the live log that the answer has: all that was written up to it.
+	Live *LivePosition `protobuf:"bytes,15,opt,name=live,proto3" json:"live,omitempty"`
+	// How old the proof is that the live log ended there: for how long, at most, something may
+	// have been written that the answer lacks. Absent where a server follows no log.
+	Staleness *durationpb.Duration `protobuf:"bytes,16,opt,name=staleness,proto3" json:"staleness,omitempty"`
+	// What the next page is asked for with, as page_token; empty if this is the last, for want
+	// of candidates or because there are 10,000. Where at_most leaves no more, or shards are
+	// missing, the next page may have no candidates.
+	NextPageToken string `protobuf:"bytes,17,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RetrieveResponse) Reset() {
 	*x = RetrieveResponse{}
-	mi := &file_tandem_v1_retrieval_proto_msgTypes[3]
+	mi := &file_tandem_v1_retrieval_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -818,7 +938,7 @@ func (x *RetrieveResponse) String() string {
 func (*RetrieveResponse) ProtoMessage() {}
 
 func (x *RetrieveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_retrieval_proto_msgTypes[3]
+	mi := &file_tandem_v1_retrieval_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -831,7 +951,7 @@ func (x *RetrieveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetrieveResponse.ProtoReflect.Descriptor instead.
 func (*RetrieveResponse) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_retrieval_proto_rawDescGZIP(), []int{3}
+	return file_tandem_v1_retrieval_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *RetrieveResponse) GetCandidates() []*Candidate {
@@ -932,6 +1052,27 @@ func (x *RetrieveResponse) GetFallbackUsed() Fallback {
 	return Fallback_FALLBACK_UNSPECIFIED
 }
 
+func (x *RetrieveResponse) GetLive() *LivePosition {
+	if x != nil {
+		return x.Live
+	}
+	return nil
+}
+
+func (x *RetrieveResponse) GetStaleness() *durationpb.Duration {
+	if x != nil {
+		return x.Staleness
+	}
+	return nil
+}
+
+func (x *RetrieveResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
 // Candidate is one entity of the target tower.
 type Candidate struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -951,7 +1092,7 @@ type Candidate struct {
 
 func (x *Candidate) Reset() {
 	*x = Candidate{}
-	mi := &file_tandem_v1_retrieval_proto_msgTypes[4]
+	mi := &file_tandem_v1_retrieval_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -963,7 +1104,7 @@ func (x *Candidate) String() string {
 func (*Candidate) ProtoMessage() {}
 
 func (x *Candidate) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_retrieval_proto_msgTypes[4]
+	mi := &file_tandem_v1_retrieval_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -976,7 +1117,7 @@ func (x *Candidate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Candidate.ProtoReflect.Descriptor instead.
 func (*Candidate) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_retrieval_proto_rawDescGZIP(), []int{4}
+	return file_tandem_v1_retrieval_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Candidate) GetId() string {
@@ -1020,7 +1161,7 @@ type AttributeValue struct {
 
 func (x *AttributeValue) Reset() {
 	*x = AttributeValue{}
-	mi := &file_tandem_v1_retrieval_proto_msgTypes[5]
+	mi := &file_tandem_v1_retrieval_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1032,7 +1173,7 @@ func (x *AttributeValue) String() string {
 func (*AttributeValue) ProtoMessage() {}
 
 func (x *AttributeValue) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_retrieval_proto_msgTypes[5]
+	mi := &file_tandem_v1_retrieval_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1045,7 +1186,7 @@ func (x *AttributeValue) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttributeValue.ProtoReflect.Descriptor instead.
 func (*AttributeValue) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_retrieval_proto_rawDescGZIP(), []int{5}
+	return file_tandem_v1_retrieval_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *AttributeValue) GetValue() isAttributeValue_Value {
@@ -1168,7 +1309,7 @@ type Keywords struct {
 
 func (x *Keywords) Reset() {
 	*x = Keywords{}
-	mi := &file_tandem_v1_retrieval_proto_msgTypes[6]
+	mi := &file_tandem_v1_retrieval_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1180,7 +1321,7 @@ func (x *Keywords) String() string {
 func (*Keywords) ProtoMessage() {}
 
 func (x *Keywords) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_retrieval_proto_msgTypes[6]
+	mi := &file_tandem_v1_retrieval_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1193,7 +1334,7 @@ func (x *Keywords) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Keywords.ProtoReflect.Descriptor instead.
 func (*Keywords) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_retrieval_proto_rawDescGZIP(), []int{6}
+	return file_tandem_v1_retrieval_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Keywords) GetValues() []string {
@@ -1231,7 +1372,7 @@ type Coverage struct {
 
 func (x *Coverage) Reset() {
 	*x = Coverage{}
-	mi := &file_tandem_v1_retrieval_proto_msgTypes[7]
+	mi := &file_tandem_v1_retrieval_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1243,7 +1384,7 @@ func (x *Coverage) String() string {
 func (*Coverage) ProtoMessage() {}
 
 func (x *Coverage) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_retrieval_proto_msgTypes[7]
+	mi := &file_tandem_v1_retrieval_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1256,7 +1397,7 @@ func (x *Coverage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Coverage.ProtoReflect.Descriptor instead.
 func (*Coverage) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_retrieval_proto_rawDescGZIP(), []int{7}
+	return file_tandem_v1_retrieval_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Coverage) GetShardsAnswered() uint32 {
@@ -1326,7 +1467,7 @@ type Explain struct {
 
 func (x *Explain) Reset() {
 	*x = Explain{}
-	mi := &file_tandem_v1_retrieval_proto_msgTypes[8]
+	mi := &file_tandem_v1_retrieval_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1338,7 +1479,7 @@ func (x *Explain) String() string {
 func (*Explain) ProtoMessage() {}
 
 func (x *Explain) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_retrieval_proto_msgTypes[8]
+	mi := &file_tandem_v1_retrieval_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1351,7 +1492,7 @@ func (x *Explain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Explain.ProtoReflect.Descriptor instead.
 func (*Explain) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_retrieval_proto_rawDescGZIP(), []int{8}
+	return file_tandem_v1_retrieval_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Explain) GetShards() []*ShardExplain {
@@ -1428,7 +1569,7 @@ type IdExplain struct {
 	Text string `protobuf:"bytes,3,opt,name=text,proto3" json:"text,omitempty"`
 	// The name of the shard that the id belongs to, by its hash.
 	Shard string `protobuf:"bytes,4,opt,name=shard,proto3" json:"shard,omitempty"`
-	// Its place in the answer, from 1 on; 0 unless it was returned.
+	// Its place in the answer, counted over all pages, from 1 on; 0 unless it was returned.
 	Rank uint32 `protobuf:"varint,5,opt,name=rank,proto3" json:"rank,omitempty"`
 	// Its exact score, whatever the verdict; unset if its shard did not answer or
 	// does not have it.
@@ -1440,14 +1581,16 @@ type IdExplain struct {
 	// The attribute of the first at_most that kept it out.
 	Attribute string `protobuf:"bytes,8,opt,name=attribute,proto3" json:"attribute,omitempty"`
 	// Which of its values of that attribute did.
-	Value         *AttributeValue `protobuf:"bytes,9,opt,name=value,proto3" json:"value,omitempty"`
+	Value *AttributeValue `protobuf:"bytes,9,opt,name=value,proto3" json:"value,omitempty"`
+	// Whether it was upserted since the snapshot was built.
+	Fresh         bool `protobuf:"varint,10,opt,name=fresh,proto3" json:"fresh,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *IdExplain) Reset() {
 	*x = IdExplain{}
-	mi := &file_tandem_v1_retrieval_proto_msgTypes[9]
+	mi := &file_tandem_v1_retrieval_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1459,7 +1602,7 @@ func (x *IdExplain) String() string {
 func (*IdExplain) ProtoMessage() {}
 
 func (x *IdExplain) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_retrieval_proto_msgTypes[9]
+	mi := &file_tandem_v1_retrieval_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1472,7 +1615,7 @@ func (x *IdExplain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IdExplain.ProtoReflect.Descriptor instead.
 func (*IdExplain) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_retrieval_proto_rawDescGZIP(), []int{9}
+	return file_tandem_v1_retrieval_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *IdExplain) GetId() string {
@@ -1538,6 +1681,13 @@ func (x *IdExplain) GetValue() *AttributeValue {
 	return nil
 }
 
+func (x *IdExplain) GetFresh() bool {
+	if x != nil {
+		return x.Fresh
+	}
+	return false
+}
+
 // ShardExplain tells how one shard answered.
 type ShardExplain struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1575,7 +1725,7 @@ type ShardExplain struct {
 
 func (x *ShardExplain) Reset() {
 	*x = ShardExplain{}
-	mi := &file_tandem_v1_retrieval_proto_msgTypes[10]
+	mi := &file_tandem_v1_retrieval_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1587,7 +1737,7 @@ func (x *ShardExplain) String() string {
 func (*ShardExplain) ProtoMessage() {}
 
 func (x *ShardExplain) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_retrieval_proto_msgTypes[10]
+	mi := &file_tandem_v1_retrieval_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1600,7 +1750,7 @@ func (x *ShardExplain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShardExplain.ProtoReflect.Descriptor instead.
 func (*ShardExplain) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_retrieval_proto_rawDescGZIP(), []int{10}
+	return file_tandem_v1_retrieval_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ShardExplain) GetShard() string {
@@ -1700,7 +1850,7 @@ type BatchRetrieveRequest struct {
 
 func (x *BatchRetrieveRequest) Reset() {
 	*x = BatchRetrieveRequest{}
-	mi := &file_tandem_v1_retrieval_proto_msgTypes[11]
+	mi := &file_tandem_v1_retrieval_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1712,7 +1862,7 @@ func (x *BatchRetrieveRequest) String() string {
 func (*BatchRetrieveRequest) ProtoMessage() {}
 
 func (x *BatchRetrieveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_retrieval_proto_msgTypes[11]
+	mi := &file_tandem_v1_retrieval_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1725,7 +1875,7 @@ func (x *BatchRetrieveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchRetrieveRequest.ProtoReflect.Descriptor instead.
 func (*BatchRetrieveRequest) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_retrieval_proto_rawDescGZIP(), []int{11}
+	return file_tandem_v1_retrieval_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *BatchRetrieveRequest) GetRequests() []*RetrieveRequest {
@@ -1746,7 +1896,7 @@ type BatchRetrieveResponse struct {
 
 func (x *BatchRetrieveResponse) Reset() {
 	*x = BatchRetrieveResponse{}
-	mi := &file_tandem_v1_retrieval_proto_msgTypes[12]
+	mi := &file_tandem_v1_retrieval_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1758,7 +1908,7 @@ func (x *BatchRetrieveResponse) String() string {
 func (*BatchRetrieveResponse) ProtoMessage() {}
 
 func (x *BatchRetrieveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_retrieval_proto_msgTypes[12]
+	mi := &file_tandem_v1_retrieval_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1771,7 +1921,7 @@ func (x *BatchRetrieveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchRetrieveResponse.ProtoReflect.Descriptor instead.
 func (*BatchRetrieveResponse) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_retrieval_proto_rawDescGZIP(), []int{12}
+	return file_tandem_v1_retrieval_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *BatchRetrieveResponse) GetResults() []*BatchRetrieveResult {
@@ -1797,7 +1947,7 @@ type BatchRetrieveResult struct {
 
 func (x *BatchRetrieveResult) Reset() {
 	*x = BatchRetrieveResult{}
-	mi := &file_tandem_v1_retrieval_proto_msgTypes[13]
+	mi := &file_tandem_v1_retrieval_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1809,7 +1959,7 @@ func (x *BatchRetrieveResult) String() string {
 func (*BatchRetrieveResult) ProtoMessage() {}
 
 func (x *BatchRetrieveResult) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_retrieval_proto_msgTypes[13]
+	mi := &file_tandem_v1_retrieval_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1822,7 +1972,7 @@ func (x *BatchRetrieveResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchRetrieveResult.ProtoReflect.Descriptor instead.
 func (*BatchRetrieveResult) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_retrieval_proto_rawDescGZIP(), []int{13}
+	return file_tandem_v1_retrieval_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *BatchRetrieveResult) GetOutcome() isBatchRetrieveResult_Outcome {
@@ -1895,7 +2045,7 @@ type ItemError struct {
 
 func (x *ItemError) Reset() {
 	*x = ItemError{}
-	mi := &file_tandem_v1_retrieval_proto_msgTypes[14]
+	mi := &file_tandem_v1_retrieval_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1907,7 +2057,7 @@ func (x *ItemError) String() string {
 func (*ItemError) ProtoMessage() {}
 
 func (x *ItemError) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_retrieval_proto_msgTypes[14]
+	mi := &file_tandem_v1_retrieval_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1920,7 +2070,7 @@ func (x *ItemError) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ItemError.ProtoReflect.Descriptor instead.
 func (*ItemError) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_retrieval_proto_rawDescGZIP(), []int{14}
+	return file_tandem_v1_retrieval_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ItemError) GetCode() string {
@@ -1987,14 +2137,16 @@ type GetEmbeddingsRequest struct {
 	RequestId string `protobuf:"bytes,4,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	// Who the request is for; see RetrieveRequest. At most 256 bytes. Default: the
 	// request falls into any arm.
-	RequestKey    string `protobuf:"bytes,5,opt,name=request_key,json=requestKey,proto3" json:"request_key,omitempty"`
+	RequestKey string `protobuf:"bytes,5,opt,name=request_key,json=requestKey,proto3" json:"request_key,omitempty"`
+	// The position in the live log that the answer must have; see RetrieveRequest.
+	MinLive       *LivePosition `protobuf:"bytes,6,opt,name=min_live,json=minLive,proto3" json:"min_live,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GetEmbeddingsRequest) Reset() {
 	*x = GetEmbeddingsRequest{}
-	mi := &file_tandem_v1_retrieval_proto_msgTypes[15]
+	mi := &file_tandem_v1_retrieval_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2006,7 +2158,7 @@ func (x *GetEmbeddingsRequest) String() string {
 func (*GetEmbeddingsRequest) ProtoMessage() {}
 
 func (x *GetEmbeddingsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_retrieval_proto_msgTypes[15]
+	mi := &file_tandem_v1_retrieval_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2019,7 +2171,7 @@ func (x *GetEmbeddingsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetEmbeddingsRequest.ProtoReflect.Descriptor instead.
 func (*GetEmbeddingsRequest) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_retrieval_proto_rawDescGZIP(), []int{15}
+	return file_tandem_v1_retrieval_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *GetEmbeddingsRequest) GetTower() Tower {
@@ -2057,6 +2209,13 @@ func (x *GetEmbeddingsRequest) GetRequestKey() string {
 	return ""
 }
 
+func (x *GetEmbeddingsRequest) GetMinLive() *LivePosition {
+	if x != nil {
+		return x.MinLive
+	}
+	return nil
+}
+
 // GetEmbeddingsResponse returns vectors and says which model they belong to.
 // Vectors of different model versions must not be compared.
 type GetEmbeddingsResponse struct {
@@ -2073,6 +2232,10 @@ type GetEmbeddingsResponse struct {
 	UnknownIds []string `protobuf:"bytes,5,rep,name=unknown_ids,json=unknownIds,proto3" json:"unknown_ids,omitempty"`
 	// The request's request_id, or the one that was generated for it.
 	RequestId string `protobuf:"bytes,6,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// The position in the live log that the answer has; see RetrieveResponse.
+	Live *LivePosition `protobuf:"bytes,10,opt,name=live,proto3" json:"live,omitempty"`
+	// How old the proof is that the live log ended there; see RetrieveResponse.
+	Staleness *durationpb.Duration `protobuf:"bytes,11,opt,name=staleness,proto3" json:"staleness,omitempty"`
 	// Those of unknown_ids of which the tower has another Unicode form (both are the same in
 	// NFKC), which is another id, with that form.
 	OtherForms map[string]string `protobuf:"bytes,9,rep,name=other_forms,json=otherForms,proto3" json:"other_forms,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
@@ -2086,7 +2249,7 @@ type GetEmbeddingsResponse struct {
 
 func (x *GetEmbeddingsResponse) Reset() {
 	*x = GetEmbeddingsResponse{}
-	mi := &file_tandem_v1_retrieval_proto_msgTypes[16]
+	mi := &file_tandem_v1_retrieval_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2098,7 +2261,7 @@ func (x *GetEmbeddingsResponse) String() string {
 func (*GetEmbeddingsResponse) ProtoMessage() {}
 
 func (x *GetEmbeddingsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_retrieval_proto_msgTypes[16]
+	mi := &file_tandem_v1_retrieval_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2111,7 +2274,7 @@ func (x *GetEmbeddingsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetEmbeddingsResponse.ProtoReflect.Descriptor instead.
 func (*GetEmbeddingsResponse) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_retrieval_proto_rawDescGZIP(), []int{16}
+	return file_tandem_v1_retrieval_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *GetEmbeddingsResponse) GetModel() string {
@@ -2156,6 +2319,20 @@ func (x *GetEmbeddingsResponse) GetRequestId() string {
 	return ""
 }
 
+func (x *GetEmbeddingsResponse) GetLive() *LivePosition {
+	if x != nil {
+		return x.Live
+	}
+	return nil
+}
+
+func (x *GetEmbeddingsResponse) GetStaleness() *durationpb.Duration {
+	if x != nil {
+		return x.Staleness
+	}
+	return nil
+}
+
 func (x *GetEmbeddingsResponse) GetOtherForms() map[string]string {
 	if x != nil {
 		return x.OtherForms
@@ -2193,7 +2370,7 @@ type Embedding struct {
 
 func (x *Embedding) Reset() {
 	*x = Embedding{}
-	mi := &file_tandem_v1_retrieval_proto_msgTypes[17]
+	mi := &file_tandem_v1_retrieval_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2205,7 +2382,7 @@ func (x *Embedding) String() string {
 func (*Embedding) ProtoMessage() {}
 
 func (x *Embedding) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_retrieval_proto_msgTypes[17]
+	mi := &file_tandem_v1_retrieval_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2218,7 +2395,7 @@ func (x *Embedding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Embedding.ProtoReflect.Descriptor instead.
 func (*Embedding) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_retrieval_proto_rawDescGZIP(), []int{17}
+	return file_tandem_v1_retrieval_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Embedding) GetId() string {
@@ -2246,7 +2423,7 @@ const file_tandem_v1_retrieval_proto_rawDesc = "" +
 	"\x06AtMost\x12\x1c\n" +
 	"\tattribute\x18\x01 \x01(\tR\tattribute\x12v\n" +
 	"\x01n\x18\x02 \x01(\rBh\xbaHe\xba\x01b\n" +
-	"\tat_most.n\x1aUthis >= 1u && this <= 10000u ? '' : 'n is ' + string(this) + '; accepted: 1 to 10000'R\x01n\"\xdf#\n" +
+	"\tat_most.n\x1aUthis >= 1u && this <= 10000u ? '' : 'n is ' + string(this) + '; accepted: 1 to 10000'R\x01n\"\xc7%\n" +
 	"\x0fRetrieveRequest\x12\x16\n" +
 	"\x06vector\x18\x01 \x03(\x02R\x06vector\x12\xa4\x01\n" +
 	"\avectors\x18\x02 \x03(\v2\x11.tandem.v1.VectorBw\xbaHt\xba\x01q\n" +
@@ -2298,7 +2475,11 @@ const file_tandem_v1_retrieval_proto_rawDesc = "" +
 	"\x14retrieve.explain_ids\x1a`this.size() <= 100 ? '' : 'explain_ids has ' + string(this.size()) + ' ids; accepted: up to 100'\xd8\x01\x01R\n" +
 	"explainIds\x12\xcd\x01\n" +
 	"\bfallback\x18\x16 \x01(\x0e2\x13.tandem.v1.FallbackB\x9b\x01\xbaH\x97\x01\xba\x01\x90\x01\n" +
-	"\x17retrieve.fallback.value\x1authis == 1 || this == 2 ? '' : 'fallback is ' + string(this) + '; accepted: FALLBACK_NONE (1), FALLBACK_MEAN_USER (2)'\xd8\x01\x01R\bfallback\x1aS\n" +
+	"\x17retrieve.fallback.value\x1authis == 1 || this == 2 ? '' : 'fallback is ' + string(this) + '; accepted: FALLBACK_NONE (1), FALLBACK_MEAN_USER (2)'\xd8\x01\x01R\bfallback\x122\n" +
+	"\bmin_live\x18\x17 \x01(\v2\x17.tandem.v1.LivePositionR\aminLive\x12\xb1\x01\n" +
+	"\n" +
+	"page_token\x18\x18 \x01(\tB\x91\x01\xbaH\x8d\x01\xba\x01\x86\x01\n" +
+	"\x13retrieve.page_token\x1aobytes(this).size() <= 512 ? '' : 'page_token has ' + string(bytes(this).size()) + ' bytes; accepted: up to 512'\xd8\x01\x01R\tpageToken\x1aS\n" +
 	"\rBindingsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12,\n" +
 	"\x05value\x18\x02 \x01(\v2\x16.google.protobuf.ValueR\x05value:\x028\x01:\xa7\a\xbaH\xa3\a\x1a\xc6\x04\n" +
@@ -2307,7 +2488,11 @@ const file_tandem_v1_retrieval_proto_rawDesc = "" +
 	"\x11retrieve.fallback\x1a\x84\x01this.fallback != 2 || this.user_id != '' ? '' : 'fallback is FALLBACK_MEAN_USER and user_id is not set; accepted: with user_id only'B\x10\n" +
 	"\x0e_recall_targetB\x05\n" +
 	"\x03_efB\x0f\n" +
-	"\r_min_coverage\"\xb1\x04\n" +
+	"\r_min_coverage\"\xc7\x01\n" +
+	"\fLivePosition\x12\x9a\x01\n" +
+	"\x03log\x18\x01 \x01(\tB\x87\x01\xbaH\x83\x01\xba\x01}\n" +
+	"\x11live_position.log\x1ahbytes(this).size() <= 256 ? '' : 'log has ' + string(bytes(this).size()) + ' bytes; accepted: up to 256'\xd8\x01\x01R\x03log\x12\x1a\n" +
+	"\bsequence\x18\x02 \x01(\x04R\bsequence\"\xbf\x05\n" +
 	"\x10RetrieveResponse\x124\n" +
 	"\n" +
 	"candidates\x18\x01 \x03(\v2\x14.tandem.v1.CandidateR\n" +
@@ -2328,7 +2513,10 @@ const file_tandem_v1_retrieval_proto_rawDesc = "" +
 	"generation\x18\f \x01(\x04R\n" +
 	"generation\x12\x10\n" +
 	"\x03arm\x18\r \x01(\tR\x03arm\x128\n" +
-	"\rfallback_used\x18\x0e \x01(\x0e2\x13.tandem.v1.FallbackR\ffallbackUsed\"\xd1\x01\n" +
+	"\rfallback_used\x18\x0e \x01(\x0e2\x13.tandem.v1.FallbackR\ffallbackUsed\x12+\n" +
+	"\x04live\x18\x0f \x01(\v2\x17.tandem.v1.LivePositionR\x04live\x127\n" +
+	"\tstaleness\x18\x10 \x01(\v2\x19.google.protobuf.DurationR\tstaleness\x12&\n" +
+	"\x0fnext_page_token\x18\x11 \x01(\tR\rnextPageToken\"\xd1\x01\n" +
 	"\tCandidate\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05score\x18\x02 \x01(\x02R\x05score\x12D\n" +
@@ -2372,7 +2560,7 @@ const file_tandem_v1_retrieval_proto_rawDesc = "" +
 	"otherForms\x1a=\n" +
 	"\x0fOtherFormsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x93\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xa9\x02\n" +
 	"\tIdExplain\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12,\n" +
 	"\averdict\x18\x02 \x01(\x0e2\x12.tandem.v1.VerdictR\averdict\x12\x12\n" +
@@ -2382,7 +2570,9 @@ const file_tandem_v1_retrieval_proto_rawDesc = "" +
 	"\x05score\x18\x06 \x01(\x02H\x00R\x05score\x88\x01\x01\x12\x16\n" +
 	"\x06clause\x18\a \x01(\tR\x06clause\x12\x1c\n" +
 	"\tattribute\x18\b \x01(\tR\tattribute\x12/\n" +
-	"\x05value\x18\t \x01(\v2\x19.tandem.v1.AttributeValueR\x05valueB\b\n" +
+	"\x05value\x18\t \x01(\v2\x19.tandem.v1.AttributeValueR\x05value\x12\x14\n" +
+	"\x05fresh\x18\n" +
+	" \x01(\bR\x05freshB\b\n" +
 	"\x06_score\"\xf9\x02\n" +
 	"\fShardExplain\x12\x14\n" +
 	"\x05shard\x18\x01 \x01(\tR\x05shard\x12#\n" +
@@ -2418,7 +2608,7 @@ const file_tandem_v1_retrieval_proto_rawDesc = "" +
 	"\x05retry\x18\x05 \x01(\v2\x15.google.rpc.RetryInfoR\x05retry\x124\n" +
 	"\bresource\x18\x06 \x01(\v2\x18.google.rpc.ResourceInfoR\bresource\x12\x1d\n" +
 	"\n" +
-	"request_id\x18\a \x01(\tR\trequestId\"\xc7\b\n" +
+	"request_id\x18\a \x01(\tR\trequestId\"\xfb\b\n" +
 	"\x14GetEmbeddingsRequest\x12\xb4\x01\n" +
 	"\x05tower\x18\x01 \x01(\x0e2\x10.tandem.v1.TowerB\x8b\x01\xbaH\x87\x01\xba\x01\x80\x01\n" +
 	"\x14get_embeddings.tower\x1ahthis == 1 || this == 2 ? '' : 'tower is ' + string(this) + '; accepted: TOWER_APPS (1), TOWER_USERS (2)'\xd8\x01\x01R\x05tower\x12\xb9\x02\n" +
@@ -2432,7 +2622,8 @@ const file_tandem_v1_retrieval_proto_rawDesc = "" +
 	"\x19get_embeddings.request_id\x1aobytes(this).size() <= 128 ? '' : 'request_id has ' + string(bytes(this).size()) + ' bytes; accepted: up to 128'\xd8\x01\x01R\trequestId\x12\xbb\x01\n" +
 	"\vrequest_key\x18\x05 \x01(\tB\x99\x01\xbaH\x95\x01\xba\x01\x8e\x01\n" +
 	"\x1aget_embeddings.request_key\x1apbytes(this).size() <= 256 ? '' : 'request_key has ' + string(bytes(this).size()) + ' bytes; accepted: up to 256'\xd8\x01\x01R\n" +
-	"requestKey\"\xa8\x03\n" +
+	"requestKey\x122\n" +
+	"\bmin_live\x18\x06 \x01(\v2\x17.tandem.v1.LivePositionR\aminLive\"\x8e\x04\n" +
 	"\x15GetEmbeddingsResponse\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12#\n" +
 	"\rmodel_version\x18\x02 \x01(\tR\fmodelVersion\x12\x1a\n" +
@@ -2443,7 +2634,10 @@ const file_tandem_v1_retrieval_proto_rawDesc = "" +
 	"\vunknown_ids\x18\x05 \x03(\tR\n" +
 	"unknownIds\x12\x1d\n" +
 	"\n" +
-	"request_id\x18\x06 \x01(\tR\trequestId\x12Q\n" +
+	"request_id\x18\x06 \x01(\tR\trequestId\x12+\n" +
+	"\x04live\x18\n" +
+	" \x01(\v2\x17.tandem.v1.LivePositionR\x04live\x127\n" +
+	"\tstaleness\x18\v \x01(\v2\x19.google.protobuf.DurationR\tstaleness\x12Q\n" +
 	"\vother_forms\x18\t \x03(\v20.tandem.v1.GetEmbeddingsResponse.OtherFormsEntryR\n" +
 	"otherForms\x12\x1e\n" +
 	"\n" +
@@ -2467,12 +2661,13 @@ const file_tandem_v1_retrieval_proto_rawDesc = "" +
 	"\x12PLAN_FILTERED_WALK\x10\x02\x12\x13\n" +
 	"\x0fPLAN_GRAPH_WALK\x10\x03\x12\x0e\n" +
 	"\n" +
-	"PLAN_MIXED\x10\x04*{\n" +
+	"PLAN_MIXED\x10\x04*\x93\x01\n" +
 	"\vShortReason\x12\x1c\n" +
 	"\x18SHORT_REASON_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15SHORT_REASON_ELIGIBLE\x10\x01\x12\x19\n" +
 	"\x15SHORT_REASON_COVERAGE\x10\x02\x12\x18\n" +
-	"\x14SHORT_REASON_AT_MOST\x10\x03*\x89\x02\n" +
+	"\x14SHORT_REASON_AT_MOST\x10\x03\x12\x16\n" +
+	"\x12SHORT_REASON_PAGES\x10\x04*\xd7\x02\n" +
 	"\aVerdict\x12\x17\n" +
 	"\x13VERDICT_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15VERDICT_SHARD_MISSING\x10\x01\x12\x13\n" +
@@ -2485,7 +2680,10 @@ const file_tandem_v1_retrieval_proto_rawDesc = "" +
 	"\x0eVERDICT_CAPPED\x10\b\x12\x15\n" +
 	"\x11VERDICT_BELOW_CUT\x10\t\x12\x17\n" +
 	"\x13VERDICT_NOT_VISITED\x10\n" +
-	"*O\n" +
+	"\x12\x16\n" +
+	"\x12VERDICT_TAKEN_DOWN\x10\v\x12\x1a\n" +
+	"\x16VERDICT_OUTSIDE_WINDOW\x10\f\x12\x18\n" +
+	"\x14VERDICT_EARLIER_PAGE\x10\r*O\n" +
 	"\bFallback\x12\x18\n" +
 	"\x14FALLBACK_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rFALLBACK_NONE\x10\x01\x12\x16\n" +
@@ -2508,7 +2706,7 @@ func file_tandem_v1_retrieval_proto_rawDescGZIP() []byte {
 }
 
 var file_tandem_v1_retrieval_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_tandem_v1_retrieval_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_tandem_v1_retrieval_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_tandem_v1_retrieval_proto_goTypes = []any{
 	(Tower)(0),                      // 0: tandem.v1.Tower
 	(Plan)(0),                       // 1: tandem.v1.Plan
@@ -2518,84 +2716,91 @@ var file_tandem_v1_retrieval_proto_goTypes = []any{
 	(*Vector)(nil),                  // 5: tandem.v1.Vector
 	(*AtMost)(nil),                  // 6: tandem.v1.AtMost
 	(*RetrieveRequest)(nil),         // 7: tandem.v1.RetrieveRequest
-	(*RetrieveResponse)(nil),        // 8: tandem.v1.RetrieveResponse
-	(*Candidate)(nil),               // 9: tandem.v1.Candidate
-	(*AttributeValue)(nil),          // 10: tandem.v1.AttributeValue
-	(*Keywords)(nil),                // 11: tandem.v1.Keywords
-	(*Coverage)(nil),                // 12: tandem.v1.Coverage
-	(*Explain)(nil),                 // 13: tandem.v1.Explain
-	(*IdExplain)(nil),               // 14: tandem.v1.IdExplain
-	(*ShardExplain)(nil),            // 15: tandem.v1.ShardExplain
-	(*BatchRetrieveRequest)(nil),    // 16: tandem.v1.BatchRetrieveRequest
-	(*BatchRetrieveResponse)(nil),   // 17: tandem.v1.BatchRetrieveResponse
-	(*BatchRetrieveResult)(nil),     // 18: tandem.v1.BatchRetrieveResult
-	(*ItemError)(nil),               // 19: tandem.v1.ItemError
-	(*GetEmbeddingsRequest)(nil),    // 20: tandem.v1.GetEmbeddingsRequest
-	(*GetEmbeddingsResponse)(nil),   // 21: tandem.v1.GetEmbeddingsResponse
-	(*Embedding)(nil),               // 22: tandem.v1.Embedding
-	nil,                             // 23: tandem.v1.RetrieveRequest.BindingsEntry
-	nil,                             // 24: tandem.v1.Candidate.AttributesEntry
-	nil,                             // 25: tandem.v1.Explain.OtherFormsEntry
-	nil,                             // 26: tandem.v1.GetEmbeddingsResponse.OtherFormsEntry
-	(*timestamppb.Timestamp)(nil),   // 27: google.protobuf.Timestamp
+	(*LivePosition)(nil),            // 8: tandem.v1.LivePosition
+	(*RetrieveResponse)(nil),        // 9: tandem.v1.RetrieveResponse
+	(*Candidate)(nil),               // 10: tandem.v1.Candidate
+	(*AttributeValue)(nil),          // 11: tandem.v1.AttributeValue
+	(*Keywords)(nil),                // 12: tandem.v1.Keywords
+	(*Coverage)(nil),                // 13: tandem.v1.Coverage
+	(*Explain)(nil),                 // 14: tandem.v1.Explain
+	(*IdExplain)(nil),               // 15: tandem.v1.IdExplain
+	(*ShardExplain)(nil),            // 16: tandem.v1.ShardExplain
+	(*BatchRetrieveRequest)(nil),    // 17: tandem.v1.BatchRetrieveRequest
+	(*BatchRetrieveResponse)(nil),   // 18: tandem.v1.BatchRetrieveResponse
+	(*BatchRetrieveResult)(nil),     // 19: tandem.v1.BatchRetrieveResult
+	(*ItemError)(nil),               // 20: tandem.v1.ItemError
+	(*GetEmbeddingsRequest)(nil),    // 21: tandem.v1.GetEmbeddingsRequest
+	(*GetEmbeddingsResponse)(nil),   // 22: tandem.v1.GetEmbeddingsResponse
+	(*Embedding)(nil),               // 23: tandem.v1.Embedding
+	nil,                             // 24: tandem.v1.RetrieveRequest.BindingsEntry
+	nil,                             // 25: tandem.v1.Candidate.AttributesEntry
+	nil,                             // 26: tandem.v1.Explain.OtherFormsEntry
+	nil,                             // 27: tandem.v1.GetEmbeddingsResponse.OtherFormsEntry
 	(*durationpb.Duration)(nil),     // 28: google.protobuf.Duration
-	(*errdetails.ErrorInfo)(nil),    // 29: google.rpc.ErrorInfo
-	(*errdetails.BadRequest)(nil),   // 30: google.rpc.BadRequest
-	(*errdetails.RetryInfo)(nil),    // 31: google.rpc.RetryInfo
-	(*errdetails.ResourceInfo)(nil), // 32: google.rpc.ResourceInfo
-	(*structpb.Value)(nil),          // 33: google.protobuf.Value
+	(*timestamppb.Timestamp)(nil),   // 29: google.protobuf.Timestamp
+	(*errdetails.ErrorInfo)(nil),    // 30: google.rpc.ErrorInfo
+	(*errdetails.BadRequest)(nil),   // 31: google.rpc.BadRequest
+	(*errdetails.RetryInfo)(nil),    // 32: google.rpc.RetryInfo
+	(*errdetails.ResourceInfo)(nil), // 33: google.rpc.ResourceInfo
+	(*structpb.Value)(nil),          // 34: google.protobuf.Value
 }
 var file_tandem_v1_retrieval_proto_depIdxs = []int32{
 	5,  // 0: tandem.v1.RetrieveRequest.vectors:type_name -> tandem.v1.Vector
 	0,  // 1: tandem.v1.RetrieveRequest.target:type_name -> tandem.v1.Tower
-	23, // 2: tandem.v1.RetrieveRequest.bindings:type_name -> tandem.v1.RetrieveRequest.BindingsEntry
+	24, // 2: tandem.v1.RetrieveRequest.bindings:type_name -> tandem.v1.RetrieveRequest.BindingsEntry
 	6,  // 3: tandem.v1.RetrieveRequest.at_most:type_name -> tandem.v1.AtMost
 	4,  // 4: tandem.v1.RetrieveRequest.fallback:type_name -> tandem.v1.Fallback
-	9,  // 5: tandem.v1.RetrieveResponse.candidates:type_name -> tandem.v1.Candidate
-	12, // 6: tandem.v1.RetrieveResponse.coverage:type_name -> tandem.v1.Coverage
-	1,  // 7: tandem.v1.RetrieveResponse.plan:type_name -> tandem.v1.Plan
-	2,  // 8: tandem.v1.RetrieveResponse.short_reason:type_name -> tandem.v1.ShortReason
-	13, // 9: tandem.v1.RetrieveResponse.explain:type_name -> tandem.v1.Explain
-	4,  // 10: tandem.v1.RetrieveResponse.fallback_used:type_name -> tandem.v1.Fallback
-	24, // 11: tandem.v1.Candidate.attributes:type_name -> tandem.v1.Candidate.AttributesEntry
-	11, // 12: tandem.v1.AttributeValue.keywords:type_name -> tandem.v1.Keywords
-	27, // 13: tandem.v1.AttributeValue.timestamp:type_name -> google.protobuf.Timestamp
-	15, // 14: tandem.v1.Explain.shards:type_name -> tandem.v1.ShardExplain
-	28, // 15: tandem.v1.Explain.prepare_time:type_name -> google.protobuf.Duration
-	28, // 16: tandem.v1.Explain.fan_out_time:type_name -> google.protobuf.Duration
-	28, // 17: tandem.v1.Explain.merge_time:type_name -> google.protobuf.Duration
-	28, // 18: tandem.v1.Explain.total_time:type_name -> google.protobuf.Duration
-	14, // 19: tandem.v1.Explain.ids:type_name -> tandem.v1.IdExplain
-	25, // 20: tandem.v1.Explain.other_forms:type_name -> tandem.v1.Explain.OtherFormsEntry
-	3,  // 21: tandem.v1.IdExplain.verdict:type_name -> tandem.v1.Verdict
-	10, // 22: tandem.v1.IdExplain.value:type_name -> tandem.v1.AttributeValue
-	1,  // 23: tandem.v1.ShardExplain.plan:type_name -> tandem.v1.Plan
-	28, // 24: tandem.v1.ShardExplain.filter_time:type_name -> google.protobuf.Duration
-	28, // 25: tandem.v1.ShardExplain.search_time:type_name -> google.protobuf.Duration
-	7,  // 26: tandem.v1.BatchRetrieveRequest.requests:type_name -> tandem.v1.RetrieveRequest
-	18, // 27: tandem.v1.BatchRetrieveResponse.results:type_name -> tandem.v1.BatchRetrieveResult
-	8,  // 28: tandem.v1.BatchRetrieveResult.response:type_name -> tandem.v1.RetrieveResponse
-	19, // 29: tandem.v1.BatchRetrieveResult.error:type_name -> tandem.v1.ItemError
-	29, // 30: tandem.v1.ItemError.info:type_name -> google.rpc.ErrorInfo
-	30, // 31: tandem.v1.ItemError.bad_request:type_name -> google.rpc.BadRequest
-	31, // 32: tandem.v1.ItemError.retry:type_name -> google.rpc.RetryInfo
-	32, // 33: tandem.v1.ItemError.resource:type_name -> google.rpc.ResourceInfo
-	0,  // 34: tandem.v1.GetEmbeddingsRequest.tower:type_name -> tandem.v1.Tower
-	22, // 35: tandem.v1.GetEmbeddingsResponse.embeddings:type_name -> tandem.v1.Embedding
-	26, // 36: tandem.v1.GetEmbeddingsResponse.other_forms:type_name -> tandem.v1.GetEmbeddingsResponse.OtherFormsEntry
-	33, // 37: tandem.v1.RetrieveRequest.BindingsEntry.value:type_name -> google.protobuf.Value
-	10, // 38: tandem.v1.Candidate.AttributesEntry.value:type_name -> tandem.v1.AttributeValue
-	7,  // 39: tandem.v1.RetrievalService.Retrieve:input_type -> tandem.v1.RetrieveRequest
-	16, // 40: tandem.v1.RetrievalService.BatchRetrieve:input_type -> tandem.v1.BatchRetrieveRequest
-	20, // 41: tandem.v1.RetrievalService.GetEmbeddings:input_type -> tandem.v1.GetEmbeddingsRequest
-	8,  // 42: tandem.v1.RetrievalService.Retrieve:output_type -> tandem.v1.RetrieveResponse
-	17, // 43: tandem.v1.RetrievalService.BatchRetrieve:output_type -> tandem.v1.BatchRetrieveResponse
-	21, // 44: tandem.v1.RetrievalService.GetEmbeddings:output_type -> tandem.v1.GetEmbeddingsResponse
-	42, // [42:45] is the sub-list for method output_type
-	39, // [39:42] is the sub-list for method input_type
-	39, // [39:39] is the sub-list for extension type_name
-	39, // [39:39] is the sub-list for extension extendee
-	0,  // [0:39] is the sub-list for field type_name
+	8,  // 5: tandem.v1.RetrieveRequest.min_live:type_name -> tandem.v1.LivePosition
+	10, // 6: tandem.v1.RetrieveResponse.candidates:type_name -> tandem.v1.Candidate
+	13, // 7: tandem.v1.RetrieveResponse.coverage:type_name -> tandem.v1.Coverage
+	1,  // 8: tandem.v1.RetrieveResponse.plan:type_name -> tandem.v1.Plan
+	2,  // 9: tandem.v1.RetrieveResponse.short_reason:type_name -> tandem.v1.ShortReason
+	14, // 10: tandem.v1.RetrieveResponse.explain:type_name -> tandem.v1.Explain
+	4,  // 11: tandem.v1.RetrieveResponse.fallback_used:type_name -> tandem.v1.Fallback
+	8,  // 12: tandem.v1.RetrieveResponse.live:type_name -> tandem.v1.LivePosition
+	28, // 13: tandem.v1.RetrieveResponse.staleness:type_name -> google.protobuf.Duration
+	25, // 14: tandem.v1.Candidate.attributes:type_name -> tandem.v1.Candidate.AttributesEntry
+	12, // 15: tandem.v1.AttributeValue.keywords:type_name -> tandem.v1.Keywords
+	29, // 16: tandem.v1.AttributeValue.timestamp:type_name -> google.protobuf.Timestamp
+	16, // 17: tandem.v1.Explain.shards:type_name -> tandem.v1.ShardExplain
+	28, // 18: tandem.v1.Explain.prepare_time:type_name -> google.protobuf.Duration
+	28, // 19: tandem.v1.Explain.fan_out_time:type_name -> google.protobuf.Duration
+	28, // 20: tandem.v1.Explain.merge_time:type_name -> google.protobuf.Duration
+	28, // 21: tandem.v1.Explain.total_time:type_name -> google.protobuf.Duration
+	15, // 22: tandem.v1.Explain.ids:type_name -> tandem.v1.IdExplain
+	26, // 23: tandem.v1.Explain.other_forms:type_name -> tandem.v1.Explain.OtherFormsEntry
+	3,  // 24: tandem.v1.IdExplain.verdict:type_name -> tandem.v1.Verdict
+	11, // 25: tandem.v1.IdExplain.value:type_name -> tandem.v1.AttributeValue
+	1,  // 26: tandem.v1.ShardExplain.plan:type_name -> tandem.v1.Plan
+	28, // 27: tandem.v1.ShardExplain.filter_time:type_name -> google.protobuf.Duration
+	28, // 28: tandem.v1.ShardExplain.search_time:type_name -> google.protobuf.Duration
+	7,  // 29: tandem.v1.BatchRetrieveRequest.requests:type_name -> tandem.v1.RetrieveRequest
+	19, // 30: tandem.v1.BatchRetrieveResponse.results:type_name -> tandem.v1.BatchRetrieveResult
+	9,  // 31: tandem.v1.BatchRetrieveResult.response:type_name -> tandem.v1.RetrieveResponse
+	20, // 32: tandem.v1.BatchRetrieveResult.error:type_name -> tandem.v1.ItemError
+	30, // 33: tandem.v1.ItemError.info:type_name -> google.rpc.ErrorInfo
+	31, // 34: tandem.v1.ItemError.bad_request:type_name -> google.rpc.BadRequest
+	32, // 35: tandem.v1.ItemError.retry:type_name -> google.rpc.RetryInfo
+	33, // 36: tandem.v1.ItemError.resource:type_name -> google.rpc.ResourceInfo
+	0,  // 37: tandem.v1.GetEmbeddingsRequest.tower:type_name -> tandem.v1.Tower
+	8,  // 38: tandem.v1.GetEmbeddingsRequest.min_live:type_name -> tandem.v1.LivePosition
+	23, // 39: tandem.v1.GetEmbeddingsResponse.embeddings:type_name -> tandem.v1.Embedding
+	8,  // 40: tandem.v1.GetEmbeddingsResponse.live:type_name -> tandem.v1.LivePosition
+	28, // 41: tandem.v1.GetEmbeddingsResponse.staleness:type_name -> google.protobuf.Duration
+	27, // 42: tandem.v1.GetEmbeddingsResponse.other_forms:type_name -> tandem.v1.GetEmbeddingsResponse.OtherFormsEntry
+	34, // 43: tandem.v1.RetrieveRequest.BindingsEntry.value:type_name -> google.protobuf.Value
+	11, // 44: tandem.v1.Candidate.AttributesEntry.value:type_name -> tandem.v1.AttributeValue
+	7,  // 45: tandem.v1.RetrievalService.Retrieve:input_type -> tandem.v1.RetrieveRequest
+	17, // 46: tandem.v1.RetrievalService.BatchRetrieve:input_type -> tandem.v1.BatchRetrieveRequest
+	21, // 47: tandem.v1.RetrievalService.GetEmbeddings:input_type -> tandem.v1.GetEmbeddingsRequest
+	9,  // 48: tandem.v1.RetrievalService.Retrieve:output_type -> tandem.v1.RetrieveResponse
+	18, // 49: tandem.v1.RetrievalService.BatchRetrieve:output_type -> tandem.v1.BatchRetrieveResponse
+	22, // 50: tandem.v1.RetrievalService.GetEmbeddings:output_type -> tandem.v1.GetEmbeddingsResponse
+	48, // [48:51] is the sub-list for method output_type
+	45, // [45:48] is the sub-list for method input_type
+	45, // [45:45] is the sub-list for extension type_name
+	45, // [45:45] is the sub-list for extension extendee
+	0,  // [0:45] is the sub-list for field type_name
 }
 
 func init() { file_tandem_v1_retrieval_proto_init() }
@@ -2604,7 +2809,7 @@ func file_tandem_v1_retrieval_proto_init() {
 		return
 	}
 	file_tandem_v1_retrieval_proto_msgTypes[2].OneofWrappers = []any{}
-	file_tandem_v1_retrieval_proto_msgTypes[5].OneofWrappers = []any{
+	file_tandem_v1_retrieval_proto_msgTypes[6].OneofWrappers = []any{
 		(*AttributeValue_Keyword)(nil),
 		(*AttributeValue_Keywords)(nil),
 		(*AttributeValue_Bool)(nil),
@@ -2612,8 +2817,8 @@ func file_tandem_v1_retrieval_proto_init() {
 		(*AttributeValue_Float)(nil),
 		(*AttributeValue_Timestamp)(nil),
 	}
-	file_tandem_v1_retrieval_proto_msgTypes[9].OneofWrappers = []any{}
-	file_tandem_v1_retrieval_proto_msgTypes[13].OneofWrappers = []any{
+	file_tandem_v1_retrieval_proto_msgTypes[10].OneofWrappers = []any{}
+	file_tandem_v1_retrieval_proto_msgTypes[14].OneofWrappers = []any{
 		(*BatchRetrieveResult_Response)(nil),
 		(*BatchRetrieveResult_Error)(nil),
 	}
@@ -2623,7 +2828,7 @@ func file_tandem_v1_retrieval_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tandem_v1_retrieval_proto_rawDesc), len(file_tandem_v1_retrieval_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   22,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -311,57 +311,13 @@ func constants() {
 	}
 }
 
-// scanCodes emits the routine for consecutive rows.
-func scanCodes(s codeISA) {
-	TEXT("dotCodesRange"+s.name, NOSPLIT, "func(query []int8, rows []uint8, out []int32)")
-	Doc("dotCodesRange" + s.name + " sets out[i] to the inner product of query and row i, with " + s.title + ".")
-	Pragma("noescape")
-
-	k := beginCodes(s)
-	next := GP64()
-	Load(Param("rows").Base(), next)
-	last := Load(Param("out").Len(), GP64())
-	DECQ(last)
-	i := GP64()
-	XORL(i.As32(), i.As32())
-
-	Label("group")
-	end := GP64()
-	LEAQ(Mem{Base: i, Disp: group - 1}, end)
-	CMPQ(end, last)
-	JGT(LabelRef("single"))
-	rows := registers(group)
-	for _, r := range rows {
-		MOVQ(next, r)
-		ADDQ(k.stride, next)
-	}
-	k.score("block4", rows)
-	k.store(i)
-	ADDQ(Imm(group), i)
-	JMP(LabelRef("group"))
-
-	Label("single")
-	CMPQ(i, last)
-	JGT(LabelRef("done"))
-	k.score("block1", []reg.GPVirtual{next})
-	k.store(i)
-	ADDQ(k.stride, next)
-	INCQ(i)
-	JMP(LabelRef("single"))
-
-	Label("done")
-	VZEROUPPER()
-	RET()
-}
-
 // A codeKernel is a routine for codes under construction.
 type codeKernel struct {
 	codeISA
 	query  reg.Register
 	stride reg.Register
 	offset reg.GPVirtual
-	scores reg.VecVirtual // what score left for store
-	count  int
+	scores reg.VecVirtual // what score left
 }
 
 func beginCodes(s codeISA) *codeKernel {
@@ -371,7 +327,7 @@ func beginCodes(s codeISA) *codeKernel {
 	return k
 }
 
-// score emits the loop over the bytes of one row or of a group, and their sums.
+// score emits the loop over the bytes of a group's rows, and their sums.
 func (k *codeKernel) score(loop string, rows []reg.GPVirtual) {
 	sums := make([]reg.VecVirtual, len(rows))
 	for j := range rows {
@@ -409,26 +365,7 @@ func (k *codeKernel) score(loop string, rows []reg.GPVirtual) {
 		Label(loop + "sum")
 	}
 
-	if k.count = len(rows); k.count == 1 {
-		x, other := k.foldCodes(sums[0]), XMM()
-		VPSHUFD(Imm(0xee), x, other)
-		VPADDD(other, x, x)
-		VPSHUFD(Imm(0x55), x, other)
-		VPADDD(other, x, x)
-		k.scores = x
-	} else {
-		k.scores = k.sumCodes4(sums)
-	}
-}
-
-// store writes the scores to out[i:].
-func (k *codeKernel) store(i reg.Register) {
-	out := Mem{Base: Load(Param("out").Base(), GP64()), Index: i, Scale: 4}
-	if k.count == 1 {
-		VMOVD(k.scores, out)
-	} else {
-		VMOVDQU(k.scores, out)
-	}
+	k.scores = k.sumCodes4(sums)
 }
 
 // foldCodes adds the 128-bit parts of v.

@@ -88,7 +88,6 @@ func main() {
 	for _, s := range codeISAs {
 		withinCodes(s)
 		withinCodesRange(s)
-		scanCodes(s)
 	}
 	prefetch()
 	visit()

@@ -3,7 +3,9 @@ package objectstest
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
+	"fmt"
 	"io"
 	"slices"
 	"strings"
@@ -120,7 +122,7 @@ func (c *connection) Attributes(ctx context.Context, key string) (*driver.Attrib
 	if !ok {
 		return nil, errNotFound
 	}
-	return &driver.Attributes{Size: int64(len(v.data)), ModTime: v.time}, nil
+	return &driver.Attributes{Size: int64(len(v.data)), ModTime: v.time, ETag: fmt.Sprintf("%x", sha256.Sum256(v.data))}, nil
 }
 
 // ListPaged lists a page. A page token is the last key of the page before.

@@ -1,0 +1,133 @@
+package main
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+)
+
+// clientFlags say how servers are spoken to.
+type clientFlags struct {
+	TokenFile  string `type:"path" env:"TANDEM_TOKEN_FILE" placeholder:"FILE" help:"File with the token that servers ask for."`
+	TLSCA      string `name:"tls-ca" type:"path" placeholder:"FILE" help:"Certificates in PEM of the authorities that sign those of servers (default those of the system); HOST:PORT means https:// then."`
+	ClientCert string `name:"tls-cert" type:"path" placeholder:"FILE" help:"Certificate in PEM to show to servers that ask for one."`
+	ClientKey  string `name:"tls-key" type:"path" placeholder:"FILE" help:"Private key of --tls-cert in PEM."`
+}
+
+// url returns the URL of a server that --server names, to which a token may be sent.
+func (f *clientFlags) url(text string) (string, error) {
+	if !strings.Contains(text, "://") && (f.TLSCA != "" || f.ClientCert != "") {
+		text = "https://" + text
+	}
+	full, err := serverURL(text)
+	if err != nil {
+		return "", err
+	}
+	u, err := url.Parse(full)
+	if err != nil {
+		return "", err // serverURL has parsed it
+	}
+	switch {
+	case u.Scheme == "http" && (f.TLSCA != "" || f.ClientCert != ""):
+		return "", usagef("--server is %.200q, which is without TLS; want https://HOST:PORT with --tls-ca and --tls-cert", text)
+	case u.Scheme == "http" && f.TokenFile != "" && !isLoopback(net.JoinHostPort(u.Hostname(), "0")):
+		return "", usagef("--server is %.200q, where a token would be sent in clear text; want https://HOST:PORT, or a loopback address", text)
+	}
+	return full, nil
+}
+
+// transport returns what sends requests, with what wraps it to add the token; both are those of
+// the library without flags.
+func (f *clientFlags) transport() (*http.Transport, func(http.RoundTripper) http.RoundTripper, error) {
+	config, err := f.config()
+	if err != nil {
+		return nil, nil, err
+	}
+	t := http.DefaultTransport.(*http.Transport).Clone()
+	t.TLSClientConfig = config
+	token, err := f.token()
+	if err != nil {
+		return nil, nil, err
+	}
+	if token == "" {
+		return t, func(below http.RoundTripper) http.RoundTripper { return below }, nil
+	}
+	return t, func(below http.RoundTripper) http.RoundTripper { return bearerTransport{below, token} }, nil
+}
+
+// client returns a client of servers; timeout bounds a request, 0 does not.
+func (f *clientFlags) client(timeout time.Duration) (*http.Client, error) {
+	t, wrap, err := f.transport()
+	if err != nil {
+		return nil, err
+	}
+	return &http.Client{Transport: wrap(t), Timeout: timeout, CheckRedirect: noRedirect}, nil
+}
+
+// noRedirect keeps a token from being sent elsewhere. Servers send nobody on.
+func noRedirect(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+
+// config returns how TLS is spoken, nil for as the system has it.
+func (f *clientFlags) config() (*tls.Config, error) {
+	if (f.ClientCert == "") != (f.ClientKey == "") {
+		return nil, usagef("--tls-cert and --tls-key go together, and one is missing")
+	}
+	if f.TLSCA == "" && f.ClientCert == "" {
+		return nil, nil
+	}
+	config := &tls.Config{MinVersion: tls.VersionTLS12}
+	if f.TLSCA != "" {
+		data, err := os.ReadFile(f.TLSCA)
+		if err != nil {
+			return nil, fmt.Errorf("--tls-ca: %w", err)
+		}
+		config.RootCAs = x509.NewCertPool()
+		if !config.RootCAs.AppendCertsFromPEM(data) {
+			return nil, fmt.Errorf("--tls-ca: %s: there is no certificate in it", f.TLSCA)
+		}
+	}
+	if f.ClientCert != "" {
+		pair, err := tls.LoadX509KeyPair(f.ClientCert, f.ClientKey)
+		if err != nil {
+			return nil, fmt.Errorf("--tls-cert: %w", err)
+		}
+		config.Certificates = []tls.Certificate{pair}
+	}
+	return config, nil
+}
+
+// token returns the token to send, empty for none. Errors have nothing of what the file has.
+func (f *clientFlags) token() (string, error) {
+	if f.TokenFile == "" {
+		return "", nil
+	}
+	data, err := os.ReadFile(f.TokenFile)
+	if err != nil {
+		return "", fmt.Errorf("--token-file: %w", err)
+	}
+	token := strings.TrimSpace(string(data))
+	if token == "" || strings.ContainsAny(token, " \t\r\n") {
+		return "", fmt.Errorf("--token-file: %w", errors.New(f.TokenFile+" does not have one token, alone"))
+	}
+	return token, nil
+}
+
+// bearerTransport adds a token to requests.
+type bearerTransport struct {
+	below http.RoundTripper
+	token string
+}
+
+// RoundTrip implements [http.RoundTripper].
+func (b bearerTransport) RoundTrip(r *http.Request) (*http.Response, error) {
+	r = r.Clone(r.Context())
+	r.Header.Set("Authorization", "Bearer "+b.token)
+	return b.below.RoundTrip(r)
+}

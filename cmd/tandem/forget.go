@@ -1,0 +1,149 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+
+	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
+	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/live"
+	"github.com/tandem-ann/tandem/shard/snapshots"
+	"github.com/tandem-ann/tandem/shard/upkeep"
+	"github.com/tandem-ann/tandem/shard/wording"
+)
+
+// forgetCommand is `tandem forget`.
+type forgetCommand struct {
+	User forgetUserCommand `cmd:"" help:"Forget a user: in no answer from now on, out of the store in time."`
+}
+
+type forgetUserCommand struct {
+	eventFlags
+	DryRun bool `help:"Say what of the store has something of the user, and forget nobody."`
+
+	User string `arg:"" name:"id" help:"The user's id."`
+}
+
+func (forgetUserCommand) Help() string {
+	return `Writes to the live log of the store that the user is forgotten; servers need not run. From when they have read it the user is as unknown to them, though snapshots that they serve have a row. The next build leaves the user out, whatever its inputs have, and tandem snapshot gc takes the rest out of the store in time. The log has no id of a user who is forgotten, but a keyed hash of it.
+
+Then it says what has something of the user still, or may have, and until when. It opens one shard of each snapshot for that, which it downloads of a store that is no folder.
+
+Who is upserted again is a new user: stop what upserts the user first.
+
+Example:
+
+    tandem forget user user-0000012 --store store --server 10.0.0.1:8080 --wait 10s`
+}
+
+// forgottenInfo is what `tandem forget user` did, as JSON.
+type forgottenInfo struct {
+	DryRun   bool            `json:"dry_run"`
+	EventID  string          `json:"event_id,omitempty"`
+	Position *shard.Position `json:"position,omitempty"`
+	// Left is what the store has of the user; null if the store was not named.
+	Left []upkeep.Left `json:"left"`
+}
+
+func (c *forgetUserCommand) check() error {
+	if err := shard.CheckID(c.User); err != nil {
+		return usageError{err}
+	}
+	if !c.DryRun {
+		return c.eventFlags.check()
+	}
+	if c.Store == "" || len(c.Server) > 0 || c.EventID != "" {
+		return usagef("--dry-run takes --store, and neither --server nor --event-id: nobody is forgotten")
+	}
+	return nil
+}
+
+func (c *forgetUserCommand) Run(e *environment) error {
+	if err := c.check(); err != nil {
+		return err
+	}
+	info := forgottenInfo{DryRun: c.DryRun}
+	if !c.DryRun {
+		if err := c.forget(e, &info); err != nil {
+			return err
+		}
+	}
+	if c.Store != "" {
+		if err := c.find(e, &info); err != nil {
+			return err
+		}
+	}
+	if c.JSON {
+		return wording.WriteJSON(e.stdout, info)
+	}
+	return c.write(e.stdout, &info)
+}
+
+// forget writes the event, and waits for servers.
+func (c *forgetUserCommand) forget(e *environment, info *forgottenInfo) (err error) {
+	info.EventID = cmp.Or(c.EventID, newEventID())
+	w, err := c.open(e)
+	if err != nil {
+		return err
+	}
+	defer closing(&err, w)
+	event := &tandemv1.LiveEvent{EventId: info.EventID, Change: &tandemv1.LiveEvent_ForgetUser{ForgetUser: &tandemv1.ForgetUser{User: c.User}}}
+	done, err := w.write(e.ctx, []*tandemv1.LiveEvent{event})
+	if unconfirmedWrite(err) {
+		return fmt.Errorf("%w\n  --event-id %s writes it again, and it counts once", err, info.EventID)
+	}
+	if err != nil {
+		return err
+	}
+	info.Position = &done.position
+	return c.await(e, w.store(), done.position)
+}
+
+// find looks for what the store has of the user still.
+func (c *forgetUserCommand) find(e *environment, info *forgottenInfo) (err error) {
+	moving := newTransfers(e.stderr)
+	defer moving.Done()
+	o := c.cacheFlags.options()
+	o.Progress = moving.Transfer
+	store, err := snapshots.OpenStore(e.ctx, c.Store, o)
+	if err != nil {
+		return err
+	}
+	defer closing(&err, store)
+	log, err := live.Read(e.ctx, store.Objects())
+	if err != nil {
+		return err
+	}
+	info.Left, err = upkeep.Find(e.ctx, store, log, c.User)
+	return err
+}
+
+func (c *forgetUserCommand) write(w io.Writer, info *forgottenInfo) error {
+	if info.Position != nil {
+		fmt.Fprintf(w, "forgotten from live position %s on (event %s): no server that has read that far returns the user, and none knows of the user\n", info.Position, info.EventID)
+	}
+	if c.Store == "" {
+		_, err := fmt.Fprintln(w, "--store says what the store has of the user still, and until when")
+		return err
+	}
+	if len(info.Left) == 0 {
+		_, err := fmt.Fprintf(w, "nothing in %s has anything of the user\n", c.Store)
+		return err
+	}
+	fmt.Fprintf(w, "\nwhat is left of the user in %s\n", c.Store)
+	t := newTable(w)
+	fmt.Fprintln(t, "where\thas\tuntil")
+	for _, l := range info.Left {
+		what := l.What
+		if !l.Sure {
+			what = "perhaps " + what
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\n", l.Where, what, l.Until)
+	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintln(w, "\nCaches of servers have shards of these snapshots until something takes their place. Inputs of builds, backups of the store and logs of callers are not looked into.")
+	return err
+}

@@ -1,0 +1,242 @@
+package main
+
+import (
+	"fmt"
+	"math"
+	"strings"
+	"time"
+
+	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
+	"github.com/tandem-ann/tandem/shard/wording"
+)
+
+// runbook is the page that says what to do, with a heading for each alert.
+const runbook = "docs/runbook.md"
+
+// finding is something that is not good.
+type finding struct {
+	// Alert is the alert of deploy/prometheus/rules.yml that says the same.
+	Alert   string `json:"alert"`
+	Why     string `json:"why"`
+	Next    string `json:"next"`    // what to do
+	Runbook string `json:"runbook"` // where more is said
+}
+
+func newFinding(alert, next, format string, args ...any) finding {
+	return finding{alert, fmt.Sprintf(format, args...), next, runbook + "#" + strings.ToLower(alert)}
+}
+
+// The shares from which something is not good, as in deploy/prometheus/rules.yml.
+const (
+	nearFence   = 0.5 // of the fence, the staleness of the live log
+	nearFull    = 0.8 // of the fresh tier
+	nearMemory  = 0.9 // of what may be mapped
+	manyRefused = 0.01
+	manyFailed  = 0.01
+	fewQueries  = 20  // of fewer in a minute shares say nothing,
+	fewAnswered = 100 // and of fewer the 99th percentile
+	// recordsLost is for how long queries that were not recorded are told of.
+	recordsLost = 15 * time.Minute
+)
+
+// judge returns what is not good with a server.
+func (x *expectations) judge(s *serverStatus, now time.Time) (list []finding) {
+	if s.Status == nil {
+		return []finding{newFinding("TandemDown", "look whether the process runs, and what its log says; callers should have left it", "it does not answer: %s", s.Error)}
+	}
+	list = append(list, judgeReleases(s.Status, x.MaxStaleness)...)
+	for _, a := range s.Status.Arms {
+		list = append(list, judgeArm(a, now, x.MaxSnapshotAge)...)
+	}
+	list = append(list, judgeLive(s)...)
+	if limit := s.Status.MemoryLimit; limit < math.MaxInt64 && float64(s.Status.MappedBytes) > nearMemory*float64(limit) {
+		list = append(list, newFinding("TandemMemoryNearLimit", "give the server more memory, or raise --memory-limit, before the next release",
+			"%s of %s are mapped: a release that needs more is refused", byteSize(int64(s.Status.MappedBytes)), byteSize(int64(limit))))
+	}
+	return append(list, x.judgeLoad(s.Status, now)...)
+}
+
+// judgeReleases returns what is not good with what serves.
+func judgeReleases(s *tandemv1.GetStatusResponse, maxStaleness time.Duration) (list []finding) {
+	broken := s.LogState == tandemv1.LogState_LOG_STATE_FORKED || s.LogState == tandemv1.LogState_LOG_STATE_BEHIND || s.LogState == tandemv1.LogState_LOG_STATE_GAP
+	// What it fails at, or lacks, has a finding of its own.
+	next := "tandem release status --store STORE --server SERVER says what is released; the server tries again by itself"
+	switch {
+	case broken:
+		list = append(list, newFinding("TandemReleasesBroken", "if the store was restored on purpose, release again with --restored; else find who has changed it",
+			"it does not follow the log of releases: %s", s.LogError))
+	case s.Phase == tandemv1.Phase_PHASE_FAILED:
+		list = append(list, newFinding("TandemReleaseNotServed", next, "it does not serve generation %d: %s", s.TargetGeneration, s.Error))
+	case s.Phase == tandemv1.Phase_PHASE_LOADING && s.TargetGeneration > 0:
+		list = append(list, newFinding("TandemReleaseNotServed", "wait while it loads; "+next, "it does not serve generation %d yet", s.TargetGeneration))
+	case s.Phase == tandemv1.Phase_PHASE_DRAINING:
+		list = append(list, newFinding("TandemNotReady", "nothing, if it was told to stop", "it was told to stop, and takes no new callers"))
+	case s.Unreleased:
+		list = append(list, newFinding("TandemNoRelease", "start it without a snapshot, so that it follows the releases",
+			"it serves a snapshot whatever is released: nobody has asked what its gates have found"))
+	case s.Generation == 0:
+		list = append(list, newFinding("TandemNoRelease", "tandem release start --store STORE DIGEST", "nothing was released yet"))
+	}
+	if age := s.GetStaleness().AsDuration(); age > maxStaleness {
+		list = append(list, newFinding("TandemReleasesStale", "look whether the store answers: tandem release status --store STORE",
+			"it has not seen for %s what is released%s", seconds(age), because(s.LogError)))
+	}
+	return list
+}
+
+// because is the text of an error behind what it is the reason of.
+func because(text string) string {
+	if text == "" {
+		return ""
+	}
+	return ": " + text
+}
+
+// judgeArm returns what is not good with a snapshot that answers.
+func judgeArm(a *tandemv1.ArmStatus, now time.Time, maxAge time.Duration) (list []finding) {
+	if n := a.UnreadableShards; n > 0 {
+		list = append(list, newFinding("TandemShardsLost", fmt.Sprintf("tandem snapshot verify --store STORE %.12s --repair OTHER_STORE, or release another snapshot; the log has the file and the section", a.Snapshot),
+			"%s of arm %s can no longer be read: queries fail, or lack its rows", wording.Plural(int(n), "shard"), a.Name))
+	}
+	for _, s := range strata(a.Recall) {
+		if s.Alarm != nil {
+			list = append(list, newFinding("TandemRecallLow", fmt.Sprintf("tandem release rollback --store STORE --away-from %.12s, if other arms are not as low", a.Snapshot),
+				"recall of %s is below its floor of %.4f: %s", ofStratum(a.Name, s), s.Floor, s.Alarm.Why))
+		}
+	}
+	if a.Published != nil {
+		if age := now.Sub(a.Published.AsTime()); age > maxAge {
+			list = append(list, newFinding("TandemSnapshotOld", "look why no newer one was built or released: tandem snapshot ls --store STORE",
+				"the snapshot of arm %s is %s old", a.Name, seconds(age)))
+		}
+	}
+	return list
+}
+
+// stratum is some queries of an arm, with which they are.
+type stratum struct {
+	kind string // "", "plan" or "segment"
+	*tandemv1.RecallStratum
+}
+
+// strata are those of an arm that raise alarms, none if it is not audited.
+func strata(r *tandemv1.ArmRecall) (list []stratum) {
+	if r.GetAll() == nil {
+		return nil
+	}
+	list = append(list, stratum{"", r.All})
+	for _, s := range r.Plans {
+		list = append(list, stratum{"plan", s})
+	}
+	for _, s := range r.Segments {
+		list = append(list, stratum{"segment", s})
+	}
+	return list
+}
+
+func ofStratum(arm string, s stratum) string {
+	text := "arm " + arm
+	if s.kind != "" {
+		text += fmt.Sprintf(", %s %s", s.kind, s.Name)
+	}
+	return text
+}
+
+// judgeLive returns what is not good with what a server knows of the live log.
+func judgeLive(s *serverStatus) (list []finding) {
+	l := s.Live
+	if l == nil {
+		return []finding{newFinding("TandemLiveStale", "tandem live status --server SERVER", "it does not say what it knows of the live log: %s", ofServer(s.live.Err))}
+	}
+	next := "look whether the store answers, and how fast: tandem live status --store STORE --server SERVER"
+	age, fence := l.GetStaleness().AsDuration(), l.Fence.AsDuration()
+	switch broken := l.LogState == tandemv1.LogState_LOG_STATE_FORKED || l.LogState == tandemv1.LogState_LOG_STATE_BEHIND || l.LogState == tandemv1.LogState_LOG_STATE_GAP; {
+	case broken:
+		list = append(list, newFinding("TandemLiveBroken", "if the store was restored on purpose, tandem live accept; see docs/live.md, After a restore",
+			"it does not follow the live log: %s", l.LogError))
+	case l.Staleness == nil:
+		list = append(list, newFinding("TandemLiveStale", next, "it has not read the live log%s", because(l.LogError)))
+	case age > fence:
+		does := "queries are refused"
+		if l.AnswersStale {
+			does = "answers are marked as stale"
+		}
+		list = append(list, newFinding("TandemLiveStale", next, "its last proof of where the live log ends is %s old, beyond the fence of %s: %s%s",
+			seconds(age), seconds(fence), does, because(l.LogError)))
+	case age.Seconds() > nearFence*fence.Seconds():
+		list = append(list, newFinding("TandemLiveNearFence", next, "its last proof of where the live log ends is %s old, and queries are refused from %s on%s",
+			seconds(age), seconds(fence), because(l.LogError)))
+	}
+	return append(list, judgeFresh(l)...)
+}
+
+// judgeFresh returns what is not good with what was upserted: little room, or events that do
+// not count.
+func judgeFresh(l *tandemv1.GetLiveStatusResponse) (list []finding) {
+	next := "build with inputs that reflect the live log, and release: docs/live.md, Rebuild, and hand over"
+	if limit := l.FreshBytesLimit; limit > 0 && float64(l.FreshBytes) > nearFull*float64(limit) {
+		list = append(list, newFinding("TandemFreshNearFull", next, "%s of %s are taken by what was upserted: more will be refused",
+			byteSize(int64(l.FreshBytes)), byteSize(int64(limit))))
+	}
+	for _, o := range l.Overlays {
+		for _, t := range []struct {
+			name string
+			*tandemv1.OverlayTower
+		}{{"app", o.Apps}, {"user", o.Users}} {
+			if t.GetFreshRowsLimit() > 0 && float64(t.GetFreshRows()) > nearFull*float64(t.GetFreshRowsLimit()) {
+				list = append(list, newFinding("TandemFreshNearFull", next, "%s of %s were upserted over snapshot %.12s: more will be refused",
+					wording.Count(int64(t.GetFreshRows())), wording.Plural(int64(t.GetFreshRowsLimit()), t.name), o.Snapshot))
+			}
+			if n := t.GetMisfitCount(); n > 0 {
+				list = append(list, newFinding("TandemMisfits", "write them again as the snapshot has them; tandem live status --server SERVER names them",
+					"%s of the live log do not fit snapshot %.12s, and do not count in it", wording.Plural(int64(n), t.name+" event"), o.Snapshot))
+			}
+		}
+	}
+	return list
+}
+
+// judgeLoad returns what is not good with what requests take, and with what becomes of them.
+func (x *expectations) judgeLoad(s *tandemv1.GetStatusResponse, now time.Time) (list []finding) {
+	q := s.GetLoad().GetLastMinute()
+	all := float64(q.GetAnswered() + q.GetRefused() + q.GetFailed())
+	if q.GetAnswered() >= fewAnswered && q.P99.AsDuration() > x.MaxP99 {
+		list = append(list, newFinding("TandemLatencyHigh", "look which stage is slow: tandem_query_stage_seconds in the metrics; and whether the machine is busy with something else",
+			"99 of 100 queries of the last minute took up to %s, want %s", round(q.P99.AsDuration()), x.MaxP99))
+	}
+	if all >= fewQueries && float64(q.GetRefused()) > manyRefused*all {
+		list = append(list, newFinding("TandemOverloaded", "look of what there is too much: tandem_shed_requests_total in the metrics, by reason; quotas are TandemQuotaRefusals",
+			"%s of %s queries of the last minute were refused for load or quotas", wording.Count(int64(q.Refused)), wording.Count(int64(all))))
+	}
+	if all >= fewQueries && float64(q.GetFailed()) > manyFailed*all {
+		list = append(list, newFinding("TandemErrors", "look at the codes in grpc_server_requests_total, and at the server's log",
+			"%s of %s queries of the last minute failed", wording.Count(int64(q.Failed)), wording.Count(int64(all))))
+	}
+	for _, f := range s.Failures {
+		if f.Kind == tandemv1.FailureKind_FAILURE_KIND_RECORDING && now.Sub(f.Time.AsTime()) < recordsLost {
+			list = append(list, newFinding("TandemRecordsDropped", "look whether the store takes writes, or lower --record-share", "%s", f.Text))
+			break
+		}
+	}
+	return list
+}
+
+// differences returns what is not good of all servers together.
+func differences(servers []serverStatus) []finding {
+	by := map[string][]string{}
+	for _, s := range servers {
+		if s.Status.GetHash() != "" {
+			what := fmt.Sprintf("generation %d (%.12s)", s.Status.Generation, s.Status.Hash)
+			by[what] = append(by[what], s.Server)
+		}
+	}
+	if len(by) < 2 {
+		return nil
+	}
+	var parts []string
+	for _, what := range sortedKeys(by) {
+		parts = append(parts, fmt.Sprintf("%s by %s", what, strings.Join(by[what], ", ")))
+	}
+	return []finding{newFinding("TandemReleaseNotServed", "wait a moment while servers load; then tandem release status --store STORE with each server",
+		"servers do not serve the same: %s", strings.Join(parts, "; "))}
+}

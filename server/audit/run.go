@@ -1,0 +1,177 @@
+package audit
+
+import (
+	"context"
+	"runtime"
+	"sync"
+	"time"
+
+	"github.com/tandem-ann/tandem/server/events"
+)
+
+// Run audits what is offered until ctx ends, and lets go of what is left then. It takes a
+// thread for itself, which ends with it.
+func (a *Auditor) Run(ctx context.Context) {
+	if a == nil {
+		return
+	}
+	// On a goroutine of its own that never unlocks: nobody else gets a thread of such a
+	// priority.
+	var group sync.WaitGroup
+	group.Go(func() {
+		runtime.LockOSThread()
+		_ = lowest() // it is the budget that counts
+		w := &worker{Auditor: a}
+		if a.c.Clock != nil {
+			w.clock = a.c.Clock()
+		} else {
+			w.clock = &threadClock{start: time.Now()}
+		}
+		w.budget = newBudget(w.clock, a.c.Now, a.c.CPU)
+		w.run(ctx)
+	})
+	group.Wait()
+	a.close()
+}
+
+// close lets go of what is left.
+func (a *Auditor) close() {
+	a.mu.Lock()
+	a.closed = true
+	left := a.queue
+	a.queue, a.bytes = nil, 0
+	a.mu.Unlock()
+	letGo(left)
+}
+
+// worker is what audits.
+type worker struct {
+	*Auditor
+	clock  Clock
+	budget *budget
+	aside  sync.WaitGroup // a rollback
+}
+
+func (w *worker) run(ctx context.Context) {
+	defer w.aside.Wait()
+	ticker := time.NewTicker(tickEvery)
+	defer ticker.Stop()
+	for {
+		if it := w.next(w.c.Now()); it != nil {
+			w.budget.resume()
+			w.audit(ctx, it)
+			w.tick(ctx)
+			continue
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-w.news:
+		case <-ticker.C:
+			w.tick(ctx)
+		}
+	}
+}
+
+// tick does what is due now and then.
+func (w *worker) tick(ctx context.Context) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	now := w.c.Now()
+	w.sampler.tick(now, w.arms)
+	w.counts.Used, w.counts.Longest = w.budget.spent(), w.budget.longest
+	w.rollBack(ctx, now)
+}
+
+// audit answers a query again.
+func (w *worker) audit(ctx context.Context, it *item) {
+	defer it.hold.Release()
+	auditing, cancel := context.WithCancel(ctx)
+	defer cancel()
+	w.mu.Lock()
+	if it.arm.gone.Load() {
+		w.counts.Gone++
+		w.mu.Unlock()
+		return
+	}
+	w.current, w.auditing = cancel, it.arm
+	w.mu.Unlock()
+
+	before := w.budget.spent()
+	lastTick := w.c.Now()
+	it.query.Pause = func() {
+		w.budget.pause(auditing)
+		if now := w.c.Now(); now.Sub(lastTick) >= tickEvery {
+			lastTick = now
+			w.tick(ctx)
+		}
+	}
+	exact, err := it.tower.Search(pausing{auditing, it.query.Pause}, &it.query)
+	recall := 0.0
+	if err == nil {
+		recall = recallOf(exact.Candidates, it.found)
+	}
+	used := w.budget.spent() - before
+	w.record(it, recall, err, used)
+	w.budget.pause(ctx)
+}
+
+// pausing is a context that pauses where long work looks whether it has ended: in filters and
+// merges, which take no [shard.Query].Pause, that is as often.
+type pausing struct {
+	context.Context
+	pause func()
+}
+
+// Err implements [context.Context].
+func (p pausing) Err() error {
+	p.pause()
+	return p.Context.Err()
+}
+
+// record takes down what an audit has found.
+func (w *worker) record(it *item, recall float64, err error, used time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.current, w.auditing = nil, nil
+	switch {
+	case it.arm.gone.Load():
+		w.counts.Gone++
+		return
+	case err != nil:
+		w.counts.Failed++
+		return
+	}
+	w.counts.Audits++
+	w.sampler.done(used)
+	now := w.c.Now()
+	var kinds []Kind
+	for _, s := range it.strata() {
+		kinds = append(kinds, s.kind)
+		w.changed(it.arm, s, s.add(now, recall, it.reference), now)
+	}
+	if w.c.Recorded != nil {
+		w.c.Recorded(Audit{
+			Arm: it.arm.Name, Plan: planNames[it.plan], Segment: it.query.Segment, Strata: kinds,
+			K: it.query.K, Recall: recall, Reference: it.reference, Used: used, Counts: w.counts,
+		})
+	}
+}
+
+// changed tells of what an audit has changed.
+func (w *worker) changed(arm *Arm, s *stratum, c change, now time.Time) {
+	if c == nothing {
+		return
+	}
+	l := s.look(now)
+	e := events.Recall{
+		Change: events.RecallCleared, Generation: arm.Generation, Arm: arm.Name, Snapshot: arm.Snapshot,
+		Stratum: s.kind.String(), Name: s.name,
+	}
+	if c == raised {
+		e.Change = events.RecallAlarm
+		e.Recall, e.High, e.WorstDecile, e.Floor = l.Alarm.Recall, l.Alarm.High, l.WorstDecile, l.Alarm.Floor
+		e.Audits, e.Onset = l.Alarm.Audits, l.Alarm.Onset
+	}
+	w.c.Events.Recall(e)
+}

@@ -1,0 +1,11 @@
+//go:build !linux
+
+package audit
+
+import "time"
+
+// lowest does nothing: threads have no priorities of their own that Go could set.
+func lowest() error { return nil }
+
+// threadTime does not know.
+func threadTime() (time.Duration, bool) { return 0, false }

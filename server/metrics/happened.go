@@ -1,0 +1,102 @@
+package metrics
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/tandem-ann/tandem/server/events"
+)
+
+// happened counts what happens but queries and RPCs.
+type happened struct {
+	shed    map[events.Shed]prometheus.Counter
+	records map[events.RecordingChange]prometheus.Counter
+	recall  map[events.RecallChange]prometheus.Counter
+	refused prometheus.Counter
+	lost    prometheus.Counter
+	loads   [2]prometheus.Observer // that failed, and that did not
+
+	all []prometheus.Collector
+}
+
+func newHappened() *happened {
+	shed := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "tandem_shed_requests_total",
+		Help: "Requests that were refused before they were worked on, by what there was too much of.",
+	}, []string{"reason"})
+	records := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "tandem_records_total",
+		Help: "Queries that were to be recorded, by what became of them: written, dropped because they came faster than they could be written, or lost because they could not be.",
+	}, []string{"outcome"})
+	recall := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "tandem_recall_changes_total",
+		Help: "What has become of the recall of live queries: alarms that were raised and cleared, snapshots that were rolled back because of one, and rollbacks that could not be done.",
+	}, []string{"change"})
+	loads := prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name:    "tandem_snapshot_load_seconds",
+		Help:    "Time that it took to open a snapshot, warm it and lay the live log over it, in seconds, and whether that was done.",
+		Buckets: []float64{0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800},
+	}, []string{"outcome"})
+	h := &happened{
+		shed: map[events.Shed]prometheus.Counter{}, records: map[events.RecordingChange]prometheus.Counter{},
+		recall: map[events.RecallChange]prometheus.Counter{},
+		refused: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "tandem_refused_loads_total",
+			Help: "Times that a release could not be served, such as for want of memory or because a snapshot of it cannot be opened; what answered went on. It is tried again.",
+		}),
+		lost: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "tandem_lost_shards_total",
+			Help: "Shards that could no longer be read while they answered, each once.",
+		}),
+		loads: [2]prometheus.Observer{loads.WithLabelValues("failed"), loads.WithLabelValues("done")},
+	}
+	for _, of := range events.Sheds() {
+		h.shed[of] = shed.WithLabelValues(string(of))
+	}
+	for change, outcome := range map[events.RecordingChange]string{events.Written: "written", events.Dropped: "dropped", events.Lost: "lost"} {
+		h.records[change] = records.WithLabelValues(outcome)
+	}
+	for change, name := range map[events.RecallChange]string{events.RecallAlarm: "alarm", events.RecallCleared: "cleared", events.RecallRolledBack: "rolled_back", events.RecallKept: "kept"} {
+		h.recall[change] = recall.WithLabelValues(name)
+	}
+	h.all = []prometheus.Collector{shed, records, recall, loads, h.refused, h.lost}
+	return h
+}
+
+func (h *happened) requestEnd(e events.Request) {
+	if e.Shed == "" {
+		return
+	}
+	if count, ok := h.shed[e.Shed]; ok {
+		count.Inc()
+	}
+}
+
+func (h *happened) recording(e events.Recording) {
+	if count, ok := h.records[e.Change]; ok {
+		count.Add(float64(e.Queries))
+	}
+}
+
+func (h *happened) recallChanged(e events.Recall) {
+	if count, ok := h.recall[e.Change]; ok {
+		count.Inc()
+	}
+}
+
+func (h *happened) loadEnd(e events.Load) {
+	outcome := 1
+	if e.Err != nil {
+		outcome = 0
+	}
+	h.loads[outcome].Observe(e.Took.Seconds())
+}
+
+func (h *happened) notServed(events.NotServed) { h.refused.Inc() }
+
+func (h *happened) shardLost(events.ShardLost) { h.lost.Inc() }
+
+// Describe implements [prometheus.Collector].
+func (h *happened) Describe(ch chan<- *prometheus.Desc) { describe(ch, h.all...) }
+
+// Collect implements [prometheus.Collector].
+func (h *happened) Collect(ch chan<- prometheus.Metric) { collect(ch, h.all...) }

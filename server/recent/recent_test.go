@@ -1,0 +1,91 @@
+package recent_test
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+	"github.com/stretchr/testify/require"
+
+	"github.com/tandem-ann/tandem/api/tandem/v1/tandemv1connect"
+	"github.com/tandem-ann/tandem/server/events"
+	"github.com/tandem-ann/tandem/server/recent"
+)
+
+// clock is a time that is set.
+type clock struct{ time.Time }
+
+func (c *clock) now() time.Time       { return c.Time }
+func (c *clock) pass(d time.Duration) { c.Time = c.Add(d) }
+
+func newRecent() (*recent.Recent, *events.Listener, *clock) {
+	c := &clock{time.Date(2026, 11, 30, 12, 0, 0, 0, time.UTC)}
+	r := recent.New(c.now)
+	return r, r.Listener(), c
+}
+
+func query(code connect.Code, took time.Duration) events.RPC {
+	return events.RPC{Procedure: tandemv1connect.RetrievalServiceRetrieveProcedure, Code: code, Duration: took}
+}
+
+// TestQueries has queries counted for a minute and not longer.
+func TestQueries(t *testing.T) {
+	r, l, c := newRecent()
+	require.Equal(t, recent.Queries{}, r.Queries())
+	for i := range 100 {
+		l.RPCEnd(query(0, time.Duration(i+1)*time.Millisecond))
+	}
+	l.RPCEnd(query(connect.CodeResourceExhausted, time.Hour))
+	l.RPCEnd(query(connect.CodeUnavailable, time.Hour))
+	l.RPCEnd(events.RPC{Procedure: tandemv1connect.AdminServiceGetStatusProcedure, Duration: time.Hour})
+	c.pass(15 * time.Second)
+	q := r.Queries()
+	require.Equal(t, []uint64{100, 1, 1}, []uint64{q.Answered, q.Refused, q.Failed})
+	require.Equal(t, 15*time.Second, q.Window)
+	require.InEpsilon(t, 50*time.Millisecond, q.P50, 0.1)
+	require.InEpsilon(t, 99*time.Millisecond, q.P99, 0.1)
+	require.GreaterOrEqual(t, q.P99, 99*time.Millisecond, "no less than it was")
+
+	c.pass(40 * time.Second)
+	l.RPCEnd(query(0, 2*time.Minute))
+	require.EqualValues(t, 101, r.Queries().Answered)
+	c.pass(5 * time.Second)
+	q = r.Queries()
+	require.EqualValues(t, 1, q.Answered, "the first are a minute ago")
+	require.Equal(t, 50*time.Second, q.Window)
+	require.Greater(t, q.P99, time.Minute*9/10, "what is longest")
+	c.pass(time.Hour)
+	q = r.Queries()
+	require.Zero(t, q.Answered)
+	require.Zero(t, q.P99)
+}
+
+// TestFailures has the last failures told, the newest first, within bounds.
+func TestFailures(t *testing.T) {
+	r, l, c := newRecent()
+	require.Empty(t, r.Failures())
+	for range 1000 {
+		c.pass(time.Second)
+		l.NotServed(events.NotServed{Generation: 7, Err: errors.New("no room")})
+	}
+	l.LoadEnd(events.Load{Generation: 7}) // nothing is wrong
+	l.Live(events.Live{Change: events.LiveWithin})
+	l.ShardLost(events.ShardLost{Snapshot: "abc", Err: errors.New(strings.Repeat("x", 10_000))})
+	list := r.Failures()
+	require.Len(t, list, 2)
+	require.Equal(t, recent.Shard, list[0].Kind)
+	require.Less(t, len(list[0].Text), 1000)
+	require.Equal(t, recent.Failure{Time: c.now(), Kind: recent.Release, Text: "generation 7: no room", Times: 1000}, list[1])
+
+	for i := range 20 {
+		l.LoadEnd(events.Load{Generation: uint64(i), Snapshot: "abcdef", Err: errors.New("it is damaged")})
+	}
+	list = r.Failures()
+	require.Len(t, list, 8)
+	for i, f := range list {
+		require.Equal(t, fmt.Sprintf("snapshot abcdef of generation %d: it is damaged", 19-i), f.Text)
+	}
+}
