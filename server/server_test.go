@@ -64,8 +64,15 @@ func start(t *testing.T, c Config) *process {
 	}
 	c.Listening = func(a net.Addr) { p.addr = a }
 	c.Ready = func(*snapshots.Snapshot) { close(ready) }
-	go func() { p.done <- Run(ctx, c) }()
-	t.Cleanup(cancel)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		p.done <- Run(ctx, c)
+	}()
+	t.Cleanup(func() {
+		cancel()
+		<-ended // a store's folder that is removed must have no writer
+	})
 	select {
 	case <-ready:
 	case err := <-p.done:
