@@ -13,6 +13,7 @@ import (
 
 	"github.com/tandem-ann/tandem/shard"
 	"github.com/tandem-ann/tandem/shard/attribute"
+	"github.com/tandem-ann/tandem/shard/appendlog"
 	"github.com/tandem-ann/tandem/shard/objects"
 )
 
@@ -27,7 +28,7 @@ func BenchmarkAppend(b *testing.B) {
 			bucket, err := objects.Open(b.Context(), b.TempDir())
 			require.NoError(b, err)
 			defer bucket.Close()
-			r, err := Open(b.Context(), bucket, Options{Room: Room{Bytes: 1 << 40, Rows: 1 << 30}, Memory: b.TempDir() + "/memory"})
+			r, err := Open(b.Context(), bucket, Options{Room: Room{Bytes: 1 << 40, Rows: 1 << 30}, Memory: appendlog.Memory{b.TempDir() + "/memory"}})
 			require.NoError(b, err)
 			ctx, stop := context.WithCancel(b.Context())
 			var running, clients sync.WaitGroup

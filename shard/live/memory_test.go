@@ -1,11 +1,8 @@
 package live
 
 import (
-	"context"
 	"fmt"
-	"os"
 	"path/filepath"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -13,8 +10,6 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-	"golang.org/x/sys/unix"
-
 	"github.com/tandem-ann/tandem/shard"
 	"github.com/tandem-ann/tandem/shard/appendlog"
 	"github.com/tandem-ann/tandem/shard/objects/objectstest"
@@ -55,7 +50,7 @@ func (m *memories) bring(sequence int) {
 func TestMemoryGoesNotBack(t *testing.T) {
 	memory := filepath.Join(t.TempDir(), "live.json")
 	synctest.Test(t, func(t *testing.T) {
-		m := newMemories(t, Options{Memory: memory})
+		m := newMemories(t, Options{Memory: appendlog.Memory{memory}})
 		behind, stop := start(t, m.copy.Bucket("behind"), m.o)
 		m.write(t, m.store, takedown("b"), takedown("c"), takedown("d"))
 		_, err := Open(t.Context(), m.store.Bucket("ahead"), m.o)
@@ -89,7 +84,7 @@ func TestMemoryOfAnotherLog(t *testing.T) {
 	memory := filepath.Join(t.TempDir(), "live.json")
 	synctest.Test(t, func(t *testing.T) {
 		var failed atomic.Value
-		m := newMemories(t, Options{Memory: memory, Failed: func(err error) { failed.Store(err) }})
+		m := newMemories(t, Options{Memory: appendlog.Memory{memory}, Failed: func(err error) { failed.Store(err) }})
 		behind, stop := start(t, m.copy.Bucket("behind"), m.o)
 		defer stop()
 		m.write(t, m.store, takedown("b"), takedown("c"))
@@ -115,7 +110,7 @@ func TestMemoryOfAnotherLog(t *testing.T) {
 // A log that a person has accepted is remembered though it is empty.
 func TestMemoryOfNothing(t *testing.T) {
 	store := objectstest.NewFaults()
-	m := &memories{store: store, o: Options{Memory: filepath.Join(t.TempDir(), "live.json")}}
+	m := &memories{store: store, o: Options{Memory: appendlog.Memory{filepath.Join(t.TempDir(), "live.json")}}}
 	m.write(t, store, takedown("a"), takedown("b"))
 	_, err := Open(t.Context(), store.Bucket(""), m.o)
 	require.NoError(t, err)
@@ -134,51 +129,4 @@ func TestMemoryOfNothing(t *testing.T) {
 	r, err := Open(t.Context(), store.Bucket(""), m.o)
 	require.NoError(t, err)
 	assert.Equal(t, position(1), r.View().Position.Shard())
-}
-
-// Whoever remembers at the same time, the highest position is what is remembered.
-func TestMemoryOfMany(t *testing.T) {
-	m := memory{filepath.Join(t.TempDir(), "live.json")}
-	var w writer
-	s := NewState()
-	var states []*State // at each position
-	const processes = 6
-	for range processes {
-		apply(t, s, w.entry(t, noon))
-		then := *s
-		then.past = &past{entries: s.past.entries}
-		states = append(states, &then)
-	}
-	for range 25 {
-		require.NoError(t, m.accept(t.Context(), Position{}))
-		var working sync.WaitGroup
-		for _, then := range states {
-			working.Go(func() { assert.NoError(t, m.keep(context.Background(), then)) })
-		}
-		working.Wait()
-		at, err := m.recall()
-		require.NoError(t, err)
-		require.Equal(t, s.position, at)
-	}
-	left, err := filepath.Glob(filepath.Join(filepath.Dir(m.path), ".*"))
-	require.NoError(t, err)
-	assert.Empty(t, left)
-}
-
-// A process that stands still while it holds the lock of the memory is not waited for without
-// end.
-func TestMemoryThatIsLocked(t *testing.T) {
-	m := memory{filepath.Join(t.TempDir(), "live.json")}
-	lock, err := os.Create(m.path + memoryLock)
-	require.NoError(t, err)
-	require.NoError(t, unix.Flock(int(lock.Fd()), unix.LOCK_EX))
-	synctest.Test(t, func(t *testing.T) {
-		err := m.accept(t.Context(), Position{Sequence: 1})
-		assert.ErrorContains(t, err, "remember the position in the live log: another process has kept "+m.path+memoryLock+" locked for 2s")
-	})
-	require.NoError(t, lock.Close())
-	require.NoError(t, m.accept(t.Context(), Position{Sequence: 1}))
-	at, err := m.recall()
-	require.NoError(t, err)
-	assert.EqualValues(t, 1, at.Sequence)
 }

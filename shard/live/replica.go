@@ -53,11 +53,11 @@ type Options struct {
 	// Published is handed each view, that of Open too, before View returns it, and Append and
 	// Wait return for it. One goroutine at a time calls it, after Apply.
 	Published func(v *View)
-	// Memory is the file that remembers the highest position which was published, so that an
-	// older copy of the log is not followed. Processes may share it. A file beside it, with
-	// .lock behind its name, is locked while it is written. Its folder is made. Default:
-	// nothing remembers.
-	Memory string
+	// Memory remembers the highest position which was published, so that an older copy of the
+	// log is not followed: in a file for the address of the store, and in more that its copies
+	// share. Processes may share them. A file beside each, with .lock behind its name, is
+	// locked while that is written. Their folders are made. Default: nothing remembers.
+	Memory appendlog.Memory
 	// AtLeast is a position that the log is known to have reached, such as snapshots and
 	// releases tell it, by AtLeastFrom. Its hash may be zero.
 	AtLeast     Position
@@ -104,7 +104,6 @@ type Room struct {
 type Replica struct {
 	bucket *objects.Bucket
 	log    *appendlog.Log
-	memory memory
 	o      Options
 	writer [8]byte
 
@@ -166,7 +165,7 @@ func Open(ctx context.Context, bucket *objects.Bucket, o Options) (*Replica, err
 		o.Summed = func(Summed) {}
 	}
 	r := &Replica{
-		bucket: bucket, log: logOf(bucket, o.Poll, o.Hedge), memory: memory{o.Memory}, o: o,
+		bucket: bucket, log: logOf(bucket, o.Poll, o.Hedge), o: o,
 		due: make(chan struct{}, 1), queue: queue{news: make(chan struct{}, 1)},
 	}
 	_, _ = rand.Read(r.writer[:]) // it never fails
@@ -177,7 +176,7 @@ func Open(ctx context.Context, bucket *objects.Bucket, o Options) (*Replica, err
 }
 
 func (r *Replica) open(ctx context.Context) error {
-	known, err := r.memory.recall() // before the log is read, with which others go on
+	known, from, err := r.recall() // before the log is read, with which others go on
 	if err != nil {
 		return err
 	}
@@ -187,11 +186,11 @@ func (r *Replica) open(ctx context.Context) error {
 	}
 	r.state, r.tail, r.lost = l.state, l.tail, l.lost
 	accepted := false
-	if r.vouched, accepted, err = r.vouch(known); err != nil {
+	if r.vouched, accepted, err = r.vouch(known, from); err != nil {
 		return err
 	}
-	if accepted && r.memory.path != "" {
-		if err := r.memory.accept(ctx, r.state.position); err != nil {
+	if accepted {
+		if err := r.o.Memory.Accept(ctx, appendlog.Position(r.state.position)); err != nil {
 			return err
 		}
 	}
@@ -199,8 +198,8 @@ func (r *Replica) open(ctx context.Context) error {
 }
 
 // vouch returns by what the log is known to be no older copy, where known is what was
-// remembered, and an error if it is one that nobody has accepted.
-func (r *Replica) vouch(known Position) (vouched string, accepted bool, err error) {
+// remembered in memory, and an error if it is one that nobody has accepted.
+func (r *Replica) vouch(known Position, memory string) (vouched string, accepted bool, err error) {
 	type source struct {
 		at   Position
 		from string
@@ -210,7 +209,7 @@ func (r *Replica) vouch(known Position) (vouched string, accepted bool, err erro
 		told.from = "what it was told"
 	}
 	found := r.state.position
-	for _, s := range []source{{known, ownMemory}, told} {
+	for _, s := range []source{{known, memory}, told} {
 		if s.at == (Position{}) {
 			continue
 		}
@@ -388,8 +387,8 @@ func (r *Replica) tell(ctx context.Context, changes []Change, proof *Proof) {
 // publish remembers where the state is, and has queries see it. The caller holds mu.
 func (r *Replica) publish(ctx context.Context, proof *Proof) error {
 	s := r.state
-	if r.memory.path != "" && s.position.Sequence > 0 {
-		if err := r.memory.keep(ctx, s); err != nil {
+	if s.position.Sequence > 0 {
+		if err := r.keep(ctx, s); err != nil {
 			return err
 		}
 	}

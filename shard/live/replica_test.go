@@ -675,7 +675,7 @@ func TestTimeTravel(t *testing.T) {
 				write(takedown("b"))
 				yesterday := copyOf(store)
 				write(takedown("c"))
-				o := Options{Memory: memory}
+				o := Options{Memory: appendlog.Memory{memory}}
 				first, stop := start(t, store.Bucket("ours"), o)
 				assert.Empty(t, first.Vouched(), "nothing was remembered")
 				write(takedown("d"))
@@ -722,7 +722,7 @@ func TestTimeTravel(t *testing.T) {
 				require.NoError(t, err)
 				assert.Contains(t, r.Vouched(), "a person, who has accepted entry ")
 				if at.Sequence > 0 {
-					r, err = Open(t.Context(), store.Bucket("ours"), Options{Memory: memory})
+					r, err = Open(t.Context(), store.Bucket("ours"), Options{Memory: appendlog.Memory{memory}})
 					require.NoError(t, err, "it is remembered")
 					assert.Contains(t, r.Vouched(), "its own memory of entry ")
 				}
@@ -749,7 +749,7 @@ func TestRestoredWhileFollowed(t *testing.T) {
 		var failed error
 		changed := map[Change]bool{}
 		r, stop := start(t, store.Bucket("ours"), Options{
-			Memory: filepath.Join(t.TempDir(), "live.json"),
+			Memory: appendlog.Memory{filepath.Join(t.TempDir(), "live.json")},
 			Failed: func(err error) {
 				mu.Lock()
 				defer mu.Unlock()
@@ -803,7 +803,7 @@ func TestMemoryThatCannotBeWritten(t *testing.T) {
 	memory := filepath.Join(dir, "state", "live.json")
 	var failed atomic.Int64
 	bucket := folder(t, t.TempDir())
-	r, _ := start(t, bucket, Options{Memory: memory, Poll: 5 * time.Millisecond, Failed: func(error) { failed.Add(1) }})
+	r, _ := start(t, bucket, Options{Memory: appendlog.Memory{memory}, Poll: 5 * time.Millisecond, Failed: func(error) { failed.Add(1) }})
 	require.NoError(t, os.RemoveAll(filepath.Dir(memory)))
 	require.NoError(t, os.WriteFile(filepath.Dir(memory), nil, 0o644))
 	w, _ := start(t, bucket, Options{})
@@ -815,12 +815,12 @@ func TestMemoryThatCannotBeWritten(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	require.NoError(t, r.Wait(ctx, position(1)))
-	again, err := Open(t.Context(), bucket, Options{Memory: memory})
+	again, err := Open(t.Context(), bucket, Options{Memory: appendlog.Memory{memory}})
 	require.NoError(t, err)
 	assert.Equal(t, "its own memory of entry 1", again.Vouched())
 	require.NoError(t, os.WriteFile(memory, []byte("{"), 0o644))
-	_, err = Open(t.Context(), bucket, Options{Memory: memory})
-	assert.ErrorContains(t, err, "open the live log: read the memory of the live log: "+memory)
+	_, err = Open(t.Context(), bucket, Options{Memory: appendlog.Memory{memory}})
+	assert.ErrorContains(t, err, "open the live log: read the memory of the log: "+memory)
 }
 
 // A log with an entry that a newer build has written is not read past it.
