@@ -41,6 +41,7 @@ type follower struct {
 	store    *snapshots.Store
 	releases *release.Releases
 	keep     time.Duration
+	memory   appendlog.Memory
 	limit    int64 // bytes that may be mapped
 	events   *events.Listener
 	ready    func(*snapshots.Snapshot) // called when queries are first answered; nil once it was
@@ -77,7 +78,7 @@ type followerStatus struct {
 
 func newFollower(service *Service, c *Config) *follower {
 	return &follower{
-		service: service, store: c.Store, releases: release.New(c.Store), keep: c.Keep, limit: c.MemoryLimit,
+		service: service, store: c.Store, releases: release.New(c.Store), memory: c.Memory, keep: c.Keep, limit: c.MemoryLimit,
 		events: service.events, ready: c.Ready, mapped: map[manifest.Digest]*mapping{}, news: make(chan struct{}, 1),
 	}
 }
@@ -250,6 +251,9 @@ func (f *follower) serve(ctx context.Context, r *release.Release) error {
 	}
 	if ctx.Err() != nil {
 		return ctx.Err()
+	}
+	if err := r.Remember(ctx, f.memory); err != nil {
+		return err // it does not answer with what it has not remembered
 	}
 	f.service.switchTo(r, arms)
 	for d, m := range f.mapped {

@@ -23,6 +23,7 @@ import (
 	"github.com/tandem-ann/tandem/api/tandem/v1/tandemv1connect"
 	"github.com/tandem-ann/tandem/index"
 	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/appendlog"
 	"github.com/tandem-ann/tandem/shard/live"
 	"github.com/tandem-ann/tandem/shard/objects/objectstest"
 	"github.com/tandem-ann/tandem/shard/release"
@@ -593,7 +594,7 @@ func TestTimeTravel(t *testing.T) {
 	digest, err := store.Resolve(t.Context(), "")
 	require.NoError(t, err)
 	c := Config{Store: store, Snapshot: string(digest), Logger: slog.New(slog.DiscardHandler), Live: writes()}
-	c.Live.Memory = filepath.Join(t.TempDir(), "live.json")
+	c.Live.Memory = appendlog.Memory{filepath.Join(t.TempDir(), "live.json")}
 	p := start(t, c)
 	p.write(t, takedown("a1"))
 	position := p.write(t, takedown("a2"))
@@ -630,7 +631,7 @@ func TestTimeTravel(t *testing.T) {
 	assert.Equal(t, ids, p.candidates(t, &tandemv1.RetrieveRequest{}), "it was accepted")
 
 	// Without a memory what is known elsewhere counts.
-	c.Live.Memory, c.Live.AtLeast = "", shard.Position{Sequence: 100}
+	c.Live.Memory, c.Live.AtLeast = nil, shard.Position{Sequence: 100}
 	require.ErrorIs(t, Run(t.Context(), c), live.ErrTimeTravel)
 }
 

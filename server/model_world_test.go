@@ -24,6 +24,7 @@ import (
 	"github.com/tandem-ann/tandem/api/tandem/v1/tandemv1connect"
 	"github.com/tandem-ann/tandem/index"
 	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/appendlog"
 	"github.com/tandem-ann/tandem/shard/attribute"
 	"github.com/tandem-ann/tandem/shard/manifest"
 	"github.com/tandem-ann/tandem/shard/release"
@@ -325,7 +326,8 @@ func (w *modelWorld) start(s *modelServer) {
 	var addr net.Addr
 	c := Config{
 		Store: store, Listen: "127.0.0.1:0", Keep: time.Hour, Logger: slog.New(slog.DiscardHandler),
-		Live:      Live{Writes: true, Fence: time.Minute, Memory: s.memory, MaxFreshRows: w.rows, Poll: 5 * time.Millisecond},
+		Memory:    appendlog.Memory{s.memory + "-releases"},
+		Live:      Live{Writes: true, Fence: time.Minute, Memory: appendlog.Memory{s.memory}, MaxFreshRows: w.rows, Poll: 5 * time.Millisecond},
 		Listening: func(a net.Addr) { addr = a },
 		Ready:     func(*snapshots.Snapshot) { close(ready) },
 		clock:     w.now,

@@ -22,6 +22,7 @@ import (
 	"github.com/tandem-ann/tandem/server/metrics"
 	"github.com/tandem-ann/tandem/server/secure"
 	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/appendlog"
 	"github.com/tandem-ann/tandem/shard/live"
 	"github.com/tandem-ann/tandem/shard/manifest"
 	"github.com/tandem-ann/tandem/shard/release"
@@ -72,6 +73,11 @@ type Config struct {
 	DrainTimeout time.Duration
 	// Live says how the live log of the store is followed.
 	Live Live
+	// Memory is where the server remembers durably which release it has served last: a store
+	// whose log of releases is behind that, or is another one, is not served (the error is
+	// of class [release.ErrTimeTravel]) unless Live.Accept is where the live log ends, or a
+	// person has accepted it. Empty: it remembers nothing.
+	Memory appendlog.Memory
 	// Audit says how the recall of live queries is audited.
 	Audit Audit
 	// RecordShare is the share of the requests, 0 to 1, that are recorded into the
@@ -116,10 +122,10 @@ type Live struct {
 	// Poll is how long the server waits between two looks at the log. Default: as package
 	// live has it for the store.
 	Poll time.Duration
-	// Memory is the file in which the server remembers durably how far it has read the log:
-	// a store whose log is behind that, or is another one, is not served (the error is of
-	// class [live.ErrTimeTravel]). Empty: it remembers nothing.
-	Memory string
+	// Memory is where the server remembers durably how far it has read the log: a store
+	// whose log is behind that, or is another one, is not served (the error is of class
+	// [live.ErrTimeTravel]). Empty: it remembers nothing.
+	Memory appendlog.Memory
 	// AtLeast is a position that the log must have reached, and AtLeastFrom by what that is
 	// known. What the store's releases and snapshots say counts too.
 	AtLeast     shard.Position
@@ -367,8 +373,23 @@ func follow(ctx context.Context, service *Service, c *Config) error {
 	if err != nil {
 		return err
 	}
+	if err := recall(ctx, service, c, f.releases, first); err != nil {
+		return err
+	}
 	service.staleness.begin(asked, c.MaxStaleness)
 	f.run(ctx, first)
+	return nil
+}
+
+// recall returns an error if the log of releases is not what it was, unless a person accepts it.
+func recall(ctx context.Context, service *Service, c *Config, releases *release.Releases, first *release.Release) error {
+	err := releases.Recall(ctx, c.Memory)
+	if errors.Is(err, release.ErrTimeTravel) && c.Live.Accept != nil && *c.Live.Accept == service.live.Position() {
+		err = first.Accept(ctx, c.Memory)
+	}
+	if err != nil {
+		return fmt.Errorf("read releases: %w", err)
+	}
 	return nil
 }
 

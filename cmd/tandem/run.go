@@ -152,6 +152,9 @@ func report(ctx context.Context, stderr io.Writer, name string, err error) int {
 	return exitFailure
 }
 
+// ownState is how to go on with a copy of a store that is not to take its place.
+const ownState = "; a copy that is for something else goes with a --state of its own"
+
 // goOn says how to go on after an error of the log of releases or the live log, or nothing.
 func goOn(err error) string {
 	if past, ok := errors.AsType[*release.PastError](err); ok {
@@ -160,12 +163,24 @@ func goOn(err error) string {
 	if errors.Is(err, release.ErrLost) {
 		return "; tandem release start --restored begins it anew"
 	}
+	if errors.Is(err, release.ErrTimeTravel) {
+		text := "; the next change with --restored, such as tandem release rollback, makes it the one that counts for every server, which lasts; " +
+			"tandem serve --accept-store-at has one server alone take it until then"
+		if travel, ok := errors.AsType[*release.TimeTravelError](err); ok && travel.Moved {
+			text += ownState
+		}
+		return text
+	}
 	if errors.As(err, new(*live.GapError)) {
 		return "; tandem live accept says how many are lost, and goes on without"
 	}
 	if travel, ok := errors.AsType[*live.TimeTravelError](err); ok {
-		return fmt.Sprintf("; tandem live accept makes it the one that counts for every server, which lasts; "+
+		text := fmt.Sprintf("; tandem live accept makes it the one that counts for every server, which lasts; "+
 			"tandem serve --accept-store-at %s has one server alone take it until then", travel.Found.Shard())
+		if travel.Moved {
+			text += ownState
+		}
+		return text
 	}
 	return ""
 }

@@ -117,14 +117,12 @@ func serving(ts *testscript.TestScript, _ bool, args []string) {
 	var address string
 	deadline := time.Now().Add(2 * time.Minute)
 	for ; time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
-		if address == "" {
-			data, err := os.ReadFile(ts.MkAbs(args[1]))
-			m := whereServing.FindSubmatch(data)
-			if err != nil || m == nil {
-				continue // not even listening
-			}
-			address = string(m[1])
+		data, err := os.ReadFile(ts.MkAbs(args[1])) // each time: it may be that of another server, before
+		m := whereServing.FindSubmatch(data)
+		if err != nil || m == nil {
+			continue // not even listening
 		}
+		address = string(m[1])
 		response, err := http.Get("http://" + address + "/readyz")
 		if err != nil {
 			continue

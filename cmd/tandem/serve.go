@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/tandem-ann/tandem/server"
 	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/appendlog"
 	"github.com/tandem-ann/tandem/shard/objects"
 	"github.com/tandem-ann/tandem/shard/release"
 	"github.com/tandem-ann/tandem/shard/snapshots"
@@ -49,7 +51,7 @@ type serveCommand struct {
 	LiveWrites    bool          `help:"Take takedowns, upserts and other live events from whoever may write: callers with the scope live, or, without --tokens, whoever reaches the server, which must listen on a loopback address then (default: no)."`
 	LivePoll      time.Duration `placeholder:"TIME" help:"How long to wait between two looks at the live log (default 300ms in a bucket, 20ms in a folder)."`
 	LiveAtLeast   positionFlag  `placeholder:"[LOG:]N" help:"Position that the live log must have reached: a store that is behind it is an older copy, and not served."`
-	AcceptStoreAt *positionFlag `placeholder:"[LOG:]N" help:"Serve a store whose live log is behind what the server remembers, or is another one, if it ends at this position: a person says that it is the one that counts. That is for this server alone, and begins no new log; tandem live accept is for all, and lasts."`
+	AcceptStoreAt *positionFlag `placeholder:"[LOG:]N" help:"Serve a store whose live log, or log of releases, is behind what the server remembers, or is another one, if the live log ends at this position: a person says that it is the one that counts. That is for this server alone, and begins no new log; tandem live accept is for all, and lasts."`
 	State         string        `placeholder:"DIR" type:"path" help:"Folder in which the server remembers durably how far it has read the live log of each store, so as to refuse an older copy (default: tandem in the folder for the state of the user's programs)."`
 	LiveMaxFresh  *int          `placeholder:"N" help:"Apps, and users, of one model version that may be upserted since snapshots were built; more is refused (default 100000)."`
 	LiveMaxBytes  byteFlag      `placeholder:"SIZE" help:"How much all that is upserted may take; more is refused (default 1 GiB)."`
@@ -67,7 +69,7 @@ type serveCommand struct {
 }
 
 func (serveCommand) Help() string {
-	return `Refuses to start where nothing is released, and where the live log is behind what it remembers of it. Reads the live log, and verifies and warms what is released first; GET /readyz answers 200 from then on. It follows the releases: it loads what a new one needs beside what answers, then switches between two queries. What it cannot load leaves what answers as it is, and so does a log that does not go on from what it has followed, as in a store that was restored from a copy; tandem release status --server tells. It follows the live log, too, and refuses queries once it has not seen the end of that for longer than --live-fence. SIGINT and SIGTERM make GET /readyz answer 503; the server goes on for --drain-delay, so that callers that look lose no request, and then lets the requests in flight end. A second one kills it.
+	return `Refuses to start where nothing is released, and where the live log or the log of releases is behind what it remembers of it, or is another one. Reads the live log, and verifies and warms what is released first; GET /readyz answers 200 from then on. It follows the releases: it loads what a new one needs beside what answers, then switches between two queries. What it cannot load leaves what answers as it is, and so does a log that does not go on from what it has followed, as in a store that was restored from a copy; tandem release status --server tells. It follows the live log, too, and refuses queries once it has not seen the end of that for longer than --live-fence. SIGINT and SIGTERM make GET /readyz answer 503; the server goes on for --drain-delay, so that callers that look lose no request, and then lets the requests in flight end. A second one kills it.
 
 Example:
 
@@ -136,7 +138,7 @@ func (c *serveCommand) Run(e *environment) (err error) {
 	if c.Snapshot == "" {
 		digest = "" // what is released
 	}
-	memory, err := c.memory(store.Location())
+	memory, err := c.memory(e.ctx, store)
 	if err != nil {
 		return err
 	}
@@ -153,11 +155,11 @@ func (c *serveCommand) Run(e *environment) (err error) {
 	config := server.Config{
 		Store: store, Snapshot: string(digest), Listen: c.Listen,
 		MaxConnections: given(c.MaxConnections), DrainDelay: c.DrainDelay, DrainTimeout: c.DrainTimeout,
-		Keep: c.Keep, MemoryLimit: int64(c.MemoryLimit), RecordShare: c.RecordShare,
+		Memory: memory("releases"), Keep: c.Keep, MemoryLimit: int64(c.MemoryLimit), RecordShare: c.RecordShare,
 		MaxStaleness: given(c.MaxStaleness), Audit: c.auditFlags.config(),
 		Live: server.Live{
 			Fence: c.LiveFence, AnswerStale: c.LiveStale == "answer", Writes: c.LiveWrites, Poll: c.LivePoll,
-			Memory: memory, AtLeast: shard.Position(c.LiveAtLeast), AtLeastFrom: "--live-at-least", Accept: (*shard.Position)(c.AcceptStoreAt),
+			Memory: memory("live"), AtLeast: shard.Position(c.LiveAtLeast), AtLeastFrom: "--live-at-least", Accept: (*shard.Position)(c.AcceptStoreAt),
 			MaxFreshRows: given(c.LiveMaxFresh), MaxFreshBytes: int64(c.LiveMaxBytes),
 		},
 		Options: server.Options{
@@ -200,16 +202,18 @@ func isLoopback(address string) bool {
 	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
-// memory returns the file in which a server of a store remembers how far it has read the live
-// log; empty where nobody has said which folder, and the user has none.
-func (c *serveCommand) memory(location string) (string, error) {
+// memory returns where a server of a store remembers how far it has read a log of it, by the
+// log's name: one file for the address of the store, and one for what its copies elsewhere have
+// too. It is empty where nobody has said which folder, and the user has none.
+func (c *serveCommand) memory(ctx context.Context, store *snapshots.Store) (func(name string) appendlog.Memory, error) {
+	none := func(string) appendlog.Memory { return nil }
 	dir := c.State
 	if dir == "" {
 		state := os.Getenv("XDG_STATE_HOME")
 		if !filepath.IsAbs(state) { // others are to be ignored
 			home, err := os.UserHomeDir()
 			if err != nil {
-				return "", nil //nolint:nilerr // status says that nothing is remembered
+				return none, nil //nolint:nilerr // status says that nothing is remembered
 			}
 			state = filepath.Join(home, ".local", "state")
 		}
@@ -217,19 +221,34 @@ func (c *serveCommand) memory(location string) (string, error) {
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		if c.State == "" {
-			return "", nil //nolint:nilerr // likewise
+			return none, nil //nolint:nilerr // likewise
 		}
-		return "", fmt.Errorf("--state: %w", err)
+		return nil, fmt.Errorf("--state: %w", err)
 	}
+	location := store.Location()
 	if folder, ok, err := objects.Folder(location); err != nil {
-		return "", err
+		return nil, err
 	} else if ok {
 		if location, err = filepath.Abs(folder); err != nil {
-			return "", err
+			return nil, err
 		}
 	}
-	of := sha256.Sum256([]byte(location)) // each store has its own
-	return filepath.Join(dir, fmt.Sprintf("live-%x.json", of[:8])), nil
+	of := sha256.Sum256([]byte(location))
+	names := []string{fmt.Sprintf("%x", of[:8])}
+	id, err := store.Objects().Identity(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if id != "" {
+		names = append(names, "store-"+id)
+	}
+	return func(log string) appendlog.Memory {
+		var m appendlog.Memory
+		for _, name := range names {
+			m = append(m, filepath.Join(dir, log+"-"+name+".json"))
+		}
+		return m
+	}, nil
 }
 
 // positionFlag is a position in the live log.

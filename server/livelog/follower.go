@@ -13,6 +13,7 @@ import (
 	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
 	"github.com/tandem-ann/tandem/server/events"
 	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/appendlog"
 	"github.com/tandem-ann/tandem/shard/live"
 	"github.com/tandem-ann/tandem/shard/objects"
 )
@@ -52,7 +53,7 @@ type Options struct {
 	AnswerStale bool          // or, if this is set, flagged
 	Writes      bool          // whether [Follower.Append] may be called
 	Poll        time.Duration
-	Memory      string // the file of the durable memory; empty: none
+	Memory      appendlog.Memory // empty: none
 	// AtLeast returns a position that the log must have reached, and by what that is known.
 	AtLeast func(context.Context) (shard.Position, string, error)
 	Accept  *shard.Position // accepts the log as it is, at this position
@@ -184,8 +185,14 @@ func (f *Follower) AnswersStale() bool { return f.o.AnswerStale }
 // Writes reports whether the log is written to.
 func (f *Follower) Writes() bool { return f.o.Writes }
 
-// Memory returns the file of the durable memory, empty if there is none.
-func (f *Follower) Memory() string { return f.o.Memory }
+// Memory returns the file that remembers how far the log of this store was read; empty if none
+// does.
+func (f *Follower) Memory() string {
+	if len(f.o.Memory) == 0 {
+		return ""
+	}
+	return f.o.Memory[0]
+}
 
 // IsRead reports whether Open has returned.
 func (f *Follower) IsRead() bool { return f.replica.Load() != nil }

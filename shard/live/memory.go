@@ -17,6 +17,7 @@ var ErrTimeTravel = errors.New("the live log is not what it was")
 type TimeTravelError struct {
 	Known Position // what is known to have been there; its hash may be zero
 	From  string   // by what that is known
+	Moved bool     // that is what is remembered of the store at another address, of which this one is a copy
 	Found Position // where the log in the store ends
 	Err   error    // the class [appendlog.ErrBehind] or [appendlog.ErrForked], and how
 }

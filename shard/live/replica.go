@@ -218,7 +218,7 @@ func (r *Replica) vouch(known Position, memory string) (vouched string, accepted
 		case err != nil && r.o.Accept != nil && *r.o.Accept == found.Shard():
 			return "a person, who has accepted " + describe(found.Shard()), true, nil
 		case err != nil:
-			return "", false, &TimeTravelError{Known: s.at, From: s.from, Found: found, Err: err}
+			return "", false, &TimeTravelError{Known: s.at, From: s.from, Moved: s.from == copyMemory, Found: found, Err: err}
 		case sure && vouched == "":
 			vouched = s.from + " of " + describe(s.at.Shard())
 		}

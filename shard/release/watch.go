@@ -30,7 +30,7 @@ type Watcher struct {
 func (r *Releases) Watch(ctx context.Context, after *Release, w Watcher) error {
 	at := appendlog.Position{}
 	if after != nil {
-		at = appendlog.Position{Log: after.Log, Sequence: after.Generation, Hash: after.Hash}
+		at = after.position()
 	}
 	apply := func(e appendlog.Entry) error {
 		release, err := decode(e)

@@ -116,7 +116,7 @@ func TestCollect(t *testing.T) {
 			require.NoError(t, err)
 			left = append(left, o.Key)
 		}
-		assert.Len(t, left, 3, "one snapshot: %v", left)
+		assert.Len(t, left, 4, "one snapshot, and the id of the store: %v", left)
 	})
 }
 

@@ -25,6 +25,7 @@ import (
 //
 //	shards/DIGEST.shard       shard files, named by the SHA-256 of their bytes
 //	snapshots/DIGEST.json     manifests, named by the SHA-256 of theirs
+//	store.json                the id of the store, which its copies have too
 //	releases/                 the log of what serves
 //	released                  is there once something was released
 //	gates/DIGEST/             what was found when a snapshot was gated
@@ -226,6 +227,9 @@ func (s *Store) publish(ctx context.Context, m *manifest.Manifest, data []byte) 
 		if err := sections.SyncDir(filepath.Join(dir, shardsDir)); err != nil {
 			return fmt.Errorf("publish: %w", err)
 		}
+	}
+	if err := s.bucket.Identify(ctx); err != nil {
+		return fmt.Errorf("publish: %w", err)
 	}
 	if err := s.bucket.Write(ctx, manifestKey(manifest.Sum(data)), data); err != nil {
 		return fmt.Errorf("publish: %w", err)
