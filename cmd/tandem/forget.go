@@ -7,7 +7,6 @@ import (
 
 	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
 	"github.com/tandem-ann/tandem/shard"
-	"github.com/tandem-ann/tandem/shard/live"
 	"github.com/tandem-ann/tandem/shard/snapshots"
 	"github.com/tandem-ann/tandem/shard/upkeep"
 	"github.com/tandem-ann/tandem/shard/wording"
@@ -111,7 +110,7 @@ func (c *forgetUserCommand) find(e *environment, info *forgottenInfo) (err error
 		return err
 	}
 	defer closing(&err, store)
-	log, err := live.Read(e.ctx, store.Objects())
+	log, err := e.readLive(store)
 	if err != nil {
 		return err
 	}

@@ -15,7 +15,6 @@ import (
 	"github.com/tandem-ann/tandem/builder/tower"
 	"github.com/tandem-ann/tandem/shard"
 	"github.com/tandem-ann/tandem/shard/gates"
-	"github.com/tandem-ann/tandem/shard/live"
 	"github.com/tandem-ann/tandem/shard/manifest"
 	"github.com/tandem-ann/tandem/shard/release"
 	"github.com/tandem-ann/tandem/shard/snapshots"
@@ -188,7 +187,7 @@ func (c *gateCommand) Run(e *environment) (err error) {
 		in.Interactions.Files = files
 		found.Inputs = append(found.Inputs, inputs...)
 	}
-	log, err := live.Read(e.ctx, store.Objects())
+	log, err := e.readLive(store)
 	if err != nil {
 		return err
 	}

@@ -37,7 +37,7 @@ func (c *liveExportCommand) Run(e *environment) (err error) {
 		return err
 	}
 	defer closing(&err, store)
-	state, err := live.Read(e.ctx, store.Objects())
+	state, err := e.readLive(store)
 	if err != nil {
 		return err
 	}

@@ -47,7 +47,7 @@ func (f *liveInputFlags) check() error {
 // read reads the live log of a store, and returns the position that the flags mean: that
 // before all of it without flags, and nil without a log.
 func (f *liveInputFlags) read(e *environment, store *snapshots.Store) (*live.State, *shard.Position, error) {
-	log, err := live.Read(e.ctx, store.Objects())
+	log, err := e.readLive(store)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -218,11 +218,10 @@ func readLiveLog(e *environment, f *liveFlags) (_ *liveLogInfo, err error) {
 	if err := isStore(e.ctx, store); err != nil {
 		return nil, err
 	}
-	state, err := live.Read(e.ctx, store.Objects())
+	state, err := e.readLive(store)
 	if err != nil {
 		return nil, err
 	}
-	e.notePassed(state)
 	at := state.Position()
 	info := &liveLogInfo{
 		Position: at.Shard(), Digest: state.Digest().String(), Takedowns: state.TakenDown().Len(), Forgotten: state.Forgotten().Len(), Upserted: []upsertedInfo{},
@@ -330,11 +329,10 @@ func (c *liveProveCommand) storeProofs(e *environment) (_ []appProofInfo, err er
 		return nil, err
 	}
 	asked := time.Now()
-	state, err := live.Read(e.ctx, store.Objects())
+	state, err := e.readLive(store)
 	if err != nil {
 		return nil, err
 	}
-	e.notePassed(state)
 	at, down := state.Position().Shard(), state.TakenDown()
 	list := make([]appProofInfo, len(c.Apps))
 	for i, app := range c.Apps {
@@ -351,6 +349,15 @@ func (c *liveProveCommand) storeProofs(e *environment) (_ []appProofInfo, err er
 		p.Takedown = &takedownInfo{shard.Position{Log: at.Log, Sequence: d.Sequence}, d.Time, d.Reason, d.Author}
 	}
 	return list, nil
+}
+
+// readLive reads the live log of a store.
+func (e *environment) readLive(store *snapshots.Store) (*live.State, error) {
+	log, err := live.Read(e.ctx, store.Objects())
+	if err == nil {
+		e.notePassed(log)
+	}
+	return log, err
 }
 
 // notePassed says which checkpoints of the live log are damaged and were passed over.

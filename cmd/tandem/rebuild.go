@@ -7,7 +7,6 @@ import (
 	"strings"
 
 	"github.com/tandem-ann/tandem/builder"
-	"github.com/tandem-ann/tandem/shard/live"
 	"github.com/tandem-ann/tandem/shard/manifest"
 	"github.com/tandem-ann/tandem/shard/snapshots"
 	"github.com/tandem-ann/tandem/shard/wording"
@@ -105,7 +104,7 @@ func (c *snapshotVerifyCommand) options(e *environment, store *snapshots.Store, 
 		return o, fmt.Errorf("rebuild: %w", err)
 	}
 	o.Threads, o.PreviousStore = c.Threads, store
-	if o.Live, err = live.Read(e.ctx, store.Objects()); err != nil {
+	if o.Live, err = e.readLive(store); err != nil {
 		return o, err
 	}
 	c.inputs().set(&o)

@@ -130,6 +130,9 @@ func recallText(r *tandemv1.ArmRecall) string {
 
 func stratumText(s *tandemv1.RecallStratum) string {
 	audits := wording.Plural(int64(s.Audits), "audit")
+	if s.Audits == 0 {
+		return "not enough data: 0 audits"
+	}
 	if !s.EnoughData {
 		return fmt.Sprintf("not enough data: %s; for sure %.4f to %.4f, floor %.4f", audits, s.Low, s.High, s.Floor)
 	}

@@ -58,7 +58,7 @@ func (f *upkeepFlags) keep(e *environment, store *snapshots.Store, dryRun bool) 
 	if err != nil {
 		return info, err
 	}
-	log, err := live.Read(e.ctx, store.Objects())
+	log, err := e.readLive(store)
 	if err != nil {
 		return info, fmt.Errorf("the live log was left as it is, and so were recorded queries: %w", err)
 	}

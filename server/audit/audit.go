@@ -283,12 +283,12 @@ func (a *Auditor) Snapshot() []Stratum {
 		return nil
 	}
 	a.mu.Lock()
-	defer a.mu.Unlock()
 	var out []Stratum
 	for _, arm := range a.arms {
 		out = append(out, arm.look(a.c.Now())...)
 	}
-	return out
+	a.mu.Unlock()
+	return ordered(out)
 }
 
 // Look returns what is known of the strata of one arm that were asked, that of all of it
@@ -298,8 +298,16 @@ func (arm *Arm) Look() []Stratum {
 		return nil
 	}
 	arm.auditor.mu.Lock()
-	defer arm.auditor.mu.Unlock()
-	return arm.look(arm.auditor.c.Now())
+	out := arm.look(arm.auditor.c.Now())
+	arm.auditor.mu.Unlock()
+	return ordered(out)
+}
+
+func ordered(list []Stratum) []Stratum {
+	for i := range list {
+		list[i].order()
+	}
+	return list
 }
 
 func (arm *Arm) look(now time.Time) (out []Stratum) {

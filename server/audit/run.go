@@ -15,11 +15,7 @@ func (a *Auditor) Run(ctx context.Context) {
 	if a == nil {
 		return
 	}
-	// On a goroutine of its own that never unlocks: nobody else gets a thread of such a
-	// priority.
-	var group sync.WaitGroup
-	group.Go(func() {
-		runtime.LockOSThread()
+	onThread(func() {
 		_ = lowest() // it is the budget that counts
 		w := &worker{Auditor: a}
 		if a.c.Clock != nil {
@@ -30,8 +26,22 @@ func (a *Auditor) Run(ctx context.Context) {
 		w.budget = newBudget(w.clock, a.c.Now, a.c.CPU)
 		w.run(ctx)
 	})
-	group.Wait()
 	a.close()
+}
+
+// onThread calls f on a thread of its own, which nobody else gets, since its goroutine never
+// lets it go. It is not the first of the process, whose priority tools show as that of all.
+func onThread(f func()) {
+	var group sync.WaitGroup
+	group.Go(func() {
+		runtime.LockOSThread()
+		if isFirstThread() {
+			onThread(f) // while this goroutine keeps that one
+		} else {
+			f()
+		}
+	})
+	group.Wait()
 }
 
 // close lets go of what is left.
@@ -164,6 +174,7 @@ func (w *worker) changed(arm *Arm, s *stratum, c change, now time.Time) {
 		return
 	}
 	l := s.look(now)
+	l.order()
 	e := events.Recall{
 		Change: events.RecallCleared, Generation: arm.Generation, Arm: arm.Name, Snapshot: arm.Snapshot,
 		Stratum: s.kind.String(), Name: s.name,

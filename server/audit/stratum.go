@@ -62,6 +62,8 @@ type Stratum struct {
 	// Floor is what there is an alarm below; 0 if there is none.
 	Floor float64
 	Alarm *Alarm // nil without one
+
+	recalls []float64 // of the window, until order is called
 }
 
 // Alarm says that the recall of a stratum is below its floor.
@@ -184,7 +186,7 @@ func (s *stratum) means() (recall, reference float64) {
 	return recall / n, reference / n
 }
 
-// look returns what is known.
+// look returns what is known, for [Stratum.order].
 func (s *stratum) look(now time.Time) Stratum {
 	s.trim(now)
 	out := Stratum{Kind: s.kind, Name: s.name, Audits: len(s.window), Total: s.total, Enough: len(s.window) >= Enough, High: 1}
@@ -201,16 +203,21 @@ func (s *stratum) look(now time.Time) Stratum {
 	if s.kind != Ef {
 		out.Floor = clamp(out.Reference - Margin)
 	}
-	recalls := make([]float64, len(s.window))
+	out.recalls = make([]float64, len(s.window))
 	for i := range s.window {
-		recalls[i] = s.window[i].recall
-	}
-	slices.Sort(recalls)
-	worst := recalls[:(len(recalls)+9)/10]
-	for _, r := range worst {
-		out.WorstDecile += r / float64(len(worst))
+		out.recalls[i] = s.window[i].recall
 	}
 	return out
+}
+
+// order works out what takes long, once the auditor's lock is let go.
+func (s *Stratum) order() {
+	slices.Sort(s.recalls)
+	worst := s.recalls[:(len(s.recalls)+9)/10]
+	for _, r := range worst {
+		s.WorstDecile += r / float64(len(worst))
+	}
+	s.recalls = nil
 }
 
 func clamp(share float64) float64 { return min(max(share, 0), 1) }

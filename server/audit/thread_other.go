@@ -7,5 +7,8 @@ import "time"
 // lowest does nothing: threads have no priorities of their own that Go could set.
 func lowest() error { return nil }
 
+// isFirstThread does not know.
+func isFirstThread() bool { return false }
+
 // threadTime does not know.
 func threadTime() (time.Duration, bool) { return 0, false }
