@@ -113,19 +113,18 @@ func lastLine(ts *testscript.TestScript, _ bool, args []string) {
 var whereServing = regexp.MustCompile(`(?:Serving on http://|"msg":"listening","address":")(127\.0\.0\.1:[0-9]+)`)
 
 // serving VAR FILE waits until the server that writes to a file answers queries,
-// and sets a variable to its address.
+// and sets a variable to its address. Until the server begins it, the file may be that of
+// one that has ended.
 func serving(ts *testscript.TestScript, _ bool, args []string) {
 	var address string
 	deadline := time.Now().Add(2 * time.Minute)
 	for ; time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
-		if address == "" {
-			data, err := os.ReadFile(ts.MkAbs(args[1]))
-			m := whereServing.FindSubmatch(data)
-			if err != nil || m == nil {
-				continue // not even listening
-			}
-			address = string(m[1])
+		data, err := os.ReadFile(ts.MkAbs(args[1]))
+		m := whereServing.FindSubmatch(data)
+		if err != nil || m == nil {
+			continue // not even listening
 		}
+		address = string(m[1])
 		response, err := http.Get("http://" + address + "/readyz")
 		if err != nil {
 			continue
