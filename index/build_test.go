@@ -293,7 +293,7 @@ func TestBuildIsCancelled(t *testing.T) {
 			start := time.Now()
 			_, err := index.Build(ctx, in, index.DefaultParams(index.L2))
 			require.ErrorIs(t, err, context.DeadlineExceeded)
-			assert.Less(t, time.Since(start), 3*time.Second)
+			assert.Less(t, time.Since(start), 20*time.Second)
 		})
 	}
 }

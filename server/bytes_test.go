@@ -87,14 +87,14 @@ func TestSlowBodies(t *testing.T) {
 		stops = append(stops, stall(t, s, "/tandem.v1.RetrievalService/Retrieve", some))
 	}
 	defer each(stops)
-	require.Eventually(t, func() bool { return l.bytes.inUse() > most/2 }, 10*time.Second, time.Millisecond)
-	require.Eventually(t, func() bool { return s.post(t, "Retrieve", heldRequest).status == http.StatusOK }, 10*time.Second, 10*time.Millisecond)
+	wait(t, func() bool { return l.bytes.inUse() > most/2 })
+	wait(t, func() bool { return s.post(t, "Retrieve", heldRequest).status == http.StatusOK })
 	large := `{"userId": "u1", "k": 3, "excludeIds": ["` + strings.Repeat(`x", "`, 60_000) + `x"]}`
-	require.Eventually(t, func() bool {
+	wait(t, func() bool {
 		got := s.post(t, "Retrieve", large)
 		require.Contains(t, []int{http.StatusOK, http.StatusTooManyRequests}, got.status, "%s", got.body)
 		return got.status == http.StatusOK
-	}, 10*time.Second, 10*time.Millisecond)
+	})
 	require.LessOrEqual(t, l.bytes.inUse(), int64(most))
 }
 

@@ -66,7 +66,7 @@ func requireLine(t *testing.T, log *logged, id string) string {
 			}
 		}
 		return len(found) > 0
-	}, 10*time.Second, time.Millisecond, "no line has %s", id)
+	}, 2*time.Minute, time.Millisecond, "no line has %s", id)
 	require.Len(t, found, 1)
 	return found[0]
 }

@@ -13,7 +13,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"connectrpc.com/connect"
 	"github.com/stretchr/testify/assert"
@@ -93,7 +92,7 @@ func (f *fleet) status(t *testing.T) *tandemv1.GetStatusResponse {
 func (f *fleet) until(t *testing.T, want func(*tandemv1.GetStatusResponse) bool) *tandemv1.GetStatusResponse {
 	t.Helper()
 	var s *tandemv1.GetStatusResponse
-	require.Eventually(t, func() bool { s = f.status(t); return want(s) }, 30*time.Second, 2*time.Millisecond)
+	wait(t, func() bool { s = f.status(t); return want(s) })
 	return s
 }
 

@@ -130,7 +130,7 @@ func TestHeadersHoldNoPlace(t *testing.T) {
 		stops = append(stops, stall(t, s, path, "{"))
 	}
 	defer each(stops)
-	require.Eventually(t, func() bool { return l.bytes.inUse() > 228*requestBytes }, 10*time.Second, time.Millisecond)
+	wait(t, func() bool { return l.bytes.inUse() > 228*requestBytes })
 	for range 10 {
 		require.Equal(t, http.StatusOK, s.post(t, "Retrieve", heldRequest).status)
 		_, err := s.client(connect.WithGRPC()).Retrieve(t.Context(), connect.NewRequest(&tandemv1.RetrieveRequest{UserId: "u1", K: 1}))
@@ -169,7 +169,7 @@ func TestSlowTakersHoldNoPlace(t *testing.T) {
 	for _, conn := range conns {
 		require.NoError(t, conn.Close())
 	}
-	require.Eventually(t, func() bool { return l.bytes.inUse() == 0 }, 10*time.Second, time.Millisecond)
+	wait(t, func() bool { return l.bytes.inUse() == 0 })
 }
 
 // TestTurns does one long work at a time where there is one processor, while short work
@@ -231,7 +231,7 @@ func TestQueue(t *testing.T) {
 			c.giveTurn()
 		})
 	}
-	require.Eventually(t, func() bool { return len(l.queue) == queuedForEach }, 10*time.Second, time.Millisecond)
+	wait(t, func() bool { return len(l.queue) == queuedForEach })
 	refused := &call{Context: t.Context(), limits: l}
 	requireError(t, refused.takeTurn(t.Context()), connect.CodeResourceExhausted, "16 large requests wait to be looked at, as many as are accepted; retry in 1s")
 	require.False(t, refused.turn)

@@ -286,6 +286,7 @@ func TestWindow(t *testing.T) {
 
 // What one server has written another answers with, once it is asked for that.
 func TestMinLive(t *testing.T) {
+	t.Parallel() // it waits
 	f := newFleet(t, 1, Config{Live: writes(), Logger: slog.New(slog.DiscardHandler)})
 	other := start(t, Config{Store: f.store, Live: Live{Poll: 10 * time.Second, Fence: time.Minute}, Logger: slog.New(slog.DiscardHandler)})
 	for i := range 20 {
@@ -297,7 +298,7 @@ func TestMinLive(t *testing.T) {
 		assert.Equal(t, []string{app}, e.Msg.UnknownIds)
 	}
 	last := f.p.write(t, restore("a1"))
-	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
 	ahead := &tandemv1.LivePosition{Log: last.Log, Sequence: last.Sequence + 1}
 	_, err := other.client().Retrieve(ctx, connect.NewRequest(&tandemv1.RetrieveRequest{UserId: "u1", K: 1, MinLive: ahead}))
@@ -309,7 +310,7 @@ func TestMinLive(t *testing.T) {
 	info, _ = detailsOf(t, err)
 	assert.Equal(t, "LIVE_LOG_UNKNOWN", info.GetReason())
 
-	ctx, cancel = context.WithTimeout(t.Context(), 500*time.Millisecond)
+	ctx, cancel = context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
 	batch, err := other.client().BatchRetrieve(ctx, connect.NewRequest(&tandemv1.BatchRetrieveRequest{Requests: []*tandemv1.RetrieveRequest{
 		{UserId: "u1", K: 1}, {UserId: "u1", K: 1, MinLive: ahead}, {UserId: "u1", K: 1, MinLive: last}, {UserId: "u1", MinLive: ahead},
@@ -436,8 +437,9 @@ func TestWritesUnderAName(t *testing.T) {
 
 // A server that is told to stop follows the log until its last request has ended.
 func TestLiveLogWhileItDrains(t *testing.T) {
-	c := smallTowers(index.Dot).named(t, Config{DrainDelay: 1500 * time.Millisecond, Live: writes()})
-	c.Live.Fence = 500 * time.Millisecond
+	t.Parallel() // it waits
+	c := smallTowers(index.Dot).named(t, Config{DrainDelay: shortFence + 2*time.Second, Live: writes()})
+	c.Live.Fence = shortFence
 	p := start(t, c)
 	p.stop()
 	p.await("draining")
@@ -707,9 +709,10 @@ func TestLiveModel(t *testing.T) {
 // Where what is mapped cannot be read an event cannot be laid over it: that snapshot grows
 // stale and answers no more, others go on, and it goes on once it can be read again.
 func TestEventThatCannotBeLaid(t *testing.T) {
+	t.Parallel() // it waits
 	var log lines
 	c := Config{Live: writes(), Logger: slog.New(slog.NewTextHandler(&log, nil))}
-	c.Live.Fence = time.Second
+	c.Live.Fence = shortFence
 	f := newFleet(t, 2, c)
 	f.start(t, f.digests[1], 300)
 	f.await(t, 2)
@@ -733,7 +736,7 @@ func TestEventThatCannotBeLaid(t *testing.T) {
 
 	require.NoError(t, os.WriteFile(path, whole, 0o600))
 	wait(t, func() bool { return ask("v1") == nil })
-	assert.Equal(t, 1, log.count("live log is laid over a snapshot again"))
+	wait(t, func() bool { return log.count("live log is laid over a snapshot again") == 1 })
 	assert.NotContains(t, f.p.candidates(t, &tandemv1.RetrieveRequest{ModelVersion: "v1"}), down)
 }
 

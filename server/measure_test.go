@@ -160,7 +160,7 @@ func TestRPCsAreCounted(t *testing.T) {
 // eventually calls what will not fail any more before long: what a server does once its caller
 // has the answer.
 func eventually(f func() error) (err error) {
-	for until := time.Now().Add(10 * time.Second); time.Now().Before(until); time.Sleep(time.Millisecond) {
+	for until := time.Now().Add(time.Minute); time.Now().Before(until); time.Sleep(time.Millisecond) {
 		if err = f(); err == nil {
 			return nil
 		}

@@ -211,7 +211,8 @@ func TestRunBoundsWatchesOfConnections(t *testing.T) {
 // TestRunReflectsWhileItDrains: reflection answers for as long as queries are, and holds up
 // no shutdown.
 func TestRunReflectsWhileItDrains(t *testing.T) {
-	p := start(t, smallTowers(index.Dot).named(t, Config{DrainDelay: time.Second}))
+	t.Parallel() // it waits
+	p := start(t, smallTowers(index.Dot).named(t, Config{DrainDelay: longDelay}))
 	client := grpcreflect.NewClient(p.http2, p.url, connect.WithGRPC())
 	stream := client.NewStream(t.Context())
 	_, err := stream.ListServices()

@@ -294,13 +294,15 @@ func (w *downWorld) replace() (lost string) {
 func (w *downWorld) refuses() {
 	w.Helper()
 	for _, p := range w.site.servers {
-		require.Eventually(w, func() bool { return !p.ready() }, catchUp, 5*time.Millisecond)
-		ctx, cancel := context.WithTimeout(w.Context(), 2*time.Second)
-		_, err := p.retrieve(ctx, nil, appID(200))
-		cancel()
-		assert.Equal(w, "LIVE_STALE", reasonOf(err), "%v", err)
-		ctx, cancel = context.WithTimeout(w.Context(), 2*time.Second)
-		_, _, err = p.write(ctx, takedownOf("to a broken log", appID(200)))
+		require.Eventually(w, func() bool {
+			ctx, cancel := context.WithTimeout(w.Context(), catchUp)
+			defer cancel()
+			_, err := p.retrieve(ctx, nil, appID(200))
+			return reasonOf(err) == "LIVE_STALE"
+		}, catchUp, 5*time.Millisecond)
+		assert.False(w, p.ready())
+		ctx, cancel := context.WithTimeout(w.Context(), catchUp)
+		_, _, err := p.write(ctx, takedownOf("to a broken log", appID(200)))
 		cancel()
 		assert.Error(w, err)
 	}

@@ -68,6 +68,7 @@ func TestScripts(t *testing.T) {
 			"serving":  serving,
 			"silent":   silent,
 			"refused":  refusedQuery,
+			"good":     good,
 			"notgood":  notGood,
 			"story":    storyFits,
 			"shard":    shardFile,
@@ -112,12 +113,13 @@ func lastLine(ts *testscript.TestScript, _ bool, args []string) {
 var whereServing = regexp.MustCompile(`(?:Serving on http://|"msg":"listening","address":")(127\.0\.0\.1:[0-9]+)`)
 
 // serving VAR FILE waits until the server that writes to a file answers queries,
-// and sets a variable to its address.
+// and sets a variable to its address. Until the server begins it, the file may be that of
+// one that has ended.
 func serving(ts *testscript.TestScript, _ bool, args []string) {
 	var address string
 	deadline := time.Now().Add(2 * time.Minute)
 	for ; time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
-		data, err := os.ReadFile(ts.MkAbs(args[1])) // each time: it may be that of another server, before
+		data, err := os.ReadFile(ts.MkAbs(args[1]))
 		m := whereServing.FindSubmatch(data)
 		if err != nil || m == nil {
 			continue // not even listening
@@ -152,16 +154,30 @@ func refusedQuery(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Fatalf("it does not refuse a query for %s, it answers %s", args[1], said)
 }
 
+// good ADDRESS waits until tandem status finds nothing at a server, and has what it prints as the
+// output.
+func good(ts *testscript.TestScript, _ bool, args []string) {
+	await(ts, "tandem status finds nothing", func() bool {
+		return ts.Exec("tandem", "status", "--server", args[0]) == nil
+	})
+}
+
 // notGood ADDRESS ALERT waits until tandem status finds something at a server, and has what it
 // prints as the output.
 func notGood(ts *testscript.TestScript, _ bool, args []string) {
-	deadline := time.Now().Add(time.Minute)
-	for ; time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
-		if err := ts.Exec("tandem", "status", "--server", args[0]); err != nil && strings.Contains(ts.ReadFile("stdout"), args[1]) {
-			return
+	await(ts, "tandem status finds "+args[1], func() bool {
+		err := ts.Exec("tandem", "status", "--server", args[0])
+		return err != nil && strings.Contains(ts.ReadFile("stdout"), args[1])
+	})
+}
+
+// await waits until something is so of what a command prints.
+func await(ts *testscript.TestScript, what string, so func() bool) {
+	for deadline := time.Now().Add(2 * time.Minute); !so(); time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			ts.Fatalf("it is not so that %s; what is printed is %s", what, ts.ReadFile("stdout"))
 		}
 	}
-	ts.Fatalf("tandem status does not find %s, it says %s", args[1], ts.ReadFile("stdout"))
 }
 
 // storyFits FILE checks that what the demo has told fits on one screen.

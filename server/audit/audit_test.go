@@ -191,7 +191,7 @@ func (w *world) run(ctx context.Context) {
 
 // finish waits until the queue is empty and ends the run.
 func (w *world) finish(t *testing.T) {
-	require.Eventually(t, func() bool { return w.hold.holds() == 0 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return w.hold.holds() == 0 }, time.Minute, time.Millisecond)
 	w.stop()
 }
 

@@ -104,7 +104,7 @@ func TestEfIsApart(t *testing.T) {
 		o := w.answered(index.GraphWalk, "", 10, 9)
 		o.Query.Ef = 1
 		arms[0].Offer(o)
-		require.Eventually(t, func() bool { return w.hold.holds() == 0 }, 10*time.Second, 50*time.Microsecond)
+		require.Eventually(t, func() bool { return w.hold.holds() == 0 }, time.Minute, 50*time.Microsecond)
 	}
 	w.finish(t)
 	strata := arms[0].Look()
@@ -206,7 +206,7 @@ func TestAlarmsAreTold(t *testing.T) {
 	for range 40 {
 		arms[0].threshold.Store(thresholdOf(1))
 		arms[0].Offer(w.answered(index.GraphWalk, "", 10, 2))
-		require.Eventually(t, func() bool { return w.hold.holds() == 0 }, 10*time.Second, 50*time.Microsecond)
+		require.Eventually(t, func() bool { return w.hold.holds() == 0 }, time.Minute, 50*time.Microsecond)
 	}
 	w.finish(t)
 	require.NotEmpty(t, w.told)
