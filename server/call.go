@@ -41,6 +41,7 @@ type call struct {
 	packed string        // its encoding, gzip or zstd, if it is compressed
 	http1  bool
 	get    bool   // a GET, whose message is in the URL
+	taken  bool   // and was taken out of it
 	query  string // of the URL
 	data   []byte // what has arrived
 	small  [768]byte
@@ -99,7 +100,9 @@ func receive(ctx context.Context, spec connect.Spec, _ connect.Peer, header http
 	if enveloped {
 		c.head, c.unread = envelopeBytes, emptyEnvelope
 	}
-	c.json = isJSON(header.Get("Content-Type"))
+	if !c.taken {
+		c.json = isJSON(header.Get("Content-Type"))
+	}
 	if c.err == nil {
 		c.err = c.arrive(ctx)
 	}

@@ -83,7 +83,7 @@ func received(ctx context.Context, m any) error {
 	p, ok := m.(proto.Message)
 	var err error
 	switch {
-	case ok && c != nil && (c.err != nil || c.body != nil && !c.get):
+	case ok && c != nil && (c.err != nil || c.taken || c.body != nil && !c.get):
 		proto.Reset(p) // Connect knows nothing of it
 		if c.err != nil {
 			return c.err

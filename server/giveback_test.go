@@ -38,7 +38,7 @@ func TestKeeper(t *testing.T) {
 	runtime.KeepAlive(some)
 	require.True(t, k.look(), "what was given back last may have been held in part")
 	after, _ := heapBytes()
-	require.Less(t, after, before+2<<20)
+	require.Less(t, after, before+16<<20, "others may hold a little more")
 	for range looksAfter - 1 {
 		require.True(t, k.look())
 	}

@@ -3,9 +3,11 @@ package server
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"errors"
 	"io"
 	"net/http"
+	"strings"
 	"sync"
 )
 
@@ -28,6 +30,39 @@ func takeEncoding(r *http.Request) string {
 	r.Header.Del(name)
 	r.Header.Set(accept, encoding)
 	return encoding
+}
+
+// takeQuery takes a message that is compressed out of the URL of a GET, and has Connect take it
+// for an empty one. What is none is left to Connect, which says so.
+func (c *call) takeQuery(r *http.Request) {
+	if !strings.Contains(r.URL.RawQuery, "compression=") {
+		return
+	}
+	query := r.URL.Query()
+	encoding, data := query.Get("compression"), []byte(query.Get("message"))
+	if encoding != "gzip" && encoding != "zstd" || len(data) == 0 {
+		return
+	}
+	if query.Get("base64") == "1" {
+		n, err := base64.RawURLEncoding.Decode(data, bytes.TrimRight(data, "="))
+		if err != nil {
+			return
+		}
+		data = data[:n]
+	}
+	room := c.limits.buffers.take(len(data))
+	if !c.limits.bytes.take(c, int64(cap(room))) {
+		c.limits.buffers.give(room)
+		c.err = c.limits.bytes.full()
+		return
+	}
+	c.data, c.packed, c.taken, c.json = append(room, data...), encoding, true, isJSON(query.Get("encoding"))
+	c.length = -1
+	query.Del("compression")
+	query.Del("base64")
+	query.Set("message", "")
+	r.URL.RawQuery = query.Encode()
+	r.Header.Set("Accept-Encoding", encoding)
 }
 
 // inflaters are decompressors of each encoding, for messages of up to so many bytes.

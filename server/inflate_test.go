@@ -3,8 +3,12 @@ package server
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
+	"encoding/json"
+	"io"
 	"math/rand/v2"
 	"net/http"
+	"net/url"
 	"strings"
 	"testing"
 
@@ -115,8 +119,36 @@ func TestAnswersAreCompressedAsRequests(t *testing.T) {
 		got := s.post(t, "Retrieve", string(body), "Content-Encoding", encoding, "Accept-Encoding", "br")
 		require.Equal(t, http.StatusOK, got.status, "%s", got.body)
 		require.Equal(t, strings.TrimPrefix(encoding, "identity"), got.header.Get("Content-Encoding"))
+		for name, message := range map[string]url.Values{
+			"base64":        {"base64": {"1"}, "message": {base64.RawURLEncoding.EncodeToString(body)}},
+			"padded base64": {"base64": {"1"}, "message": {base64.URLEncoding.EncodeToString(body)}},
+			"bytes":         {"message": {string(body)}},
+		} {
+			message.Set("encoding", "json")
+			message.Set("compression", encoding)
+			inURL := s.get(t, retrievePath+"?"+message.Encode(), "Accept-Encoding", "br")
+			require.Equal(t, http.StatusOK, inURL.status, "%s of %s: %s", name, encoding, inURL.body)
+			require.Equal(t, got.header.Get("Content-Encoding"), inURL.header.Get("Content-Encoding"))
+			plain := gunzip(t, inURL)
+			require.Len(t, plain["candidates"], 60, "%s of %s", name, encoding)
+		}
 	}
 	require.NoError(t, encoder.Close())
+}
+
+// gunzip returns the JSON of an answer.
+func gunzip(t *testing.T, got reply) (m map[string]any) {
+	var r io.Reader = bytes.NewReader(got.body)
+	var err error
+	switch got.header.Get("Content-Encoding") {
+	case "gzip":
+		r, err = gzip.NewReader(r)
+	case "zstd":
+		r, err = zstd.NewReader(r)
+	}
+	require.NoError(t, err)
+	require.NoError(t, json.NewDecoder(r).Decode(&m))
+	return m
 }
 
 // BenchmarkInflating decompresses the longest bodies.

@@ -110,6 +110,9 @@ func (l *limiter) limit(next http.Handler) http.Handler {
 			c.body, c.length, c.packed = r.Body, r.ContentLength, takeEncoding(r)
 			r.Body = c
 		}
+		if c.get && c.err == nil {
+			c.takeQuery(r)
+		}
 		c.answering.request = r
 		next.ServeHTTP(&c.answering, r)
 	})
