@@ -21,6 +21,7 @@ type benchCommand struct {
 	Attack    benchAttackCommand    `cmd:"" help:"Measure a server while others send it the worst requests."`
 	Overload  benchOverloadCommand  `cmd:"" help:"Measure a server that is asked more than it can answer."`
 	Live      benchLiveCommand      `cmd:"" help:"Measure takedowns and other live events, on servers that it starts."`
+	Overlay   benchOverlayCommand   `cmd:"" help:"Measure queries of a snapshot that takedowns and fresh apps lie over."`
 	Recall    benchRecallCommand    `cmd:"" help:"Measure how soon a server finds that recall is low, and goes back."`
 	Record    benchRecordCommand    `cmd:"" help:"Serve a snapshot and write down what audits find."`
 	Simulate  benchSimulateCommand  `cmd:"" help:"Count false alarms in hours of audits like those of a record."`
