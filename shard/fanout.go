@@ -318,7 +318,7 @@ func (f *fanOut) release() {
 // unless it grew large.
 func (t *Tower) recycle(f *fanOut) {
 	f.release()
-	room := f.floor.room() + cap(f.merger.out) + cap(f.merger.seen.places)/4 + cap(f.refs)/4
+	room := f.floor.room() + cap(f.merger.out) + cap(f.merger.ids)/4 + cap(f.merger.seen.places)/4 + cap(f.refs)/4
 	for i := range f.parts {
 		a := &f.parts[i]
 		room += a.reply.room() + a.next.room() + cap(a.request.Include) + cap(a.request.Exclude) + cap(a.request.Taken)/4

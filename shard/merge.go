@@ -15,6 +15,7 @@ type merger struct {
 	heap  []rest
 	out   []Hit
 	seen  idSet
+	ids   []string // of what was merged, to ask whether it is refused
 	quota quota
 
 	before int  // how many of those merged last rank up to the cursor
@@ -39,6 +40,28 @@ func (h *Hit) before(o *Hit, metric index.Metric) bool {
 // with its best score. The result is good until the next call, or until a list changes. The
 // error is the context's.
 func (m *merger) merge(ctx context.Context, metric index.Metric, k int, after *Cursor, limits []AtMost, refused Refused, lists [][]Hit) ([]Hit, error) {
+	// Parts hardly ever return what is refused. So it is merged as if nothing was, and once
+	// more if that was wrong.
+	out, err := m.mergeBut(ctx, metric, k, after, limits, nil, lists)
+	if err != nil || refused == nil || !m.hasAny(out, refused) {
+		return out, err
+	}
+	return m.mergeBut(ctx, metric, k, after, limits, refused, lists)
+}
+
+// hasAny reports whether any of the hits is refused.
+func (m *merger) hasAny(hits []Hit, refused Refused) bool {
+	m.ids = slices.Grow(m.ids[:0], len(hits))
+	for i := range hits {
+		m.ids = append(m.ids, hits[i].ID)
+	}
+	any := refused.HasAny(m.ids)
+	clear(m.ids) // they are others' memory
+	return any
+}
+
+// mergeBut is merge, which asks for each hit whether it is refused.
+func (m *merger) mergeBut(ctx context.Context, metric index.Metric, k int, after *Cursor, limits []AtMost, refused Refused, lists [][]Hit) ([]Hit, error) {
 	m.out, m.heap, m.passed = m.out[:0], m.heap[:0], 0
 	m.quota.reset(limits)
 	m.before = 0

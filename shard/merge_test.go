@@ -87,6 +87,8 @@ type refusedIDs map[string]bool
 
 func (r refusedIDs) Has(id string) bool { return r[id] }
 
+func (r refusedIDs) HasAny(ids []string) bool { return slices.ContainsFunc(ids, r.Has) }
+
 func boolInt(b bool) int {
 	if b {
 		return 1

@@ -165,6 +165,8 @@ type idSet map[string]bool
 
 func (s idSet) Has(id string) bool { return s[id] }
 
+func (s idSet) HasAny(ids []string) bool { return slices.ContainsFunc(ids, s.Has) }
+
 // A query that refuses what it would have returned allocates no more than one that does not.
 func TestRefusingAllocatesNothing(t *testing.T) {
 	if raceEnabled {

@@ -59,8 +59,15 @@ type memory struct {
 
 // Refused is a set of ids that are as unknown, whatever parts say of them: of apps that are
 // taken down, or users that are forgotten. It does not change, and is safe for any number of
-// goroutines. A query calls Has for each candidate, which allocates nothing.
-type Refused interface{ Has(id string) bool }
+// goroutines. A query calls HasAny with its candidates, and Has where that is true; neither
+// allocates.
+type Refused interface {
+	// Has reports whether an id is in the set.
+	Has(id string) bool
+	// HasAny reports whether any of some ids is. It is for many of them, of which hardly any is:
+	// an implementation may have it wait for memory once, and not once for each.
+	HasAny(ids []string) bool
+}
 
 // NewTower returns the tower of shards of this process, which are the hash partition, in the
 // order of their numbers, and which it takes over. All have that metric, that dimension,

@@ -92,6 +92,10 @@ func (t TakenDown) Has(id string) bool {
 	return ok
 }
 
+// HasAny reports whether any of some apps is taken down. It allocates nothing, and takes far
+// less than to ask for each.
+func (t TakenDown) HasAny(ids []string) bool { return t.downs != nil && t.set.hasAny(ids) }
+
 // Get returns the takedown of an app, if it is taken down.
 func (t TakenDown) Get(id string) (Down, bool) {
 	if t.downs == nil {

@@ -45,6 +45,9 @@ func (f Forgotten) Has(userID string) bool {
 	return ok
 }
 
+// HasAny reports whether any of some users is forgotten. It allocates nothing.
+func (f Forgotten) HasAny(userIDs []string) bool { return slices.ContainsFunc(userIDs, f.Has) }
+
 // Lookup returns the hash under which a user is forgotten, and whether the user is.
 func (f Forgotten) Lookup(userID string) (UserHash, bool) {
 	if f.Len() == 0 {

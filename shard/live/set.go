@@ -17,7 +17,7 @@ import (
 //
 // Goals. Ten million keys in little more memory than their bytes, in few objects without
 // pointers, so that the collector of garbage has next to nothing to do; a lookup that
-// finds nothing, which nearly all do, in two reads of memory; a change at a cost that does
+// finds nothing, which nearly all do, in one read of memory or two; a change at a cost that does
 // not depend on how many keys there are.
 //
 // Design. It is an extendible hash table (Fagin et al., "Extendible Hashing", ACM
@@ -25,7 +25,9 @@ import (
 // bits of a key's hash lead through a directory to a segment, one string of up to
 // segmentKeys keys in the order of their hashes. In it 16 more bits of each hash come
 // first. Hashes are spread evenly, so where a hash is among the others can be guessed from
-// what it is, and a lookup reads a few of them beside that guess.
+// what it is, and a lookup reads a few of them beside that guess. Beside each segment the
+// directory has a filter, one of Bloom's with two bits for each hash, that leaves out nearly
+// all of what is not in the segment.
 //
 //	segment = depth (1 byte), 3 bytes of 0, n (4 bytes)
 //	          n prints, of 2 bytes: the bits of the hash that follow the first depth
@@ -35,9 +37,31 @@ import (
 // The order of keys, by hash and then by key, is that of checkpoints. It depends on nothing
 // but the keys.
 type set struct {
-	depth  int        // how many bits of a hash lead to a slot of the directory
-	chunks [][]string // the directory: 1<<depth slots, in chunks so that few are copied
+	depth  int      // how many bits of a hash lead to a slot of the directory
+	chunks [][]slot // the directory: 1<<depth slots, in chunks so that few are copied
 	count  int
+}
+
+// slot is one of the directory.
+type slot struct {
+	segment string
+	filter  [8]uint64
+}
+
+func slotOf(depth int, list []item) slot {
+	s := slot{segment: build(depth, list)}
+	for i := range list {
+		a, b := list[i].hash&511, list[i].hash>>9&511
+		s.filter[a>>6] |= 1 << (a & 63)
+		s.filter[b>>6] |= 1 << (b & 63)
+	}
+	return s
+}
+
+// may returns 0 if a key of that hash is not in the segment, and 1 if it may be.
+func (s *slot) may(hash uint64) int {
+	a, b := hash&511, hash>>9&511
+	return int(s.filter[a>>6] >> (a & 63) & (s.filter[b>>6] >> (b & 63)) & 1)
 }
 
 const (
@@ -59,14 +83,12 @@ func (i item) compare(j item) int {
 	return cmp.Or(cmp.Compare(i.hash, j.hash), strings.Compare(i.key, j.key))
 }
 
-func (s *set) slot(hash uint64) int { return int(hash >> (64 - s.depth)) }
+func (s *set) place(hash uint64) int { return int(hash >> (64 - s.depth)) }
 
-func (s *set) segment(hash uint64) string {
-	if s.count == 0 {
-		return ""
-	}
-	slot := s.slot(hash)
-	return s.chunks[slot>>chunkBits][slot&(1<<chunkBits-1)]
+// slot returns the slot of a hash. The set is not empty.
+func (s *set) slot(hash uint64) *slot {
+	place := s.place(hash)
+	return &s.chunks[place>>chunkBits][place&(1<<chunkBits-1)]
 }
 
 func u16(s string, at int) uint16 { return uint16(s[at]) | uint16(s[at+1])<<8 }
@@ -97,12 +119,20 @@ func entry(segment string, n, i int) (key, value string) {
 
 // find returns the value of a key. It aliases the set.
 func (s *set) find(key string) (value string, ok bool) {
-	hash := hashKey(key)
-	segment := s.segment(hash)
-	n := keysOf(segment)
-	if n == 0 {
+	if s.count == 0 {
 		return "", false
 	}
+	hash := hashKey(key)
+	return s.slot(hash).find(hash, key)
+}
+
+// find returns the value of a key of that hash.
+func (s *slot) find(hash uint64, key string) (value string, ok bool) {
+	if s.may(hash) == 0 {
+		return "", false
+	}
+	segment := s.segment
+	n := keysOf(segment)
 	print := uint16(hash << segment[0] >> 48)
 	i := int(uint64(print) * uint64(n) >> 16)
 	for i > 0 && u16(segment, headerSize+2*(i-1)) >= print {
@@ -119,6 +149,36 @@ func (s *set) find(key string) (value string, ok bool) {
 	return "", false
 }
 
+// together is how many keys are looked up at a time.
+const together = 64
+
+// hasAny reports whether any of the keys is in the set. What takes time is to wait for memory.
+// So it reads the filters of several keys, of which none waits for another, and then looks for
+// those that they leave.
+func (s *set) hasAny(keys []string) bool {
+	if s.count == 0 {
+		return false
+	}
+	var hashes [together]uint64
+	var left [together + 1]uint8
+	for part := range slices.Chunk(keys, together) {
+		for i, key := range part {
+			hashes[i] = hashKey(key)
+		}
+		n := 0
+		for i := range part { // without a branch that waits
+			left[n] = uint8(i)
+			n += s.slot(hashes[i]).may(hashes[i])
+		}
+		for _, i := range left[:n] {
+			if _, ok := s.slot(hashes[i]).find(hashes[i], part[i]); ok {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // all returns all items in their order.
 func (s *set) all() iter.Seq[item] {
 	return func(yield func(item) bool) {
@@ -126,7 +186,7 @@ func (s *set) all() iter.Seq[item] {
 			return
 		}
 		for slot := 0; slot < 1<<s.depth; {
-			segment := s.chunks[slot>>chunkBits][slot&(1<<chunkBits-1)]
+			segment := s.chunks[slot>>chunkBits][slot&(1<<chunkBits-1)].segment
 			n := keysOf(segment)
 			for i := range n {
 				key, value := entry(segment, n, i)
@@ -146,14 +206,13 @@ func (s set) with(changes []item) set {
 	}
 	slices.SortFunc(changes, item.compare)
 	if s.chunks == nil {
-		s.chunks = [][]string{{build(0, nil)}}
+		s.chunks = [][]slot{{slotOf(0, nil)}}
 	} else {
 		s.chunks = slices.Clone(s.chunks)
 	}
 	w := writing{set: s, owned: make([]bool, len(s.chunks))}
 	for len(changes) > 0 {
-		slot := w.slot(changes[0].hash)
-		segment := w.chunks[slot>>chunkBits][slot&(1<<chunkBits-1)]
+		segment := w.slot(changes[0].hash).segment
 		depth := int(segment[0])
 		n := 1
 		for n < len(changes) && changes[n].hash>>(64-depth) == changes[0].hash>>(64-depth) {
@@ -161,7 +220,7 @@ func (s set) with(changes []item) set {
 		}
 		merged := merge(segment, changes[:n])
 		w.count += len(merged) - keysOf(segment)
-		w.place(changes[0].hash, depth, merged)
+		w.put(changes[0].hash, depth, merged)
 		changes = changes[n:]
 	}
 	return w.set
@@ -197,36 +256,36 @@ type writing struct {
 // make it larger than all keys are worth.
 func (w *writing) deepest() int { return bits.Len(uint(w.count/segmentKeys)) + 4 }
 
-// place puts what has the first depth bits of a hash into the directory, in one segment or,
+// put puts what has the first depth bits of a hash into the directory, in one segment or,
 // if there are too many, in several.
-func (w *writing) place(hash uint64, depth int, list []item) {
+func (w *writing) put(hash uint64, depth int, list []item) {
 	if len(list) > segmentKeys && depth < w.deepest() {
 		bit := uint64(1) << (63 - depth)
 		half, _ := slices.BinarySearchFunc(list, hash&^(bit-1)|bit, func(i item, h uint64) int { return cmp.Compare(i.hash, h) })
-		w.place(hash&^bit, depth+1, list[:half])
-		w.place(hash|bit, depth+1, list[half:])
+		w.put(hash&^bit, depth+1, list[:half])
+		w.put(hash|bit, depth+1, list[half:])
 		return
 	}
 	for w.depth < depth {
 		w.double()
 	}
-	segment := build(depth, list)
+	made := slotOf(depth, list)
 	first := int(hash>>(64-depth)) << (w.depth - depth)
-	for slot := first; slot < first+1<<(w.depth-depth); slot++ {
-		chunk := slot >> chunkBits
+	for place := first; place < first+1<<(w.depth-depth); place++ {
+		chunk := place >> chunkBits
 		if !w.owned[chunk] {
 			w.chunks[chunk], w.owned[chunk] = slices.Clone(w.chunks[chunk]), true
 		}
-		w.chunks[chunk][slot&(1<<chunkBits-1)] = segment
+		w.chunks[chunk][place&(1<<chunkBits-1)] = made
 	}
 }
 
 // double has one bit more lead through the directory.
 func (w *writing) double() {
-	slots := make([]string, 0, 2<<w.depth)
+	slots := make([]slot, 0, 2<<w.depth)
 	for _, chunk := range w.chunks {
-		for _, segment := range chunk {
-			slots = append(slots, segment, segment)
+		for _, s := range chunk {
+			slots = append(slots, s, s)
 		}
 	}
 	w.depth++
@@ -263,7 +322,7 @@ func build(depth int, list []item) string {
 // filling makes a set of items that come in their order.
 type filling struct {
 	set   set
-	slots []string
+	slots []slot
 	list  []item // of the slot that is next
 }
 
@@ -271,12 +330,12 @@ type filling struct {
 func fill(count int) *filling {
 	f := &filling{}
 	f.set.depth = bits.Len(uint(count / (segmentKeys * 3 / 4)))
-	f.slots = make([]string, 0, 1<<f.set.depth)
+	f.slots = make([]slot, 0, 1<<f.set.depth)
 	return f
 }
 
 func (f *filling) add(i item) {
-	for len(f.slots) < f.set.slot(i.hash) {
+	for len(f.slots) < f.set.place(i.hash) {
 		f.flush()
 	}
 	f.list = append(f.list, i)
@@ -284,7 +343,7 @@ func (f *filling) add(i item) {
 }
 
 func (f *filling) flush() {
-	f.slots = append(f.slots, build(f.set.depth, f.list))
+	f.slots = append(f.slots, slotOf(f.set.depth, f.list))
 	f.list = f.list[:0]
 }
 

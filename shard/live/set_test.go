@@ -27,17 +27,26 @@ func check(t require.TestingT, s *set, want map[string]string) {
 		got[i.key], last, first = i.value, i, false
 	}
 	require.Equal(t, want, got)
-	for key, value := range want {
-		found, ok := s.find(key)
-		require.True(t, ok, key)
-		require.Equal(t, value, found)
-	}
-	for i := range 50 {
+	var none []string
+	for i := range 100 {
 		key := fmt.Sprint("none ", i)
 		if _, there := want[key]; !there {
 			_, ok := s.find(key)
 			require.False(t, ok)
+			none = append(none, key)
 		}
+	}
+	require.False(t, s.hasAny(none))
+	i := 0
+	for key, value := range want {
+		found, ok := s.find(key)
+		require.True(t, ok, key)
+		require.Equal(t, value, found)
+		i = (i + 1) % len(none)
+		before := none[i]
+		none[i] = key
+		require.True(t, s.hasAny(none), key)
+		none[i] = before
 	}
 }
 
@@ -126,13 +135,18 @@ func appName(i int) string { return fmt.Sprintf("com.example.app%07d", i) }
 func TestTakenDownAllocatesNothing(t *testing.T) {
 	d := takenDown(1000)
 	f := Forgotten{&forgotten{d.set, newHashKeys(testKey)}}
+	ids := []string{"other", "another", "com.example.app0000500"}
 	assert.Zero(t, testing.AllocsPerRun(100, func() {
 		if !d.Has("com.example.app0000500") || d.Has("other") || f.Has("user") {
 			t.Error("wrong")
 		}
+		if !d.HasAny(ids) || d.HasAny(ids[:2]) || f.HasAny(ids) {
+			t.Error("wrong of several")
+		}
 	}))
 	var none TakenDown
 	assert.False(t, none.Has("a"))
+	assert.False(t, none.HasAny(ids))
 	assert.Zero(t, none.Len())
 	var nobody Forgotten
 	assert.False(t, nobody.Has("u"))
@@ -201,6 +215,14 @@ func BenchmarkHas(b *testing.B) {
 				b.ReportMetric(float64(cpu()-used)/float64(b.N), "cpu-ns/op")
 			})
 		}
+		b.Run(fmt.Sprintf("%d/absent, 100 at once", n), func(b *testing.B) {
+			b.ReportAllocs()
+			for i := 0; b.Loop(); i = (i + 100) % (len(absent) - 100) {
+				if d.HasAny(absent[i : i+100]) {
+					b.Fatal("wrong")
+				}
+			}
+		})
 		runtime.KeepAlive(d)
 	}
 }
