@@ -247,7 +247,12 @@ func (x *Index) among(q Query) int {
 	if q.Dead == nil {
 		return q.Ef
 	}
-	return min(q.Ef+int(float64(q.Ef)*float64(len(x.rows)-q.Eligible)/float64(q.Eligible)), x.nodes)
+	return min(q.Ef+int(float64(q.Ef)*float64(x.deadAmong(q))/float64(max(q.Ef, q.K))), x.nodes)
+}
+
+// deadAmong returns how many dead rows are to be expected among the best K that are not.
+func (x *Index) deadAmong(q Query) int {
+	return int(math.Round(float64(q.K) * float64(len(x.rows)-q.Eligible) / float64(q.Eligible)))
 }
 
 // Cost estimates what [Index.Search] takes for k rows with an effort of ef, of so many

@@ -54,8 +54,8 @@ type Query struct {
 	Eligible int
 	// Dead holds ordinals that are never returned, eligible or not; nil means none.
 	// DeadCount is their number. Without a filter a search stays what it is without
-	// them: walks go through dead rows as through others, and keep them beside the rows
-	// that may be returned and in the place of none; so they suit rows that are gone
+	// them: walks go through dead rows as through others, and keep room for as many as are
+	// among the best beside the rows that may be returned; so they suit rows that are gone
 	// since the index was built, and a query's own. From a filter they are taken away.
 	Dead      Bitset
 	DeadCount int

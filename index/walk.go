@@ -1,6 +1,8 @@
 package index
 
 import (
+	"math"
+
 	"github.com/tandem-ann/tandem/index/kernel"
 )
 
@@ -18,51 +20,58 @@ type walker struct {
 	nearby   [3]nearby
 	eligible Bitset      // nodes that may stand for an eligible row
 	amid     []candidate // eligible nodes that a filtered walk begins with
-	dead     Bitset      // nodes that take no place in the pool; nil if there are none
-	buried   int         // how many of the pool's nodes are dead
-	limit    int         // what the pool's limit and its ef would be if none were
-	ef       int
+	dead     Bitset      // nodes that may not be returned; nil if there are none
+	room     room
 	budget   float64 // what a walk among dead nodes may cost
 }
 
-// merge adds the batch to the pool. Among dead nodes the pool holds, and expands, as many
-// others as if there were no dead ones: it ends with the last of so many, and expands in
-// proportion to all that it holds. A dead node counts as such though it may stand for rows
-// that are not: the pool is then larger than it need be.
-func (w *walker) merge(batch []candidate) {
-	p := &w.pool
-	if w.dead == nil {
-		p.merge(batch)
-		return
-	}
-	if len(batch) == 0 {
-		return
-	}
-	for _, c := range batch {
+// room is what a walk among dead nodes gives its pool room for.
+//
+// An answer of k rows among which n nodes are dead is found as an answer of k+n rows is:
+// so the pool has room for n more, and as large a part of them is expanded as of the others.
+// How many they are is expected from how many rows are dead, and looked at now and then,
+// because those near the query may be dead more often than others. A dead node counts as
+// such though it may stand for rows that are not: the pool is then larger than it need be.
+type room struct {
+	k, limit, ef int // what the pool's limit and its ef would be if none were dead
+	dead         int // how many nodes there is room for
+	next         int // after how many expanded nodes to look again
+}
+
+// firstLook is after how many nodes, expanded, a walk looks first how many of the best are
+// dead. From look to look they become lookMore times as many.
+const (
+	firstLook = 16
+	lookMore  = 4
+)
+
+// make gives the pool room for so many dead nodes.
+func (r *room) make(p *pool, dead int) {
+	r.dead = dead
+	// By chance some more may be dead. That there is room for them keeps nodes in the pool
+	// that a walk which has to go on can expand.
+	p.limit = r.limit + dead + 3*int(math.Sqrt(float64(dead))) + 1
+	p.ef = r.ef + (dead*r.ef+r.limit-1)/r.limit
+	p.bound = infinity
+}
+
+// grow has the pool hold more nodes if more of the best are dead than there is room for, and
+// reports whether it does.
+func (w *walker) grow() bool {
+	w.room.next *= lookMore
+	live, dead := 0, 0
+	for _, c := range w.pool.entries {
 		if w.dead.Has(c.ordinal()) {
-			w.buried++
-		}
-	}
-	p.limit = len(p.entries) + len(batch) // what there is no room for is counted first
-	p.merge(batch)
-	n := len(p.entries)
-	for others := n - w.buried; others >= w.limit; n-- {
-		if w.dead.Has(p.entries[n-1].ordinal()) {
-			w.buried--
-		} else if others > w.limit {
-			others--
-		} else {
+			dead++
+		} else if live++; live == w.room.k {
 			break
 		}
 	}
-	p.entries = p.entries[:n]
-	p.next = min(p.next, n)
-	p.limit = w.limit + w.buried
-	p.ef = w.ef + (w.buried*w.ef+w.limit-1)/w.limit
-	p.bound = infinity
-	if n == p.limit {
-		p.bound = p.entries[n-1].dist()
+	if dead <= w.room.dead {
+		return false
 	}
+	w.room.make(&w.pool, dead)
+	return true
 }
 
 // overspent reports whether there are so many dead nodes near the query that a walk which
@@ -101,7 +110,7 @@ func (w *walker) walk(c *codes, l layer) (expanded, scored int) {
 		if ok {
 			w.next[0] = node
 			kernel.Prefetch(l.links, l.width, l.width, w.next[:])
-		} else if !listing && len(ids) == 0 {
+		} else if !listing && len(ids) == 0 && (w.dead == nil || !w.grow()) {
 			w.ids, w.ahead = ids, ahead
 			return expanded, scored
 		}
@@ -114,9 +123,12 @@ func (w *walker) walk(c *codes, l layer) (expanded, scored int) {
 				w.ids, w.ahead = ids, ahead
 				return expanded, scored
 			}
+			if w.dead != nil && expanded >= w.room.next {
+				w.grow()
+			}
 		}
 		if len(ids) > 0 {
-			w.merge(w.within(c, ids, w.pool.bound))
+			w.pool.merge(w.within(c, ids, w.pool.bound))
 		}
 		ids, ahead = ahead, ids
 		listed, listing = node, ok
@@ -174,20 +186,22 @@ func (x *Index) enter(s *scratch, stats *Stats) []candidate {
 // graphWalk pools the ef best nodes it can find and hands their rows to the top k. It
 // gives up, with an empty top k, when it has cost the budget because of dead rows.
 func (x *Index) graphWalk(s *scratch, q Query, budget float64, stats *Stats) {
-	s.dead, s.budget = q.Dead, budget
-	x.poolWalk(s, max(q.Ef, q.K), q.Ef, stats)
+	limit := max(q.Ef, q.K)
+	s.pool.reset(min(limit, x.nodes), q.Ef)
+	if q.Dead != nil {
+		s.dead, s.budget = q.Dead, budget
+		s.room = room{k: q.K, limit: limit, ef: q.Ef, next: firstLook}
+		s.room.make(&s.pool, x.deadAmong(q))
+	}
+	x.poolWalk(s, stats)
 	s.dead = nil
 	x.collect(s, q)
 }
 
-// poolWalk pools and rescores the best nodes it can find, limit of them, and expands the
-// best ef of those.
-func (x *Index) poolWalk(s *scratch, limit, ef int, stats *Stats) {
+// poolWalk pools and rescores the best nodes it can find.
+func (x *Index) poolWalk(s *scratch, stats *Stats) {
 	x.codes.code(x.params.Metric, s.query, &s.coded)
-	limit = min(limit, x.nodes)
-	s.pool.reset(limit, ef)
-	s.limit, s.ef, s.buried = limit, ef, 0
-	s.merge(x.enter(s, stats))
+	s.pool.merge(x.enter(s, stats))
 	expanded, scored := s.walk(&x.codes, x.layers[0])
 	stats.Expanded += expanded
 	stats.Scored += scored
@@ -249,7 +263,8 @@ type nearby struct {
 // answer, it is a walk of all nodes with a larger pool.
 func (x *Index) filteredWalk(s *scratch, q Query, budget float64, stats *Stats) {
 	if missing := len(x.rows) - q.Eligible; missing <= max(q.Ef, q.K) || q.Ef == x.nodes {
-		x.poolWalk(s, max(q.Ef, q.K)+missing, q.Ef+missing, stats)
+		s.pool.reset(min(max(q.Ef, q.K)+missing, x.nodes), q.Ef+missing)
+		x.poolWalk(s, stats)
 		x.collect(s, q)
 		return
 	}

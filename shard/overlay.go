@@ -375,8 +375,9 @@ type buried struct {
 }
 
 // FilteredEffortFor implements [Costs]. Where all that are not dead are eligible, it is that
-// of a walk without a filter, which expands more nodes by itself in proportion to the dead.
-// But it looks for more than k rows, some of which are dead, and that may take more.
+// of a walk without a filter, which expands more nodes by itself for the dead that are to be
+// expected in an answer. But it looks for more than k rows, some of which are dead, and that
+// may take more.
 func (b buried) FilteredEffortFor(k int, target float64, eligible int) int {
 	rows, alive := b.x.Rows(), b.x.Rows()-b.dead
 	if eligible < alive {
@@ -396,6 +397,8 @@ func (b buried) Cost(k, ef, eligible int) float64 {
 	if eligible < alive || alive == 0 {
 		return b.x.Cost(k, ef, min(eligible, alive))
 	}
-	// A walk expands its part of the dead, too.
-	return b.x.Cost(min(k, alive), int(int64(ef)*int64(b.x.Rows())/int64(alive)), b.x.Rows())
+	// A walk expands its part of the dead among the best k, too.
+	k = min(k, alive)
+	among := int64(k) * int64(b.dead) / int64(alive)
+	return b.x.Cost(k, ef+int(int64(ef)*among/int64(max(ef, k, 1))), b.x.Rows())
 }
