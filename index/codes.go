@@ -203,6 +203,12 @@ func (c *codes) prefetch(nodes []uint32) {
 	kernel.PrefetchCodes(c.rows, c.stride, c.factors, nodes)
 }
 
+// prefetchRange asks for what withinRange reads of n nodes, of which from has the first.
+func (c *codes) prefetchRange(from []uint32, n int) {
+	kernel.Prefetch(c.rows, c.stride, n*c.stride, from)
+	kernel.Prefetch(c.factors, 2, 2*n, from)
+}
+
 // visit returns the nodes of a list that are new, in dst, and prefetches them.
 func (c *codes) visit(v *visited, list, dst []uint32) []uint32 {
 	dst = slices.Grow(dst[:0], len(list))[:len(list)]

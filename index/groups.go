@@ -40,9 +40,15 @@ import (
 // groups are the rows of a flat index by likeness. There may be none.
 type groups struct {
 	centres []float32 // padded as vectors are
-	norms   []float64 // of the centres
+	list    []group
 	first   []uint32  // the first ordinal of each group, and the end
 	away    []float32 // by ordinal: distance from the centre, falling within a group
+}
+
+// group is what tells whether a group is worth a look.
+type group struct {
+	norm        float64 // of the centre
+	most, least float32 // the distances from the centre of the farthest row, and of the nearest
 }
 
 const (
@@ -57,6 +63,9 @@ const (
 	// scattered is the part of the rows that must be eligible for ranges to be scanned: of
 	// fewer, a list is shorter than what the ranges hold.
 	scattered = 8
+	// aheadRows is of how many rows at most the codes are asked for ahead: from there the
+	// hardware follows.
+	aheadRows = 16
 
 	away20 = 0x1p-20 // the share that distances from centres may be off by
 )
@@ -92,7 +101,7 @@ func groupRowsOf(m *Matrix) (g groups, order []uint32) {
 		}
 		slices.Sort(sorted)
 		g.centres = append(g.centres, centre...)
-		g.norms = append(g.norms, math.Sqrt(squaredNorm(centre)))
+		g.list = append(g.list, group{math.Sqrt(squaredNorm(centre)), -sorted[0].dist(), -sorted[len(sorted)-1].dist()})
 		g.first = append(g.first, uint32(len(order)))
 		for _, c := range sorted {
 			g.away = append(g.away, -c.dist())
@@ -175,32 +184,19 @@ func (x *Index) grouped(q Query) bool {
 
 // scanGroups scans the rows that may be among the best, and returns how many it looked at.
 func (x *Index) scanGroups(s *scratch, q Query) (scored int) {
-	g := &x.groups
-	n := len(g.norms)
 	seeds := 0
 	if !q.Floored {
 		seeds = max(q.K, block)
 	}
 	s.scan.begin(seeds)
-	s.scan.products = slices.Grow(s.scan.products[:0], n)[:n]
-	if x.params.Metric == L2 {
-		kernel.L2Range(s.query, g.centres, 0, s.scan.products)
-	} else {
-		kernel.DotRange(s.query, g.centres, 0, s.scan.products)
+	b := x.approach(s)
+	if !q.Floored { // else there is a distance to beat already
+		slices.Sort(s.scan.groups)
 	}
-	b := ball{metric: x.params.Metric, norm: math.Sqrt(squaredNorm(s.query)), off: kernelError(len(s.query))}
-	for i, p := range s.scan.products {
-		most, least := g.away[g.first[i]], g.away[g.first[i+1]-1]
-		low, high := b.span(p, g.norms[i], most, s.top.bound)
-		if !(float64(most) < low) && !(float64(least) > high) {
-			s.scan.groups = append(s.scan.groups, newCandidate(b.promise(p, most, least), uint32(i)))
-		}
-	}
-	slices.Sort(s.scan.groups)
-	for _, c := range s.scan.groups {
-		i := c.ordinal()
-		low, high := b.span(s.scan.products[i], g.norms[i], g.away[g.first[i]], s.top.bound)
-		from, to := g.between(i, low, high)
+	from, to := x.ahead(s, &b, 0)
+	for i := range s.scan.groups {
+		// What is next is asked for while this is scanned: a group is mostly left after few rows.
+		nextFrom, nextTo := x.ahead(s, &b, i+1)
 		for ; from < to; from += block {
 			n := min(block, to-from)
 			if s.pace.ends(n * x.codes.stride) {
@@ -209,9 +205,46 @@ func (x *Index) scanGroups(s *scratch, q Query) (scored int) {
 			scored += n
 			x.scanBlock(s, from, n, n, q.Filter)
 		}
+		from, to = nextFrom, nextTo
 	}
 	x.addPending(s)
 	return scored
+}
+
+// approach makes s.scan.groups the groups that may hold any of the best, and s.scan.products
+// what the kernel says of the query and the centres.
+func (x *Index) approach(s *scratch) ball {
+	g := &x.groups
+	n := len(g.list)
+	s.scan.products = slices.Grow(s.scan.products[:0], n)[:n]
+	if x.params.Metric == L2 {
+		kernel.L2Range(s.query, g.centres, 0, s.scan.products)
+	} else {
+		kernel.DotRange(s.query, g.centres, 0, s.scan.products)
+	}
+	b := ball{metric: x.params.Metric, norm: math.Sqrt(squaredNorm(s.query)), off: kernelError(len(s.query))}
+	for i, p := range s.scan.products {
+		of := &g.list[i]
+		low, high := b.span(p, of, s.top.bound)
+		if !(float64(of.most) < low) && !(float64(of.least) > high) {
+			s.scan.groups = append(s.scan.groups, newCandidate(b.promise(p, of.most, of.least), uint32(i)))
+		}
+	}
+	return b
+}
+
+// ahead returns the ordinals from and up to to that may be among the best of one of the
+// groups, of which place says which, and asks for the memory of the first of them.
+func (x *Index) ahead(s *scratch, b *ball, place int) (from, to int) {
+	if place >= len(s.scan.groups) {
+		return 0, 0
+	}
+	i := s.scan.groups[place].ordinal()
+	low, high := b.span(s.scan.products[i], &x.groups.list[i], s.top.bound)
+	from, to = x.groups.between(i, low, high)
+	s.next[0] = uint32(from)
+	x.codes.prefetchRange(s.next[:], min(to-from, aheadRows))
+	return from, to
 }
 
 // between returns the ordinals from and up to to of a group that are not nearer to its
@@ -222,7 +255,11 @@ func (g *groups) between(i uint32, low, high float64) (from, to int) {
 	if float64(away[0]) > high {
 		from = sort.Search(len(away), func(j int) bool { return float64(away[j]) <= high })
 	}
-	to = sort.Search(len(away), func(j int) bool { return float64(away[j]) < low })
+	// Mostly there are few: to halve what is left reads more memory than to read all of them.
+	to = from
+	for to < len(away) && !(float64(away[to]) < low) {
+		to++
+	}
 	return first + from, first + to
 }
 
@@ -234,9 +271,9 @@ type ball struct {
 }
 
 // span returns between which distances from a centre the rows within the bound are. p is
-// what the kernel says of the query and the centre, which has a norm; no row of the group is
-// farther than most. Where the bounds are no numbers, all rows are within them.
-func (b *ball) span(p float32, norm float64, most, bound float32) (low, high float64) {
+// what the kernel says of the query and the centre of the group. Where the bounds are no
+// numbers, all rows are within them.
+func (b *ball) span(p float32, of *group, bound float32) (low, high float64) {
 	if b.metric == L2 {
 		near := math.Sqrt(max(0, float64(p)*(1-2*b.off)-tiny))
 		far := math.Sqrt(float64(p)*(1+2*b.off) + tiny)
@@ -244,7 +281,7 @@ func (b *ball) span(p float32, norm float64, most, bound float32) (low, high flo
 		low, high = near-reach, far+reach
 		return low - math.Abs(low)*away20 - tiny, high + high*away20 + tiny
 	}
-	slack := 2.2*b.off*b.norm*(norm+float64(most)) + tiny
+	slack := 2.2*b.off*b.norm*(of.norm+float64(of.most)) + tiny
 	// Without a query of any length this is an infinity, or no number: then no row is
 	// nearer.
 	low = (-float64(p) - float64(bound) - slack) / b.norm
