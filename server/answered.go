@@ -18,6 +18,7 @@ func (q *query) tell(now *pinned, answer *tandemv1.RetrieveResponse, found *shar
 		Eligible: found.Eligible, Coverage: answer.Coverage.EligibleShare,
 		Fallback: q.fallback != tandemv1.Fallback_FALLBACK_UNSPECIFIED,
 	}
+	q.told.Shards = found.Shards
 	for i := range found.Shards {
 		q.told.Distances += found.Shards[i].Scored
 	}
@@ -61,6 +62,7 @@ func (c *call) tellAnswers() {
 	for _, told := range c.told {
 		told.Wait = c.wait
 		told.Encode += each
+		told.Caller, told.Trace = c.exchange.callerName(), c.exchange.traceID()
 		c.exchange.service.events.Answered(told)
 	}
 	c.told, c.one[0] = nil, nil

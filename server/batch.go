@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+	"go.opentelemetry.io/otel/attribute"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/protobuf/proto"
 
@@ -14,6 +15,7 @@ import (
 	"github.com/tandem-ann/tandem/api/tandem/v1/tandemv1connect"
 	"github.com/tandem-ann/tandem/index/parallel"
 	"github.com/tandem-ann/tandem/server/events"
+	"github.com/tandem-ann/tandem/server/traces"
 )
 
 // batchItem is one request of a batch.
@@ -26,6 +28,7 @@ type batchItem struct {
 	told    *events.Answer // of answer
 	err     error
 	failure *tandemv1.ItemError // err on the wire
+	span    traces.Span         // of its answer
 }
 
 // shortBatch is how many queries a batch has that waits for no turn to be looked at.
@@ -218,6 +221,7 @@ func (item *batchItem) failedBytes() int {
 // it take failed bytes. It returns how many more it takes.
 func (s *Service) fail(ctx context.Context, item *batchItem, failed int) (size int) {
 	coded := s.itemFailed(ctx, tandemv1connect.RetrievalServiceBatchRetrieveProcedure, item.name, item.start, item.err)
+	traceFailure(item.span, coded)
 	item.failure = itemError(coded, item.name)
 	if failed+item.failedBytes() > failedBytes {
 		item.failure = &tandemv1.ItemError{
@@ -256,5 +260,10 @@ func (s *Service) answerSafely(ctx context.Context, item *batchItem, b bounds) (
 	if err := ctx.Err(); err != nil {
 		return nil, nil, err
 	}
-	return s.answer(ctx, item.now, item.request, b)
+	item.span = spanFrom(ctx).Begin("query")
+	if item.span.On() {
+		item.span.Set(attribute.String("tandem.request.id", item.name))
+	}
+	defer item.span.End()
+	return s.answer(ctx, item.now, item.request, b, item.span)
 }

@@ -56,6 +56,7 @@ type call struct {
 	admitted cost
 	turn     bool
 	wait     time.Duration // for the turn, once it was admitted
+	arm      string        // what answers it; empty until that is known, and of batches
 
 	told     []*events.Answer  // what is told once the answer is encoded
 	one      [1]*events.Answer // it for one query
@@ -117,6 +118,9 @@ func receive(ctx context.Context, spec connect.Spec, _ connect.Peer, header http
 	}
 	if c.err != nil {
 		c.free()
+	}
+	if in := c.span(); in.On() {
+		in.BeginAt("receive", c.exchange.start).End()
 	}
 	return nil, nil
 }
@@ -336,6 +340,8 @@ func (c *call) takeTurn(ctx context.Context) error {
 // admit takes what the request costs, or returns an error at once if that is too much
 // beside what is in flight. What takes long waits for its turn.
 func (c *call) admit(ctx context.Context, k cost) error {
+	admitting := c.span().Begin("admit")
+	defer admitting.End()
 	k.priority = c.priority
 	charged := c.limits.work.corrected(k.work)
 	if from := connFrom(ctx); from != nil {

@@ -6,6 +6,8 @@ import (
 
 	connectcors "connectrpc.com/cors"
 	"github.com/rs/cors"
+
+	"github.com/tandem-ann/tandem/server/traces"
 )
 
 // preflightAge is how long a browser remembers what it may send. Chromium takes no longer.
@@ -20,8 +22,8 @@ func shared(next http.Handler, origins []string) http.Handler {
 	return cors.New(cors.Options{
 		AllowedOrigins: origins,
 		AllowedMethods: connectcors.AllowedMethods(),
-		AllowedHeaders: append(connectcors.AllowedHeaders(), RequestIDHeader, traceHeader, "Tracestate", "Authorization", PriorityHeader),
-		ExposedHeaders: append(connectcors.ExposedHeaders(), RequestIDHeader, StaleHeader, "Retry-After"),
+		AllowedHeaders: append(connectcors.AllowedHeaders(), RequestIDHeader, traces.ParentHeader, traces.StateHeader, "Authorization", PriorityHeader),
+		ExposedHeaders: append(connectcors.ExposedHeaders(), RequestIDHeader, StaleHeader, traces.ResponseHeader, "Retry-After"),
 		MaxAge:         int(preflightAge.Seconds()),
 	}).Handler(next)
 }

@@ -46,7 +46,10 @@ func (s *Service) GetEmbeddings(ctx context.Context, r *connect.Request[tandemv1
 	}
 	out.Live, out.Staleness = now.stamp()
 	tower, at := now.tower(kindOf(r.Msg.Tower)), now.at
+	traceArm(spanFrom(ctx), now)
+	searching := spanFrom(ctx).Begin("search")
 	vectors, err := tower.Vectors(ctx, at, r.Msg.Ids)
+	searching.End()
 	if err != nil {
 		s.noteLost(now.serving, nil, err)
 		return nil, err

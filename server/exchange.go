@@ -16,6 +16,7 @@ import (
 
 	"github.com/tandem-ann/tandem/server/auth"
 	"github.com/tandem-ann/tandem/server/events"
+	"github.com/tandem-ann/tandem/server/traces"
 )
 
 // exchange is a request and its answer, whatever they are to. It names the request, gives
@@ -42,6 +43,8 @@ type exchange struct {
 	told    bool           // the log has the exchange
 	code    connect.Code   // that it ended with, 0 without an error
 
+	trace *traces.Trace // nil if it is not traced
+
 	gate *gate // of those that work on requests
 	shed *shedder
 	pass pass
@@ -64,6 +67,9 @@ func (s *Service) exchanged(next http.Handler, errors *connect.ErrorWriter, work
 		x := &exchange{ResponseWriter: w, service: s, errors: errors, start: time.Now(), gate: workers, shed: shed}
 		if isRPC(r) {
 			s.events.RPCBegin(r.URL.Path)
+			if isTraced(r) {
+				x.trace = s.traces.Begin(r.Header, x.start)
+			}
 			x.code = connect.CodeCanceled // if it goes no further than this
 			defer x.rpcEnd(r.URL.Path)
 		}
@@ -102,6 +108,7 @@ func isRPC(r *http.Request) bool {
 // called whatever happens.
 func (x *exchange) rpcEnd(path string) {
 	x.service.events.RPCEnd(events.RPC{Procedure: path, Code: x.code, Duration: time.Since(x.start)})
+	x.endTrace(path)
 }
 
 // enter waits until there is little else to do, or ctx ends: work that is not long begins.
@@ -148,9 +155,14 @@ func (c *counted) Read(p []byte) (int, error) {
 // have it, or a new one.
 func (x *exchange) name() string {
 	if x.id == "" {
-		if x.id = incomingID(x.request.Header); x.id == "" {
-			x.id = newID()
+		if x.id = incomingID(x.request.Header); x.id != "" {
+			return x.id
 		}
+		if x.trace != nil {
+			x.id = x.trace.ID()
+			return x.id
+		}
+		x.id = newID()
 	}
 	return x.id
 }
@@ -201,6 +213,9 @@ func (x *exchange) complete() {
 		header.Set(RequestIDHeader, headerOf(x.name()))
 	}
 	header.Set("Cache-Control", "no-store")
+	if x.trace != nil {
+		header.Set(traces.ResponseHeader, x.trace.Response())
+	}
 	if x.last.Load() {
 		header.Set("Connection", "close")
 	}

@@ -168,6 +168,6 @@ func newHandler(s *Service, options Options) (http.Handler, *limiter) {
 	mux.HandleFunc("GET "+healthPath, alive)
 	mux.HandleFunc("GET "+readyPath, s.health.readiness)
 	shed := &shedder{}
-	allowed := guarded(options.Guard, l.errors, gated(shed, &l.work, l.errors, mux))
+	allowed := guarded(options.Guard, l.errors, continued(gated(shed, &l.work, l.errors, mux)))
 	return s.exchanged(shared(timed(s.health.draining, allowed, l.read, writeTimeout), options.CORSOrigins), l.errors, newGate(placesFor(options.Processors)), shed), l
 }

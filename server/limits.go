@@ -159,6 +159,10 @@ func (a *answering) WriteHeader(status int) {
 func (a *answering) Write(p []byte) (int, error) {
 	if !a.begun {
 		a.begun = true
+		in := a.call.span()
+		if in.On() && !a.call.answered.IsZero() {
+			in.BeginAt("encode", a.call.answered).End()
+		}
 		a.call.worked()
 		a.call.limits.bytes.wait(a.call)
 		if f := a.call.finisher; f != nil {
@@ -169,6 +173,7 @@ func (a *answering) Write(p []byte) (int, error) {
 			}
 		}
 		a.call.tellAnswers()
+		in.Begin("send")
 	}
 	if a.refused {
 		return len(p), nil

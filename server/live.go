@@ -152,7 +152,9 @@ func (s *Service) write(ctx context.Context, r *tandemv1.WriteRequest, peer stri
 	defer cancel()
 	appending, stop := beforeDeadline(bounded)
 	defer stop()
+	span := spanFrom(ctx).Begin("append")
 	receipt, err := s.live.Append(appending, list)
+	span.End()
 	if err != nil {
 		return live.Receipt{}, s.appendError(ctx, r, err)
 	}

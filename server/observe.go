@@ -18,15 +18,15 @@ import (
 	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
 	"github.com/tandem-ann/tandem/index/sections"
 	"github.com/tandem-ann/tandem/server/events"
+	"github.com/tandem-ann/tandem/server/traces"
 )
 
 // RequestIDHeader is the header that has the request's id: of a response always, also when
 // it is an error; of a request, if its message has none. Where a request has none at all,
-// but a traceparent of W3C Trace Context, its trace-id is the request's id. An id that is
+// but a traceparent of W3C Trace Context, its trace-id is the request's id, and so is that of a
+// trace that the server begins. An id that is
 // not all visible ASCII is percent-encoded in the header of a response.
 const RequestIDHeader = "X-Request-Id"
-
-const traceHeader = "Traceparent"
 
 // maxRequestID is how many bytes a request's id may have.
 const maxRequestID = 128
@@ -44,19 +44,8 @@ func incomingID(header http.Header) string {
 	if id := header.Get(RequestIDHeader); isID(id) && isPrintable(id) {
 		return id
 	}
-	parts := strings.Split(header.Get(traceHeader), "-")
-	if len(parts) < 4 || len(parts) > 4 && parts[0] == "00" || parts[0] == "ff" {
-		return ""
-	}
-	for i, digits := range [...]int{2, 32, 16, 2} {
-		if len(parts[i]) != digits || strings.Trim(parts[i], "0123456789abcdef") != "" {
-			return ""
-		}
-	}
-	if strings.Trim(parts[1], "0") == "" {
-		return ""
-	}
-	return parts[1]
+	parent, _ := traces.ParentOf(header)
+	return parent.ID
 }
 
 // startFrom returns when the request that ctx belongs to began: its header had been read.
@@ -146,7 +135,9 @@ func (s *Service) observe(next connect.UnaryFunc) connect.UnaryFunc {
 		if x != nil {
 			fallback = x.name
 		}
+		decoding := x.span().Begin("decode")
 		refused := received(ctx, r.Any())
+		decoding.End()
 		id := nameRequest(r.Any(), fallback)
 		if info, ok := connect.CallInfoForHandlerContext(ctx); ok {
 			info.ResponseHeader().Set(RequestIDHeader, headerOf(id))
@@ -232,6 +223,7 @@ func (s *Service) ended(ctx context.Context, procedure, id string, start time.Ti
 		if x.code = 0; coded != nil {
 			x.code = coded.Code()
 		}
+		traceFailure(x.span(), coded)
 	}
 	s.tell(ctx, procedure, id, start, coded, cause)
 }
@@ -244,7 +236,10 @@ func (s *Service) tell(ctx context.Context, procedure, id string, start time.Tim
 		e.Shed = shedOf(coded)
 	}
 	if x := exchangeFrom(ctx); x != nil {
-		e.Caller = x.callerName()
+		e.Caller, e.Trace = x.callerName(), x.traceID()
+		if c := callFrom(ctx); c != nil {
+			e.Arm = c.arm
+		}
 		e.Peer, e.Protocol, e.HTTP, e.Bytes = x.request.RemoteAddr, protocolOf(x.request), x.request.Proto, x.size()
 		if length := x.request.ContentLength; length > x.arrived {
 			e.Length = length // not all has arrived, or nothing was read

@@ -15,6 +15,7 @@ import (
 	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
 	"github.com/tandem-ann/tandem/index"
 	"github.com/tandem-ann/tandem/server/events"
+	"github.com/tandem-ann/tandem/server/traces"
 	"github.com/tandem-ann/tandem/shard"
 	"github.com/tandem-ann/tandem/shard/attribute"
 	"github.com/tandem-ann/tandem/shard/eligibility"
@@ -42,7 +43,8 @@ type query struct {
 // newQuery checks what the contract's rules leave to the server, because it
 // depends on the snapshot or costs too much there. The error is the context's if that
 // ends first.
-func newQuery(ctx context.Context, now *pinned, r *tandemv1.RetrieveRequest) (*query, error) {
+// What it does is within a span.
+func newQuery(ctx context.Context, now *pinned, r *tandemv1.RetrieveRequest, in traces.Span) (*query, error) {
 	q := &query{tower: now.tower(kindOf(r.Target))}
 	q.Moment = now.at
 	q.asked, q.K, q.Ef, q.Target = int(r.K), int(r.K), int(r.GetEf()), DefaultRecallTarget
@@ -62,7 +64,9 @@ func newQuery(ctx context.Context, now *pinned, r *tandemv1.RetrieveRequest) (*q
 	if err := q.setIDs(r); err != nil {
 		return nil, err
 	}
-	if err := q.setFilter(ctx, r); err != nil {
+	filtering := in.Begin("filter")
+	err := q.setFilter(ctx, r)
+	if filtering.End(); err != nil {
 		return nil, err
 	}
 	if err := q.setSegment(r); err != nil {

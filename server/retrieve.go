@@ -11,6 +11,7 @@ import (
 
 	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
 	"github.com/tandem-ann/tandem/server/events"
+	"github.com/tandem-ann/tandem/server/traces"
 	"github.com/tandem-ann/tandem/shard"
 )
 
@@ -39,7 +40,9 @@ func (s *Service) retrieve(ctx context.Context, r *tandemv1.RetrieveRequest) (*t
 		return nil, err
 	}
 	b := boundsFrom(ctx)
-	if c := callFrom(ctx); c != nil {
+	c := callFrom(ctx)
+	if c != nil {
+		c.arm = now.name
 		k := now.estimate(r, b.processors)
 		if k.answer > b.answer {
 			return nil, estimatedTooLong(r, k.answer, 0, b.answer)
@@ -48,7 +51,7 @@ func (s *Service) retrieve(ctx context.Context, r *tandemv1.RetrieveRequest) (*t
 			return nil, err
 		}
 	}
-	answer, told, err := s.answer(ctx, now, r, b)
+	answer, told, err := s.answer(ctx, now, r, b, c.span())
 	if err != nil {
 		return nil, err
 	}
@@ -59,10 +62,14 @@ func (s *Service) retrieve(ctx context.Context, r *tandemv1.RetrieveRequest) (*t
 	return answer, nil
 }
 
-// answer answers a request by an arm, within bounds, and says what is to be told of that.
-func (s *Service) answer(ctx context.Context, now *pinned, r *tandemv1.RetrieveRequest, b bounds) (*tandemv1.RetrieveResponse, *events.Answer, error) {
+// answer answers a request by an arm, within bounds and a span, and says what is to be told of
+// that.
+func (s *Service) answer(ctx context.Context, now *pinned, r *tandemv1.RetrieveRequest, b bounds, in traces.Span) (*tandemv1.RetrieveResponse, *events.Answer, error) {
 	start := time.Now()
-	q, err := newQuery(ctx, now, r)
+	traceArm(in, now)
+	preparing := in.BeginAt("prepare", start)
+	q, err := newQuery(ctx, now, r, preparing)
+	preparing.End()
 	if err != nil {
 		s.noteLost(now.serving, nil, err)
 		if connect.CodeOf(err) == connect.CodeNotFound {
@@ -72,7 +79,11 @@ func (s *Service) answer(ctx context.Context, now *pinned, r *tandemv1.RetrieveR
 	}
 	prepared := time.Since(start)
 	q.MaxText, q.Workers = b.answer, b.processors
+	searching := in.Begin("search")
+	traceSearch(q, searching)
 	found, err := q.tower.Search(ctx, &q.Query)
+	searching.End()
+	q.Observe = nil // whoever keeps the query does not keep the trace
 	s.noteLost(now.serving, found, err)
 	if text, ok := errors.AsType[*shard.TextError](err); ok {
 		return nil, nil, textTooLong(ctx, now, q, r, text, b.answer)
@@ -81,6 +92,7 @@ func (s *Service) answer(ctx context.Context, now *pinned, r *tandemv1.RetrieveR
 		return nil, nil, searchError(ctx, err)
 	}
 	searched := time.Since(start)
+	defer in.Begin("answer").End()
 	answer, err := newAnswer(ctx, now, q, found)
 	if err != nil {
 		return nil, nil, err
@@ -99,6 +111,8 @@ func (s *Service) answer(ctx context.Context, now *pinned, r *tandemv1.RetrieveR
 	s.recorder.offer(start, r, answer)
 	now.offer(q, found)
 	q.tell(now, answer, found)
+	q.told.ID = r.RequestId
+	traceAnswer(in, &q.told)
 	q.told.Prepare, q.told.Search, q.told.Encode = prepared, searched-prepared, time.Since(start)-searched
 	return answer, &q.told, nil
 }

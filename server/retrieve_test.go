@@ -19,6 +19,7 @@ import (
 
 	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
 	"github.com/tandem-ann/tandem/index"
+	"github.com/tandem-ann/tandem/server/traces"
 	"github.com/tandem-ann/tandem/shard"
 	"github.com/tandem-ann/tandem/shard/attribute"
 )
@@ -490,7 +491,7 @@ func BenchmarkRetrieve(b *testing.B) {
 	}
 	b.Run("metrics=off_and_on", benchmarkMetrics)
 	now := s.current.Load()
-	q, err := newQuery(context.Background(), now.arms[0].pin(time.Now()), benchmarks[0].r)
+	q, err := newQuery(context.Background(), now.arms[0].pin(time.Now()), benchmarks[0].r, traces.Span{})
 	require.NoError(b, err)
 	b.Run("search_alone", func(b *testing.B) {
 		b.ReportAllocs()

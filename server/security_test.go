@@ -30,6 +30,8 @@ import (
 	"github.com/tandem-ann/tandem/server/auth"
 	"github.com/tandem-ann/tandem/server/secure"
 	"github.com/tandem-ann/tandem/server/secure/certtest"
+	"github.com/tandem-ann/tandem/server/traces"
+	"github.com/tandem-ann/tandem/server/traces/tracetest"
 )
 
 // lockedBuffer is a log that may be read while it is written.
@@ -58,6 +60,7 @@ type fortress struct {
 	client    *tls.Config // nil in clear text
 	log       lockedBuffer
 	admin     net.Addr
+	collector *tracetest.Collector
 }
 
 // callers are those of a fortress.
@@ -72,7 +75,7 @@ var callers = []auth.Token{
 // newFortress starts a server with tokens, by TLS with certificates of clients, or in clear text.
 func newFortress(t *testing.T, encrypted bool) *fortress {
 	dir := t.TempDir()
-	f := &fortress{tokens: map[string]string{}}
+	f := &fortress{tokens: map[string]string{}, collector: tracetest.Start(t)}
 	o := auth.Options{TokenFile: filepath.Join(dir, "tokens.yaml"), Certificates: encrypted}
 	for _, token := range callers {
 		secret := auth.NewSecret()
@@ -80,7 +83,8 @@ func newFortress(t *testing.T, encrypted bool) *fortress {
 		require.NoError(t, auth.Append(o.TokenFile, token))
 	}
 	c := smallTowers(index.Dot).named(t, Config{
-		Live: writes(), Logger: slog.New(slog.NewJSONHandler(&f.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Live: writes(), LogSlow: 1, Traces: &traces.Options{Endpoint: f.collector.URL, Share: 1, MaxSpans: 1_000_000, Queue: 1 << 17},
+		Logger:  slog.New(slog.NewJSONHandler(&f.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		Options: Options{MaxMessageBytes: 1 << 20, MaxBytesInFlight: 4 << 20, MaxDeadline: 3 * time.Second},
 	})
 	var err error
@@ -172,7 +176,7 @@ func TestStrangersAreRefused(t *testing.T) {
 	}
 }
 
-// requireCleanLog looks for what the log must have, and for what it must not.
+// requireCleanLog looks for what the log must have, and for what it and traces must not.
 func (f *fortress) requireCleanLog(t *testing.T) {
 	secrets := []string{"very-secret", "0.7182818", "718281828"}
 	for _, token := range f.tokens {
@@ -186,6 +190,14 @@ func (f *fortress) requireCleanLog(t *testing.T) {
 			}
 		}
 	}
+	spans := f.collector.Bytes()
+	for _, secret := range append(secrets, "authorization", "Bearer") {
+		if bytes.Contains(spans, []byte(secret)) {
+			t.Errorf("the collector has %q", secret)
+		}
+	}
+	require.Contains(t, string(spans), "VECTOR_INVALID")
+	require.Contains(t, log, "slow query")
 	for _, told := range []string{`"TOKEN_MISSING"`, `"SCOPE_MISSING"`, `"QUOTA_EXCEEDED"`, `"VECTOR_INVALID"`, `"caller":"ranker"`} {
 		if !strings.Contains(log, told) {
 			t.Errorf("the log does not tell of %s", told)
@@ -206,6 +218,8 @@ func walkProbes(t *testing.T, f *fortress) {
 }
 
 func walkTokens(t *testing.T, f *fortress) {
+	require.Empty(t, f.post(t, "Retrieve", alive1, "Traceparent", flagged).header.Get(traces.ResponseHeader), "strangers have nothing traced")
+	require.NotEmpty(t, f.post(t, "Retrieve", alive1, append(f.as("ranker"), "Traceparent", flagged)...).header.Get(traces.ResponseHeader))
 	for procedure, need := range auth.Procedures {
 		if procedure == tandemv1connect.LiveServiceImportProcedure {
 			continue // a stream, which is not by JSON alone
@@ -475,6 +489,8 @@ const batchPath = tandemv1connect.RetrievalServiceBatchRetrieveProcedure
 
 // walkSecrets has requests fail that ask with what the log must not have.
 func walkSecrets(t *testing.T, f *fortress) {
+	good := f.post(t, "Retrieve", `{"userId": "u1", "k": 1, "filter": "developer == user.d || developer == 'very-secret'", "bindings": {"d": "very-secret"}, "excludeIds": ["very-secret"], "explainIds": ["very-secret"]}`, f.as("ranker")...)
+	require.Equal(t, http.StatusOK, good.status, "%s", good.body)
 	for _, body := range []string{
 		`{"userId": "user-very-secret", "k": 1}`,
 		`{"appId": "app-very-secret", "k": 1}`,

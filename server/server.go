@@ -21,6 +21,7 @@ import (
 	"github.com/tandem-ann/tandem/server/livelog"
 	"github.com/tandem-ann/tandem/server/metrics"
 	"github.com/tandem-ann/tandem/server/secure"
+	"github.com/tandem-ann/tandem/server/traces"
 	"github.com/tandem-ann/tandem/shard"
 	"github.com/tandem-ann/tandem/shard/appendlog"
 	"github.com/tandem-ann/tandem/shard/live"
@@ -86,6 +87,9 @@ type Config struct {
 	// LogIDs has the log tell the texts of errors that name what callers have sent: vectors,
 	// values, ids of users. Default: their reasons and fields only.
 	LogIDs bool
+	// LogSlow has the log tell how queries were answered that take longer once they were
+	// admitted; of some of them, if they are many. Default: 0, none.
+	LogSlow time.Duration
 	// Logger is where events go as [events.Log] writes them. Default: slog.Default().
 	Logger *slog.Logger
 	// Events are others who are told of events.
@@ -95,6 +99,8 @@ type Config struct {
 	// where there is a guard its profiles need the scope admin, unless it says otherwise itself.
 	// Default: nil, none.
 	Admin *adminhttp.Options
+	// Traces say which requests are traced, and where traces go. Default: nil, none are.
+	Traces *traces.Options
 	// Metrics are what the server counts into and shows. Default: new ones if there is an
 	// Admin, else none.
 	Metrics *metrics.Metrics
@@ -223,7 +229,7 @@ func Run(ctx context.Context, c Config) (err error) {
 	}
 	prepareGoroutines(min(c.MaxConnections, DefaultMaxConnections))
 	service := NewService(c.Logger, c.Events...)
-	service.log.IDs = c.LogIDs
+	service.log.IDs, service.log.Slow = c.LogIDs, c.LogSlow
 	service.measured = c.Metrics != nil
 	handler, limits := newHandler(service, c.Options)
 	endAdmin, err := service.startAdmin(&c)
@@ -231,6 +237,11 @@ func Run(ctx context.Context, c Config) (err error) {
 		return errors.Join(err, c.Listener.Close())
 	}
 	defer func() { err = errors.Join(err, endAdmin()) }()
+	endTraces, err := service.startTraces(&c)
+	if err != nil {
+		return errors.Join(err, c.Listener.Close())
+	}
+	defer func() { err = errors.Join(err, endTraces()) }() // once the requests have ended
 	if c.clock != nil {
 		service.clock = c.clock
 	}
@@ -312,6 +323,19 @@ func Run(ctx context.Context, c Config) (err error) {
 		err = errors.Join(err, fmt.Errorf("serve: %w", serveErr))
 	}
 	return err
+}
+
+// startTraces has requests traced, if they are to be, until end is called.
+func (s *Service) startTraces(c *Config) (end func() error, err error) {
+	if c.Traces == nil {
+		return func() error { return nil }, nil
+	}
+	o := *c.Traces
+	o.IDs = c.LogIDs
+	if s.traces, err = traces.Start(o, s.events); err != nil {
+		return nil, err
+	}
+	return s.traces.Stop, nil
 }
 
 // followLive has a service follow the live log of the store once that is opened.

@@ -21,6 +21,7 @@ import (
 	"github.com/tandem-ann/tandem/server/livelog"
 	"github.com/tandem-ann/tandem/server/metrics"
 	"github.com/tandem-ann/tandem/server/recent"
+	"github.com/tandem-ann/tandem/server/traces"
 	"github.com/tandem-ann/tandem/shard/appendlog"
 	"github.com/tandem-ann/tandem/shard/release"
 	"github.com/tandem-ann/tandem/shard/snapshots"
@@ -51,6 +52,7 @@ type Service struct {
 	// load is what requests and connections take; likewise, or nil.
 	load   func() (*metrics.Load, *metrics.Connections)
 	recent *recent.Recent // one of those who are told
+	traces *traces.Tracer // set before the first request, or nil
 }
 
 var (

@@ -141,6 +141,9 @@ func (t *Tower) answer(ctx, asking context.Context, q *Query, f *fanOut, answer 
 			return err
 		}
 		short := f.exhausted(t.metric, q, t.refused, merged)
+		if q.Observe != nil {
+			q.observed(Merged, asked, nil)
+		}
 		if len(short) > 0 {
 			if ended := asking.Err(); ended != nil {
 				for _, i := range short {
@@ -174,6 +177,9 @@ func (t *Tower) answer(ctx, asking context.Context, q *Query, f *fanOut, answer 
 		return err
 	}
 	if len(q.Explain) > 0 {
+		if q.Observe != nil {
+			defer q.observed(Justified, time.Now(), nil)
+		}
 		answer.Explained, err = t.explain(ctx, q, f, merged)
 	}
 	return err
@@ -399,7 +405,7 @@ func (t *Tower) ask(ctx context.Context, q *Query, f *fanOut, only []int) {
 	}
 	if workers <= 1 {
 		for i := range n {
-			t.askOne(ctx, f, i, only)
+			t.askOne(ctx, q, f, i, only)
 		}
 		return
 	}
@@ -410,7 +416,7 @@ func (t *Tower) ask(ctx context.Context, q *Query, f *fanOut, only []int) {
 			if i >= n {
 				return
 			}
-			t.askOne(ctx, f, i, only)
+			t.askOne(ctx, q, f, i, only)
 		}
 	}
 	var group sync.WaitGroup
@@ -423,12 +429,18 @@ func (t *Tower) ask(ctx context.Context, q *Query, f *fanOut, only []int) {
 
 // askOne asks one of the parts, or of only some of them. At first it is told of what others
 // have found.
-func (t *Tower) askOne(ctx context.Context, f *fanOut, i int, only []int) {
+func (t *Tower) askOne(ctx context.Context, q *Query, f *fanOut, i int, only []int) {
 	if only != nil {
-		f.parts[only[i]].ask(ctx, t.parts[only[i]])
-		return
+		i = only[i]
 	}
 	a := &f.parts[i]
+	if q.Observe != nil && a.answer.Err == nil {
+		defer q.observed(Asked, time.Now(), &a.answer)
+	}
+	if only != nil {
+		a.ask(ctx, t.parts[i])
+		return
+	}
 	a.request.Floor, a.request.Floored = f.floor.known()
 	a.ask(ctx, t.parts[i])
 	if a.answer.Err == nil {
@@ -492,6 +504,9 @@ func (t *Tower) candidates(ctx context.Context, q *Query, f *fanOut, hits []Hit)
 	}
 	if len(q.Attributes) == 0 {
 		return out, 0, nil
+	}
+	if q.Observe != nil {
+		defer q.observed(Attributed, time.Now(), nil)
 	}
 	short, err := t.attributes(ctx, q, f, hits, out)
 	if err != nil {

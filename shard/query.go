@@ -67,6 +67,9 @@ type Query struct {
 	MinCoverage float64
 	// Explain holds ids of which the answer says why they are or are not in it.
 	Explain []string
+	// Observe, if not nil, is told of each step of the search when it has ended, by several
+	// goroutines at a time. It must not wait.
+	Observe func(Step)
 }
 
 // Candidate is one row of an answer.

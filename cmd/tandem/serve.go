@@ -64,8 +64,11 @@ type serveCommand struct {
 
 	auditFlags
 
-	LogFormat string `default:"text" enum:"text,json" placeholder:"FORMAT" help:"Form of the log on standard error: ${enum} (default ${default})."`
-	Verbose   bool   `help:"Log every request."`
+	traceFlags
+
+	LogSlow   time.Duration `default:"250ms" placeholder:"TIME" help:"How long a query may take, once it was admitted, until the log tells how it was answered; of some of them, if they are many; 0 is for ever (default ${default})."`
+	LogFormat string        `default:"text" enum:"text,json" placeholder:"FORMAT" help:"Form of the log on standard error: ${enum} (default ${default})."`
+	Verbose   bool          `help:"Log every request."`
 }
 
 func (serveCommand) Help() string {
@@ -106,6 +109,8 @@ func (c *serveCommand) Run(e *environment) (err error) {
 		return usagef("--live-max-fresh is %d, want at least 1", *c.LiveMaxFresh)
 	case c.MaxConnections != nil && *c.MaxConnections < 1:
 		return usagef("--max-connections is %d, want at least 1", *c.MaxConnections)
+	case c.LogSlow < 0:
+		return usagef("--log-slow is %s, want at least 0", c.LogSlow)
 	case c.DrainDelay < 0:
 		return usagef("--drain-delay is %s, want at least 0", c.DrainDelay)
 	case c.DrainTimeout <= 0:
@@ -120,6 +125,10 @@ func (c *serveCommand) Run(e *environment) (err error) {
 		}
 	}
 	admin, err := c.adminFlags.options(&c.securityFlags)
+	if err != nil {
+		return err
+	}
+	traced, err := c.traceFlags.options()
 	if err != nil {
 		return err
 	}
@@ -167,8 +176,11 @@ func (c *serveCommand) Run(e *environment) (err error) {
 			MaxMessageBytes: given(c.MaxMessageBytes), MaxResponseBytes: given(c.MaxResponseBytes), MaxDeadline: c.MaxDeadline,
 			CORSOrigins: c.CORSOrigin,
 		},
-		Admin:  admin,
+		Admin: admin, Traces: traced, LogSlow: c.LogSlow,
 		Logger: newLogger(e.stderr, c.LogFormat, level),
+	}
+	if traced != nil {
+		logOpenTelemetry(config.Logger)
 	}
 	stop, err := c.securityFlags.apply(&config, config.Logger)
 	if err != nil {

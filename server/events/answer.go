@@ -1,11 +1,13 @@
 package events
 
 import (
+	"strings"
 	"time"
 
 	"connectrpc.com/connect"
 
 	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
+	"github.com/tandem-ann/tandem/shard"
 	"github.com/tandem-ann/tandem/shard/manifest"
 )
 
@@ -52,6 +54,23 @@ type Answer struct {
 	// compress it. A batch waits once, which is told of each item, and what is done for all
 	// of its answers together is shared equally among them.
 	Wait, Prepare, Search, Encode time.Duration
+
+	// ID is that of the request, or of the item of a batch; Trace and Caller are as in
+	// [Request].
+	ID, Trace, Caller string
+	// Shards say how each took part.
+	Shards []shard.ShardAnswer
+}
+
+// Took is how long the query took once it was admitted.
+func (a *Answer) Took() time.Duration { return a.Wait + a.Prepare + a.Search + a.Encode }
+
+// PlanName is what logs, traces and labels call a plan.
+func PlanName(p tandemv1.Plan) string {
+	if p == tandemv1.Plan_PLAN_UNSPECIFIED {
+		return "none"
+	}
+	return strings.ToLower(strings.TrimPrefix(p.String(), "PLAN_"))
 }
 
 // NotFound is a query by an id that its tower does not have.

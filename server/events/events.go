@@ -66,6 +66,8 @@ type Listener struct {
 	// Recall is called when the recall of live queries is found to be below its floor, or no
 	// more, and for what becomes of rollbacks because of that.
 	Recall func(Recall)
+	// Traced is called for what becomes of traces of requests.
+	Traced func(Traced)
 	// Draining is called when the server is told to stop.
 	Draining func(Draining)
 }
@@ -225,6 +227,9 @@ type Request struct {
 	// Caller is who has sent it, by its token or its certificate; empty where that is not
 	// asked, or not known.
 	Caller string
+	// Trace is the id of the trace that it belongs to, whether or not that is told; empty for
+	// none. Arm is what answered it, or would have; empty where that is not known.
+	Trace, Arm string
 
 	// What follows is empty for an item of a batch that is not of an exchange by HTTP.
 	Peer     string // its address
@@ -309,6 +314,28 @@ type Recall struct {
 
 	To  uint64 // the generation that came back, of RecallRolledBack
 	Err error  // of RecallKept
+}
+
+// TraceOutcome is what became of traces of requests, or of spans of them.
+type TraceOutcome uint8
+
+// The outcomes.
+const (
+	SpansSent    TraceOutcome = iota + 1 // the collector has them
+	SpansDropped                         // as many waited to be sent as may wait
+	SpansFailed                          // they could not be sent
+	TraceLimited                         // a request was not traced: too much was of late
+)
+
+// Traced says what became of traces of requests.
+type Traced struct {
+	Outcome TraceOutcome
+	N       int   // spans, or requests that were not traced
+	Err     error // of SpansFailed
+	// Turned is whether spans are lost now and were not before, or are sent again, and Lost
+	// how many were in between.
+	Turned bool
+	Lost   int
 }
 
 // Draining says how a server stops.

@@ -14,17 +14,21 @@ import (
 )
 
 // Log writes events to a log. Each request is told at debug level, those that fail at info
-// level, or warn where there is too much to do, a few each second of them, and what must
-// not happen at error level. Nothing is told of what requests ask with, unless IDs says so.
+// level, or warn where there is too much to do, a few each second of them, as are slow
+// queries, and what must not happen at error level. Nothing is told of what requests ask with, unless IDs says so.
 type Log struct {
 	Listener
 	// IDs has the texts of all errors told, those too that name what a caller has sent. It is
 	// set before anything happens. Default: of those the reason and the fields.
 	IDs bool
+	// Slow is how long a query may take until it is told how it was answered; 0 is for ever. It
+	// is set before anything happens.
+	Slow time.Duration
 
 	logger      *slog.Logger
 	requests    sample // that failed
 	connections sample // likewise
+	slow        sample // queries
 }
 
 // NewLog returns what writes events to a log.
@@ -70,6 +74,8 @@ func NewLog(logger *slog.Logger) *Log {
 			}
 		},
 		Recall:   l.recall,
+		Traced:   l.traced,
+		Answered: l.answered,
 		Draining: func(e Draining) { logger.Info("draining", "delay", e.Delay, "timeout", e.Timeout) },
 	}
 	return l
@@ -227,9 +233,7 @@ func (l *Log) requestEnd(e Request) {
 		return
 	}
 	args := []any{"procedure", e.Procedure, "request_id", e.ID, "code", e.Code, "duration", e.Duration}
-	if e.Caller != "" {
-		args = append(args, "caller", e.Caller)
-	}
+	args = withNames(args, "caller", e.Caller, "trace_id", e.Trace, "arm", e.Arm)
 	if e.Peer != "" {
 		args = append(args, "peer", e.Peer, "protocol", e.Protocol, "http", e.HTTP, "bytes", e.Bytes)
 		if e.Length > 0 {
@@ -245,6 +249,16 @@ func (l *Log) requestEnd(e Request) {
 		args = append(args, tellable(e.Err)...)
 	}
 	l.logger.Log(ctx, level, text, withLeftOut(args, leftOut)...)
+}
+
+// withNames adds those names to the attributes of a line that are known.
+func withNames(args []any, names ...string) []any {
+	for i := 0; i < len(names); i += 2 {
+		if names[i+1] != "" {
+			args = append(args, names[i], names[i+1])
+		}
+	}
+	return args
 }
 
 // mayTell reports whether the log is to tell of one more request, and how many it has left
@@ -311,6 +325,19 @@ func (l *Log) recall(e Recall) {
 	}
 }
 
+// traced tells when spans begin to be lost, and when they are sent again.
+func (l *Log) traced(e Traced) {
+	switch {
+	case !e.Turned:
+	case e.Outcome == SpansFailed:
+		l.logger.Warn("traces cannot be sent", "error", e.Err)
+	case e.Outcome == SpansDropped:
+		l.logger.Warn("traces are dropped: they come faster than they are sent")
+	case e.Outcome == SpansSent:
+		l.logger.Info("traces are sent again", "lost_spans", e.Lost)
+	}
+}
+
 // rounded returns a share as a person would write it.
 func rounded(share float64) float64 { return math.Round(share*1e4) / 1e4 }
 
@@ -327,12 +354,15 @@ func (l *Log) TellLeftOut() {
 	if n := l.requests.rest(); n > 0 {
 		l.logger.Info("requests failed that the log left out", "left_out", n)
 	}
+	if n := l.slow.rest(); n > 0 {
+		l.logger.Info("queries were slow that the log left out", "left_out", n)
+	}
 	if n := l.connections.rest(); n > 0 {
 		l.logger.Warn("connections failed that the log left out", "left_out", n)
 	}
 }
 
-// How many failures of one kind a [Log] tells of at once, and each second from then on.
+// How many failures of one kind, or slow queries, a [Log] tells of at once, and each second from then on.
 const (
 	FailuresAtOnce    = 100
 	FailuresPerSecond = 10

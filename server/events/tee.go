@@ -35,6 +35,7 @@ func Tee(list ...*Listener) *Listener {
 		Recording:        tee(list, func(l *Listener) func(Recording) { return l.Recording }),
 		Secrets:          tee(list, func(l *Listener) func(Secrets) { return l.Secrets }),
 		Recall:           tee(list, func(l *Listener) func(Recall) { return l.Recall }),
+		Traced:           tee(list, func(l *Listener) func(Traced) { return l.Traced }),
 		Draining:         tee(list, func(l *Listener) func(Draining) { return l.Draining }),
 	}
 }

@@ -131,13 +131,6 @@ func (f *forms) collect(ch chan<- prometheus.Metric, c *cell, labels ...string) 
 	ch <- f.coverage.metric(&c.coverage, labels...)
 }
 
-func planLabel(p tandemv1.Plan) string {
-	if p == tandemv1.Plan_PLAN_UNSPECIFIED {
-		return "none"
-	}
-	return lower(p.String(), "PLAN_")
-}
-
 func reasonLabel(r tandemv1.ShortReason) string { return lower(r.String(), "SHORT_REASON_") }
 
 // lower is what labels call a value of an enum of the contract, whose names begin with

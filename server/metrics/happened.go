@@ -11,6 +11,7 @@ type happened struct {
 	shed    map[events.Shed]prometheus.Counter
 	records map[events.RecordingChange]prometheus.Counter
 	recall  map[events.RecallChange]prometheus.Counter
+	spans   map[events.TraceOutcome]prometheus.Counter
 	refused prometheus.Counter
 	lost    prometheus.Counter
 	loads   [2]prometheus.Observer // that failed, and that did not
@@ -31,6 +32,14 @@ func newHappened() *happened {
 		Name: "tandem_recall_changes_total",
 		Help: "What has become of the recall of live queries: alarms that were raised and cleared, snapshots that were rolled back because of one, and rollbacks that could not be done.",
 	}, []string{"change"})
+	spans := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "tandem_trace_spans_total",
+		Help: "Spans of traces, by what became of them: sent to the collector, dropped because as many waited to be sent as may wait, or failed because they could not be sent.",
+	}, []string{"outcome"})
+	limited := prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "tandem_traces_limited_total",
+		Help: "Requests that were to be traced and were not, since as many spans were made of late as may be made.",
+	})
 	loads := prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Name:    "tandem_snapshot_load_seconds",
 		Help:    "Time that it took to open a snapshot, warm it and lay the live log over it, in seconds, and whether that was done.",
@@ -39,6 +48,10 @@ func newHappened() *happened {
 	h := &happened{
 		shed: map[events.Shed]prometheus.Counter{}, records: map[events.RecordingChange]prometheus.Counter{},
 		recall: map[events.RecallChange]prometheus.Counter{},
+		spans: map[events.TraceOutcome]prometheus.Counter{
+			events.SpansSent: spans.WithLabelValues("sent"), events.SpansDropped: spans.WithLabelValues("dropped"),
+			events.SpansFailed: spans.WithLabelValues("failed"), events.TraceLimited: limited,
+		},
 		refused: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "tandem_refused_loads_total",
 			Help: "Times that a release could not be served, such as for want of memory or because a snapshot of it cannot be opened; what answered went on. It is tried again.",
@@ -58,7 +71,7 @@ func newHappened() *happened {
 	for change, name := range map[events.RecallChange]string{events.RecallAlarm: "alarm", events.RecallCleared: "cleared", events.RecallRolledBack: "rolled_back", events.RecallKept: "kept"} {
 		h.recall[change] = recall.WithLabelValues(name)
 	}
-	h.all = []prometheus.Collector{shed, records, recall, loads, h.refused, h.lost}
+	h.all = []prometheus.Collector{shed, records, recall, spans, limited, loads, h.refused, h.lost}
 	return h
 }
 
@@ -80,6 +93,12 @@ func (h *happened) recording(e events.Recording) {
 func (h *happened) recallChanged(e events.Recall) {
 	if count, ok := h.recall[e.Change]; ok {
 		count.Inc()
+	}
+}
+
+func (h *happened) traced(e events.Traced) {
+	if count, ok := h.spans[e.Outcome]; ok {
+		count.Add(float64(e.N))
 	}
 }
 

@@ -228,7 +228,7 @@ func (q *queries) collectPair(ch chan<- prometheus.Metric, p *pairSeries) {
 		if c == nil {
 			continue
 		}
-		label := planLabel(tandemv1.Plan(plan))
+		label := events.PlanName(tandemv1.Plan(plan))
 		q.collect(ch, c, p.arm, label, p.segment)
 		for reason := 1; reason < shortReasons; reason++ {
 			ch <- prometheus.MustNewConstMetric(q.short, prometheus.CounterValue, float64(c.short[reason].Load()),
