@@ -50,14 +50,14 @@ func (c *call) takeQuery(r *http.Request) {
 		}
 		data = data[:n]
 	}
-	room := c.limits.buffers.take(len(data))
-	if !c.limits.bytes.take(c, int64(cap(room))) {
-		c.limits.buffers.give(room)
+	c.data = c.limits.buffers.take(len(data))
+	if !c.limits.bytes.take(c, int64(cap(c.data))) {
+		c.free()
 		c.err = c.limits.bytes.full()
 		return
 	}
-	c.data, c.packed, c.taken, c.json = append(room, data...), encoding, true, isJSON(query.Get("encoding"))
-	c.length = -1
+	c.data, c.length = append(c.data, data...), -1
+	c.packed, c.taken, c.json = encoding, true, isJSON(query.Get("encoding"))
 	query.Del("compression")
 	query.Del("base64")
 	query.Set("message", "")
