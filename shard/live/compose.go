@@ -192,6 +192,7 @@ func (e *composed) sort(s *State, u *unit) (last uint64, repeated int, fresh []i
 // of them without an error, and else what need not wait for room.
 func (e *composed) room(s *State, room Room, u *unit, fresh []int, cramped error) (kept []int, full error) {
 	moot := u.moot(fresh)
+	before := len(e.held)
 	reserve := func(list []int) error {
 		for _, i := range list {
 			if moot[i] {
@@ -199,6 +200,7 @@ func (e *composed) room(s *State, room Room, u *unit, fresh []int, cramped error
 			}
 			if err := e.reserve(s, room, &u.events[i], len(u.changes[i])); err != nil {
 				err.Index = i
+				e.held = e.held[:before]
 				e.release(s, room)
 				return err
 			}
@@ -221,7 +223,7 @@ func (e *composed) room(s *State, room Room, u *unit, fresh []int, cramped error
 	return kept, full
 }
 
-// release takes back what is reserved for a unit that does not fit.
+// release takes back what is reserved and not held.
 func (e *composed) release(s *State, room Room) {
 	e.reservation = newReservation()
 	for _, h := range e.held {

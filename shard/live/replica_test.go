@@ -231,6 +231,31 @@ func TestRoomThatIsFreed(t *testing.T) {
 	})
 }
 
+// An append that there is no room for takes none from those that share an entry with what came
+// before it.
+func TestRefusedAppendTakesNoRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := objectstest.NewFaults()
+		r, stop := start(t, store.Bucket(""), Options{Room: Room{Rows: 2}})
+		defer stop()
+		store.Inject(objectstest.Rule{Op: objectstest.Create, Fault: objectstest.Slow, Delay: time.Second})
+		var appending sync.WaitGroup
+		errs := make([]error, 3)
+		for i, apps := range [][]string{{"a"}, {"b", "c"}, {"d"}} { // two wait while the first is written
+			var events []Event
+			for _, app := range apps {
+				events = append(events, upsert(shard.Apps, app, "1", 1))
+			}
+			appending.Go(func() { _, errs[i] = r.Append(t.Context(), events) })
+			synctest.Wait()
+		}
+		appending.Wait()
+		require.NoError(t, errs[0])
+		require.ErrorIs(t, errs[1], ErrFull)
+		require.NoError(t, errs[2])
+	})
+}
+
 // Appends that come while one is under way share an entry, those that must not wait first.
 func TestGroupCommit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
