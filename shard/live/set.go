@@ -66,7 +66,7 @@ func (s *slot) may(hash uint64) int {
 
 const (
 	segmentKeys = 64
-	chunkBits   = 10
+	chunkBits   = 8
 	headerSize  = 8
 )
 
