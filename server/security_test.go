@@ -65,6 +65,7 @@ var callers = []auth.Token{
 	{Name: "ranker", Scopes: auth.Query},
 	{Name: "writer", Scopes: auth.Live},
 	{Name: "ops", Scopes: auth.Admin},
+	{Name: "publisher", Scopes: auth.Publish},
 	{Name: "former", Scopes: auth.Any, Expires: time.Now().Add(-time.Hour)},
 	{Name: "small", Scopes: auth.Query, Quota: auth.Quota{CPU: 1e-6}},
 }
@@ -80,7 +81,7 @@ func newFortress(t *testing.T, encrypted bool) *fortress {
 		require.NoError(t, auth.Append(o.TokenFile, token))
 	}
 	c := smallTowers(index.Dot).named(t, Config{
-		Live: writes(), Logger: slog.New(slog.NewJSONHandler(&f.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Live: writes(), ReleaseWrites: true, Logger: slog.New(slog.NewJSONHandler(&f.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		Options: Options{MaxMessageBytes: 1 << 20, MaxBytesInFlight: 4 << 20, MaxDeadline: 3 * time.Second},
 	})
 	var err error
@@ -160,7 +161,7 @@ func TestStrangersAreRefused(t *testing.T) {
 			t.Parallel()
 			f := newFortress(t, encrypted)
 			for name, walk := range map[string]func(*testing.T, *fortress){
-				"probes": walkProbes, "tokens": walkTokens, "gRPC": walkGRPC, "certificates": walkCertificates, "quota": walkQuota, "admin": walkAdmin,
+				"probes": walkProbes, "tokens": walkTokens, "gRPC": walkGRPC, "certificates": walkCertificates, "quota": walkQuota, "admin": walkAdmin, "releases": walkReleases,
 				"bodies": walkBodies, "malformed": walkMalformed, "slow writer": walkSlowWriter, "slow reader": walkSlowReader, "secrets": walkSecrets,
 			} {
 				t.Run(name, func(t *testing.T) { walk(t, f) })
@@ -216,7 +217,7 @@ func walkTokens(t *testing.T, f *fortress) {
 		require.NotEmpty(t, got.header.Get(RequestIDHeader))
 		requireReason(t, f.call(t, procedure, strings.NewReader("{}"), "Authorization", "Bearer "+auth.NewSecret()), http.StatusUnauthorized, "TOKEN_INVALID")
 		requireReason(t, f.call(t, procedure, strings.NewReader("{}"), f.as("former")...), http.StatusUnauthorized, "TOKEN_EXPIRED")
-		for _, c := range callers[:3] {
+		for _, c := range callers[:4] {
 			got := f.call(t, procedure, strings.NewReader("{}"), f.as(c.Name)...)
 			if c.Scopes&need == 0 {
 				requireReason(t, got, http.StatusForbidden, "SCOPE_MISSING")
@@ -228,6 +229,28 @@ func walkTokens(t *testing.T, f *fortress) {
 	require.Equal(t, http.StatusOK, f.post(t, "Retrieve", alive1, f.as("ranker")...).status)
 	requireReason(t, f.post(t, "Retrieve", alive1, append(f.as("ranker"), PriorityHeader, "soon")...), http.StatusBadRequest, "HEADER_INVALID")
 	require.Equal(t, http.StatusOK, f.post(t, "Retrieve", alive1, append(f.as("ranker"), PriorityHeader, "batch")...).status)
+}
+
+// walkReleases changes what is released, by the name of a server too, and looks for who has.
+func walkReleases(t *testing.T, f *fortress) {
+	if f.client != nil {
+		t.Skip("the store is the same kind of store")
+	}
+	list := f.call(t, tandemv1connect.ReleaseServiceListSnapshotsProcedure, strings.NewReader("{}"), f.as("ops")...)
+	require.Equal(t, http.StatusOK, list.status, "%s", list.body)
+	digest := list.json["snapshots"].([]any)[0].(map[string]any)["snapshot"].(string)
+	body := fmt.Sprintf(`{"change": {"generation": 0, "author": "ann", "reason": "the first"}, "snapshot": %q, "override": "nobody ran gates"}`, digest)
+	start := func(name string) reply {
+		r, err := http.NewRequest(http.MethodPost, f.url+tandemv1connect.ReleaseServiceStartProcedure, strings.NewReader(body))
+		require.NoError(t, err)
+		r.Host = "tandem.example"
+		r.Header.Set("Content-Type", "application/json")
+		return f.do(t, r, f.as(name)...)
+	}
+	requireReason(t, start("ops"), http.StatusForbidden, "SCOPE_MISSING")
+	got := start("publisher")
+	require.Equal(t, http.StatusOK, got.status, "%s", got.body)
+	require.Contains(t, string(got.body), `"author":"publisher (ann)"`)
 }
 
 // walkGRPC asks by gRPC over HTTP/2, streams too.

@@ -22,6 +22,7 @@ import (
 	"github.com/tandem-ann/tandem/server/metrics"
 	"github.com/tandem-ann/tandem/server/recent"
 	"github.com/tandem-ann/tandem/shard/appendlog"
+	"github.com/tandem-ann/tandem/shard/manifest"
 	"github.com/tandem-ann/tandem/shard/release"
 	"github.com/tandem-ann/tandem/shard/snapshots"
 )
@@ -51,6 +52,7 @@ type Service struct {
 	// load is what requests and connections take; likewise, or nil.
 	load   func() (*metrics.Load, *metrics.Connections)
 	recent *recent.Recent // one of those who are told
+	desk   releaseDesk
 }
 
 var (
@@ -67,6 +69,7 @@ func NewService(logger *slog.Logger, others ...*events.Listener) *Service {
 	s.events = events.Tee(append([]*events.Listener{&s.log.Listener, s.recent.Listener()}, others...)...)
 	s.staleness = &staleness{events: s.events}
 	s.health = newHealth(s.staleness)
+	s.desk.service = s
 	s.status.Store(&followerStatus{})
 	return s
 }
@@ -318,6 +321,18 @@ func (m *mapped) acquire(short [tokenDigest]byte) *arm {
 	for _, s := range slices.Backward(m.list) {
 		if a := s.answered.Load(); s.short == short && a != nil && s.acquire() {
 			return a
+		}
+	}
+	return nil
+}
+
+// of returns a snapshot that is mapped, which the caller releases; nil if it is not.
+func (m *mapped) of(d manifest.Digest) *serving {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, s := range m.list {
+		if s.snapshot.Digest() == d && s.acquire() {
+			return s
 		}
 	}
 	return nil
