@@ -12,9 +12,9 @@ var Procedures = map[string]Scopes{
 	tandemv1connect.RetrievalServiceBatchRetrieveProcedure: Query,
 	tandemv1connect.RetrievalServiceGetEmbeddingsProcedure: Query,
 
-	tandemv1connect.LiveServiceWriteProcedure:  Live,
-	tandemv1connect.LiveServiceImportProcedure: Live,
-	tandemv1connect.LiveServiceProveProcedure:  Live | Admin,
+	tandemv1connect.LiveServiceWriteProcedure:            Live,
+	tandemv1connect.LiveServiceImportProcedure:           Live,
+	tandemv1connect.LiveServiceProveProcedure:            Live | Admin,
 	tandemv1connect.ReleaseServiceListReleasesProcedure:  Publish | Admin,
 	tandemv1connect.ReleaseServiceListSnapshotsProcedure: Publish | Admin,
 	tandemv1connect.ReleaseServiceGetSnapshotProcedure:   Publish | Admin,
