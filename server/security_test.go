@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -28,6 +29,7 @@ import (
 	"github.com/tandem-ann/tandem/index"
 	"github.com/tandem-ann/tandem/server/adminhttp"
 	"github.com/tandem-ann/tandem/server/auth"
+	"github.com/tandem-ann/tandem/server/metrics"
 	"github.com/tandem-ann/tandem/server/secure"
 	"github.com/tandem-ann/tandem/server/secure/certtest"
 )
@@ -187,7 +189,7 @@ func (f *fortress) requireCleanLog(t *testing.T) {
 			}
 		}
 	}
-	for _, told := range []string{`"TOKEN_MISSING"`, `"SCOPE_MISSING"`, `"QUOTA_EXCEEDED"`, `"VECTOR_INVALID"`, `"caller":"ranker"`} {
+	for _, told := range []string{`"TOKEN_MISSING"`, `"SCOPE_MISSING"`, `"QUOTA_EXCEEDED"`, `"VECTOR_INVALID"`, `"caller":"ranker"`, `"procedure":"/debug/pprof/heap"`} {
 		if !strings.Contains(log, told) {
 			t.Errorf("the log does not tell of %s", told)
 		}
@@ -381,9 +383,23 @@ func walkAdmin(t *testing.T, f *fortress) {
 		}
 		require.Equal(t, want, admin.get(t, "/metrics", header...).status, c.caller)
 	}
+	refused := func(code string) float64 {
+		got := admin.get(t, "/metrics", f.as("writer")...)
+		return scraped(t, bytes.NewReader(got.body)).sum("tandem_admin_refused_total", `code="`+code+`"`)
+	}
+	scrapes := 0.0 // they are asked for by as many, who are refused by TLS alone
+	if f.client != nil {
+		scrapes = 2
+	}
+	require.Equal(t, 6+scrapes, refused("unauthenticated"))
+	require.Equal(t, 6+scrapes, refused("permission_denied"))
 	if f.client == nil {
 		return
 	}
+	validity := scraped(t, bytes.NewReader(admin.get(t, "/metrics", f.as("writer")...).body))
+	until, issued := validity.sum("tandem_certificate_expiry_timestamp_seconds"), validity.sum("tandem_certificate_issued_timestamp_seconds")
+	require.Greater(t, until, float64(time.Now().Unix()))
+	require.Less(t, issued, until)
 	http1, http2 := clientsOf(t, &tls.Config{RootCAs: f.authority.Pool()})
 	strange := f.forAdmin(http1)
 	require.Equal(t, http.StatusOK, strange.get(t, "/readyz").status, "probes have no certificate")
@@ -535,7 +551,15 @@ func TestTokensAreRotated(t *testing.T) {
 	first, reread := secret("ranker"), make(chan os.Signal)
 	guard, err := auth.Open(auth.Options{TokenFile: file})
 	require.NoError(t, err)
-	p := start(t, smallTowers(index.Dot).named(t, Config{Reread: reread, Options: Options{Guard: guard}}))
+	counts := metrics.New()
+	p := start(t, smallTowers(index.Dot).named(t, Config{Reread: reread, Options: Options{Guard: guard}, Metrics: counts}))
+	rereads := func() []float64 {
+		all := scrape(t, counts)
+		return []float64{
+			all.sum("tandem_secrets_rereads_total", `files="tokens"`, `outcome="used"`), all.sum("tandem_secrets_rereads_total", `files="tokens"`, `outcome="failed"`),
+			all.sum("tandem_secrets_stale", `files="tokens"`),
+		}
+	}
 	status := func(token string) int {
 		return p.post(t, "Retrieve", alive1, "Authorization", "Bearer "+token).status
 	}
@@ -544,10 +568,12 @@ func TestTokensAreRotated(t *testing.T) {
 	reread <- syscall.SIGHUP
 	p.await("changed files are in use")
 	require.Equal(t, []int{http.StatusOK, http.StatusOK}, []int{status(first), status(second)})
+	require.Eventually(t, func() bool { return slices.Equal([]float64{1, 0, 0}, rereads()) }, 5*time.Second, time.Millisecond)
 
 	require.NoError(t, os.WriteFile(file, []byte("- name: ranker"), 0o600))
 	reread <- syscall.SIGHUP
 	p.await("CHANGED FILES CANNOT BE USED: what was read before stays in use")
+	require.Eventually(t, func() bool { return slices.Equal([]float64{1, 1, 1}, rereads()) }, 5*time.Second, time.Millisecond)
 	require.Equal(t, []int{http.StatusOK, http.StatusOK}, []int{status(first), status(second)})
 
 	require.NoError(t, os.Remove(file))

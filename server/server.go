@@ -229,7 +229,7 @@ func Run(ctx context.Context, c Config) (err error) {
 	prepareGoroutines(min(c.MaxConnections, DefaultMaxConnections))
 	service := NewService(c.Logger, c.Events...)
 	service.log.IDs = c.LogIDs
-	service.measured = c.Metrics != nil
+	service.measured, service.certificates = c.Metrics != nil, c.TLS
 	handler, limits := newHandler(service, c.Options)
 	endAdmin, err := service.startAdmin(&c)
 	if err != nil {

@@ -21,6 +21,7 @@ import (
 	"github.com/tandem-ann/tandem/server/livelog"
 	"github.com/tandem-ann/tandem/server/metrics"
 	"github.com/tandem-ann/tandem/server/recent"
+	"github.com/tandem-ann/tandem/server/secure"
 	"github.com/tandem-ann/tandem/shard/appendlog"
 	"github.com/tandem-ann/tandem/shard/manifest"
 	"github.com/tandem-ann/tandem/shard/release"
@@ -53,6 +54,8 @@ type Service struct {
 	load   func() (*metrics.Load, *metrics.Connections)
 	recent *recent.Recent // one of those who are told
 	desk   releaseDesk
+	// certificates are those of the server; set before the first request, nil in clear text.
+	certificates *secure.Certificates
 }
 
 var (
