@@ -375,6 +375,8 @@ func TestReleaseRequestsThatAreWrong(t *testing.T) {
 		{"Split", `{"change": {"generation": 1}, "weights": {"control": 1001}}`, "RULE_BROKEN", "1001"},
 		{"Split", `{"change": {"generation": 1}, "pins": [{"arm": "control"}]}`, "RULE_BROKEN", "key has 0 bytes"},
 		{"Split", `{"change": {"generation": 1}, "weights": {"nobody": 1}}`, "CHANGE_REFUSED", "there is no arm nobody"},
+		{"Split", `{"change": {"generation": 1}, "pins": [` + strings.Repeat("{},", 1<<19) + `{}]}`, "RULE_BROKEN", "pins has 524289 keys; accepted: up to 1000"},
+		{"Split", `{"change": {"generation": 1}, "unpin": [` + strings.Repeat(`"",`, 1000) + `""]}`, "RULE_BROKEN", "unpin has 1001 keys; accepted: up to 1000"},
 		{"Rollback", `{"change": {"generation": 1}, "to": 1, "awayFrom": "ab"}`, "RULE_BROKEN", "both are set"},
 		{"Rollback", `{"change": {"generation": 1}, "to": 9}`, "CHANGE_REFUSED", "there is no generation 9"},
 		{"Rollback", `{"change": {"generation": 1}, "awayFrom": "0000"}`, "CHANGE_REFUSED", "generation 1 is the first"},
