@@ -78,6 +78,7 @@ const (
 	reasonReleaseUnconfirmed reason = "RELEASE_UNCONFIRMED"
 	reasonReleaseUnreadable  reason = "RELEASE_UNREADABLE"
 	reasonReleasesLost       reason = "RELEASE_LOG_LOST"
+	reasonReleasesBroken     reason = "RELEASE_LOG_BROKEN"
 
 	reasonOverloaded reason = "OVERLOADED"
 	reasonNotReady   reason = "NOT_READY"

@@ -10,6 +10,7 @@ import (
 
 	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
 	"github.com/tandem-ann/tandem/api/tandem/v1/tandemv1connect"
+	"github.com/tandem-ann/tandem/server/livelog"
 	"github.com/tandem-ann/tandem/server/wire"
 	"github.com/tandem-ann/tandem/shard/release"
 	"github.com/tandem-ann/tandem/shard/snapshots"
@@ -65,6 +66,9 @@ func (d *releaseDesk) admitted(ctx context.Context, n int, each time.Duration) (
 func (d *releaseDesk) change(ctx context.Context, r *tandemv1.ReleaseChange, peer string, make func(context.Context, release.Change) (*release.Release, error)) (*tandemv1.ReleaseEntry, error) {
 	if err := d.writable(ctx); err != nil {
 		return nil, err
+	}
+	if state, why := d.service.staleness.look(); livelog.Broken(state) && !r.Restored {
+		return nil, errorf(connect.CodeFailedPrecondition, reasonReleasesBroken, "the log of releases in the store is not the one that the server follows, and generation %d may be another one than was meant: %w; accepted: with restored, which has the log in the store count", r.GetGeneration(), why)
 	}
 	bounded, cancel, err := d.admitted(ctx, 1, describeTime)
 	if err != nil {

@@ -423,6 +423,27 @@ func TestReleaseChangesAreOff(t *testing.T) {
 	require.Len(t, history(t, g.p.releaseClient(), 5), 1)
 }
 
+// TestReleaseChangesOfARestoredStore has a store go back to an older copy: a generation is not
+// what it was, and a server that knows it changes nothing unless a person accepts that.
+func TestReleaseChangesOfARestoredStore(t *testing.T) {
+	f := newFleet(t, 2, publishing())
+	c := f.p.releaseClient()
+	_, err := c.Start(t.Context(), startOf(1, string(f.digests[1])))
+	require.NoError(t, err)
+	f.await(t, 2)
+	require.NoError(t, os.Remove(filepath.Join(f.store.Objects().Dir(), "releases", "000000000002.json")))
+	require.Eventually(t, func() bool { return f.status(t).LogState == tandemv1.LogState_LOG_STATE_BEHIND }, 20*time.Second, 10*time.Millisecond)
+	_, err = c.Split(t.Context(), unpin(1))
+	requireRefused(t, err, connect.CodeFailedPrecondition, "RELEASE_LOG_BROKEN")
+	accepting := unpin(1)
+	accepting.Msg.Change.Restored = true
+	_, err = c.Split(t.Context(), accepting)
+	require.NoError(t, err)
+	require.Eventually(t, func() bool { return f.status(t).LogState == tandemv1.LogState_LOG_STATE_FOLLOWED }, 20*time.Second, 10*time.Millisecond)
+	_, err = c.Split(t.Context(), unpin(2))
+	require.NoError(t, err)
+}
+
 // TestDiffsThroughAServer compares a snapshot that is mapped with one that is not, one at a
 // time.
 func TestDiffsThroughAServer(t *testing.T) {
