@@ -36,6 +36,9 @@
 // Events for the live log come one message at a time (live, live_events), or in streams of
 // messages (imports), of which one is held at a time.
 //
+// What is released is told and changed through the store, whatever this server serves
+// (releases, releases_read, releases_diff, releases_error).
+//
 // A share of the requests can be recorded, with their answers, into the store
 // (recorder), as files that package querylog reads and bench/replay asks again.
 //

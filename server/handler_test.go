@@ -289,7 +289,7 @@ func TestManyReflections(t *testing.T) {
 	refused := client.NewStream(t.Context())
 	_, err := refused.ListServices()
 	require.Equal(t, connect.CodeResourceExhausted, connect.CodeOf(err), "%v", err)
-	require.ErrorContains(t, err, "16 streams of grpc.reflection.v1.ServerReflection are open, as many as are accepted")
+	require.ErrorContains(t, err, "16 calls of grpc.reflection.v1.ServerReflection under way, as many as are accepted")
 	_, _ = refused.Close()
 	for _, stream := range streams {
 		_, err := stream.Close()

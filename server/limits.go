@@ -14,6 +14,7 @@ import (
 	"connectrpc.com/connect"
 
 	"github.com/tandem-ann/tandem/server/events"
+	"github.com/tandem-ann/tandem/shard/wording"
 )
 
 // The time a caller has to send a request, and to take each part of the response: one
@@ -281,13 +282,13 @@ const (
 	maxReflections = 16
 )
 
-// few serves as many requests at a time as places has room for, and refuses others.
+// few serves as many calls at a time as places has room for, and refuses others.
 func few(places chan struct{}, errors *connect.ErrorWriter, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		select {
 		case places <- struct{}{}:
 		default:
-			refuse(errors, w, r, overloaded(events.ShedStreams, "%d streams of %s are open, as many as are accepted", cap(places), path.Dir(r.URL.Path)[1:]))
+			refuse(errors, w, r, overloaded(events.ShedStreams, "%s of %s under way, as many as are accepted", wording.Plural(cap(places), "call"), path.Dir(r.URL.Path)[1:]))
 			return
 		}
 		defer func() { <-places }()

@@ -73,10 +73,20 @@ func importError(err error, written uint64) error {
 	return out
 }
 
+// meant returns an error if it may be that whoever writes did not mean this server: a web page
+// that had its own name resolved to it. Whoever is known has shown what no page has.
+func meant(ctx context.Context) error {
+	x := exchangeFrom(ctx)
+	if x == nil || x.identity != nil || isNumeric(x.request.Host) {
+		return nil
+	}
+	return errorf(connect.CodePermissionDenied, reasonWrites, "header host is %q: a web page may have had its own name resolved to this server; accepted for writes: localhost, or an IP address", excerpt(x.request.Host))
+}
+
 // writable returns an error unless the server takes writes of a request.
 func (s *Service) writable(ctx context.Context) error {
-	if x := exchangeFrom(ctx); x != nil && !isNumeric(x.request.Host) {
-		return errorf(connect.CodePermissionDenied, reasonWrites, "header host is %q: a web page may have had its own name resolved to this server; accepted for writes: localhost, or an IP address", excerpt(x.request.Host))
+	if err := meant(ctx); err != nil {
+		return err
 	}
 	switch {
 	case s.live == nil:

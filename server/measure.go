@@ -4,11 +4,13 @@ import (
 	"context"
 	"math"
 	"net"
+	"net/http"
 	"slices"
 	"time"
 
 	"github.com/tandem-ann/tandem/server/adminhttp"
 	"github.com/tandem-ann/tandem/server/auth"
+	"github.com/tandem-ann/tandem/server/events"
 	"github.com/tandem-ann/tandem/server/livelog"
 	"github.com/tandem-ann/tandem/server/metrics"
 	"github.com/tandem-ann/tandem/shard/manifest"
@@ -33,7 +35,7 @@ func (s *Service) startAdmin(c *Config) (end func() error, err error) {
 	if o.Protect == nil && c.Options.Guard != nil {
 		o.Protect = c.Options.Guard.Require(auth.Admin)
 	}
-	o.Failed = s.events.ConnectionFailed
+	o.Failed, o.Refused = s.events.ConnectionFailed, s.adminRefused
 	listening := o.Listening
 	o.Listening = func(a net.Addr) {
 		s.events.AdminListening(a)
@@ -50,6 +52,14 @@ func (s *Service) startAdmin(c *Config) (end func() error, err error) {
 	return func() error { return admin.Close(adminClose) }, nil
 }
 
+// adminRefused tells of a request that the listener for those who operate the server refuses.
+func (s *Service) adminRefused(r *http.Request, caller string, denied *auth.DeniedError) {
+	err := deniedError(denied)
+	s.events.AdminRefused(events.Request{
+		Procedure: excerpt(r.URL.Path), ID: newID(), Code: err.Code().String(), Err: err, Caller: caller, Peer: r.RemoteAddr, Protocol: "http", HTTP: r.Proto,
+	})
+}
+
 // measure returns what the service is now, for metrics. Requests are bounded by l, and
 // connections by conns, where there are any.
 func (s *Service) measure(l *limiter, conns *listener) metrics.State {
@@ -60,6 +70,10 @@ func (s *Service) measure(l *limiter, conns *listener) metrics.State {
 	}
 	if f.limit != math.MaxInt64 {
 		out.Memory.Limit = f.limit
+	}
+	if s.certificates != nil {
+		from, until := s.certificates.Validity()
+		out.Certificate = &metrics.Certificate{From: from, Until: until}
 	}
 	if t := s.target.Load(); t != nil {
 		out.Target = t.generation

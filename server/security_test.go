@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -28,6 +29,7 @@ import (
 	"github.com/tandem-ann/tandem/index"
 	"github.com/tandem-ann/tandem/server/adminhttp"
 	"github.com/tandem-ann/tandem/server/auth"
+	"github.com/tandem-ann/tandem/server/metrics"
 	"github.com/tandem-ann/tandem/server/secure"
 	"github.com/tandem-ann/tandem/server/secure/certtest"
 	"github.com/tandem-ann/tandem/server/traces"
@@ -68,6 +70,7 @@ var callers = []auth.Token{
 	{Name: "ranker", Scopes: auth.Query},
 	{Name: "writer", Scopes: auth.Live},
 	{Name: "ops", Scopes: auth.Admin},
+	{Name: "publisher", Scopes: auth.Publish},
 	{Name: "former", Scopes: auth.Any, Expires: time.Now().Add(-time.Hour)},
 	{Name: "small", Scopes: auth.Query, Quota: auth.Quota{CPU: 1e-6}},
 }
@@ -83,7 +86,7 @@ func newFortress(t *testing.T, encrypted bool) *fortress {
 		require.NoError(t, auth.Append(o.TokenFile, token))
 	}
 	c := smallTowers(index.Dot).named(t, Config{
-		Live: writes(), LogSlow: 1, Traces: &traces.Options{Endpoint: f.collector.URL, Share: 1, MaxSpans: 1_000_000, Queue: 1 << 17},
+		Live: writes(), ReleaseWrites: true, LogSlow: 1, Traces: &traces.Options{Endpoint: f.collector.URL, Share: 1, MaxSpans: 1_000_000, Queue: 1 << 17},
 		Logger:  slog.New(slog.NewJSONHandler(&f.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		Options: Options{MaxMessageBytes: 1 << 20, MaxBytesInFlight: 4 << 20, MaxDeadline: 3 * time.Second},
 	})
@@ -164,7 +167,7 @@ func TestStrangersAreRefused(t *testing.T) {
 			t.Parallel()
 			f := newFortress(t, encrypted)
 			for name, walk := range map[string]func(*testing.T, *fortress){
-				"probes": walkProbes, "tokens": walkTokens, "gRPC": walkGRPC, "certificates": walkCertificates, "quota": walkQuota, "admin": walkAdmin,
+				"probes": walkProbes, "tokens": walkTokens, "gRPC": walkGRPC, "certificates": walkCertificates, "quota": walkQuota, "admin": walkAdmin, "releases": walkReleases,
 				"bodies": walkBodies, "malformed": walkMalformed, "slow writer": walkSlowWriter, "slow reader": walkSlowReader, "secrets": walkSecrets,
 			} {
 				t.Run(name, func(t *testing.T) { walk(t, f) })
@@ -198,7 +201,7 @@ func (f *fortress) requireCleanLog(t *testing.T) {
 	}
 	require.Contains(t, string(spans), "VECTOR_INVALID")
 	require.Contains(t, log, "slow query")
-	for _, told := range []string{`"TOKEN_MISSING"`, `"SCOPE_MISSING"`, `"QUOTA_EXCEEDED"`, `"VECTOR_INVALID"`, `"caller":"ranker"`} {
+	for _, told := range []string{`"TOKEN_MISSING"`, `"SCOPE_MISSING"`, `"QUOTA_EXCEEDED"`, `"VECTOR_INVALID"`, `"caller":"ranker"`, `"procedure":"/debug/pprof/heap"`} {
 		if !strings.Contains(log, told) {
 			t.Errorf("the log does not tell of %s", told)
 		}
@@ -230,7 +233,7 @@ func walkTokens(t *testing.T, f *fortress) {
 		require.NotEmpty(t, got.header.Get(RequestIDHeader))
 		requireReason(t, f.call(t, procedure, strings.NewReader("{}"), "Authorization", "Bearer "+auth.NewSecret()), http.StatusUnauthorized, "TOKEN_INVALID")
 		requireReason(t, f.call(t, procedure, strings.NewReader("{}"), f.as("former")...), http.StatusUnauthorized, "TOKEN_EXPIRED")
-		for _, c := range callers[:3] {
+		for _, c := range callers[:4] {
 			got := f.call(t, procedure, strings.NewReader("{}"), f.as(c.Name)...)
 			if c.Scopes&need == 0 {
 				requireReason(t, got, http.StatusForbidden, "SCOPE_MISSING")
@@ -242,6 +245,28 @@ func walkTokens(t *testing.T, f *fortress) {
 	require.Equal(t, http.StatusOK, f.post(t, "Retrieve", alive1, f.as("ranker")...).status)
 	requireReason(t, f.post(t, "Retrieve", alive1, append(f.as("ranker"), PriorityHeader, "soon")...), http.StatusBadRequest, "HEADER_INVALID")
 	require.Equal(t, http.StatusOK, f.post(t, "Retrieve", alive1, append(f.as("ranker"), PriorityHeader, "batch")...).status)
+}
+
+// walkReleases changes what is released, by the name of a server too, and looks for who has.
+func walkReleases(t *testing.T, f *fortress) {
+	if f.client != nil {
+		t.Skip("the store is the same kind of store")
+	}
+	list := f.call(t, tandemv1connect.ReleaseServiceListSnapshotsProcedure, strings.NewReader("{}"), f.as("ops")...)
+	require.Equal(t, http.StatusOK, list.status, "%s", list.body)
+	digest := list.json["snapshots"].([]any)[0].(map[string]any)["snapshot"].(string)
+	body := fmt.Sprintf(`{"change": {"generation": 0, "author": "ann", "reason": "the first"}, "snapshot": %q, "override": "nobody ran gates"}`, digest)
+	start := func(name string) reply {
+		r, err := http.NewRequest(http.MethodPost, f.url+tandemv1connect.ReleaseServiceStartProcedure, strings.NewReader(body))
+		require.NoError(t, err)
+		r.Host = "tandem.example"
+		r.Header.Set("Content-Type", "application/json")
+		return f.do(t, r, f.as(name)...)
+	}
+	requireReason(t, start("ops"), http.StatusForbidden, "SCOPE_MISSING")
+	got := start("publisher")
+	require.Equal(t, http.StatusOK, got.status, "%s", got.body)
+	require.Contains(t, string(got.body), `"author":"publisher (ann)"`)
 }
 
 // walkGRPC asks by gRPC over HTTP/2, streams too.
@@ -372,9 +397,23 @@ func walkAdmin(t *testing.T, f *fortress) {
 		}
 		require.Equal(t, want, admin.get(t, "/metrics", header...).status, c.caller)
 	}
+	refused := func(code string) float64 {
+		got := admin.get(t, "/metrics", f.as("writer")...)
+		return scraped(t, bytes.NewReader(got.body)).sum("tandem_admin_refused_total", `code="`+code+`"`)
+	}
+	scrapes := 0.0 // they are asked for by as many, who are refused by TLS alone
+	if f.client != nil {
+		scrapes = 2
+	}
+	require.Equal(t, 6+scrapes, refused("unauthenticated"))
+	require.Equal(t, 6+scrapes, refused("permission_denied"))
 	if f.client == nil {
 		return
 	}
+	validity := scraped(t, bytes.NewReader(admin.get(t, "/metrics", f.as("writer")...).body))
+	until, issued := validity.sum("tandem_certificate_expiry_timestamp_seconds"), validity.sum("tandem_certificate_issued_timestamp_seconds")
+	require.Greater(t, until, float64(time.Now().Unix()))
+	require.Less(t, issued, until)
 	http1, http2 := clientsOf(t, &tls.Config{RootCAs: f.authority.Pool()})
 	strange := f.forAdmin(http1)
 	require.Equal(t, http.StatusOK, strange.get(t, "/readyz").status, "probes have no certificate")
@@ -528,7 +567,15 @@ func TestTokensAreRotated(t *testing.T) {
 	first, reread := secret("ranker"), make(chan os.Signal)
 	guard, err := auth.Open(auth.Options{TokenFile: file})
 	require.NoError(t, err)
-	p := start(t, smallTowers(index.Dot).named(t, Config{Reread: reread, Options: Options{Guard: guard}}))
+	counts := metrics.New()
+	p := start(t, smallTowers(index.Dot).named(t, Config{Reread: reread, Options: Options{Guard: guard}, Metrics: counts}))
+	rereads := func() []float64 {
+		all := scrape(t, counts)
+		return []float64{
+			all.sum("tandem_secrets_rereads_total", `files="tokens"`, `outcome="used"`), all.sum("tandem_secrets_rereads_total", `files="tokens"`, `outcome="failed"`),
+			all.sum("tandem_secrets_stale", `files="tokens"`),
+		}
+	}
 	status := func(token string) int {
 		return p.post(t, "Retrieve", alive1, "Authorization", "Bearer "+token).status
 	}
@@ -537,10 +584,12 @@ func TestTokensAreRotated(t *testing.T) {
 	reread <- syscall.SIGHUP
 	p.await("changed files are in use")
 	require.Equal(t, []int{http.StatusOK, http.StatusOK}, []int{status(first), status(second)})
+	require.Eventually(t, func() bool { return slices.Equal([]float64{1, 0, 0}, rereads()) }, 5*time.Second, time.Millisecond)
 
 	require.NoError(t, os.WriteFile(file, []byte("- name: ranker"), 0o600))
 	reread <- syscall.SIGHUP
 	p.await("CHANGED FILES CANNOT BE USED: what was read before stays in use")
+	require.Eventually(t, func() bool { return slices.Equal([]float64{1, 1, 1}, rereads()) }, 5*time.Second, time.Millisecond)
 	require.Equal(t, []int{http.StatusOK, http.StatusOK}, []int{status(first), status(second)})
 
 	require.NoError(t, os.Remove(file))

@@ -79,6 +79,11 @@ type Config struct {
 	// of class [release.ErrTimeTravel]) unless Live.Accept is where the live log ends, or a
 	// person has accepted it. Empty: it remembers nothing.
 	Memory appendlog.Memory
+	// ReleaseWrites has ReleaseService take changes of what is released. Where there is no guard
+	// they are not authenticated: it is for listeners that only those reach who may release.
+	ReleaseWrites bool
+	// Compare is what DiffSnapshots tells of two snapshots. Default: it tells nothing.
+	Compare Compare
 	// Audit says how the recall of live queries is audited.
 	Audit Audit
 	// RecordShare is the share of the requests, 0 to 1, that are recorded into the
@@ -230,7 +235,7 @@ func Run(ctx context.Context, c Config) (err error) {
 	prepareGoroutines(min(c.MaxConnections, DefaultMaxConnections))
 	service := NewService(c.Logger, c.Events...)
 	service.log.IDs, service.log.Slow = c.LogIDs, c.LogSlow
-	service.measured = c.Metrics != nil
+	service.measured, service.certificates = c.Metrics != nil, c.TLS
 	handler, limits := newHandler(service, c.Options)
 	endAdmin, err := service.startAdmin(&c)
 	if err != nil {
@@ -252,6 +257,7 @@ func Run(ctx context.Context, c Config) (err error) {
 	}
 	listener := newListener(unreadListener{lower, service}, c.MaxConnections, processors, service.events)
 	service.followLive(&c)
+	service.desk.releases, service.desk.writes, service.desk.compare = release.New(c.Store), c.ReleaseWrites, c.Compare
 	if c.RecordShare > 0 {
 		o := defaultRecorderOptions()
 		if service.live != nil {

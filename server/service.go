@@ -21,8 +21,10 @@ import (
 	"github.com/tandem-ann/tandem/server/livelog"
 	"github.com/tandem-ann/tandem/server/metrics"
 	"github.com/tandem-ann/tandem/server/recent"
+	"github.com/tandem-ann/tandem/server/secure"
 	"github.com/tandem-ann/tandem/server/traces"
 	"github.com/tandem-ann/tandem/shard/appendlog"
+	"github.com/tandem-ann/tandem/shard/manifest"
 	"github.com/tandem-ann/tandem/shard/release"
 	"github.com/tandem-ann/tandem/shard/snapshots"
 )
@@ -53,6 +55,9 @@ type Service struct {
 	load   func() (*metrics.Load, *metrics.Connections)
 	recent *recent.Recent // one of those who are told
 	traces *traces.Tracer // set before the first request, or nil
+	desk   releaseDesk
+	// certificates are those of the server; set before the first request, nil in clear text.
+	certificates *secure.Certificates
 }
 
 var (
@@ -69,6 +74,7 @@ func NewService(logger *slog.Logger, others ...*events.Listener) *Service {
 	s.events = events.Tee(append([]*events.Listener{&s.log.Listener, s.recent.Listener()}, others...)...)
 	s.staleness = &staleness{events: s.events}
 	s.health = newHealth(s.staleness)
+	s.desk.service = s
 	s.status.Store(&followerStatus{})
 	return s
 }
@@ -320,6 +326,18 @@ func (m *mapped) acquire(short [tokenDigest]byte) *arm {
 	for _, s := range slices.Backward(m.list) {
 		if a := s.answered.Load(); s.short == short && a != nil && s.acquire() {
 			return a
+		}
+	}
+	return nil
+}
+
+// of returns a snapshot that is mapped, which the caller releases; nil if it is not.
+func (m *mapped) of(d manifest.Digest) *serving {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, s := range m.list {
+		if s.snapshot.Digest() == d && s.acquire() {
+			return s
 		}
 	}
 	return nil

@@ -83,7 +83,10 @@ const (
 
 // prepareRules compiles the rules, so that the first request does not.
 func prepareRules() {
-	for _, m := range []proto.Message{&tandemv1.RetrieveRequest{}, &tandemv1.BatchRetrieveRequest{}, &tandemv1.GetEmbeddingsRequest{}, &tandemv1.WriteRequest{}, &tandemv1.ImportRequest{}, &tandemv1.ProveRequest{}} {
+	for _, m := range []proto.Message{&tandemv1.RetrieveRequest{}, &tandemv1.BatchRetrieveRequest{}, &tandemv1.GetEmbeddingsRequest{}, &tandemv1.WriteRequest{}, &tandemv1.ImportRequest{}, &tandemv1.ProveRequest{},
+		&tandemv1.StartRequest{}, &tandemv1.SplitRequest{}, &tandemv1.PromoteRequest{}, &tandemv1.StopRequest{}, &tandemv1.RollbackRequest{},
+		&tandemv1.ListReleasesRequest{}, &tandemv1.ListSnapshotsRequest{}, &tandemv1.GetSnapshotRequest{}, &tandemv1.ListGateRunsRequest{}, &tandemv1.DiffSnapshotsRequest{},
+	} {
 		_ = validate(m) // an empty request is wrong, which is what it says
 	}
 }

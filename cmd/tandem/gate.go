@@ -55,16 +55,16 @@ func (f *gateFlags) previous(e *environment, store *snapshots.Store, candidate m
 // passed returns an error that says why if a snapshot failed its gates.
 func passed(r *gates.Recorded, store string) error {
 	if err := r.Err(); err != nil {
-		return unfitError{fmt.Errorf("snapshot %s is not fit for release: %w%s", r.Snapshot.Short(), err, lookNext(err, store))}
+		return unfitError{fmt.Errorf("snapshot %s is not fit for release: %w%s", r.Snapshot.Short(), err, lookNext(err, "--store "+store))}
 	}
 	return nil
 }
 
 // lookNext says what to look at after an error if it is one of gates that failed, or
-// nothing.
-func lookNext(err error, store string) string {
+// nothing. The flag says where the snapshot is.
+func lookNext(err error, where string) string {
 	if errors.Is(err, release.ErrUnproved) {
-		return fmt.Sprintf("\n  what settles it: tandem gate --store %s with --interactions, what users did with the apps", store)
+		return fmt.Sprintf("\n  what settles it: tandem gate --store %s with --interactions, what users did with the apps", storeOf(where))
 	}
 	failed, ok := errors.AsType[*gates.FailedError](err)
 	if !ok {
@@ -80,10 +80,18 @@ func lookNext(err error, store string) string {
 		}
 	}
 	if failed.Previous != "" && first != gates.Structure && first != gates.Latency {
-		next = append(next, fmt.Sprintf("tandem snapshot diff --store %s %s %s", store, failed.Snapshot.Short(), failed.Previous.Short()))
+		next = append(next, fmt.Sprintf("tandem snapshot diff %s %s %s", where, failed.Snapshot.Short(), failed.Previous.Short()))
 	}
-	next = append(next, fmt.Sprintf("tandem gate --store %s %s --full", store, failed.Snapshot.Short()))
+	next = append(next, fmt.Sprintf("tandem gate --store %s %s --full", storeOf(where), failed.Snapshot.Short()))
 	return "\n  look at: " + strings.Join(next, "; ")
+}
+
+// storeOf returns the store that a flag names; of a server its name is not known.
+func storeOf(where string) string {
+	if store, ok := strings.CutPrefix(where, "--store "); ok {
+		return store
+	}
+	return "STORE"
 }
 
 // writeRefusal writes first of all why a snapshot is not fit for release, if it is not.
@@ -268,7 +276,7 @@ func (c *gateCommand) write(e *environment, found *gates.Recorded) error {
 }
 
 type snapshotDiffCommand struct {
-	requiredStoreFlags
+	askedFlags
 	Candidate string `arg:"" placeholder:"DIGEST" help:"The snapshot's digest or the beginning of it."`
 	Previous  string `arg:"" optional:"" placeholder:"DIGEST" help:"The snapshot before, likewise; by default what is released to most traffic."`
 	JSON      bool   `help:"Print JSON."`
@@ -286,29 +294,16 @@ func (c *snapshotDiffCommand) Run(e *environment) (err error) {
 	if c.Candidate == "" {
 		return usagef("the digest is empty; accepted: the beginning of one, or all of it")
 	}
-	store, candidate, err := openStore(e, c.Store, c.Candidate, c.cacheFlags.options())
+	server, err := c.server()
 	if err != nil {
 		return err
 	}
-	defer closing(&err, store)
-	previous, err := resolve(e, store, c.Previous)
-	if err != nil {
-		return err
+	var report *compare.Report
+	if server != nil {
+		report, err = server.diff(e, c.Candidate, c.Previous)
+	} else {
+		report, err = c.compare(e)
 	}
-	if previous == candidate && c.Previous == "" {
-		return usagef("%s is what is released: name what to compare it with", candidate.Short())
-	}
-	now, err := snapshots.Open(e.ctx, store, candidate)
-	if err != nil {
-		return err
-	}
-	defer closing(&err, now)
-	before, err := snapshots.Open(e.ctx, store, previous)
-	if err != nil {
-		return err
-	}
-	defer closing(&err, before)
-	report, err := compare.Compare(e.ctx, now, before, compare.Options{})
 	if err != nil {
 		return err
 	}
@@ -316,4 +311,31 @@ func (c *snapshotDiffCommand) Run(e *environment) (err error) {
 		return report.WriteJSON(e.stdout)
 	}
 	return report.WriteTable(e.stdout)
+}
+
+// compare compares the snapshots of a store.
+func (c *snapshotDiffCommand) compare(e *environment) (_ *compare.Report, err error) {
+	store, candidate, err := openStore(e, c.Store, c.Candidate, c.cacheFlags.options())
+	if err != nil {
+		return nil, err
+	}
+	defer closing(&err, store)
+	previous, err := resolve(e, store, c.Previous)
+	if err != nil {
+		return nil, err
+	}
+	if previous == candidate && c.Previous == "" {
+		return nil, usagef("%s is what is released: name what to compare it with", candidate.Short())
+	}
+	now, err := snapshots.Open(e.ctx, store, candidate)
+	if err != nil {
+		return nil, err
+	}
+	defer closing(&err, now)
+	before, err := snapshots.Open(e.ctx, store, previous)
+	if err != nil {
+		return nil, err
+	}
+	defer closing(&err, before)
+	return compare.Compare(e.ctx, now, before, compare.Options{})
 }

@@ -48,9 +48,9 @@ type logInfo struct {
 
 // readLog reads some of the newest entries of the log, and, if that is wanted, as many more
 // as it takes to find a release that can be read.
-func readLog(ctx context.Context, releases *release.Releases, limit int, readable bool) (*logInfo, error) {
+func readLog(ctx context.Context, releases releaser, limit int, readable bool) (*logInfo, error) {
 	log := &logInfo{lines: []any{}}
-	for r, err := range releases.History(ctx) {
+	for r, err := range releases.history(ctx) {
 		u, b := (*release.UnreadableError)(nil), (*release.BrokenError)(nil)
 		switch {
 		case errors.As(err, &u):

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -86,36 +85,28 @@ type snapshotInfo struct {
 
 // showSnapshot shows a manifest, and what all runs of the gates amount to.
 func showSnapshot(e *environment, store *snapshots.Store, digest manifest.Digest, m *manifest.Manifest, asJSON bool) error {
-	verdict, err := verdictOn(e, store, digest)
+	releases := release.New(store)
+	beside, err := besideReleased(e, releases)
 	if err != nil {
 		return err
 	}
+	verdict, err := releases.Verdict(e.ctx, digest, beside)
+	if err != nil {
+		return err
+	}
+	return presentSnapshot(e.stdout, digest, m, verdict, asJSON)
+}
+
+// presentSnapshot writes a manifest, and what the gates came to, nil if none was run.
+func presentSnapshot(w io.Writer, digest manifest.Digest, m *manifest.Manifest, verdict *gates.Verdict, asJSON bool) error {
 	if !asJSON {
-		return writeSnapshot(e.stdout, digest, m, verdict)
+		return writeSnapshot(w, digest, m, verdict)
 	}
 	info := snapshotInfo{digest, m, []gates.Row{}}
 	if verdict != nil {
 		info.GateRows = verdict.Rows
 	}
-	return wording.WriteJSON(e.stdout, info)
-}
-
-// verdictOn returns what all runs of the gates on a snapshot amount to, as snapshot ls shows
-// it; nil if none were run.
-func verdictOn(e *environment, store *snapshots.Store, digest manifest.Digest) (*gates.Verdict, error) {
-	now, err := newestRelease(e, store)
-	if err != nil && !errors.Is(err, release.ErrLost) { // which others tell
-		return nil, err
-	}
-	var released []manifest.Digest
-	if now != nil {
-		released = release.New(store).Lately(e.ctx, now)
-	}
-	v, err := gates.Judge(e.ctx, store, digest, released...)
-	if errors.Is(err, gates.ErrNotRun) {
-		return nil, nil
-	}
-	return v, err
+	return wording.WriteJSON(w, info)
 }
 
 // writeSnapshot writes a manifest for people, and what the gates came to.

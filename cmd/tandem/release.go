@@ -18,7 +18,6 @@ import (
 
 	"github.com/tandem-ann/tandem/server/fleet"
 	"github.com/tandem-ann/tandem/shard/release"
-	"github.com/tandem-ann/tandem/shard/snapshots"
 	"github.com/tandem-ann/tandem/shard/wording"
 )
 
@@ -35,8 +34,7 @@ type releaseCommand struct {
 
 // changeFlags are those of every change to what serves.
 type changeFlags struct {
-	requiredStoreFlags
-	serverFlags
+	releaseFlags
 	Wait       time.Duration `default:"0s" placeholder:"TIME" help:"Wait so long until every --server serves the change."`
 	Author     string        `placeholder:"NAME" help:"Who makes the change (default the user and the host)."`
 	Reason     string        `placeholder:"TEXT" help:"Why, for those who read the history."`
@@ -69,10 +67,12 @@ func (f *changeFlags) change() (release.Change, error) {
 		return release.Change{}, usagef("--wait is %s, want at least 0", f.Wait)
 	case f.Wait > 0 && len(f.Server) == 0:
 		return release.Change{}, usagef("--wait needs --server: whom to wait for")
-	case f.Wait == 0 && len(f.Server) > 0:
+	case f.Store != "" && f.Wait == 0 && len(f.Server) > 0:
 		return release.Change{}, usagef("--server needs --wait: how long to wait until it serves the change, such as --wait 1m")
+	case f.Wait == 0 && len(f.Server) > 1:
+		return release.Change{}, usagef("--server is given %d times; accepted: the one that makes the change, or --wait and those to wait for", len(f.Server))
 	}
-	if _, err := f.fleet(); err != nil {
+	if err := f.releaseFlags.check(); err != nil {
 		return release.Change{}, err
 	}
 	c := release.Change{Author: cmp.Or(f.Author, author()), Reason: f.Reason, Restored: f.Restored}
@@ -129,19 +129,16 @@ func author() string {
 }
 
 // run opens the releases, makes the change, tells what serves and waits for servers.
-func (f *changeFlags) run(e *environment, make func(*release.Releases, release.Change) (*release.Release, error)) (err error) {
+func (f *changeFlags) run(e *environment, make func(releaser, release.Change) (*release.Release, error)) (err error) {
 	c, err := f.change()
 	if err != nil {
 		return err
 	}
-	o := f.cacheFlags.options()
-	o.Waiting = newWaiting(e.stderr)
-	store, err := snapshots.OpenStore(e.ctx, f.Store, o)
+	releases, err := f.open(e, newWaiting(e.stderr))
 	if err != nil {
 		return err
 	}
-	defer closing(&err, store)
-	releases := release.New(store)
+	defer closing(&err, releases)
 	r, err := make(releases, c)
 	switch unknown := (*release.UnknownError)(nil); {
 	case e.ctx.Err() != nil && errors.As(err, &unknown):
@@ -150,7 +147,7 @@ func (f *changeFlags) run(e *environment, make func(*release.Releases, release.C
 		return errors.New("interrupted before anything was written")
 	}
 	if errors.Is(err, release.ErrGates) {
-		return unfitError{fmt.Errorf("%w%s\n  a reason, --override REASON, does it all the same", err, lookNext(err, f.Store))}
+		return unfitError{fmt.Errorf("%w%s\n  a reason, --override REASON, does it all the same", err, lookNext(err, f.where()))}
 	}
 	if err != nil {
 		return err
@@ -217,8 +214,7 @@ func writeRelease(w io.Writer, r *release.Release) error {
 }
 
 type releaseStatusCommand struct {
-	requiredStoreFlags
-	serverFlags
+	releaseFlags
 	MaxStaleness time.Duration `default:"1m" placeholder:"TIME" help:"How long ago a server may have seen last what is released (default ${default})."`
 	JSON         bool          `help:"Print JSON."`
 }
@@ -235,16 +231,19 @@ func (c *releaseStatusCommand) Run(e *environment) (err error) {
 	if c.MaxStaleness <= 0 {
 		return usagef("--max-staleness is %s, want more than 0", c.MaxStaleness)
 	}
+	if err := c.check(); err != nil {
+		return err
+	}
 	all, err := c.fleet()
 	if err != nil {
 		return err
 	}
-	store, err := snapshots.OpenStore(e.ctx, c.Store, c.cacheFlags.options())
+	releases, err := c.open(e, nil)
 	if err != nil {
 		return err
 	}
-	defer closing(&err, store)
-	log, err := readLog(e.ctx, release.New(store), statusDepth, true)
+	defer closing(&err, releases)
+	log, err := readLog(e.ctx, releases, statusDepth, true)
 	if err != nil {
 		return err
 	}
@@ -370,13 +369,9 @@ func (c *releaseStartCommand) Run(e *environment) error {
 	if err != nil {
 		return err
 	}
-	return c.run(e, func(r *release.Releases, change release.Change) (*release.Release, error) {
+	return c.run(e, func(r releaser, change release.Change) (*release.Release, error) {
 		change.Override, change.AutoRollback = override, c.AutoRollback
-		digest, err := r.Store().Resolve(e.ctx, c.Snapshot)
-		if err != nil {
-			return nil, err
-		}
-		return r.Start(e.ctx, release.StartOptions{Change: change, Snapshot: digest, Arm: c.Arm, Weight: c.Weight, RecallFloor: c.Floor})
+		return r.start(e.ctx, c.Snapshot, release.StartOptions{Change: change, Arm: c.Arm, Weight: c.Weight, RecallFloor: c.Floor})
 	})
 }
 
@@ -424,10 +419,10 @@ func (c *releaseSplitCommand) Run(e *environment) error {
 	if err != nil {
 		return err
 	}
-	return c.run(e, func(r *release.Releases, change release.Change) (*release.Release, error) {
+	return c.run(e, func(r releaser, change release.Change) (*release.Release, error) {
 		o.Change = change
 		o.Override, o.AutoRollback = override, c.AutoRollback
-		return r.Split(e.ctx, o)
+		return r.split(e.ctx, o)
 	})
 }
 
@@ -449,14 +444,14 @@ func (c *releasePromoteCommand) Run(e *environment) error {
 	if err != nil {
 		return err
 	}
-	return c.run(e, func(r *release.Releases, change release.Change) (*release.Release, error) {
+	return c.run(e, func(r releaser, change release.Change) (*release.Release, error) {
 		change.Override, change.AutoRollback = override, c.AutoRollback
-		return r.Promote(e.ctx, change, c.Arm)
+		return r.promote(e.ctx, change, c.Arm)
 	})
 }
 
 type releaseHistoryCommand struct {
-	requiredStoreFlags
+	releaseFlags
 	Limit int  `default:"20" placeholder:"N" help:"How many releases, newest first (default ${default})."`
 	JSON  bool `help:"Print JSON."`
 }
@@ -471,12 +466,15 @@ func (c *releaseHistoryCommand) Run(e *environment) (err error) {
 	if c.Limit < 1 {
 		return usagef("--limit is %d, want at least 1", c.Limit)
 	}
-	store, err := snapshots.OpenStore(e.ctx, c.Store, c.cacheFlags.options())
+	if err := onlyServer(c.Store, c.Server); err != nil {
+		return err
+	}
+	releases, err := c.open(e, nil)
 	if err != nil {
 		return err
 	}
-	defer closing(&err, store)
-	log, err := readLog(e.ctx, release.New(store), c.Limit, false)
+	defer closing(&err, releases)
+	log, err := readLog(e.ctx, releases, c.Limit, false)
 	if err != nil {
 		return err
 	}

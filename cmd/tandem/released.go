@@ -16,10 +16,27 @@ func newestRelease(e *environment, store *snapshots.Store) (*release.Release, er
 	if errors.Is(err, release.ErrNone) {
 		err = nil
 	}
-	if unreadable != nil && err == nil {
-		fmt.Fprintf(e.stderr, "release %d cannot be read, the newest that can is meant: %v\n", unreadable.Generation, unreadable.Err)
+	if err == nil {
+		tellUnreadable(e, unreadable)
 	}
 	return now, err
+}
+
+// tellUnreadable tells people that what was released last cannot be read, if that is so.
+func tellUnreadable(e *environment, unreadable *release.UnreadableError) {
+	if unreadable != nil {
+		fmt.Fprintf(e.stderr, "release %d cannot be read, the newest that can is meant: %v\n", unreadable.Generation, unreadable.Err)
+	}
+}
+
+// besideReleased returns what is released beside the snapshots of a store, and tells people if
+// that is not what was released last.
+func besideReleased(e *environment, releases *release.Releases) (*release.Beside, error) {
+	beside, err := releases.Beside(e.ctx)
+	if err == nil {
+		tellUnreadable(e, beside.Unreadable)
+	}
+	return beside, err
 }
 
 // released returns the snapshot that is released to most traffic, and tells people which

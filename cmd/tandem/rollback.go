@@ -33,9 +33,9 @@ func (c *releaseRollbackCommand) Run(e *environment) error {
 			return usagef("--away-from is empty; accepted: the beginning of a digest, or all of it")
 		}
 	}
-	return c.run(e, func(r *release.Releases, change release.Change) (*release.Release, error) {
+	return c.run(e, func(r releaser, change release.Change) (*release.Release, error) {
 		o.Change = change
-		return r.Rollback(e.ctx, o)
+		return r.rollback(e.ctx, o)
 	})
 }
 
@@ -53,8 +53,8 @@ Example:
 }
 
 func (c *releaseStopCommand) Run(e *environment) error {
-	return c.run(e, func(r *release.Releases, change release.Change) (*release.Release, error) {
-		return r.Stop(e.ctx, release.StopOptions{Change: change, Arm: c.Arm, Before: e.tellPlan})
+	return c.run(e, func(r releaser, change release.Change) (*release.Release, error) {
+		return r.stop(e.ctx, release.StopOptions{Change: change, Arm: c.Arm, Before: e.tellPlan})
 	})
 }
 

@@ -157,6 +157,12 @@ const ownState = "; a copy that is for something else goes with a --state of its
 
 // goOn says how to go on after an error of the log of releases or the live log, or nothing.
 func goOn(err error) string {
+	if c, ok := errors.AsType[classed](err); ok { // it has lines of its own
+		if text, ok := strings.CutPrefix(goOn(c.class), "; "); ok {
+			return "\n  next      " + text
+		}
+		return ""
+	}
 	if past, ok := errors.AsType[*release.PastError](err); ok {
 		return fmt.Sprintf("; tandem release rollback --to %d goes on without it", past.Readable)
 	}

@@ -17,6 +17,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/tandem-ann/tandem/builder/compare"
 	"github.com/tandem-ann/tandem/server"
 	"github.com/tandem-ann/tandem/shard"
 	"github.com/tandem-ann/tandem/shard/appendlog"
@@ -49,6 +50,7 @@ type serveCommand struct {
 	LiveFence     time.Duration `default:"5s" placeholder:"TIME" help:"How old the last proof may be that the live log ends where the server has read it to: beyond it queries are refused, since an app may be taken down that the server does not know of (default ${default})."`
 	LiveStale     string        `default:"refuse" enum:"refuse,answer" placeholder:"HOW" help:"What queries get beyond the fence: ${enum}; answers are flagged as stale then (default ${default})."`
 	LiveWrites    bool          `help:"Take takedowns, upserts and other live events from whoever may write: callers with the scope live, or, without --tokens, whoever reaches the server, which must listen on a loopback address then (default: no)."`
+	ReleaseWrites bool          `help:"Change what is released for whoever may: callers with the scope publish, or, without --tokens, whoever reaches the server, which must listen on a loopback address then (default: no)."`
 	LivePoll      time.Duration `placeholder:"TIME" help:"How long to wait between two looks at the live log (default 300ms in a bucket, 20ms in a folder)."`
 	LiveAtLeast   positionFlag  `placeholder:"[LOG:]N" help:"Position that the live log must have reached: a store that is behind it is an older copy, and not served."`
 	AcceptStoreAt *positionFlag `placeholder:"[LOG:]N" help:"Serve a store whose live log, or log of releases, is behind what the server remembers, or is another one, if the live log ends at this position: a person says that it is the one that counts. That is for this server alone, and begins no new log; tandem live accept is for all, and lasts."`
@@ -166,6 +168,10 @@ func (c *serveCommand) Run(e *environment) (err error) {
 		MaxConnections: given(c.MaxConnections), DrainDelay: c.DrainDelay, DrainTimeout: c.DrainTimeout,
 		Memory: memory("releases"), Keep: c.Keep, MemoryLimit: int64(c.MemoryLimit), RecordShare: c.RecordShare,
 		MaxStaleness: given(c.MaxStaleness), Audit: c.auditFlags.config(),
+		ReleaseWrites: c.ReleaseWrites,
+		Compare: func(ctx context.Context, candidate, previous *snapshots.Snapshot) (any, error) {
+			return compare.Compare(ctx, candidate, previous, compare.Options{})
+		},
 		Live: server.Live{
 			Fence: c.LiveFence, AnswerStale: c.LiveStale == "answer", Writes: c.LiveWrites, Poll: c.LivePoll,
 			Memory: memory("live"), AtLeast: shard.Position(c.LiveAtLeast), AtLeastFrom: "--live-at-least", Accept: (*shard.Position)(c.AcceptStoreAt),

@@ -28,18 +28,24 @@ func (f *securityFlags) authenticates() bool { return f.Tokens != "" || f.TLSCli
 
 // check returns an error unless the flags go together, and with those of a server.
 func (f *securityFlags) check(c *serveCommand) error {
-	beyond := !isLoopback(c.Listen)
+	beyond, writes := !isLoopback(c.Listen), ""
+	switch {
+	case c.LiveWrites:
+		writes = "--live-writes"
+	case c.ReleaseWrites:
+		writes = "--release-writes"
+	}
 	switch {
 	case (f.TLSCert == "") != (f.TLSKey == ""):
 		return usagef("--tls-cert and --tls-key go together, and one is missing")
 	case f.TLSClientCA != "" && f.TLSCert == "":
 		return usagef("--tls-client-ca goes with --tls-cert and --tls-key")
-	case beyond && c.LiveWrites && !f.authenticates():
-		return usagef("--live-writes goes with a loopback address, or with --tokens or --tls-client-ca, since whoever reaches the server may write, and --listen is %s; want 127.0.0.1:PORT, [::1]:PORT or localhost:PORT", c.Listen)
+	case beyond && writes != "" && !f.authenticates():
+		return usagef("%s goes with a loopback address, or with --tokens or --tls-client-ca, since whoever reaches the server may write, and --listen is %s; want 127.0.0.1:PORT, [::1]:PORT or localhost:PORT", writes, c.Listen)
 	case beyond && !f.authenticates() && !f.Insecure:
 		return usagef("--listen is %s, which others reach than this machine, and nobody is asked who they are; want --tokens or --tls-client-ca, a loopback address such as 127.0.0.1:8080, or --insecure", c.Listen)
-	case c.LiveWrites && slices.Contains(c.CORSOrigin, "*") && f.Tokens == "":
-		return usagef("--live-writes does not go with --cors-origin *, unless with --tokens: any web page that is open in a browser on this machine could write")
+	case writes != "" && slices.Contains(c.CORSOrigin, "*") && f.Tokens == "":
+		return usagef("%s does not go with --cors-origin *, unless with --tokens: any web page that is open in a browser on this machine could write", writes)
 	}
 	for _, name := range f.TLSClientScope {
 		if _, err := auth.ParseScope(name); err != nil {

@@ -8,8 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/tandem-ann/tandem/index/sections"
-	"github.com/tandem-ann/tandem/shard"
 	"github.com/tandem-ann/tandem/shard/gates"
 	"github.com/tandem-ann/tandem/shard/manifest"
 	"github.com/tandem-ann/tandem/shard/release"
@@ -40,7 +38,7 @@ func (f *snapshotFlags) open(e *environment) (*snapshots.Store, manifest.Digest,
 }
 
 type snapshotLsCommand struct {
-	requiredStoreFlags
+	askedFlags
 	JSON bool `help:"Print JSON."`
 }
 
@@ -67,70 +65,20 @@ type listedSnapshot struct {
 	GateRows     []gates.Row     `json:"gate_rows"`     // what each came to; empty if none was run
 }
 
-func (c *snapshotLsCommand) Run(e *environment) (err error) {
-	store, err := snapshots.OpenStore(e.ctx, c.Store, c.cacheFlags.options())
+func (c *snapshotLsCommand) Run(e *environment) error {
+	server, err := c.server()
 	if err != nil {
 		return err
 	}
-	defer closing(&err, store)
-	published, err := store.Snapshots(e.ctx)
-	if err != nil {
-		return err
-	}
-	now, err := newestRelease(e, store)
-	if errors.Is(err, release.ErrLost) {
-		// Who begins it anew has to know with what.
-		fmt.Fprintf(e.stderr, "what is released is not known: %v\n", err)
-		err = nil
-	}
-	if err != nil {
-		return err
-	}
-	var released []manifest.Digest
-	if now != nil {
-		released = release.New(store).Lately(e.ctx, now)
-	}
-	list := []listedSnapshot{}
+	var list []listedSnapshot
 	var corrupt []error // of snapshots that are listed all the same
-	for _, p := range published {
-		line := listedSnapshot{Snapshot: p.Digest, Published: p.Time.UTC(), Gates: "not known", GateRows: []gates.Row{}}
-		if now != nil {
-			line.Arm = armsOf(now, p.Digest)
-		}
-		m, err := store.Manifest(e.ctx, p.Digest)
-		switch {
-		case errors.Is(err, snapshots.ErrNoSnapshot):
-			continue // removed meanwhile
-		case errors.Is(err, sections.ErrCorrupt):
-			corrupt, list = append(corrupt, err), append(list, line)
-			continue
-		case err != nil:
-			return err
-		}
-		line.Model, line.ModelVersion = m.Model, m.ModelVersion
-		line.Apps, line.Users, line.Shards = m.Apps.Rows, m.Users.Rows, len(m.Apps.Shards)+len(m.Users.Shards)
-		for _, kind := range []shard.Kind{shard.Apps, shard.Users} {
-			for _, sm := range m.Tower(kind).Shards {
-				line.Bytes += sm.Size
-			}
-		}
-		v, err := gates.Judge(e.ctx, store, p.Digest, released...)
-		switch {
-		case errors.Is(err, snapshots.ErrNoSnapshot):
-			continue // removed meanwhile
-		case errors.Is(err, gates.ErrNotRun):
-			line.Gates = "not run"
-		case errors.Is(err, sections.ErrCorrupt):
-			corrupt = append(corrupt, err)
-		case err != nil:
-			return err
-		default:
-			line.Gates, line.GateRows = gates.Summary(v.Rows), v.Rows
-			if n := len(v.Loosened); n > 0 {
-				line.Gates += fmt.Sprintf(", %s loosened", wording.Plural(int64(n), "limit"))
-			}
-		}
-		list = append(list, line)
+	if server != nil {
+		list, corrupt, err = server.listed(e.ctx)
+	} else {
+		list, corrupt, err = c.list(e)
+	}
+	if err != nil {
+		return err
 	}
 	if c.JSON {
 		err = wording.WriteJSON(e.stdout, list)
@@ -138,6 +86,74 @@ func (c *snapshotLsCommand) Run(e *environment) (err error) {
 		err = writeSnapshots(e.stdout, list)
 	}
 	return errors.Join(append([]error{err}, corrupt...)...)
+}
+
+// list returns the snapshots of a store; the errors are of those that are listed all the same.
+func (c *snapshotLsCommand) list(e *environment) (list []listedSnapshot, corrupt []error, err error) {
+	store, err := snapshots.OpenStore(e.ctx, c.Store, c.cacheFlags.options())
+	if err != nil {
+		return nil, nil, err
+	}
+	defer closing(&err, store)
+	published, err := store.Snapshots(e.ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	releases := release.New(store)
+	beside, err := besideReleased(e, releases)
+	if err != nil {
+		return nil, nil, err
+	}
+	if beside.Lost != nil {
+		// Who begins it anew has to know with what.
+		fmt.Fprintf(e.stderr, "what is released is not known: %v\n", beside.Lost)
+	}
+	list = []listedSnapshot{}
+	for _, p := range published {
+		d, err := releases.Describe(e.ctx, p, beside)
+		switch {
+		case errors.Is(err, snapshots.ErrNoSnapshot):
+			continue // removed meanwhile
+		case err != nil:
+			return nil, nil, err
+		case d.Err != nil:
+			corrupt = append(corrupt, d.Err)
+		}
+		list = append(list, lineOf(d))
+	}
+	return list, corrupt, nil
+}
+
+// lineOf returns a line of `tandem snapshot ls`.
+func lineOf(d *release.Description) listedSnapshot {
+	line := listedSnapshot{Snapshot: d.Digest, Published: d.Time.UTC(), Arm: strings.Join(d.Arms, "+")}
+	line.setGates(d.Verdict, d.Err)
+	m := d.Manifest
+	if m == nil {
+		return line
+	}
+	line.Model, line.ModelVersion = m.Model, m.ModelVersion
+	line.Apps, line.Users, line.Shards = m.Apps.Rows, m.Users.Rows, len(m.Apps.Shards)+len(m.Users.Shards)
+	for _, s := range m.Shards() {
+		line.Bytes += s.Size
+	}
+	return line
+}
+
+// setGates says what gates came to; unknown is why that is not known, if it is not.
+func (l *listedSnapshot) setGates(v *gates.Verdict, unknown error) {
+	l.GateRows = []gates.Row{}
+	switch {
+	case v != nil:
+		l.Gates, l.GateRows = gates.Summary(v.Rows), v.Rows
+		if n := len(v.Loosened); n > 0 {
+			l.Gates += fmt.Sprintf(", %s loosened", wording.Plural(n, "limit"))
+		}
+	case unknown != nil:
+		l.Gates = "not known"
+	default:
+		l.Gates = "not run"
+	}
 }
 
 func writeSnapshots(w io.Writer, list []listedSnapshot) error {
@@ -155,8 +171,9 @@ func writeSnapshots(w io.Writer, list []listedSnapshot) error {
 }
 
 type snapshotShowCommand struct {
-	snapshotFlags
-	JSON bool `help:"Print JSON."`
+	askedFlags
+	Snapshot string `arg:"" optional:"" placeholder:"DIGEST" help:"The snapshot's digest or the beginning of it; by default what is released to most traffic."`
+	JSON     bool   `help:"Print JSON."`
 }
 
 func (snapshotShowCommand) Help() string {
@@ -168,7 +185,18 @@ Example:
 }
 
 func (c *snapshotShowCommand) Run(e *environment) (err error) {
-	store, digest, err := c.open(e)
+	server, err := c.server()
+	if err != nil {
+		return err
+	}
+	if server != nil {
+		digest, m, verdict, err := server.snapshot(e, c.Snapshot)
+		if err != nil {
+			return err
+		}
+		return presentSnapshot(e.stdout, digest, m, verdict, c.JSON)
+	}
+	store, digest, err := openStore(e, c.Store, c.Snapshot, c.cacheFlags.options())
 	if err != nil {
 		return err
 	}

@@ -38,6 +38,8 @@ type Options struct {
 	TLS *secure.Certificates
 	// Failed, if set, is told of handshakes of TLS that fail, by any number of goroutines.
 	Failed func(text string)
+	// Refused, if set, is told of requests that a guard refuses (see [auth.WithRefusals]), likewise.
+	Refused func(r *http.Request, caller string, denied *auth.DeniedError)
 	// Listening, if set, is called once it listens.
 	Listening func(net.Addr)
 }
@@ -153,10 +155,20 @@ func newHandler(o *Options, h *Handlers) http.Handler {
 	mux.HandleFunc("GET /readyz", h.Ready)
 	mux.HandleFunc("GET /startupz", h.Started)
 	out := http.MaxBytesHandler(mux, maxBodyBytes)
+	if o.Refused != nil {
+		out = telling(o.Refused, out)
+	}
 	if host, _, err := net.SplitHostPort(o.Listen); err == nil && isLoopback(host) && o.Protect == nil {
 		return sameMachine(out)
 	}
 	return out
+}
+
+// telling has guards tell of requests that they refuse.
+func telling(refused func(*http.Request, string, *auth.DeniedError), next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		next.ServeHTTP(w, r.WithContext(auth.WithRefusals(r.Context(), refused)))
+	})
 }
 
 func guarded(by func(http.Handler) http.Handler, h http.Handler) http.Handler {

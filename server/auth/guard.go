@@ -207,6 +207,27 @@ func bearer(header http.Header) (string, *DeniedError) {
 	return secret, nil
 }
 
+type refusalsKey struct{}
+
+// WithRefusals has [Guard.Require] tell of a request that it refuses, with the name of its
+// caller, empty if that is not known.
+func WithRefusals(ctx context.Context, told func(r *http.Request, caller string, denied *DeniedError)) context.Context {
+	return context.WithValue(ctx, refusalsKey{}, told)
+}
+
+// tellRefusal tells of a request that is refused, if anybody is to know.
+func tellRefusal(r *http.Request, id *Identity, denied *DeniedError) {
+	told, ok := r.Context().Value(refusalsKey{}).(func(*http.Request, string, *DeniedError))
+	if !ok {
+		return
+	}
+	caller := ""
+	if id != nil {
+		caller = id.Caller.Name
+	}
+	told(r, caller, denied)
+}
+
 // Require returns what lets requests through to a handler whose callers have one of the
 // scopes, and answers others with 401 or 403 and a line of text. It is for handlers that are no
 // procedures of the contract. A nil guard lets all through.
@@ -221,6 +242,7 @@ func (g *Guard) Require(need Scopes) func(http.Handler) http.Handler {
 				denied = id.Check(need)
 			}
 			if denied != nil {
+				tellRefusal(r, id, denied)
 				if denied.Denial != NoScope {
 					w.Header().Set("WWW-Authenticate", "Bearer")
 				}

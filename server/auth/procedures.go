@@ -12,9 +12,20 @@ var Procedures = map[string]Scopes{
 	tandemv1connect.RetrievalServiceBatchRetrieveProcedure: Query,
 	tandemv1connect.RetrievalServiceGetEmbeddingsProcedure: Query,
 
-	tandemv1connect.LiveServiceWriteProcedure:  Live,
-	tandemv1connect.LiveServiceImportProcedure: Live,
-	tandemv1connect.LiveServiceProveProcedure:  Live | Admin,
+	tandemv1connect.LiveServiceWriteProcedure:            Live,
+	tandemv1connect.LiveServiceImportProcedure:           Live,
+	tandemv1connect.LiveServiceProveProcedure:            Live | Admin,
+	tandemv1connect.ReleaseServiceListReleasesProcedure:  Publish | Admin,
+	tandemv1connect.ReleaseServiceListSnapshotsProcedure: Publish | Admin,
+	tandemv1connect.ReleaseServiceGetSnapshotProcedure:   Publish | Admin,
+	tandemv1connect.ReleaseServiceListGateRunsProcedure:  Publish | Admin,
+	tandemv1connect.ReleaseServiceDiffSnapshotsProcedure: Publish | Admin,
+	tandemv1connect.ReleaseServiceStartProcedure:         Publish,
+	tandemv1connect.ReleaseServiceSplitProcedure:         Publish,
+	tandemv1connect.ReleaseServicePromoteProcedure:       Publish,
+	tandemv1connect.ReleaseServiceStopProcedure:          Publish,
+	tandemv1connect.ReleaseServiceRollbackProcedure:      Publish,
+
 	// Whoever writes or releases waits until servers have it.
 	tandemv1connect.LiveServiceGetLiveStatusProcedure: Live | Publish | Admin,
 	tandemv1connect.AdminServiceGetStatusProcedure:    Live | Publish | Admin,

@@ -55,6 +55,9 @@ type Listener struct {
 	NotFound func(NotFound)
 	// RequestEnd is called at the end of each request, and of each item of a batch.
 	RequestEnd func(Request)
+	// AdminRefused is called for each request that the listener for those who operate the
+	// server refuses since nobody knows its caller, or who may not.
+	AdminRefused func(Request)
 	// Connections is called for what becomes of connections, some of them together.
 	Connections func(Connections)
 	// ConnectionFailed is called with what net/http says is wrong with a connection.

@@ -56,10 +56,11 @@ func NewLog(logger *slog.Logger) *Log {
 		ShardLost: func(e ShardLost) {
 			logger.Error("shard no longer answers", "snapshot", e.Snapshot, "shard", e.Shard, "error", e.Err)
 		},
-		Releases:    l.releases,
-		Live:        l.live,
-		RequestEnd:  l.requestEnd,
-		Connections: l.changed,
+		Releases:     l.releases,
+		Live:         l.live,
+		RequestEnd:   l.requestEnd,
+		AdminRefused: l.requestEnd,
+		Connections:  l.changed,
 		ConnectionFailed: func(text string) {
 			if leftOut, ok := l.connections.take(time.Now()); ok {
 				logger.Warn("connection failed", withLeftOut([]any{"error", text}, leftOut)...)

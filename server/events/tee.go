@@ -30,6 +30,7 @@ func Tee(list ...*Listener) *Listener {
 		Answered:         tee(list, func(l *Listener) func(*Answer) { return l.Answered }),
 		NotFound:         tee(list, func(l *Listener) func(NotFound) { return l.NotFound }),
 		RequestEnd:       tee(list, func(l *Listener) func(Request) { return l.RequestEnd }),
+		AdminRefused:     tee(list, func(l *Listener) func(Request) { return l.AdminRefused }),
 		Connections:      tee(list, func(l *Listener) func(Connections) { return l.Connections }),
 		ConnectionFailed: tee(list, func(l *Listener) func(string) { return l.ConnectionFailed }),
 		Recording:        tee(list, func(l *Listener) func(Recording) { return l.Recording }),

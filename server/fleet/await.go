@@ -21,10 +21,17 @@ const (
 	brokenFor = 10 * time.Second
 )
 
+// Log tells of the log of releases, as [release.Releases] does.
+type Log interface {
+	// Includes returns an error unless the log has a release, and behind it, or as it, the
+	// entry of another generation and hash.
+	Includes(ctx context.Context, r *release.Release, generation uint64, hash appendlog.Hash) error
+}
+
 // Awaited is a release that servers are to serve.
 type Awaited struct {
 	*release.Release
-	Releases *release.Releases // of the store that they follow
+	Releases Log // of the store that they follow
 	// Accepted says that the release accepts the log as it is, so that a server that does
 	// not follow it will.
 	Accepted bool

@@ -74,7 +74,20 @@ func stateMetrics() []stateMetric {
 	list := append(releaseMetrics(), armMetrics()...)
 	list = append(list, recallMetrics()...)
 	list = append(list, liveMetrics()...)
+	list = append(list, certificateMetrics()...)
 	return append(list, loadMetrics()...)
+}
+
+func certificateMetrics() []stateMetric {
+	certificate := func(name, help string, value func(*Certificate) time.Time) stateMetric {
+		return gauge(name, help, func(s *State) bool { return s.Certificate != nil }, func(s *State) float64 { return since(value(s.Certificate)) })
+	}
+	return []stateMetric{
+		certificate("tandem_certificate_expiry_timestamp_seconds", "When the certificate of the server expires, in seconds since the Unix epoch; left out without TLS.",
+			func(c *Certificate) time.Time { return c.Until }),
+		certificate("tandem_certificate_issued_timestamp_seconds", "From when on the certificate of the server counts, in seconds since the Unix epoch; left out without TLS.",
+			func(c *Certificate) time.Time { return c.From }),
+	}
 }
 
 // gauge is a metric of one value, shown if has says so.

@@ -15,8 +15,46 @@ type happened struct {
 	refused prometheus.Counter
 	lost    prometheus.Counter
 	loads   [2]prometheus.Observer // that failed, and that did not
+	secrets map[string]secretsCounts
+	admin   map[string]prometheus.Counter // refusals, by code
 
 	all []prometheus.Collector
+}
+
+// secretsCounts are those of some files of secrets.
+type secretsCounts struct {
+	used, failed prometheus.Counter
+	stale        prometheus.Gauge
+}
+
+// newSecrets returns what counts of files of secrets, and what collects it.
+func newSecrets() (map[string]secretsCounts, []prometheus.Collector) {
+	rereads := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "tandem_secrets_rereads_total",
+		Help: "Times that files of tokens or certificates had changed and were read again, by whether they are used or cannot be.",
+	}, []string{"files", "outcome"})
+	stale := prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "tandem_secrets_stale",
+		Help: "Whether files of tokens or certificates have changed and cannot be used, 0 or 1; what was read before stays in use.",
+	}, []string{"files"})
+	out := map[string]secretsCounts{}
+	for _, name := range []string{"tokens", "certificates"} {
+		out[name] = secretsCounts{rereads.WithLabelValues(name, "used"), rereads.WithLabelValues(name, "failed"), stale.WithLabelValues(name)}
+	}
+	return out, []prometheus.Collector{rereads, stale}
+}
+
+// newAdminRefusals returns what counts refusals by code, and what collects it.
+func newAdminRefusals() (map[string]prometheus.Counter, prometheus.Collector) {
+	refused := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "tandem_admin_refused_total",
+		Help: "Requests that the listener for those who operate the server has refused, by code: unauthenticated or permission_denied.",
+	}, []string{"code"})
+	out := map[string]prometheus.Counter{}
+	for _, code := range []string{"unauthenticated", "permission_denied"} {
+		out[code] = refused.WithLabelValues(code)
+	}
+	return out, refused
 }
 
 func newHappened() *happened {
@@ -72,6 +110,11 @@ func newHappened() *happened {
 		h.recall[change] = recall.WithLabelValues(name)
 	}
 	h.all = []prometheus.Collector{shed, records, recall, spans, limited, loads, h.refused, h.lost}
+	var secrets []prometheus.Collector
+	h.secrets, secrets = newSecrets()
+	var admin prometheus.Collector
+	h.admin, admin = newAdminRefusals()
+	h.all = append(append(h.all, secrets...), admin)
 	return h
 }
 
@@ -99,6 +142,25 @@ func (h *happened) recallChanged(e events.Recall) {
 func (h *happened) traced(e events.Traced) {
 	if count, ok := h.spans[e.Outcome]; ok {
 		count.Add(float64(e.N))
+	}
+}
+
+func (h *happened) secretsReread(e events.Secrets) {
+	counts, ok := h.secrets[e.Name]
+	switch {
+	case !ok:
+	case e.Err != nil:
+		counts.failed.Inc()
+		counts.stale.Set(1)
+	default:
+		counts.used.Inc()
+		counts.stale.Set(0)
+	}
+}
+
+func (h *happened) adminRefused(e events.Request) {
+	if count, ok := h.admin[e.Code]; ok {
+		count.Inc()
 	}
 }
 

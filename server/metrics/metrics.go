@@ -46,6 +46,7 @@ func (m *Metrics) Listener() *events.Listener {
 		Arms: m.queries.arms, Answered: m.queries.answered, NotFound: m.queries.notFound,
 		LoadEnd: m.happened.loadEnd, NotServed: m.happened.notServed, ShardLost: m.happened.shardLost,
 		RequestEnd: m.happened.requestEnd, Recording: m.happened.recording, Recall: m.happened.recallChanged, Traced: m.happened.traced,
+		Secrets: m.happened.secretsReread, AdminRefused: m.happened.adminRefused,
 	}
 }
 

@@ -44,7 +44,8 @@ func state() metrics.State {
 		Live:     &metrics.Live{Log: metrics.Log{Followed: true}, Position: 9, Fence: 5 * time.Second},
 		Memory:   metrics.Memory{Mapped: 1 << 20, Limit: 1 << 30},
 		Load:     &metrics.Load{Requests: 1, MaxRequests: 2}, Connections: &metrics.Connections{Open: 1, Max: 2},
-		Audits: &audit.Counts{Audits: 5, Used: time.Second, Longest: time.Millisecond},
+		Audits:      &audit.Counts{Audits: 5, Used: time.Second, Longest: time.Millisecond},
+		Certificate: &metrics.Certificate{From: time.Unix(1, 0), Until: time.Unix(2, 0)},
 	}
 }
 
@@ -436,6 +437,9 @@ const served = `
 tandem.v1.RetrievalService/Retrieve tandem.v1.RetrievalService/BatchRetrieve tandem.v1.RetrievalService/GetEmbeddings
 tandem.v1.AdminService/GetStatus
 tandem.v1.LiveService/Write tandem.v1.LiveService/Import tandem.v1.LiveService/GetLiveStatus tandem.v1.LiveService/Prove
+tandem.v1.ReleaseService/ListReleases tandem.v1.ReleaseService/ListSnapshots tandem.v1.ReleaseService/GetSnapshot
+tandem.v1.ReleaseService/ListGateRuns tandem.v1.ReleaseService/DiffSnapshots tandem.v1.ReleaseService/Start
+tandem.v1.ReleaseService/Split tandem.v1.ReleaseService/Promote tandem.v1.ReleaseService/Stop tandem.v1.ReleaseService/Rollback
 grpc.health.v1.Health/Check grpc.health.v1.Health/Watch
 grpc.reflection.v1.ServerReflection/ServerReflectionInfo grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo`
 
@@ -457,6 +461,9 @@ func TestCounts(t *testing.T) {
 	l.NotServed(events.NotServed{})
 	l.LoadEnd(events.Load{Took: time.Second, Err: errors.New("no")})
 	l.ShardLost(events.ShardLost{})
+	l.Secrets(events.Secrets{Name: "tokens"})
+	l.Secrets(events.Secrets{Name: "certificates", Err: errors.New("no")})
+	l.AdminRefused(events.Request{Code: "unauthenticated"})
 	all := scrape(t, m)
 	for _, c := range []struct {
 		want   float64
@@ -465,6 +472,13 @@ func TestCounts(t *testing.T) {
 	}{
 		{1, "tandem_shed_requests_total", []string{"reason", "long_work"}},
 		{1, "tandem_shed_requests_total", nil},
+		{1, "tandem_secrets_rereads_total", []string{"files", "tokens", "outcome", "used"}},
+		{1, "tandem_secrets_rereads_total", []string{"files", "certificates", "outcome", "failed"}},
+		{2, "tandem_secrets_rereads_total", nil},
+		{1, "tandem_secrets_stale", []string{"files", "certificates"}},
+		{1, "tandem_secrets_stale", nil},
+		{1, "tandem_admin_refused_total", []string{"code", "unauthenticated"}},
+		{1, "tandem_admin_refused_total", nil},
 		{7, "tandem_records_total", []string{"outcome", "dropped"}},
 		{7, "tandem_records_total", nil},
 		{1, "tandem_refused_loads_total", nil},

@@ -23,7 +23,11 @@ type State struct {
 	Load               *Load // nil where nothing bounds the requests
 	Connections        *Connections
 	Audits             *audit.Counts // nil if there are none
+	Certificate        *Certificate  // of the server; nil in clear text
 }
+
+// Certificate is how long a certificate counts.
+type Certificate struct{ From, Until time.Time }
 
 // Phase is where a server is in its life.
 type Phase int

@@ -71,6 +71,12 @@ func Open(o Options) (*Certificates, error) {
 // Files returns the files, to be read again.
 func (c *Certificates) Files() *filewatch.Files { return c.files }
 
+// Validity returns from when on, and until when, the certificate of the server counts.
+func (c *Certificates) Validity() (from, until time.Time) {
+	leaf := c.current.Load().Certificates[0].Leaf // of what was loaded
+	return leaf.NotBefore, leaf.NotAfter
+}
+
 // suites are those of TLS 1.2 that HTTP/2 allows; TLS 1.3 has its own.
 var suites = []uint16{
 	tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,

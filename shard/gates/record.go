@@ -151,9 +151,10 @@ func CopyRecords(ctx context.Context, to, from *objects.Bucket, d manifest.Diges
 	return true, nil
 }
 
-// runs returns the runs on a snapshot, oldest first. The report in its manifest is the
-// oldest. An error is of class [sections.ErrCorrupt] if one cannot be read.
-func runs(ctx context.Context, store *snapshots.Store, d manifest.Digest) ([]*Recorded, error) {
+// Runs returns the runs on a snapshot, oldest first. The report in its manifest is the
+// oldest. An error is of class [sections.ErrCorrupt] if one cannot be read, and of class
+// [ErrNotRun] if there is none.
+func Runs(ctx context.Context, store *snapshots.Store, d manifest.Digest) ([]*Recorded, error) {
 	m, err := store.Manifest(ctx, d)
 	if err != nil {
 		return nil, err

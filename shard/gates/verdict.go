@@ -62,7 +62,7 @@ func failed(c manifest.GateCheck) bool { return c.Undecided == "" && !c.Passed }
 // what a comparison with one snapshot has found is only taken back by one with the same, or
 // with one of these. Else a bad snapshot would only have to be compared with another bad one.
 func Judge(ctx context.Context, store *snapshots.Store, d manifest.Digest, released ...manifest.Digest) (*Verdict, error) {
-	list, err := runs(ctx, store, d)
+	list, err := Runs(ctx, store, d)
 	if err != nil {
 		return nil, err
 	}
@@ -83,7 +83,7 @@ type Live struct {
 // more than manifests, contract and filters, are run anew, since what is released and what
 // is asked may not be what it was at the last run. Their limits are that run's.
 func JudgeNow(ctx context.Context, store *snapshots.Store, d manifest.Digest, live Live) (*Verdict, error) {
-	list, err := runs(ctx, store, d)
+	list, err := Runs(ctx, store, d)
 	if err != nil {
 		return nil, err
 	}

@@ -96,21 +96,8 @@ func (r *Releases) History(ctx context.Context) iter.Seq2[*Release, error] {
 			yield(nil, err)
 			return
 		}
-		// A log that begins anew was accepted as it was then, with all before.
-		accepted, log := false, ""
-		for e, err := range r.back(ctx, head) {
-			var release *Release
-			if err == nil {
-				release, err = decode(e)
-			}
-			if b := (*BrokenError)(nil); errors.As(err, &b) {
-				b.Accepted = accepted
-			}
-			if release != nil {
-				accepted = accepted || release.Log < log
-				log = release.Log
-			}
-			if !yield(release, err) {
+		for e := range r.entries(ctx, &Place{Generation: head}) {
+			if !yield(e.Release, e.Err) {
 				return
 			}
 		}

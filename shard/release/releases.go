@@ -226,6 +226,8 @@ type Change struct {
 	// Generation is the one that the change is made to. An error of class
 	// [ErrConflict] says that another serves. 0: whatever serves when the change begins.
 	Generation uint64
+	// First has the change made only where nothing was released; Generation is 0 then.
+	First bool
 	// Override is why a snapshot gets traffic, or more of it, whatever its gates say;
 	// empty if it does not.
 	Override string
@@ -262,7 +264,7 @@ func (r *Releases) change(ctx context.Context, c Change, kind Kind, protect func
 	case err != nil:
 		return nil, r.goOn(ctx, err)
 	}
-	if c.Generation != 0 && c.Generation != now.Generation {
+	if c.First && now.Generation != 0 || c.Generation != 0 && c.Generation != now.Generation {
 		return nil, r.conflict(ctx, c.Generation+1)
 	}
 	var protection *snapshots.Protection
@@ -306,7 +308,7 @@ func (r *Releases) change(ctx context.Context, c Change, kind Kind, protect func
 	next.Live = r.liveHead(ctx, now)
 	data, err := next.Encode()
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: %w", err, ErrChange) // of what it was to say
 	}
 	next.Hash = appendlog.HashOf(data)
 	if protection != nil {
@@ -327,7 +329,7 @@ func (r *Releases) change(ctx context.Context, c Change, kind Kind, protect func
 	}
 	if err != nil {
 		unknown = true
-		return nil, &UnknownError{next.Generation, err}
+		return nil, &UnknownError{next.Generation, next.ID, err}
 	}
 	r.noteBegun(ctx)
 	r.store.Objects().KeepReserve()
@@ -351,6 +353,7 @@ func (r *Releases) conflict(ctx context.Context, generation uint64) error {
 // not waited for.
 type UnknownError struct {
 	Generation uint64 // that it would have
+	ID         string // likewise: a release that has it is the one
 	Err        error
 }
 

@@ -3,6 +3,7 @@ package release
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 )
@@ -68,13 +69,15 @@ func (o *SplitOptions) divide(next *Release) error {
 		return err
 	}
 	divide(next.Arms, weights)
+	gone := map[string]bool{}
+	for _, keys := range append(slices.Collect(maps.Values(o.Pins)), o.Unpin) {
+		for _, key := range keys {
+			gone[key] = true
+		}
+	}
 	for i := range next.Arms {
 		a := &next.Arms[i]
-		gone := slices.Clone(o.Unpin)
-		for _, keys := range o.Pins {
-			gone = append(gone, keys...)
-		}
-		a.Pins = slices.DeleteFunc(slices.Clone(a.Pins), func(key string) bool { return slices.Contains(gone, key) })
+		a.Pins = slices.DeleteFunc(slices.Clone(a.Pins), func(key string) bool { return gone[key] })
 		a.Pins = append(a.Pins, o.Pins[a.Name]...)
 		slices.Sort(a.Pins)
 		a.Pins = slices.Compact(a.Pins)

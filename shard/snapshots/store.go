@@ -255,6 +255,11 @@ func (s *Store) Manifest(ctx context.Context, d manifest.Digest) (*manifest.Mani
 	return m, err
 }
 
+// ManifestBytes is Manifest that also returns the bytes, whose SHA-256 is the digest.
+func (s *Store) ManifestBytes(ctx context.Context, d manifest.Digest) (*manifest.Manifest, []byte, error) {
+	return s.manifest(ctx, d)
+}
+
 // manifest returns a manifest and its bytes.
 func (s *Store) manifest(ctx context.Context, d manifest.Digest) (*manifest.Manifest, []byte, error) {
 	data, err := s.bucket.Read(ctx, manifestKey(d))
@@ -343,5 +348,21 @@ func (s *Store) Resolve(ctx context.Context, ref string) (manifest.Digest, error
 	case 1:
 		return found[0], nil
 	}
-	return "", fmt.Errorf("store %s: snapshot %q means any of %d snapshots; give more digits: %w", s.Location(), ref, len(found), ErrNoSnapshot)
+	return "", &AmbiguousError{Store: s.Location(), Ref: ref, Found: len(found)}
 }
+
+// AmbiguousError says that a text is the beginning of several digests. It is of class
+// [ErrNoSnapshot].
+type AmbiguousError struct {
+	Store string // its location
+	Ref   string
+	Found int
+}
+
+// Error implements [error].
+func (e *AmbiguousError) Error() string {
+	return fmt.Sprintf("store %s: snapshot %q means any of %d snapshots; give more digits: %v", e.Store, e.Ref, e.Found, ErrNoSnapshot)
+}
+
+// Unwrap returns [ErrNoSnapshot].
+func (e *AmbiguousError) Unwrap() error { return ErrNoSnapshot }
