@@ -99,7 +99,7 @@ func TestAlarmAndRollback(t *testing.T) {
 		t.Skip("it takes some seconds")
 	}
 	r, err := Run(t.Context(), store, digest, Options{
-		Load: Load{QPS: 100, K: 10, Segments: 0.2, Seed: 1}, CPU: 0.5, Runs: 1, Cut: 0.6, Limit: 2 * time.Minute, Progress: func(text string) { t.Log(text) },
+		Load: Load{QPS: 40, K: 10, Segments: 0.2, Seed: 1}, CPU: 0.5, Runs: 1, Cut: 0.6, Limit: 2 * time.Minute, Progress: func(text string) { t.Log(text) },
 	})
 	require.NoError(t, err)
 	assert.Equal(t, 1, r.Raised)
@@ -117,7 +117,7 @@ func TestAlarmAndRollback(t *testing.T) {
 // recorded records at least so many audits: of a busy machine they take a while.
 func recorded(t *testing.T, audits int) *Recording {
 	for d := 4 * time.Second; ; d *= 2 {
-		r, err := Record(t.Context(), store, digest, 0.3, Load{QPS: 100, K: 10, Segments: 0.2, Seed: 1}, d)
+		r, err := Record(t.Context(), store, digest, 0.3, Load{QPS: 40, K: 10, Segments: 0.2, Seed: 1}, d)
 		require.NoError(t, err)
 		if len(r.Audits) >= audits {
 			return r
