@@ -147,7 +147,7 @@ func (s *Service) write(ctx context.Context, r *tandemv1.WriteRequest, peer stri
 			return live.Receipt{}, err
 		}
 	}
-	list, err := s.liveEvents(r, peer)
+	list, err := s.liveEvents(ctx, r, peer)
 	if err != nil {
 		return live.Receipt{}, err
 	}

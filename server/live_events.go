@@ -2,6 +2,7 @@ package server
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 
@@ -14,8 +15,11 @@ import (
 
 // liveEvents returns the events of a message as the log has them. An error names the event
 // and the field that is wrong, whether in itself or for a snapshot that answers.
-func (s *Service) liveEvents(r *tandemv1.WriteRequest, peer string) ([]live.Event, error) {
+func (s *Service) liveEvents(ctx context.Context, r *tandemv1.WriteRequest, peer string) ([]live.Event, error) {
 	author := cmp.Or(r.Author, peer)
+	if x := exchangeFrom(ctx); x != nil && x.callerName() != "" {
+		author = cut(authorOf(ctx, r.Author, peer), live.MaxAuthor) // what it says is no proof
+	}
 	out := make([]live.Event, len(r.Events))
 	for i, in := range r.Events {
 		e, err := wire.Event(in)

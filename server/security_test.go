@@ -555,6 +555,19 @@ func walkSecrets(t *testing.T, f *fortress) {
 	f.get(t, retrievePath+"?encoding=json&connect=v1&message=%7B%22userId%22%3A%22very-secret%22%7D", f.as("ranker")...)
 }
 
+// TestAuthorIsTheCaller: what a request says of who writes is no proof, the token is.
+func TestAuthorIsTheCaller(t *testing.T) {
+	f := newFortress(t, false)
+	for said, want := range map[string]string{"": "writer", "ann": "writer (ann)", strings.Repeat("b", 256): "writer (" + strings.Repeat("b", 248)} {
+		body := fmt.Sprintf(`{"author": %q, "events": [{"takedown": {"app": "a1", "reason": "spam"}}]}`, said)
+		wrote := f.call(t, tandemv1connect.LiveServiceWriteProcedure, strings.NewReader(body), f.as("writer")...)
+		require.Equal(t, http.StatusOK, wrote.status, "%s", wrote.body)
+		got := f.call(t, tandemv1connect.LiveServiceProveProcedure, strings.NewReader(`{"apps": ["a1"]}`), f.as("writer")...)
+		require.Equal(t, http.StatusOK, got.status, "%s", got.body)
+		require.Contains(t, string(got.body), fmt.Sprintf(`"author":%q`, want))
+	}
+}
+
 // TestTokensAreRotated replaces the file of a server that runs, by a good one, a bad one, and
 // another good one.
 func TestTokensAreRotated(t *testing.T) {

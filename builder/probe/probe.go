@@ -122,8 +122,24 @@ func (a *Answers) answer(t *shard.Tower, queries [][]float32, from, k int, liste
 	}
 }
 
-// Each calls f with 0 to n-1 on as many goroutines as there are processors, until one
-// fails or ctx ends, and returns why. A mapped file that cannot be read is a failure.
+type threadsKey struct{}
+
+// WithThreads has searches and [Each] use so many goroutines instead of as many as there are
+// processors, as beside queries that are answered.
+func WithThreads(ctx context.Context, threads int) context.Context {
+	return context.WithValue(ctx, threadsKey{}, threads)
+}
+
+func threads(ctx context.Context) int {
+	if n, ok := ctx.Value(threadsKey{}).(int); ok {
+		return n
+	}
+	return runtime.GOMAXPROCS(0)
+}
+
+// Each calls f with 0 to n-1 on as many goroutines as there are processors (see
+// [WithThreads]), until one fails or ctx ends, and returns why. A mapped file that cannot be
+// read is a failure.
 func Each(ctx context.Context, n int, f func(i int) error) error {
 	var mu sync.Mutex
 	var failed error
@@ -135,7 +151,7 @@ func Each(ctx context.Context, n int, f func(i int) error) error {
 		}
 		return failed != nil
 	}
-	parallel.Chunks(runtime.GOMAXPROCS(0), n, 1, func(_, i int) {
+	parallel.Chunks(threads(ctx), n, 1, func(_, i int) {
 		if !note(ctx.Err()) {
 			note(guarded(f, i))
 		}

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/tandem-ann/tandem/builder/compare"
+	"github.com/tandem-ann/tandem/builder/probe"
 	"github.com/tandem-ann/tandem/server"
 	"github.com/tandem-ann/tandem/shard"
 	"github.com/tandem-ann/tandem/shard/appendlog"
@@ -170,7 +171,7 @@ func (c *serveCommand) Run(e *environment) (err error) {
 		MaxStaleness: given(c.MaxStaleness), Audit: c.auditFlags.config(),
 		ReleaseWrites: c.ReleaseWrites,
 		Compare: func(ctx context.Context, candidate, previous *snapshots.Snapshot) (any, error) {
-			return compare.Compare(ctx, candidate, previous, compare.Options{})
+			return compare.Compare(probe.WithThreads(ctx, 1), candidate, previous, compare.Options{}) // queries go on beside it
 		},
 		Live: server.Live{
 			Fence: c.LiveFence, AnswerStale: c.LiveStale == "answer", Writes: c.LiveWrites, Poll: c.LivePoll,

@@ -740,7 +740,8 @@ type WriteRequest struct {
 	// the same event ids, what was written counts once, and the rest as if it had been written
 	// at first. The same holds where a disk is full, with LIVE_UNCONFIRMED.
 	Events []*LiveEvent `protobuf:"bytes,1,rep,name=events,proto3" json:"events,omitempty"`
-	// Who writes, for people. At most 256 bytes. Default: the caller's name or address.
+	// Who writes, for people, behind the name of a caller that has one. At most 256 bytes.
+	// Default: the caller's name or address.
 	Author        string `protobuf:"bytes,2,opt,name=author,proto3" json:"author,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -852,7 +853,8 @@ type ImportRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The events: 1 to 1,000. They count in the order of WriteRequest.events.
 	Events []*LiveEvent `protobuf:"bytes,1,rep,name=events,proto3" json:"events,omitempty"`
-	// Who writes, for people. At most 256 bytes. Default: the caller's name or address.
+	// Who writes, for people, behind the name of a caller that has one. At most 256 bytes.
+	// Default: the caller's name or address.
 	Author        string `protobuf:"bytes,2,opt,name=author,proto3" json:"author,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
