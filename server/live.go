@@ -229,8 +229,8 @@ func errLogBroken(why error) error {
 	return err
 }
 
-// fits returns an error of class [live.ErrEvent] if an event does not fit a snapshot that it
-// would count in and that answers, which it names by its arm.
+// fits returns an error of class [live.ErrEvent] if an event does not fit the snapshots that it
+// would count in and that answer, by the name of an arm (see [overlay.FitsServed]).
 func (s *Service) fits(e *live.Event) error {
 	if e.Kind != live.Upsert && e.Kind != live.SetAttributes {
 		return nil
@@ -239,21 +239,13 @@ func (s *Service) fits(e *live.Event) error {
 	if now == nil {
 		return nil
 	}
+	var served []overlay.Served
 	for i := range now.arms {
-		a := &now.arms[i]
-		m := a.snapshot.Manifest()
-		if a.layer == nil || e.Kind == live.Upsert && (e.Model != m.Model || e.ModelVersion != m.ModelVersion) {
-			continue
-		}
-		if err := a.layer.Fits(e); err != nil {
-			of := fmt.Sprintf("arm %s, of model %s", a.name, modelName(m))
-			if wrong, ok := errors.AsType[*live.EventError](err); ok {
-				return &live.EventError{Field: wrong.Field, Err: fmt.Errorf("%w (%s)", wrong.Err, of)}
-			}
-			return fmt.Errorf("%w (%s)", err, of)
+		if a := &now.arms[i]; a.layer != nil {
+			served = append(served, overlay.Served{Name: fmt.Sprintf("arm %s, of model %s", a.name, modelName(a.snapshot.Manifest())), Shape: a.layer.Shape()})
 		}
 	}
-	return nil
+	return overlay.FitsServed(served, e)
 }
 
 // GetLiveStatus implements [tandemv1connect.LiveServiceHandler].

@@ -82,13 +82,7 @@ type served struct {
 
 	read   bool
 	model  string
-	shapes []armShape
-}
-
-// armShape is what the snapshot of an arm takes.
-type armShape struct {
-	arm string
-	overlay.Shape
+	shapes []overlay.Served
 }
 
 // know reads what is released, if that is not known yet.
@@ -110,7 +104,7 @@ func (s *served) know(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("arm %s, which the event must fit: %w", a.Name, err)
 		}
-		s.shapes = append(s.shapes, armShape{a.Name, overlay.Shape{
+		s.shapes = append(s.shapes, overlay.Served{Name: fmt.Sprintf("arm %s, of %s at %s", a.Name, m.Model, m.ModelVersion), Shape: &overlay.Shape{
 			Model: m.Model, ModelVersion: m.ModelVersion, Dim: m.Dim, Metric: m.Metric, Apps: m.Apps.Schema, Users: m.Users.Schema,
 		}})
 	}
@@ -157,21 +151,12 @@ func (s *served) check(e *live.Event) error {
 	if err := s.know(context.Background()); err != nil {
 		return err
 	}
-	for _, a := range s.shapes {
-		err := a.Fits(e)
-		if wrong, ok := errors.AsType[*live.EventError](err); ok {
-			return &live.EventError{Field: wrong.Field, Err: fmt.Errorf("%w (arm %s, of %s at %s)", wrong.Err, a.arm, a.Model, a.ModelVersion)}
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
+	return overlay.FitsServed(s.shapes, e)
 }
 
 // has reports whether a snapshot of a model version is released.
 func (s *served) has(model, version string) bool {
-	return slices.ContainsFunc(s.shapes, func(a armShape) bool { return a.Model == model && a.ModelVersion == version })
+	return slices.ContainsFunc(s.shapes, func(a overlay.Served) bool { return a.Model == model && a.ModelVersion == version })
 }
 
 // liveLogInfo is where the live log of a store stands, and what it amounts to, for people and

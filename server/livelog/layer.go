@@ -89,8 +89,8 @@ func (l *Layer) Now() *Laid { return l.now.Load() }
 // Inputs returns the position that the snapshot's inputs reflect.
 func (l *Layer) Inputs() shard.Position { return inputsOf(l.snapshot.Manifest()) }
 
-// Fits returns an error of class [live.ErrEvent] if an event does not fit the snapshot.
-func (l *Layer) Fits(e *live.Event) error { return l.applier.Fits(e) }
+// Shape returns what must be known of the snapshot to tell whether events fit it.
+func (l *Layer) Shape() *overlay.Shape { return l.applier.Shape() }
 
 // End ends the layer: nothing reads the files of the snapshot for it any more.
 func (l *Layer) End() {

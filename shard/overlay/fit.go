@@ -65,8 +65,54 @@ func (s *Shape) Fits(e *live.Event) error {
 	return unknown
 }
 
-// Fits is [Shape.Fits] of the snapshot.
-func (a *Applier) Fits(e *live.Event) error { return a.shape.Fits(e) }
+// Shape returns that of the snapshot. Nothing of it changes.
+func (a *Applier) Shape() *Shape { return &a.shape }
+
+// Served is a snapshot that serves, and how errors name it, such as "arm control".
+type Served struct {
+	Name string
+	*Shape
+}
+
+// FitsServed returns an error if an event would not count, in one of the snapshots that it is
+// for, as it is (see [Shape.Fits]), and names that. An attribute that only some of them have
+// counts in those, as where a split adds it.
+func FitsServed(served []Served, e *live.Event) error {
+	for _, s := range served {
+		if err := s.Fits(e); err != nil && !errors.Is(err, ErrNoAttribute) {
+			return of(s.Name, err)
+		}
+	}
+	for _, name := range sortedNames(e.Attributes) {
+		one := *e
+		one.Attributes = map[string]attribute.Value{name: e.Attributes[name]}
+		var unknown error
+		for _, s := range served {
+			if e.Kind == live.Upsert && (e.Model != s.Model || e.ModelVersion != s.ModelVersion) {
+				continue // it is not for this one
+			}
+			err := s.Fits(&one)
+			if err == nil {
+				unknown = nil
+				break
+			}
+			if unknown == nil {
+				unknown = of(s.Name, err)
+			}
+		}
+		if unknown != nil {
+			return unknown
+		}
+	}
+	return nil
+}
+
+func of(name string, err error) error {
+	if wrong, ok := errors.AsType[*live.EventError](err); ok {
+		return &live.EventError{Field: wrong.Field, Err: fmt.Errorf("%w (%s)", wrong.Err, name)}
+	}
+	return fmt.Errorf("%w (%s)", err, name)
+}
 
 func sortedNames[V any](values map[string]V) []string {
 	names := make([]string, 0, len(values))

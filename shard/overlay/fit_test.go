@@ -84,7 +84,7 @@ func TestFits(t *testing.T) {
 				e.ModelVersion = version
 			}
 		}
-		err := a.Fits(&e)
+		err := a.Shape().Fits(&e)
 		if test.err == "" {
 			require.NoError(t, err, test.name)
 			continue
