@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"math"
 	"net/http"
 	"slices"
 	"strings"
@@ -450,18 +451,25 @@ func TestTracesAreSentAtTheEnd(t *testing.T) {
 // TestUntracedRequestsPayNothing: where nothing is traced, or not this request, as much memory is
 // taken for it as where there is no tracer.
 func TestUntracedRequestsPayNothing(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector allocates")
+	}
 	s := smallTowers(index.Dot).loaded(t)
 	h := NewHandler(s, Options{})
 	body := []byte(alive1)
 	ask := func(header ...string) float64 {
-		return testing.AllocsPerRun(200, func() {
-			r, _ := http.NewRequestWithContext(context.Background(), http.MethodPost, retrievePath, bytes.NewReader(body))
-			r.Header.Set("Content-Type", "application/json")
-			for i := 0; i < len(header); i += 2 {
-				r.Header.Set(header[i], header[i+1])
-			}
-			h.ServeHTTP(discard{http.Header{}}, r)
-		})
+		least := math.Inf(1) // what runs beside, and collections, add to some
+		for range 5 {
+			least = min(least, testing.AllocsPerRun(200, func() {
+				r, _ := http.NewRequestWithContext(context.Background(), http.MethodPost, retrievePath, bytes.NewReader(body))
+				r.Header.Set("Content-Type", "application/json")
+				for i := 0; i < len(header); i += 2 {
+					r.Header.Set(header[i], header[i+1])
+				}
+				h.ServeHTTP(discard{http.Header{}}, r)
+			}))
+		}
+		return least
 	}
 	without, unflagged := ask(), ask("Traceparent", flagged[:53]+"00")
 	tracer, err := traces.Start(traces.Options{Endpoint: tracetest.Start(t).URL}, s.events)
