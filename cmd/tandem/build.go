@@ -15,6 +15,7 @@ import (
 	"github.com/tandem-ann/tandem/shard"
 	"github.com/tandem-ann/tandem/shard/gates"
 	"github.com/tandem-ann/tandem/shard/manifest"
+	"github.com/tandem-ann/tandem/shard/release"
 	"github.com/tandem-ann/tandem/shard/snapshots"
 	"github.com/tandem-ann/tandem/shard/wording"
 )
@@ -183,7 +184,7 @@ func build(e *environment, store *snapshots.Store, o builder.Options) (*builder.
 func writeReport(w io.Writer, r *builder.Report, took time.Duration, threads int) error {
 	writeRefusal(w, r.Gates)
 	m := r.Manifest
-	fmt.Fprintf(w, "%s at %s, metric %s, dim %d\n\n", m.Model, m.ModelVersion, m.Metric, m.Dim)
+	fmt.Fprintf(w, "%s at %s, metric %s, dim %d\n\n", release.Escape(m.Model), release.Escape(m.ModelVersion), m.Metric, m.Dim)
 	if err := writeTowers(w, m); err != nil {
 		return err
 	}

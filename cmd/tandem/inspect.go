@@ -111,7 +111,7 @@ func presentSnapshot(w io.Writer, digest manifest.Digest, m *manifest.Manifest, 
 
 // writeSnapshot writes a manifest for people, and what the gates came to.
 func writeSnapshot(w io.Writer, digest manifest.Digest, m *manifest.Manifest, verdict *gates.Verdict) error {
-	fmt.Fprintf(w, "snapshot %s\n%s at %s, metric %s, dim %d, built by %s\n", digest, m.Model, m.ModelVersion, m.Metric, m.Dim, strings.TrimSpace(m.Builder+" "+parenthesised(m.Tool)))
+	fmt.Fprintf(w, "snapshot %s\n%s at %s, metric %s, dim %d, built by %s\n", digest, release.Escape(m.Model), release.Escape(m.ModelVersion), m.Metric, m.Dim, strings.TrimSpace(m.Builder+" "+parenthesised(m.Tool)))
 	if m.MeanUser != nil {
 		var sum float64
 		for _, x := range m.MeanUser {

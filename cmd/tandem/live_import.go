@@ -21,6 +21,7 @@ import (
 	"github.com/tandem-ann/tandem/shard/appendlog"
 	"github.com/tandem-ann/tandem/shard/attribute"
 	"github.com/tandem-ann/tandem/shard/live"
+	"github.com/tandem-ann/tandem/shard/release"
 	"github.com/tandem-ann/tandem/shard/wording"
 )
 
@@ -176,7 +177,7 @@ func (c *liveImportCommand) sources(e *environment) (list []eventSource, err err
 		}
 		list = append(list, s)
 		for _, note := range s.notes {
-			fmt.Fprintf(e.stderr, "note: %s: %s\n", t.kind, note)
+			fmt.Fprintf(e.stderr, "note: %s: %s\n", t.kind, release.Escape(note))
 		}
 	}
 	return list, nil

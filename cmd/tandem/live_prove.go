@@ -132,7 +132,7 @@ func firstUnproved(list []appProofInfo, missing int) string {
 		if p.Proved {
 			continue
 		}
-		text := fmt.Sprintf("%s, app %s: %s", p.Server, p.App, p.Why)
+		text := fmt.Sprintf("%s, app %s: %s", p.Server, release.Escape(p.App), release.Escape(p.Why))
 		if missing > 1 {
 			text += fmt.Sprintf("; and %s more", wording.Count(missing-1))
 		}
@@ -259,7 +259,7 @@ func writeProofs(w io.Writer, list []appProofInfo) error {
 	}
 	for _, p := range list {
 		if !p.Proved {
-			fmt.Fprintf(w, "\n%s, app %s: %s\n", p.Server, release.Escape(p.App), release.Escape(p.Why))
+			fmt.Fprintf(w, "\n%s, app %s: %s\n", release.Escape(p.Server), release.Escape(p.App), release.Escape(p.Why))
 		}
 	}
 	return nil

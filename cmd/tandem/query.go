@@ -20,6 +20,7 @@ import (
 	"github.com/tandem-ann/tandem/api/tandem/v1/tandemv1connect"
 	"github.com/tandem-ann/tandem/server/wire"
 	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/release"
 	"github.com/tandem-ann/tandem/shard/wording"
 )
 
@@ -150,6 +151,9 @@ func parseVector(text string) ([]float32, error) {
 }
 
 func (c *queryCommand) Run(e *environment) error {
+	if c.Timeout <= 0 {
+		return usagef("--timeout is %s, want more than 0", c.Timeout)
+	}
 	request, err := c.request()
 	if err != nil {
 		return err
@@ -202,13 +206,13 @@ func writeAnswer(w io.Writer, request *tandemv1.RetrieveRequest, a *tandemv1.Ret
 		served, planName(a.Plan), wording.Count(int64(a.Eligible)),
 		a.Coverage.GetEligibleShare(), a.Coverage.GetShardsAnswered(), wording.Plural(int64(a.Coverage.GetShards()), "shard"))
 	if a.FallbackUsed != tandemv1.Fallback_FALLBACK_UNSPECIFIED {
-		fmt.Fprintf(w, "fallback: the snapshot does not have user %s; these are for the %s\n", request.UserId, enumName(a.FallbackUsed.String(), "FALLBACK_"))
+		fmt.Fprintf(w, "fallback: the snapshot does not have user %s; these are for the %s\n", release.Escape(request.UserId), enumName(a.FallbackUsed.String(), "FALLBACK_"))
 	}
 	if n := a.Coverage.GetShardsCut(); n > 0 {
 		fmt.Fprintf(w, "cut: %s did not give all\n", wording.Plural(int64(n), "shard"))
 	}
 	if a.ShortReason != tandemv1.ShortReason_SHORT_REASON_UNSPECIFIED {
-		fmt.Fprintf(w, "short: %s\n", a.ShortReasonText)
+		fmt.Fprintf(w, "short: %s\n", release.Escape(a.ShortReasonText))
 	}
 	if len(a.Candidates) > 0 {
 		fmt.Fprintln(w)
@@ -256,13 +260,13 @@ func writeCandidates(w io.Writer, place string, names []string, candidates []*ta
 	t := newTable(w)
 	fmt.Fprintf(t, "%s\tid\tscore", place)
 	for _, name := range names {
-		fmt.Fprintf(t, "\t%s", name)
+		fmt.Fprintf(t, "\t%s", release.Escape(name))
 	}
 	fmt.Fprintln(t)
 	for i, c := range candidates {
-		fmt.Fprintf(t, "%d\t%s\t%.6g", i+1, c.Id, c.Score)
+		fmt.Fprintf(t, "%d\t%s\t%.6g", i+1, release.Escape(c.Id), c.Score)
 		for _, name := range names {
-			fmt.Fprintf(t, "\t%s", valueText(c.Attributes[name]))
+			fmt.Fprintf(t, "\t%s", release.Escape(valueText(c.Attributes[name])))
 		}
 		fmt.Fprintln(t)
 	}
@@ -295,7 +299,7 @@ func writeExplain(w io.Writer, x *tandemv1.Explain) error {
 	fmt.Fprintln(t, "shard\tplan\trows\teligible\tasked\tef\tscored\texpanded\tfilter\tsearch\terror")
 	for _, s := range x.Shards {
 		fmt.Fprintf(t, "%s\t%s\t%d\t%d\t%d\t%d\t%d\t%d\t%s\t%s\t%s\n", s.Shard, planName(s.Plan), s.Rows, s.Eligible, s.Asked, s.Ef,
-			s.Scored, s.Expanded, s.FilterTime.AsDuration(), s.SearchTime.AsDuration(), s.Error)
+			s.Scored, s.Expanded, s.FilterTime.AsDuration(), s.SearchTime.AsDuration(), release.Escape(s.Error))
 	}
 	if err := t.Flush(); err != nil {
 		return err
@@ -339,7 +343,7 @@ func writeVerdicts(w io.Writer, ids []*tandemv1.IdExplain) error {
 		if e.Score != nil {
 			score = fmt.Sprintf("%.6g", *e.Score)
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", e.Id, enumName(e.Verdict.String(), "VERDICT_"), score, e.Text)
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", release.Escape(e.Id), enumName(e.Verdict.String(), "VERDICT_"), score, release.Escape(e.Text))
 	}
 	return t.Flush()
 }

@@ -9,6 +9,7 @@ import (
 	"runtime/debug"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/alecthomas/kong"
 	kongcompletion "github.com/jotaen/kong-completion"
@@ -113,16 +114,30 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (code int
 		}
 	}()
 	kongcompletion.Register(k)
+	if err := checkArguments(args); err != nil {
+		return report(ctx, stderr, "tandem", err)
+	}
 	parsed, err := k.Parse(args)
 	if err != nil {
 		name := "tandem"
 		if pe := (*kong.ParseError)(nil); errors.As(err, &pe) {
 			name = commandName(pe.Context)
 		}
-		fmt.Fprintf(stderr, "%s: %v (see %s --help)\n", name, err, name)
+		fmt.Fprintf(stderr, "%s: %s (see %s --help)\n", name, escapeLines(err.Error()), name)
 		return exitUsage
 	}
 	return report(ctx, stderr, commandName(parsed), guarded(parsed, &environment{ctx, stdout, stderr}))
+}
+
+// checkArguments returns an error unless all arguments are UTF-8. The parser would change what
+// is not, so that another id, or another file, is meant.
+func checkArguments(args []string) error {
+	for i, arg := range args {
+		if !utf8.ValidString(arg) {
+			return usagef("argument %d is %.200q, which is not UTF-8; accepted: UTF-8, for names of files too: link one that has another name", i+1, arg)
+		}
+	}
+	return nil
 }
 
 // guarded runs a command, to which a mapped file that cannot be read is an error.
@@ -140,7 +155,7 @@ func report(ctx context.Context, stderr io.Writer, name string, err error) int {
 		fmt.Fprintf(stderr, "%s: interrupted\n", name)
 		return exitFailure
 	}
-	fmt.Fprintf(stderr, "%s: %v%s\n", name, err, goOn(err))
+	fmt.Fprintf(stderr, "%s: %s\n", name, escapeLines(err.Error()+goOn(err)))
 	switch {
 	case errors.As(err, new(usageError)), errors.As(err, new(gates.ThresholdsError)), errors.As(err, new(tower.InteractionsPathError)):
 		return exitUsage

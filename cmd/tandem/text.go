@@ -6,6 +6,8 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+
+	"github.com/tandem-ann/tandem/shard/release"
 )
 
 // newTable returns a writer of aligned columns, cells separated by tabs.
@@ -22,6 +24,15 @@ func byteSize(n int64) string {
 		x, unit = x/(1<<10), unit+1
 	}
 	return fmt.Sprintf("%.1f %ciB", x, units[unit])
+}
+
+// escapeLines returns lines with what a terminal does not print escaped.
+func escapeLines(text string) string {
+	lines := strings.Split(text, "\n")
+	for i := range lines {
+		lines[i] = release.Escape(lines[i])
+	}
+	return strings.Join(lines, "\n")
 }
 
 // seconds formats a duration for people.
