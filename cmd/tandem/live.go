@@ -53,9 +53,10 @@ func (f *liveFlags) fleet() (*fleet.Fleet, error) {
 // liveWriteFlags are those of commands that write events.
 type liveWriteFlags struct {
 	liveFlags
-	Author string        `placeholder:"NAME" help:"Who writes (default the user and the host)."`
-	Wait   time.Duration `default:"0s" placeholder:"TIME" help:"With --store: wait so long until every --server has read it."`
-	JSON   bool          `help:"Print JSON."`
+	Author  string        `placeholder:"NAME" help:"Who writes (default the user and the host)."`
+	Timeout time.Duration `default:"30s" placeholder:"TIME" help:"With --server alone: how long it may take to write what it is sent, of an import a thousand events (default ${default})."`
+	Wait    time.Duration `default:"0s" placeholder:"TIME" help:"With --store: wait so long until every --server has read it."`
+	JSON    bool          `help:"Print JSON."`
 
 	NewStore bool `help:"With --store: begin a live log where there is neither a snapshot nor a release. Else that is an error: it may be that nothing is mounted there."`
 }
@@ -63,6 +64,8 @@ type liveWriteFlags struct {
 // check returns an error unless the flags say where to write.
 func (f *liveWriteFlags) check() error {
 	switch {
+	case f.Timeout <= 0:
+		return usagef("--timeout is %s, want more than 0", f.Timeout)
 	case f.Wait < 0:
 		return usagef("--wait is %s, want at least 0", f.Wait)
 	case f.Store == "" && len(f.Server) == 0:

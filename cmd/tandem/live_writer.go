@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"time"
 
 	"connectrpc.com/connect"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
@@ -43,7 +44,7 @@ func (f *liveWriteFlags) open(e *environment) (liveWriter, error) {
 		if err != nil {
 			return nil, err
 		}
-		return &serverWriter{tandemv1connect.NewLiveServiceClient(client, url), f.author()}, nil
+		return &serverWriter{tandemv1connect.NewLiveServiceClient(client, url), f.author(), f.Timeout}, nil
 	}
 	return openStoreWriter(e, f)
 }
@@ -52,6 +53,7 @@ func (f *liveWriteFlags) open(e *environment) (liveWriter, error) {
 type serverWriter struct {
 	client tandemv1connect.LiveServiceClient
 	author string
+	within time.Duration // of each write
 }
 
 func (w *serverWriter) vet(_ context.Context, m *tandemv1.LiveEvent) error {
@@ -66,7 +68,12 @@ func (w *serverWriter) vet(_ context.Context, m *tandemv1.LiveEvent) error {
 }
 
 func (w *serverWriter) write(ctx context.Context, events []*tandemv1.LiveEvent) (written, error) {
-	answer, err := w.client.Write(ctx, connect.NewRequest(&tandemv1.WriteRequest{Events: events, Author: w.author}))
+	writing, cancel := context.WithTimeout(ctx, w.within) // the server is told of it
+	defer cancel()
+	answer, err := w.client.Write(writing, connect.NewRequest(&tandemv1.WriteRequest{Events: events, Author: w.author}))
+	if err != nil && writing.Err() != nil && ctx.Err() == nil && unconfirmedWrite(err) {
+		err = connect.NewError(connect.CodeDeadlineExceeded, fmt.Errorf("the server has not answered within %s: whether it has written what it was sent is not known", w.within))
+	}
 	if r := refusalOf(err); r != nil {
 		return partlyWritten(r.err, len(events)), r
 	}
