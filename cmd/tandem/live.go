@@ -129,6 +129,7 @@ type written struct {
 	position shard.Position
 	repeated int // how many had been written before
 	missing  int // of those of an error: how many are not written, for want of room, where others are
+	back     int // how many users had been forgotten and are not any more; 0 if only a server knows
 }
 
 // run names events, writes them, and says where they are.
@@ -157,6 +158,7 @@ func (f *eventFlags) run(e *environment, events ...*tandemv1.LiveEvent) (err err
 	if err := f.tell(e, done, events); err != nil {
 		return err
 	}
+	noteBack(e, done.back)
 	if err := f.await(e, w.store(), done.position); err != nil {
 		return err
 	}

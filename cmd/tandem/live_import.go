@@ -48,12 +48,16 @@ type liveImportCommand struct {
 	AppAttributes  []string `sep:"none" placeholder:"PATH" help:"JSON Lines of further attributes of apps, joined by --app-id-column, as for tandem build; those of other apps are passed over. They are held in memory. May be repeated."`
 	UserAttributes []string `sep:"none" placeholder:"PATH" help:"JSON Lines of further attributes of users, likewise."`
 	columnFlags
+
+	Again bool `help:"Write events without an eventId, and rows, again, though they were written before: as new events. Not to go on after a failure."`
 }
 
 func (liveImportCommand) Help() string {
 	return `Reads all of it before it writes anything: a line that is no event, a row that a build would reject, or, with --store, one that does not fit what is released, is named, and nothing is written. Then it writes a thousand events at a time, in their order; one that fails ends it, and it says how many are written.
 
-An event without an event_id gets one of the content of its file and the number of its line, so that a file that is imported again, or after a failure, counts once. That holds for a day at least. What is to be written again on purpose must be another file.
+An event without an event_id gets one of the content of its file and the number of its line, so that a file that is imported again, or after a failure, counts once. That holds for a day at least. So a takedown that was restored meanwhile is not written again: the exit code is 1 then, and the apps are named, as are, with --store, rows that were removed since. --again writes them as new events; what has an eventId of its own takes another.
+
+With --store it says how many users were forgotten and came back, since their rows were imported.
 
 Examples:
 
@@ -111,6 +115,11 @@ func (c *liveImportCommand) Run(e *environment) (err error) {
 	defer closing(&err, w)
 	p := newProgress(e.stderr)
 	defer p.Done()
+	if c.Again {
+		for _, s := range sources {
+			s.rename()
+		}
+	}
 	p.Stage("read events", -1)
 	n, err := vet(e.ctx, sources, w, p.Step)
 	if err != nil {
@@ -118,12 +127,16 @@ func (c *liveImportCommand) Run(e *environment) (err error) {
 	}
 	p.Stage("write events", n)
 	im := importer{w: w, progress: p.Step}
-	if err := im.run(e.ctx, sources); err != nil {
+	err = im.run(e.ctx, sources)
+	p.Done()
+	noteBack(e, im.back)
+	if err != nil {
 		return fmt.Errorf("after %s of %s events, which are written: %s\n  the same command writes the rest: events that were written count once", wording.Count(im.events), wording.Count(n), err.Error())
 	}
-	p.Done()
+	im.lost.warn(e)
 	if im.full != nil {
-		return fmt.Errorf("there is no room for all: %s of %s events are written, and all among them that take apps down or restore them: %s\n  once a snapshot is released that was built from newer inputs, the same command writes the rest: events that were written count once", wording.Count(im.events), wording.Count(n), im.full.Error())
+		full := fmt.Errorf("there is no room for all: %s of %s events are written, and all among them that take apps down or restore them: %s\n  once a snapshot is released that was built from newer inputs, the same command writes the rest: events that were written count once", wording.Count(im.events), wording.Count(n), im.full.Error())
+		return errors.Join(full, im.lost.err())
 	}
 	if c.JSON {
 		err = wording.WriteJSON(e.stdout, struct {
@@ -137,15 +150,24 @@ func (c *liveImportCommand) Run(e *environment) (err error) {
 	if err != nil {
 		return err
 	}
-	return c.await(e, w.store(), im.position)
+	return errors.Join(c.await(e, w.store(), im.position), im.lost.err())
+}
+
+// sourced is one place of a source.
+type sourced struct {
+	place string              // for people
+	event *tandemv1.LiveEvent // nil if it is none
+	named bool                // by its file, and not by its place
+	err   error               // why it cannot be written
 }
 
 // eventSource yields events of files: whenever it is read the same ones.
 type eventSource interface {
 	io.Closer
-	// each calls do for each event, which may keep it, and where it is from, for people. A
-	// place that is no event is an event of nil, and why. It ends with the error of do.
-	each(ctx context.Context, do func(place string, event *tandemv1.LiveEvent, err error) error) error
+	// each calls do for each event, which may keep it. It ends with the error of do.
+	each(ctx context.Context, do func(sourced) error) error
+	// rename has events that are not named get other ids than ever before.
+	rename()
 }
 
 // sources opens all that is to be imported: what an error leaves open is returned, too.
@@ -202,23 +224,27 @@ func (e *refusedEventsError) Error() string {
 
 // vet reads all events, and returns how many there are, or what is wrong with them.
 func vet(ctx context.Context, sources []eventSource, w liveWriter, step func(int64)) (n int64, err error) {
-	refused := &refusedEventsError{}
+	refused, ids := &refusedEventsError{}, eventIDs{}
 	for _, s := range sources {
-		err := s.each(ctx, func(place string, event *tandemv1.LiveEvent, err error) error {
+		err := s.each(ctx, func(at sourced) error {
 			if refused.all++; refused.all%batchEvents == 0 {
 				step(refused.all)
 			}
+			err := at.err
 			if err == nil {
-				err = w.vet(ctx, event)
+				var event live.Event
+				if event, err = w.vet(ctx, at.event); err == nil && at.named {
+					err = ids.add(&event)
+				}
 			}
 			if err == nil {
 				return nil
 			}
-			if refusedEvent := (*live.EventError)(nil); event != nil && !errors.As(err, &refusedEvent) {
-				return fmt.Errorf("%s: %w", place, err) // it is not the event's
+			if refusedEvent := (*live.EventError)(nil); at.event != nil && !errors.As(err, &refusedEvent) {
+				return fmt.Errorf("%s: %w", at.place, err) // it is not the event's
 			}
 			if refused.refused++; len(refused.first) < namedEvents {
-				refused.first = append(refused.first, place+": "+err.Error())
+				refused.first = append(refused.first, at.place+": "+err.Error())
 			}
 			return nil
 		})
@@ -240,12 +266,15 @@ type importer struct {
 	w        liveWriter
 	progress func(int64)
 
-	batch []*tandemv1.LiveEvent
-	bytes int
+	batch  []*tandemv1.LiveEvent
+	places []string // of them
+	bytes  int
 
 	position shard.Position
 	events   int64 // that are written
 	repeated int   // of them, those that had been written before
+	back     int   // users who had been forgotten
+	lost     lostEvents
 
 	full error           // why there was no room for some events; nil if there was for all
 	late map[string]bool // towers and ids of which events may be written later
@@ -281,20 +310,20 @@ func (im *importer) ranFull(err error) {
 
 func (im *importer) run(ctx context.Context, sources []eventSource) error {
 	for _, s := range sources {
-		err := s.each(ctx, func(place string, event *tandemv1.LiveEvent, err error) error {
-			if err != nil { // though it was right when it was read first
-				return fmt.Errorf("%s: %w", place, err)
+		err := s.each(ctx, func(at sourced) error {
+			if at.err != nil { // though it was right when it was read first
+				return fmt.Errorf("%s: %w", at.place, at.err)
 			}
-			if im.wait(event) {
+			if im.wait(at.event) {
 				return nil
 			}
-			size := proto.Size(event)
+			size := proto.Size(at.event)
 			if len(im.batch) == batchEvents || im.bytes+size > batchBytes {
 				if err := im.flush(ctx); err != nil {
 					return err
 				}
 			}
-			im.batch, im.bytes = append(im.batch, event), im.bytes+size
+			im.batch, im.places, im.bytes = append(im.batch, at.event), append(im.places, at.place), im.bytes+size
 			return nil
 		})
 		if err != nil {
@@ -309,14 +338,15 @@ func (im *importer) flush(ctx context.Context) error {
 		return nil
 	}
 	done, err := im.w.write(ctx, im.batch)
+	im.back += done.back
 	switch {
 	case err != nil && !fullWrite(err):
 		if done.missing > 0 {
 			im.events += int64(len(im.batch) - done.missing)
 		}
-		return err
+		return placed(err, im.places)
 	case err != nil:
-		im.ranFull(err)
+		im.ranFull(placed(err, im.places))
 		if done.missing == 0 { // none was written
 			done.missing = len(im.batch)
 		} else {
@@ -325,8 +355,9 @@ func (im *importer) flush(ctx context.Context) error {
 	default:
 		im.position = done.position
 	}
+	im.lost.note(ctx, im.w, im.batch, done)
 	im.events, im.repeated = im.events+int64(len(im.batch)-done.missing), im.repeated+done.repeated
-	im.batch, im.bytes = im.batch[:0], 0
+	im.batch, im.places, im.bytes = im.batch[:0], im.places[:0], 0
 	im.progress(im.events)
 	return nil
 }
@@ -362,7 +393,13 @@ func openEvents(ctx context.Context, paths []string) (_ *eventFiles, err error) 
 // Close implements [io.Closer].
 func (s *eventFiles) Close() error { return s.set.Close() }
 
-func (s *eventFiles) each(ctx context.Context, do func(place string, event *tandemv1.LiveEvent, err error) error) error {
+func (s *eventFiles) rename() {
+	for name := range s.ids {
+		s.ids[name] = newEventID()
+	}
+}
+
+func (s *eventFiles) each(ctx context.Context, do func(sourced) error) error {
 	err := tower.ReadLines(ctx, s.set.Files(), maxEventLine, func(f input.File, number int64, line []byte) error {
 		if len(bytes.TrimSpace(line)) == 0 {
 			return nil
@@ -370,12 +407,13 @@ func (s *eventFiles) each(ctx context.Context, do func(place string, event *tand
 		place := fmt.Sprintf("%s line %d", f.Name(), number)
 		event := &tandemv1.LiveEvent{}
 		if err := protojson.Unmarshal(line, event); err != nil {
-			return do(place, nil, plainJSONError(err))
+			return do(sourced{place: place, err: plainJSONError(err)})
 		}
-		if event.EventId == "" {
+		named := event.EventId != ""
+		if !named {
 			event.EventId = fmt.Sprintf("%s-%d", s.ids[f.Name()], number)
 		}
-		return do(place, event, nil)
+		return do(sourced{place: place, event: event, named: named})
 	})
 	return errors.Join(err, s.set.Unchanged())
 }
@@ -518,7 +556,9 @@ func (s *towerRows) Close() error {
 	return errors.Join(errs...)
 }
 
-func (s *towerRows) each(ctx context.Context, do func(place string, event *tandemv1.LiveEvent, err error) error) (err error) {
+func (s *towerRows) rename() { s.id = newEventID() }
+
+func (s *towerRows) each(ctx context.Context, do func(sourced) error) (err error) {
 	r, err := tower.Open(ctx, s.options)
 	if err != nil {
 		return err
@@ -550,7 +590,7 @@ func (s *towerRows) each(ctx context.Context, do func(place string, event *tande
 		default:
 			event = s.event(row)
 		}
-		if err := do(place, event, err); err != nil {
+		if err := do(sourced{place: place, event: event, err: err}); err != nil {
 			return err
 		}
 	}

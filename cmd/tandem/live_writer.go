@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -25,10 +26,14 @@ import (
 // It is for one goroutine.
 type liveWriter interface {
 	io.Closer
-	// vet returns an error if it is known beforehand that an event would not be written: a
-	// [*live.EventError] if it is the event's.
-	vet(ctx context.Context, event *tandemv1.LiveEvent) error
+	// vet returns an event as it would be written, as far as that is known beforehand, or an
+	// error if it would not be: a [*live.EventError] if it is the event's.
+	vet(ctx context.Context, event *tandemv1.LiveEvent) (live.Event, error)
 	write(ctx context.Context, events []*tandemv1.LiveEvent) (written, error)
+	// lost returns those of some events that count once, having been written before, and do
+	// not hold at a position: takedowns of apps that are not taken down, and, where there is a
+	// store, upserts of what was removed or forgotten since.
+	lost(ctx context.Context, at shard.Position, events []*tandemv1.LiveEvent) ([]*tandemv1.LiveEvent, error)
 	// store returns the store that is written to, nil if only a server knows it.
 	store() *snapshots.Store
 }
@@ -56,15 +61,19 @@ type serverWriter struct {
 	within time.Duration // of each write
 }
 
-func (w *serverWriter) vet(_ context.Context, m *tandemv1.LiveEvent) error {
+func (w *serverWriter) vet(_ context.Context, m *tandemv1.LiveEvent) (live.Event, error) {
 	e, err := wire.Event(m)
 	if err != nil {
-		return err
+		return e, err
 	}
-	if e.Kind == live.Upsert && e.Model == "" {
-		e.Model = "released" // the server knows it
+	if e.Kind != live.Upsert {
+		return e, e.Check()
 	}
-	return e.Check()
+	const released = "released" // the server knows it
+	e.Model = cmp.Or(e.Model, released)
+	err = e.Check()
+	e.Model = released // whether it is the one that another event names is not known
+	return e, err
 }
 
 func (w *serverWriter) write(ctx context.Context, events []*tandemv1.LiveEvent) (written, error) {
@@ -154,12 +163,12 @@ func openStoreWriter(e *environment, f *liveWriteFlags) (_ *storeWriter, err err
 	return w, nil
 }
 
-func (w *storeWriter) vet(ctx context.Context, m *tandemv1.LiveEvent) error {
+func (w *storeWriter) vet(ctx context.Context, m *tandemv1.LiveEvent) (live.Event, error) {
 	e, err := w.log.served.event(ctx, m)
 	if err != nil {
-		return err
+		return e, err
 	}
-	return pathed(m, w.log.served.check(&e))
+	return e, pathed(m, w.log.served.check(&e))
 }
 
 func (w *storeWriter) write(ctx context.Context, events []*tandemv1.LiveEvent) (written, error) {
@@ -170,6 +179,7 @@ func (w *storeWriter) write(ctx context.Context, events []*tandemv1.LiveEvent) (
 			return written{}, numbered(err, i, len(events))
 		}
 	}
+	gone := w.forgotten(upsertedUsers(list))
 	receipt, err := w.log.replica.Append(ctx, list)
 	if wrong, ok := errors.AsType[*live.EventError](err); ok && wrong.Index < len(events) {
 		err = numbered(pathed(events[wrong.Index], err), wrong.Index, len(events))
@@ -179,8 +189,9 @@ func (w *storeWriter) write(ctx context.Context, events []*tandemv1.LiveEvent) (
 	}
 	done := written{position: receipt.Position, repeated: receipt.Repeated}
 	if partial, ok := errors.AsType[*live.PartialError](err); ok {
-		done = written{partial.Receipt.Position, partial.Receipt.Repeated, len(partial.Missing)}
+		done = written{position: partial.Receipt.Position, repeated: partial.Receipt.Repeated, missing: len(partial.Missing)}
 	}
+	done.back = len(gone) - len(w.forgotten(gone))
 	return done, err
 }
 

@@ -237,3 +237,13 @@ func (e *Event) checkWindow() error {
 	}
 	return nil
 }
+
+// Content returns a hash of what an event changes, by which a log tells whether two of one id
+// are the same, and the error of [Event.Check].
+func (e *Event) Content() (uint64, error) {
+	change, err := e.check()
+	if err == nil && e.Kind == Forget {
+		change = append(change, e.Entity...) // a log has a hash in its place
+	}
+	return contentHash(change), err
+}

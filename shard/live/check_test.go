@@ -111,3 +111,23 @@ func TestWindow(t *testing.T) {
 		assert.Equal(t, c.want, c.window.Contains(noon.Add(c.hour)), c)
 	}
 }
+
+// TestContent tells apart what events change, and nothing else of them.
+func TestContent(t *testing.T) {
+	content := func(e Event) uint64 {
+		h, err := e.Content()
+		require.NoError(t, err)
+		return h
+	}
+	a := takedown("a")
+	named := a
+	named.ID, named.Author, named.Time = "x", "ann", noon
+	assert.Equal(t, content(a), content(named))
+	seen := map[uint64]bool{}
+	for _, e := range []Event{a, takedown("b"), restore("a"), forget("u"), forget("v"), upsert(shard.Apps, "a", "1", 1, 2), upsert(shard.Users, "a", "1", 1, 2)} {
+		assert.False(t, seen[content(e)], e)
+		seen[content(e)] = true
+	}
+	_, err := (&Event{}).Content()
+	require.ErrorIs(t, err, ErrEvent)
+}
