@@ -1,6 +1,7 @@
 package appendlog
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -24,11 +25,71 @@ import (
 // An empty Memory remembers nothing. Its methods may be called by any number of goroutines.
 type Memory []string
 
+// remembered is what a file has. Servers of before there was a checksum read one that has it,
+// and write none.
 type remembered struct {
 	Version  int    `json:"version"`
 	Log      string `json:"log"`
 	Sequence uint64 `json:"sequence"`
 	Hash     Hash   `json:"hash"`
+	Checksum *Hash  `json:"checksum,omitempty"` // of the line without it
+}
+
+// line returns the line that a file consists of.
+func (r remembered) line() ([]byte, error) {
+	data, err := json.Marshal(r)
+	return append(data, '\n'), err
+}
+
+// encodeMemory returns what a file has that remembers a position.
+func encodeMemory(at Position) ([]byte, error) {
+	r := remembered{Version: memoryVersion, Log: at.Log, Sequence: at.Sequence, Hash: at.Hash}
+	data, err := r.line()
+	if err != nil {
+		return nil, err
+	}
+	sum := HashOf(data)
+	r.Checksum = &sum
+	return r.line()
+}
+
+// decodeMemory is the opposite. It takes no byte that is not written: what is passed over here
+// is an older copy of a log that is served.
+func decodeMemory(data []byte) (Position, error) {
+	var r remembered
+	if err := json.Unmarshal(data, &r); err != nil {
+		return Position{}, err
+	}
+	if r.Version != memoryVersion {
+		return Position{}, errMemoryVersion{r.Version}
+	}
+	sum := r.Checksum
+	written, err := r.line()
+	if err != nil {
+		return Position{}, err
+	}
+	r.Checksum = nil
+	summed, err := r.line()
+	switch {
+	case err != nil:
+		return Position{}, err
+	case sum != nil && *sum != HashOf(summed):
+		return Position{}, errors.New("what it says does not have its checksum")
+	case !bytes.Equal(written, data):
+		return Position{}, errors.New("it is not as a server writes it: version, log, sequence, hash and checksum in one line")
+	case len(r.Log) > maxLogID:
+		return Position{}, fmt.Errorf("its log has an id of %d bytes; accepted: up to %d", len(r.Log), maxLogID)
+	case r.Sequence == 0 && (r.Log != "" || r.Hash != (Hash{})):
+		return Position{}, errors.New("it has a log or a hash, and sequence 0")
+	}
+	return Position{r.Log, r.Sequence, r.Hash}, nil
+}
+
+// errMemoryVersion is a version that this build does not know.
+type errMemoryVersion struct{ version int }
+
+func (e errMemoryVersion) Error() string {
+	return fmt.Sprintf("has version %d; accepted: %d", e.version, memoryVersion)
 }
 
 const (
@@ -68,14 +129,14 @@ func recall(path string) (Position, error) {
 	if err != nil {
 		return Position{}, err
 	}
-	var r remembered
-	if err := json.Unmarshal(data, &r); err != nil {
+	at, err := decodeMemory(data)
+	switch {
+	case errors.As(err, new(errMemoryVersion)):
+		return Position{}, fmt.Errorf("%s %w", path, err)
+	case err != nil:
 		return Position{}, fmt.Errorf("%s is damaged: %w: put it back, or remove it: an older copy of the log is not known as one then", path, err)
 	}
-	if r.Version != memoryVersion || len(r.Log) > maxLogID {
-		return Position{}, fmt.Errorf("%s has version %d; accepted: %d", path, r.Version, memoryVersion)
-	}
-	return Position{r.Log, r.Sequence, r.Hash}, nil
+	return at, nil
 }
 
 // Keep remembers a position, durably, in each file that has no farther one. The log at the
@@ -119,8 +180,11 @@ func (m Memory) each(ctx context.Context, at Position, done func(path string) (b
 // place has a file that is written and synced take the place of one of the memory unless that
 // is done by then.
 func place(ctx context.Context, path string, at Position, done func(path string) (bool, error)) error {
-	data, err := json.Marshal(remembered{memoryVersion, at.Log, at.Sequence, at.Hash})
+	data, err := encodeMemory(at)
 	if err != nil {
+		return err
+	}
+	if err := objects.MakeDir(filepath.Dir(path)); err != nil { // it may be gone since Recall
 		return err
 	}
 	next, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*.tmp")
@@ -128,7 +192,7 @@ func place(ctx context.Context, path string, at Position, done func(path string)
 		return err
 	}
 	defer func() { _ = os.Remove(next.Name()) }() // in vain once it was placed
-	_, err = next.Write(append(data, '\n'))
+	_, err = next.Write(data)
 	if err = errors.Join(err, next.Chmod(0o644), next.Sync(), next.Close()); err != nil { // a server may run as another user
 		return err
 	}
@@ -156,7 +220,7 @@ func lockMemory(ctx context.Context, path string) (*os.File, error) {
 			return f, nil
 		case !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR):
 			err = fmt.Errorf("lock %s: %w", f.Name(), err)
-		case time.Since(begun) >= memoryPatience:
+		case objects.Elapsed(begun) >= memoryPatience:
 			err = fmt.Errorf("another process has kept %s locked for %s", f.Name(), memoryPatience)
 		case ctx.Err() != nil:
 			err = fmt.Errorf("lock %s: %w", f.Name(), ctx.Err())

@@ -1,6 +1,7 @@
 package appendlog
 
 import (
+	"bytes"
 	"context"
 	"os"
 	"path/filepath"
@@ -88,4 +89,60 @@ func TestMemoryThatIsLocked(t *testing.T) {
 	at, _, err := m.Recall()
 	require.NoError(t, err)
 	assert.EqualValues(t, 1, at.Sequence)
+}
+
+// A file of the memory that is damaged is an error, whatever byte of it is: to pass as one that
+// remembers less is to serve an older copy.
+func TestMemoryThatIsDamaged(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "live.json")
+	m := Memory{path}
+	at := Position{Log: "20261130", Sequence: 17, Hash: HashOf([]byte("17"))}
+	require.NoError(t, m.Accept(t.Context(), at))
+	whole, err := os.ReadFile(path)
+	require.NoError(t, err)
+	damaged := func(name string, data []byte) {
+		require.NoError(t, os.WriteFile(path, data, 0o644))
+		at, _, err := m.Recall()
+		require.Error(t, err, "%s: %q passes as %+v", name, data, at)
+		require.ErrorContains(t, err, path)
+		require.Less(t, len(err.Error()), 500)
+		require.Error(t, m.Keep(t.Context(), Position{Log: "20261201", Sequence: 99}, goesOn), "it is not written over")
+	}
+	for i := range whole {
+		for bit := range 8 {
+			data := bytes.Clone(whole)
+			data[i] ^= 1 << bit
+			damaged("a bit", data)
+		}
+		damaged("cut off", whole[:i])
+	}
+	hash := at.Hash.String()
+	for name, text := range map[string]string{
+		"no key that is known":   `{"version":1,"Xlog":"","Xsequence":17}`,
+		"nothing but a version":  `{"version":1}`,
+		"sequence 0 with a hash": `{"version":1,"log":"","sequence":0,"hash":"` + hash + `"}`,
+		"sequence 0 of a log":    `{"version":1,"log":"20261130","sequence":0,"hash":"` + Hash{}.String() + `"}`,
+		"one more key":           `{"version":1,"log":"","sequence":17,"hash":"` + hash + `","more":1}`,
+		"a key twice":            `{"version":1,"log":"","sequence":17,"sequence":1,"hash":"` + hash + `"}`,
+		"two of them":            string(whole) + string(whole[:len(whole)-1]),
+	} {
+		damaged(name, []byte(text+"\n"))
+	}
+
+	require.NoError(t, os.WriteFile(path, []byte(`{"version":1,"log":"20261130","sequence":17,"hash":"`+hash+`"}`+"\n"), 0o644))
+	found, _, err := m.Recall()
+	require.NoError(t, err, "as servers wrote it before there was a checksum")
+	assert.Equal(t, at, found)
+}
+
+// Folders that somebody has removed under a server are made again.
+func TestMemoryWhoseFolderIsGone(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "state", "tandem")
+	m := Memory{filepath.Join(dir, "live.json")}
+	require.NoError(t, m.Accept(t.Context(), Position{Sequence: 1}))
+	require.NoError(t, os.RemoveAll(filepath.Dir(dir)))
+	require.NoError(t, m.Keep(t.Context(), Position{Sequence: 2}, goesOn))
+	at, _, err := m.Recall()
+	require.NoError(t, err)
+	assert.EqualValues(t, 2, at.Sequence)
 }
