@@ -352,11 +352,9 @@ func (s *Service) followLive(c *Config) {
 		Room: live.Room{Rows: c.Live.MaxFreshRows, Bytes: c.Live.MaxFreshBytes},
 		AtLeast: func(ctx context.Context) (shard.Position, string, error) {
 			known, err := release.New(c.Store).LiveBound(ctx)
-			if c.Live.AtLeast.Compare(known.Position) > 0 {
-				known.Position, known.By = c.Live.AtLeast, c.Live.AtLeastFrom
-			}
 			return known.Position, known.By, err
 		},
+		Reached: c.Live.AtLeast, ReachedFrom: c.Live.AtLeastFrom,
 		Check: s.fits, Changed: s.health.changed, Events: s.events,
 	})
 	s.health.live = s.live

@@ -54,6 +54,10 @@ type Options struct {
 	Writes      bool          // whether [Follower.Append] may be called
 	Poll        time.Duration
 	Memory      appendlog.Memory // empty: none
+	// Reached is a position that a person says the log has reached, as ReachedFrom names it: see
+	// [live.Options].
+	Reached     shard.Position
+	ReachedFrom string
 	// AtLeast returns a position that the log must have reached, and by what that is known.
 	AtLeast func(context.Context) (shard.Position, string, error)
 	Accept  *shard.Position // accepts the log as it is, at this position
@@ -100,7 +104,7 @@ func New(bucket *objects.Bucket, o Options) *Follower {
 }
 
 // Open reads the log to its end. It tries until ctx ends, but for a log that must not be
-// followed: that error is of class [live.ErrTimeTravel].
+// followed: that error is of class [live.ErrTimeTravel], or a [*live.UnnamedLogError].
 func (f *Follower) Open(ctx context.Context) error {
 	start := time.Now()
 	for retry := firstRetry; ; retry = min(2*retry, lastRetry) {
@@ -119,7 +123,7 @@ func (f *Follower) Open(ctx context.Context) error {
 			return nil
 		case ctx.Err() != nil:
 			return ctx.Err()
-		case errors.Is(err, live.ErrTimeTravel):
+		case errors.Is(err, live.ErrTimeTravel), errors.As(err, new(*live.UnnamedLogError)):
 			return err
 		}
 		f.told.fail(err)
@@ -143,6 +147,7 @@ func (f *Follower) open(ctx context.Context) (*live.Replica, error) {
 	return live.Open(ctx, f.bucket, live.Options{
 		Poll: f.o.Poll, Hedge: f.o.Fence / hedgeShare, Check: f.o.Check, Memory: f.o.Memory, Room: f.o.Room,
 		AtLeast: live.Position{Log: atLeast.Log, Sequence: atLeast.Sequence}, AtLeastFrom: from, Accept: f.o.Accept,
+		Reached: f.o.Reached, ReachedFrom: f.o.ReachedFrom,
 		Apply: f.applied, Published: f.published, Failed: f.failed, Proved: f.proved,
 		Summed: func(s live.Summed) {
 			f.o.Events.Live(events.Live{Change: events.LiveCheckpoint, Sequence: s.Sequence, Bytes: s.Bytes, Took: s.Took, Err: s.Err})
@@ -265,7 +270,7 @@ func (f *Follower) Append(ctx context.Context, list []live.Event) (live.Receipt,
 // Full tells that an upsert was refused for want of room.
 func (f *Follower) Full(err error) {
 	f.told.mu.Lock()
-	tell := time.Since(f.told.full) >= fullEvery
+	tell := objects.Elapsed(f.told.full) >= fullEvery
 	if tell {
 		f.told.full = time.Now()
 	}
@@ -363,7 +368,7 @@ func (s *state) fail(err error) events.LiveChange {
 	case now == was:
 	case Broken(now):
 		return events.LiveBroken
-	case time.Since(s.at) >= unreadEvery:
+	case objects.Elapsed(s.at) >= unreadEvery:
 		s.at, s.unread = time.Now(), true
 		return events.LiveUnreadable
 	}
@@ -384,7 +389,7 @@ func (f *Follower) watch(ctx context.Context) {
 			return
 		case <-ticker.C:
 		}
-		if time.Since(mended) >= mendEvery {
+		if objects.Elapsed(mended) >= mendEvery {
 			mended = time.Now()
 			if f.broken() {
 				f.mend()

@@ -11,6 +11,7 @@ import (
 	"github.com/tandem-ann/tandem/shard"
 	"github.com/tandem-ann/tandem/shard/live"
 	"github.com/tandem-ann/tandem/shard/manifest"
+	"github.com/tandem-ann/tandem/shard/objects"
 	"github.com/tandem-ann/tandem/shard/overlay"
 	"github.com/tandem-ann/tandem/shard/snapshots"
 )
@@ -123,7 +124,7 @@ func (l *Layer) publish(v *live.View) {
 		l.misfits = n
 		return
 	}
-	if time.Since(l.told) < misfitsEvery {
+	if objects.Elapsed(l.told) < misfitsEvery {
 		return
 	}
 	l.misfits, l.told = n, time.Now()

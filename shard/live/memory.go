@@ -31,6 +31,20 @@ func (e *TimeTravelError) Error() string {
 // Unwrap returns the class, and how.
 func (e *TimeTravelError) Unwrap() []error { return []error{ErrTimeTravel, e.Err} }
 
+// UnnamedLogError says that a position which the log is said to have reached names no log,
+// although the one in the store has an id: a person has accepted it since the log began, and
+// every position of the first log comes before all of it.
+type UnnamedLogError struct {
+	Reached shard.Position
+	From    string // who says so
+	Found   shard.Position
+}
+
+func (e *UnnamedLogError) Error() string {
+	return fmt.Sprintf("%s %d names no log, and says nothing of the store's, which has an id and ends at %s: accepted are positions with the id, such as %s:%d",
+		e.From, e.Reached.Sequence, e.Found, e.Found.Log, e.Reached.Sequence)
+}
+
 // describe names a position for people.
 func describe(p shard.Position) string {
 	if p.Log == "" {

@@ -62,6 +62,11 @@ type Options struct {
 	// releases tell it, by AtLeastFrom. Its hash may be zero.
 	AtLeast     Position
 	AtLeastFrom string // such as "the newest release"
+	// Reached is a position that a person says the log has reached, as ReachedFrom names it. One
+	// without the id of a log is of the first: a log that was accepted since is not opened then,
+	// see [UnnamedLogError].
+	Reached     shard.Position
+	ReachedFrom string // such as "--live-at-least"
 	// Accept is the position of a log that a person accepts although it is not the one that
 	// was followed before: it is followed if it ends there when it is opened, and is what is
 	// remembered from then on.
@@ -209,7 +214,11 @@ func (r *Replica) vouch(known Position, memory string) (vouched string, accepted
 		told.from = "what it was told"
 	}
 	found := r.state.position
-	for _, s := range []source{{known, memory}, told} {
+	reached := Position{Log: r.o.Reached.Log, Sequence: r.o.Reached.Sequence}
+	if reached != (Position{}) && reached.Log == "" && found.Log != "" {
+		return "", false, &UnnamedLogError{Reached: r.o.Reached, From: r.o.ReachedFrom, Found: found.Shard()}
+	}
+	for _, s := range []source{{known, memory}, told, {reached, r.o.ReachedFrom}} {
 		if s.at == (Position{}) {
 			continue
 		}

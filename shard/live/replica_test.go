@@ -822,6 +822,40 @@ func TestRestoredWhileFollowed(t *testing.T) {
 	})
 }
 
+// A position without the id of a log says nothing once a log was accepted, which comes after all
+// of the first: it is refused, and not taken for one that was reached.
+func TestReachedNamesItsLog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := objectstest.NewFaults()
+		bucket := store.Bucket("")
+		w, stop := start(t, bucket, Options{})
+		appendTo(t, w, takedown("a"))
+		stop()
+		open := func(p shard.Position) (*Replica, error) {
+			return Open(t.Context(), bucket, Options{Reached: p, ReachedFrom: "--live-at-least"})
+		}
+		_, err := open(position(99))
+		require.ErrorIs(t, err, ErrTimeTravel)
+		r, err := open(position(1))
+		require.NoError(t, err)
+		assert.Equal(t, "--live-at-least of entry 1", r.Vouched())
+
+		p := accept(t, store)
+		for _, sequence := range []uint64{1, 99} {
+			_, err = open(position(sequence))
+			var unnamed *UnnamedLogError
+			require.ErrorAs(t, err, &unnamed)
+			assert.EqualError(t, err, fmt.Sprintf("open the live log: --live-at-least %d names no log, and says nothing of the store's, which has an id and ends at %s: "+
+				"accepted are positions with the id, such as %s:%d", sequence, p, p.Log, sequence))
+		}
+		_, err = open(shard.Position{Log: p.Log, Sequence: 99})
+		require.ErrorIs(t, err, ErrTimeTravel)
+		r, err = open(p)
+		require.NoError(t, err)
+		assert.Equal(t, fmt.Sprintf("--live-at-least of entry %d of log %s", p.Sequence, p.Log), r.Vouched())
+	})
+}
+
 // What cannot be remembered is not published, and is once it can.
 func TestMemoryThatCannotBeWritten(t *testing.T) {
 	dir := t.TempDir()
