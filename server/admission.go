@@ -138,8 +138,11 @@ func (a *admission) leave(k *cost) {
 	now := time.Now()
 	// One that ended early, as at its deadline, did no more than there was time for.
 	a.ended += min(k.work, now.Sub(k.start)*time.Duration(a.processors))
-	if window := now.Sub(a.since); window >= measureEvery {
+	switch window := now.Sub(a.since); {
+	case window >= measureEvery:
 		a.measure(now, window)
+	case window < 0: // the clock was set back
+		a.since = now
 	}
 }
 

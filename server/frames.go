@@ -116,7 +116,11 @@ func (a *allowance) spend(n int64) time.Duration {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	now := time.Now()
-	if since := now.Sub(a.at); since > 0 {
+	since := now.Sub(a.at)
+	if since < -2*longestDebt { // the clock was set back
+		a.at, since = now, 0
+	}
+	if since > 0 {
 		a.left = min(a.left+since.Seconds()*spareFrames, spareFrames)
 		a.at = now
 	}

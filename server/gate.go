@@ -224,8 +224,11 @@ func (u *usage) add(d time.Duration, now time.Time) {
 }
 
 func (u *usage) decay(now time.Time) time.Duration {
-	if since := now.Sub(u.at); since > 0 {
+	since := now.Sub(u.at)
+	if since > 0 {
 		u.took = time.Duration(float64(u.took) * math.Exp2(-float64(since)/float64(halfLife)))
+	}
+	if since > 0 || since < -time.Minute { // the clock was set back
 		u.at = now
 	}
 	return u.took

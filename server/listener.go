@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/tandem-ann/tandem/server/events"
+	"github.com/tandem-ann/tandem/shard/objects"
 )
 
 // listener bounds the connections that are open. Where there are as many as may be, the
@@ -128,12 +129,11 @@ type rare struct {
 // happened counts one, and returns how many are to be told of, 0 if none yet.
 func (r *rare) happened() int {
 	r.n++
-	now := time.Now()
-	if now.Sub(r.told) < tellEvery {
+	if objects.Elapsed(r.told) < tellEvery {
 		return 0
 	}
 	n := r.n
-	r.n, r.told = 0, now
+	r.n, r.told = 0, time.Now()
 	return n
 }
 

@@ -89,7 +89,7 @@ func (s *shedder) pass(now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.passed.IsZero() {
-		s.each += (min(now.Sub(s.passed), longestPass) - s.each) / 16
+		s.each += (min(max(now.Sub(s.passed), 0), longestPass) - s.each) / 16
 	}
 	s.waiting--
 	s.passed = time.Time{}

@@ -98,7 +98,7 @@ func (s *staleness) fail(err error) {
 		return
 	}
 	s.state, s.failed = now, err
-	unread := now != was && !livelog.Broken(now) && time.Since(s.told) >= staleAfter
+	unread := now != was && !livelog.Broken(now) && objects.Elapsed(s.told) >= staleAfter
 	if unread {
 		s.told, s.unread = time.Now(), true
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -182,6 +183,18 @@ func TestStaleness(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A proof of before the clock was set back is of no age that is known, which is no young one.
+func TestStalenessOfAClockThatWasSet(t *testing.T) {
+	var s staleness
+	s.begin(time.Now().AddDate(174, 0, 0), time.Minute)
+	age, ok := s.age()
+	assert.True(t, ok)
+	assert.EqualValues(t, math.MaxInt64, age)
+	assert.True(t, s.exceeded())
+	s.proved(time.Now())
+	assert.False(t, s.exceeded())
 }
 
 // By default a server stays ready, whatever the age: what it serves is right until

@@ -165,7 +165,7 @@ func proofsOf(a fleet.ProofAnswer, apps []string) []appProofInfo {
 		at := wire.Position(a.Proof.Position)
 		p.Position = &at
 		if s := a.Proof.Staleness; s != nil {
-			p.age = s.AsDuration()
+			p.age = fleet.Staleness(s)
 			age := p.age.Seconds()
 			p.Staleness = &age
 		}
@@ -192,7 +192,7 @@ func (p *appProofInfo) judge(said *tandemv1.AppProof) {
 	}
 	at := fmt.Sprintf("at position %s", p.Position)
 	if p.Staleness != nil {
-		at += fmt.Sprintf(", which was proved to be the last %s ago", seconds(p.age))
+		at += fmt.Sprintf(", which was proved to be the last %s", agoText(p.age))
 	}
 	switch {
 	case said.App != p.App:
@@ -247,7 +247,7 @@ func writeProofs(w io.Writer, list []appProofInfo) error {
 			row[3] = p.Position.String()
 		}
 		if p.Staleness != nil {
-			row[4] = seconds(p.age) + " ago"
+			row[4] = agoText(p.age)
 		}
 		if len(p.Snapshots) > 0 {
 			row[5] = snapshotsText(p.Snapshots)

@@ -139,7 +139,7 @@ func provedText(s *tandemv1.GetLiveStatusResponse) string {
 	if s.Staleness == nil {
 		return "-"
 	}
-	return seconds(s.Staleness.AsDuration()) + " ago"
+	return agoText(fleet.Staleness(s.Staleness))
 }
 
 // fenceText says beyond which age of the proof a server does not answer, or answers flagged.

@@ -317,7 +317,7 @@ func writeStatus(w io.Writer, log *logInfo, servers []serverInfo) error {
 		}
 		seen := "-"
 		if age := s.Status.Staleness; age != nil {
-			seen = seconds(age.AsDuration()) + " ago"
+			seen = agoText(fleet.Staleness(age))
 		}
 		fmt.Fprintf(t, "%s\t%d\t%s\t%s\t%s\t%s\t%d\t%s\n", s.Server, s.Status.Generation, s.phase, seen,
 			byteSize(int64(s.Status.MappedBytes)), byteSize(int64(s.Status.MemoryLimit)), len(s.Status.KeptSnapshots), s.Live)

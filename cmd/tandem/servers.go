@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
@@ -63,7 +64,7 @@ func newServerLive(a *fleet.LiveAnswer) *serverLive {
 	}
 	l := &serverLive{Position: a.Position()}
 	if s := a.Status.Staleness; s != nil {
-		age := s.AsDuration().Seconds()
+		age := fleet.Staleness(s).Seconds()
 		l.Staleness = &age
 	}
 	return l
@@ -76,7 +77,7 @@ func (l *serverLive) String() string {
 	case l.Staleness == nil:
 		return l.Position.String() + ", not proved"
 	}
-	return fmt.Sprintf("%s, %s ago", l.Position, seconds(time.Duration(*l.Staleness*float64(time.Second))))
+	return fmt.Sprintf("%s, %s", l.Position, agoText(secondsOf(*l.Staleness)))
 }
 
 // newServerInfo returns what a server says where the entry of a generation and a hash was
@@ -141,4 +142,13 @@ func unconfirmedBy(text string, servers []fleet.Unconfirmed, interrupted bool) e
 		text += ofServer(s.Err)
 	}
 	return errors.New(text)
+}
+
+// secondsOf is the opposite of [time.Duration.Seconds]. What is too long for a duration is the
+// longest one.
+func secondsOf(s float64) time.Duration {
+	if ns := s * float64(time.Second); ns < math.MaxInt64 {
+		return time.Duration(ns)
+	}
+	return math.MaxInt64
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
+	"github.com/tandem-ann/tandem/server/fleet"
 	"github.com/tandem-ann/tandem/shard/wording"
 )
 
@@ -77,7 +78,7 @@ func judgeReleases(s *tandemv1.GetStatusResponse, maxStaleness time.Duration) (l
 	case s.Generation == 0:
 		list = append(list, newFinding("TandemNoRelease", "tandem release start --store STORE DIGEST", "nothing was released yet"))
 	}
-	if age := s.GetStaleness().AsDuration(); age > maxStaleness {
+	if age := fleet.Staleness(s.GetStaleness()); age > maxStaleness {
 		list = append(list, newFinding("TandemReleasesStale", "look whether the store answers: tandem release status --store STORE",
 			"it has not seen for %s what is released%s", seconds(age), because(s.LogError)))
 	}
@@ -149,7 +150,7 @@ func judgeLive(s *serverStatus) (list []finding) {
 		return []finding{newFinding("TandemLiveStale", "tandem live status --server SERVER", "it does not say what it knows of the live log: %s", ofServer(s.live.Err))}
 	}
 	next := "look whether the store answers, and how fast: tandem live status --store STORE --server SERVER"
-	age, fence := l.GetStaleness().AsDuration(), l.Fence.AsDuration()
+	age, fence := fleet.Staleness(l.GetStaleness()), l.Fence.AsDuration()
 	switch broken := l.LogState == tandemv1.LogState_LOG_STATE_FORKED || l.LogState == tandemv1.LogState_LOG_STATE_BEHIND || l.LogState == tandemv1.LogState_LOG_STATE_GAP; {
 	case broken:
 		list = append(list, newFinding("TandemLiveBroken", "if the store was restored on purpose, tandem live accept; see docs/live.md, After a restore",

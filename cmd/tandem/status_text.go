@@ -181,7 +181,7 @@ func seenText(s *tandemv1.GetStatusResponse) string {
 	if s.Staleness == nil {
 		return "follows none"
 	}
-	text := "seen " + seconds(s.Staleness.AsDuration()) + " ago"
+	text := "seen " + agoText(fleet.Staleness(s.Staleness))
 	if s.LogError != "" {
 		text += "; its last look failed: " + s.LogError
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"math"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -41,6 +42,15 @@ func seconds(d time.Duration) string {
 		return fmt.Sprintf("%.1fs", d.Seconds())
 	}
 	return d.Round(time.Second).String()
+}
+
+// agoText says how long ago something was; the longest duration is that of what is not known to
+// have been.
+func agoText(d time.Duration) string {
+	if d == math.MaxInt64 {
+		return "at a time that is not known"
+	}
+	return seconds(d) + " ago"
 }
 
 // barWidth is the length of the longest bar, in characters.

@@ -65,7 +65,8 @@ func (b *budget) pause(ctx context.Context) {
 
 // rest returns how long it is until a slice of so much may be followed by the next.
 func (b *budget) rest(used time.Duration) time.Duration {
-	return b.begun.Add(time.Duration(float64(used) / b.share)).Sub(b.now())
+	all := time.Duration(float64(used) / b.share)
+	return min(b.begun.Add(all).Sub(b.now()), all) // which it is beyond where a clock was set back
 }
 
 // begin begins another slice.

@@ -47,6 +47,13 @@ const (
 	maxFound = 64
 )
 
+// waits reports whether a retry is not due yet. None is for longer than the last of them is
+// after: a clock was set back.
+func (r *rollback) waits(now time.Time) bool {
+	left := r.next.Sub(now)
+	return left > 0 && left <= firstRetry<<maxTries
+}
+
 // begin begins a generation.
 func (r *rollback) begin() { r.text, r.done, r.tries, r.next = "", false, 0, time.Time{} }
 
@@ -117,7 +124,7 @@ func (a *Auditor) mayLeave(bad *Arm) error {
 // rollBack begins a rollback if one is due. The auditor's mu is held.
 func (w *worker) rollBack(ctx context.Context, now time.Time) {
 	r := &w.rollback
-	if !w.auto || r.done || r.active || now.Before(r.next) {
+	if !w.auto || r.done || r.active || r.waits(now) {
 		return
 	}
 	bad := w.bad()

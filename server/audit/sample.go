@@ -98,6 +98,9 @@ func (s *sampler) tick(now time.Time, arms []*Arm) {
 		s.last = now
 	}
 	passed := now.Sub(s.last)
+	if passed < 0 { // a clock was set back
+		s.last = now
+	}
 	if passed < tickEvery {
 		return
 	}
@@ -137,7 +140,7 @@ func (s *sampler) want(now time.Time, arms []*Arm) {
 	each(arms, func(*stratum) { n++ })
 	every := max(rareEvery, time.Duration(float64(n)/max(s.capacity()/2, 1e-3)*float64(time.Second)))
 	each(arms, func(st *stratum) {
-		if now.Sub(time.Unix(0, st.taken.Load())) >= every {
+		if now.Sub(time.Unix(0, st.taken.Load())).Abs() >= every { // or a clock was set back
 			st.wanted.Store(true)
 		}
 	})

@@ -30,7 +30,8 @@ import (
 // which makes what is left an interval.
 //
 // A stake that has lost for days would take days to come back. So a new stake is added
-// with each value, of as many hours as have passed since the last one, times the rate. The
+// with each value, of as many hours as have passed since the last one, a quarter at most, times the
+// rate. The
 // wealth of all of them less all that was staked is expected to shrink or stay, so wealth
 // reaches 1 within T hours with a probability of at most the stakes of T hours. That is the
 // sum of Shiryaev and Roberts, for confidence sequences as in Shin, Ramdas and Rinaldo,
@@ -77,6 +78,9 @@ const (
 	// head is the time whose stakes are there from the beginning: a snapshot that is bad is
 	// so from its first query on.
 	head = 6 * time.Minute
+	// longestPause bounds the time whose stakes come with one value: where a clock was set, what
+	// it says has passed is no time in which there was anything to see.
+	longestPause = windowTime
 	// onsetBet is the bet that tells since when the mean is below the floor: those that have
 	// won nothing by it since some value say that it was above.
 	onsetBet = 8
@@ -110,10 +114,8 @@ func NewSequence(rate Rate, now time.Time, grid ...float64) *Sequence {
 
 // Add adds a value, 0 to 1, that came at a time, with its reference.
 func (s *Sequence) Add(now time.Time, value, reference float64) {
-	hours := max(now.Sub(s.since), 0).Hours()
-	if hours > 0 {
-		s.since = now
-	}
+	hours := min(max(now.Sub(s.since), 0), longestPause).Hours()
+	s.since = now
 	below, above := hours*s.rate.Below/float64(len(betsBelow)), hours*s.rate.Above/float64(len(betsAbove))
 	for i := range s.grid {
 		c := &s.grid[i]

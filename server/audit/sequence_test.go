@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 )
 
@@ -115,5 +116,32 @@ func TestGrid(t *testing.T) {
 	assert.InDelta(t, -Margin, s.grid[s.floor].margin, 1e-12)
 	for i := range s.grid[1:] {
 		assert.Less(t, s.grid[i].margin, s.grid[i+1].margin)
+	}
+}
+
+// A clock that is set beyond 2157, where times have no reading of the monotonic one, and back
+// says that more time has passed than there was: that raises no alarm, and one is raised after
+// it as soon as without it.
+func TestSequenceOfAClockThatWasSet(t *testing.T) {
+	beyond := start.AddDate(174, 0, 0)
+	for name, times := range map[string][2]time.Time{"forward": {start, beyond}, "and back": {beyond, start}} {
+		t.Run(name, func(t *testing.T) {
+			r := rand.New(rand.NewPCG(1, 2))
+			s := newStratum(All, "", FalseAlarms/2, times[0])
+			for _, now := range times {
+				for i := range 100 {
+					require.Equal(t, nothing, s.add(now.Add(time.Duration(i)*time.Second), 1, 0.95), "audit %d", i)
+				}
+			}
+			now := times[1].Add(100 * time.Second)
+			l := s.look(now)
+			assert.Equal(t, 100, l.Audits, "by the clock of now")
+			assert.Nil(t, l.Alarm)
+			n := 0
+			for c := nothing; c != raised; n++ {
+				require.Less(t, n, 60)
+				c = s.add(now.Add(time.Duration(n)*time.Second), binomial(r, 100, 0.85), 0.95)
+			}
+		})
 	}
 }

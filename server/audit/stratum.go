@@ -168,7 +168,7 @@ func (s *stratum) raise(now time.Time) {
 // trim removes from the window what is too old.
 func (s *stratum) trim(now time.Time) {
 	old := 0
-	for old < len(s.window) && now.Sub(s.window[old].at) > windowTime {
+	for old < len(s.window) && now.Sub(s.window[old].at).Abs() > windowTime { // or a clock was set back
 		old++
 	}
 	s.window = slices.Delete(s.window, 0, old)

@@ -89,8 +89,11 @@ func (c *Caller) most() time.Duration { return time.Duration(c.quota.CPU * float
 
 // refill adds what the caller may take since it was looked at last.
 func (c *Caller) refill(now time.Time) {
-	if since := now.Sub(c.at); since > 0 {
+	since := now.Sub(c.at)
+	if since > 0 {
 		c.left = min(c.left+time.Duration(c.quota.CPU*float64(min(since, time.Hour))), max(c.most(), c.left))
+	}
+	if since > 0 || since < -time.Minute { // the clock was set back
 		c.at = now
 	}
 }

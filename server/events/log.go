@@ -382,7 +382,7 @@ type sample struct {
 func (s *sample) take(now time.Time) (leftOut int, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.used = max(s.used-now.Sub(s.last).Seconds()*FailuresPerSecond, 0)
+	s.used = max(s.used-max(now.Sub(s.last), 0).Seconds()*FailuresPerSecond, 0)
 	s.last = now
 	if s.used > FailuresAtOnce-1 {
 		s.leftOut++

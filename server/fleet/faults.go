@@ -3,8 +3,11 @@ package fleet
 import (
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
 	"github.com/tandem-ann/tandem/shard/appendlog"
@@ -62,7 +65,24 @@ type StaleError struct {
 
 // Error implements [error].
 func (e *StaleError) Error() string {
+	if e.Age == unknown {
+		return "it does not know how long ago it saw what is released"
+	}
 	return fmt.Sprintf("it has not seen for %s what is released", age(e.Age))
+}
+
+// unknown is the age of what has none that a server can tell.
+const unknown = time.Duration(math.MaxInt64)
+
+// Staleness returns an age that a server has told, and the longest duration for one that is no
+// age: servers of before their clocks were doubted tell negative ones. It is 0 where none was
+// told.
+func Staleness(d *durationpb.Duration) time.Duration {
+	age := d.AsDuration()
+	if age < 0 {
+		return unknown
+	}
+	return age
 }
 
 // age returns a duration as precisely as people want it.
@@ -90,7 +110,7 @@ func (a *Answer) Faults(generation uint64, hash appendlog.Hash, maxStaleness tim
 	} else if s.Error != "" {
 		faults = append(faults, errors.New(s.Error))
 	}
-	if age := s.GetStaleness().AsDuration(); age > maxStaleness {
+	if age := Staleness(s.GetStaleness()); age > maxStaleness {
 		faults = append(faults, &StaleError{age})
 	}
 	return faults

@@ -3,6 +3,7 @@ package fleet_test
 import (
 	"context"
 	"errors"
+	"math"
 	"net/http"
 	"net/http/httptest"
 	"testing"
@@ -217,6 +218,8 @@ func TestFaults(t *testing.T) {
 	right := func() *tandemv1.GetStatusResponse { return serving(3, hash.String()) }
 	old := right()
 	old.Staleness = durationpb.New(62100 * time.Millisecond)
+	negative := right()
+	negative.Staleness = durationpb.New(math.MinInt64)
 	full := right()
 	full.Error = "it is full"
 	forked := right()
@@ -238,6 +241,7 @@ func TestFaults(t *testing.T) {
 		"a snapshot alone":         {&tandemv1.GetStatusResponse{Arms: []*tandemv1.ArmStatus{{}}}, 0, []string{"it serves a snapshot without a release"}},
 		"an error":                 {full, 3, []string{"it is full"}},
 		"another log":              {forked, 3, []string{"it does not follow the log of the store: it has forked"}},
+		"what it saw some day":     {negative, 3, []string{"it does not know how long ago it saw what is released"}},
 		"what it saw long ago":     {old, 3, []string{"it has not seen for 1m2s what is released"}},
 	} {
 		answer := fleet.Answer{Status: c.says}

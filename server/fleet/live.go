@@ -192,7 +192,11 @@ func proved(s *tandemv1.GetLiveStatusResponse) string {
 	if s.GetStaleness() == nil {
 		return "not proved to be the last"
 	}
-	return fmt.Sprintf("proved to be the last %s ago", age(s.Staleness.AsDuration()))
+	is := Staleness(s.Staleness)
+	if is == unknown {
+		return "not proved to be the last"
+	}
+	return fmt.Sprintf("proved to be the last %s ago", age(is))
 }
 
 // NoLiveError says that a server follows no live log: it is of an earlier version.
@@ -256,6 +260,9 @@ func (e *FenceError) Error() string {
 	if e.Answers {
 		does = "marks its answers as stale"
 	}
+	if e.Age == unknown {
+		return fmt.Sprintf("it has no proof of where the live log ends whose age it can tell, and its fence is %s: it %s", e.Fence, does)
+	}
 	return fmt.Sprintf("its last proof of where the live log ends is %s old, beyond its fence of %s: it %s", age(e.Age), e.Fence, does)
 }
 
@@ -267,12 +274,12 @@ func (a *LiveAnswer) faults() (list []error) {
 	if err := followingLive(a.Status); err != nil {
 		list = append(list, err)
 	}
-	staleness, fence := a.Status.Staleness, a.Status.Fence.AsDuration()
+	age, fence := Staleness(a.Status.Staleness), a.Status.Fence.AsDuration()
 	switch {
-	case staleness == nil:
+	case a.Status.Staleness == nil:
 		list = append(list, errors.New("it follows no live log"))
-	case fence > 0 && staleness.AsDuration() > fence:
-		list = append(list, &FenceError{staleness.AsDuration(), fence, a.Status.AnswersStale})
+	case fence > 0 && age > fence:
+		list = append(list, &FenceError{age, fence, a.Status.AnswersStale})
 	}
 	return list
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -185,6 +186,9 @@ func TestCompareLive(t *testing.T) {
 		}},
 		"beyond the fence": {says: [][]*liveStatus{liveSay(with(at(2, "x"), func(s *liveStatus) { s.Staleness = durationpb.New(6 * time.Second) }))}, want: [][]string{
 			{"its last proof of where the live log ends is 6s old, beyond its fence of 5s: it refuses queries"},
+		}},
+		"of an age that is none": {says: [][]*liveStatus{liveSay(with(at(2, "x"), func(s *liveStatus) { s.Staleness = durationpb.New(math.MinInt64) }))}, want: [][]string{
+			{"it has no proof of where the live log ends whose age it can tell, and its fence is 5s: it refuses queries"},
 		}},
 		"flagged": {says: [][]*liveStatus{liveSay(with(at(2, "x"), func(s *liveStatus) { s.Staleness, s.AnswersStale = durationpb.New(6*time.Second), true }))}, want: [][]string{
 			{"its last proof of where the live log ends is 6s old, beyond its fence of 5s: it marks its answers as stale"},

@@ -30,7 +30,7 @@ func (b *budget) begin(now time.Time, asked bool) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if !b.last.IsZero() {
-		b.left = min(b.left+now.Sub(b.last).Seconds()*b.rate, b.rate)
+		b.left = min(b.left+max(now.Sub(b.last), 0).Seconds()*b.rate, b.rate)
 	}
 	b.last = now
 	least := 0.0

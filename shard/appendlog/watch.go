@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"time"
+
+	"github.com/tandem-ann/tandem/shard/objects"
 )
 
 // Hint has those that watch this Log look at once. What another process appends they
@@ -111,7 +113,7 @@ func (l *Log) Watch(ctx context.Context, at Position, w Watcher) error {
 		if err != nil {
 			w.Failed(err)
 			wait = min(2*wait, slowest*l.o.Poll)
-			if err := l.rest(ctx, hint, max(l.o.Poll, wait-time.Since(begun))); err != nil { // what it took counts
+			if err := l.rest(ctx, hint, max(l.o.Poll, wait-objects.Elapsed(begun))); err != nil { // what it took counts
 				return err
 			}
 			continue

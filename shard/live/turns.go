@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/tandem-ann/tandem/shard/appendlog"
+	"github.com/tandem-ann/tandem/shard/objects"
 )
 
 // Writers that compete for the next entry. One of them wins each. That it be not always the
@@ -38,7 +39,7 @@ func (t *turns) won(took time.Duration, rivals int) (entries int, bound time.Dur
 		t.roundTrip = took
 	}
 	t.roundTrip = (3*t.roundTrip + took) / 4
-	if t.streak++; t.streak == maxStreak || time.Since(t.lostAt) < contention {
+	if t.streak++; t.streak == maxStreak || objects.Elapsed(t.lostAt) < contention {
 		rivals = max(rivals, 1)
 	}
 	if rivals == 0 {
@@ -51,7 +52,7 @@ func (t *turns) won(took time.Duration, rivals int) (entries int, bound time.Dur
 
 // few returns how many entries behind the next one an append looks for, beside so many others.
 func (t *turns) few(rivals int) int {
-	if rivals == 0 && time.Since(t.lostAt) >= contention {
+	if rivals == 0 && objects.Elapsed(t.lostAt) >= contention {
 		return 0
 	}
 	return 2
@@ -75,10 +76,9 @@ func (r *Replica) see(e appendlog.Entry) {
 	if err != nil || c.Writer == r.writer {
 		return
 	}
-	now := time.Now()
 	r.foreign++
-	r.recent = slices.DeleteFunc(r.recent, func(s seenWriter) bool { return s.writer == c.Writer || now.Sub(s.at) > contention })
-	r.recent = append(r.recent, seenWriter{c.Writer, now})
+	r.recent = slices.DeleteFunc(r.recent, func(s seenWriter) bool { return s.writer == c.Writer || objects.Elapsed(s.at) > contention })
+	r.recent = append(r.recent, seenWriter{c.Writer, time.Now()})
 }
 
 // rivals returns how many others append.
@@ -87,7 +87,7 @@ func (r *Replica) rivals() int {
 	defer r.mu.Unlock()
 	n := 0
 	for _, s := range r.recent {
-		if time.Since(s.at) <= contention {
+		if objects.Elapsed(s.at) <= contention {
 			n++
 		}
 	}

@@ -54,14 +54,20 @@ func (p *Proof) time() time.Time {
 	return time.Time{}
 }
 
-// renew takes a proof that is younger, by the monotonic clock, which nobody sets back.
+// renew takes a proof that is younger, by the monotonic clock, which nobody sets back. Where
+// that does not tell, the proof that comes later counts.
 func (p *Proof) renew(asked time.Time) {
 	for {
 		old := p.asked.Load()
-		if old != nil && !asked.After(*old) || p.asked.CompareAndSwap(old, &asked) {
+		if old != nil && isOlder(asked, *old) || p.asked.CompareAndSwap(old, &asked) {
 			return
 		}
 	}
+}
+
+// isOlder reports whether a time is known to be no later than another.
+func isOlder(t, than time.Time) bool {
+	return objects.IsMonotonic(t) && objects.IsMonotonic(than) && !t.After(than)
 }
 
 // next returns the proof of a position that follows: what was known to be all there is, it

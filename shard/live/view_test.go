@@ -46,3 +46,18 @@ func TestProofOfTwoClocks(t *testing.T) {
 	}
 	assert.EqualValues(t, math.MaxInt64, (&Proof{}).next().Age())
 }
+
+// A clock that was set beyond 2157, where times have no reading of the monotonic one, and back
+// leaves a proof whose age is not known: it is not fresh, and the next one takes its place.
+func TestProofOfAClockThatWasSet(t *testing.T) {
+	beyond := time.Now().AddDate(174, 0, 0)
+	p := NewProof(beyond)
+	assert.EqualValues(t, math.MaxInt64, p.Age())
+	assert.EqualValues(t, math.MaxInt64, p.next().Age())
+	p.renew(time.Now())
+	assert.Less(t, p.Age(), time.Minute)
+	p.renew(beyond)
+	assert.EqualValues(t, math.MaxInt64, p.Age(), "it is the last one that was taken")
+	p.renew(time.Now())
+	assert.Less(t, p.Age(), time.Minute)
+}
