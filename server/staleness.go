@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"math"
 	"sync"
 	"time"
 
@@ -128,7 +129,7 @@ func (s *staleness) watch(ctx context.Context, changed func()) {
 		switch {
 		case age >= next:
 			s.events.Releases(events.Releases{Change: events.Stale, Staleness: age, Err: failed})
-			for next <= age {
+			for next <= age && next <= math.MaxInt64/2 {
 				next *= 2
 			}
 		case age < staleAfter && next > staleAfter:
