@@ -262,7 +262,7 @@ func (l *modelLog) find(s *modelSnapshot, kind shard.Kind, id string, at uint64)
 				}
 			}
 		case live.SetAttributes:
-			if !counts {
+			if !counts || forgotten {
 				continue
 			}
 			for name, v := range e.values {
@@ -278,7 +278,7 @@ func (l *modelLog) find(s *modelSnapshot, kind shard.Kind, id string, at uint64)
 				}
 			}
 		case live.Remove:
-			if counts {
+			if counts && !forgotten {
 				old, fresh = nil, nil
 			}
 		}

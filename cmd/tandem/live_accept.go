@@ -46,7 +46,7 @@ func (c *liveAcceptCommand) Run(e *environment) (err error) {
 		return err
 	}
 	// Not even what releases say of it is asked: that it is behind is why it is accepted.
-	replica, err := live.Open(e.ctx, store.Objects(), live.Options{Author: c.author(), PassGaps: true})
+	replica, err := e.openReplica(store, live.Options{Author: c.author(), PassGaps: true})
 	if err != nil {
 		return err
 	}

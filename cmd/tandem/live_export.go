@@ -37,13 +37,13 @@ func (c *liveExportCommand) Run(e *environment) (err error) {
 		return err
 	}
 	defer closing(&err, store)
-	state, err := e.readLive(store)
+	state, keyless, err := e.readLiveAnyway(store)
 	if err != nil {
 		return err
 	}
 	out := bufio.NewWriterSize(e.stdout, 64<<10)
 	n := 0
-	for event, err := range exported(state) {
+	for event, err := range exported(state, keyless) {
 		if err != nil {
 			return err
 		}
@@ -60,6 +60,9 @@ func (c *liveExportCommand) Run(e *environment) (err error) {
 	text := fmt.Sprintf("%s that amount to position %s", wording.Plural(n, "event"), state.Position().Shard())
 	if gone := state.Forgotten().Len(); gone > 0 {
 		text += fmt.Sprintf("; %s forgotten, of whom only hashes are known, and cannot be exported", wording.Plural(gone, "user"))
+	}
+	if keyless {
+		text += fmt.Sprintf("; left out %s, who may be among those", wording.Plural(len(maps.Collect(state.Records(shard.Users))), "user"))
 	}
 	_, err = fmt.Fprintln(e.stderr, text)
 	return err
@@ -85,8 +88,9 @@ func writeEvent(w io.Writer, event *live.Event) error {
 }
 
 // exported yields events that amount to a state, but for users who are forgotten. An event
-// that no log takes is an error: it would be lost.
-func exported(state *live.State) func(yield func(live.Event, error) bool) {
+// that no log takes is an error: it would be lost. Without the key of users who are forgotten no
+// user is exported: it may be one of those.
+func exported(state *live.State, keyless bool) func(yield func(live.Event, error) bool) {
 	return func(yield func(live.Event, error) bool) {
 		give := func(event live.Event) bool {
 			if err := event.Check(); err != nil {
@@ -100,7 +104,11 @@ func exported(state *live.State) func(yield func(live.Event, error) bool) {
 				return
 			}
 		}
-		for _, tower := range []shard.Kind{shard.Apps, shard.Users} {
+		towers := []shard.Kind{shard.Apps, shard.Users}
+		if keyless {
+			towers = towers[:1]
+		}
+		for _, tower := range towers {
 			records := maps.Collect(state.Records(tower))
 			for _, id := range slices.Sorted(maps.Keys(records)) {
 				for _, event := range recordEvents(tower, id, records[id]) {

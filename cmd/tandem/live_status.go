@@ -70,7 +70,9 @@ func (c *liveStatusCommand) Run(e *environment) (err error) {
 		if log, err = readLiveLog(e, &c.liveFlags); err != nil {
 			return err
 		}
-		truth = &fleet.LiveKnown{Name: "the store", Position: log.Position, Hash: log.Hash, Digest: log.Digest}
+		if !log.keyless { // the digest would be another one
+			truth = &fleet.LiveKnown{Name: "the store", Position: log.Position, Hash: log.Hash, Digest: log.Digest}
+		}
 	}
 	var servers []liveServerInfo
 	faulty := 0

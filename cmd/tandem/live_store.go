@@ -46,7 +46,7 @@ func openStoreLog(e *environment, f *liveWriteFlags, author string) (_ *storeLog
 	if err != nil {
 		return nil, err
 	}
-	l.replica, err = live.Open(e.ctx, store.Objects(), live.Options{
+	l.replica, err = e.openReplica(store, live.Options{
 		Author: author, Check: l.served.check,
 		AtLeast: live.Position{Log: bound.Position.Log, Sequence: bound.Position.Sequence}, AtLeastFrom: bound.By,
 	})
@@ -173,6 +173,8 @@ type liveLogInfo struct {
 	// RequestsADay is how many requests a server makes at most that looks as often as is the
 	// default; 0 in a folder, where they cost nothing.
 	RequestsADay int64 `json:"requests_a_day,omitempty"`
+
+	keyless bool // it was read without the key of users who are forgotten
 }
 
 // liveObjectsInfo is what the log takes in the store.
@@ -203,12 +205,13 @@ func readLiveLog(e *environment, f *liveFlags) (_ *liveLogInfo, err error) {
 	if err := isStore(e.ctx, store); err != nil {
 		return nil, err
 	}
-	state, err := e.readLive(store)
+	state, keyless, err := e.readLiveAnyway(store)
 	if err != nil {
 		return nil, err
 	}
 	at := state.Position()
 	info := &liveLogInfo{
+		keyless:  keyless,
 		Position: at.Shard(), Digest: state.Digest().String(), Takedowns: state.TakenDown().Len(), Forgotten: state.Forgotten().Len(), Upserted: []upsertedInfo{},
 	}
 	if !at.Hash.IsZero() {
@@ -314,7 +317,7 @@ func (c *liveProveCommand) storeProofs(e *environment) (_ []appProofInfo, err er
 		return nil, err
 	}
 	asked := time.Now()
-	state, err := e.readLive(store)
+	state, _, err := e.readLiveAnyway(store)
 	if err != nil {
 		return nil, err
 	}
@@ -343,6 +346,37 @@ func (e *environment) readLive(store *snapshots.Store) (*live.State, error) {
 		e.notePassed(log)
 	}
 	return log, err
+}
+
+// readLiveAnyway reads the live log of a store for those who need not know who is forgotten:
+// where the key of those users cannot be used it says so, and reads on without.
+func (e *environment) readLiveAnyway(store *snapshots.Store) (log *live.State, keyless bool, err error) {
+	log, err = e.readLive(store)
+	if !errors.Is(err, live.ErrNoKey) {
+		return log, false, err
+	}
+	e.noteNoKey(err)
+	if log, err = live.ReadWithoutKey(e.ctx, store.Objects()); err == nil {
+		e.notePassed(log)
+	}
+	return log, true, err
+}
+
+// openReplica opens the live log of a store to write to it; without the key of users who are
+// forgotten, where that cannot be used: takedowns do not wait for it.
+func (e *environment) openReplica(store *snapshots.Store, o live.Options) (*live.Replica, error) {
+	replica, err := live.Open(e.ctx, store.Objects(), o)
+	if errors.Is(err, live.ErrNoKey) {
+		e.noteNoKey(err)
+		o.WithoutKey = true
+		replica, err = live.Open(e.ctx, store.Objects(), o)
+	}
+	return replica, err
+}
+
+// noteNoKey says that the key of users who are forgotten cannot be used.
+func (e *environment) noteNoKey(err error) {
+	fmt.Fprintf(e.stderr, "warning: %s: until then no server that starts is ready, and here only apps can be read and written\n", err)
 }
 
 // notePassed says which checkpoints of the live log are damaged and were passed over.

@@ -72,7 +72,7 @@ func TestExportsAmountToTheSame(t *testing.T) {
 		first := liveLog(t, rapid.SliceOfN(rapid.Custom(drawnEvent), 1, 40).Draw(t, "events"))
 		text := exportedText(t, first)
 		var events []live.Event
-		for event, err := range exported(first) {
+		for event, err := range exported(first, false) {
 			require.NoError(t, err)
 			events = append(events, event)
 		}
@@ -167,7 +167,7 @@ func liveLog(t *rapid.T, events []live.Event) *live.State {
 
 func exportedText(t *rapid.T, state *live.State) string {
 	var out strings.Builder
-	for event, err := range exported(state) {
+	for event, err := range exported(state, false) {
 		require.NoError(t, err)
 		require.NoError(t, writeEvent(&out, &event))
 	}

@@ -39,6 +39,9 @@ func (r *Replica) accept(ctx context.Context, reason string, common uint64) (sha
 		return shard.Position{}, err
 	}
 	if len(r.lost) > 0 {
+		if r.o.WithoutKey { // what there is without them could not be summed up
+			return shard.Position{}, errWithoutKey
+		}
 		common = min(common, r.lost[0].From-1)
 	}
 	r.committing.Lock()

@@ -199,6 +199,9 @@ func (r *Replica) unit(ctx context.Context, events []Event) (*unit, error) {
 		if err != nil {
 			return nil, at(err, i)
 		}
+		if e.Tower == shard.Users && r.o.WithoutKey {
+			return nil, errWithoutKey
+		}
 		if e.Kind == Forget && e.Entity != "" {
 			var key []byte
 			err := r.bucket.Spend(func() (err error) {
@@ -208,7 +211,7 @@ func (r *Replica) unit(ctx context.Context, events []Event) (*unit, error) {
 			if err != nil {
 				return nil, err
 			}
-			e.User = HashUser(key, e.Entity)
+			e.User, e.Key = HashUser(key, e.Entity), newHashKeys(key).name()
 			if change, err = e.encode(); err != nil {
 				return nil, at(wrong("event", "%w", err), i)
 			}

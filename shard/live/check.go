@@ -36,12 +36,12 @@ func wrong(field, format string, arguments ...any) error {
 
 var kindNames = [...]string{
 	Takedown: "takedown", Restore: "restore", Upsert: "upsert", SetAttributes: "set_attributes",
-	Remove: "remove", Forget: "forget_user", Settle: "settle",
+	Remove: "remove", Forget: "forget_user", Settle: "settle", Moot: "moot",
 }
 
 // String returns the name that the contract has for it.
 func (k Kind) String() string {
-	if k >= Takedown && k <= Settle {
+	if k >= Takedown && k <= Moot {
 		return kindNames[k]
 	}
 	return fmt.Sprintf("kind(%d)", uint8(k))
@@ -57,6 +57,9 @@ func (e *Event) Check() error {
 
 // check returns what the event changes, encoded.
 func (e *Event) check() ([]byte, error) {
+	if e.Kind == Moot { // which the log makes of others
+		return nil, wrong("kind", "%d; accepted: 1 to %d", e.Kind, Settle)
+	}
 	if err := e.checkFields(); err != nil {
 		return nil, err
 	}
@@ -71,7 +74,7 @@ func (e *Event) check() ([]byte, error) {
 }
 
 func (e *Event) checkFields() error {
-	if e.Kind < Takedown || e.Kind > Settle {
+	if e.Kind < Takedown || e.Kind > Moot {
 		return wrong("kind", "%d; accepted: 1 to %d", e.Kind, Settle)
 	}
 	if err := e.checkNames(); err != nil {
@@ -131,7 +134,7 @@ func (e *Event) checkNames() error {
 		if e.Entity == "" && e.User != (UserHash{}) {
 			return nil // as a log has it
 		}
-	case Settle:
+	case Settle, Moot:
 		if e.Tower != "" || e.Entity != "" {
 			return wrong("id", "%s has neither tower nor id", e.Kind)
 		}
@@ -169,6 +172,10 @@ func (e *Event) checkUnused() error {
 		return wrong("window", "%s has none", e.Kind)
 	case e.Kind != Forget && e.User != (UserHash{}):
 		return wrong("user", "%s has no hash of one", e.Kind)
+	case e.Kind != Forget && e.Key != (UserHash{}):
+		return wrong("user", "%s has no key of one", e.Kind)
+	case e.Kind != Moot && e.Original != 0:
+		return wrong("event", "%s stands for no other", e.Kind)
 	case e.Kind != Settle && e.Through != 0:
 		return wrong("through", "%s has none", e.Kind)
 	}

@@ -39,6 +39,7 @@ type wireTop struct {
 	Apps      uint64 `cbor:"10,keyasint"`
 	Users     uint64 `cbor:"11,keyasint"`
 	Entries   uint64 `cbor:"12,keyasint"`
+	Key       []byte `cbor:"13,keyasint,omitempty"` // what tells the key of users who were forgotten from others
 }
 
 type wireFork struct {
@@ -96,6 +97,7 @@ type frozen struct {
 	forks       []Fork
 	down        TakenDown
 	gone        Forgotten
+	keyName     UserHash
 	apps, users records
 	entries     []pastEntry
 	events      []pastEvent
@@ -104,7 +106,7 @@ type frozen struct {
 
 func (s *State) freeze() *frozen {
 	return &frozen{
-		position: s.position, time: s.time.UnixMilli(), digest: s.Digest(), forks: s.lineage.forks, down: s.down, gone: s.gone,
+		position: s.position, time: s.time.UnixMilli(), digest: s.Digest(), forks: s.lineage.forks, down: s.down, gone: s.gone, keyName: s.keyName,
 		apps: maps.Clone(s.apps), users: maps.Clone(s.users),
 		// What is appended to these later is behind their ends.
 		entries: s.past.entries, events: s.past.events, dropped: s.past.dropped,
@@ -134,12 +136,16 @@ func seal(write func(io.Writer) error) ([]byte, error) {
 
 func (f *frozen) write(w io.Writer) error {
 	e := encoder.NewEncoder(w)
-	err := e.Encode(wireTop{
+	top := wireTop{
 		Version: checkpointVersion, Log: f.position.Log, Sequence: f.position.Sequence, Hash: f.position.Hash[:],
 		Time: f.time, Digest: f.digest[:],
 		Forks: uint64(len(f.forks)), Takedowns: uint64(f.down.Len()), Forgotten: uint64(f.gone.Len()),
 		Apps: uint64(len(f.apps)), Users: uint64(len(f.users)), Entries: uint64(len(f.entries)),
-	})
+	}
+	if f.keyName != (UserHash{}) {
+		top.Key = f.keyName[:]
+	}
+	err := e.Encode(top)
 	for _, fork := range f.forks {
 		err = errors.Join(err, e.Encode(wireFork{Log: fork.Log, Common: fork.Common}))
 	}
@@ -238,10 +244,22 @@ func (f *frozen) writeEntries(e *cbor.Encoder) error {
 
 // ReadCheckpoint returns the state that a checkpoint holds. The key is that of the store; it
 // may be nil where nobody is forgotten. An error is of class [ErrVersion] if a newer build
-// has written it, [ErrKey] if it takes a key, and else [ErrDamaged].
+// has written it, [ErrKey] if it takes a key, [ErrNoKey] if it takes another one, and else
+// [ErrDamaged].
 func ReadCheckpoint(data, key []byte) (*State, error) {
-	s, err := readCheckpoint(data, key)
-	if err != nil {
+	s := NewState()
+	if key != nil {
+		if err := s.SetKey(key); err != nil {
+			return nil, err
+		}
+	}
+	return readCheckpointOf(data, s, false)
+}
+
+// readCheckpointOf reads a checkpoint into a new state.
+func readCheckpointOf(data []byte, s *State, keyless bool) (*State, error) {
+	s.keyless = keyless
+	if err := readCheckpoint(data, s); err != nil {
 		return nil, fmt.Errorf("checkpoint of the live log: %w", damaged(err))
 	}
 	return s, nil
@@ -251,32 +269,24 @@ func ReadCheckpoint(data, key []byte) (*State, error) {
 // reasons do not repeat more than that.
 func mostUnpacked(packed int) int64 { return 64<<20 + 256*int64(packed) }
 
-func readCheckpoint(data, key []byte) (*State, error) {
+func readCheckpoint(data []byte, s *State) error {
 	at := len(data) - trailerSize
 	if at < 0 || !bytes.Equal(data[at:at+8], trailerMark[:]) {
-		return nil, errors.New("it does not end as one does: it is cut, or none")
+		return errors.New("it does not end as one does: it is cut, or none")
 	}
 	if hash := sha256.Sum256(data[:at]); !bytes.Equal(hash[:], data[at+8:]) {
-		return nil, errors.New("its bytes do not have the SHA-256 that it says")
+		return errors.New("its bytes do not have the SHA-256 that it says")
 	}
 	z, err := zstd.NewReader(bytes.NewReader(data[:at]), zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(16<<20))
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer z.Close()
 	most := mostUnpacked(at)
 	r := &reading{
-		State: NewState(), decoder: decoder.NewDecoder(io.LimitReader(z, most)), most: most,
+		State: s, decoder: decoder.NewDecoder(io.LimitReader(z, most)), most: most,
 	}
-	if key != nil {
-		if err := r.SetKey(key); err != nil {
-			return nil, err
-		}
-	}
-	if err := r.all(); err != nil {
-		return nil, err
-	}
-	return r.State, nil
+	return r.all()
 }
 
 // reading is a checkpoint that is being read.
@@ -362,8 +372,16 @@ func (r *reading) readTop() error {
 		return fmt.Errorf("header: it remembers %d entries of %d", t.Entries, t.Sequence)
 	case max(t.Takedowns, t.Forgotten, t.Apps, t.Users, t.Entries) > uint64(r.most)/4 || t.Forks > maxForks:
 		return errors.New("header: it says that it holds more than it has bytes for")
-	case t.Forgotten > 0 && r.key == nil:
+	case len(t.Key) != 0 && len(t.Key) != len(r.keyName):
+		return fmt.Errorf("header: the name of the key has %d bytes, want %d", len(t.Key), len(r.keyName))
+	case t.Forgotten > 0 && r.key == nil && !r.keyless:
 		return ErrKey
+	}
+	copy(r.keyName[:], r.top.Key)
+	if r.key != nil {
+		if err := r.key.checkName(r.keyName); err != nil {
+			return err
+		}
 	}
 	r.time = at
 	r.position = Position{r.top.Log, r.top.Sequence, appendlog.Hash(r.top.Hash)}

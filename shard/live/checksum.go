@@ -25,7 +25,7 @@ const (
 
 // damaged gives an error of what cannot be decoded the class [ErrDamaged].
 func damaged(err error) error {
-	if errors.Is(err, ErrDamaged) || errors.Is(err, ErrVersion) || errors.Is(err, ErrKey) {
+	if errors.Is(err, ErrDamaged) || errors.Is(err, ErrVersion) || errors.Is(err, ErrKey) || errors.Is(err, ErrNoKey) {
 		return err
 	}
 	return fmt.Errorf("%w: %w", ErrDamaged, err)

@@ -2,8 +2,10 @@ package live
 
 import (
 	"crypto/rand"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -22,6 +24,7 @@ type composed struct {
 	full     bool            // whether some of these need room that there is not, as far as is known
 
 	ids  map[eventHash]uint64 // the contents of events
+	gone map[UserHash]bool    // whether users are forgotten, as far as events say
 	held []sized              // what has room reserved
 	reservation
 }
@@ -78,7 +81,7 @@ func (r *Replica) compose(units []*unit, toTheEnd bool, cramped error) *composed
 	e := &composed{
 		after: s.position, proved: r.View().Proof.time(),
 		commit: Commit{Previous: s.position.Hash, Log: s.position.Log, Time: r.clock(), Author: r.o.Author, Writer: r.writer},
-		ids:    map[eventHash]uint64{}, reservation: newReservation(),
+		ids:    map[eventHash]uint64{}, gone: map[UserHash]bool{}, reservation: newReservation(),
 	}
 	_, _ = rand.Read(e.commit.nonce[:]) // it never fails
 	for _, u := range units {
@@ -109,20 +112,83 @@ func (r *Replica) compose(units []*unit, toTheEnd bool, cramped error) *composed
 		case len(kept) == 0 && last > 0:
 			u.done <- outcomeOf(partial, Receipt{shard.Position{Log: s.position.Log, Sequence: last}, repeated})
 		default:
-			e.add(u, repeated, kept, partial)
+			e.add(s, u, repeated, kept, partial)
 		}
 	}
 	return e
 }
 
 // add adds the events of a unit that are kept.
-func (e *composed) add(u *unit, repeated int, kept []int, partial *PartialError) {
+func (e *composed) add(s *State, u *unit, repeated int, kept []int, partial *PartialError) {
 	e.units, e.repeated, e.partial, e.open = append(e.units, u), append(e.repeated, repeated), append(e.partial, partial), append(e.open, u)
+	forgotten, gone := e.forgotten(s, u, kept)
+	maps.Copy(e.gone, gone)
 	for _, i := range kept {
-		e.ids[u.hashes[i].id] = u.hashes[i].content
-		e.commit.Events = append(e.commit.Events, u.events[i])
-		e.commit.changes = append(e.commit.changes, u.changes[i])
+		event, change, content := u.events[i], u.changes[i], u.hashes[i].content
+		if forgotten[i] {
+			event, change, content = s.key.moot(&event, change)
+		}
+		e.ids[u.hashes[i].id] = content
+		e.commit.Events = append(e.commit.Events, event)
+		e.commit.changes = append(e.commit.changes, change)
 	}
+}
+
+// forgotten returns which of some events of a unit are about users who are forgotten by then,
+// so that nothing of them is written, and who is forgotten behind them or is no more.
+func (e *composed) forgotten(s *State, u *unit, list []int) (moot map[int]bool, gone map[UserHash]bool) {
+	moot, gone = map[int]bool{}, map[UserHash]bool{}
+	if s.key == nil {
+		return moot, gone
+	}
+	for _, i := range list {
+		event := &u.events[i]
+		if event.Tower != shard.Users {
+			continue
+		}
+		h := s.key.hash(event.Entity)
+		switch event.Kind {
+		case Forget:
+			gone[event.User] = true
+		case Upsert:
+			gone[h] = false
+		case SetAttributes, Remove:
+			is, said := gone[h]
+			if !said {
+				is, said = e.gone[h]
+			}
+			if moot[i] = is; !said {
+				moot[i] = s.gone.HasHash(h)
+			}
+		}
+	}
+	return moot, gone
+}
+
+// moot returns what is written of an event about a user who is forgotten: that there was one of
+// its id. Its content is that of the event by the key, so that the event is known when it is
+// sent again, and nobody without the key can try what it was.
+func (k *hashKeys) moot(e *Event, change []byte) (Event, []byte, uint64) {
+	m := Event{ID: e.ID, Kind: Moot, Author: e.Author, Original: k.content(change)}
+	encoded, err := m.encode()
+	if err != nil {
+		panic(err) // it has no more than a number
+	}
+	return m, encoded, m.Original
+}
+
+// content returns the content of an event as [Moot] has it, never 0.
+func (k *hashKeys) content(change []byte) uint64 {
+	h := k.hash(string(change))
+	return max(binary.BigEndian.Uint64(h[:]), 1)
+}
+
+// content returns what tells an event, encoded, from another of its id.
+func (e *Event) content(change []byte) uint64 {
+	if e.Kind == Moot {
+		return e.Original
+	}
+	return contentHash(change)
 }
 
 // partial says what of a unit's fresh events is not kept, and why; nil if all are.
@@ -171,7 +237,7 @@ func (e *composed) sort(s *State, u *unit) (last uint64, repeated int, fresh []i
 		case !known:
 			fresh = append(fresh, i)
 			own[h.id] = i
-		case content != h.content:
+		case content != h.content && (s.key == nil || content != s.key.content(u.changes[i])):
 			err := &EventConflictError{Index: i, ID: u.events[i].ID, Within: within, Other: other}
 			if sequence > 0 {
 				err.Position = shard.Position{Log: s.position.Log, Sequence: sequence}
@@ -192,6 +258,10 @@ func (e *composed) sort(s *State, u *unit) (last uint64, repeated int, fresh []i
 // of them without an error, and else what need not wait for room.
 func (e *composed) room(s *State, room Room, u *unit, fresh []int, cramped error) (kept []int, full error) {
 	moot := u.moot(fresh)
+	forgotten, _ := e.forgotten(s, u, fresh)
+	for i, is := range forgotten {
+		moot[i] = moot[i] || is
+	}
 	before := len(e.held)
 	reserve := func(list []int) error {
 		for _, i := range list {

@@ -12,7 +12,7 @@
 //
 //	live/000000001337.log              entry 1337, see [Decode]
 //	live/checkpoints/000000001300.log  what entries 1 to 1300 amount to, see [ReadCheckpoint]
-//	live/key                           32 random bytes: the key of [Forgotten]
+//	live/key                           the key of [Forgotten], see [Key]
 //
 // ../format.md has their bytes. A process that is told of an event again, under its id, knows
 // it for a day, by the times of entries, and a million events at least.
@@ -34,6 +34,7 @@
 //     that was upserted and set before, but for its window.
 //   - A forgotten user is in no snapshot, and nothing of the user is in the state but a
 //     keyed hash of the id. It does not end, but for an upsert: who comes back is new.
+//     What is set and removed of the user until then is nothing, and is written without the id.
 //   - What was upserted and set ends when it is settled, since every snapshot that is kept
 //     has it: who collects snapshots writes that. Until then there must be room for it.
 //

@@ -19,6 +19,7 @@ const (
 	Remove                        // an app or user is no more
 	Forget                        // of a user nothing may stay
 	Settle                        // what was upserted or set is in every snapshot that is kept
+	Moot                          // nothing: it was about a user who was forgotten
 )
 
 // Bounds of an event.
@@ -67,6 +68,12 @@ type Event struct {
 	// Without a model it is that of all snapshots whatever their version, and what was set
 	// and removed up to there is not kept. Settle has neither tower nor entity.
 	Through uint64
+
+	// Key tells, of Forget, by which key User is the hash; zero in old logs. [Replica.Append]
+	// sets it.
+	Key UserHash
+	// Original tells, of Moot, the event that it stands for from others of its id, by the key.
+	Original uint64
 
 	// Time is when it was accepted, by the clock of who appended it, and never earlier than
 	// what was appended before. Author is who that was. [Replica.Append] sets both.

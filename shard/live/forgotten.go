@@ -131,9 +131,9 @@ func Key(ctx context.Context, bucket *objects.Bucket) ([]byte, error) {
 	}
 	key = make([]byte, KeySize)
 	_, _ = rand.Read(key) // it never fails
-	there, err := bucket.Contend(ctx, keyName, key)
+	there, err := bucket.Contend(ctx, keyName, encodeKey(key))
 	if errors.Is(err, objects.ErrExists) {
-		return checkKey(there)
+		return decodeKey(there)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("make the key of users who are forgotten: %w", err)
@@ -141,21 +141,59 @@ func Key(ctx context.Context, bucket *objects.Bucket) ([]byte, error) {
 	return key, nil
 }
 
-// existingKey returns the key of a store. The error is of class [objects.ErrNotFound] if it
-// has none.
+// existingKey returns the key of a store. The error is of class [ErrNoKey] if it has none, or
+// one that is damaged, and of class [objects.ErrNotFound] too if it has none.
 func existingKey(ctx context.Context, bucket *objects.Bucket) ([]byte, error) {
-	key, err := bucket.Read(ctx, keyName)
+	data, err := bucket.Read(ctx, keyName)
+	if errors.Is(err, objects.ErrNotFound) {
+		return nil, noKey("%w", err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("read the key of users who are forgotten: %w", err)
 	}
-	return checkKey(key)
+	return decodeKey(data)
 }
 
-func checkKey(key []byte) ([]byte, error) {
-	if len(key) != KeySize {
-		return nil, fmt.Errorf("%s has %d bytes; want the %d of a key", keyName, len(key), KeySize)
+// ErrNoKey is the class of every error that says that the key of a store, [Key], is missing, is
+// damaged, or is that of another store, so that nobody can tell who is forgotten.
+var ErrNoKey = errors.New("it cannot be told who is forgotten")
+
+// errWithoutKey says what a replica without the key does not do.
+var errWithoutKey = noKey("without it nothing is written about users, and no checkpoint")
+
+// noKey returns an error of class [ErrNoKey].
+func noKey(format string, arguments ...any) error {
+	return fmt.Errorf("%s: %w: %w; bring that object back from any copy of the store, it never changes", keyName, fmt.Errorf(format, arguments...), ErrNoKey)
+}
+
+// encodeKey returns the object of a key: the key, and its SHA-256.
+func encodeKey(key []byte) []byte {
+	hash := sha256.Sum256(key)
+	return slices.Concat(key, hash[:])
+}
+
+func decodeKey(data []byte) ([]byte, error) {
+	if n := KeySize + sha256.Size; len(data) != n {
+		return nil, noKey("it is damaged: it has %d bytes, want %d", len(data), n)
+	}
+	key := data[:KeySize]
+	if !bytes.Equal(encodeKey(key), data) {
+		return nil, noKey("it is damaged: its bytes do not have the SHA-256 that it says")
 	}
 	return key, nil
+}
+
+// name returns what tells a key from others without giving it away: the hash of the id that no
+// user has. It is what entries and checkpoints say of the key that they take.
+func (k *hashKeys) name() UserHash { return k.hash("") }
+
+// checkName returns an error of class [ErrNoKey] if a log takes another key than one.
+// Where nothing says which key it takes, any will do.
+func (k *hashKeys) checkName(want UserHash) error {
+	if is := k.name(); want != (UserHash{}) && is != want {
+		return noKey("it is the key %s, and users of this log were forgotten by the key %s", is, want)
+	}
+	return nil
 }
 
 // HashUser returns the hash of a user's id by a key.

@@ -39,7 +39,7 @@ func (w *writer) commit(t require.TestingT, c Commit) appendlog.Entry {
 	for i := range c.Events {
 		e := &c.Events[i]
 		if e.Kind == Forget && e.Entity != "" {
-			e.User = HashUser(testKey, e.Entity)
+			e.User, e.Key = HashUser(testKey, e.Entity), newHashKeys(testKey).name()
 		}
 		if e.Author == "" {
 			e.Author = c.Author

@@ -36,7 +36,7 @@ func logOf(bucket *objects.Bucket, poll, hedge time.Duration) *appendlog.Log {
 	o := names
 	o.Poll, o.Hedge, o.Links, o.Whole = poll, hedge, links, true
 	o.Readable = func(ctx context.Context, c appendlog.Entry) error {
-		_, err := readNamed(ctx, bucket, c)
+		_, err := readNamed(ctx, bucket, c, false)
 		return err
 	}
 	return appendlog.New(bucket, o)
@@ -45,11 +45,29 @@ func logOf(bucket *objects.Bucket, poll, hedge time.Duration) *appendlog.Log {
 // Read returns what all entries of the live log in a bucket amount to, and nothing if there
 // are none.
 func Read(ctx context.Context, bucket *objects.Bucket) (*State, error) {
-	l, err := load(ctx, Log(bucket, 0), bucket, false)
+	return read(ctx, bucket, loading{})
+}
+
+// ReadWithoutKey is Read where the error of that is of class [ErrNoKey]. The state says of
+// takedowns and apps what there is. Of users it has the hashes of those who were forgotten, and
+// records that may be of these: who knows no key can neither look up whether a user is forgotten,
+// which panics, nor take the state's digest for that of others, nor write a checkpoint of it.
+func ReadWithoutKey(ctx context.Context, bucket *objects.Bucket) (*State, error) {
+	return read(ctx, bucket, loading{keyless: true})
+}
+
+func read(ctx context.Context, bucket *objects.Bucket, how loading) (*State, error) {
+	l, err := load(ctx, Log(bucket, 0), bucket, how)
 	if err != nil {
 		return nil, err
 	}
 	return l.state, nil
+}
+
+// loading says how a log is read.
+type loading struct {
+	pass    bool // gaps are passed over
+	keyless bool // without the key of users who are forgotten
 }
 
 // loaded is a state that was read from a store.
@@ -72,9 +90,9 @@ const readAtOnce = 16
 
 // load reads the last checkpoint and the entries behind it. One that is missing is an error, a
 // [*GapError], unless gaps are passed over.
-func load(ctx context.Context, log *appendlog.Log, bucket *objects.Bucket, pass bool) (*loaded, error) {
+func load(ctx context.Context, log *appendlog.Log, bucket *objects.Bucket, how loading) (*loaded, error) {
 	for {
-		l, err := loadOnce(ctx, log, bucket, pass)
+		l, err := loadOnce(ctx, log, bucket, how)
 		if !errors.Is(err, appendlog.ErrCompacted) {
 			return l, err
 		}
@@ -84,8 +102,8 @@ func load(ctx context.Context, log *appendlog.Log, bucket *objects.Bucket, pass 
 	}
 }
 
-func loadOnce(ctx context.Context, log *appendlog.Log, bucket *objects.Bucket, pass bool) (*loaded, error) {
-	l, err := begin(ctx, log, bucket)
+func loadOnce(ctx context.Context, log *appendlog.Log, bucket *objects.Bucket, how loading) (*loaded, error) {
+	l, err := begin(ctx, log, bucket, how.keyless)
 	if err != nil {
 		return nil, err
 	}
@@ -120,7 +138,7 @@ func loadOnce(ctx context.Context, log *appendlog.Log, bucket *objects.Bucket, p
 		}
 		listed = head
 		if _, err := log.Get(ctx, at+1); errors.Is(err, objects.ErrNotFound) {
-			if err = l.pass(ctx, log, head, pass); err != nil {
+			if err = l.pass(ctx, log, head, how.pass); err != nil {
 				return nil, fmt.Errorf("read the live log: %w", err)
 			}
 		}
@@ -128,7 +146,7 @@ func loadOnce(ctx context.Context, log *appendlog.Log, bucket *objects.Bucket, p
 }
 
 // begin reads the last checkpoint that is not damaged, of those that are there.
-func begin(ctx context.Context, log *appendlog.Log, bucket *objects.Bucket) (*loaded, error) {
+func begin(ctx context.Context, log *appendlog.Log, bucket *objects.Bucket, keyless bool) (*loaded, error) {
 	var passed []error
 	damaged := uint64(0)
 	for before := uint64(math.MaxUint64); ; {
@@ -137,8 +155,9 @@ func begin(ctx context.Context, log *appendlog.Log, bucket *objects.Bucket) (*lo
 			return nil, err
 		}
 		s := NewState()
+		s.keyless = keyless
 		if c.Sequence > 0 {
-			s, err = readNamed(ctx, bucket, c)
+			s, err = readNamed(ctx, bucket, c, keyless)
 		}
 		if errors.Is(err, ErrDamaged) {
 			passed, damaged, before = append(passed, err), max(damaged, c.Sequence), c.Sequence
@@ -167,8 +186,8 @@ func (l *loaded) unreadable(ctx context.Context, log *appendlog.Log, gone error)
 }
 
 // readNamed reads the checkpoint of an entry, and names it in errors.
-func readNamed(ctx context.Context, bucket *objects.Bucket, c appendlog.Entry) (*State, error) {
-	s, err := readState(ctx, bucket, c.Data)
+func readNamed(ctx context.Context, bucket *objects.Bucket, c appendlog.Entry, keyless bool) (*State, error) {
+	s, err := readState(ctx, bucket, c.Data, keyless)
 	if err == nil && s.position.Sequence != c.Sequence {
 		err = fmt.Errorf("%w: it is of entry %d", ErrDamaged, s.position.Sequence)
 	}
@@ -179,8 +198,8 @@ func readNamed(ctx context.Context, bucket *objects.Bucket, c appendlog.Entry) (
 }
 
 // readState reads a checkpoint, with the store's key if that takes it.
-func readState(ctx context.Context, bucket *objects.Bucket, data []byte) (*State, error) {
-	s, err := ReadCheckpoint(data, nil)
+func readState(ctx context.Context, bucket *objects.Bucket, data []byte, keyless bool) (*State, error) {
+	s, err := readCheckpointOf(data, NewState(), keyless)
 	if !errors.Is(err, ErrKey) {
 		return s, err
 	}

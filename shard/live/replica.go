@@ -75,6 +75,9 @@ type Options struct {
 	// [Replica.Accept]: what they have changed is lost, see [Replica.Lost]. Default: they are
 	// an error, a [*GapError].
 	PassGaps bool
+	// WithoutKey reads the log as [ReadWithoutKey] does. Append takes no events about users then,
+	// and no checkpoint is written. The view is not one to serve.
+	WithoutKey bool
 	// Failed is told why a look at the log proved nothing, or an entry could not be applied:
 	// the view stays, and its proof gets older. See [appendlog.IsBroken] and [ErrVersion].
 	// Several goroutines may call it; of the replica it may use the view only.
@@ -185,7 +188,7 @@ func (r *Replica) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	l, err := load(ctx, r.log, r.bucket, r.o.PassGaps)
+	l, err := load(ctx, r.log, r.bucket, loading{r.o.PassGaps, r.o.WithoutKey})
 	if err != nil {
 		return err
 	}
@@ -287,7 +290,9 @@ func (r *Replica) Run(ctx context.Context) error {
 	var working sync.WaitGroup
 	working.Go(func() { r.follow(ctx) })
 	working.Go(func() { r.commits(ctx) })
-	working.Go(func() { r.sums(ctx) })
+	if !r.o.WithoutKey {
+		working.Go(func() { r.sums(ctx) })
+	}
 	working.Wait()
 	r.queue.end()
 	return ctx.Err()
@@ -437,7 +442,7 @@ func (r *Replica) renew(ctx context.Context, asked time.Time) (Position, error) 
 // reload reads the log anew: entries are gone that a checkpoint sums up, or a person has
 // accepted another log, or, as accepted says, this one.
 func (r *Replica) reload(ctx context.Context, restored *appendlog.RestoredError, accepted bool) error {
-	l, err := load(ctx, r.log, r.bucket, false)
+	l, err := load(ctx, r.log, r.bucket, loading{keyless: r.o.WithoutKey})
 	if err != nil {
 		return fmt.Errorf("read the live log again: %w", err)
 	}

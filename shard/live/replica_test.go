@@ -582,7 +582,7 @@ func with(m map[Change]bool, c Change) map[Change]bool {
 func keyOf(t *testing.T, store *objectstest.Faults) []byte {
 	key, ok := store.Data(keyName)
 	require.True(t, ok)
-	return key
+	return key[:KeySize]
 }
 
 // A checkpoint is written when the log behind the last is long, by who appends.

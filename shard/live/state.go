@@ -36,6 +36,8 @@ type State struct {
 	texts    *texts
 	gone     Forgotten
 	key      *hashKeys // nil if it is not known
+	keyless  bool      // it is read without the key
+	keyName  UserHash  // of the key that the log takes; zero if it does not say
 	apps     records
 	users    records
 	ids      map[UserHash]string // of all in users, once the key is known
@@ -89,7 +91,10 @@ func NewState() *State {
 // SetKey tells the key of the store, see [Key]. A state needs it from the first user on who
 // is forgotten.
 func (s *State) SetKey(key []byte) error {
-	if _, err := checkKey(key); err != nil {
+	if len(key) != KeySize {
+		return fmt.Errorf("the key of users who are forgotten has %d bytes; accepted: %d", len(key), KeySize)
+	}
+	if err := newHashKeys(key).checkName(s.keyName); err != nil {
 		return err
 	}
 	if s.key != nil {
@@ -241,8 +246,21 @@ func (s *State) follows(e appendlog.Entry, c *Commit) error {
 	case c.Log < s.position.Log:
 		return fmt.Errorf("%w: it is of log %.80q, and log %.80q has taken its place", appendlog.ErrForked, c.Log, s.position.Log)
 	}
-	if s.key == nil && slices.ContainsFunc(c.Events, func(e Event) bool { return e.Kind == Forget }) {
-		return ErrKey
+	return s.checkKeys(c.Events)
+}
+
+// checkKeys returns an error unless all who are forgotten by events are so by the state's key.
+func (s *State) checkKeys(events []Event) error {
+	for i := range events {
+		if events[i].Kind != Forget || s.keyless {
+			continue
+		}
+		if s.key == nil {
+			return ErrKey
+		}
+		if err := s.key.checkName(events[i].Key); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -285,7 +303,7 @@ func (s *State) apply(e appendlog.Entry, c *Commit) []Change {
 		if _, _, repeated := s.past.find(id); repeated {
 			continue
 		}
-		s.past.note(pastEvent{id, contentHash(c.changes[i])})
+		s.past.note(pastEvent{id, c.Events[i].content(c.changes[i])})
 		c.Events[i].Time = s.time
 		a.event(&c.Events[i])
 	}
@@ -317,7 +335,11 @@ func (a *applying) event(e *Event) {
 		a.down[e.Entity] = &Down{a.sequence, e.Time, e.Reason, e.Author}
 	case Restore:
 		a.down[e.Entity] = nil
+	case Moot:
 	case Forget:
+		if e.Key != (UserHash{}) {
+			a.keyName = e.Key
+		}
 		change := Change{Tower: shard.Users, Entity: a.ids[e.User], User: e.User}
 		if change.Entity != "" {
 			a.put(shard.Users, change.Entity, nil)
@@ -338,8 +360,11 @@ func (a *applying) event(e *Event) {
 	default:
 		change := Change{Tower: e.Tower, Entity: e.Entity}
 		var forgotten *Gone
-		if e.Kind == Upsert && e.Tower == shard.Users && a.key != nil {
+		if e.Tower == shard.Users && a.key != nil {
 			if h := a.key.hash(e.Entity); a.forgotten(h) != nil {
+				if e.Kind != Upsert {
+					return // of a user who is forgotten nothing is kept
+				}
 				forgotten, a.gone[h] = a.forgotten(h), nil
 				change.User = h
 			}

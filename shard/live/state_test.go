@@ -55,6 +55,9 @@ func (m *model) entry(at time.Time, events []Event) {
 
 func (m *model) event(e Event) {
 	key := entityKey{e.Tower, e.Entity}
+	if _, gone := m.gone[e.Entity]; gone && e.Tower == shard.Users && (e.Kind == SetAttributes || e.Kind == Remove) {
+		return
+	}
 	r := m.records[key]
 	if r == nil {
 		r = &modelRecord{set: map[string]SetValue{}, upserts: map[modelVersion]Upserted{}}

@@ -78,6 +78,9 @@ func (r *Replica) Checkpoint(ctx context.Context) (shard.Position, error) {
 }
 
 func (r *Replica) sum(ctx context.Context) (Summed, error) {
+	if r.o.WithoutKey {
+		return Summed{}, errWithoutKey
+	}
 	r.summing.Lock()
 	defer r.summing.Unlock()
 	r.mu.Lock()

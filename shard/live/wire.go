@@ -85,6 +85,8 @@ type wireChange struct {
 	Attributes   []wireAttribute `cbor:"9,keyasint,omitempty"`
 	Window       *wireWindow     `cbor:"10,keyasint,omitempty"`
 	Through      uint64          `cbor:"11,keyasint,omitempty"`
+	Key          []byte          `cbor:"12,keyasint,omitempty"`
+	Original     uint64          `cbor:"13,keyasint,omitempty"`
 }
 
 type wireAttribute struct {
@@ -115,10 +117,13 @@ func towerNumber(k shard.Kind) uint8 { return uint8(max(slices.Index(towers[:], 
 func (e *Event) encode() ([]byte, error) {
 	w := wireChange{
 		Kind: uint8(e.Kind), Tower: towerNumber(e.Tower), Entity: e.Entity, Reason: e.Reason,
-		Model: e.Model, ModelVersion: e.ModelVersion, Vector: vectorBytes(e.Vector), Through: e.Through,
+		Model: e.Model, ModelVersion: e.ModelVersion, Vector: vectorBytes(e.Vector), Through: e.Through, Original: e.Original,
 	}
 	if e.Kind == Forget {
 		w.Entity, w.User = "", e.User[:]
+	}
+	if e.Key != (UserHash{}) {
+		w.Key = e.Key[:]
 	}
 	if e.Window != nil {
 		w.Window = wireWindowOf(*e.Window)
@@ -136,17 +141,21 @@ func decodeChange(data []byte) (*Event, error) {
 	if err := unmarshal(data, &w); err != nil {
 		return nil, err
 	}
-	if w.Kind < uint8(Takedown) || w.Kind > uint8(Settle) || int(w.Tower) >= len(towers) {
+	if w.Kind < uint8(Takedown) || w.Kind > uint8(Moot) || int(w.Tower) >= len(towers) {
 		return nil, fmt.Errorf("kind %d of tower %d is unknown", w.Kind, w.Tower)
 	}
 	e := &Event{
 		Kind: Kind(w.Kind), Tower: towers[w.Tower], Entity: w.Entity, Reason: w.Reason,
-		Model: w.Model, ModelVersion: w.ModelVersion, Through: w.Through,
+		Model: w.Model, ModelVersion: w.ModelVersion, Through: w.Through, Original: w.Original,
 	}
 	if n := len(w.User); n != 0 && n != len(e.User) || e.Kind == Forget && (n == 0 || e.Entity != "") {
 		return nil, fmt.Errorf("the hash of a user has %d bytes, want %d, and no id", n, len(e.User))
 	}
+	if n := len(w.Key); n != 0 && n != len(e.Key) {
+		return nil, fmt.Errorf("the name of a key has %d bytes, want %d", n, len(e.Key))
+	}
 	copy(e.User[:], w.User)
+	copy(e.Key[:], w.Key)
 	var err error
 	if e.Vector, err = vectorOf(w.Vector); err != nil {
 		return nil, err

@@ -41,7 +41,7 @@ func TestEntryRoundTrip(t *testing.T) {
 			}
 			if e.Kind == Forget {
 				require.NotContains(t, string(entry.Data), "user-"+e.Entity)
-				e.Entity, e.User = "", HashUser(testKey, e.Entity)
+				e.Entity, e.User, e.Key = "", HashUser(testKey, e.Entity), newHashKeys(testKey).name()
 			}
 			for name, v := range e.Attributes {
 				if e.Kind == Upsert && v.Absent() {
@@ -181,7 +181,7 @@ func TestDecodeRefuses(t *testing.T) {
 		"a hostile id":      {event("a\x00", of(Takedown, wireChange{Reason: "r"})), `event_id: "a\x00" has the character U+0000`},
 		"no reason":         {event("1", of(Takedown, wireChange{})), "reason: it is empty"},
 		"no kind":           {event("1", of(0, wireChange{})), "kind 0 of tower 1 is unknown"},
-		"a later kind":      {event("1", of(Settle+1, wireChange{})), "kind 8 of tower 1 is unknown"},
+		"a later kind":      {event("1", of(Moot+1, wireChange{})), "kind 9 of tower 1 is unknown"},
 		"another tower":     {event("1", wireChange{Kind: 1, Tower: 3, Entity: "a", Reason: "r"}), "kind 1 of tower 3 is unknown"},
 		"half a number":     {event("1", of(Upsert, wireChange{Model: "m", ModelVersion: "v", Vector: []byte("12345")})), "vector: 5 bytes are no numbers of 4"},
 		"not a number":      {event("1", of(Upsert, wireChange{Model: "m", ModelVersion: "v", Vector: []byte{0, 0, 0xc0, 0x7f}})), "vector: component 0 is NaN"},

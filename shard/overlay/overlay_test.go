@@ -321,7 +321,7 @@ func (o *oracle) rows(kind shard.Kind, at time.Time) (rows map[string]*entity, o
 					base = nil
 				}
 			case live.Remove:
-				if up = nil; counts {
+				if up = nil; counts && !forgotten {
 					base = nil
 				}
 			case live.Upsert:
@@ -342,7 +342,7 @@ func (o *oracle) rows(kind shard.Kind, at time.Time) (rows map[string]*entity, o
 				}
 			case live.SetAttributes:
 				for name, v := range e.Attributes {
-					if name == "rating" || !counts {
+					if name == "rating" || !counts || forgotten {
 						continue
 					}
 					v, ok := stored(name, v)
