@@ -42,6 +42,7 @@ type exchange struct {
 	refused bool           // the body is ours: nothing more is written
 	told    bool           // the log has the exchange
 	code    connect.Code   // that it ended with, 0 without an error
+	tooMuch events.Shed    // what there was too much of, of one that was refused for it
 
 	trace *traces.Trace // nil if it is not traced
 
@@ -107,7 +108,7 @@ func isRPC(r *http.Request) bool {
 // rpcEnd tells of the end of a request for a method. It is deferred before all else, and so
 // called whatever happens.
 func (x *exchange) rpcEnd(path string) {
-	x.service.events.RPCEnd(events.RPC{Procedure: path, Code: x.code, Duration: time.Since(x.start)})
+	x.service.events.RPCEnd(events.RPC{Procedure: path, Code: x.code, Shed: x.tooMuch, Duration: time.Since(x.start)})
 	x.endTrace(path)
 }
 

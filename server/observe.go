@@ -221,7 +221,7 @@ func (*Service) coded(err error, id string) (coded *connect.Error, cause error) 
 func (s *Service) ended(ctx context.Context, procedure, id string, start time.Time, coded *connect.Error, cause error) {
 	if x := exchangeFrom(ctx); x != nil {
 		if x.code = 0; coded != nil {
-			x.code = coded.Code()
+			x.code, x.tooMuch = coded.Code(), shedOf(coded)
 		}
 		traceFailure(x.span(), coded)
 	}

@@ -20,6 +20,7 @@ func (s *Service) operate(out *tandemv1.GetStatusResponse, now *state) {
 	queries := s.recent.Queries()
 	out.Load = &tandemv1.ServerLoad{LastMinute: &tandemv1.RecentQueries{
 		Answered: queries.Answered, Refused: queries.Refused, Failed: queries.Failed, Window: durationpb.New(queries.Window),
+		RefusedForQuota: queries.OverQuota,
 	}}
 	if queries.Answered > 0 {
 		out.Load.LastMinute.P50, out.Load.LastMinute.P99 = durationpb.New(queries.P50), durationpb.New(queries.P99)
@@ -27,6 +28,11 @@ func (s *Service) operate(out *tandemv1.GetStatusResponse, now *state) {
 	if s.load != nil {
 		load, connections := s.load()
 		addBounds(out.Load, load, connections)
+	}
+	out.Secrets = &tandemv1.ServerSecrets{Stale: s.recent.StaleSecrets()}
+	if s.certificates != nil {
+		from, until := s.certificates.Validity()
+		out.Secrets.CertificateFrom, out.Secrets.CertificateUntil = timestamppb.New(from), timestamppb.New(until)
 	}
 	for _, f := range s.recent.Failures() {
 		out.Failures = append(out.Failures, &tandemv1.ServerFailure{

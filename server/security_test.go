@@ -352,7 +352,9 @@ func walkQuota(t *testing.T, f *fortress) {
 		got := f.forAdmin(f.http1).get(t, "/metrics", f.as("writer")...)
 		return scraped(t, bytes.NewReader(got.body)).sum("tandem_shed_requests_total", `reason="quota_cpu"`)
 	}
-	before := shed()
+	status := func() *tandemv1.GetStatusResponse { return f.status(t, f.as("writer")...) }
+	before, queries := shed(), status().Load.LastMinute
+	require.Equal(t, strings.HasPrefix(f.url, "https:"), status().Secrets.CertificateUntil != nil)
 	require.Equal(t, http.StatusOK, f.post(t, "Retrieve", alive1, f.as("small")...).status, "what a caller has not taken it may take at once")
 	got := f.post(t, "Retrieve", alive1, f.as("small")...)
 	requireReason(t, got, http.StatusTooManyRequests, "QUOTA_EXCEEDED")
@@ -360,6 +362,10 @@ func walkQuota(t *testing.T, f *fortress) {
 	require.Contains(t, string(got.body), "RetryInfo")
 	require.Equal(t, http.StatusOK, f.post(t, "Retrieve", alive1, f.as("ranker")...).status, "others go on")
 	require.Equal(t, before+1, shed())
+	require.Eventually(t, func() bool {
+		now := status().Load.LastMinute
+		return now.RefusedForQuota == queries.RefusedForQuota+1 && now.Refused == queries.Refused+1
+	}, 5*time.Second, time.Millisecond)
 }
 
 // forAdmin returns the listener for those who operate the server, as a client has it.
@@ -568,13 +574,24 @@ func TestAuthorIsTheCaller(t *testing.T) {
 	}
 }
 
+// status asks a server how it is.
+func (s *site) status(t *testing.T, header ...string) *tandemv1.GetStatusResponse {
+	r := connect.NewRequest(&tandemv1.GetStatusRequest{})
+	for i := 0; i < len(header); i += 2 {
+		r.Header().Set(header[i], header[i+1])
+	}
+	answer, err := tandemv1connect.NewAdminServiceClient(s.http1, s.url).GetStatus(t.Context(), r)
+	require.NoError(t, err)
+	return answer.Msg
+}
+
 // TestTokensAreRotated replaces the file of a server that runs, by a good one, a bad one, and
 // another good one.
 func TestTokensAreRotated(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "tokens.yaml")
 	secret := func(name string) string {
 		s := auth.NewSecret()
-		require.NoError(t, auth.Append(file, auth.Token{Name: name, Hash: auth.HashOf(s), Scopes: auth.Query}))
+		require.NoError(t, auth.Append(file, auth.Token{Name: name, Hash: auth.HashOf(s), Scopes: auth.Query | auth.Admin}))
 		return s
 	}
 	first, reread := secret("ranker"), make(chan os.Signal)
@@ -604,12 +621,14 @@ func TestTokensAreRotated(t *testing.T) {
 	p.await("CHANGED FILES CANNOT BE USED: what was read before stays in use")
 	require.Eventually(t, func() bool { return slices.Equal([]float64{1, 1, 1}, rereads()) }, 5*time.Second, time.Millisecond)
 	require.Equal(t, []int{http.StatusOK, http.StatusOK}, []int{status(first), status(second)})
+	require.Equal(t, []string{"tokens"}, p.status(t, "Authorization", "Bearer "+first).Secrets.Stale)
 
 	require.NoError(t, os.Remove(file))
 	third := secret("ranker")
 	reread <- syscall.SIGHUP
 	p.await("changed files are in use")
 	require.Equal(t, []int{http.StatusUnauthorized, http.StatusUnauthorized, http.StatusOK}, []int{status(first), status(second), status(third)})
+	require.Eventually(t, func() bool { return len(p.status(t, "Authorization", "Bearer "+third).Secrets.Stale) == 0 }, 5*time.Second, time.Millisecond)
 	p.stop()
 	require.NoError(t, <-p.done)
 }

@@ -11,6 +11,8 @@ import (
 	"os"
 	"strings"
 	"time"
+
+	"github.com/tandem-ann/tandem/server/fleet"
 )
 
 // clientFlags say how servers are spoken to.
@@ -68,7 +70,7 @@ func (f *clientFlags) client(timeout time.Duration) (*http.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &http.Client{Transport: wrap(t), Timeout: timeout, CheckRedirect: noRedirect}, nil
+	return &http.Client{Transport: boundedTransport{wrap(t)}, Timeout: timeout, CheckRedirect: noRedirect}, nil
 }
 
 // noRedirect keeps a token from being sent elsewhere. Servers send nobody on.
@@ -117,6 +119,19 @@ func (f *clientFlags) token() (string, error) {
 		return "", fmt.Errorf("--token-file: %w", errors.New(f.TokenFile+" does not have one token, alone"))
 	}
 	return token, nil
+}
+
+// boundedTransport ends answers that are longer than any: what reads them would look for their
+// end otherwise. Streams have many messages, each of which is bounded.
+type boundedTransport struct{ below http.RoundTripper }
+
+// RoundTrip implements [http.RoundTripper].
+func (b boundedTransport) RoundTrip(r *http.Request) (*http.Response, error) {
+	answer, err := b.below.RoundTrip(r)
+	if err == nil && !strings.HasPrefix(answer.Header.Get("Content-Type"), "application/connect+") {
+		answer.Body = http.MaxBytesReader(nil, answer.Body, fleet.MaxAnswer+1)
+	}
+	return answer, err
 }
 
 // bearerTransport adds a token to requests.

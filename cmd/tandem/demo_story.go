@@ -19,6 +19,7 @@ import (
 	"github.com/tandem-ann/tandem/api/tandem/v1/tandemv1connect"
 	"github.com/tandem-ann/tandem/builder/synthetic"
 	"github.com/tandem-ann/tandem/server"
+	"github.com/tandem-ann/tandem/server/fleet"
 	"github.com/tandem-ann/tandem/shard/gates"
 	"github.com/tandem-ann/tandem/shard/manifest"
 )
@@ -257,7 +258,7 @@ func (s *story) change(args ...string) error {
 
 // answered says which model versions answer some users.
 func (s *story) answered() error {
-	client := tandemv1connect.NewRetrievalServiceClient(http.DefaultClient, "http://"+s.address)
+	client := tandemv1connect.NewRetrievalServiceClient(http.DefaultClient, "http://"+s.address, fleet.Bounded())
 	ctx, cancel := context.WithTimeout(s.ctx, demoTimeout)
 	defer cancel()
 	by := map[string]int{}

@@ -16,6 +16,7 @@ import (
 
 	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
 	"github.com/tandem-ann/tandem/api/tandem/v1/tandemv1connect"
+	"github.com/tandem-ann/tandem/server/fleet"
 	"github.com/tandem-ann/tandem/server/wire"
 	"github.com/tandem-ann/tandem/shard"
 	"github.com/tandem-ann/tandem/shard/live"
@@ -49,7 +50,7 @@ func (f *liveWriteFlags) open(e *environment) (liveWriter, error) {
 		if err != nil {
 			return nil, err
 		}
-		return &serverWriter{tandemv1connect.NewLiveServiceClient(client, url), f.author(), f.Timeout}, nil
+		return &serverWriter{tandemv1connect.NewLiveServiceClient(client, url, fleet.Bounded()), f.author(), f.Timeout}, nil
 	}
 	return openStoreWriter(e, f)
 }

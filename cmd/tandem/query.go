@@ -18,6 +18,7 @@ import (
 
 	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
 	"github.com/tandem-ann/tandem/api/tandem/v1/tandemv1connect"
+	"github.com/tandem-ann/tandem/server/fleet"
 	"github.com/tandem-ann/tandem/server/wire"
 	"github.com/tandem-ann/tandem/shard"
 	"github.com/tandem-ann/tandem/shard/release"
@@ -166,7 +167,7 @@ func (c *queryCommand) Run(e *environment) error {
 	if err != nil {
 		return err
 	}
-	client := tandemv1connect.NewRetrievalServiceClient(transport, server)
+	client := tandemv1connect.NewRetrievalServiceClient(transport, server, fleet.Bounded())
 	response, err := client.Retrieve(e.ctx, connect.NewRequest(request))
 	if r := refusalOf(err); r != nil {
 		return r

@@ -13,6 +13,7 @@ import (
 
 	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
 	"github.com/tandem-ann/tandem/api/tandem/v1/tandemv1connect"
+	"github.com/tandem-ann/tandem/server/fleet"
 	"github.com/tandem-ann/tandem/server/wire"
 	"github.com/tandem-ann/tandem/shard/appendlog"
 	"github.com/tandem-ann/tandem/shard/gates"
@@ -35,7 +36,7 @@ func openServer(f *clientFlags, name string) (*serverReleaser, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &serverReleaser{tandemv1connect.NewReleaseServiceClient(client, url)}, nil
+	return &serverReleaser{tandemv1connect.NewReleaseServiceClient(client, url, fleet.Bounded())}, nil
 }
 
 // Close implements [io.Closer].

@@ -37,7 +37,7 @@ type expectations struct {
 func (statusCommand) Help() string {
 	return `Of each server: what serves and since when, recall of live queries and what it is for sure, latency, load, how much it knows of the releases and of the live log, what it has failed at last; and for each thing that is not good, why, and what to do next. Without --server it is ` + defaultServer + `.
 
-The exit code is 0 only if all is good, 1 if something is not, and 4 if a server does not answer within 5 seconds, whatever else is wrong.
+The exit code is 0 only if all is good, 1 if something is not, and 4 if a server does not answer within 5 seconds, whatever else is wrong. One that answers, and refuses to say how it is, is not good: 1.
 
 Examples:
 
@@ -56,6 +56,7 @@ type serverStatus struct {
 	// Findings are what is not good.
 	Findings []finding `json:"findings,omitempty"`
 
+	err  error // of Error
 	live fleet.LiveAnswer
 }
 
@@ -121,7 +122,7 @@ func (c *statusCommand) look(ctx context.Context, all *fleet.Fleet) *fleetStatus
 	for i, a := range answers {
 		s := serverStatus{Server: a.Server.Name, Status: a.Status, Live: live[i].Status, live: live[i]}
 		if a.Err != nil {
-			s.Error = ofServer(a.Err)
+			s.err, s.Error = a.Err, ofServer(a.Err)
 		}
 		s.Findings = c.judge(&s, out.Time)
 		s.Good = len(s.Findings) == 0
@@ -154,7 +155,7 @@ func (f *fleetStatus) err() error {
 	silent, bad := 0, 0
 	for _, s := range f.Servers {
 		switch {
-		case s.Status == nil:
+		case s.Status == nil && !answers(s.err):
 			silent++
 		case !s.Good:
 			bad++

@@ -16,7 +16,8 @@ const runbook = "docs/runbook.md"
 
 // finding is something that is not good.
 type finding struct {
-	// Alert is the alert of deploy/prometheus/rules.yml that says the same.
+	// Alert is the alert of deploy/prometheus/rules.yml that says the same, or a name that does
+	// not begin with Tandem where only who asks can see it.
 	Alert   string `json:"alert"`
 	Why     string `json:"why"`
 	Next    string `json:"next"`    // what to do
@@ -32,29 +33,66 @@ const (
 	nearFence   = 0.5 // of the fence, the staleness of the live log
 	nearFull    = 0.8 // of the fresh tier
 	nearMemory  = 0.9 // of what may be mapped
+	nearCrowd   = 0.9 // of the connections
+	fewLife     = 0.1 // of the life of a certificate
 	manyRefused = 0.01
 	manyFailed  = 0.01
 	fewQueries  = 20  // of fewer in a minute shares say nothing,
 	fewAnswered = 100 // and of fewer the 99th percentile
 	// recordsLost is for how long queries that were not recorded are told of.
 	recordsLost = 15 * time.Minute
+	// recallKnown is for how long a release answers before its recall should be known.
+	recallKnown = time.Hour
 )
 
 // judge returns what is not good with a server.
 func (x *expectations) judge(s *serverStatus, now time.Time) (list []finding) {
 	if s.Status == nil {
-		return []finding{newFinding("TandemDown", "look whether the process runs, and what its log says; callers should have left it", "it does not answer: %s", s.Error)}
+		return []finding{judgeSilence(s)}
 	}
 	list = append(list, judgeReleases(s.Status, x.MaxStaleness)...)
 	for _, a := range s.Status.Arms {
 		list = append(list, judgeArm(a, now, x.MaxSnapshotAge)...)
 	}
+	list = append(list, judgeUnknown(s.Status, now)...)
 	list = append(list, judgeLive(s)...)
 	if limit := s.Status.MemoryLimit; limit < math.MaxInt64 && float64(s.Status.MappedBytes) > nearMemory*float64(limit) {
 		list = append(list, newFinding("TandemMemoryNearLimit", "give the server more memory, or raise --memory-limit, before the next release",
 			"%s of %s are mapped: a release that needs more is refused", byteSize(int64(s.Status.MappedBytes)), byteSize(int64(limit))))
 	}
+	list = append(list, judgeSecrets(s.Status.Secrets, now)...)
 	return append(list, x.judgeLoad(s.Status, now)...)
+}
+
+// judgeUnknown returns the arms whose recall should be known by now, and is not.
+func judgeUnknown(s *tandemv1.GetStatusResponse, now time.Time) (list []finding) {
+	if s.GetLoad().GetLastMinute().GetAnswered() < fewQueries || s.Since == nil || now.Sub(s.Since.AsTime()) <= recallKnown {
+		return nil
+	}
+	for _, a := range s.Arms {
+		if all := a.Recall.GetAll(); all != nil && !all.EnoughData {
+			list = append(list, newFinding("TandemRecallUnknown", "raise --audit-cpu, or look what becomes of audits: tandem_audits_total in the metrics",
+				"the recall of arm %s is not known: %s of its queries say too little", a.Name, wording.Plural(int64(all.Audits), "audit")))
+		}
+	}
+	return list
+}
+
+// judgeSecrets returns what is not good with files of tokens and certificates.
+func judgeSecrets(s *tandemv1.ServerSecrets, now time.Time) (list []finding) {
+	for _, name := range s.GetStale() {
+		list = append(list, newFinding("TandemSecretsStale", "look in the server's log why, and put files in place that can be used",
+			"it cannot use the %s that its files have now, and goes on with those from before", name))
+	}
+	if s.GetCertificateUntil() == nil {
+		return list
+	}
+	from, until := s.CertificateFrom.AsTime(), s.CertificateUntil.AsTime()
+	if left := until.Sub(now); float64(left) < fewLife*float64(until.Sub(from)) {
+		list = append(list, newFinding("TandemCertificateExpires", "put a new certificate and its key in place: the server reads them by itself",
+			"its certificate ends at %s: once it has, no caller connects", until.Format(time.RFC3339)))
+	}
+	return list
 }
 
 // judgeReleases returns what is not good with what serves.
@@ -205,9 +243,17 @@ func (x *expectations) judgeLoad(s *tandemv1.GetStatusResponse, now time.Time) (
 		list = append(list, newFinding("TandemLatencyHigh", "look which stage is slow: tandem_query_stage_seconds in the metrics; and whether the machine is busy with something else",
 			"99 of 100 queries of the last minute took up to %s, want %s", round(q.P99.AsDuration()), x.MaxP99))
 	}
-	if all >= fewQueries && float64(q.GetRefused()) > manyRefused*all {
-		list = append(list, newFinding("TandemOverloaded", "look of what there is too much: tandem_shed_requests_total in the metrics, by reason; quotas are TandemQuotaRefusals",
-			"%s of %s queries of the last minute were refused for load or quotas", wording.Count(int64(q.Refused)), wording.Count(int64(all))))
+	if shed := q.GetRefused() - q.GetRefusedForQuota(); all >= fewQueries && float64(shed) > manyRefused*all {
+		list = append(list, newFinding("TandemOverloaded", "look of what there is too much: tandem_shed_requests_total in the metrics, by reason",
+			"%s of %s queries of the last minute were refused for load", wording.Count(int64(shed)), wording.Count(int64(all))))
+	}
+	if all >= fewQueries && float64(q.GetRefusedForQuota()) > manyRefused*all {
+		list = append(list, newFinding("TandemQuotaRefusals", "look in the server's log which callers, and tell who owns them; others are answered",
+			"%s of %s queries of the last minute were refused for the quotas of their callers", wording.Count(int64(q.RefusedForQuota)), wording.Count(int64(all))))
+	}
+	if l := s.GetLoad(); float64(l.GetConnections()) > nearCrowd*float64(l.GetConnectionsLimit()) {
+		list = append(list, newFinding("TandemConnectionsNearLimit", "look which callers open so many: ss -tn; then raise --max-connections, or add servers",
+			"%s of %s connections are open: more take the place of idle ones, or are refused", wording.Count(int64(l.Connections)), wording.Count(int64(l.ConnectionsLimit))))
 	}
 	if all >= fewQueries && float64(q.GetFailed()) > manyFailed*all {
 		list = append(list, newFinding("TandemErrors", "look at the codes in grpc_server_requests_total, and at the server's log",

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"os"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -39,6 +41,7 @@ func goodServer() *serverStatus {
 				Requests: 3, RequestsLimit: 128, RequestMemory: 1 << 20, RequestMemoryLimit: 64 << 20, Connections: 5, ConnectionsLimit: 4096,
 				LastMinute: &tandemv1.RecentQueries{Answered: 3000, Refused: 30, Failed: 3, P50: durationpb.New(2 * time.Millisecond), P99: durationpb.New(9 * time.Millisecond), Window: durationpb.New(time.Minute)},
 			},
+			Secrets:  &tandemv1.ServerSecrets{CertificateFrom: earlier(12 * time.Hour), CertificateUntil: earlier(-12 * time.Hour)},
 			Failures: []*tandemv1.ServerFailure{{Time: earlier(time.Hour), Kind: tandemv1.FailureKind_FAILURE_KIND_RECORDING, Text: "it was full", Times: 2}},
 		},
 		Live: &tandemv1.GetLiveStatusResponse{
@@ -102,6 +105,17 @@ func TestJudge(t *testing.T) {
 		{"TandemMisfits", "2 app events", func(s *serverStatus) { s.Live.Overlays[0].Apps.MisfitCount = 2 }},
 		{"TandemLatencyHigh", "took up to 101ms, want 100ms", func(s *serverStatus) { s.Status.Load.LastMinute.P99 = durationpb.New(101 * time.Millisecond) }},
 		{"TandemOverloaded", "40 of 3,043 queries", func(s *serverStatus) { s.Status.Load.LastMinute.Refused = 40 }},
+		{"TandemQuotaRefusals", "40 of 3,053 queries of the last minute were refused for the quotas", func(s *serverStatus) {
+			s.Status.Load.LastMinute.Refused, s.Status.Load.LastMinute.RefusedForQuota = 50, 40
+		}},
+		{"TandemConnectionsNearLimit", "3,700 of 4,096 connections", func(s *serverStatus) { s.Status.Load.Connections = 3700 }},
+		{"TandemSecretsStale", "it cannot use the tokens", func(s *serverStatus) { s.Status.Secrets.Stale = []string{"tokens"} }},
+		{"TandemCertificateExpires", "ends at 2026-11-30T13:00:00Z", func(s *serverStatus) {
+			s.Status.Secrets.CertificateUntil = earlier(-time.Hour)
+		}},
+		{"TandemRecallUnknown", "the recall of arm control is not known: 3 audits", func(s *serverStatus) {
+			s.Status.Since, s.Status.Arms[0].Recall.All = earlier(61*time.Minute), &tandemv1.RecallStratum{Audits: 3}
+		}},
 		{"TandemErrors", "40 of 3,070 queries", func(s *serverStatus) { s.Status.Load.LastMinute.Failed = 40 }},
 		{"TandemRecordsDropped", "it was full", func(s *serverStatus) { s.Status.Failures[0].Time = earlier(time.Minute) }},
 	} {
@@ -122,6 +136,27 @@ func TestJudge(t *testing.T) {
 		require.NoError(t, s.write(&out, noon))
 		require.Contains(t, out.String(), "a:1  NOT GOOD: 1 thing\n")
 	}
+}
+
+// TestAlerts holds that status says what each alert says, and has no finding by the name of one
+// that there is not: nothing of them is beyond what one server tells of itself.
+func TestAlerts(t *testing.T) {
+	rules, err := os.ReadFile("../../deploy/prometheus/rules.yml")
+	require.NoError(t, err)
+	names := func(pattern string, texts ...[]byte) (list []string) {
+		for _, text := range texts {
+			for _, m := range regexp.MustCompile(pattern).FindAllSubmatch(text, -1) {
+				list = append(list, string(m[1]))
+			}
+		}
+		slices.Sort(list)
+		return slices.Compact(list)
+	}
+	judge, err := os.ReadFile("status_judge.go")
+	require.NoError(t, err)
+	silence, err := os.ReadFile("status_silence.go")
+	require.NoError(t, err)
+	require.Equal(t, names(`(?m)^ +- alert: (\w+)$`, rules), names(`newFinding\("(Tandem\w+)"`, judge, silence))
 }
 
 // TestFewQueries holds that a handful of queries is not judged by shares.

@@ -16,8 +16,6 @@ import (
 	"net/http"
 	"time"
 
-	"golang.org/x/net/netutil"
-
 	"github.com/tandem-ann/tandem/server/auth"
 	"github.com/tandem-ann/tandem/server/secure"
 )
@@ -76,11 +74,14 @@ type Handlers struct {
 }
 
 const (
-	maxConnections    = 64
+	maxConnections = 128
+	// shortestStay is how long a connection may stay that has said nothing, however many others
+	// come: a header comes sooner. So 128 connections in 50 ms are accepted at least.
+	shortestStay      = 50 * time.Millisecond
 	maxHandshakes     = 1 // that are computed at a time
 	maxHeaderBytes    = 16 << 10
 	maxBodyBytes      = 64 << 10 // of the names that symbols are asked for
-	readHeaderTimeout = 5 * time.Second
+	readHeaderTimeout = 2 * time.Second
 	readTimeout       = 10 * time.Second
 	idleTimeout       = 30 * time.Second
 	// writeTimeout is longer than any profile.
@@ -108,16 +109,18 @@ func Start(o Options, h Handlers) (*Server, error) {
 		MaxHeaderBytes: maxHeaderBytes,
 		ErrorLog:       log.New(io.Discard, "", 0), // of who breaks HTTP, whoever that is
 	}}
-	bounded := netutil.LimitListener(l, maxConnections)
+	lower := l
 	if o.TLS != nil {
 		failed := o.Failed
 		if failed == nil {
 			failed = func(string) {}
 		}
 		// HTTP/2 would have many requests on each of the connections.
-		bounded = o.TLS.Listener(bounded, maxHandshakes, failed, "http/1.1")
+		lower = o.TLS.Listener(l, maxHandshakes, failed, "http/1.1")
 		s.http.ConnContext = withPeer
 	}
+	bounded := newCrowd(lower, maxConnections, shortestStay)
+	s.http.ConnState = bounded.changed
 	go func() { s.served <- s.http.Serve(bounded) }()
 	if o.Listening != nil {
 		o.Listening(l.Addr())
@@ -127,8 +130,10 @@ func Start(o Options, h Handlers) (*Server, error) {
 
 // withPeer makes the other end of a connection by TLS known to the handlers of its requests.
 func withPeer(ctx context.Context, c net.Conn) context.Context {
-	if peer, ok := c.(auth.Peer); ok {
-		return auth.WithPeer(ctx, peer)
+	if m, ok := c.(*member); ok {
+		if peer, ok := m.Conn.(auth.Peer); ok {
+			return auth.WithPeer(ctx, peer)
+		}
 	}
 	return ctx
 }
@@ -138,10 +143,10 @@ func withPeer(ctx context.Context, c net.Conn) context.Context {
 func (s *Server) Close(timeout time.Duration) error {
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
-	if s.http.Shutdown(ctx) != nil {
-		_ = s.http.Close() // it closes connections, whatever becomes of them
-	}
-	if err := <-s.served; !errors.Is(err, http.ErrServerClosed) {
+	_ = s.http.Shutdown(ctx)
+	err := <-s.served  // nothing is accepted from then on
+	_ = s.http.Close() // it closes connections, whatever becomes of them
+	if !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serve admin: %w", err)
 	}
 	return nil

@@ -2,12 +2,14 @@ package adminhttp_test
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -151,6 +153,61 @@ func TestHeadersAreBounded(t *testing.T) {
 	line, err := bufio.NewReader(c).ReadString('\n')
 	require.NoError(t, err)
 	require.Contains(t, line, "431")
+}
+
+// TestSilentConnections has many connections that say nothing, or not all of a request, and come
+// again whenever they are cut off: a probe is answered all the same.
+func TestSilentConnections(t *testing.T) {
+	for name, text := range map[string]string{
+		"silent":          "",
+		"half a header":   "GET /healthz HTTP/1.1\r\nHost: local",
+		"without a body":  "GET /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n",
+		"idle afterwards": "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			addr := start(t, adminhttp.Options{})
+			crowd(t, addr, 256, text)
+			for range 8 {
+				transport := &http.Transport{}
+				response, err := (&http.Client{Transport: transport, Timeout: 2 * time.Second}).Get("http://" + addr + "/healthz")
+				require.NoError(t, err)
+				require.Equal(t, http.StatusOK, response.StatusCode)
+				require.NoError(t, response.Body.Close())
+				transport.CloseIdleConnections()
+			}
+		})
+	}
+}
+
+// crowd has so many connections open until the test ends, each of which says a text and comes
+// again when it is cut off. It returns once all have come.
+func crowd(t *testing.T, addr string, n int, text string) {
+	ctx, cancel := context.WithCancel(t.Context())
+	var running, coming sync.WaitGroup
+	t.Cleanup(func() {
+		cancel()
+		running.Wait()
+	})
+	coming.Add(n)
+	for range n {
+		running.Go(func() {
+			come := sync.OnceFunc(coming.Done)
+			defer come()
+			for ctx.Err() == nil {
+				c, err := (&net.Dialer{}).DialContext(ctx, "tcp", addr)
+				if err != nil {
+					continue
+				}
+				end := context.AfterFunc(ctx, func() { _ = c.Close() })
+				_, _ = io.WriteString(c, text)
+				come()
+				_, _ = io.Copy(io.Discard, c)
+				end()
+				_ = c.Close()
+			}
+		})
+	}
+	coming.Wait()
 }
 
 // TestItEnds holds that it ends in time, whatever is asked of it, and that the address is free

@@ -29,6 +29,7 @@ type RPC struct {
 	// what the caller sent, and may be of no method; empty if it could not be read.
 	Procedure string
 	Code      connect.Code  // 0 without an error
+	Shed      Shed          // what there was too much of, if it was refused for that
 	Duration  time.Duration // from when its header had been read to the last byte of its answer
 }
 
@@ -97,6 +98,9 @@ const (
 	ShedQuotaCPU      Shed = "quota_cpu"       // time of processors
 	ShedQuotaInFlight Shed = "quota_in_flight" // requests in flight
 )
+
+// IsQuota reports whether it is of the quota of a caller.
+func (s Shed) IsQuota() bool { return s == ShedQuotaCPU || s == ShedQuotaInFlight }
 
 // Sheds are all of them.
 func Sheds() []Shed {

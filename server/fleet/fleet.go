@@ -25,6 +25,13 @@ import (
 // answerTimeout is how long a server may take to say what it serves.
 const answerTimeout = 5 * time.Second
 
+// MaxAnswer is how many bytes of an answer, or of a message of a stream, are read from a server:
+// whatever is at its address may never end.
+const MaxAnswer = 64 << 20
+
+// Bounded is how clients of servers read no more than [MaxAnswer].
+func Bounded() connect.ClientOption { return connect.WithReadMaxBytes(MaxAnswer) }
+
 // Server is one that follows the releases of a store.
 type Server struct {
 	Name string // by which people know it
@@ -65,7 +72,7 @@ func each[T any](f *Fleet, ask func(Server) T) []T {
 
 // ask asks one server.
 func (f *Fleet) ask(ctx context.Context, s Server) Answer {
-	client := tandemv1connect.NewAdminServiceClient(f.HTTP, s.URL)
+	client := tandemv1connect.NewAdminServiceClient(f.HTTP, s.URL, Bounded())
 	status, err := bounded(ctx, answerTimeout, client.GetStatus, &tandemv1.GetStatusRequest{})
 	return Answer{Server: s, Status: status, Err: err}
 }

@@ -37,7 +37,7 @@ func (f *Fleet) AskLive(ctx context.Context) []LiveAnswer {
 }
 
 func (f *Fleet) askLive(ctx context.Context, s Server) LiveAnswer {
-	client := tandemv1connect.NewLiveServiceClient(f.HTTP, s.URL)
+	client := tandemv1connect.NewLiveServiceClient(f.HTTP, s.URL, Bounded())
 	status, err := bounded(ctx, answerTimeout, client.GetLiveStatus, &tandemv1.GetLiveStatusRequest{})
 	return LiveAnswer{Server: s, Status: status, Err: err}
 }
@@ -54,7 +54,7 @@ type ProofAnswer struct {
 // and to answer.
 func (f *Fleet) Prove(ctx context.Context, request *tandemv1.ProveRequest, limit time.Duration) []ProofAnswer {
 	return each(f, func(s Server) ProofAnswer {
-		proof, err := bounded(ctx, limit, tandemv1connect.NewLiveServiceClient(f.HTTP, s.URL).Prove, request)
+		proof, err := bounded(ctx, limit, tandemv1connect.NewLiveServiceClient(f.HTTP, s.URL, Bounded()).Prove, request)
 		if err == nil && len(proof.Apps) != len(request.Apps) {
 			proof, err = nil, fmt.Errorf("it answers for %d apps, %d were asked about", len(proof.Apps), len(request.Apps))
 		}

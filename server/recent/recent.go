@@ -6,6 +6,7 @@ package recent
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -41,12 +42,14 @@ type Recent struct {
 	began    time.Time
 	ring     [slots]slot
 	failures []Failure // the oldest first
+	stale    map[string]bool
 }
 
 // slot is what has happened in a part of the window.
 type slot struct {
 	number                    int64 // of the part, from the beginning
 	answered, refused, failed uint64
+	overQuota                 uint64 // of those that were refused
 	took                      [buckets]uint64
 }
 
@@ -56,7 +59,7 @@ func New(now func() time.Time) *Recent {
 	if now == nil {
 		now = time.Now
 	}
-	return &Recent{now: now, began: now()}
+	return &Recent{now: now, began: now(), stale: map[string]bool{}}
 }
 
 // Listener is who is to be told of events.
@@ -75,6 +78,7 @@ func (r *Recent) Listener() *events.Listener {
 				r.fail(LiveLog, "its last proof of where the live log ends is older than the fence")
 			}
 		},
+		Secrets: r.reread,
 		Recording: func(c events.Recording) {
 			switch c.Change {
 			case events.Dropped:
@@ -100,6 +104,9 @@ func (r *Recent) ended(e events.RPC) {
 		s.took[bucketOf(e.Duration)]++
 	case connect.CodeResourceExhausted:
 		s.refused++
+		if e.Shed.IsQuota() {
+			s.overQuota++
+		}
 	default:
 		s.failed++
 	}
@@ -129,6 +136,7 @@ type Queries struct {
 	// Answered, Refused because there was too much to do or a quota was taken, and Failed
 	// otherwise are how many of them there were.
 	Answered, Refused, Failed uint64
+	OverQuota                 uint64 // of those that were refused, for the quota of their caller
 	// P50 and P99 are what half, and 99 of 100, of those that were answered took at most, up
 	// to a tenth more than it was; 0 if none were.
 	P50, P99 time.Duration
@@ -149,6 +157,7 @@ func (r *Recent) Queries() Queries {
 		}
 		out.Answered += s.answered
 		out.Refused += s.refused
+		out.OverQuota += s.overQuota
 		out.Failed += s.failed
 		for b, n := range s.took {
 			took[b] += n
@@ -167,6 +176,27 @@ func quantile(took *[buckets]uint64, n uint64, share float64) time.Duration {
 		}
 	}
 	return 0
+}
+
+// reread notes whether files of secrets that have changed can be used.
+func (r *Recent) reread(e events.Secrets) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.stale[e.Name] = e.Err != nil
+}
+
+// StaleSecrets returns the names of the files of secrets that have changed and cannot be used,
+// as [events.Secrets] has them, in order.
+func (r *Recent) StaleSecrets() (names []string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for name, stale := range r.stale {
+		if stale {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
 }
 
 // Kind is what a server has failed at.

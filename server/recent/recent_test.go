@@ -39,11 +39,14 @@ func TestQueries(t *testing.T) {
 		l.RPCEnd(query(0, time.Duration(i+1)*time.Millisecond))
 	}
 	l.RPCEnd(query(connect.CodeResourceExhausted, time.Hour))
+	over := query(connect.CodeResourceExhausted, time.Hour)
+	over.Shed = events.ShedQuotaCPU
+	l.RPCEnd(over)
 	l.RPCEnd(query(connect.CodeUnavailable, time.Hour))
 	l.RPCEnd(events.RPC{Procedure: tandemv1connect.AdminServiceGetStatusProcedure, Duration: time.Hour})
 	c.pass(15 * time.Second)
 	q := r.Queries()
-	require.Equal(t, []uint64{100, 1, 1}, []uint64{q.Answered, q.Refused, q.Failed})
+	require.Equal(t, []uint64{100, 2, 1, 1}, []uint64{q.Answered, q.Refused, q.Failed, q.OverQuota})
 	require.Equal(t, 15*time.Second, q.Window)
 	require.InEpsilon(t, 50*time.Millisecond, q.P50, 0.1)
 	require.InEpsilon(t, 99*time.Millisecond, q.P99, 0.1)
@@ -61,6 +64,18 @@ func TestQueries(t *testing.T) {
 	q = r.Queries()
 	require.Zero(t, q.Answered)
 	require.Zero(t, q.P99)
+}
+
+// TestStaleSecrets has files of secrets change: those that cannot be used are told of, until
+// they can.
+func TestStaleSecrets(t *testing.T) {
+	r, l, _ := newRecent()
+	require.Empty(t, r.StaleSecrets())
+	l.Secrets(events.Secrets{Name: "tokens", Err: errors.New("bad")})
+	l.Secrets(events.Secrets{Name: "certificates", Err: errors.New("bad")})
+	require.Equal(t, []string{"certificates", "tokens"}, r.StaleSecrets())
+	l.Secrets(events.Secrets{Name: "tokens"})
+	require.Equal(t, []string{"certificates"}, r.StaleSecrets())
 }
 
 // TestFailures has the last failures told, the newest first, within bounds.

@@ -239,7 +239,9 @@ type GetStatusResponse struct {
 	// What requests take.
 	Load *ServerLoad `protobuf:"bytes,17,opt,name=load,proto3" json:"load,omitempty"`
 	// What it has failed at last, the newest first, up to 8, of the time since it began.
-	Failures      []*ServerFailure `protobuf:"bytes,18,rep,name=failures,proto3" json:"failures,omitempty"`
+	Failures []*ServerFailure `protobuf:"bytes,18,rep,name=failures,proto3" json:"failures,omitempty"`
+	// The files of secrets that it has.
+	Secrets       *ServerSecrets `protobuf:"bytes,19,opt,name=secrets,proto3" json:"secrets,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -400,6 +402,13 @@ func (x *GetStatusResponse) GetFailures() []*ServerFailure {
 	return nil
 }
 
+func (x *GetStatusResponse) GetSecrets() *ServerSecrets {
+	if x != nil {
+		return x.Secrets
+	}
+	return nil
+}
+
 // ArmStatus is one arm of a server.
 type ArmStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -533,7 +542,7 @@ var File_tandem_v1_admin_proto protoreflect.FileDescriptor
 const file_tandem_v1_admin_proto_rawDesc = "" +
 	"\n" +
 	"\x15tandem/v1/admin.proto\x12\ttandem.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14tandem/v1/load.proto\x1a\x16tandem/v1/recall.proto\"\x12\n" +
-	"\x10GetStatusRequest\"\xb7\x05\n" +
+	"\x10GetStatusRequest\"\xeb\x05\n" +
 	"\x11GetStatusResponse\x12&\n" +
 	"\x05phase\x18\x01 \x01(\x0e2\x10.tandem.v1.PhaseR\x05phase\x12\x1e\n" +
 	"\n" +
@@ -558,7 +567,8 @@ const file_tandem_v1_admin_proto_rawDesc = "" +
 	"unreleased\x18\x10 \x01(\bR\n" +
 	"unreleased\x12)\n" +
 	"\x04load\x18\x11 \x01(\v2\x15.tandem.v1.ServerLoadR\x04load\x124\n" +
-	"\bfailures\x18\x12 \x03(\v2\x18.tandem.v1.ServerFailureR\bfailures\"\xcd\x02\n" +
+	"\bfailures\x18\x12 \x03(\v2\x18.tandem.v1.ServerFailureR\bfailures\x122\n" +
+	"\asecrets\x18\x13 \x01(\v2\x18.tandem.v1.ServerSecretsR\asecrets\"\xcd\x02\n" +
 	"\tArmStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
 	"\bsnapshot\x18\x02 \x01(\tR\bsnapshot\x12\x14\n" +
@@ -611,7 +621,8 @@ var file_tandem_v1_admin_proto_goTypes = []any{
 	(*durationpb.Duration)(nil),   // 6: google.protobuf.Duration
 	(*ServerLoad)(nil),            // 7: tandem.v1.ServerLoad
 	(*ServerFailure)(nil),         // 8: tandem.v1.ServerFailure
-	(*ArmRecall)(nil),             // 9: tandem.v1.ArmRecall
+	(*ServerSecrets)(nil),         // 9: tandem.v1.ServerSecrets
+	(*ArmRecall)(nil),             // 10: tandem.v1.ArmRecall
 }
 var file_tandem_v1_admin_proto_depIdxs = []int32{
 	0,  // 0: tandem.v1.GetStatusResponse.phase:type_name -> tandem.v1.Phase
@@ -621,15 +632,16 @@ var file_tandem_v1_admin_proto_depIdxs = []int32{
 	1,  // 4: tandem.v1.GetStatusResponse.log_state:type_name -> tandem.v1.LogState
 	7,  // 5: tandem.v1.GetStatusResponse.load:type_name -> tandem.v1.ServerLoad
 	8,  // 6: tandem.v1.GetStatusResponse.failures:type_name -> tandem.v1.ServerFailure
-	9,  // 7: tandem.v1.ArmStatus.recall:type_name -> tandem.v1.ArmRecall
-	5,  // 8: tandem.v1.ArmStatus.published:type_name -> google.protobuf.Timestamp
-	2,  // 9: tandem.v1.AdminService.GetStatus:input_type -> tandem.v1.GetStatusRequest
-	3,  // 10: tandem.v1.AdminService.GetStatus:output_type -> tandem.v1.GetStatusResponse
-	10, // [10:11] is the sub-list for method output_type
-	9,  // [9:10] is the sub-list for method input_type
-	9,  // [9:9] is the sub-list for extension type_name
-	9,  // [9:9] is the sub-list for extension extendee
-	0,  // [0:9] is the sub-list for field type_name
+	9,  // 7: tandem.v1.GetStatusResponse.secrets:type_name -> tandem.v1.ServerSecrets
+	10, // 8: tandem.v1.ArmStatus.recall:type_name -> tandem.v1.ArmRecall
+	5,  // 9: tandem.v1.ArmStatus.published:type_name -> google.protobuf.Timestamp
+	2,  // 10: tandem.v1.AdminService.GetStatus:input_type -> tandem.v1.GetStatusRequest
+	3,  // 11: tandem.v1.AdminService.GetStatus:output_type -> tandem.v1.GetStatusResponse
+	11, // [11:12] is the sub-list for method output_type
+	10, // [10:11] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_tandem_v1_admin_proto_init() }

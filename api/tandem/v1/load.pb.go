@@ -204,9 +204,11 @@ type RecentQueries struct {
 	// Likewise of 99 of 100.
 	P99 *durationpb.Duration `protobuf:"bytes,5,opt,name=p99,proto3" json:"p99,omitempty"`
 	// In how long they have ended: less than a minute after the server has begun.
-	Window        *durationpb.Duration `protobuf:"bytes,6,opt,name=window,proto3" json:"window,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Window *durationpb.Duration `protobuf:"bytes,6,opt,name=window,proto3" json:"window,omitempty"`
+	// Of those that were refused, how many because their caller had taken its quota.
+	RefusedForQuota uint64 `protobuf:"varint,7,opt,name=refused_for_quota,json=refusedForQuota,proto3" json:"refused_for_quota,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *RecentQueries) Reset() {
@@ -281,6 +283,78 @@ func (x *RecentQueries) GetWindow() *durationpb.Duration {
 	return nil
 }
 
+func (x *RecentQueries) GetRefusedForQuota() uint64 {
+	if x != nil {
+		return x.RefusedForQuota
+	}
+	return 0
+}
+
+// ServerSecrets are the files of tokens and of certificates that a server has.
+type ServerSecrets struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Which of them have changed and cannot be used, "tokens" or "certificates"; what was read
+	// before stays in use.
+	Stale []string `protobuf:"bytes,1,rep,name=stale,proto3" json:"stale,omitempty"`
+	// From when on the certificate of the server counts. Absent in clear text.
+	CertificateFrom *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=certificate_from,json=certificateFrom,proto3" json:"certificate_from,omitempty"`
+	// Until when it does. Absent likewise.
+	CertificateUntil *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=certificate_until,json=certificateUntil,proto3" json:"certificate_until,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *ServerSecrets) Reset() {
+	*x = ServerSecrets{}
+	mi := &file_tandem_v1_load_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ServerSecrets) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ServerSecrets) ProtoMessage() {}
+
+func (x *ServerSecrets) ProtoReflect() protoreflect.Message {
+	mi := &file_tandem_v1_load_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ServerSecrets.ProtoReflect.Descriptor instead.
+func (*ServerSecrets) Descriptor() ([]byte, []int) {
+	return file_tandem_v1_load_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *ServerSecrets) GetStale() []string {
+	if x != nil {
+		return x.Stale
+	}
+	return nil
+}
+
+func (x *ServerSecrets) GetCertificateFrom() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CertificateFrom
+	}
+	return nil
+}
+
+func (x *ServerSecrets) GetCertificateUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CertificateUntil
+	}
+	return nil
+}
+
 // ServerFailure is something that a server has failed at.
 type ServerFailure struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -298,7 +372,7 @@ type ServerFailure struct {
 
 func (x *ServerFailure) Reset() {
 	*x = ServerFailure{}
-	mi := &file_tandem_v1_load_proto_msgTypes[2]
+	mi := &file_tandem_v1_load_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -310,7 +384,7 @@ func (x *ServerFailure) String() string {
 func (*ServerFailure) ProtoMessage() {}
 
 func (x *ServerFailure) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_load_proto_msgTypes[2]
+	mi := &file_tandem_v1_load_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -323,7 +397,7 @@ func (x *ServerFailure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServerFailure.ProtoReflect.Descriptor instead.
 func (*ServerFailure) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_load_proto_rawDescGZIP(), []int{2}
+	return file_tandem_v1_load_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *ServerFailure) GetTime() *timestamppb.Timestamp {
@@ -368,14 +442,19 @@ const file_tandem_v1_load_proto_rawDesc = "" +
 	"\vconnections\x18\x05 \x01(\rR\vconnections\x12+\n" +
 	"\x11connections_limit\x18\x06 \x01(\rR\x10connectionsLimit\x129\n" +
 	"\vlast_minute\x18\a \x01(\v2\x18.tandem.v1.RecentQueriesR\n" +
-	"lastMinute\"\xea\x01\n" +
+	"lastMinute\"\x96\x02\n" +
 	"\rRecentQueries\x12\x1a\n" +
 	"\banswered\x18\x01 \x01(\x04R\banswered\x12\x18\n" +
 	"\arefused\x18\x02 \x01(\x04R\arefused\x12\x16\n" +
 	"\x06failed\x18\x03 \x01(\x04R\x06failed\x12+\n" +
 	"\x03p50\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x03p50\x12+\n" +
 	"\x03p99\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x03p99\x121\n" +
-	"\x06window\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x06window\"\x95\x01\n" +
+	"\x06window\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x06window\x12*\n" +
+	"\x11refused_for_quota\x18\a \x01(\x04R\x0frefusedForQuota\"\xb5\x01\n" +
+	"\rServerSecrets\x12\x14\n" +
+	"\x05stale\x18\x01 \x03(\tR\x05stale\x12E\n" +
+	"\x10certificate_from\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x0fcertificateFrom\x12G\n" +
+	"\x11certificate_until\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x10certificateUntil\"\x95\x01\n" +
 	"\rServerFailure\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12*\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\x16.tandem.v1.FailureKindR\x04kind\x12\x12\n" +
@@ -401,27 +480,30 @@ func file_tandem_v1_load_proto_rawDescGZIP() []byte {
 }
 
 var file_tandem_v1_load_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_tandem_v1_load_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
+var file_tandem_v1_load_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
 var file_tandem_v1_load_proto_goTypes = []any{
 	(FailureKind)(0),              // 0: tandem.v1.FailureKind
 	(*ServerLoad)(nil),            // 1: tandem.v1.ServerLoad
 	(*RecentQueries)(nil),         // 2: tandem.v1.RecentQueries
-	(*ServerFailure)(nil),         // 3: tandem.v1.ServerFailure
-	(*durationpb.Duration)(nil),   // 4: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 5: google.protobuf.Timestamp
+	(*ServerSecrets)(nil),         // 3: tandem.v1.ServerSecrets
+	(*ServerFailure)(nil),         // 4: tandem.v1.ServerFailure
+	(*durationpb.Duration)(nil),   // 5: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 6: google.protobuf.Timestamp
 }
 var file_tandem_v1_load_proto_depIdxs = []int32{
 	2, // 0: tandem.v1.ServerLoad.last_minute:type_name -> tandem.v1.RecentQueries
-	4, // 1: tandem.v1.RecentQueries.p50:type_name -> google.protobuf.Duration
-	4, // 2: tandem.v1.RecentQueries.p99:type_name -> google.protobuf.Duration
-	4, // 3: tandem.v1.RecentQueries.window:type_name -> google.protobuf.Duration
-	5, // 4: tandem.v1.ServerFailure.time:type_name -> google.protobuf.Timestamp
-	0, // 5: tandem.v1.ServerFailure.kind:type_name -> tandem.v1.FailureKind
-	6, // [6:6] is the sub-list for method output_type
-	6, // [6:6] is the sub-list for method input_type
-	6, // [6:6] is the sub-list for extension type_name
-	6, // [6:6] is the sub-list for extension extendee
-	0, // [0:6] is the sub-list for field type_name
+	5, // 1: tandem.v1.RecentQueries.p50:type_name -> google.protobuf.Duration
+	5, // 2: tandem.v1.RecentQueries.p99:type_name -> google.protobuf.Duration
+	5, // 3: tandem.v1.RecentQueries.window:type_name -> google.protobuf.Duration
+	6, // 4: tandem.v1.ServerSecrets.certificate_from:type_name -> google.protobuf.Timestamp
+	6, // 5: tandem.v1.ServerSecrets.certificate_until:type_name -> google.protobuf.Timestamp
+	6, // 6: tandem.v1.ServerFailure.time:type_name -> google.protobuf.Timestamp
+	0, // 7: tandem.v1.ServerFailure.kind:type_name -> tandem.v1.FailureKind
+	8, // [8:8] is the sub-list for method output_type
+	8, // [8:8] is the sub-list for method input_type
+	8, // [8:8] is the sub-list for extension type_name
+	8, // [8:8] is the sub-list for extension extendee
+	0, // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_tandem_v1_load_proto_init() }
@@ -435,7 +517,7 @@ func file_tandem_v1_load_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tandem_v1_load_proto_rawDesc), len(file_tandem_v1_load_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   3,
+			NumMessages:   4,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

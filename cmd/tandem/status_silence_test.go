@@ -1,0 +1,87 @@
+package main
+
+import (
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"sync/atomic"
+	"testing"
+
+	"connectrpc.com/connect"
+	"github.com/stretchr/testify/require"
+
+	"github.com/tandem-ann/tandem/server/fleet"
+)
+
+// statusOf looks at one server.
+func statusOf(t *testing.T, h http.HandlerFunc) *fleetStatus {
+	server := httptest.NewServer(h)
+	t.Cleanup(server.Close)
+	c := statusCommand{serverFlags: serverFlags{Server: []string{server.URL}}, expectations: expected}
+	all, err := c.fleet()
+	require.NoError(t, err)
+	return c.look(t.Context(), all)
+}
+
+// TestSilence has what is at the address of a server tell no status, in several ways: what is
+// found, and the exit code, which is that of a server which does not answer only if it does not.
+func TestSilence(t *testing.T) {
+	says := func(status int, kind, text string) http.HandlerFunc {
+		return func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", kind)
+			w.WriteHeader(status)
+			_, _ = io.WriteString(w, text)
+		}
+	}
+	refuses := func(code connect.Code) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			_ = connect.NewErrorWriter().Write(w, r, connect.NewError(code, io.ErrNoProgress))
+		}
+	}
+	for name, c := range map[string]struct {
+		server      http.HandlerFunc
+		found, next string
+		exit        int
+	}{
+		"no token":        {refuses(connect.CodeUnauthenticated), "StatusRefused", "--token-file", exitFailure},
+		"another scope":   {refuses(connect.CodePermissionDenied), "StatusRefused", "another scope, admin, publish or live", exitFailure},
+		"a proxy's login": {says(401, "text/html", "who are you?"), "StatusRefused", "--token-file", exitFailure},
+		"too much to do":  {refuses(connect.CodeResourceExhausted), "TandemOverloaded", "ask again", exitFailure},
+		"it fails":        {refuses(connect.CodeInternal), "TandemErrors", "log", exitFailure},
+		"not found":       {says(404, "text/plain", "not here"), "NotTandem", "--listen", exitFailure},
+		"not known":       {says(501, "text/plain", "no"), "NotTandem", "--listen", exitFailure},
+		"no such method":  {refuses(connect.CodeUnimplemented), "NotTandem", "--listen", exitFailure},
+		"a page":          {says(200, "text/html", "<html>"), "NotTandem", "--listen", exitFailure},
+		"no protobuf":     {says(200, "application/proto", "<html>"), "NotTandem", "--listen", exitFailure},
+		"nothing behind":  {says(502, "text/html", "bad gateway"), "TandemDown", "whether the process runs", exitUnreachable},
+		"cut off":         {func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, "TandemDown", "whether the process runs", exitUnreachable},
+	} {
+		t.Run(name, func(t *testing.T) {
+			now := statusOf(t, c.server)
+			require.Len(t, now.Servers[0].Findings, 1)
+			require.Equal(t, c.found, now.Servers[0].Findings[0].Alert, now.Servers[0].Error)
+			require.Contains(t, now.Servers[0].Findings[0].Next, c.next)
+			require.Equal(t, c.exit, report(t.Context(), io.Discard, "tandem status", now.err()))
+		})
+	}
+}
+
+// TestEndlessAnswers has a server whose answers do not end: no more of them is read than
+// answers have.
+func TestEndlessAnswers(t *testing.T) {
+	var sent atomic.Int64
+	now := statusOf(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/proto")
+		some := make([]byte, 1<<20)
+		for {
+			n, err := w.Write(some)
+			if sent.Add(int64(n)); err != nil {
+				return
+			}
+		}
+	})
+	require.Equal(t, "NotTandem", now.Servers[0].Findings[0].Alert)
+	require.Contains(t, now.Servers[0].Error, "larger than configured max")
+	const requests, buffered = 2, 16 << 20
+	require.Less(t, sent.Load(), int64(requests*(fleet.MaxAnswer+buffered)))
+}
