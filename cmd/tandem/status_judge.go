@@ -202,7 +202,7 @@ func (x *expectations) judgeLoad(s *tandemv1.GetStatusResponse, now time.Time) (
 	q := s.GetLoad().GetLastMinute()
 	all := float64(q.GetAnswered() + q.GetRefused() + q.GetFailed())
 	if q.GetAnswered() >= fewAnswered && q.P99.AsDuration() > x.MaxP99 {
-		list = append(list, newFinding("TandemLatencyHigh", "look which stage is slow: tandem_query_stage_seconds in the metrics; and whether the machine is busy with something else",
+		list = append(list, newFinding("TandemLatencyHigh", "look in the metrics whether the machine is shared or throttled: tandem_cpu_wait_seconds_total, tandem_cpu_throttled_seconds_total; then which stage is slow: tandem_query_stage_seconds",
 			"99 of 100 queries of the last minute took up to %s, want %s", round(q.P99.AsDuration()), x.MaxP99))
 	}
 	if all >= fewQueries && float64(q.GetRefused()) > manyRefused*all {
