@@ -11,18 +11,19 @@ import (
 	"strings"
 )
 
-// memoryGroup is a control group that this process is in, as files show it. There may be
-// several: one of version 2, one of version 1 whose controller is memory, and the same
-// once more where its hierarchy is mounted again.
-type memoryGroup struct {
+// controlGroup is a control group that this process is in, as files show it. There may be
+// several: one of version 2, one of version 1 with the controller that is asked for, and the
+// same once more where its hierarchy is mounted again.
+type controlGroup struct {
 	version int
 	dir     string // of its files, relative to the root of the file system
 	top     string // where the hierarchy is mounted, dir or above it
 }
 
-// memoryGroups returns the control groups of this process that may limit its memory.
-func memoryGroups(root fs.FS) ([]memoryGroup, error) {
-	own, err := ownGroups(root)
+// controlGroups returns the control groups of this process that a controller, such as memory,
+// may be of.
+func controlGroups(root fs.FS, controller string) ([]controlGroup, error) {
+	own, err := ownGroups(root, controller)
 	if err != nil || len(own) == 0 {
 		return nil, err
 	}
@@ -31,7 +32,7 @@ func memoryGroups(root fs.FS) ([]memoryGroup, error) {
 	if err != nil {
 		return nil, err
 	}
-	var groups []memoryGroup
+	var groups []controlGroup
 	for line := range strings.Lines(string(data)) {
 		// 36 35 98:0 /root /mount/point options optional... - type source superoptions
 		before, after, ok := strings.Cut(strings.TrimSpace(line), " - ")
@@ -43,21 +44,21 @@ func memoryGroups(root fs.FS) ([]memoryGroup, error) {
 		switch {
 		case kind[0] == "cgroup2":
 			version = 2
-		case kind[0] == "cgroup" && slices.Contains(strings.Split(kind[2], ","), "memory"):
+		case kind[0] == "cgroup" && slices.Contains(strings.Split(kind[2], ","), controller):
 			version = 1
 		}
 		// What is mounted is a part of the hierarchy: the container's, often.
 		below, ok := within(unescape(mount[3]), own[version])
 		if top := strings.TrimPrefix(unescape(mount[4]), "/"); ok && fs.ValidPath(top) {
-			groups = append(groups, memoryGroup{version, path.Join(top, below), top})
+			groups = append(groups, controlGroup{version, path.Join(top, below), top})
 		}
 	}
 	return groups, nil
 }
 
-// ownGroups returns the path of this process in the hierarchies of control groups that
-// may limit its memory, by version.
-func ownGroups(root fs.FS) (map[int]string, error) {
+// ownGroups returns the path of this process in the hierarchies of control groups that a
+// controller may be of, by version.
+func ownGroups(root fs.FS, controller string) (map[int]string, error) {
 	const name = "proc/self/cgroup"
 	data, err := fs.ReadFile(root, name)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -75,7 +76,7 @@ func ownGroups(root fs.FS) (map[int]string, error) {
 			return nil, fmt.Errorf("read /%s: line %q is no control group", name, line)
 		case fields[0] == "0" && fields[1] == "":
 			own[2] = fields[2]
-		case slices.Contains(strings.Split(fields[1], ","), "memory"):
+		case slices.Contains(strings.Split(fields[1], ","), controller):
 			own[1] = fields[2]
 		}
 	}
@@ -112,7 +113,7 @@ func unescape(s string) string {
 }
 
 // limit returns the least that the group, and those that it is in, may use.
-func (g memoryGroup) limit(root fs.FS) (memoryBound, error) {
+func (g controlGroup) limit(root fs.FS) (memoryBound, error) {
 	if g.version == 1 {
 		// The kernel's own sum over the groups above, which a container may not see.
 		bound, found, err := hierarchicalLimit(root, g.dir+"/memory.stat")

@@ -244,7 +244,7 @@ func (f *follower) serve(ctx context.Context, r *release.Release) error {
 				load.Err = err
 				f.events.ArmKept(load)
 			default:
-				return fmt.Errorf("arm %s: %w", a.Name, err)
+				return fmt.Errorf("arm %s, snapshot %s: %w", a.Name, a.Snapshot.Short(), err)
 			}
 		}
 		arms[i] = m.serving

@@ -4,15 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"slices"
-	"strings"
 	"time"
 
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
+	"github.com/tandem-ann/tandem/server/auth"
 	"github.com/tandem-ann/tandem/server/livelog"
 	"github.com/tandem-ann/tandem/server/wire"
 	"github.com/tandem-ann/tandem/shard"
@@ -77,7 +76,7 @@ func importError(err error, written uint64) error {
 // that had its own name resolved to it. Whoever is known has shown what no page has.
 func meant(ctx context.Context) error {
 	x := exchangeFrom(ctx)
-	if x == nil || x.identity != nil || isNumeric(x.request.Host) {
+	if x == nil || x.identity != nil || auth.IsOwnHost(x.request.Host) {
 		return nil
 	}
 	return errorf(connect.CodePermissionDenied, reasonWrites, "header host is %q: a web page may have had its own name resolved to this server; accepted for writes: localhost, or an IP address", excerpt(x.request.Host))
@@ -102,15 +101,6 @@ func (s *Service) writable(ctx context.Context) error {
 		return errLogBroken(err)
 	}
 	return nil
-}
-
-// isNumeric reports whether a host, with or without a port, is localhost or an IP address: who
-// asks for one of these meant this server.
-func isNumeric(host string) bool {
-	if name, _, err := net.SplitHostPort(host); err == nil {
-		host = name
-	}
-	return host == "localhost" || net.ParseIP(strings.Trim(host, "[]")) != nil
 }
 
 // What a processor takes for an event, and for each of its numbers and attributes, from the

@@ -429,7 +429,7 @@ func TestWritesAreOff(t *testing.T) {
 func TestWritesUnderAName(t *testing.T) {
 	p := liveServer(t, Config{})
 	body := `{"events": [{"takedown": {"app": "a1", "reason": "r"}}]}`
-	for host, want := range map[string]int{"shop.example:8080": http.StatusForbidden, "localhost:8080": http.StatusOK, "[::1]:8080": http.StatusOK, "127.0.0.1": http.StatusOK} {
+	for host, want := range map[string]int{"shop.example:8080": http.StatusForbidden, "localhost:8080": http.StatusOK, "[::1]": http.StatusOK, "LocalHost.": http.StatusOK, "127.0.0.1": http.StatusOK} {
 		r, err := http.NewRequest(http.MethodPost, p.url+tandemv1connect.LiveServiceWriteProcedure, strings.NewReader(body))
 		require.NoError(t, err)
 		r.Host = host

@@ -5,6 +5,7 @@ import (
 	"math"
 	"net"
 	"net/http"
+	"os"
 	"slices"
 	"time"
 
@@ -67,6 +68,7 @@ func (s *Service) measure(l *limiter, conns *listener) metrics.State {
 	out := metrics.State{
 		Phase: [...]metrics.Phase{phaseLoading: metrics.Loading, phaseReady: metrics.Serving, phaseDraining: metrics.Draining}[s.health.current()],
 		Ready: s.health.ready(), Memory: metrics.Memory{Mapped: f.bytes}, Live: s.measureLive(),
+		CPU: cpuOf(os.DirFS("/")),
 	}
 	if f.limit != math.MaxInt64 {
 		out.Memory.Limit = f.limit

@@ -43,7 +43,7 @@ func memoryOf(root fs.FS) (memoryBound, error) {
 	if err == nil {
 		bound = bound.lower(machine)
 	}
-	groups, groupsErr := memoryGroups(root)
+	groups, groupsErr := controlGroups(root, "memory")
 	all := errors.Join(err, groupsErr)
 	for _, g := range groups {
 		limit, err := g.limit(root)

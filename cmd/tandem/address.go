@@ -6,15 +6,19 @@ import (
 	"strings"
 )
 
-// serverURL returns the URL of a server that --server names by its URL or HOST:PORT.
-func serverURL(text string) (string, error) {
-	full := text
-	if !strings.Contains(text, "://") {
-		full = "http://" + text
+// serverURL returns the URL of a server that --server names by its URL, whose port may be left
+// out, or by HOST:PORT, which means the scheme.
+func serverURL(text, scheme string) (string, error) {
+	full, bare := text, !strings.Contains(text, "://")
+	if bare {
+		full = scheme + "://" + text
 	}
 	u, err := url.Parse(full)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" && u.Port() == "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil {
 		return "", usagef("--server is %.200q, want HOST:PORT, http://HOST:PORT or https://HOST:PORT", text)
+	}
+	if bare && u.Port() == "" {
+		return "", usagef("--server is %.200q, which has no port; want HOST:PORT, http://HOST:PORT or https://HOST:PORT", text)
 	}
 	return strings.TrimSuffix(full, "/"), nil
 }
@@ -22,7 +26,7 @@ func serverURL(text string) (string, error) {
 // plainAddress returns the HOST:PORT of a server that --server names, which must speak
 // clear text.
 func plainAddress(text string) (string, error) {
-	full, err := serverURL(text)
+	full, err := serverURL(text, "http")
 	if err != nil {
 		return "", err
 	}

@@ -14,17 +14,26 @@ func TestServerURL(t *testing.T) {
 		"localhost:8080/":       "http://localhost:8080",
 		"[::1]:8080":            "http://[::1]:8080",
 		":8080":                 "http://:8080",
-		"host":                  "http://host",
+		"http://host":           "http://host",
+		"https://[::1]":         "https://[::1]",
 	} {
-		got, err := serverURL(text)
+		got, err := serverURL(text, "http")
 		assert.NoError(t, err, text)
 		assert.Equal(t, want, got, text)
 	}
 	for _, text := range []string{"", "http://", "ftp://host", "host:port", "/socket", "http://u:p@host", "host?q", "host#f", ":"} {
-		_, err := serverURL(text)
+		_, err := serverURL(text, "http")
 		assert.ErrorContains(t, err, "want HOST:PORT, http://HOST:PORT or https://HOST:PORT", text)
 		assert.ErrorAs(t, err, new(usageError), text)
 	}
+	for _, text := range []string{"host", "127.0.0.1", "[::1]", "host:", "localhost/ann"} {
+		_, err := serverURL(text, "https")
+		assert.ErrorContains(t, err, "which has no port; want HOST:PORT, http://HOST:PORT or https://HOST:PORT", text)
+		assert.ErrorAs(t, err, new(usageError), text)
+	}
+	got, err := serverURL("host:8443", "https")
+	assert.NoError(t, err)
+	assert.Equal(t, "https://host:8443", got)
 }
 
 func TestPlainAddress(t *testing.T) {

@@ -25,10 +25,11 @@ type clientFlags struct {
 
 // url returns the URL of a server that --server names, to which a token may be sent.
 func (f *clientFlags) url(text string) (string, error) {
-	if !strings.Contains(text, "://") && (f.TLSCA != "" || f.ClientCert != "") {
-		text = "https://" + text
+	scheme := "http"
+	if f.TLSCA != "" || f.ClientCert != "" {
+		scheme = "https"
 	}
-	full, err := serverURL(text)
+	full, err := serverURL(text, scheme)
 	if err != nil {
 		return "", err
 	}
@@ -37,7 +38,7 @@ func (f *clientFlags) url(text string) (string, error) {
 		return "", err // serverURL has parsed it
 	}
 	switch {
-	case u.Scheme == "http" && (f.TLSCA != "" || f.ClientCert != ""):
+	case u.Scheme == "http" && scheme == "https":
 		return "", usagef("--server is %.200q, which is without TLS; want https://HOST:PORT with --tls-ca and --tls-cert", text)
 	case u.Scheme == "http" && f.TokenFile != "" && !isLoopback(net.JoinHostPort(u.Hostname(), "0")):
 		return "", usagef("--server is %.200q, where a token would be sent in clear text; want https://HOST:PORT, or a loopback address", text)

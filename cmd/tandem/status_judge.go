@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"math"
+	"regexp"
 	"strings"
 	"time"
 
@@ -98,16 +99,14 @@ func judgeSecrets(s *tandemv1.ServerSecrets, now time.Time) (list []finding) {
 // judgeReleases returns what is not good with what serves.
 func judgeReleases(s *tandemv1.GetStatusResponse, maxStaleness time.Duration) (list []finding) {
 	broken := s.LogState == tandemv1.LogState_LOG_STATE_FORKED || s.LogState == tandemv1.LogState_LOG_STATE_BEHIND || s.LogState == tandemv1.LogState_LOG_STATE_GAP
-	// What it fails at, or lacks, has a finding of its own.
-	next := "tandem release status --store STORE --server SERVER says what is released; the server tries again by itself"
 	switch {
 	case broken:
 		list = append(list, newFinding("TandemReleasesBroken", "if the store was restored on purpose, release again with --restored; else find who has changed it",
 			"it does not follow the log of releases: %s", s.LogError))
 	case s.Phase == tandemv1.Phase_PHASE_FAILED:
-		list = append(list, newFinding("TandemReleaseNotServed", next, "it does not serve generation %d: %s", s.TargetGeneration, s.Error))
+		list = append(list, newFinding("TandemReleaseNotServed", nextOfUnserved(s.Error), "it does not serve generation %d: %s", s.TargetGeneration, s.Error))
 	case s.Phase == tandemv1.Phase_PHASE_LOADING && s.TargetGeneration > 0:
-		list = append(list, newFinding("TandemReleaseNotServed", "wait while it loads; "+next, "it does not serve generation %d yet", s.TargetGeneration))
+		list = append(list, newFinding("TandemReleaseNotServed", "wait while it loads: tandem_snapshot_load_seconds in the metrics has what it took before", "it does not serve generation %d yet", s.TargetGeneration))
 	case s.Phase == tandemv1.Phase_PHASE_DRAINING:
 		list = append(list, newFinding("TandemNotReady", "nothing, if it was told to stop", "it was told to stop, and takes no new callers"))
 	case s.Unreleased:
@@ -117,10 +116,22 @@ func judgeReleases(s *tandemv1.GetStatusResponse, maxStaleness time.Duration) (l
 		list = append(list, newFinding("TandemNoRelease", "tandem release start --store STORE DIGEST", "nothing was released yet"))
 	}
 	if age := fleet.Staleness(s.GetStaleness()); age > maxStaleness {
-		list = append(list, newFinding("TandemReleasesStale", "look whether the store answers: tandem release status --store STORE",
+		list = append(list, newFinding("TandemReleasesStale", "look whether the store answers: tandem release status --store STORE --store-timeout 2s",
 			"it has not seen for %s what is released%s", seconds(age), because(s.LogError)))
 	}
 	return list
+}
+
+// namedSnapshot finds the snapshot that an error of a server is about.
+var namedSnapshot = regexp.MustCompile(`snapshot ([0-9a-f]{12})[0-9a-f]*:`)
+
+// nextOfUnserved is what to do about a release that a server cannot serve for some reason.
+func nextOfUnserved(why string) string {
+	m := namedSnapshot.FindStringSubmatch(why)
+	if m == nil {
+		return "go by what it says, as the runbook has it; the server tries again by itself"
+	}
+	return fmt.Sprintf("tandem snapshot verify --store STORE %s; if that finds something, repair it (--repair OTHER_STORE), or tandem release rollback --store STORE --away-from %s", m[1], m[1])
 }
 
 // because is the text of an error behind what it is the reason of.
@@ -187,7 +198,7 @@ func judgeLive(s *serverStatus) (list []finding) {
 	if l == nil {
 		return []finding{newFinding("TandemLiveStale", "tandem live status --server SERVER", "it does not say what it knows of the live log: %s", ofServer(s.live.Err))}
 	}
-	next := "look whether the store answers, and how fast: tandem live status --store STORE --server SERVER"
+	next := "look whether the store answers, and how fast: tandem live status --store STORE --store-timeout 2s --server SERVER"
 	age, fence := fleet.Staleness(l.GetStaleness()), l.Fence.AsDuration()
 	switch broken := l.LogState == tandemv1.LogState_LOG_STATE_FORKED || l.LogState == tandemv1.LogState_LOG_STATE_BEHIND || l.LogState == tandemv1.LogState_LOG_STATE_GAP; {
 	case broken:
@@ -240,7 +251,7 @@ func (x *expectations) judgeLoad(s *tandemv1.GetStatusResponse, now time.Time) (
 	q := s.GetLoad().GetLastMinute()
 	all := float64(q.GetAnswered() + q.GetRefused() + q.GetFailed())
 	if q.GetAnswered() >= fewAnswered && q.P99.AsDuration() > x.MaxP99 {
-		list = append(list, newFinding("TandemLatencyHigh", "look which stage is slow: tandem_query_stage_seconds in the metrics; and whether the machine is busy with something else",
+		list = append(list, newFinding("TandemLatencyHigh", "look in the metrics whether the machine is shared or throttled: tandem_cpu_wait_seconds_total, tandem_cpu_throttled_seconds_total; then which stage is slow: tandem_query_stage_seconds",
 			"99 of 100 queries of the last minute took up to %s, want %s", round(q.P99.AsDuration()), x.MaxP99))
 	}
 	if shed := q.GetRefused() - q.GetRefusedForQuota(); all >= fewQueries && float64(shed) > manyRefused*all {

@@ -159,6 +159,36 @@ func TestAlerts(t *testing.T) {
 	require.Equal(t, names(`(?m)^ +- alert: (\w+)$`, rules), names(`newFinding\("(Tandem\w+)"`, judge, silence))
 }
 
+// TestNext holds that what is to be done next leads on from what is known.
+func TestNext(t *testing.T) {
+	unserved := func(why string) func(*serverStatus) {
+		return func(s *serverStatus) {
+			s.Status.Phase, s.Status.TargetGeneration, s.Status.Error = tandemv1.Phase_PHASE_FAILED, 4, why
+		}
+	}
+	const digest = "b27c5ab3d2041e6f88a1c2d3e4f5061728394a5b6c7d8e9f00112233445566aa"
+	verify := []string{"tandem snapshot verify --store STORE b27c5ab3d204;", "tandem release rollback --store STORE --away-from b27c5ab3d204"}
+	for _, c := range []struct {
+		bad  func(s *serverStatus)
+		want []string
+	}{
+		{unserved("arm control, snapshot b27c5ab3d204: open shard file store/shards/8d7f.shard: checksum is 1, want 2: corrupt"), verify},
+		{unserved("store s3://b: snapshot " + digest + ": there is no such snapshot"), verify},
+		{unserved("not admitted: it takes 3000 bytes beside the 1000 that answer, and 2000 may be mapped"), []string{"go by what it says"}},
+		{func(s *serverStatus) { s.Status.Load.LastMinute.P99 = durationpb.New(time.Second) }, []string{"tandem_cpu_wait_seconds_total", "tandem_cpu_throttled_seconds_total", "tandem_query_stage_seconds"}},
+		{func(s *serverStatus) { s.Status.Staleness = durationpb.New(time.Hour) }, []string{"--store-timeout 2s"}},
+		{func(s *serverStatus) { s.Live.Staleness = durationpb.New(time.Hour) }, []string{"--store-timeout 2s"}},
+	} {
+		s := goodServer()
+		c.bad(s)
+		list := expected.judge(s, noon)
+		require.Len(t, list, 1)
+		for _, want := range c.want {
+			require.Contains(t, list[0].Next, want, list[0].Why)
+		}
+	}
+}
+
 // TestFewQueries holds that a handful of queries is not judged by shares.
 func TestFewQueries(t *testing.T) {
 	s := goodServer()

@@ -187,12 +187,8 @@ func guarded(by func(http.Handler) http.Handler, h http.Handler) http.Handler {
 // is open in a browser here could have its own name lead here, and read the answers.
 func sameMachine(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		host, _, err := net.SplitHostPort(r.Host)
-		if err != nil {
-			host = r.Host
-		}
-		if host != "" && !isLoopback(host) && net.ParseIP(host) == nil {
-			http.Error(w, fmt.Sprintf("host is %.100q; accepted: localhost, or an IP address", host), http.StatusMisdirectedRequest)
+		if r.Host != "" && !auth.IsOwnHost(r.Host) {
+			http.Error(w, fmt.Sprintf("host is %.100q; accepted: localhost, or an IP address", r.Host), http.StatusMisdirectedRequest)
 			return
 		}
 		next.ServeHTTP(w, r)

@@ -93,6 +93,7 @@ func TestOtherNames(t *testing.T) {
 	addr := start(t, adminhttp.Options{})
 	for host, want := range map[string]int{
 		"localhost:6060": 200, "127.0.0.1": 200, "[::1]:6060": 200, "10.1.2.3:6060": 200,
+		"[::1]": 200, "localhost.": 200, "LocalHost.:6060": 200,
 		"evil.example": 421, "evil.example:6060": 421, "localhost.evil.example": 421,
 	} {
 		status, _ := get(t, addr, host, "/metrics")

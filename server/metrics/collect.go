@@ -75,6 +75,7 @@ func stateMetrics() []stateMetric {
 	list = append(list, recallMetrics()...)
 	list = append(list, liveMetrics()...)
 	list = append(list, certificateMetrics()...)
+	list = append(list, cpuMetrics()...)
 	return append(list, loadMetrics()...)
 }
 
@@ -87,6 +88,29 @@ func certificateMetrics() []stateMetric {
 			func(c *Certificate) time.Time { return c.Until }),
 		certificate("tandem_certificate_issued_timestamp_seconds", "From when on the certificate of the server counts, in seconds since the Unix epoch; left out without TLS.",
 			func(c *Certificate) time.Time { return c.From }),
+	}
+}
+
+func cpuMetrics() []stateMetric {
+	set := func(set setter, told *time.Duration, labels ...string) {
+		if told != nil {
+			set(told.Seconds(), labels...)
+		}
+	}
+	return []stateMetric{
+		{
+			name: "tandem_cpu_wait_seconds_total", labels: []string{"scope"}, counter: true,
+			help: "Time in which threads waited for a processor, one or several at once, in seconds: of the control group of the process, or of the machine. Left out where the kernel does not tell.",
+			values: func(s *State, to setter) {
+				set(to, s.CPU.GroupWait, "group")
+				set(to, s.CPU.MachineWait, "machine")
+			},
+		},
+		{
+			name: "tandem_cpu_throttled_seconds_total", counter: true,
+			help:   "Time for which the limit of a control group, or of one that it is in, held processors back from the process, summed over processors, in seconds. Left out where the kernel does not tell.",
+			values: func(s *State, to setter) { set(to, s.CPU.Throttled) },
+		},
 	}
 }
 
@@ -220,7 +244,7 @@ func loadMetrics() []stateMetric {
 			func(l *Load) time.Duration { return l.ShortWork }, func(l *Load) time.Duration { return l.LongWork }),
 		work("tandem_admitted_work_limit_seconds", "Admission units that are let in at a time, in estimated seconds of one processor.",
 			func(l *Load) time.Duration { return l.MaxShortWork }, func(l *Load) time.Duration { return l.MaxLongWork }),
-		load("tandem_admission_correction_ratio", "What work took of the processors over what it was estimated to take, by which estimates are corrected.", func(l *Load) float64 { return l.Correction }),
+		load("tandem_admission_correction_ratio", "What work took of the processors over what it was estimated to take, by which estimates are corrected. Time in which it waited for a processor is not in it.", func(l *Load) float64 { return l.Correction }),
 		load("tandem_request_memory_bytes", "Memory that requests and their answers take, as estimated, in bytes.", func(l *Load) float64 { return float64(l.Bytes) }),
 		load("tandem_request_memory_limit_bytes", "Memory that requests and their answers may take, in bytes.", func(l *Load) float64 { return float64(l.MaxBytes) }),
 		load("tandem_long_requests", "Requests whose long work is done.", func(l *Load) float64 { return float64(l.Turns) }),

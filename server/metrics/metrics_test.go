@@ -43,10 +43,39 @@ func state() metrics.State {
 		Releases: metrics.Log{Followed: true, Staleness: time.Second},
 		Live:     &metrics.Live{Log: metrics.Log{Followed: true}, Position: 9, Fence: 5 * time.Second},
 		Memory:   metrics.Memory{Mapped: 1 << 20, Limit: 1 << 30},
+		CPU:      metrics.CPU{GroupWait: told(3 * time.Second), MachineWait: told(4 * time.Second), Throttled: told(1500 * time.Millisecond)},
 		Load:     &metrics.Load{Requests: 1, MaxRequests: 2}, Connections: &metrics.Connections{Open: 1, Max: 2},
 		Audits:      &audit.Counts{Audits: 5, Used: time.Second, Longest: time.Millisecond},
 		Certificate: &metrics.Certificate{From: time.Unix(1, 0), Until: time.Unix(2, 0)},
 	}
+}
+
+// told is a time that the kernel tells.
+func told(d time.Duration) *time.Duration { return &d }
+
+// TestCPU holds what is shown of processors, and that what the kernel does not tell is left out.
+func TestCPU(t *testing.T) {
+	m := metrics.New()
+	s := state()
+	m.Follow(func() metrics.State { return s })
+	all := scrape(t, m)
+	for _, c := range []struct {
+		want   float64
+		name   string
+		labels []string
+	}{
+		{3, "tandem_cpu_wait_seconds_total", []string{"scope", "group"}},
+		{4, "tandem_cpu_wait_seconds_total", []string{"scope", "machine"}},
+		{1.5, "tandem_cpu_throttled_seconds_total", nil},
+	} {
+		got, ok := value(all, c.name, c.labels...)
+		require.True(t, ok, c.name)
+		require.Equal(t, c.want, got, c.name)
+	}
+	s.CPU = metrics.CPU{MachineWait: told(0)}
+	all = scrape(t, m)
+	require.Len(t, all["tandem_cpu_wait_seconds_total"].Metric, 1)
+	require.NotContains(t, all, "tandem_cpu_throttled_seconds_total")
 }
 
 // strata are all that an arm of so many segments may have.

@@ -20,6 +20,7 @@ type State struct {
 	Releases           Log
 	Live               *Live // nil where none is followed, or it was not read yet
 	Memory             Memory
+	CPU                CPU
 	Load               *Load // nil where nothing bounds the requests
 	Connections        *Connections
 	Audits             *audit.Counts // nil if there are none
@@ -92,6 +93,17 @@ type Live struct {
 type Memory struct {
 	Mapped int64
 	Limit  int64 // 0 if there is none
+}
+
+// CPU is how long the process lacked processors, as far as the kernel tells; nil if it does
+// not. Each only grows.
+type CPU struct {
+	// GroupWait is how long a thread of the control group of the process, or several, waited for a
+	// processor, and MachineWait the same of any thread of the machine.
+	GroupWait, MachineWait *time.Duration
+	// Throttled is how long processors were held back from the group by its limit, or by those
+	// of groups that it is in, summed over the processors.
+	Throttled *time.Duration
 }
 
 // Load is what requests to methods take, and what of it is let in.

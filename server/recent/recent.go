@@ -4,11 +4,13 @@
 package recent
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"connectrpc.com/connect"
@@ -64,14 +66,21 @@ func New(now func() time.Time) *Recent {
 
 // Listener is who is to be told of events.
 func (r *Recent) Listener() *events.Listener {
+	var load atomic.Pointer[error] // why a snapshot could not be opened at last
 	return &events.Listener{
 		RPCEnd: r.ended,
 		LoadEnd: func(l events.Load) {
 			if l.Err != nil {
+				load.Store(&l.Err)
 				r.fail(Release, fmt.Sprintf("snapshot %.12s of generation %d: %v", l.Snapshot, l.Generation, l.Err))
 			}
 		},
-		NotServed: func(n events.NotServed) { r.fail(Release, fmt.Sprintf("generation %d: %v", n.Generation, n.Err)) },
+		NotServed: func(n events.NotServed) {
+			// A snapshot that could not be opened was told of, with its name.
+			if l := load.Load(); l == nil || !errors.Is(n.Err, *l) {
+				r.fail(Release, fmt.Sprintf("generation %d: %v", n.Generation, n.Err))
+			}
+		},
 		ShardLost: func(l events.ShardLost) { r.fail(Shard, fmt.Sprintf("snapshot %.12s: %v", l.Snapshot, l.Err)) },
 		Live: func(l events.Live) {
 			if l.Change == events.LivePast {

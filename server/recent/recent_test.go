@@ -104,3 +104,21 @@ func TestFailures(t *testing.T) {
 		require.Equal(t, fmt.Sprintf("snapshot abcdef of generation %d: it is damaged", 19-i), f.Text)
 	}
 }
+
+// TestOneFailureIsToldOnce holds that a snapshot which cannot be opened, and the release that
+// cannot be served therefore, are one failure however often they are tried, and that a release
+// which cannot be served for something else is another.
+func TestOneFailureIsToldOnce(t *testing.T) {
+	r, l, c := newRecent()
+	for range 3 {
+		c.pass(time.Second)
+		damaged := errors.New("it is damaged") // another each time, as of each try
+		l.LoadEnd(events.Load{Generation: 4, Snapshot: "abcdef", Err: damaged})
+		l.NotServed(events.NotServed{Generation: 4, Err: fmt.Errorf("arm control, snapshot abcdef: %w", damaged)})
+	}
+	require.Equal(t, []recent.Failure{{Time: c.now(), Kind: recent.Release, Text: "snapshot abcdef of generation 4: it is damaged", Times: 3}}, r.Failures())
+	l.NotServed(events.NotServed{Generation: 5, Err: errors.New("it is damaged")})
+	list := r.Failures()
+	require.Len(t, list, 2)
+	require.Equal(t, "generation 5: it is damaged", list[0].Text)
+}
