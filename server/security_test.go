@@ -568,7 +568,7 @@ func TestAuthorIsTheCaller(t *testing.T) {
 	}
 }
 
-// TestTokensAreRotated replaces the file of a server that runs, by a good one, a bad one, and
+// TestTokensAreRotated replaces the file of a server that runs, by a good one, bad ones, and
 // another good one.
 func TestTokensAreRotated(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "tokens.yaml")
@@ -603,6 +603,14 @@ func TestTokensAreRotated(t *testing.T) {
 	reread <- syscall.SIGHUP
 	p.await("CHANGED FILES CANNOT BE USED: what was read before stays in use")
 	require.Eventually(t, func() bool { return slices.Equal([]float64{1, 1, 1}, rereads()) }, 5*time.Second, time.Millisecond)
+	require.Equal(t, []int{http.StatusOK, http.StatusOK}, []int{status(first), status(second)})
+
+	// A pipe to which nobody writes holds nothing up.
+	require.NoError(t, os.Remove(file))
+	require.NoError(t, syscall.Mkfifo(file, 0o600))
+	reread <- syscall.SIGHUP
+	p.await("is of mode prw-------, want a regular file")
+	require.Eventually(t, func() bool { return slices.Equal([]float64{1, 2, 1}, rereads()) }, 5*time.Second, time.Millisecond)
 	require.Equal(t, []int{http.StatusOK, http.StatusOK}, []int{status(first), status(second)})
 
 	require.NoError(t, os.Remove(file))
