@@ -605,12 +605,16 @@ func TestTokensAreRotated(t *testing.T) {
 	require.Eventually(t, func() bool { return slices.Equal([]float64{1, 1, 1}, rereads()) }, 5*time.Second, time.Millisecond)
 	require.Equal(t, []int{http.StatusOK, http.StatusOK}, []int{status(first), status(second)})
 
-	// A pipe to which nobody writes holds nothing up.
+	// A pipe to which nobody writes holds nothing up, and an empty file locks nobody out.
 	require.NoError(t, os.Remove(file))
 	require.NoError(t, syscall.Mkfifo(file, 0o600))
 	reread <- syscall.SIGHUP
-	p.await("is of mode prw-------, want a regular file")
-	require.Eventually(t, func() bool { return slices.Equal([]float64{1, 2, 1}, rereads()) }, 5*time.Second, time.Millisecond)
+	p.await("CHANGED FILES CANNOT BE USED: what was read before stays in use")
+	require.NoError(t, os.Remove(file))
+	require.NoError(t, os.WriteFile(file, nil, 0o600))
+	reread <- syscall.SIGHUP
+	p.await("CHANGED FILES CANNOT BE USED: what was read before stays in use")
+	require.Eventually(t, func() bool { return slices.Equal([]float64{1, 3, 1}, rereads()) }, 5*time.Second, time.Millisecond)
 	require.Equal(t, []int{http.StatusOK, http.StatusOK}, []int{status(first), status(second)})
 
 	require.NoError(t, os.Remove(file))
