@@ -69,8 +69,8 @@ func (f *Files) Look() error {
 // first.
 func (f *Files) look(ctx context.Context) (changed bool, err error) {
 	contents, readErr := f.read(ctx)
-	if readErr != nil && ctx.Err() != nil {
-		return false, nil
+	if ctx.Err() != nil {
+		return false, readErr
 	}
 	hash := sha256.New()
 	for _, c := range contents {
