@@ -50,7 +50,8 @@ func (s *Service) audit(next *state) {
 	for i := range next.arms {
 		a := &next.arms[i]
 		served[i] = audit.Served{
-			Generation: a.generation, Name: a.name, Snapshot: a.snapshot.Digest(), Manifest: a.snapshot.Manifest(), Floor: a.floor,
+			Generation: a.generation, Name: a.name, Snapshot: a.snapshot.Digest(), Manifest: a.snapshot.Manifest(),
+			Idle: a.weight == 0, Floor: a.floor,
 		}
 	}
 	for i, arm := range s.audits.Serve(served, next.autoRollback) {

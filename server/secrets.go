@@ -32,7 +32,13 @@ func (s *Service) rereadSecrets(ctx context.Context, c *Config) {
 	if c.TLS != nil {
 		list = append(list, c.TLS.Files())
 	}
-	if len(list) > 0 {
-		filewatch.Run(ctx, c.Reread, func(name string, err error) { s.events.Secrets(events.Secrets{Name: name, Err: err}) }, list...)
+	if len(list) == 0 {
+		return
 	}
+	tokens := c.Options.Guard.Tokens()
+	filewatch.Run(ctx, c.Reread, func(name string, err error) {
+		before := tokens
+		tokens = c.Options.Guard.Tokens()
+		s.events.Secrets(events.Secrets{Name: name, Err: err, Before: before, After: tokens})
+	}, list...)
 }

@@ -585,7 +585,7 @@ func (s *site) status(t *testing.T, header ...string) *tandemv1.GetStatusRespons
 	return answer.Msg
 }
 
-// TestTokensAreRotated replaces the file of a server that runs, by a good one, a bad one, and
+// TestTokensAreRotated replaces the file of a server that runs, by a good one, bad ones, and
 // another good one.
 func TestTokensAreRotated(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "tokens.yaml")
@@ -622,6 +622,18 @@ func TestTokensAreRotated(t *testing.T) {
 	require.Eventually(t, func() bool { return slices.Equal([]float64{1, 1, 1}, rereads()) }, 5*time.Second, time.Millisecond)
 	require.Equal(t, []int{http.StatusOK, http.StatusOK}, []int{status(first), status(second)})
 	require.Equal(t, []string{"tokens"}, p.status(t, "Authorization", "Bearer "+first).Secrets.Stale)
+
+	// A pipe to which nobody writes holds nothing up, and an empty file locks nobody out.
+	require.NoError(t, os.Remove(file))
+	require.NoError(t, syscall.Mkfifo(file, 0o600))
+	reread <- syscall.SIGHUP
+	p.await("CHANGED FILES CANNOT BE USED: what was read before stays in use")
+	require.NoError(t, os.Remove(file))
+	require.NoError(t, os.WriteFile(file, nil, 0o600))
+	reread <- syscall.SIGHUP
+	p.await("CHANGED FILES CANNOT BE USED: what was read before stays in use")
+	require.Eventually(t, func() bool { return slices.Equal([]float64{1, 3, 1}, rereads()) }, 5*time.Second, time.Millisecond)
+	require.Equal(t, []int{http.StatusOK, http.StatusOK}, []int{status(first), status(second)})
 
 	require.NoError(t, os.Remove(file))
 	third := secret("ranker")

@@ -17,8 +17,8 @@ type tokenNewCommand struct {
 	File      string        `required:"" type:"path" placeholder:"FILE" help:"The file that tandem serve --tokens reads."`
 	Scope     []string      `required:"" placeholder:"SCOPE" help:"What the caller may do: query, live, publish, admin, internal; may be repeated."`
 	ExpiresIn time.Duration `placeholder:"TIME" help:"How long the token counts, such as 2160h (default for ever)."`
-	CPU       float64       `name:"cpu" placeholder:"X" help:"How many processors of a server the caller may take, such as 0.5 (default no bound)."`
-	InFlight  int           `placeholder:"N" help:"How many of its requests may be under way on a server (default no bound)."`
+	CPU       *float64      `name:"cpu" placeholder:"X" help:"How many processors of a server the caller may take, such as 0.5 (default no bound)."`
+	InFlight  *int          `placeholder:"N" help:"How many of its requests may be under way on a server (default no bound)."`
 	Priority  string        `default:"live" enum:"live,batch,audit" placeholder:"WHICH" help:"Which requests are refused first where there is too much to do, the last first: ${enum} (default ${default})."`
 }
 
@@ -31,7 +31,7 @@ Example:
 }
 
 func (c *tokenNewCommand) Run(e *environment) error {
-	t := auth.Token{Name: c.Name, Quota: auth.Quota{CPU: c.CPU, InFlight: c.InFlight}}
+	t := auth.Token{Name: c.Name}
 	for _, name := range c.Scope {
 		scope, err := auth.ParseScope(name)
 		if err != nil {
@@ -43,9 +43,11 @@ func (c *tokenNewCommand) Run(e *environment) error {
 	if err := auth.CheckName(c.Name); err != nil {
 		return usageError{err}
 	}
-	if err := t.Quota.Validate(); err != nil {
+	quota, err := auth.NewQuota(c.CPU, c.InFlight)
+	if err != nil {
 		return usageError{err}
 	}
+	t.Quota = quota
 	switch {
 	case c.ExpiresIn < 0:
 		return usagef("--expires-in is %s, want more than 0", c.ExpiresIn)
@@ -57,6 +59,6 @@ func (c *tokenNewCommand) Run(e *environment) error {
 	if err := auth.Append(c.File, t); err != nil {
 		return err
 	}
-	_, err := fmt.Fprintln(e.stdout, secret)
+	_, err = fmt.Fprintln(e.stdout, secret)
 	return err
 }

@@ -76,6 +76,8 @@ type Served struct {
 	Name       string
 	Snapshot   manifest.Digest
 	Manifest   *manifest.Manifest
+	// Idle is whether no share of the traffic is its own: then hardly anything is asked of it.
+	Idle bool
 	// Floor is the mean recall that there is an alarm below; 0: as the manifest says.
 	Floor float64
 }

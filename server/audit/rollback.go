@@ -16,8 +16,9 @@ import (
 // the release says so: at most once in a generation, by the same compare-and-swap as a
 // person's, so of several servers one does it. It waits where the control arm is no better,
 // or not known to be: then it is what is asked that has changed, and another snapshot would
-// not do better. And it only goes back to snapshots that passed their gates or that audits
-// have found to be good, and that they have not found to be bad.
+// not do better. A control arm without traffic is not waited for, since it would be for good.
+// And it only goes back to snapshots that passed their gates or that audits have found to be
+// good, and that they have not found to be bad.
 
 // rollback is guarded by the auditor's mu.
 type rollback struct {
@@ -112,6 +113,7 @@ func (a *Auditor) mayLeave(bad *Arm) error {
 		switch n := len(arm.all.window); {
 		case arm.alarmed() != nil:
 			return fmt.Errorf("arm %s has an alarm as well: it is what is asked that has changed, or both are bad", arm.Name)
+		case n < Enough && arm.Idle: // its gates count, and what was found of it before
 		case n < Enough:
 			return fmt.Errorf("what arm %s has is not known: %d audits, %d are needed", arm.Name, n, Enough)
 		case bad.all.total > 0 && arm.margin() <= bad.margin():

@@ -8,9 +8,12 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/tandem-ann/tandem/index"
 	"github.com/tandem-ann/tandem/server/events"
 	"github.com/tandem-ann/tandem/shard/manifest"
+	"github.com/tandem-ann/tandem/shard/objects"
 	"github.com/tandem-ann/tandem/shard/release"
+	"github.com/tandem-ann/tandem/shard/snapshots"
 )
 
 // seen has an arm audited so many times, with a mean recall.
@@ -110,4 +113,74 @@ func TestNoRollback(t *testing.T) {
 		w.two(t, true)
 		assert.Empty(t, w.Rollback(), "another generation")
 	}
+}
+
+// TestRollbackToAControlWithoutTraffic takes off an arm that has all traffic, beside a control
+// of which there will be no audits: what was found of it before decides, and its gates.
+func TestRollbackToAControlWithoutTraffic(t *testing.T) {
+	for was, want := range map[string]string{
+		"good":     "done: generation 4 brings generation 1 back",
+		"bad":      "was below its floor when it was replaced",
+		"no gates": "what would come back is not known to be good: ",
+	} {
+		t.Run(was, func(t *testing.T) {
+			w := newWorld(t, 0.02)
+			releases, arms := allToTheCandidate(t)
+			w.c.Releases = releases
+			before := w.Serve(arms[:1], true)[0]
+			switch was {
+			case "good":
+				w.seen(before, 40, 0.99)
+			case "bad":
+				w.seen(before, 100, 0.9)
+			}
+			served := w.Serve(arms, true)
+			w.seen(served[1], 100, 0.9)
+			worker := &worker{Auditor: w.Auditor, clock: w.clock}
+			w.mu.Lock()
+			worker.rollBack(t.Context(), w.clock.Now())
+			w.mu.Unlock()
+			worker.aside.Wait()
+			assert.Contains(t, w.Rollback(), want)
+			now, err := releases.Current(t.Context())
+			require.NoError(t, err)
+			if was != "good" {
+				assert.Equal(t, uint64(3), now.Generation, "nothing has changed")
+				return
+			}
+			require.Equal(t, 1, len(now.Arms), "arms") // each prints a thousand buckets
+			assert.Equal(t, arms[0].Snapshot, now.Arms[0].Snapshot)
+		})
+	}
+}
+
+// allToTheCandidate returns releases whose third has a candidate with all traffic beside a
+// control, and its arms. Neither was gated.
+func allToTheCandidate(t *testing.T) (*release.Releases, []Served) {
+	bucket, err := objects.Open(t.Context(), t.TempDir())
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, bucket.Close()) })
+	store, err := snapshots.NewStore(bucket, snapshots.Options{Cache: t.TempDir()})
+	require.NoError(t, err)
+	releases, by := release.New(store), release.Change{Author: "ann", Override: "a test"}
+	served := []Served{{Name: release.Control, Idle: true}, {Name: release.Candidate}}
+	for i := range served {
+		version := served[i].Name
+		one := manifest.Tower{Shards: []manifest.Shard{{Digest: manifest.Sum([]byte(version)), Size: 1}}}
+		m := &manifest.Manifest{
+			Version: manifest.FirstVersion, Builder: "test", Model: "feed", ModelVersion: version, Metric: index.Dot, Dim: 1, Apps: one, Users: one,
+		}
+		data, err := m.Encode()
+		require.NoError(t, err)
+		d := manifest.Sum(data)
+		require.NoError(t, bucket.Write(t.Context(), "snapshots/"+string(d)+".json", data))
+		require.NoError(t, bucket.Write(t.Context(), "shards/"+string(one.Shards[0].Digest)+".shard", []byte{0}))
+		_, err = releases.Start(t.Context(), release.StartOptions{Change: by, Snapshot: d})
+		require.NoError(t, err)
+		served[i].Generation, served[i].Snapshot, served[i].Manifest = 3, d, measured()
+	}
+	by.AutoRollback = true
+	_, err = releases.Split(t.Context(), release.SplitOptions{Change: by, Weights: map[string]int{release.Candidate: release.Total}})
+	require.NoError(t, err)
+	return releases, served
 }

@@ -102,8 +102,10 @@ func TestTokenFilesSayWhatIsWrong(t *testing.T) {
 	secret := auth.NewSecret()
 	hash := fmt.Sprintf("sha256:%x", auth.HashOf(secret))
 	for text, want := range map[string]string{
-		"":                                  "",
-		"# no tokens\n":                     "",
+		"":                                  "the file is empty, want a list of tokens, up to 4096, or [] for none",
+		"# no tokens\n":                     "the file is empty, want a list of tokens, up to 4096, or [] for none",
+		"~":                                 "the file is empty, want a list of tokens, up to 4096, or [] for none",
+		"---\n":                             "the file is empty, want a list of tokens, up to 4096, or [] for none",
 		"[]":                                "",
 		secret:                              "line 1: the file is no list of tokens",
 		"- " + secret:                       "line 1: want the fields name, hash, scopes, expires, quota, priority",
@@ -117,6 +119,11 @@ func TestTokenFilesSayWhatIsWrong(t *testing.T) {
 		"- {name: a, hash: '" + hash + "', scopes: [query], expires: " + secret + "}":                                                                                   "line 1: expires is no time such as 2027-01-31T00:00:00Z",
 		"- {name: a, hash: '" + hash + "', scopes: [query], quota: {cpus: 1}}":                                                                                          "line 1: there is a field that is none of quota.cpu, quota.in_flight",
 		"- {name: a, hash: '" + hash + "', scopes: [query], quota: {cpu: -1}}":                                                                                          "line 1: quota.cpu is -1, want 0.000001 to 4096 processors",
+		"- {name: a, hash: '" + hash + "', scopes: [query], quota: {cpu: 0}}":                                                                                           "line 1: quota.cpu is 0, want 0.000001 to 4096 processors",
+		"- {name: a, hash: '" + hash + "', scopes: [query], quota: {cpu: 1, in_flight: 0}}":                                                                             "line 1: quota.in_flight is 0, want 1 to 1048576",
+		"- {name: a, hash: '" + hash + "', scopes: [query], quota: {in_flight: -7}}":                                                                                    "line 1: quota.in_flight is -7, want 1 to 1048576",
+		"- {name: a, hash: '" + hash + "', scopes: [query], quota: {cpu: }}":                                                                                            "line 1: quota.cpu has no value; leave it out for no bound",
+		"- {name: a, hash: '" + hash + "', scopes: [query], quota: {in_flight: 1e300}}":                                                                                 "line 1: quota.in_flight is 1e+300, want 1 to 1048576",
 		"- {name: a, hash: '" + hash + "', scopes: [query], quota: {in_flight: 1.5}}":                                                                                   "line 1: quota.in_flight is no whole number",
 		"- {name: a, name: b, hash: '" + hash + "', scopes: [query]}":                                                                                                   "line 1: name is there twice",
 		"- {name: a, hash: '" + hash + "', scopes: [query]}\n- {name: b, hash: '" + hash + "', scopes: [query]}":                                                        `caller "b": its hash is there twice`,

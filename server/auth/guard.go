@@ -126,6 +126,14 @@ func (g *Guard) Files() *filewatch.Files {
 	return g.file
 }
 
+// Tokens returns how many tokens count now.
+func (g *Guard) Tokens() int {
+	if g == nil || g.file == nil {
+		return 0
+	}
+	return g.tokens.Load().Len()
+}
+
 // use has tokens count from now on. A caller goes on with what it has taken.
 func (g *Guard) use(t *Tokens) {
 	g.mu.Lock()

@@ -23,15 +23,39 @@ const (
 	maxInFlight = 1 << 20
 )
 
+// NewQuota returns a quota of what is given; nil is no bound. An error names what is out of
+// bounds, as 0 is.
+func NewQuota(cpu *float64, inFlight *int) (q Quota, err error) {
+	if cpu != nil {
+		if q.CPU = *cpu; q.CPU == 0 {
+			return q, q.cpuError()
+		}
+	}
+	if inFlight != nil {
+		if q.InFlight = *inFlight; q.InFlight == 0 {
+			return q, q.inFlightError()
+		}
+	}
+	return q, q.Validate()
+}
+
 // Validate returns an error that names the field out of bounds.
 func (q Quota) Validate() error {
 	switch {
 	case math.IsNaN(q.CPU) || q.CPU < 0 || q.CPU > maxCPU || q.CPU > 0 && q.CPU < 1e-6:
-		return fmt.Errorf("quota.cpu is %v, want 0.000001 to %d processors", q.CPU, maxCPU)
+		return q.cpuError()
 	case q.InFlight < 0 || q.InFlight > maxInFlight:
-		return fmt.Errorf("quota.in_flight is %d, want 1 to %d", q.InFlight, maxInFlight)
+		return q.inFlightError()
 	}
 	return nil
+}
+
+func (q Quota) cpuError() error {
+	return fmt.Errorf("quota.cpu is %v, want 0.000001 to %d processors", q.CPU, maxCPU)
+}
+
+func (q Quota) inFlightError() error {
+	return fmt.Errorf("quota.in_flight is %d, want 1 to %d", q.InFlight, maxInFlight)
 }
 
 // burst is for how long a caller that has asked nothing may take more than its quota.

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -62,6 +63,9 @@ type Tokens struct {
 	byHash map[[sha256.Size]byte]*Token
 }
 
+// Len returns how many tokens there are.
+func (t *Tokens) Len() int { return len(t.list) }
+
 // List returns a copy of the tokens, in the order of the file.
 func (t *Tokens) List() []Token { return slices.Clone(t.list) }
 
@@ -76,8 +80,8 @@ type fileEntry struct {
 }
 
 type fileQuota struct {
-	CPU      float64 `yaml:"cpu,omitempty"`
-	InFlight float64 `yaml:"in_flight,omitempty"` // YAML would cut what is no integer
+	CPU      *float64 `yaml:"cpu,omitempty"`
+	InFlight *float64 `yaml:"in_flight,omitempty"` // YAML would cut what is no integer
 }
 
 // fileFields are the names of the fields of an entry, and of those of a quota.
@@ -86,7 +90,8 @@ var (
 	quotaFields = []string{"cpu", "in_flight"}
 )
 
-// ParseTokens reads a file of tokens: a list in YAML. Errors name the line and the field, and
+// ParseTokens reads a file of tokens: a list in YAML. A file without a list, as one that is
+// half written, is an error; that there are no tokens is said by []. Errors name the line and the field, and
 // no value: it may be a token that was put in the wrong place.
 func ParseTokens(data []byte) (*Tokens, error) {
 	if len(data) > MaxFileBytes {
@@ -95,6 +100,9 @@ func ParseTokens(data []byte) (*Tokens, error) {
 	var root yaml.Node
 	documents := yaml.NewDecoder(bytes.NewReader(data))
 	err := documents.Decode(&root)
+	if errors.Is(err, io.EOF) || err == nil && isNull(&root) {
+		return nil, fmt.Errorf("the file is empty, want a list of tokens, up to %d, or [] for none", MaxTokens)
+	}
 	if err == nil {
 		err = documents.Decode(new(yaml.Node)) // a second one
 	}
@@ -102,9 +110,6 @@ func ParseTokens(data []byte) (*Tokens, error) {
 		return nil, errors.New("the file is not one document of YAML") // yaml's own error quotes it
 	}
 	out := &Tokens{byHash: map[[sha256.Size]byte]*Token{}}
-	if len(root.Content) == 0 {
-		return out, nil
-	}
 	entries := root.Content[0]
 	if entries.Kind != yaml.SequenceNode {
 		return nil, fmt.Errorf("line %d: the file is no list of tokens", entries.Line)
@@ -120,6 +125,14 @@ func ParseTokens(data []byte) (*Tokens, error) {
 		out.list = append(out.list, t)
 	}
 	return out, out.index()
+}
+
+// isNull reports whether a document, or a value in one, has nothing.
+func isNull(n *yaml.Node) bool {
+	if n.Kind == yaml.DocumentNode {
+		return len(n.Content) == 0 || isNull(n.Content[0])
+	}
+	return n.Kind == yaml.ScalarNode && n.Tag == "!!null"
 }
 
 // index finds the tokens by their hashes, and what is wrong with them together.
@@ -153,7 +166,7 @@ func parseEntry(node *yaml.Node) (Token, error) {
 	}
 	for i := 0; i < len(node.Content); i += 2 {
 		if node.Content[i].Value == "quota" {
-			if err := checkFields(node.Content[i+1], "quota.", quotaFields); err != nil {
+			if err := checkQuota(node.Content[i+1]); err != nil {
 				return Token{}, err
 			}
 		}
@@ -163,6 +176,19 @@ func parseEntry(node *yaml.Node) (Token, error) {
 		return Token{}, errors.New("a field is of another kind: name, hash, expires and priority are texts, scopes is a list, quota has the numbers cpu and in_flight")
 	}
 	return e.token()
+}
+
+// checkQuota returns an error unless a node is a map of bounds.
+func checkQuota(node *yaml.Node) error {
+	if err := checkFields(node, "quota.", quotaFields); err != nil {
+		return err
+	}
+	for i := 0; i < len(node.Content); i += 2 {
+		if isNull(node.Content[i+1]) {
+			return fmt.Errorf("quota.%s has no value; leave it out for no bound", node.Content[i].Value)
+		}
+	}
+	return nil
 }
 
 // checkFields returns an error unless a node is a map that has fields of these names only,
@@ -218,12 +244,24 @@ func (e *fileEntry) token() (Token, error) {
 		}
 	}
 	if e.Quota != nil {
-		t.Quota = Quota{CPU: e.Quota.CPU, InFlight: int(e.Quota.InFlight)}
-		if float64(t.Quota.InFlight) != e.Quota.InFlight {
-			return t, errors.New("quota.in_flight is no whole number")
-		}
+		t.Quota, err = e.Quota.quota()
 	}
-	return t, t.Quota.Validate()
+	return t, err
+}
+
+// quota returns the quota that a file has, whose bounds are above 0 where they are given.
+func (q *fileQuota) quota() (Quota, error) {
+	if q.InFlight == nil {
+		return NewQuota(q.CPU, nil)
+	}
+	n := *q.InFlight
+	switch {
+	case n != math.Trunc(n):
+		return Quota{}, errors.New("quota.in_flight is no whole number")
+	case n < 1 || n > maxInFlight: // it may not even fit
+		return Quota{}, fmt.Errorf("quota.in_flight is %v, want 1 to %d", n, maxInFlight)
+	}
+	return NewQuota(q.CPU, new(int(n)))
 }
 
 // CheckName returns an error unless a text may name a caller.
@@ -242,7 +280,13 @@ func (t *Token) entry() ([]byte, error) {
 		e.Expires = t.Expires.UTC().Format(time.RFC3339)
 	}
 	if t.Quota != (Quota{}) {
-		e.Quota = &fileQuota{CPU: t.Quota.CPU, InFlight: float64(t.Quota.InFlight)}
+		e.Quota = &fileQuota{}
+		if t.Quota.CPU != 0 {
+			e.Quota.CPU = &t.Quota.CPU
+		}
+		if t.Quota.InFlight != 0 {
+			e.Quota.InFlight = new(float64(t.Quota.InFlight))
+		}
 	}
 	if t.Priority != LivePriority {
 		e.Priority = t.Priority.String()

@@ -284,6 +284,8 @@ type Recording struct {
 type Secrets struct {
 	Name string // "tokens" or "certificates"
 	Err  error  // why they cannot be used; what was in use stays
+	// Before and After are how many tokens there were and are, if Name is tokens.
+	Before, After int
 }
 
 // RecallChange is what has become of the recall of live queries.

@@ -68,9 +68,12 @@ func NewLog(logger *slog.Logger) *Log {
 		},
 		Recording: l.recording,
 		Secrets: func(e Secrets) {
-			if e.Err != nil {
+			switch {
+			case e.Err != nil:
 				logger.Error("CHANGED FILES CANNOT BE USED: what was read before stays in use", "files", e.Name, "error", e.Err)
-			} else {
+			case e.Name == "tokens":
+				logger.Info("changed files are in use", "files", e.Name, "tokens_before", e.Before, "tokens", e.After)
+			default:
 				logger.Info("changed files are in use", "files", e.Name)
 			}
 		},

@@ -165,3 +165,16 @@ func TestNothingOfACallerIsTold(t *testing.T) {
 	l.RequestEnd(events.Request{Code: "not_found", Err: failed(connect.CodeNotFound, "ENTITY_UNKNOWN")})
 	require.Contains(t, last(), `error="not_found: user_id is very-secret"`)
 }
+
+// TestSecretsInTheLog says how many tokens there were and are, and of what cannot be used why.
+func TestSecretsInTheLog(t *testing.T) {
+	l, lines := logTo(slog.LevelInfo)
+	l.Secrets(events.Secrets{Name: "tokens", Before: 2, After: 0})
+	l.Secrets(events.Secrets{Name: "certificates"})
+	l.Secrets(events.Secrets{Name: "tokens", Err: errors.New("the file is empty")})
+	got := lines()
+	require.Len(t, got, 3)
+	require.Contains(t, got[0], `level=INFO msg="changed files are in use" files=tokens tokens_before=2 tokens=0`)
+	require.True(t, strings.HasSuffix(got[1], "files=certificates"))
+	require.Contains(t, got[2], `level=ERROR msg="CHANGED FILES CANNOT BE USED: what was read before stays in use" files=tokens error="the file is empty"`)
+}
