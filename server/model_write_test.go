@@ -123,23 +123,23 @@ func (w *modelWorld) drawValues(e *modelEvent, apt bool) modelValues {
 	return values
 }
 
-// fitsAll reports whether versions, as far as there are snapshots of them, can have a value; nil
-// is none.
+// fitsAll reports whether some of versions, as far as there are snapshots of them, have an
+// attribute, and all that have can have a value of it; nil is none.
 func fitsAll(versions []string, kind shard.Kind, name string, v modelValue) bool {
+	known, has := false, false
 	for _, version := range versions {
-		schema, known := modelSchemas[version]
-		if !known {
+		schema, ok := modelSchemas[version]
+		known = known || ok
+		typ, ok := schema[kind][name]
+		if !ok {
 			continue
 		}
-		typ, has := schema[kind][name]
-		if !has {
-			return false
-		}
+		has = true
 		if _, ok := convertModel(v, typ); v != nil && !ok {
 			return false
 		}
 	}
-	return true
+	return has || !known
 }
 
 // drawWindow draws a window about the time that it is.
@@ -165,17 +165,18 @@ func (w *modelWorld) fitsReleases(s *modelServer, events []*modelEvent) (all, so
 	for _, g := range w.generations(s) {
 		fits, certain := true, true
 		for _, e := range events {
+			var versions []string // that it counts in
 			for _, a := range g.Arms {
-				if e.kind == live.Upsert && e.version != a.ModelVersion || e.kind != live.Upsert && e.kind != live.SetAttributes {
-					continue
+				if e.kind == live.Upsert && e.version == a.ModelVersion || e.kind == live.SetAttributes {
+					versions = append(versions, a.ModelVersion)
 				}
-				ok := e.kind != live.Upsert || fitsModel(e.version, w.metric, e.vector)
-				for name, v := range e.values {
-					ok = ok && fitsAll([]string{a.ModelVersion}, e.tower, name, v)
-				}
-				certain = certain && ok
-				fits = fits && (ok || e.id != "" && w.log.ids[e.id] != nil)
 			}
+			ok := e.kind != live.Upsert || len(versions) == 0 || fitsModel(e.version, w.metric, e.vector)
+			for name, v := range e.values {
+				ok = ok && fitsAll(versions, e.tower, name, v)
+			}
+			certain = certain && ok
+			fits = fits && (ok || e.id != "" && w.log.ids[e.id] != nil)
 		}
 		all, some = all && certain, some || fits
 	}
