@@ -108,7 +108,7 @@ func (s *Service) stale(age time.Duration) error {
 // ago is how texts tell an age; the longest is that of what never was.
 func ago(age time.Duration) string {
 	if age == math.MaxInt64 {
-		return "never since it was read"
+		return "at no time that is known"
 	}
 	return age.Round(time.Millisecond).String() + " ago"
 }

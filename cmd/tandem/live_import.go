@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"connectrpc.com/connect"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 
@@ -131,7 +132,11 @@ func (c *liveImportCommand) Run(e *environment) (err error) {
 	p.Done()
 	noteBack(e, im.back)
 	if err != nil {
-		return fmt.Errorf("after %s of %s events, which are written: %s\n  the same command writes the rest: events that were written count once", wording.Count(im.events), wording.Count(n), err.Error())
+		next := "the same command writes the rest: events that were written count once"
+		if isWrongEvent(err) {
+			next = "mend that event; what comes after it is not written"
+		}
+		return fmt.Errorf("after %s of %s events, which are written: %s\n  %s", wording.Count(im.events), wording.Count(n), err.Error(), next)
 	}
 	im.lost.warn(e)
 	if im.full != nil {
@@ -259,6 +264,12 @@ func vet(ctx context.Context, sources []eventSource, w liveWriter, step func(int
 		return 0, errors.New("there is no event in what was named")
 	}
 	return refused.all, nil
+}
+
+// isWrongEvent reports whether an event was refused for what it is, and will be again.
+func isWrongEvent(err error) bool {
+	code := connect.CodeOf(err)
+	return errors.Is(err, live.ErrEvent) || errors.Is(err, live.ErrEventConflict) || code == connect.CodeAlreadyExists || code == connect.CodeInvalidArgument
 }
 
 // importer writes events, many at a time.

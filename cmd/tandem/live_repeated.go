@@ -55,8 +55,20 @@ func placed(err error, places []string) error {
 	if len(places) == 1 && (errors.As(err, new(*live.EventConflictError)) || errors.As(err, new(*live.EventError))) {
 		text = places[0] + ": " + text
 	}
-	return errors.New(text)
+	return &placedError{text, err}
 }
+
+// placedError is an error whose text says where events are from.
+type placedError struct {
+	text string
+	err  error
+}
+
+// Error implements [error].
+func (e *placedError) Error() string { return e.text }
+
+// Unwrap returns the error.
+func (e *placedError) Unwrap() error { return e.err }
 
 // lostEvents are events of an import that had been written before and do not hold: what came
 // later has undone them. Those that a later event of the import has undone are none of them.

@@ -211,8 +211,12 @@ func judgeLive(s *serverStatus) (list []finding) {
 		if l.AnswersStale {
 			does = "answers are marked as stale"
 		}
-		list = append(list, newFinding("TandemLiveStale", next, "its last proof of where the live log ends is %s old, beyond the fence of %s: %s%s",
-			seconds(age), seconds(fence), does, because(l.LogError)))
+		old := seconds(age) + " old"
+		if age == math.MaxInt64 {
+			old = "of an age that no clock tells"
+		}
+		list = append(list, newFinding("TandemLiveStale", next, "its last proof of where the live log ends is %s, beyond the fence of %s: %s%s",
+			old, seconds(fence), does, because(l.LogError)))
 	case age.Seconds() > nearFence*fence.Seconds():
 		list = append(list, newFinding("TandemLiveNearFence", next, "its last proof of where the live log ends is %s old, and queries are refused from %s on%s",
 			seconds(age), seconds(fence), because(l.LogError)))

@@ -92,6 +92,7 @@ func TestJudge(t *testing.T) {
 		{"TandemMemoryNearLimit", "1.9 GiB of 2.0 GiB are mapped", func(s *serverStatus) { s.Status.MappedBytes = 19 << 30 / 10 }},
 		{"TandemLiveStale", "it does not say", func(s *serverStatus) { s.Live, s.live = nil, fleet.LiveAnswer{Err: errors.New("no answer within 5s")} }},
 		{"TandemLiveStale", "it has not read the live log: no answer", func(s *serverStatus) { s.Live.Staleness, s.Live.LogError = nil, "no answer" }},
+		{"TandemLiveStale", "ends is of an age that no clock tells, beyond the fence of 5.0s", func(s *serverStatus) { s.Live.Staleness = durationpb.New(-time.Second) }},
 		{"TandemLiveStale", "6.0s old, beyond the fence of 5.0s: queries are refused", func(s *serverStatus) { s.Live.Staleness = durationpb.New(6 * time.Second) }},
 		{"TandemLiveStale", "answers are marked as stale", func(s *serverStatus) {
 			s.Live.Staleness, s.Live.AnswersStale = durationpb.New(6*time.Second), true
