@@ -70,16 +70,22 @@ func (c *Collector) take(t testing.TB, w http.ResponseWriter, r *http.Request) {
 	if answer != nil && answer(w, r) {
 		return
 	}
-	body, err := read(r)
-	if !assert.NoError(t, err) {
+	body, m, err := Decode(r)
+	if !assert.Equal(t, "/v1/traces", r.URL.Path) || !assert.NoError(t, err) {
 		return
 	}
-	var m collectorv1.ExportTraceServiceRequest
-	if !assert.Equal(t, "/v1/traces", r.URL.Path) || !assert.NoError(t, proto.Unmarshal(body, &m)) {
-		return
-	}
-	c.keep(body, &m)
+	c.keep(body, m)
 	w.Header().Set("Content-Type", "application/x-protobuf")
+}
+
+// Decode returns the message of a request, and its bytes.
+func Decode(r *http.Request) ([]byte, *collectorv1.ExportTraceServiceRequest, error) {
+	body, err := read(r)
+	if err != nil {
+		return nil, nil, err
+	}
+	m := new(collectorv1.ExportTraceServiceRequest)
+	return body, m, proto.Unmarshal(body, m)
 }
 
 func read(r *http.Request) ([]byte, error) {
