@@ -435,10 +435,12 @@ func TestTracesAreSentAtTheEnd(t *testing.T) {
 	for _, hangs := range []bool{false, true} {
 		c, release := tracetest.Start(t), make(chan struct{})
 		t.Cleanup(func() { close(release) })
+		limit := time.Minute
 		if hangs {
+			limit = 200 * time.Millisecond
 			c.Answer(func(http.ResponseWriter, *http.Request) bool { <-release; return true })
 		}
-		p := start(t, smallTowers(index.Dot).named(t, Config{Traces: &traces.Options{Endpoint: c.URL, Share: 1, StopTimeout: 200 * time.Millisecond}}))
+		p := start(t, smallTowers(index.Dot).named(t, Config{Traces: &traces.Options{Endpoint: c.URL, Share: 1, StopTimeout: limit}}))
 		require.Equal(t, http.StatusOK, p.post(t, "Retrieve", alive1).status)
 		began := time.Now()
 		p.stop()
