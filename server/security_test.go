@@ -88,7 +88,7 @@ func newFortress(t *testing.T, encrypted bool) *fortress {
 	c := smallTowers(index.Dot).named(t, Config{
 		Live: writes(), ReleaseWrites: true, LogSlow: 1, Traces: &traces.Options{Endpoint: f.collector.URL, Share: 1, MaxSpans: 1_000_000, Queue: 1 << 17},
 		Logger:  slog.New(slog.NewJSONHandler(&f.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
-		Options: Options{MaxMessageBytes: 1 << 20, MaxBytesInFlight: 4 << 20},
+		Options: Options{MaxMessageBytes: 1 << 20, MaxBytesInFlight: 4 << 20, MaxDeadline: 20 * time.Second},
 	})
 	var err error
 	if encrypted {
