@@ -2,6 +2,7 @@ package server
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -229,8 +230,13 @@ func serve(tb testing.TB, s *Service, options Options) *site {
 	return site
 }
 
+// patientDeadline is the deadline of requests to servers of tests that say nothing of it: how long
+// a request takes on a busy machine is not what they are about.
+const patientDeadline = 2 * time.Minute
+
 // serveLimited also returns what bounds the requests.
 func serveLimited(tb testing.TB, s *Service, options Options) (*site, *limiter) {
+	options.MaxDeadline = cmp.Or(options.MaxDeadline, patientDeadline)
 	handler, limits := newHandler(s, options)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(tb, err)

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -122,23 +123,30 @@ func TestLeavePutsAFrameBetweenOthers(t *testing.T) {
 
 // longDelay is how long a server waits that stops, where what callers do meanwhile must come
 // before its end, however busy the machine is.
-const longDelay = 2 * time.Second
+const longDelay = 8 * time.Second
 
 // TestTwoGoAways speaks HTTP/2 to a server that stops: a request that is sent after the
 // first sign to go is answered, and the second sign says that it was.
 func TestTwoGoAways(t *testing.T) {
-	t.Parallel() // it waits
-	p := start(t, smallTowers(index.Dot).named(t, Config{DrainDelay: longDelay}))
+	t.Parallel()                                       // it waits
+	for tries := 0; !answeredAfterGoAway(t); tries++ { // a busy machine may need longer than is between the signs
+		require.Less(t, tries, 10)
+	}
+}
+
+// answeredAfterGoAway reports whether a request is answered that is sent between the two signs.
+func answeredAfterGoAway(t *testing.T) bool {
+	p := start(t, smallTowers(index.Dot).named(t, Config{DrainDelay: 2 * leaveTime}))
 	conn, err := net.Dial("tcp", p.addr.String())
 	require.NoError(t, err)
 	defer conn.Close()
 	_, err = conn.Write(frame{kind: settingsFrame}.append([]byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")))
 	require.NoError(t, err)
-	next := func(kind byte) frame {
+	next := func(kinds ...byte) frame {
 		for {
 			f, err := readFrame(conn)
 			require.NoError(t, err)
-			if f.kind == kind {
+			if slices.Contains(kinds, f.kind) {
 				return f
 			}
 		}
@@ -149,11 +157,16 @@ func TestTwoGoAways(t *testing.T) {
 	fields := append([]byte{0x82, 0x86, 0x04, 8}, "/healthz\x01\x01x"...) // GET, http, :path, :authority
 	_, err = conn.Write(frame{kind: headersFrame, flags: 1 | 4, stream: 1, payload: fields}.append(nil))
 	require.NoError(t, err)
-	require.EqualValues(t, 1, next(headersFrame).stream)
-	require.Equal(t, []byte{0, 0, 0, 1, 0, 0, 0, 0}, next(goAwayFrame).payload)
+	first := next(headersFrame, goAwayFrame)
+	answered := first.kind == headersFrame
+	if answered {
+		require.EqualValues(t, 1, first.stream)
+		require.Equal(t, []byte{0, 0, 0, 1, 0, 0, 0, 0}, next(goAwayFrame).payload)
+	}
 	_, err = io.Copy(io.Discard, conn)
-	require.NoError(t, err)
+	require.True(t, err == nil || !answered, "%v", err)
 	require.NoError(t, <-p.done)
+	return answered
 }
 
 // TestDrainLosesNoRequest has many clients ask, each in a loop until readiness fails, and

@@ -314,11 +314,15 @@ func TestMinLive(t *testing.T) {
 	info, _ = detailsOf(t, err)
 	assert.Equal(t, "LIVE_LOG_UNKNOWN", info.GetReason())
 
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
-	defer cancel()
-	batch, err := other.client().BatchRetrieve(ctx, connect.NewRequest(&tandemv1.BatchRetrieveRequest{Requests: []*tandemv1.RetrieveRequest{
-		{UserId: "u1", K: 1}, {UserId: "u1", K: 1, MinLive: ahead}, {UserId: "u1", K: 1, MinLive: last}, {UserId: "u1", MinLive: ahead},
-	}}))
+	var batch *connect.Response[tandemv1.BatchRetrieveResponse]
+	wait(t, func() bool { // as above
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+		defer cancel()
+		batch, err = other.client().BatchRetrieve(ctx, connect.NewRequest(&tandemv1.BatchRetrieveRequest{Requests: []*tandemv1.RetrieveRequest{
+			{UserId: "u1", K: 1}, {UserId: "u1", K: 1, MinLive: ahead}, {UserId: "u1", K: 1, MinLive: last}, {UserId: "u1", MinLive: ahead},
+		}}))
+		return connect.CodeOf(err) != connect.CodeDeadlineExceeded
+	})
 	require.NoError(t, err)
 	var got []string
 	for _, r := range batch.Msg.Results {

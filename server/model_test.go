@@ -148,7 +148,7 @@ func (w *modelWorld) change() {
 
 // await waits until a server answers with what was released last.
 func (w *modelWorld) await(s *modelServer) {
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	for {
 		got, err := s.admin.GetStatus(ctx, connect.NewRequest(&tandemv1.GetStatusRequest{}))

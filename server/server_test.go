@@ -2,6 +2,7 @@ package server
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -59,6 +60,7 @@ func start(t *testing.T, c Config) *process {
 	p := &process{stop: cancel, done: make(chan error, 1), events: make(messages, 100)}
 	ready := make(chan struct{})
 	c.Listen = "127.0.0.1:0"
+	c.Options.MaxDeadline = cmp.Or(c.Options.MaxDeadline, patientDeadline)
 	if c.Logger == nil {
 		c.Logger = slog.New(p.events)
 	}

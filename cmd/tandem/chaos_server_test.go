@@ -33,7 +33,7 @@ func newChaos(t *testing.T) *chaos {
 	query.Set("endpoint", c.proxy.server.URL)
 	u.RawQuery = query.Encode()
 	c.behind = u.String()
-	c.http = &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 8}}
+	c.http = &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 8}}
 	t.Cleanup(c.http.CloseIdleConnections)
 
 	s := &releasing{location: c.ahead, cache: t.TempDir()}

@@ -41,7 +41,7 @@ func TestTerminatedServerLosesNoRequest(t *testing.T) {
 	}
 	lines := strings.Fields(built.String())
 	digest := lines[len(lines)-1]
-	cmd := exec.Command("tandem", "serve", "--store", store, "--snapshot", digest, "--listen", "127.0.0.1:0", "--drain-delay", "3s", "--log-format", "json")
+	cmd := exec.Command("tandem", "serve", "--store", store, "--snapshot", digest, "--listen", "127.0.0.1:0", "--drain-delay", "15s", "--log-format", "json")
 	stderr, err := cmd.StderrPipe()
 	require.NoError(t, err)
 	require.NoError(t, cmd.Start())

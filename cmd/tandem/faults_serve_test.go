@@ -35,7 +35,7 @@ type trialServer struct {
 // startServer starts a server, with a fault or without.
 func (f *faultTrial) startServer(fault *fault, more ...string) *trialServer {
 	args := append([]string{"serve", "--store", f.store, "--state", f.store + ".state", "--listen", "127.0.0.1:0", "--drain-delay", "0s", "--keep", "1ns", "--record-share", "1", "--log-format", "json"}, more...)
-	s := &trialServer{run: f.newRun(args), done: make(chan struct{}), stderr: &lockedBuffer{}, http: &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{}}}
+	s := &trialServer{run: f.newRun(args), done: make(chan struct{}), stderr: &lockedBuffer{}, http: &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{}}}
 	cmd, log := f.trialProcess(s.run, fault)
 	cmd.Stderr, cmd.WaitDelay = s.stderr, trialLimit
 	s.process = func(signal syscall.Signal) { _ = cmd.Process.Signal(signal) } // it may have ended

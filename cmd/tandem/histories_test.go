@@ -67,8 +67,8 @@ const (
 	registersOf   = 8
 	slowRegisters = 3
 	// confirmWithin is how long it takes at most until a write is acknowledged once nothing
-	// is in its way.
-	confirmWithin = 30 * time.Second
+	// is in its way, on a busy machine.
+	confirmWithin = 2 * time.Minute
 )
 
 // historyWorld is a site with its callers, and what is known of it.
@@ -186,6 +186,9 @@ func (w *historyWorld) settle(t *testing.T, h *registers) {
 	for _, p := range w.site.servers {
 		ctx, cancel := context.WithTimeout(t.Context(), catchUp)
 		ops, err := w.ask(ctx, 9, p, "retrieve", w.apps, true)
+		for err != nil && ctx.Err() == nil { // a server that is slow for a moment may refuse
+			ops, err = w.ask(ctx, 9, p, "retrieve", w.apps, true)
+		}
 		if err != nil {
 			w.failf("server %d says nothing at the end of the round: %v", p.number, err)
 		}

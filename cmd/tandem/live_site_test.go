@@ -256,7 +256,7 @@ func (p *liveServer) ready() bool {
 	if q == nil || q.url == "" {
 		return false
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, q.url+"/readyz", http.NoBody)
 	if err != nil {

@@ -354,6 +354,8 @@ func TestCollectorTakesSome(t *testing.T) {
 // dropped, whole ones, no request waits, and the end is bounded.
 func TestCollectorHangs(t *testing.T) {
 	t.Setenv("OTEL_BSP_SCHEDULE_DELAY", "1")
+	t.Setenv("OTEL_BSP_EXPORT_TIMEOUT", "600000") // only Stop gives up
+	t.Setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "600000")
 	c, told := tracetest.Start(t), newTold()
 	hanging, release := make(chan struct{}, 100), make(chan struct{})
 	t.Cleanup(func() { close(release) })
@@ -373,11 +375,11 @@ func TestCollectorHangs(t *testing.T) {
 	for range 1000 {
 		require.True(t, one(tracer, 9))
 	}
-	require.Less(t, time.Since(began), 5*time.Second, "1,000 requests, while the collector hangs")
+	require.Less(t, time.Since(began), time.Minute, "1,000 requests, while the collector hangs")
 	require.Equal(t, (1001-30)*10, told.sum(events.SpansDropped))
 	require.NoError(t, tracer.Stop())
 	require.Equal(t, 300, told.sum(events.SpansFailed), "what waited at the end")
-	require.Less(t, time.Since(began), 10*time.Second)
+	require.Less(t, time.Since(began), 2*time.Minute)
 	turns := told.turns()
 	require.Len(t, turns, 1)
 	require.Equal(t, events.SpansDropped, turns[0].Outcome)
