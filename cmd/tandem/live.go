@@ -58,7 +58,7 @@ type liveWriteFlags struct {
 	Wait    time.Duration `default:"0s" placeholder:"TIME" help:"With --store: wait so long until every --server has read it."`
 	JSON    bool          `help:"Print JSON."`
 
-	NewStore bool `help:"With --store: begin a live log where there is neither a snapshot nor a release. Else that is an error: it may be that nothing is mounted there."`
+	NewStore bool `help:"With --store: begin a live log where there is neither a snapshot nor a release, and make the folder. Else that is an error: it may be that nothing is mounted there."`
 }
 
 // check returns an error unless the flags say where to write.

@@ -67,6 +67,8 @@ func (c *liveProveCommand) Run(e *environment) error {
 		return usagef("missing flags: --server=HOST:PORT or --store=STORE: who is to prove it")
 	case c.Timeout <= 0:
 		return usagef("--timeout is %s, want more than 0", c.Timeout)
+	case len(c.Apps) > maxWritten: // the hint for events is none here
+		return usagef("%d ids of apps; accepted: up to %d at a time", len(c.Apps), maxWritten)
 	}
 	if err := checkNamed("app", c.Apps); err != nil {
 		return err

@@ -206,7 +206,7 @@ func (w *storeWriter) removed(s *live.State, event *tandemv1.LiveEvent) bool {
 	_, tower, id := subject(event)
 	r := s.Record(shard.Kind(tower), id)
 	if r == nil {
-		return tower == string(shard.Users) && s.Forgotten().Has(id)
+		return tower == string(shard.Users) && s.Forgotten().Known() && s.Forgotten().Has(id)
 	}
 	return r.Removed > 0 && len(r.Upserts) == 0
 }
@@ -222,11 +222,12 @@ func upsertedUsers(events []live.Event) (users []string) {
 	return slices.Compact(users)
 }
 
-// forgotten returns those of some users who are forgotten.
+// forgotten returns those of some users who are forgotten; none where the key is lost, without
+// which no user is written.
 func (w *storeWriter) forgotten(users []string) (list []string) {
 	w.log.replica.Read(func(s *live.State) {
 		for _, user := range users {
-			if s.Forgotten().Len() > 0 && s.Forgotten().Has(user) {
+			if s.Forgotten().Known() && s.Forgotten().Has(user) {
 				list = append(list, user)
 			}
 		}

@@ -13,6 +13,7 @@ import (
 	"github.com/tandem-ann/tandem/server/wire"
 	"github.com/tandem-ann/tandem/shard"
 	"github.com/tandem-ann/tandem/shard/live"
+	"github.com/tandem-ann/tandem/shard/objects"
 	"github.com/tandem-ann/tandem/shard/overlay"
 	"github.com/tandem-ann/tandem/shard/release"
 	"github.com/tandem-ann/tandem/shard/snapshots"
@@ -29,6 +30,13 @@ type storeLog struct {
 // openStoreLog reads the live log of a store to its end. One that is behind what releases and
 // snapshots of the store say of it is an error: nothing is appended to an older copy.
 func openStoreLog(e *environment, f *liveWriteFlags, author string) (_ *storeLog, err error) {
+	if f.NewStore { // as a build does
+		if dir, is, err := objects.Folder(f.Store); err == nil && is {
+			if err := objects.MakeDir(dir); err != nil {
+				return nil, fmt.Errorf("make store: %w", err)
+			}
+		}
+	}
 	store, err := snapshots.OpenStore(e.ctx, f.Store, f.cacheFlags.options())
 	if err != nil {
 		return nil, err

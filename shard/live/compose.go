@@ -115,7 +115,26 @@ func (r *Replica) compose(units []*unit, toTheEnd bool, cramped error) *composed
 			e.add(s, u, repeated, kept, partial)
 		}
 	}
+	e.blank(s)
 	return e
+}
+
+// blank takes out of an entry what is in it of users whom it forgets later: that counts for
+// nothing behind it, and would be in the log until that is collected.
+func (e *composed) blank(s *State) {
+	if s.key == nil {
+		return
+	}
+	gone := map[UserHash]bool{}
+	for i := range slices.Backward(e.commit.Events) {
+		event := &e.commit.Events[i]
+		switch {
+		case event.Kind == Forget:
+			gone[event.User] = true
+		case len(gone) > 0 && event.Tower == shard.Users && gone[s.key.hash(event.Entity)]:
+			*event, e.commit.changes[i], _ = s.key.moot(event, e.commit.changes[i])
+		}
+	}
 }
 
 // add adds the events of a unit that are kept.

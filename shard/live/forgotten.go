@@ -39,7 +39,7 @@ func (g Gone) encode() string {
 	return string(binary.AppendVarint(data, g.Time.UnixMilli()))
 }
 
-// Has reports whether a user is forgotten. It allocates nothing.
+// Has reports whether a user is forgotten, if that is [Forgotten.Known]. It allocates nothing.
 func (f Forgotten) Has(userID string) bool {
 	_, ok := f.Lookup(userID)
 	return ok
@@ -47,6 +47,10 @@ func (f Forgotten) Has(userID string) bool {
 
 // HasAny reports whether any of some users is forgotten. It allocates nothing.
 func (f Forgotten) HasAny(userIDs []string) bool { return slices.ContainsFunc(userIDs, f.Has) }
+
+// Known reports whether a user can be looked up among them: not in what was read without the
+// key, as [ReadWithoutKey] does, if somebody is forgotten there.
+func (f Forgotten) Known() bool { return f.Len() == 0 || f.key != nil }
 
 // Lookup returns the hash under which a user is forgotten, and whether the user is.
 func (f Forgotten) Lookup(userID string) (UserHash, bool) {

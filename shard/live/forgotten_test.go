@@ -90,6 +90,44 @@ func TestForgottenUsersAreNotWritten(t *testing.T) {
 	})
 }
 
+// What is written of a user in the entry that forgets the user, by this message or another one,
+// is in the log without the id and counts as written; what comes behind is of a new user.
+func TestForgottenUsersAreNotInTheEntryThatForgets(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := objectstest.NewFaults()
+		r, stop := start(t, store.Bucket(""), Options{})
+		defer stop()
+		const id = "somebody-in-particular"
+		row := upsert(shard.Users, id, "1", 7.25, 2)
+		row.ID = "the row"
+		events := []Event{row, setTo(shard.Users, id, "x", attribute.OfInt(1)), remove(shard.Users, id), upsert(shard.Users, "another", "1", 1, 2), forget(id)}
+		assert.Equal(t, Receipt{position(1), 0}, appendTo(t, r, events...))
+		data, ok := store.Data("live/000000000001.log")
+		require.True(t, ok)
+		assert.NotContains(t, string(data), id)
+		assert.Contains(t, string(data), "another")
+		r.Read(func(s *State) {
+			assert.Nil(t, s.Record(shard.Users, id))
+			assert.NotNil(t, s.Record(shard.Users, "another"))
+			assert.True(t, s.Forgotten().Has(id))
+		})
+		assert.Equal(t, Receipt{position(1), 1}, appendTo(t, r, row), "it is known by its id")
+		other := row
+		other.Vector = []float32{3, 4}
+		_, err := r.Append(t.Context(), []Event{other})
+		assert.ErrorIs(t, err, ErrEventConflict)
+
+		appendTo(t, r, forget(id), upsert(shard.Users, id, "1", 5, 6))
+		r.Read(func(s *State) {
+			assert.NotNil(t, s.Record(shard.Users, id))
+			assert.False(t, s.Forgotten().Has(id))
+		})
+		again, end := start(t, store.Bucket(""), Options{})
+		defer end()
+		assert.Equal(t, r.View().Digest, again.View().Digest, "who reads the log comes to the same")
+	})
+}
+
 // What another writer has written of a user who is forgotten is not kept.
 func TestForgottenUsersAreNotKept(t *testing.T) {
 	w, s := &writer{}, keyed(t)
