@@ -87,9 +87,10 @@ func (c *statusCommand) Run(e *environment) error {
 	if err != nil {
 		return err
 	}
+	err = context.Canceled // of a first look that is interrupted
 	for {
 		now := c.look(e.ctx, all)
-		if e.ctx.Err() == nil || !c.Watch {
+		if e.ctx.Err() == nil {
 			if err := c.show(e.stdout, now); err != nil {
 				return err
 			}

@@ -1,13 +1,17 @@
 package main
 
 import (
+	"bytes"
+	"context"
 	"crypto/tls"
+	"errors"
 	"io"
 	"log"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -116,6 +120,29 @@ func TestSilenceByTLS(t *testing.T) {
 			require.Contains(t, now.Servers[0].Findings[0].Next, c.next)
 			require.Equal(t, exitFailure, report(t.Context(), io.Discard, "tandem status", now.err()))
 		})
+	}
+}
+
+// TestLongErrors has a server say far more of an error than anybody reads.
+func TestLongErrors(t *testing.T) {
+	now := statusOf(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("X-Request-Id", strings.Repeat("x", 100_000))
+		_ = connect.NewErrorWriter().Write(w, r, connect.NewError(connect.CodeInternal, errors.New(strings.Repeat("no", 100_000))))
+	})
+	require.Equal(t, "TandemErrors", now.Servers[0].Findings[0].Alert)
+	require.Less(t, len(now.Servers[0].Error), 3*maxServerText)
+	require.Contains(t, now.Servers[0].Error, "internal: nonono")
+}
+
+// TestInterruptedStatus is interrupted before a server has answered: nothing is told of it.
+func TestInterruptedStatus(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for _, watch := range []bool{false, true} {
+		var out bytes.Buffer
+		c := statusCommand{serverFlags: serverFlags{Server: []string{"127.0.0.1:1"}}, expectations: expected, Watch: watch, Every: time.Second}
+		require.ErrorIs(t, c.Run(&environment{ctx, &out, &out}), context.Canceled)
+		require.Empty(t, out.String())
 	}
 }
 
