@@ -30,6 +30,12 @@ func answers(err error) bool {
 	return !cut
 }
 
+// wasCut reports whether there was a connection, which ended before an answer did.
+func wasCut(err error) bool {
+	op, ok := errors.AsType[*net.OpError](err)
+	return ok && op.Op != "dial" || errors.Is(err, io.ErrUnexpectedEOF)
+}
+
 // tlsFailed reports whether something has answered, and TLS with it has failed.
 func tlsFailed(err error) bool {
 	op, ok := errors.AsType[*net.OpError](err)
@@ -59,7 +65,11 @@ func judgeSilence(s *serverStatus) finding {
 		return judgeTLS(s)
 	}
 	if !answers(s.err) {
-		return newFinding("TandemDown", "look whether the process runs, and what its log says; callers should have left it", "it does not answer: %s", s.Error)
+		next := "look whether the process runs, and what its log says; callers should have left it"
+		if wasCut(s.err) { // a certificate that it does not take may end like this, too
+			next = "ask again; if it cuts every connection off, " + next
+		}
+		return newFinding("TandemDown", next, "it does not answer: %s", s.Error)
 	}
 	code := connect.CodeOf(s.err)
 	if next := afterRefusal(code); next != "" {

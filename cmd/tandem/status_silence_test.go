@@ -69,7 +69,7 @@ func TestSilence(t *testing.T) {
 		"a page":          {says(200, "text/html", "<html>"), "NotTandem", "--listen", exitFailure},
 		"no protobuf":     {says(200, "application/proto", "<html>"), "NotTandem", "--listen", exitFailure},
 		"nothing behind":  {says(502, "text/html", "bad gateway"), "TandemDown", "whether the process runs", exitUnreachable},
-		"cut off":         {func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, "TandemDown", "whether the process runs", exitUnreachable},
+		"cut off":         {func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, "TandemDown", "ask again; if it cuts every connection off, look whether the process runs", exitUnreachable},
 	} {
 		t.Run(name, func(t *testing.T) {
 			now := statusOf(t, c.server)
