@@ -116,7 +116,7 @@ func (f *clientFlags) token() (string, error) {
 		return "", fmt.Errorf("--token-file: %w", err)
 	}
 	token := strings.TrimSpace(string(data))
-	if token == "" || strings.ContainsAny(token, " \t\r\n") {
+	if token == "" || strings.ContainsFunc(token, func(c rune) bool { return c <= ' ' || c >= 0x7f }) {
 		return "", fmt.Errorf("--token-file: %w", errors.New(f.TokenFile+" does not have one token, alone"))
 	}
 	return token, nil

@@ -14,6 +14,18 @@ import (
 	"github.com/tandem-ann/tandem/shard/release"
 )
 
+// maxServerText is how much of what a server says of an error is told: whatever is at its address
+// may say anything.
+const maxServerText = 8 << 10
+
+// bounded returns what a server says of an error, cut if it is far too long.
+func bounded(text string) string {
+	if len(text) <= maxServerText {
+		return text
+	}
+	return shortened(text, maxServerText) + " ..."
+}
+
 // refusal is the error of a server's answer, for people: what is wrong, and below it what
 // the server says for programs, and to those who look into its log.
 type refusal struct {
@@ -26,7 +38,7 @@ type note struct{ name, text string }
 
 // Error implements [error].
 func (r *refusal) Error() string {
-	text := r.err.Code().String() + ": " + r.err.Message()
+	text := r.err.Code().String() + ": " + bounded(r.err.Message())
 	for _, n := range r.notes {
 		text += fmt.Sprintf("\n  %-9s %s", n.name, n.text)
 	}
@@ -57,7 +69,7 @@ func refusalOf(err error) *refusal {
 	r := &refusal{err: coded}
 	add := func(name, text string) {
 		if text != "" {
-			r.notes = append(r.notes, note{name, release.Escape(text)})
+			r.notes = append(r.notes, note{name, release.Escape(bounded(text))})
 		}
 	}
 	retry := ""

@@ -12,6 +12,7 @@ import (
 
 	"github.com/go-logr/logr"
 	"go.opentelemetry.io/otel"
+	"golang.org/x/net/http/httpguts"
 
 	"github.com/tandem-ann/tandem/server/traces"
 )
@@ -30,6 +31,8 @@ const (
 	otelExporter    = "OTEL_TRACES_EXPORTER"
 	otelEndpoint    = "OTEL_EXPORTER_OTLP_ENDPOINT"
 	otelTraces      = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
+	otelHeaders     = "OTEL_EXPORTER_OTLP_HEADERS"
+	otelTracesWith  = "OTEL_EXPORTER_OTLP_TRACES_HEADERS"
 	otelProtocol    = "OTEL_EXPORTER_OTLP_PROTOCOL"
 	otelTracesBy    = "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"
 	otelSampler     = "OTEL_TRACES_SAMPLER"
@@ -59,6 +62,11 @@ func (f *traceFlags) options() (*traces.Options, error) {
 			return nil, usagef("--trace-share goes with --trace-endpoint, or with %s", otelEndpoint)
 		}
 		return nil, nil
+	}
+	for _, name := range []string{otelHeaders, otelTracesWith} {
+		if err := checkHeaders(name); err != nil {
+			return nil, err
+		}
 	}
 	if f.TraceShare != nil {
 		o.Share = *f.TraceShare
@@ -113,12 +121,33 @@ func (f *traceFlags) endpoint(o *traces.Options) (on bool, err error) {
 func collector(name, text string) (*url.URL, error) {
 	u, err := url.Parse(text)
 	switch {
-	case err == nil && u.User != nil: // which would be in logs
-		return nil, usagef("%s has a user or a password; want it in OTEL_EXPORTER_OTLP_HEADERS", name)
-	case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.RawQuery != "" || u.Fragment != "":
+	case strings.ContainsAny(text, "@?#"): // what may be a secret would be in logs
+		return nil, usagef("%s has a user or a password, or a query; want secrets in %s", name, otelHeaders)
+	case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "":
 		return nil, usagef("%s is %.100q, want %s", name, text, endpointForm)
 	}
 	return u, nil
+}
+
+// checkHeaders returns an error if headers that a variable names are none that the SDK reads, which
+// would leave them out, and log them. The error has nothing of them, since they are secrets.
+func checkHeaders(name string) error {
+	text := os.Getenv(name)
+	if text == "" {
+		return nil
+	}
+	parts := strings.Split(text, ",")
+	for i, part := range parts {
+		header, value, found := strings.Cut(part, "=")
+		_, err := url.PathUnescape(value)
+		if strings.TrimSpace(part) == "" {
+			continue
+		}
+		if !found || err != nil || !httpguts.ValidHeaderFieldName(strings.TrimSpace(header)) {
+			return usagef("%s: part %d of %d is no header; want name=value, with commas between them, and %%25 for %% in a value", name, i+1, len(parts))
+		}
+	}
+	return nil
 }
 
 // sampler sets the share that is traced, if the variable says it. Callers' own choice is followed

@@ -96,7 +96,7 @@ func newServerInfo(a fleet.Answer, generation uint64, hash appendlog.Hash, maxSt
 // ofServer is the text of an error of a server, in one line with what its answer says for
 // programs, and with how to go on.
 func ofServer(err error) string {
-	text := err.Error()
+	text := bounded(err.Error())
 	if r := refusalOf(err); r != nil {
 		text += r.inLine()
 	}

@@ -37,7 +37,7 @@ type expectations struct {
 func (statusCommand) Help() string {
 	return `Of each server: what serves and since when, recall of live queries and what it is for sure, latency, load, how much it knows of the releases and of the live log, what it has failed at last; and for each thing that is not good, why, and what to do next. Without --server it is ` + defaultServer + `.
 
-The exit code is 0 only if all is good, 1 if something is not, and 4 if a server does not answer within 5 seconds, whatever else is wrong. One that answers, and refuses to say how it is, is not good: 1.
+The exit code is 0 only if all is good, 1 if something is not, and 4 if a server does not answer within 5 seconds, whatever else is wrong. One that answers, and refuses to say how it is, or with which TLS fails, is not good: 1.
 
 Examples:
 
@@ -87,9 +87,10 @@ func (c *statusCommand) Run(e *environment) error {
 	if err != nil {
 		return err
 	}
+	err = context.Canceled // of a first look that is interrupted
 	for {
 		now := c.look(e.ctx, all)
-		if e.ctx.Err() == nil || !c.Watch {
+		if e.ctx.Err() == nil {
 			if err := c.show(e.stdout, now); err != nil {
 				return err
 			}

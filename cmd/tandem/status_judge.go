@@ -39,7 +39,7 @@ const (
 	manyRefused = 0.01
 	manyFailed  = 0.01
 	fewQueries  = 20  // of fewer in a minute shares say nothing,
-	fewAnswered = 100 // and of fewer the 99th percentile
+	fewAnswered = 100 // and of fewer the median does, but not the 99th percentile
 	// recordsLost is for how long queries that were not recorded are told of.
 	recordsLost = 15 * time.Minute
 	// recallKnown is for how long a release answers before its recall should be known.
@@ -254,10 +254,7 @@ func judgeFresh(l *tandemv1.GetLiveStatusResponse) (list []finding) {
 func (x *expectations) judgeLoad(s *tandemv1.GetStatusResponse, now time.Time) (list []finding) {
 	q := s.GetLoad().GetLastMinute()
 	all := float64(q.GetAnswered() + q.GetRefused() + q.GetFailed())
-	if q.GetAnswered() >= fewAnswered && q.P99.AsDuration() > x.MaxP99 {
-		list = append(list, newFinding("TandemLatencyHigh", "look in the metrics whether the machine is shared or throttled: tandem_cpu_wait_seconds_total, tandem_cpu_throttled_seconds_total; then which stage is slow: tandem_query_stage_seconds",
-			"99 of 100 queries of the last minute took up to %s, want %s", round(q.P99.AsDuration()), x.MaxP99))
-	}
+	list = append(list, x.judgeLatency(q)...)
 	if shed := q.GetRefused() - q.GetRefusedForQuota(); all >= fewQueries && float64(shed) > manyRefused*all {
 		list = append(list, newFinding("TandemOverloaded", "look of what there is too much: tandem_shed_requests_total in the metrics, by reason",
 			"%s of %s queries of the last minute were refused for load", wording.Count(int64(shed)), wording.Count(int64(all))))
@@ -281,6 +278,21 @@ func (x *expectations) judgeLoad(s *tandemv1.GetStatusResponse, now time.Time) (
 		}
 	}
 	return list
+}
+
+// judgeLatency returns whether queries of the last minute were slow. A server that is starved
+// answers few, of which half are told of.
+func (x *expectations) judgeLatency(q *tandemv1.RecentQueries) []finding {
+	why := ""
+	switch p50, p99 := q.GetP50().AsDuration(), q.GetP99().AsDuration(); {
+	case q.GetAnswered() >= fewAnswered && p99 > x.MaxP99:
+		why = fmt.Sprintf("99 of 100 queries of the last minute took up to %s, want %s", round(p99), x.MaxP99)
+	case q.GetAnswered() >= fewQueries && p50 > x.MaxP99:
+		why = fmt.Sprintf("half of %s queries of the last minute took more than %s, want 99 of 100 within %s", wording.Count(int64(q.Answered)), round(p50), x.MaxP99)
+	default:
+		return nil
+	}
+	return []finding{newFinding("TandemLatencyHigh", "look in the metrics whether the machine is shared or throttled: tandem_cpu_wait_seconds_total, tandem_cpu_throttled_seconds_total; then which stage is slow: tandem_query_stage_seconds", "%s", why)}
 }
 
 // differences returns what is not good of all servers together.

@@ -105,6 +105,9 @@ func TestJudge(t *testing.T) {
 		{"TandemFreshNearFull", "81 of 100 apps", func(s *serverStatus) { s.Live.Overlays[0].Apps.FreshRows = 81 }},
 		{"TandemMisfits", "2 app events", func(s *serverStatus) { s.Live.Overlays[0].Apps.MisfitCount = 2 }},
 		{"TandemLatencyHigh", "took up to 101ms, want 100ms", func(s *serverStatus) { s.Status.Load.LastMinute.P99 = durationpb.New(101 * time.Millisecond) }},
+		{"TandemLatencyHigh", "half of 58 queries of the last minute took more than 354ms, want 99 of 100 within 100ms", func(s *serverStatus) {
+			s.Status.Load.LastMinute = &tandemv1.RecentQueries{Answered: 58, P50: durationpb.New(354 * time.Millisecond), P99: durationpb.New(3 * time.Second)}
+		}},
 		{"TandemOverloaded", "40 of 3,043 queries", func(s *serverStatus) { s.Status.Load.LastMinute.Refused = 40 }},
 		{"TandemQuotaRefusals", "40 of 3,053 queries of the last minute were refused for the quotas", func(s *serverStatus) {
 			s.Status.Load.LastMinute.Refused, s.Status.Load.LastMinute.RefusedForQuota = 50, 40
@@ -195,6 +198,8 @@ func TestFewQueries(t *testing.T) {
 	s := goodServer()
 	s.Status.Load.LastMinute = &tandemv1.RecentQueries{Answered: 13, Refused: 3, Failed: 3, P50: durationpb.New(time.Second), P99: durationpb.New(time.Second)}
 	require.Empty(t, expected.judge(s, noon))
+	s.Status.Load.LastMinute = &tandemv1.RecentQueries{Answered: 58, P50: durationpb.New(time.Millisecond), P99: durationpb.New(3 * time.Second)}
+	require.Empty(t, expected.judge(s, noon), "one of them was slow")
 }
 
 // TestDifferences has servers that do not serve the same, with which nothing else is wrong.

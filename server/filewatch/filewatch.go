@@ -2,7 +2,8 @@
 // server runs. What cannot be used leaves what was read before in use.
 //
 // Files are compared by what they have, which finds a change whatever was replaced: the file,
-// a link to it, or the folder that it is in, as mounted secrets are swapped.
+// a link to it, or the folder that it is in, as mounted secrets are swapped. What could not be
+// used is tried again, since it may be good from some time on, as certificates are.
 //
 // Only regular files are opened: a pipe would have nobody to write to it. What is on a mount
 // that does not answer cannot be read, and reading it cannot be ended. So it is waited for no
@@ -33,12 +34,13 @@ const settle = 200 * time.Millisecond
 
 // Files are some files that are used together. Look is for one goroutine at a time.
 type Files struct {
-	name  string
-	paths []string
-	most  int64
-	load  func(contents [][]byte) error
-	seen  [sha256.Size]byte // of what was looked at last
-	began bool
+	name   string
+	paths  []string
+	most   int64
+	load   func(contents [][]byte) error
+	seen   [sha256.Size]byte // of what was looked at last
+	began  bool
+	failed bool // what was looked at last could not be used
 
 	patience time.Duration
 	late     *reading // that has not ended in time; nil without one
@@ -65,8 +67,8 @@ func (f *Files) Look() error {
 	return err
 }
 
-// look also reports whether the files were others than before. They were not if ctx ends
-// first.
+// look also reports whether the files were others than before, or can be used by now. They were
+// not if ctx ends first.
 func (f *Files) look(ctx context.Context) (changed bool, err error) {
 	contents, readErr := f.read(ctx)
 	if ctx.Err() != nil {
@@ -81,17 +83,27 @@ func (f *Files) look(ctx context.Context) (changed bool, err error) {
 		fmt.Fprint(hash, readErr)
 	}
 	seen := [sha256.Size]byte(hash.Sum(nil))
-	if f.began && seen == f.seen {
+	same := f.began && seen == f.seen
+	if same && (!f.failed || readErr != nil) {
 		return false, nil
 	}
 	f.began, f.seen = true, seen
+	err = f.use(contents, readErr)
+	if f.failed = err != nil; same && f.failed {
+		return false, nil // it was told of
+	}
+	return true, err
+}
+
+// use uses what was read.
+func (f *Files) use(contents [][]byte, readErr error) error {
 	if readErr != nil {
-		return true, fmt.Errorf("%s: %w", f.name, readErr)
+		return fmt.Errorf("%s: %w", f.name, readErr)
 	}
 	if err := f.load(contents); err != nil {
-		return true, fmt.Errorf("%s: %s: %w", f.name, f.paths[0], err)
+		return fmt.Errorf("%s: %s: %w", f.name, f.paths[0], err)
 	}
-	return true, nil
+	return nil
 }
 
 // read returns what the files have, or an error if that is not known in time.

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -32,8 +33,9 @@ func TestRunTellsOnce(t *testing.T) {
 	}
 	swap("1")
 	used := ""
+	var good atomic.Bool // what is bad counts by now
 	files := filewatch.New("names", 10, func(contents [][]byte) error {
-		if string(contents[0]) == "bad" {
+		if string(contents[0]) == "bad" && !good.Load() {
 			return errors.New("it is bad")
 		}
 		used = string(contents[0])
@@ -57,6 +59,10 @@ func TestRunTellsOnce(t *testing.T) {
 	look()
 	require.ErrorContains(t, <-told, "it is bad")
 	look()
+	look()
+	good.Store(true)
+	look()
+	require.NoError(t, <-told)
 	look()
 	swap("3")
 	look()

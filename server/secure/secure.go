@@ -90,8 +90,11 @@ func (c *Certificates) load(contents [][]byte) error {
 	if err != nil {
 		return err
 	}
-	if now := c.options.Now(); pair.Leaf != nil && now.After(pair.Leaf.NotAfter) {
+	switch now := c.options.Now(); {
+	case now.After(pair.Leaf.NotAfter):
 		return fmt.Errorf("the certificate has expired at %s", pair.Leaf.NotAfter.UTC().Format(time.RFC3339))
+	case now.Before(pair.Leaf.NotBefore): // no client would take it
+		return fmt.Errorf("the certificate counts only from %s on, and it is %s", pair.Leaf.NotBefore.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339))
 	}
 	config := &tls.Config{
 		MinVersion: tls.VersionTLS12, CipherSuites: suites, NextProtos: []string{"h2", "http/1.1"},

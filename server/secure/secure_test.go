@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -159,6 +160,32 @@ func TestClientsByCertificate(t *testing.T) {
 	line, err = ask(c)
 	require.NoError(t, err)
 	require.Contains(t, line, "it has expired at")
+}
+
+// TestCertificateThatDoesNotCountYet has a server be given one that counts from some time on: the
+// one before goes on until then, and that one is used from then on though its file has not changed.
+func TestCertificateThatDoesNotCountYet(t *testing.T) {
+	var now atomic.Pointer[time.Time]
+	at := func(d time.Duration) { now.Store(new(time.Now().Add(d))) }
+	at(0)
+	s := newSite(t, func() time.Time { return *now.Load() })
+	_, before := s.certificates.Validity()
+
+	at(-3 * time.Hour) // certificates of tests count from two hours ago
+	cert, key := s.authority.Sign(t, "server", time.Now().Add(2*time.Hour))
+	require.NoError(t, os.WriteFile(s.options.Cert, cert, 0o600))
+	require.NoError(t, os.WriteFile(s.options.Key, key, 0o600))
+	require.ErrorContains(t, s.certificates.Files().Look(), "the certificate counts only from")
+	require.NoError(t, s.certificates.Files().Look(), "it is told once")
+	_, until := s.certificates.Validity()
+	require.Equal(t, before, until)
+	_, err := secure.Open(s.options)
+	require.ErrorContains(t, err, "the certificate counts only from")
+
+	at(0)
+	require.NoError(t, s.certificates.Files().Look())
+	_, until = s.certificates.Validity()
+	require.True(t, until.After(before))
 }
 
 func TestCertificatesAreReadAgain(t *testing.T) {

@@ -343,10 +343,18 @@ func (r *Releases) conflict(ctx context.Context, generation uint64) error {
 		return fmt.Errorf("%w: %w", err, ErrConflict)
 	}
 	if err != nil {
-		return fmt.Errorf("generation %d is not what serves: %w", generation-1, ErrConflict)
+		text := fmt.Sprintf("generation %d is not what is released", generation-1)
+		if head, err := r.head(ctx); err == nil {
+			text += fmt.Sprintf(", generation %d is", head)
+		}
+		return fmt.Errorf("%s: %w", text, ErrConflict)
 	}
-	return fmt.Errorf("generation %d is a %s by %s at %s (%q): %w; look at it and try again",
-		generation, first.Kind, Escape(first.Author), first.Time.Format(time.RFC3339), first.Reason, ErrConflict)
+	reason := ""
+	if first.Reason != "" {
+		reason = fmt.Sprintf(" (%q)", first.Reason)
+	}
+	return fmt.Errorf("generation %d is a %s by %s at %s%s: %w; look at it and try again",
+		generation, first.Kind, Escape(first.Author), first.Time.Format(time.RFC3339), reason, ErrConflict)
 }
 
 // UnknownError says that a change was written, or not: the store did not answer, or was
