@@ -3,8 +3,8 @@ package bench
 import (
 	"cmp"
 
-	"github.com/tandem-ann/tandem/builder/lowest"
 	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/lowest"
 	"github.com/tandem-ann/tandem/shard/manifest"
 )
 

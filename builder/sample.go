@@ -4,10 +4,10 @@ import (
 	"cmp"
 	"slices"
 
-	"github.com/tandem-ann/tandem/builder/lowest"
 	"github.com/tandem-ann/tandem/builder/probe"
 	"github.com/tandem-ann/tandem/index"
 	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/lowest"
 	"github.com/tandem-ann/tandem/shard/manifest"
 )
 

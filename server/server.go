@@ -209,24 +209,7 @@ const (
 // one already, such as that of GOMEMLIMIT, it sets a memory limit for Go by what requests may
 // take (see [debug.SetMemoryLimit]), and takes it away at its end.
 func Run(ctx context.Context, c Config) (err error) {
-	if c.Logger == nil {
-		c.Logger = slog.Default()
-	}
-	if c.DrainTimeout <= 0 {
-		c.DrainTimeout = DefaultDrainTimeout
-	}
-	if c.Keep <= 0 {
-		c.Keep = DefaultKeep
-	}
-	if c.MaxConnections <= 0 {
-		c.MaxConnections = DefaultMaxConnections
-	}
-	if c.Admin != nil && c.Metrics == nil {
-		c.Metrics = metrics.New()
-	}
-	if c.Metrics != nil {
-		c.Events = append(slices.Clone(c.Events), c.Metrics.Listener())
-	}
+	c.setDefaults()
 	if c.Listener == nil {
 		if c.Listener, err = net.Listen("tcp", c.Listen); err != nil {
 			return fmt.Errorf("serve: %w", err)
@@ -271,17 +254,7 @@ func Run(ctx context.Context, c Config) (err error) {
 	if c.Metrics != nil {
 		c.Metrics.Follow(func() metrics.State { return service.measure(limits, listener) })
 	}
-	h := newHTTPServer(handler, connectionLog{service.events})
-	h.RegisterOnShutdown(service.EndStreams)
-	h.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
-		return withPeer(withConn(withUnread(ctx, c), c), c)
-	}
-	h.ConnState = func(c net.Conn, state http.ConnState) {
-		if unread := unreadOf(c); unread != nil && state == http.StateIdle {
-			unread.forget()
-		}
-		listener.changed(c, state)
-	}
+	h := service.httpServer(handler, listener)
 	running, cancel := context.WithCancel(ctx)
 	var aside sync.WaitGroup
 	aside.Go(func() { giveBack(running, limits.buffers, service.trim) })
@@ -329,6 +302,44 @@ func Run(ctx context.Context, c Config) (err error) {
 		err = errors.Join(err, fmt.Errorf("serve: %w", serveErr))
 	}
 	return err
+}
+
+// setDefaults sets what is not given, and has what happens counted if that is shown.
+func (c *Config) setDefaults() {
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	if c.DrainTimeout <= 0 {
+		c.DrainTimeout = DefaultDrainTimeout
+	}
+	if c.Keep <= 0 {
+		c.Keep = DefaultKeep
+	}
+	if c.MaxConnections <= 0 {
+		c.MaxConnections = DefaultMaxConnections
+	}
+	if c.Admin != nil && c.Metrics == nil {
+		c.Metrics = metrics.New()
+	}
+	if c.Metrics != nil {
+		c.Events = append(slices.Clone(c.Events), c.Metrics.Listener())
+	}
+}
+
+// httpServer returns what serves the connections of the listener.
+func (s *Service) httpServer(handler http.Handler, l *listener) *http.Server {
+	h := newHTTPServer(handler, connectionLog{s.events})
+	h.RegisterOnShutdown(s.EndStreams)
+	h.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
+		return withPeer(withConn(withUnread(ctx, c), c), c)
+	}
+	h.ConnState = func(c net.Conn, state http.ConnState) {
+		if unread := unreadOf(c); unread != nil && state == http.StateIdle {
+			unread.forget()
+		}
+		l.changed(c, state)
+	}
+	return h
 }
 
 // startTraces has requests traced, if they are to be, until end is called.

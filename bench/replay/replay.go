@@ -15,9 +15,9 @@ import (
 	"github.com/cespare/xxhash/v2"
 
 	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
-	"github.com/tandem-ann/tandem/builder/lowest"
 	"github.com/tandem-ann/tandem/index/kernel"
 	"github.com/tandem-ann/tandem/server"
+	"github.com/tandem-ann/tandem/shard/lowest"
 	"github.com/tandem-ann/tandem/shard/querylog"
 	"github.com/tandem-ann/tandem/shard/snapshots"
 )

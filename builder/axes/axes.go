@@ -36,7 +36,6 @@
 package axes
 
 import (
-	"fmt"
 	"math"
 	"slices"
 )
@@ -139,14 +138,4 @@ func moments(list []float64) (mean, deviation float64) {
 		deviation += float64((x - mean) * (x - mean))
 	}
 	return mean, math.Sqrt(deviation / float64(len(list)))
-}
-
-// String describes the result for people.
-func (r *Result) String() string {
-	text := fmt.Sprintf("%d apps, %d users, %d of %d dimensions", r.Rows[0], r.Rows[1], r.Used, r.Dim)
-	for _, g := range r.Agreements {
-		text += fmt.Sprintf("; %s %.3f (%.1f sigmas, turned %.3f, permuted %.3f, %.1f sigmas, reliable %.3f)",
-			g.Form, g.Value, g.Sigmas, g.Turned, g.Permuted, g.PermutedSigmas, g.Reliable)
-	}
-	return text
 }

@@ -6,11 +6,11 @@ import (
 	"fmt"
 	"math"
 
-	"github.com/tandem-ann/tandem/builder/lowest"
 	"github.com/tandem-ann/tandem/builder/probe"
 	"github.com/tandem-ann/tandem/builder/tower"
 	"github.com/tandem-ann/tandem/shard"
 	"github.com/tandem-ann/tandem/shard/gates"
+	"github.com/tandem-ann/tandem/shard/lowest"
 	"github.com/tandem-ann/tandem/shard/manifest"
 	"github.com/tandem-ann/tandem/shard/snapshots"
 	"github.com/tandem-ann/tandem/shard/wording"

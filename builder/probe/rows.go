@@ -3,10 +3,10 @@ package probe
 import (
 	"cmp"
 
-	"github.com/tandem-ann/tandem/builder/lowest"
 	"github.com/tandem-ann/tandem/index"
 	"github.com/tandem-ann/tandem/shard"
 	"github.com/tandem-ann/tandem/shard/attribute"
+	"github.com/tandem-ann/tandem/shard/lowest"
 	"github.com/tandem-ann/tandem/shard/manifest"
 )
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -15,6 +16,7 @@ import (
 	"github.com/tandem-ann/tandem/builder/tower"
 	"github.com/tandem-ann/tandem/shard"
 	"github.com/tandem-ann/tandem/shard/gates"
+	"github.com/tandem-ann/tandem/shard/live"
 	"github.com/tandem-ann/tandem/shard/manifest"
 	"github.com/tandem-ann/tandem/shard/release"
 	"github.com/tandem-ann/tandem/shard/snapshots"
@@ -203,8 +205,24 @@ func (c *gateCommand) Run(e *environment) (err error) {
 		in.Forgotten = forgotten.Has
 	}
 	in.Unnamed = log.Position().Shard() != shard.Position{}
+	if err := runGates(e.ctx, p, in, store, log, found); err != nil {
+		return err
+	}
+	p.Done()
+	found.Snapshot, found.Seconds = digest, time.Since(found.Time).Seconds()
+	if err := gates.Record(e.ctx, store.Objects(), found); err != nil {
+		return err
+	}
+	if err := c.write(e, found); err != nil {
+		return err
+	}
+	return passed(found, c.Store)
+}
+
+// runGates runs all gates, and notes what they found.
+func runGates(ctx context.Context, p progress, in gate.Input, store *snapshots.Store, log *live.State, found *gates.Recorded) (err error) {
 	in.Begin = func(gate string) { p.Stage("gate "+gate, -1) }
-	if found.Report, err = gate.Run(e.ctx, in); err == nil && in.Interactions.Files != nil {
+	if found.Report, err = gate.Run(ctx, in); err == nil && in.Interactions.Files != nil {
 		err = in.Interactions.Files.Unchanged()
 	}
 	if err != nil {
@@ -215,7 +233,7 @@ func (c *gateCommand) Run(e *environment) (err error) {
 	if in.Previous != nil {
 		released = in.Previous.Manifest()
 	}
-	filters, err := gates.CheckFilters(e.ctx, in.Candidate.Manifest(), released, in.Thresholds, gates.LiveFilters(store))
+	filters, err := gates.CheckFilters(ctx, in.Candidate.Manifest(), released, in.Thresholds, gates.LiveFilters(store))
 	if err != nil {
 		return err
 	}
@@ -226,19 +244,11 @@ func (c *gateCommand) Run(e *environment) (err error) {
 	}
 	found.Filters, found.Fresh, found.Undecided = filters.Checks, fresh.Checks, slices.Concat(filters.Undecided, fresh.Undecided)
 	p.Stage("gate "+gates.Latency, -1)
-	if found.Latency, err = gate.Measure(e.ctx, in.Candidate, in.Thresholds); err != nil {
+	if found.Latency, err = gate.Measure(ctx, in.Candidate, in.Thresholds); err != nil {
 		return err
 	}
-	p.Done()
 	found.FiltersOff, found.FreshOff, found.LatencyOff = in.Thresholds.Off[gates.Filters], in.Thresholds.Off[gates.Fresh], in.Thresholds.Off[gates.Latency]
-	found.Snapshot, found.Seconds = digest, time.Since(found.Time).Seconds()
-	if err := gates.Record(e.ctx, store.Objects(), found); err != nil {
-		return err
-	}
-	if err := c.write(e, found); err != nil {
-		return err
-	}
-	return passed(found, c.Store)
+	return nil
 }
 
 // openInteractions opens the files of interactions and describes them.

@@ -5,11 +5,78 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"time"
 
 	"github.com/tandem-ann/tandem/shard/appendlog"
 	"github.com/tandem-ann/tandem/shard/release"
 	"github.com/tandem-ann/tandem/shard/wording"
 )
+
+type releaseHistoryCommand struct {
+	releaseFlags
+	Limit int  `default:"20" placeholder:"N" help:"How many releases, newest first (default ${default})."`
+	JSON  bool `help:"Print JSON."`
+}
+
+func (releaseHistoryCommand) Help() string {
+	return `Example:
+
+    tandem release history --store store`
+}
+
+func (c *releaseHistoryCommand) Run(e *environment) (err error) {
+	if c.Limit < 1 {
+		return usagef("--limit is %d, want at least 1", c.Limit)
+	}
+	if err := onlyServer(c.Store, c.Server); err != nil {
+		return err
+	}
+	releases, err := c.open(e, nil)
+	if err != nil {
+		return err
+	}
+	defer closing(&err, releases)
+	log, err := readLog(e.ctx, releases, c.Limit, false)
+	if err != nil {
+		return err
+	}
+	if c.JSON {
+		err = wording.WriteJSON(e.stdout, log.lines)
+	} else {
+		err = writeHistory(e.stdout, log)
+	}
+	return errors.Join(err, log.err())
+}
+
+func writeHistory(w io.Writer, log *logInfo) error {
+	t := newTable(w)
+	fmt.Fprintln(t, "generation\ttime\tkind\tarms\tauthor\treason")
+	for _, line := range log.lines {
+		if f, ok := line.(*entryFault); ok {
+			fmt.Fprintf(t, "%d\t\t\t\t\t%s\n", f.Generation, release.Escape(f.Error))
+			continue
+		}
+		r := line.(*releaseInfo)
+		arms := map[string]string{}
+		for _, a := range r.Arms {
+			arms[a.Name] = fmt.Sprintf("%s %d %s", a.Name, a.Weight, release.Escape(a.ModelVersion))
+			if note := gateNote(&a); note != "" {
+				arms[a.Name] += " (gates " + release.Escape(note) + ")"
+			}
+		}
+		reason := r.Reason
+		if r.Override != "" {
+			reason += " (gates overridden: " + r.Override + ")"
+		}
+		fmt.Fprintf(t, "%d\t%s\t%s\t%s\t%s\t%s\n", r.Generation, r.Time.Format(time.RFC3339), kindOf(r.Release),
+			strings.Join(slices.Sorted(maps.Values(arms)), ", "), release.Escape(r.Author), release.Escape(reason))
+	}
+	return t.Flush()
+}
 
 // statusDepth is how many of the newest entries of the log release status looks at.
 const statusDepth = 10

@@ -82,7 +82,8 @@ Example:
     tandem serve --store store --listen :8080 --tokens tokens.yaml --tls-cert cert.pem --tls-key key.pem`
 }
 
-func (c *serveCommand) Run(e *environment) (err error) {
+// check returns an error for values of flags that make no sense.
+func (c *serveCommand) check() error {
 	switch {
 	case c.MaxInFlight != nil && *c.MaxInFlight < 1:
 		return usagef("--max-in-flight is %d, want at least 1", *c.MaxInFlight)
@@ -126,6 +127,13 @@ func (c *serveCommand) Run(e *environment) (err error) {
 		if !isOrigin(origin) {
 			return usagef("--cors-origin is %q, want * or http:// or https:// and a host, with a port if it is not the usual one", origin)
 		}
+	}
+	return nil
+}
+
+func (c *serveCommand) Run(e *environment) (err error) {
+	if err := c.check(); err != nil {
+		return err
 	}
 	admin, err := c.adminFlags.options(&c.securityFlags)
 	if err != nil {

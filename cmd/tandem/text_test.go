@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"encoding/json"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -22,23 +21,6 @@ func TestNumbersForPeople(t *testing.T) {
 	assert.Equal(t, "", bar(0))
 	assert.Equal(t, ".", bar(0.001))
 	assert.Len(t, bar(1), barWidth)
-}
-
-func TestFold(t *testing.T) {
-	long := `"` + string(bytes.Repeat([]byte("x"), 60)) + `"`
-	text := `{"a":{"b":[1,{"c":{}},[]],"d":"{"},"e":[` + long + `,{"f":` + long + `}],"g":[]}`
-	var indented bytes.Buffer
-	require.NoError(t, json.Indent(&indented, []byte(text), "", "  "))
-	folded := fold(indented.String())
-	assert.Equal(t, `{
-  "a": {"b": [1, {"c": {}}, []], "d": "{"},
-  "e": [
-    `+long+`,
-    {"f": `+long+`}
-  ],
-  "g": []
-}`, folded)
-	assert.JSONEq(t, text, folded)
 }
 
 func TestBindings(t *testing.T) {

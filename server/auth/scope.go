@@ -22,9 +22,6 @@ const Any = Query | Live | Publish | Admin | Internal
 
 var scopeNames = [...]string{"query", "live", "publish", "admin", "internal"}
 
-// ScopeNames returns the names of the scopes.
-func ScopeNames() []string { return Any.names() }
-
 // ParseScope returns the scope of a name.
 func ParseScope(name string) (Scopes, error) {
 	for i, known := range scopeNames {

@@ -2,15 +2,16 @@ package overlay
 
 import (
 	"cmp"
-	"container/heap"
 	"context"
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/tandem-ann/tandem/shard"
 	"github.com/tandem-ann/tandem/shard/attribute"
 	"github.com/tandem-ann/tandem/shard/live"
+	"github.com/tandem-ann/tandem/shard/lowest"
 )
 
 // tower is what lies over one tower of a snapshot.
@@ -286,34 +287,15 @@ func (t *tower) tell(misfits map[string][]string) {
 	if !differs {
 		return
 	}
-	var first largestFirst
+	first := lowest.New(toldMisfits, strings.Compare)
 	for id := range t.misfits {
-		if len(first) < toldMisfits {
-			heap.Push(&first, id)
-		} else if id < first[0] {
-			first[0] = id
-			heap.Fix(&first, 0)
-		}
+		first.Add(id)
 	}
-	slices.Sort(first)
 	t.told = nil
-	for _, id := range first {
+	for _, id := range first.Sorted() {
 		t.told = append(t.told, t.misfits[id]...)
 	}
 	t.told = slices.Clip(t.told[:min(len(t.told), toldMisfits)])
-}
-
-// largestFirst is a heap of ids.
-type largestFirst []string
-
-func (h largestFirst) Len() int           { return len(h) }
-func (h largestFirst) Less(i, j int) bool { return h[i] > h[j] }
-func (h largestFirst) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
-func (h *largestFirst) Push(id any)       { *h = append(*h, id.(string)) }
-func (h *largestFirst) Pop() any {
-	last := (*h)[len(*h)-1]
-	*h = (*h)[:len(*h)-1]
-	return last
 }
 
 // status says what lies over the tower.

@@ -322,7 +322,7 @@ func (m *machine) settled() error {
 	return nil
 }
 
-var histories = flag.Int("histories", 50, "how many histories TestCollectMachine goes through")
+var histories = flag.Int("histories", someHistories, "how many histories TestCollectMachine goes through")
 
 // Processes publish, release, roll back, remove and collect on one store; they are killed
 // between any two requests, stand still, and get no answers. At any time what the last

@@ -316,24 +316,29 @@ func (r *Releases) change(ctx context.Context, c Change, kind Kind, protect func
 			return nil, err
 		}
 	}
-	err = r.store.Objects().Spend(func() error { return r.log.Append(ctx, next.Generation, data) })
-	if errors.Is(err, appendlog.ErrConflict) {
-		return nil, r.conflict(ctx, next.Generation)
-	}
-	if errors.Is(err, objects.ErrNotDurable) {
-		unknown = true
-		return nil, fmt.Errorf("generation %d is released, and a crash of the store's machine may undo it; look at what is released before you change it again: %w", next.Generation, err)
-	}
-	if err != nil && r.store.Objects().Dir() != "" && !errors.Is(err, objects.ErrGone) {
-		return nil, err // in a folder, which says what it has done, nothing was
-	}
-	if err != nil {
-		unknown = true
-		return nil, &UnknownError{next.Generation, next.ID, err}
+	if unknown, err = r.append(ctx, next, data); err != nil {
+		return nil, err
 	}
 	r.noteBegun(ctx)
 	r.store.Objects().KeepReserve()
 	return next, nil
+}
+
+// append appends the entry of a release. After an error, unknown says that it may be in the
+// log all the same, or be there later.
+func (r *Releases) append(ctx context.Context, next *Release, data []byte) (unknown bool, err error) {
+	err = r.store.Objects().Spend(func() error { return r.log.Append(ctx, next.Generation, data) })
+	switch {
+	case err == nil:
+		return false, nil
+	case errors.Is(err, appendlog.ErrConflict):
+		return false, r.conflict(ctx, next.Generation)
+	case errors.Is(err, objects.ErrNotDurable):
+		return true, fmt.Errorf("generation %d is released, and a crash of the store's machine may undo it; look at what is released before you change it again: %w", next.Generation, err)
+	case r.store.Objects().Dir() != "" && !errors.Is(err, objects.ErrGone):
+		return false, err // in a folder, which says what it has done, nothing was
+	}
+	return true, &UnknownError{next.Generation, next.ID, err}
 }
 
 // conflict says who was first.

@@ -8,7 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
-	"github.com/tandem-ann/tandem/builder/lowest"
+	"github.com/tandem-ann/tandem/shard/lowest"
 )
 
 // value is compared by its key alone.

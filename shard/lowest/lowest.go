@@ -1,7 +1,8 @@
 // Package lowest keeps the lowest of many values in the memory of those that are kept: the
 // rows of the lowest sample keys are the sample of a tower, in whatever order they come.
 //
-// Its callers are the builder, its gates, and the benchmarks that draw the same samples.
+// Its callers are the builder, its gates and the benchmarks that draw the same samples, and
+// shard/overlay, which tells of some of what does not fit.
 package lowest
 
 import "slices"
