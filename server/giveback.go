@@ -12,7 +12,7 @@ import (
 const (
 	// giveBackEvery is how often the server looks whether it keeps memory without need.
 	giveBackEvery = 10 * time.Second
-	// muchKept is how many bytes are worth giving back.
+	// muchKept is how many bytes are worth looking for what may be given back.
 	muchKept = 16 << 20
 	// looksAfter is how many looks follow one that found much, and give back what was in
 	// use then: requests in flight, or the timers of streams that are closed (see
@@ -42,27 +42,27 @@ func giveBack(ctx context.Context, b *buffers, trim func()) {
 	}
 }
 
-// keeper knows how much memory the process keeps.
+// keeper knows how much memory the process may keep without need.
 type keeper struct {
-	least     uint64 // bytes of the heap after memory was given back last
-	allocated uint64 // bytes that were ever allocated, at the last look
+	given     uint64 // bytes that had ever been allocated when memory was given back last
+	allocated uint64 // the same at the last look
 	more      int    // looks that give back some whatever they see
 	trim      func() // is called before memory is given back
 }
 
-// look gives memory back if more is kept than there was, by much more than was allocated
-// since the last look, and at some looks more; and reports whether it did.
+// look gives memory back if much was allocated between when it did so last and the last look,
+// and at some looks more; and reports whether it did. How much the heap has says less: what
+// was in use when memory was given back last may be garbage now.
 //
 // It frees at once what each collection finds. Go begins to do so by itself after a
 // collection, and what the next one finds meanwhile it may pass over, up to 4 MiB for good.
 func (k *keeper) look() bool {
-	kept, allocated := heapBytes()
-	since := allocated - k.allocated
-	k.allocated = allocated
+	before := k.allocated
+	k.allocated = allocatedBytes()
 	switch {
-	case since > busyBytes:
+	case k.allocated-before > busyBytes:
 		return false
-	case kept >= k.least+since+muchKept:
+	case before-k.given >= muchKept:
 		k.more = looksAfter
 	case k.more == 0:
 		return false
@@ -72,7 +72,8 @@ func (k *keeper) look() bool {
 	k.trim()
 	debug.FreeOSMemory() // what pools hold survives one collection
 	onOneProcessor(debug.FreeOSMemory)
-	k.least, k.allocated = heapBytes()
+	k.allocated = allocatedBytes()
+	k.given = k.allocated
 	return true
 }
 
@@ -84,18 +85,11 @@ func onOneProcessor(call func()) {
 	call()
 }
 
-// heapBytes returns how many bytes of the machine's memory the heap has, and how many were ever
-// allocated.
-func heapBytes() (kept, allocated uint64) {
-	samples := []metrics.Sample{
-		{Name: "/memory/classes/heap/objects:bytes"}, {Name: "/memory/classes/heap/unused:bytes"},
-		{Name: "/memory/classes/heap/free:bytes"}, {Name: "/gc/heap/allocs:bytes"},
-	}
-	metrics.Read(samples)
-	for _, s := range samples[:3] {
-		kept += s.Value.Uint64()
-	}
-	return kept, samples[3].Value.Uint64()
+// allocatedBytes returns how many bytes of the heap were ever allocated.
+func allocatedBytes() uint64 {
+	sample := []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}}
+	metrics.Read(sample)
+	return sample[0].Value.Uint64()
 }
 
 // prepareGoroutines has Go make descriptors of so many goroutines, half a KiB each. It keeps

@@ -3,7 +3,7 @@ package server
 import (
 	"log/slog"
 	"runtime"
-	"runtime/debug"
+	"runtime/metrics"
 	"slices"
 	"testing"
 
@@ -16,41 +16,66 @@ import (
 
 // TestKeeper gives back what a burst leaves behind, and only that.
 func TestKeeper(t *testing.T) {
-	debug.FreeOSMemory() // what other tests have left
 	trims := 0
 	k := keeper{trim: func() { trims++ }}
-	k.look()
-	k.least, k.allocated = heapBytes()
-	require.False(t, k.look(), "nothing was allocated since")
-	trims = 0
-	before, _ := heapBytes()
-	var all [][]byte
-	for range 64 {
-		all = append(all, make([]byte, 1<<20))
+	exhaust := func() {
+		for range looksAfter {
+			require.True(t, k.look(), "what was given back last may have been in use in part")
+		}
+		require.False(t, k.look(), "there is no more")
 	}
+	var all [][]byte
+	allocate := func(n int) {
+		for range n {
+			all = append(all, make([]byte, 1<<20))
+		}
+	}
+	allocate(20)
+	k.look()
+	runtime.KeepAlive(all)
+	all = nil
+	require.True(t, k.look())
+	exhaust()
+	before := heapBytes()
+
+	trims = 0
+	allocate(64)
 	require.False(t, k.look(), "it may still be in use")
-	full, _ := heapBytes()
-	require.GreaterOrEqual(t, full, before+60<<20)
-	some := slices.Clone(all[:4])
+	some := slices.Clone(all[:40])
 	runtime.KeepAlive(all)
 	all = nil
 	require.True(t, k.look(), "hardly anything was allocated since")
-	runtime.KeepAlive(some)
-	require.True(t, k.look(), "what was given back last may have been held in part")
-	after, _ := heapBytes()
-	require.Less(t, after, before+16<<20, "others may hold a little more")
-	for range looksAfter - 1 {
-		require.True(t, k.look())
-	}
-	require.False(t, k.look(), "there is no more")
+	exhaust()
 	require.Equal(t, 1+looksAfter, trims)
 
-	for range 100 {
-		all = append(all, make([]byte, 1<<20))
-	}
-	k.least = 0
+	runtime.KeepAlive(some)
+	some = nil
+	runtime.GC() // after which the heap takes no more than when memory was given back last
+	allocate(20)
+	require.False(t, k.look())
+	runtime.KeepAlive(all)
+	all = nil
+	require.True(t, k.look(), "what was in use then is garbage now")
+	exhaust()
+	require.Less(t, heapBytes(), before+16<<20, "others may hold a little more")
+
+	allocate(20)
+	require.False(t, k.look())
+	allocate(100)
 	require.False(t, k.look(), "a busy server collects anyhow")
 	runtime.KeepAlive(all)
+}
+
+// heapBytes returns how many bytes of the machine's memory the heap has.
+func heapBytes() (n uint64) {
+	samples := []metrics.Sample{
+		{Name: "/memory/classes/heap/objects:bytes"}, {Name: "/memory/classes/heap/unused:bytes"}, {Name: "/memory/classes/heap/free:bytes"},
+	}
+	metrics.Read(samples)
+	for _, s := range samples {
+		n += s.Value.Uint64()
+	}
+	return n
 }
 
 // TestTrimForgetsFilters has a service forget the filters of what answers that nobody uses

@@ -32,6 +32,21 @@ func anonymous(pid int) (int64, error) {
 	return 0, fmt.Errorf("read the memory of process %d: its status has no RssAnon", pid)
 }
 
+// leastIn returns the least memory that a process has within a time in which it is asked
+// nothing, or until ctx ends. What it makes by itself, such as when it looks at its store, is
+// garbage until it is collected: at one moment that is as likely much as little.
+func leastIn(ctx context.Context, pid int, within time.Duration) (int64, error) {
+	least, err := anonymous(pid)
+	for until := time.Now().Add(within); err == nil && ctx.Err() == nil && time.Now().Before(until); {
+		hold(ctx, min(memoryEvery, time.Until(until)))
+		var n int64
+		if n, err = anonymous(pid); err == nil {
+			least = min(least, n)
+		}
+	}
+	return least, err
+}
+
 // peak follows the most memory that a process had.
 type peak struct{ most atomic.Int64 }
 

@@ -16,8 +16,8 @@ type Report struct {
 	Before *Light `json:"before,omitempty"`
 	During *Light `json:"during,omitempty"`
 	After  *Light `json:"after,omitempty"`
-	// Bytes of the server's memory that are of no file: before the attack, at most since
-	// then, and after the rest.
+	// Bytes of the server's memory that are of no file: the least in the rest before the
+	// attack, the most since then, and the least in the rest after it.
 	MemoryBefore int64 `json:"memory_before"`
 	MemoryPeak   int64 `json:"memory_peak"`
 	MemoryAfter  int64 `json:"memory_after"`
@@ -40,7 +40,7 @@ func (r *Report) judge() {
 		broke("the server took %s of memory, more than %s", mib(r.MemoryPeak), mib(r.MaxMemory))
 	}
 	if r.MemoryAfter > 0 && float64(r.MemoryAfter) > maxKept*float64(r.MemoryBefore) {
-		broke("after the rest the server had %s of memory, %.2f times the %s of before, more than %v times",
+		broke("after the attack the server had %s of memory, %.2f times the %s of before, more than %v times",
 			mib(r.MemoryAfter), float64(r.MemoryAfter)/float64(r.MemoryBefore), mib(r.MemoryBefore), maxKept)
 	}
 	if r.Before != nil && r.During != nil && r.During.P99 > maxSlower*r.Before.P99 {
@@ -86,7 +86,7 @@ func (r *Report) WriteTable(w io.Writer) error {
 		fmt.Fprintf(t, "%s\t%d\t%d\t%d\t%.0f\t%.0f\t%.0f\t\n", p.name, l.Queries, overloaded, failed, l.P50, l.P99, l.Max)
 	}
 	_ = t.Flush() // a strings.Builder takes everything
-	fmt.Fprintf(&b, "\nmemory of no file: %s before, %s at most, %s after the rest\n", mib(r.MemoryBefore), mib(r.MemoryPeak), mib(r.MemoryAfter))
+	fmt.Fprintf(&b, "\nmemory of no file: %s before, %s at most, %s after\n", mib(r.MemoryBefore), mib(r.MemoryPeak), mib(r.MemoryAfter))
 	fmt.Fprintf(&b, "the server logged %d lines of %s\n", r.Log.Lines, mib(r.Log.Bytes))
 	for _, line := range r.Log.Errors {
 		fmt.Fprintf(&b, "  %s\n", line)

@@ -24,14 +24,14 @@ func fine() *Report {
 func TestJudge(t *testing.T) {
 	for want, change := range map[string]func(*Report){
 		"": func(*Report) {},
-		"the server ended by itself (signal: killed)":                                                                func(r *Report) { r.Ended = "the server ended by itself (signal: killed)" },
-		"the server took 1025.0 MiB of memory, more than 1024.0 MiB":                                                 func(r *Report) { r.MemoryPeak = 1025 << 20 },
-		"after the rest the server had 120.0 MiB of memory, 1.20 times the 100.0 MiB of before, more than 1.1 times": func(r *Report) { r.MemoryAfter = 120 << 20 },
-		"the light queries' p99 was 10.5 times that without attackers, more than 10 times":                           func(r *Report) { r.During.P99 = 21_000 },
-		"2 of 100 light queries during failed but for overload: unavailable: gone":                                   func(r *Report) { r.During.Errors["unavailable"], r.During.FirstError = 2, "unavailable: gone" },
-		"1 of 100 light queries after failed but for overload: internal":                                             func(r *Report) { r.After.Errors["internal"], r.After.FirstError = 1, "internal" },
-		"4 times batch was answered by internal":                                                                     func(r *Report) { r.Sent.Kinds[0].Outcomes["internal"] = 4 },
-		"3 times batch was answered by http 500":                                                                     func(r *Report) { r.Sent.Kinds[0].Outcomes["http 500"] = 3 },
+		"the server ended by itself (signal: killed)":                                                                  func(r *Report) { r.Ended = "the server ended by itself (signal: killed)" },
+		"the server took 1025.0 MiB of memory, more than 1024.0 MiB":                                                   func(r *Report) { r.MemoryPeak = 1025 << 20 },
+		"after the attack the server had 120.0 MiB of memory, 1.20 times the 100.0 MiB of before, more than 1.1 times": func(r *Report) { r.MemoryAfter = 120 << 20 },
+		"the light queries' p99 was 10.5 times that without attackers, more than 10 times":                             func(r *Report) { r.During.P99 = 21_000 },
+		"2 of 100 light queries during failed but for overload: unavailable: gone":                                     func(r *Report) { r.During.Errors["unavailable"], r.During.FirstError = 2, "unavailable: gone" },
+		"1 of 100 light queries after failed but for overload: internal":                                               func(r *Report) { r.After.Errors["internal"], r.After.FirstError = 1, "internal" },
+		"4 times batch was answered by internal":                                                                       func(r *Report) { r.Sent.Kinds[0].Outcomes["internal"] = 4 },
+		"3 times batch was answered by http 500":                                                                       func(r *Report) { r.Sent.Kinds[0].Outcomes["http 500"] = 3 },
 	} {
 		r := fine()
 		change(r)

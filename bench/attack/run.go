@@ -25,7 +25,8 @@ type Options struct {
 	// Quiet is how long light queries are asked before the attack, and after the rest. The
 	// default is a minute.
 	Quiet time.Duration
-	// Rest is how long nothing is asked after the attack. The default is a minute.
+	// Rest is how long nothing is asked before the attack and after it. The default is a
+	// minute.
 	Rest time.Duration
 	// Rate is how many light queries are asked a second. The default is 50.
 	Rate int
@@ -47,7 +48,7 @@ const (
 	// maxSlower is how many times the 99th percentile without attackers that with them
 	// may be.
 	maxSlower = 10
-	// maxKept is how many times the memory before the attack that after the rest may be.
+	// maxKept is how many times the memory before the attack that after it may be.
 	maxKept = 1.1
 )
 
@@ -152,7 +153,8 @@ func (r *Report) measure(ctx context.Context, o *Options, p *serverProcess, proc
 	defer l.close()
 	o.Progress("quiet")
 	r.Before = l.ask(ctx, o.Quiet)
-	if r.MemoryBefore, err = anonymous(pid); err != nil {
+	o.Progress("rest")
+	if r.MemoryBefore, err = leastIn(ctx, pid, o.Rest); err != nil {
 		return err
 	}
 
@@ -174,8 +176,7 @@ func (r *Report) measure(ctx context.Context, o *Options, p *serverProcess, proc
 	}
 	r.Sent = *sent
 	o.Progress("rest")
-	hold(ctx, o.Rest)
-	if r.MemoryAfter, err = anonymous(pid); err != nil {
+	if r.MemoryAfter, err = leastIn(ctx, pid, o.Rest); err != nil {
 		return err
 	}
 	r.MemoryPeak = max(most.most.Load(), r.MemoryAfter)

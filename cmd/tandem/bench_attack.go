@@ -21,7 +21,7 @@ type benchAttackCommand struct {
 	Connections int           `default:"64" placeholder:"N" help:"Attackers at a time, each with connections of its own (default ${default})."`
 	Kinds       []string      `placeholder:"KIND" help:"Kinds of attack to send (default all); a name that is none has them listed."`
 	Quiet       time.Duration `default:"1m" placeholder:"TIME" help:"How long to ask light queries before and after (default ${default})."`
-	Rest        time.Duration `default:"1m" placeholder:"TIME" help:"How long to ask nothing after the attack (default ${default})."`
+	Rest        time.Duration `default:"1m" placeholder:"TIME" help:"How long to ask nothing before the attack, and after it (default ${default})."`
 	Rate        int           `default:"50" placeholder:"N" help:"Light queries a second (default ${default})."`
 	MaxMemory   byteFlag      `placeholder:"SIZE" help:"Memory that the server may take, mapped files aside (default 1 GiB)."`
 	Server      string        `placeholder:"HOST:PORT" help:"Attack the server that listens there, on loopback, and measure nothing."`

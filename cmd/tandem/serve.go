@@ -166,6 +166,9 @@ func (c *serveCommand) Run(e *environment) (err error) {
 	if c.Verbose {
 		level = slog.LevelDebug
 	}
+	if admin == nil {
+		runtime.MemProfileRate = 0 // nobody can ask for the profile, which takes some MiB, and more after a burst
+	}
 	defer runtime.KeepAlive(ballast())
 	// Some more than there are: the kernel gives a thread a processor as soon as it has work,
 	// or anything arrives; Go would look for that only every 10 ms while all that it has are
