@@ -83,15 +83,17 @@ func ofPriority(p auth.Priority) string {
 	return " of priority " + p.String()
 }
 
-// isFull returns an error if no long work of a priority would be admitted.
-func (a *admission) isFull(p auth.Priority) *connect.Error {
+// isFull reports whether no long work of a priority would be admitted, and how much is.
+func (a *admission) isFull(p auth.Priority) (most time.Duration, full bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	most := (a.maxWork - a.maxWork/shortShare) * time.Duration(priorityShares[p]) / allShares
-	if a.long > 0 && a.long+shortWork > most {
-		return overloaded(events.ShedLongWork, "work of %s is in flight, as much as is accepted%s", most.Round(time.Microsecond), ofPriority(p))
-	}
-	return nil
+	most = (a.maxWork - a.maxWork/shortShare) * time.Duration(priorityShares[p]) / allShares
+	return most, a.long > 0 && a.long+shortWork > most
+}
+
+// workError is the error of work that is refused for what is in flight.
+func workError(shed events.Shed, most time.Duration, p auth.Priority) *connect.Error {
+	return overloaded(shed, "work of %s is in flight, as much as is accepted%s", most.Round(time.Microsecond), ofPriority(p))
 }
 
 // corrected returns what work is estimated to take by what all took of late.
@@ -117,7 +119,7 @@ func (a *admission) enter(k *cost) error {
 	most = most * time.Duration(share) / allShares
 	if *kind > 0 && *kind+k.counted > most {
 		k.counted = 0
-		return overloaded(shed, "work of %s is in flight, as much as is accepted%s", most.Round(time.Microsecond), ofPriority(k.priority))
+		return workError(shed, most, k.priority)
 	}
 	*kind += k.counted
 	a.requests++

@@ -420,7 +420,7 @@ func TestPipelinedRequestWaits(t *testing.T) {
 		})
 		shed, errors := &shedder{}, connect.NewErrorWriter()
 		h := &http.Server{
-			Handler:     NewService(logger).exchanged(gated(shed, testAdmission(), errors, next), errors, newGate(1), shed),
+			Handler:     NewService(logger).exchanged(gated(shed, testAdmission(), &refusals{errors: errors}, next), errors, newGate(1), shed),
 			ConnContext: func(ctx context.Context, c net.Conn) context.Context { return withConn(ctx, c) },
 		}
 		var served sync.WaitGroup

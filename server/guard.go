@@ -20,7 +20,7 @@ const PriorityHeader = "Tandem-Priority"
 
 // guarded lets requests through whose callers may do what they ask, before anything of them is
 // read but their headers, and counts what each caller has in flight. Probes pass.
-func guarded(g *auth.Guard, errors *connect.ErrorWriter, next http.Handler) http.Handler {
+func guarded(g *auth.Guard, refused *refusals, next http.Handler) http.Handler {
 	if g == nil {
 		return next
 	}
@@ -39,11 +39,13 @@ func guarded(g *auth.Guard, errors *connect.ErrorWriter, next http.Handler) http
 			if denied.Denial != auth.NoScope && protocolOf(r) == "connect" { // gRPC would make it a trailer
 				w.Header().Set("WWW-Authenticate", "Bearer")
 			}
-			refuseCheaply(errors, w, r, deniedError(denied))
+			refused.refuse(w, r, refusalKey{denial: denied.Denial, text: denied.Error()}, func() *connect.Error { return deniedError(denied) })
 			return
 		}
 		if err := id.Caller.Begin(time.Now()); err != nil {
-			refuseCheaply(errors, w, r, quotaError(err))
+			err.Retry = coarse(err.Retry)
+			key := refusalKey{shed: quotaShed(err), said: err.Retry, caller: err.Caller, quota: err.Quota}
+			refused.refuse(w, r, key, func() *connect.Error { return quotaError(err) })
 			return
 		}
 		defer id.Caller.End()
@@ -69,14 +71,19 @@ func deniedError(d *auth.DeniedError) *connect.Error {
 // quotaError gives the error of a caller that has taken its quota its code and its reason, and
 // a hint when to retry.
 func quotaError(exceeded *auth.ExceededError) *connect.Error {
-	retry, of := exceeded.Retry.Round(time.Millisecond), events.ShedQuotaInFlight
-	if exceeded.InTime {
-		of = events.ShedQuotaCPU
-	}
-	out := errorf(connect.CodeResourceExhausted, reasonQuota, "%w; retry in %s", &shedError{exceeded, of}, retry)
+	retry := coarse(exceeded.Retry)
+	out := errorf(connect.CodeResourceExhausted, reasonQuota, "%w; retry in %s", &shedError{exceeded, quotaShed(exceeded)}, retry)
 	addDetail(out, &errdetails.RetryInfo{RetryDelay: duration(retry)})
 	out.Meta().Set("Retry-After", fmt.Sprint(int(math.Ceil(retry.Seconds()))))
 	return out
+}
+
+// quotaShed returns what a caller has too much of.
+func quotaShed(exceeded *auth.ExceededError) events.Shed {
+	if exceeded.InTime {
+		return events.ShedQuotaCPU
+	}
+	return events.ShedQuotaInFlight
 }
 
 // priorityOf returns the priority of a request: that of its caller, or a lower one that it

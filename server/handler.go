@@ -171,7 +171,7 @@ func newHandler(s *Service, options Options) (http.Handler, *limiter) {
 	mux.Handle(path, few(reflections, l.errors, streams(s.health.streaming, enveloped(h, reflectionBytes, false, l.errors))))
 	mux.HandleFunc("GET "+healthPath, alive)
 	mux.HandleFunc("GET "+readyPath, s.health.readiness)
-	shed := &shedder{}
-	allowed := guarded(options.Guard, l.errors, continued(gated(shed, &l.work, l.errors, mux)))
+	shed, refused := &shedder{}, &refusals{errors: l.errors}
+	allowed := guarded(options.Guard, refused, continued(gated(shed, &l.work, refused, mux)))
 	return s.exchanged(shared(timed(s.health.draining, allowed, l.read, writeTimeout), options.CORSOrigins), l.errors, newGate(placesFor(options.Processors)), shed), l
 }

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"time"
 
+	"connectrpc.com/connect"
+
 	"github.com/tandem-ann/tandem/server/adminhttp"
 	"github.com/tandem-ann/tandem/server/auth"
 	"github.com/tandem-ann/tandem/server/events"
@@ -55,7 +57,10 @@ func (s *Service) startAdmin(c *Config) (end func() error, err error) {
 
 // adminRefused tells of a request that the listener for those who operate the server refuses.
 func (s *Service) adminRefused(r *http.Request, caller string, denied *auth.DeniedError) {
-	err := deniedError(denied)
+	err := connect.NewError(connect.CodePermissionDenied, denied) // of no procedure, and so without a reason
+	if denied.Denial != auth.OtherHost {
+		err = deniedError(denied)
+	}
 	s.events.AdminRefused(events.Request{
 		Procedure: excerpt(r.URL.Path), ID: newID(), Code: err.Code().String(), Err: err, Caller: caller, Peer: r.RemoteAddr, Protocol: "http", HTTP: r.Proto,
 	})

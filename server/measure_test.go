@@ -205,7 +205,7 @@ func TestSheds(t *testing.T) {
 	full := few(make(chan struct{}), connect.NewErrorWriter(), nil)
 	service.exchanged(full, connect.NewErrorWriter(), newGate(2), &shedder{}).ServeHTTP(w, httptest.NewRequest(http.MethodPost, "/grpc.health.v1.Health/Watch", nil))
 	require.Equal(t, http.StatusTooManyRequests, w.Code)
-	waits := gated(&shedder{waiting: 1000, each: time.Second}, testAdmission(), connect.NewErrorWriter(), nil)
+	waits := gated(&shedder{waiting: 1000, each: time.Second}, testAdmission(), &refusals{errors: connect.NewErrorWriter()}, nil)
 	w = httptest.NewRecorder()
 	service.exchanged(waits, connect.NewErrorWriter(), newGate(2), &shedder{}).ServeHTTP(w, httptest.NewRequest(http.MethodPost, retrievePath, nil))
 	require.Equal(t, http.StatusTooManyRequests, w.Code)

@@ -99,19 +99,24 @@ func (s *shedder) pass(now time.Time) {
 }
 
 // gated has requests pass the gate of those that work, or refuses them. Probes pass always.
-func gated(s *shedder, work *admission, errors *connect.ErrorWriter, next http.Handler) http.Handler {
+func gated(s *shedder, work *admission, refused *refusals, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		x := exchangeFrom(r.Context())
 		if auth.Needed(r.URL.Path) != 0 {
 			now := time.Now()
 			priority, _ := x.priorityOf(r.Header) // who says none that there is is told later
-			if wait, refused := s.refuses(priority, now); refused && !isLight(r, now) {
-				refuseCheaply(errors, w, r, overloaded(events.ShedWait, "requests wait for %s to begin, longer than is accepted", wait.Round(time.Millisecond)))
+			if wait, tooLong := s.refuses(priority, now); tooLong && !isLight(r, now) {
+				wait = coarse(wait)
+				refused.refuse(w, r, refusalKey{shed: events.ShedWait, said: wait}, func() *connect.Error {
+					return overloaded(events.ShedWait, "requests wait for %s to begin, longer than is accepted", wait)
+				})
 				return
 			}
 			if c := connFrom(r.Context()); c != nil && c.expectsLong() {
-				if err := work.isFull(priority); err != nil {
-					refuseCheaply(errors, w, r, err)
+				if most, full := work.isFull(priority); full {
+					refused.refuse(w, r, refusalKey{shed: events.ShedLongWork, said: most, priority: priority}, func() *connect.Error {
+						return workError(events.ShedLongWork, most, priority)
+					})
 					return
 				}
 			}
@@ -129,10 +134,15 @@ func isLight(r *http.Request, now time.Time) bool {
 
 // refuseCheaply refuses a request that has not passed the gate.
 func refuseCheaply(errors *connect.ErrorWriter, w http.ResponseWriter, r *http.Request, err *connect.Error) {
+	chargeRefused(r)
+	refuse(errors, w, r, err)
+}
+
+// chargeRefused has a refused request count in the use of its connection.
+func chargeRefused(r *http.Request) {
 	if c := connFrom(r.Context()); c != nil {
 		c.use.add(refusedUse, time.Now())
 	}
-	refuse(errors, w, r, err)
 }
 
 const (

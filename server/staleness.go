@@ -127,10 +127,14 @@ func (s *staleness) watch(ctx context.Context, changed func()) {
 		age, _ := s.age()
 		_, failed := s.look()
 		switch {
-		case age >= next:
+		case age >= next && next < math.MaxInt64:
 			s.events.Releases(events.Releases{Change: events.Stale, Staleness: age, Err: failed})
-			for next <= age && next <= math.MaxInt64/2 {
-				next *= 2
+			for next <= age && next < math.MaxInt64 { // an age that is not known is more than any
+				if next > math.MaxInt64/2 {
+					next = math.MaxInt64
+				} else {
+					next *= 2
+				}
 			}
 		case age < staleAfter && next > staleAfter:
 			s.events.Releases(events.Releases{Change: events.Seen, Staleness: longest})

@@ -21,6 +21,7 @@ import (
 
 	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
 	"github.com/tandem-ann/tandem/index"
+	"github.com/tandem-ann/tandem/server/events"
 	"github.com/tandem-ann/tandem/shard/manifest"
 	"github.com/tandem-ann/tandem/shard/objects/objectstest"
 	"github.com/tandem-ann/tandem/shard/release"
@@ -195,6 +196,31 @@ func TestStalenessOfAClockThatWasSet(t *testing.T) {
 	assert.True(t, s.exceeded())
 	s.proved(time.Now())
 	assert.False(t, s.exceeded())
+}
+
+// An age that is not known is told of once, not at each tick, as is that it has ended.
+func TestWatchOfAnUnknownAge(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var told []events.Releases
+		s := staleness{events: events.Tee(&events.Listener{Releases: func(e events.Releases) { told = append(told, e) }})}
+		s.begin(time.Now().AddDate(174, 0, 0), time.Minute)
+		changes := 0
+		var watching sync.WaitGroup
+		ctx, stop := context.WithCancel(t.Context())
+		watching.Go(func() { s.watch(ctx, func() { changes++ }) })
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		require.Equal(t, []events.Releases{{Change: events.Stale, Staleness: math.MaxInt64}}, told)
+		require.Equal(t, 1, changes)
+		s.proved(time.Now())
+		time.Sleep(2 * staleTick)
+		synctest.Wait()
+		require.Len(t, told, 2)
+		require.Equal(t, events.Seen, told[1].Change)
+		require.Equal(t, 2, changes)
+		stop()
+		watching.Wait()
+	})
 }
 
 // By default a server stays ready, whatever the age: what it serves is right until

@@ -12,7 +12,7 @@ import (
 func TestJudge(t *testing.T) {
 	good := func() *Report {
 		return &Report{
-			Factor: 2, Capacity: 1000, CPU: 0.001,
+			Factor: 2, Deadline: 1, Capacity: 1000, CPU: 0.001,
 			Overload: Sent{Rate: 2000, Seconds: 10, Times: Times{Count: 9500, P99: 300_000}},
 			Refusals: Times{Count: 500, P50: 100, P99: 900},
 			Alone:    Sent{Rate: 300, Seconds: 10, Times: Times{Count: 3000, P99: 2000}},
@@ -26,11 +26,12 @@ func TestJudge(t *testing.T) {
 	require.NoError(t, r.WriteTable(&table))
 	require.Contains(t, table.String(), "95.0% of the capacity")
 	for want, breaks := range map[string]func(*Report){
-		"goodput is 80% of the capacity, want at least 90%":                                              func(r *Report) { r.Overload.Count = 8000 },
-		"refusals take up to 5.10 ms in the server (99th percentile), want 5 ms":                         func(r *Report) { r.Refusals.P99 = 5100 },
-		"the log tells of 9 refusals, want at least 100 to know how long they take":                      func(r *Report) { r.Refusals.Count = 9 },
-		"beside a caller at 10 times its quota the 99th percentile is 2.00 times that without, want 1.5": func(r *Report) { r.Beside.P99 = 4000 },
-		"beside a caller at 10 times its quota 31 queries of another were refused":                       func(r *Report) { r.Beside.Refused.Count = 31 },
+		"goodput is 80% of the capacity, want at least 90%":                                                                                                              func(r *Report) { r.Overload.Count = 8000 },
+		"refusals take up to 5.10 ms in the server (99th percentile), want 5 ms":                                                                                         func(r *Report) { r.Refusals.P99 = 5100 },
+		"the log tells of 9 refusals, want at least 100 to know how long they take":                                                                                      func(r *Report) { r.Refusals.Count = 9 },
+		"beside a caller at 10 times its quota the 99th percentile is 2.00 times that without, want 1.5":                                                                 func(r *Report) { r.Beside.P99 = 4000 },
+		"beside a caller at 10 times its quota 31 queries of another were refused":                                                                                       func(r *Report) { r.Beside.Refused.Count = 31 },
+		"the sender was up to 150 ms behind its times (99th percentile): it had too much to do, or its processor not to itself, and what was measured is not the server": func(r *Report) { r.Beside.Lag.P99 = 150_000 },
 	} {
 		r := good()
 		breaks(r)

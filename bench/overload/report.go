@@ -14,6 +14,7 @@ const (
 	maxRefusal  = 5_000 // microseconds, server-side, 99th percentile
 	maxSlower   = 1.5   // times the 99th percentile without the other caller
 	leastCounts = 100   // refusals that a percentile is of
+	maxLag      = 0.1   // of the deadline, of the sender behind its times, 99th percentile
 )
 
 // Times are of some requests, in microseconds.
@@ -74,6 +75,12 @@ type Report struct {
 // judge finds which bounds were broken.
 func (r *Report) judge() {
 	add := func(format string, args ...any) { r.Broken = append(r.Broken, fmt.Sprintf(format, args...)) }
+	for _, s := range []*Sent{&r.Overload, &r.Alone, &r.Beside} {
+		if s.Lag.P99 > maxLag*r.Deadline*1e6 {
+			add("the sender was up to %.0f ms behind its times (99th percentile): it had too much to do, or its processor not to itself, and what was measured is not the server", s.Lag.P99/1e3)
+			break
+		}
+	}
 	if share := r.Overload.Goodput() / r.Capacity; share < minGoodput {
 		add("goodput is %.0f%% of the capacity, want at least %.0f%%", 100*share, 100*minGoodput)
 	}

@@ -36,7 +36,8 @@ type Options struct {
 	TLS *secure.Certificates
 	// Failed, if set, is told of handshakes of TLS that fail, by any number of goroutines.
 	Failed func(text string)
-	// Refused, if set, is told of requests that a guard refuses (see [auth.WithRefusals]), likewise.
+	// Refused, if set, is told of requests that a guard refuses (see [auth.WithRefusals]), and of
+	// those by another name than one of this machine, likewise.
 	Refused func(r *http.Request, caller string, denied *auth.DeniedError)
 	// Listening, if set, is called once it listens.
 	Listening func(net.Addr)
@@ -164,7 +165,7 @@ func newHandler(o *Options, h *Handlers) http.Handler {
 		out = telling(o.Refused, out)
 	}
 	if host, _, err := net.SplitHostPort(o.Listen); err == nil && isLoopback(host) && o.Protect == nil {
-		return sameMachine(out)
+		return sameMachine(o.Refused, out)
 	}
 	return out
 }
@@ -185,10 +186,13 @@ func guarded(by func(http.Handler) http.Handler, h http.Handler) http.Handler {
 
 // sameMachine refuses what is asked by another name than one of this machine: a web page that
 // is open in a browser here could have its own name lead here, and read the answers.
-func sameMachine(next http.Handler) http.Handler {
+func sameMachine(refused func(*http.Request, string, *auth.DeniedError), next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Host != "" && !auth.IsOwnHost(r.Host) {
-			http.Error(w, fmt.Sprintf("host is %.100q; accepted: localhost, or an IP address", r.Host), http.StatusMisdirectedRequest)
+		if denied := auth.CheckOwnHost(r.Host); denied != nil {
+			if refused != nil {
+				refused(r, "", denied)
+			}
+			http.Error(w, denied.Error(), denied.Status())
 			return
 		}
 		next.ServeHTTP(w, r)

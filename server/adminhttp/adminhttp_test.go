@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -17,6 +18,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/tandem-ann/tandem/server/adminhttp"
+	"github.com/tandem-ann/tandem/server/auth"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -90,7 +92,12 @@ func TestAddresses(t *testing.T) {
 
 // TestOtherNames holds that a web page which has its own name lead here is refused.
 func TestOtherNames(t *testing.T) {
-	addr := start(t, adminhttp.Options{})
+	var told atomic.Int32
+	addr := start(t, adminhttp.Options{Refused: func(_ *http.Request, caller string, denied *auth.DeniedError) {
+		if caller == "" && denied.Denial == auth.OtherHost {
+			told.Add(1)
+		}
+	}})
 	for host, want := range map[string]int{
 		"localhost:6060": 200, "127.0.0.1": 200, "[::1]:6060": 200, "10.1.2.3:6060": 200,
 		"[::1]": 200, "localhost.": 200, "LocalHost.:6060": 200,
@@ -99,6 +106,7 @@ func TestOtherNames(t *testing.T) {
 		status, _ := get(t, addr, host, "/metrics")
 		require.Equal(t, want, status, host)
 	}
+	require.EqualValues(t, 3, told.Load(), "each that is refused is told of")
 	status, _ := get(t, start(t, adminhttp.Options{Protect: func(next http.Handler) http.Handler { return next }}), "tandem.example", "/metrics")
 	require.Equal(t, 200, status, "who may ask is known by something else")
 }

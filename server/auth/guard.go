@@ -38,6 +38,7 @@ const (
 	NoCertificate                    // the connection began without one
 	BadCertificate                   // it does not count, or not any more
 	NoScope                          // the caller is known, and may not
+	OtherHost                        // the request was meant for another host
 )
 
 // DeniedError is the error of a request that is refused. Its text has nothing of a token.
@@ -51,8 +52,11 @@ func (e *DeniedError) Error() string { return e.text }
 
 // Status returns the status of HTTP.
 func (e *DeniedError) Status() int {
-	if e.Denial == NoScope {
+	switch e.Denial {
+	case NoScope:
 		return http.StatusForbidden
+	case OtherHost:
+		return http.StatusMisdirectedRequest
 	}
 	return http.StatusUnauthorized
 }

@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"fmt"
 	"net"
 	"net/netip"
 	"strings"
@@ -20,4 +21,12 @@ func IsOwnHost(host string) bool {
 	}
 	_, err := netip.ParseAddr(host)
 	return err == nil
+}
+
+// CheckOwnHost returns an error unless IsOwnHost, or there is no host.
+func CheckOwnHost(host string) *DeniedError {
+	if host == "" || IsOwnHost(host) {
+		return nil
+	}
+	return &DeniedError{OtherHost, fmt.Sprintf("host is %.100q; accepted: localhost, or an IP address", host)}
 }

@@ -56,7 +56,7 @@ type Listener struct {
 	// RequestEnd is called at the end of each request, and of each item of a batch.
 	RequestEnd func(Request)
 	// AdminRefused is called for each request that the listener for those who operate the
-	// server refuses since nobody knows its caller, or who may not.
+	// server refuses since nobody knows its caller, or who may not, or was meant for another host.
 	AdminRefused func(Request)
 	// Connections is called for what becomes of connections, some of them together.
 	Connections func(Connections)

@@ -48,7 +48,7 @@ func newSecrets() (map[string]secretsCounts, []prometheus.Collector) {
 func newAdminRefusals() (map[string]prometheus.Counter, prometheus.Collector) {
 	refused := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "tandem_admin_refused_total",
-		Help: "Requests that the listener for those who operate the server has refused, by code: unauthenticated or permission_denied.",
+		Help: "Requests that the listener for those who operate the server has refused, by code: unauthenticated, or permission_denied, which those by the name of another host are too.",
 	}, []string{"code"})
 	out := map[string]prometheus.Counter{}
 	for _, code := range []string{"unauthenticated", "permission_denied"} {
