@@ -30,7 +30,7 @@ func served(t *testing.T) string {
 	require.NoError(t, err)
 	service.Serve(snapshot)
 	t.Cleanup(service.Close)
-	h := httptest.NewUnstartedServer(server.NewHandler(service, server.Options{}))
+	h := httptest.NewUnstartedServer(server.NewHandler(service, server.Options{MaxDeadline: time.Minute}))
 	h.Config.Protocols = new(http.Protocols)
 	h.Config.Protocols.SetHTTP1(true)
 	h.Config.Protocols.SetUnencryptedHTTP2(true)
@@ -103,7 +103,7 @@ func TestLoadOfSilentServer(t *testing.T) {
 	require.NoError(t, err)
 	service.Serve(snapshot)
 	t.Cleanup(service.Close)
-	answers := server.NewHandler(service, server.Options{})
+	answers := server.NewHandler(service, server.Options{MaxDeadline: time.Minute})
 	var asked atomic.Int64
 	limit := int64(21) // one to begin with, and 20
 	h := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -117,13 +117,13 @@ func TestLoadOfSilentServer(t *testing.T) {
 	t.Cleanup(h.Close)
 	o := LoadOptions{
 		Server: h.URL, Request: &tandemv1.RetrieveRequest{K: 10}, Users: []string{sample(threeShards.Tower("users"), 1)[0].id},
-		Clients: []int{2}, Queries: 1_000_000, WarmUp: -1, HTTP1: true, Timeout: 3 * time.Second,
+		Clients: []int{2}, Queries: 1_000_000, WarmUp: -1, HTTP1: true, Timeout: 10 * time.Second,
 	}
 	report, err := Load(t.Context(), o)
 	require.NoError(t, err)
 	r := report.Results[0]
 	require.Equal(t, []int{20, 2}, []int{r.Queries, r.Errors})
-	require.Contains(t, r.FirstError, "no answer within 3s; the client asked no more: ")
+	require.Contains(t, r.FirstError, "no answer within 10s; the client asked no more: ")
 	_, err = Load(t.Context(), o)
 	require.ErrorContains(t, err, "deadline_exceeded")
 }

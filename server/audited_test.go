@@ -32,7 +32,7 @@ func TestAudits(t *testing.T) {
 		require.NoError(t, err)
 		return answer.Msg
 	}
-	deadline := time.After(time.Minute)
+	deadline := time.After(5 * time.Minute)
 	status := func() *tandemv1.ArmRecall {
 		answer, err := tandemv1connect.NewAdminServiceClient(p.http2, p.url).GetStatus(t.Context(), connect.NewRequest(&tandemv1.GetStatusRequest{}))
 		require.NoError(t, err)

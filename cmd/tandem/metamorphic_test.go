@@ -453,7 +453,7 @@ func (w *world) restart() {
 	ctx, w.end = context.WithCancel(context.Background())
 	w.ended = make(chan error, 1)
 	go func() {
-		w.ended <- server.Run(ctx, server.Config{Store: w.store, Listener: l, Keep: time.Hour, Logger: slog.New(slog.NewTextHandler(io.Discard, nil))})
+		w.ended <- server.Run(ctx, server.Config{Store: w.store, Listener: l, Keep: time.Hour, Options: server.Options{MaxDeadline: 2 * time.Minute}, Logger: slog.New(slog.NewTextHandler(io.Discard, nil))})
 	}()
 	w.http = &http.Transport{}
 	client := &http.Client{Transport: w.http}
@@ -477,7 +477,7 @@ func (w *world) await() {
 	require.Eventually(w, func() bool {
 		status, err := w.admin.GetStatus(w.ctx, connect.NewRequest(&tandemv1.GetStatusRequest{}))
 		return err == nil && status.Msg.Generation == w.now
-	}, time.Minute, 10*time.Millisecond)
+	}, 2*time.Minute, 10*time.Millisecond)
 }
 
 // metamorphicFilters are filters that mean the same, and what they mean.

@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"flag"
+	"fmt"
 	"io"
 	"math"
 	"net"
@@ -70,6 +71,7 @@ func TestScripts(t *testing.T) {
 			"refused":  refusedQuery,
 			"good":     good,
 			"notgood":  notGood,
+			"shows":    shows,
 			"story":    storyFits,
 			"shard":    shardFile,
 			"corrupt":  corrupt,
@@ -90,17 +92,21 @@ func TestScripts(t *testing.T) {
 func exits(ts *testscript.TestScript, _ bool, args []string) {
 	want, err := strconv.Atoi(args[0])
 	ts.Check(err)
-	code := 0
-	if err := ts.Exec(args[1], args[2:]...); err != nil {
+	if code := exitCode(ts, args[1:]); code != want {
+		ts.Fatalf("exit code is %d, want %d", code, want)
+	}
+}
+
+// exitCode runs a program and returns how it exits.
+func exitCode(ts *testscript.TestScript, args []string) int {
+	if err := ts.Exec(args[0], args[1:]...); err != nil {
 		ee := (*exec.ExitError)(nil)
 		if !errors.As(err, &ee) {
 			ts.Fatalf("%v", err)
 		}
-		code = ee.ExitCode()
+		return ee.ExitCode()
 	}
-	if code != want {
-		ts.Fatalf("exit code is %d, want %d", code, want)
-	}
+	return 0
 }
 
 // lastline VAR FILE sets a variable to the last line of a file or of stdout.
@@ -168,6 +174,16 @@ func notGood(ts *testscript.TestScript, _ bool, args []string) {
 	await(ts, "tandem status finds "+args[1], func() bool {
 		err := ts.Exec("tandem", "status", "--server", args[0])
 		return err != nil && strings.Contains(ts.ReadFile("stdout"), args[1])
+	})
+}
+
+// shows CODE TEXT PROGRAM ARG... runs a program, again and again, until it exits with the code and
+// prints the text: a server may not be good for a moment.
+func shows(ts *testscript.TestScript, _ bool, args []string) {
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	await(ts, fmt.Sprintf("%s exits with %d and prints %q", args[2], want, args[1]), func() bool {
+		return exitCode(ts, args[2:]) == want && strings.Contains(ts.ReadFile("stdout"), args[1])
 	})
 }
 
