@@ -4,9 +4,12 @@ import (
 	"cmp"
 	"fmt"
 	"io"
+	"slices"
 
 	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
 	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/live"
+	"github.com/tandem-ann/tandem/shard/release"
 	"github.com/tandem-ann/tandem/shard/snapshots"
 	"github.com/tandem-ann/tandem/shard/upkeep"
 	"github.com/tandem-ann/tandem/shard/wording"
@@ -43,6 +46,8 @@ type forgottenInfo struct {
 	Position *shard.Position `json:"position,omitempty"`
 	// Left is what the store has of the user; null if the store was not named.
 	Left []upkeep.Left `json:"left"`
+
+	known bool // whether the live log had anything of the user
 }
 
 func (c *forgetUserCommand) check() error {
@@ -72,6 +77,9 @@ func (c *forgetUserCommand) Run(e *environment) error {
 		if err := c.find(e, &info); err != nil {
 			return err
 		}
+		if !info.known && !slices.ContainsFunc(info.Left, func(l upkeep.Left) bool { return l.Sure }) {
+			fmt.Fprintf(e.stderr, "warning: no snapshot of the store has, nobody has upserted, and nobody forgot before: user %s; is the id as the towers have it?\n", release.Escape(c.User))
+		}
 	}
 	if c.JSON {
 		return wording.WriteJSON(e.stdout, info)
@@ -87,6 +95,9 @@ func (c *forgetUserCommand) forget(e *environment, info *forgottenInfo) (err err
 		return err
 	}
 	defer closing(&err, w)
+	if to, is := w.(*storeWriter); is {
+		to.log.replica.Read(func(s *live.State) { info.known = knows(s, c.User) })
+	}
 	event := &tandemv1.LiveEvent{EventId: info.EventID, Change: &tandemv1.LiveEvent_ForgetUser{ForgetUser: &tandemv1.ForgetUser{User: c.User}}}
 	done, err := w.write(e.ctx, []*tandemv1.LiveEvent{event})
 	if unconfirmedWrite(err) {
@@ -114,8 +125,16 @@ func (c *forgetUserCommand) find(e *environment, info *forgottenInfo) (err error
 	if err != nil {
 		return err
 	}
+	if c.DryRun {
+		info.known = knows(log, c.User)
+	}
 	info.Left, err = upkeep.Find(e.ctx, store, log, c.User)
 	return err
+}
+
+// knows reports whether a live log has a user, or that the user was forgotten.
+func knows(s *live.State, user string) bool {
+	return s.Record(shard.Users, user) != nil || s.Forgotten().Known() && s.Forgotten().Has(user)
 }
 
 func (c *forgetUserCommand) write(w io.Writer, info *forgottenInfo) error {

@@ -7,12 +7,14 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"connectrpc.com/connect"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sync/errgroup"
 
 	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
 	"github.com/tandem-ann/tandem/api/tandem/v1/tandemv1connect"
@@ -49,13 +51,16 @@ func newMessage(name string, apps int) *message {
 type appending struct {
 	mu   sync.Mutex
 	sent []*message
+
+	checked int // how many of sent, the first of all, were acknowledged and then looked for
+	whole   int // and how many events these have
 }
 
-// writeUntil has a writer send messages of 1 to 60 events to a server until it has ended or
+// writeUntil has a writer send messages of 1 to 12 events to a server until it has ended or
 // ctx ends.
 func (a *appending) writeUntil(ctx context.Context, p *liveServer, name string, random *rand.Rand) {
 	for n := 0; ctx.Err() == nil && !p.now().ended(); n++ {
-		m := newMessage(fmt.Sprintf("%s-%d", name, n), 1+random.IntN(60))
+		m := newMessage(fmt.Sprintf("%s-%d", name, n), 1+random.IntN(12))
 		a.mu.Lock()
 		a.sent = append(a.sent, m)
 		a.mu.Unlock()
@@ -69,14 +74,15 @@ func (a *appending) writeUntil(ctx context.Context, p *liveServer, name string, 
 }
 
 // check reads the store and fails unless each message is there wholly or not at all, and
-// wholly if it was acknowledged.
+// wholly if it was acknowledged. What was acknowledged and found once is counted from then on:
+// looking for all of it after each kill would take most of the time.
 func (a *appending) check(t *testing.T, s *liveSite) {
 	t.Helper()
 	state, err := live.Read(t.Context(), s.bucket)
 	require.NoError(t, err)
 	down := state.TakenDown()
-	there := 0
-	for _, m := range a.sent {
+	there, settled := a.whole, true
+	for _, m := range a.sent[a.checked:] {
 		n := 0
 		for _, e := range m.events {
 			if down.Has(e.GetTakedown().App) {
@@ -91,42 +97,55 @@ func (a *appending) check(t *testing.T, s *liveSite) {
 		case n > 0:
 			t.Errorf("of %d events of one message, the first %s, %d are there", len(m.events), m.events[0].EventId, n)
 		}
+		if settled = settled && m.acknowledged; settled {
+			a.checked++
+			a.whole += n
+		}
 	}
-	assert.Equal(t, there, down.Len(), "nothing else is there")
+	assert.Equal(t, there, down.Len(), "nothing else is there, and nothing is lost")
 }
 
 // again sends all that was not acknowledged again, under its ids, which must count once.
 func (a *appending) again(t *testing.T, p *liveServer) (repeated int) {
 	t.Helper()
+	var counted atomic.Int64
+	sending, ctx := errgroup.WithContext(t.Context())
+	sending.SetLimit(32) // they share entries
 	for _, m := range a.sent {
 		if m.acknowledged {
 			continue
 		}
-		_, n := p.writeUntilConfirmed(t, m.events...)
-		if n != 0 && n != len(m.events) {
-			t.Errorf("of %d events of one message, the first %s, %d had counted", len(m.events), m.events[0].EventId, n)
-		}
-		m.acknowledged = true
-		repeated += n
+		sending.Go(func() error {
+			_, n, err := p.writeUntilConfirmed(ctx, m.events...)
+			if err != nil {
+				return err
+			}
+			if n != 0 && n != len(m.events) {
+				t.Errorf("of %d events of one message, the first %s, %d had counted", len(m.events), m.events[0].EventId, n)
+			}
+			m.acknowledged = true
+			counted.Add(int64(n))
+			return nil
+		})
 	}
-	return repeated
+	require.NoError(t, sending.Wait())
+	return int(counted.Load())
 }
 
 // writeUntilConfirmed writes events, and again under their ids as long as the server does not
 // say whether they were written. It returns the position behind them, and how many there were
 // before the write that was confirmed.
-func (p *liveServer) writeUntilConfirmed(t *testing.T, events ...*tandemv1.LiveEvent) (position shard.Position, repeated int) {
-	t.Helper()
-	for until := time.Now().Add(confirmation); ; sleep(t.Context(), 50*time.Millisecond) {
-		ctx, cancel := context.WithTimeout(t.Context(), catchUp)
-		position, n, err := p.write(ctx, events...)
+func (p *liveServer) writeUntilConfirmed(ctx context.Context, events ...*tandemv1.LiveEvent) (position shard.Position, repeated int, err error) {
+	for until := time.Now().Add(confirmation); ; sleep(ctx, 50*time.Millisecond) {
+		limited, cancel := context.WithTimeout(ctx, catchUp)
+		position, repeated, err = p.write(limited, events...)
 		cancel()
 		if err == nil {
-			return position, n
+			return position, repeated, nil
 		}
 		q, code := p.now(), connect.CodeOf(err)
-		if q == nil || q.ended() || time.Now().After(until) || code != connect.CodeUnavailable && code != connect.CodeDeadlineExceeded {
-			require.NoError(t, err, "server %d is asked to write %d events, the first %s", p.number, len(events), events[0].EventId)
+		if q == nil || q.ended() || ctx.Err() != nil || time.Now().After(until) || code != connect.CodeUnavailable && code != connect.CodeDeadlineExceeded {
+			return position, 0, fmt.Errorf("server %d is asked to write %d events, the first %s: %w", p.number, len(events), events[0].EventId, err)
 		}
 	}
 }
@@ -168,6 +187,7 @@ func TestKilledAppenders(t *testing.T) {
 				return
 			}
 		}
+		a.checked, a.whole = 0, 0 // all of it
 		a.check(t, s)
 		t.Logf("seed %d: killed %v, %d messages, of those sent again %d events had counted", *trialSeed, at, len(a.sent), repeated)
 	})
@@ -348,7 +368,8 @@ func checkCounted(t *testing.T, s *liveSite, a *appending) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), confirmation)
 	defer cancel()
-	head, _ := s.servers[0].writeUntilConfirmed(t, restoreOf("the last of "+t.Name(), "nobody")) // all that was written comes before
+	head, _, err := s.servers[0].writeUntilConfirmed(ctx, restoreOf("the last of "+t.Name(), "nobody")) // all that was written comes before
+	require.NoError(t, err)
 	var apps []string
 	for _, m := range a.sent {
 		for _, e := range m.events {
