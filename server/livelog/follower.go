@@ -40,12 +40,6 @@ const (
 	hedgeShare = 3
 )
 
-// What there is room for by default; see [live.Room].
-const (
-	DefaultRoomBytes = 1 << 30
-	DefaultRoomRows  = 100_000
-)
-
 // Options say how the log is followed. Fence must be set; of others the zero value is none,
 // or the default of package live.
 type Options struct {
@@ -99,7 +93,7 @@ type state struct {
 
 // New returns what follows the live log in a bucket once it is opened.
 func New(bucket *objects.Bucket, o Options) *Follower {
-	o.Room.Bytes, o.Room.Rows = cmp.Or(o.Room.Bytes, DefaultRoomBytes), cmp.Or(o.Room.Rows, DefaultRoomRows)
+	o.Room.Bytes, o.Room.Rows = cmp.Or(o.Room.Bytes, live.DefaultRoomBytes), cmp.Or(o.Room.Rows, live.DefaultRoomRows)
 	return &Follower{bucket: bucket, o: o, layers: map[*Layer]struct{}{}, first: make(chan struct{})}
 }
 

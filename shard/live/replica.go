@@ -98,12 +98,18 @@ type Summed struct {
 	log string
 }
 
+// What there is room for by default.
+const (
+	DefaultRoomBytes = 1 << 30
+	DefaultRoomRows  = 100_000
+)
+
 // Room is what may be upserted and set. Takedowns, what restores, removes or forgets, and
 // windows of nothing else need none.
 type Room struct {
-	// Bytes of all records, about. Default: 1 GiB.
+	// Bytes of all records, about. Default: [DefaultRoomBytes].
 	Bytes int64
-	// Rows of apps, and rows of users, for each model version. Default: 100,000.
+	// Rows of apps, and rows of users, for each model version. Default: [DefaultRoomRows].
 	Rows int
 }
 
@@ -149,10 +155,10 @@ func Open(ctx context.Context, bucket *objects.Bucket, o Options) (*Replica, err
 		o.Timeout = 15 * time.Second
 	}
 	if o.Room.Bytes <= 0 {
-		o.Room.Bytes = 1 << 30
+		o.Room.Bytes = DefaultRoomBytes
 	}
 	if o.Room.Rows <= 0 {
-		o.Room.Rows = 100_000
+		o.Room.Rows = DefaultRoomRows
 	}
 	if o.Check == nil {
 		o.Check = func(*Event) error { return nil }
