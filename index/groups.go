@@ -33,9 +33,9 @@ import (
 // With g as in scan.go, a product that a kernel computes is off by at most g|q||x|, and
 // |x| <= |c|+e; so of the products with a row and with its centre, each adds that much to
 // what is compared. Under L2 a squared distance is off by at most g times itself. Distances
-// from a centre are rounded to a float32, and all else is computed in float64: both
-// together are far below a share of 2^-20. A factor of 2 of g is more than what it hides
-// from: that of the true distance and not of the computed one.
+// from a centre, and what they are compared with, are rounded to a float32, and all else is
+// computed in float64: together that is far below a share of 2^-20. A factor of 2 of g is more
+// than what it hides from: that of the true distance and not of the computed one.
 
 // groups are the rows of a flat index by likeness. There may be none.
 type groups struct {
@@ -63,6 +63,8 @@ const (
 	// scattered is the part of the rows that must be eligible for ranges to be scanned: of
 	// fewer, a list is shorter than what the ranges hold.
 	scattered = 8
+	// fours is how many rows kernels score together.
+	fours = 4
 	// aheadRows is of how many rows at most the codes are asked for ahead: from there the
 	// hardware follows.
 	aheadRows = 16
@@ -211,84 +213,96 @@ func (x *Index) scanGroups(s *scratch, q Query) (scored int) {
 	return scored
 }
 
-// approach makes s.scan.groups the groups that may hold any of the best, and s.scan.products
-// what the kernel says of the query and the centres.
+// approach makes s.scan.groups the groups that may hold any of the best, s.scan.products
+// what the kernel says of the query and the centres, and s.scan.spans where in each group the
+// best may be.
 func (x *Index) approach(s *scratch) ball {
 	g := &x.groups
 	n := len(g.list)
 	s.scan.products = slices.Grow(s.scan.products[:0], n)[:n]
+	s.scan.spans = slices.Grow(s.scan.spans[:0], n)[:n]
 	if x.params.Metric == L2 {
 		kernel.L2Range(s.query, g.centres, 0, s.scan.products)
 	} else {
 		kernel.DotRange(s.query, g.centres, 0, s.scan.products)
 	}
-	b := ball{metric: x.params.Metric, norm: math.Sqrt(squaredNorm(s.query)), off: kernelError(len(s.query))}
+	b := ball{
+		metric: x.params.Metric, norm: math.Sqrt(squaredNorm(s.query)), off: kernelError(len(s.query)), bound: s.top.bound,
+	}
+	b.inverse = 1 / b.norm
 	for i, p := range s.scan.products {
 		of := &g.list[i]
-		low, high := b.span(p, of, s.top.bound)
-		if !(float64(of.most) < low) && !(float64(of.least) > high) {
+		near := b.span(p, of, b.bound)
+		s.scan.spans[i] = near
+		if !(of.most < near.low) && !(of.least > near.high) {
 			s.scan.groups = append(s.scan.groups, newCandidate(b.promise(p, of.most, of.least), uint32(i)))
 		}
 	}
 	return b
 }
 
-// ahead returns the ordinals from and up to to that may be among the best of one of the
-// groups, of which place says which, and asks for the memory of the first of them.
+// ahead returns the ordinals from and up to to of one of the groups, of which place says
+// which, that may be among the best, and asks for the memory of the first of them.
 func (x *Index) ahead(s *scratch, b *ball, place int) (from, to int) {
 	if place >= len(s.scan.groups) {
 		return 0, 0
 	}
 	i := s.scan.groups[place].ordinal()
-	low, high := b.span(s.scan.products[i], &x.groups.list[i], s.top.bound)
-	from, to = x.groups.between(i, low, high)
+	near := s.scan.spans[i]
+	if s.top.bound < b.bound {
+		near = b.span(s.scan.products[i], &x.groups.list[i], s.top.bound)
+	}
+	from, to = x.groups.between(i, near)
 	s.next[0] = uint32(from)
 	x.codes.prefetchRange(s.next[:], min(to-from, aheadRows))
 	return from, to
 }
 
-// between returns the ordinals from and up to to of a group that are not nearer to its
-// centre than low nor farther than high.
-func (g *groups) between(i uint32, low, high float64) (from, to int) {
+// between returns the ordinals from and up to to of a group that are within a span, and less
+// than four after them: a range that is no multiple of four takes a kernel longer.
+func (g *groups) between(i uint32, near span) (from, to int) {
 	first := int(g.first[i])
 	away := g.away[first:g.first[i+1]]
-	if float64(away[0]) > high {
-		from = sort.Search(len(away), func(j int) bool { return float64(away[j]) <= high })
+	if away[0] > near.high {
+		from = sort.Search(len(away), func(j int) bool { return away[j] <= near.high })
 	}
 	// Mostly there are few: to halve what is left reads more memory than to read all of them.
-	to = from
-	for to < len(away) && !(float64(away[to]) < low) {
-		to++
+	for to = from; to < len(away) && !(away[to] < near.low); to += fours {
 	}
-	return first + from, first + to
+	return first + from, first + min(to, len(away))
 }
 
 // ball says how far from the centres of groups what is near to a query may be.
 type ball struct {
-	metric Metric
-	norm   float64 // of the query
-	off    float64 // what a kernel's sum may be off by, of the sum of the magnitudes
+	metric  Metric
+	norm    float64 // of the query
+	inverse float64 // of its norm
+	off     float64 // what a kernel's sum may be off by, of the sum of the magnitudes
+	bound   float32 // that of the spans of all groups
 }
 
+// span is between which distances from a centre rows are. Where these are no numbers, all
+// rows are within them.
+type span struct{ low, high float32 }
+
 // span returns between which distances from a centre the rows within the bound are. p is
-// what the kernel says of the query and the centre of the group. Where the bounds are no
-// numbers, all rows are within them.
-func (b *ball) span(p float32, of *group, bound float32) (low, high float64) {
+// what the kernel says of the query and the centre of the group.
+func (b *ball) span(p float32, of *group, bound float32) span {
 	if b.metric == L2 {
 		near := math.Sqrt(max(0, float64(p)*(1-2*b.off)-tiny))
 		far := math.Sqrt(float64(p)*(1+2*b.off) + tiny)
 		reach := math.Sqrt(float64(bound)*(1+2*b.off) + tiny)
-		low, high = near-reach, far+reach
-		return low - math.Abs(low)*away20 - tiny, high + high*away20 + tiny
+		low, high := near-reach, far+reach
+		return span{float32(low - math.Abs(low)*away20 - tiny), float32(high + high*away20 + tiny)}
 	}
 	slack := 2.2*b.off*b.norm*(of.norm+float64(of.most)) + tiny
 	// Without a query of any length this is an infinity, or no number: then no row is
 	// nearer.
-	low = (-float64(p) - float64(bound) - slack) / b.norm
+	low := (-float64(p) - float64(bound) - slack) * b.inverse
 	if math.IsInf(low, 0) {
-		return low, math.Inf(1)
+		return span{float32(low), infinity}
 	}
-	return low - math.Abs(low)*away20 - tiny, math.Inf(1)
+	return span{float32(low - math.Abs(low)*away20 - tiny), infinity}
 }
 
 // promise returns about the least distance that a row of a group may have.

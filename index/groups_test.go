@@ -73,13 +73,20 @@ func TestGroupsAreExact(t *testing.T) {
 }
 
 // Rows on one ray, far from zero and near to each other, are as far as what they are left out
-// by allows, but for rounding.
+// by allows, but for rounding, however short or long they are.
 func TestGroupsAllowForRounding(t *testing.T) {
 	const n = 2100
 	for _, metric := range metrics {
-		for _, dim := range []int{16, 40, 100} {
+		for _, of := range []struct {
+			dim  int
+			size float32
+		}{{16, 1}, {40, 1}, {100, 1}, {17, 1e-17}, {41, 1e15}} {
+			dim := of.dim
 			r := random(uint64(dim))
 			ray := gaussian(r, 1, dim)[0]
+			for j := range ray {
+				ray[j] *= of.size
+			}
 			rows := make([][]float32, n)
 			for i := range rows {
 				rows[i] = make([]float32, dim)

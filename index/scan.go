@@ -67,6 +67,7 @@ type scan struct {
 	pending         []uint32 // rows that their bounds let pass
 	futile          futility
 	products        []float32   // of the query and the centres of groups
+	spans           []span      // of each group
 	groups          []candidate // that may hold any of the best, by promise
 	coded           bool        // whether the query is, and what follows is known
 	slack, relative float64     // what bounds are compared with exceeds the distance by
@@ -75,7 +76,7 @@ type scan struct {
 func (s *scan) begin(seeds int) {
 	*s = scan{
 		seeds: seeds, list: s.list[:0], nodes: s.nodes[:0], pending: s.pending[:0],
-		products: s.products, groups: s.groups[:0],
+		products: s.products, spans: s.spans, groups: s.groups[:0],
 	}
 }
 

@@ -105,7 +105,10 @@ func withinRange(query []int8, rows []uint8, factors []float32, first, count int
 	default:
 		groups = 0
 	}
-	return n + withinListed(query, rows, factors, first+groups, count-groups, base, scale, shift, bound, out[n:])
+	if groups < count {
+		n += withinListed(query, rows, factors, first+groups, count-groups, base, scale, shift, bound, out[n:])
+	}
+	return n
 }
 
 func visit(list []uint32, marks []uint8, epoch uint8, rows []uint8, stride, length int, factors []float32, dst []uint32) int {
