@@ -48,8 +48,7 @@ func TestKeeper(t *testing.T) {
 	exhaust()
 	require.Equal(t, 1+looksAfter, trims)
 
-	runtime.KeepAlive(some)
-	some = nil
+	runtime.KeepAlive(some) // and no longer
 	runtime.GC() // after which the heap takes no more than when memory was given back last
 	allocate(20)
 	require.False(t, k.look())

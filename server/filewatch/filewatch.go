@@ -90,7 +90,7 @@ func (f *Files) look(ctx context.Context) (changed bool, err error) {
 	f.began, f.seen = true, seen
 	err = f.use(contents, readErr)
 	if f.failed = err != nil; same && f.failed {
-		return false, nil // it was told of
+		return false, nil //nolint:nilerr // it was told of
 	}
 	return true, err
 }
