@@ -49,7 +49,7 @@ func TestKeeper(t *testing.T) {
 	require.Equal(t, 1+looksAfter, trims)
 
 	runtime.KeepAlive(some) // and no longer
-	runtime.GC() // after which the heap takes no more than when memory was given back last
+	runtime.GC()            // after which the heap takes no more than when memory was given back last
 	allocate(20)
 	require.False(t, k.look())
 	runtime.KeepAlive(all)
