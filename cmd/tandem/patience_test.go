@@ -13,7 +13,9 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
 	"github.com/tandem-ann/tandem/api/tandem/v1/tandemv1connect"
+	"github.com/tandem-ann/tandem/server/fleet"
 	"github.com/tandem-ann/tandem/shard/release"
 )
 
@@ -58,5 +60,17 @@ func TestHungServer(t *testing.T) {
 		require.ErrorIs(t, err, context.Canceled)
 		assert.NotContains(t, err.Error(), "has not answered")
 		assert.Empty(t, told.String())
+	})
+}
+
+func TestProveHasOneDeadline(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := liveProveCommand{Apps: []string{"a"}, Timeout: 3 * time.Second}
+		all := &fleet.Fleet{HTTP: hungServer{}, Servers: []fleet.Server{{Name: "one", URL: "http://one"}}}
+		began := time.Now()
+		list := c.serverProofs(&environment{ctx: t.Context()}, all, &tandemv1.ProveRequest{Apps: c.Apps, MinLive: &tandemv1.LivePosition{Sequence: 7}})
+		assert.Equal(t, c.Timeout, time.Since(began))
+		require.Len(t, list, 1)
+		assert.Equal(t, "it does not say: no answer within 3s", list[0].Why)
 	})
 }
