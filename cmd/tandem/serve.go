@@ -186,7 +186,7 @@ func (c *serveCommand) Run(e *environment) (err error) {
 		},
 		Live: server.Live{
 			Fence: c.LiveFence, AnswerStale: c.LiveStale == "answer", Writes: c.LiveWrites, Poll: c.LivePoll,
-			Memory: memory("live"), AtLeast: shard.Position(c.LiveAtLeast), AtLeastFrom: "--live-at-least", Accept: (*shard.Position)(c.AcceptStoreAt),
+			Memory: memory("live"), AtLeast: shard.Position(c.LiveAtLeast), AtLeastFrom: liveAtLeast, Accept: (*shard.Position)(c.AcceptStoreAt),
 			MaxFreshRows: given(c.LiveMaxFresh), MaxFreshBytes: int64(c.LiveMaxBytes),
 		},
 		Options: server.Options{
