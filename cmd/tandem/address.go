@@ -3,6 +3,7 @@ package main
 import (
 	"net"
 	"net/url"
+	"strconv"
 	"strings"
 )
 
@@ -16,6 +17,11 @@ func serverURL(text, scheme string) (string, error) {
 	u, err := url.Parse(full)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" && u.Port() == "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil {
 		return "", usagef("--server is %.200q, want HOST:PORT, http://HOST:PORT or https://HOST:PORT", text)
+	}
+	if port := u.Port(); port != "" {
+		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+			return "", usagef("--server is %.200q, whose port is %.20s; accepted: 1 to 65535", text, port)
+		}
 	}
 	if bare && u.Port() == "" {
 		return "", usagef("--server is %.200q, which has no port; want HOST:PORT, http://HOST:PORT or https://HOST:PORT", text)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -30,6 +31,12 @@ func TestServerURL(t *testing.T) {
 		_, err := serverURL(text, "https")
 		assert.ErrorContains(t, err, "which has no port; want HOST:PORT, http://HOST:PORT or https://HOST:PORT", text)
 		assert.ErrorAs(t, err, new(usageError), text)
+	}
+	for _, text := range []string{"127.0.0.1:99999", "http://host:65536", "[::1]:0", "host:" + strings.Repeat("9", 1000)} {
+		_, err := serverURL(text, "http")
+		assert.ErrorContains(t, err, "accepted: 1 to 65535", text)
+		assert.ErrorAs(t, err, new(usageError), text)
+		assert.Less(t, len(err.Error()), 400)
 	}
 	got, err := serverURL("host:8443", "https")
 	assert.NoError(t, err)

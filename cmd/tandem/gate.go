@@ -304,7 +304,7 @@ func (c *snapshotDiffCommand) Run(e *environment) (err error) {
 	if c.Candidate == "" {
 		return usagef("the digest is empty; accepted: the beginning of one, or all of it")
 	}
-	server, err := c.server()
+	server, err := c.server(e)
 	if err != nil {
 		return err
 	}

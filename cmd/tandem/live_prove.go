@@ -4,8 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
@@ -19,7 +19,7 @@ import (
 type liveProveCommand struct {
 	liveFlags
 	Apps    []string      `arg:"" name:"app" help:"Ids of the apps."`
-	Timeout time.Duration `default:"5s" placeholder:"TIME" help:"How long a server may take to have read the takedowns, and to answer (default ${default})."`
+	Timeout time.Duration `default:"5s" placeholder:"TIME" help:"How long servers may take to have read the takedowns, and to answer (default ${default})."`
 	JSON    bool          `help:"Print JSON."`
 }
 
@@ -109,13 +109,15 @@ func (c *liveProveCommand) Run(e *environment) error {
 }
 
 // serverProofs asks all servers. Where one that has not read the takedowns is, it says when it is
-// asked without them.
+// asked without them, which is done at the same time: there is one deadline for all.
 func (c *liveProveCommand) serverProofs(e *environment, all *fleet.Fleet, request *tandemv1.ProveRequest) (list []appProofInfo) {
-	answers := all.Prove(e.ctx, request, c.Timeout)
 	var behind []fleet.ProofAnswer
-	if request.MinLive != nil && slices.ContainsFunc(answers, func(a fleet.ProofAnswer) bool { return a.Err != nil }) {
-		behind = all.Prove(e.ctx, &tandemv1.ProveRequest{Apps: c.Apps}, c.Timeout)
+	var asking sync.WaitGroup
+	if request.MinLive != nil {
+		asking.Go(func() { behind = all.Prove(e.ctx, &tandemv1.ProveRequest{Apps: c.Apps}, c.Timeout) })
 	}
+	answers := all.Prove(e.ctx, request, c.Timeout)
+	asking.Wait()
 	for i, answer := range answers {
 		proofs := proofsOf(answer, c.Apps)
 		if answer.Err != nil && behind != nil {

@@ -27,16 +27,16 @@ type serverReleaser struct {
 }
 
 // openServer returns a client of what a server tells of snapshots and releases.
-func openServer(f *clientFlags, name string) (*serverReleaser, error) {
+func openServer(e *environment, f *clientFlags, name string) (*serverReleaser, error) {
 	url, err := f.url(name)
 	if err != nil {
 		return nil, err
 	}
-	client, err := f.client(serverPatience)
+	client, err := f.client(0)
 	if err != nil {
 		return nil, err
 	}
-	return &serverReleaser{tandemv1connect.NewReleaseServiceClient(client, url, fleet.Bounded())}, nil
+	return &serverReleaser{tandemv1connect.NewReleaseServiceClient(client, url, fleet.Bounded(), connect.WithInterceptors(patient(name, e.stderr)))}, nil
 }
 
 // Close implements [io.Closer].

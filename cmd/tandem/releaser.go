@@ -4,7 +4,6 @@ import (
 	"context"
 	"io"
 	"iter"
-	"time"
 
 	"github.com/tandem-ann/tandem/server/fleet"
 	"github.com/tandem-ann/tandem/shard/release"
@@ -45,7 +44,7 @@ func (f *releaseFlags) check() error {
 // the store.
 func (f *releaseFlags) open(e *environment, waiting func(snapshots.Marked)) (releaser, error) {
 	if f.Store == "" {
-		return openServer(&f.clientFlags, f.Server[0])
+		return openServer(e, &f.clientFlags, f.Server[0])
 	}
 	o := f.cacheFlags.options()
 	o.Waiting = waiting
@@ -108,7 +107,3 @@ func (s *storeReleaser) rollback(ctx context.Context, o release.RollbackOptions)
 
 // Close implements [io.Closer].
 func (s *storeReleaser) Close() error { return s.Store().Close() }
-
-// serverPatience is how long a server may be silent that is asked of releases: longer than its
-// own deadline of requests is by default.
-const serverPatience = time.Minute

@@ -170,6 +170,9 @@ func report(ctx context.Context, stderr io.Writer, name string, err error) int {
 // ownState is how to go on with a copy of a store that is not to take its place.
 const ownState = "; a copy that is for something else goes with a --state of its own"
 
+// liveAtLeast is the flag by which a person says what the live log has reached.
+const liveAtLeast = "--live-at-least"
+
 // goOn says how to go on after an error of the log of releases or the live log, or nothing.
 func goOn(err error) string {
 	if c, ok := errors.AsType[classed](err); ok { // it has lines of its own
@@ -200,6 +203,13 @@ func goOn(err error) string {
 			"tandem serve --accept-store-at %s has one server alone take it until then", travel.Found.Shard())
 		if travel.Moved {
 			text += ownState
+		}
+		if log := travel.Found.Log; travel.From == liveAtLeast && travel.Known.Log != log {
+			is := "positions of the store's log have no id, such as " + travel.Found.Shard().String()
+			if log != "" {
+				is = fmt.Sprintf("the id of the store's log is %.80s", log)
+			}
+			return fmt.Sprintf("; is the id of %s right? %s; if it is right, %s", liveAtLeast, is, text[2:])
 		}
 		return text
 	}

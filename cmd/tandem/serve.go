@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"runtime/debug"
 	"strings"
@@ -186,7 +187,7 @@ func (c *serveCommand) Run(e *environment) (err error) {
 		},
 		Live: server.Live{
 			Fence: c.LiveFence, AnswerStale: c.LiveStale == "answer", Writes: c.LiveWrites, Poll: c.LivePoll,
-			Memory: memory("live"), AtLeast: shard.Position(c.LiveAtLeast), AtLeastFrom: "--live-at-least", Accept: (*shard.Position)(c.AcceptStoreAt),
+			Memory: memory("live"), AtLeast: shard.Position(c.LiveAtLeast), AtLeastFrom: liveAtLeast, Accept: (*shard.Position)(c.AcceptStoreAt),
 			MaxFreshRows: given(c.LiveMaxFresh), MaxFreshBytes: int64(c.LiveMaxBytes),
 		},
 		Options: server.Options{
@@ -269,8 +270,17 @@ func (c *serveCommand) memory(ctx context.Context, store *snapshots.Store) (func
 	if err != nil {
 		return nil, err
 	}
-	if id != "" {
+	switch {
+	case id != "":
 		names = append(names, "store-"+id)
+	case c.AcceptStoreAt == nil:
+		kin, err := onlyStore(dir, names[0])
+		if err != nil {
+			return nil, fmt.Errorf("--state: %w", err)
+		}
+		if kin != "" {
+			names = append(names, kin)
+		}
 	}
 	return func(log string) appendlog.Memory {
 		var m appendlog.Memory
@@ -279,6 +289,30 @@ func (c *serveCommand) memory(ctx context.Context, store *snapshots.Store) (func
 		}
 		return m
 	}, nil
+}
+
+// remembersStore is the name of a file of what is remembered of a store with an id.
+var remembersStore = regexp.MustCompile(`^[a-z]+-(store-[0-9a-f]{32})\.json$`)
+
+// onlyStore returns what names the one store that a folder remembers by its id; empty if there
+// are none or several, or it knows the address. A store that has no id, at another address, is
+// a copy of that one which has lost it, as far as anybody knows.
+func onlyStore(dir, address string) (string, error) {
+	list, err := os.ReadDir(dir)
+	if err != nil {
+		return "", err
+	}
+	only := ""
+	for _, f := range list {
+		m := remembersStore.FindStringSubmatch(f.Name())
+		switch {
+		case strings.HasSuffix(f.Name(), "-"+address+".json"), m != nil && only != "" && only != m[1]:
+			return "", nil
+		case m != nil:
+			only = m[1]
+		}
+	}
+	return only, nil
 }
 
 // positionFlag is a position in the live log.

@@ -66,7 +66,7 @@ type listedSnapshot struct {
 }
 
 func (c *snapshotLsCommand) Run(e *environment) error {
-	server, err := c.server()
+	server, err := c.server(e)
 	if err != nil {
 		return err
 	}
@@ -185,7 +185,7 @@ Example:
 }
 
 func (c *snapshotShowCommand) Run(e *environment) (err error) {
-	server, err := c.server()
+	server, err := c.server(e)
 	if err != nil {
 		return err
 	}

@@ -28,11 +28,11 @@ type askedFlags struct {
 }
 
 // server returns a client of the server that is named, nil if it is a store.
-func (f *askedFlags) server() (*serverReleaser, error) {
+func (f *askedFlags) server(e *environment) (*serverReleaser, error) {
 	if err := onlyServer(f.Store, f.Server); err != nil || f.Store != "" {
 		return nil, err
 	}
-	return openServer(&f.clientFlags, f.Server[0])
+	return openServer(e, &f.clientFlags, f.Server[0])
 }
 
 // listed returns the snapshots of the store of a server, as lines of snapshot ls, the newest

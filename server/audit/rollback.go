@@ -197,7 +197,7 @@ func (w *worker) goBack(ctx context.Context, bad *Arm, reason string) {
 	case errors.Is(err, release.ErrConflict):
 		r.done, r.text = true, "not done: "+err.Error()
 	case r.tries+1 >= maxTries:
-		w.keep(bad, fmt.Errorf("%w; given up after %d tries: tandem release rollback --away-from %s does it by hand", err, maxTries, bad.Snapshot.Short()))
+		w.keep(bad, fmt.Errorf("%w; given up after %d tries: a person can go back to a generation without snapshot %s", err, maxTries, bad.Snapshot.Short()))
 	default:
 		r.next = w.c.Now().Add(firstRetry << r.tries)
 		r.tries++

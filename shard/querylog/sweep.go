@@ -135,7 +135,14 @@ func (s *sweep) sweptBefore(ctx context.Context) (time.Time, error) {
 	if s.Forgotten == nil {
 		return time.Time{}, nil
 	}
-	data, err := s.bucket.Read(ctx, sweptKey)
+	return s.SweptBefore(ctx, s.Set)
+}
+
+// SweptBefore returns the date before which the files of a store, as the store dates them, have
+// nothing of the users of a set, as [SweepOptions] names it: a sweep has looked into them. It is
+// zero if that is not known.
+func (l *Log) SweptBefore(ctx context.Context, set string) (time.Time, error) {
+	data, err := l.bucket.Read(ctx, sweptKey)
 	if errors.Is(err, objects.ErrNotFound) {
 		return time.Time{}, nil
 	}
@@ -143,7 +150,7 @@ func (s *sweep) sweptBefore(ctx context.Context) (time.Time, error) {
 		return time.Time{}, err
 	}
 	var last swept
-	if json.Unmarshal(data, &last) == nil && last.Set == s.Set {
+	if json.Unmarshal(data, &last) == nil && last.Set == set {
 		return last.Before, nil
 	}
 	return time.Time{}, nil // what cannot be read says nothing, and all is looked into

@@ -8,6 +8,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"time"
 	"unicode"
 	"unicode/utf8"
 
@@ -155,19 +156,29 @@ func (f *finding) liveLog(ctx context.Context) error {
 	return nil
 }
 
-// queries says how many files of recorded queries there are.
+// queries says how many files of recorded queries there are that no collection is known to have
+// looked into since the user is forgotten.
 func (f *finding) queries(ctx context.Context) error {
+	var before time.Time
+	until := "the next collection once the user is forgotten takes them out"
+	if _, is := f.log.Forgotten().Lookup(f.user); is {
+		var err error
+		if before, err = querylog.Of(f.store.Objects()).SweptBefore(ctx, f.log.Forgotten().Digest()); err != nil {
+			return err
+		}
+		until = "a collection an hour or more after the file was written has looked into it"
+	}
 	n := 0
 	for o, err := range f.store.Objects().List(ctx, querylog.Prefix) {
 		if err != nil {
 			return err
 		}
-		if path.Ext(o.Key) == ".parquet" {
+		if path.Ext(o.Key) == ".parquet" && !o.Time.Before(before) {
 			n++
 		}
 	}
 	if n > 0 {
-		f.maybe("recorded queries, "+wording.Plural(n, "file"), "requests with the user's id, and their answers", "the next collection takes them out")
+		f.maybe("recorded queries, "+wording.Plural(n, "file"), "requests with the user's id, and their answers", until)
 	}
 	return nil
 }
