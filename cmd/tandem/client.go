@@ -12,7 +12,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/tandem-ann/tandem/server/filewatch"
 	"github.com/tandem-ann/tandem/server/fleet"
 )
 
@@ -107,22 +106,16 @@ func (f *clientFlags) config() (*tls.Config, error) {
 	return config, nil
 }
 
-// maxTokenFile is how large a file with a token may be.
-const maxTokenFile = 64 << 10
-
 // token returns the token to send, empty for none. Errors have nothing of what the file has.
 func (f *clientFlags) token() (string, error) {
 	if f.TokenFile == "" {
 		return "", nil
 	}
-	var token string
-	err := filewatch.New("--token-file", maxTokenFile, func(contents [][]byte) error {
-		token = strings.TrimSpace(string(contents[0]))
-		return nil
-	}, f.TokenFile).Look()
+	data, err := os.ReadFile(f.TokenFile)
 	if err != nil {
-		return "", err
+		return "", fmt.Errorf("--token-file: %w", err)
 	}
+	token := strings.TrimSpace(string(data))
 	if token == "" || strings.ContainsFunc(token, func(c rune) bool { return c <= ' ' || c >= 0x7f }) {
 		return "", fmt.Errorf("--token-file: %w", errors.New(f.TokenFile+" does not have one token, alone"))
 	}
