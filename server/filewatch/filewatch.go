@@ -85,12 +85,12 @@ func (f *Files) look(ctx context.Context) (changed bool, err error) {
 	seen := [sha256.Size]byte(hash.Sum(nil))
 	same := f.began && seen == f.seen
 	if same && (!f.failed || readErr != nil) {
-		return false, nil
+		return false, nil //nolint:nilerr // it was told of
 	}
 	f.began, f.seen = true, seen
 	err = f.use(contents, readErr)
 	if f.failed = err != nil; same && f.failed {
-		return false, nil //nolint:nilerr // it was told of
+		return false, nil // likewise
 	}
 	return true, err
 }
