@@ -15,6 +15,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -88,6 +90,9 @@ func (o Options) Validate() error {
 	return nil
 }
 
+// collectAt is the growth of the heap, in percent, at which the sender collects.
+const collectAt = 2000
+
 // The callers, and what those of the second measurement ask, of what the server can answer.
 const (
 	steady      = "steady"
@@ -103,6 +108,9 @@ func Run(ctx context.Context, o Options) (_ *Report, err error) {
 		return nil, err
 	}
 	o = o.withDefaults()
+	// Collections of the sender, on its one processor, are nothing of the server's.
+	defer debug.SetGCPercent(debug.SetGCPercent(collectAt))
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 	dir, err := os.MkdirTemp("", "tandem-overload-")
 	if err != nil {
 		return nil, err
