@@ -661,10 +661,11 @@ func (w *modelWorld) misplaced(c *modelChain, s *modelServer) {
 	r.PageToken, r.MinLive = c.token, nil
 	switch between(w.t, 0, 4, "what differs") {
 	case 0:
-		r.Filter = "has(country)"
+		attribute := "has(country)"
 		if c.kind() == shard.Apps {
-			r.Filter = "has(price) && has(price)"
+			attribute = "has(price)"
 		}
+		r.Filter = strings.Repeat(attribute+" && ", 3) + attribute // no chain has four conditions
 	case 1:
 		r.ExcludeIds = append(r.ExcludeIds, "nobody")
 	case 2:
