@@ -216,7 +216,7 @@ func (s *switching) serve(ctx context.Context) (err error) {
 	go func() {
 		done <- server.Run(running, server.Config{
 			Store: s.store, Listen: "127.0.0.1:0", Keep: s.o.Keep, Logger: slog.New(slog.DiscardHandler),
-			Listening: func(a net.Addr) { address = a }, Ready: func(*snapshots.Snapshot) { close(ready) },
+			Listening: func(a net.Addr) { address = a }, Ready: func(server.Snapshot) { close(ready) },
 		})
 	}()
 	select {

@@ -24,7 +24,7 @@ func ExampleRun() {
 		Store:     store,
 		Listen:    "127.0.0.1:7700",
 		Listening: func(a net.Addr) { fmt.Println("listening on", a) },
-		Ready:     func(s *snapshots.Snapshot) { fmt.Println("serving", s.Digest()) },
+		Ready:     func(s server.Snapshot) { fmt.Println("serving", s.Digest()) },
 	})
 	if err != nil {
 		log.Fatal(err)

@@ -297,7 +297,7 @@ func TestLiveLogThatCannotBeRead(t *testing.T) {
 	c.Listen = "127.0.0.1:0"
 	listening, ready, done := make(chan *site, 1), make(chan struct{}), make(chan error, 1)
 	c.Listening = func(a net.Addr) { listening <- newSite(t, a) }
-	c.Ready = func(*snapshots.Snapshot) { close(ready) }
+	c.Ready = func(Snapshot) { close(ready) }
 	var log lines
 	c.Logger = slog.New(slog.NewTextHandler(&log, nil))
 	go func() { done <- Run(ctx, c) }()

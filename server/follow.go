@@ -44,7 +44,7 @@ type follower struct {
 	memory   appendlog.Memory
 	limit    int64 // bytes that may be mapped
 	events   *events.Listener
-	ready    func(*snapshots.Snapshot) // called when queries are first answered; nil once it was
+	ready    func(Snapshot) // called when queries are first answered; nil once it was
 
 	mapped map[manifest.Digest]*mapping // what Run holds open
 
@@ -281,22 +281,29 @@ func (f *follower) serve(ctx context.Context, r *release.Release) error {
 func (s *Service) openLaid(ctx context.Context, store *snapshots.Store, load events.Load) (*serving, error) {
 	start := time.Now()
 	s.events.LoadBegin(load)
-	var laid *serving
-	opened, err := snapshots.Open(ctx, store, load.Snapshot)
-	if err == nil {
-		err = opened.Warm(ctx)
-		if err != nil {
-			err = errors.Join(err, opened.Close())
-		} else {
-			laid, err = s.newLaid(ctx, opened)
-		}
+	open := s.openHere
+	if s.router != nil {
+		open = s.openElsewhere
 	}
+	laid, err := open(ctx, store, load.Snapshot)
 	if err == nil && s.measured {
 		laid.published = publishedAt(ctx, store, load.Snapshot)
 	}
 	load.Took, load.Err = time.Since(start), err
 	s.events.LoadEnd(load)
 	return laid, err
+}
+
+// openHere opens a snapshot, warms it and lays the live log over it.
+func (s *Service) openHere(ctx context.Context, store *snapshots.Store, d manifest.Digest) (*serving, error) {
+	opened, err := snapshots.Open(ctx, store, d)
+	if err != nil {
+		return nil, err
+	}
+	if err := opened.Warm(ctx); err != nil {
+		return nil, errors.Join(err, opened.Close())
+	}
+	return s.newLaid(ctx, opened)
 }
 
 // admit makes sure that what a release needs fits beside what answers. For that it
@@ -308,7 +315,7 @@ func (f *follower) admit(r *release.Release, manifests []*manifest.Manifest) err
 		needed[a.Snapshot] = true
 		opens = opens || f.mapped[a.Snapshot] == nil
 	}
-	if !opens {
+	if !opens || f.service.router != nil { // nodes admit what they hold
 		return nil
 	}
 	var staying []*manifest.Manifest

@@ -292,8 +292,8 @@ func releaseAll(held []*serving) {
 	}
 }
 
-func layersOf(held []*serving) []*livelog.Layer {
-	layers := make([]*livelog.Layer, len(held))
+func layersOf(held []*serving) []livelog.Over {
+	layers := make([]livelog.Over, len(held))
 	for i, m := range held {
 		layers[i] = m.layer
 	}

@@ -27,7 +27,6 @@ import (
 	"github.com/tandem-ann/tandem/shard/live"
 	"github.com/tandem-ann/tandem/shard/objects/objectstest"
 	"github.com/tandem-ann/tandem/shard/release"
-	"github.com/tandem-ann/tandem/shard/snapshots"
 )
 
 // writes is a configuration of a server that takes live events.
@@ -653,7 +652,7 @@ func followed(t testing.TB, c Config) *Service {
 	}
 	c.Keep, c.MemoryLimit = DefaultKeep, 1<<30
 	ready := make(chan struct{})
-	c.Ready = func(*snapshots.Snapshot) { close(ready) }
+	c.Ready = func(Snapshot) { close(ready) }
 	s := NewService(c.Logger)
 	s.followLive(&c)
 	require.NoError(t, s.live.Open(t.Context()))

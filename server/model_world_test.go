@@ -329,7 +329,7 @@ func (w *modelWorld) start(s *modelServer) {
 		Memory:    appendlog.Memory{s.memory + "-releases"},
 		Live:      Live{Writes: true, Fence: time.Minute, Memory: appendlog.Memory{s.memory}, MaxFreshRows: w.rows, Poll: 5 * time.Millisecond},
 		Listening: func(a net.Addr) { addr = a },
-		Ready:     func(*snapshots.Snapshot) { close(ready) },
+		Ready:     func(Snapshot) { close(ready) },
 		clock:     w.now,
 	}
 	if s.name == "B" {

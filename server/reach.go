@@ -10,6 +10,7 @@ import (
 	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
 	"github.com/tandem-ann/tandem/server/livelog"
 	"github.com/tandem-ann/tandem/server/wire"
+	"github.com/tandem-ann/tandem/shard"
 	"github.com/tandem-ann/tandem/shard/live"
 )
 
@@ -55,7 +56,7 @@ func (s *Service) reachIn(ctx, waiting context.Context, want *tandemv1.LivePosit
 	if s.live == nil {
 		return errorf(connect.CodeFailedPrecondition, reasonLogUnknown, "min_live is %s, and the server follows no live log", excerpt(position.String()))
 	}
-	if s.live.Wait(ended, position) == nil {
+	if s.await(ended, position) == nil {
 		return nil
 	}
 	if c := callFrom(ctx); c != nil {
@@ -63,7 +64,7 @@ func (s *Service) reachIn(ctx, waiting context.Context, want *tandemv1.LivePosit
 	}
 	x := exchangeFrom(ctx)
 	x.leave()
-	err := s.live.Wait(waiting, position)
+	err := s.await(waiting, position)
 	x.enter(ctx)
 	at := s.live.Position()
 	switch {
@@ -81,6 +82,14 @@ func (s *Service) reachIn(ctx, waiting context.Context, want *tandemv1.LivePosit
 	behind := errorf(connect.CodeUnavailable, reasonBehind, "min_live is %s, and the server had read the live log to %s when there was no more time to wait", excerpt(position.String()), at)
 	retryLater(behind)
 	return behind
+}
+
+// await waits until the live log was read up to a position, and what answers has it.
+func (s *Service) await(ctx context.Context, p shard.Position) error {
+	if err := s.live.Wait(ctx, p); err != nil || s.router == nil {
+		return err
+	}
+	return s.router.Reach(ctx, p)
 }
 
 // errUnread is the error of what needs the live log before it was read.

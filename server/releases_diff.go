@@ -70,7 +70,10 @@ func (d *releaseDesk) diff(ctx context.Context, r *tandemv1.DiffSnapshotsRequest
 // if that fits beside what is mapped.
 func (d *releaseDesk) borrow(ctx context.Context, digest manifest.Digest) (_ *snapshots.Snapshot, end func() error, err error) {
 	if m := d.service.mapped.of(digest); m != nil {
-		return m.snapshot, func() error { m.release(); return nil }, nil
+		if s, ok := m.snapshot.(*snapshots.Snapshot); ok {
+			return s, func() error { m.release(); return nil }, nil
+		}
+		m.release() // its rows are not here
 	}
 	m, err := d.releases.Store().Manifest(ctx, digest)
 	if err != nil {

@@ -84,6 +84,9 @@ type Config struct {
 	ReleaseWrites bool
 	// Compare is what DiffSnapshots tells of two snapshots. Default: it tells nothing.
 	Compare Compare
+	// Cluster has the server be a router: it answers with shards that nodes hold, and maps none
+	// itself. Default: nil, shards are of this process.
+	Cluster *Cluster
 	// Audit says how the recall of live queries is audited.
 	Audit Audit
 	// RecordShare is the share of the requests, 0 to 1, that are recorded into the
@@ -115,7 +118,7 @@ type Config struct {
 	clock func() time.Time
 	// Ready, if set, is called when queries are answered, with the snapshot of the first
 	// arm. It must not keep the snapshot.
-	Ready func(*snapshots.Snapshot)
+	Ready func(Snapshot)
 }
 
 // Live says how a server follows the live log of its store, and whether it writes to it. A zero
@@ -239,6 +242,7 @@ func Run(ctx context.Context, c Config) (err error) {
 		lower = c.TLS.Listener(lower, handshakesFor(processors), service.events.ConnectionFailed)
 	}
 	listener := newListener(unreadListener{lower, service}, c.MaxConnections, processors, service.events)
+	service.route(&c)
 	service.followLive(&c)
 	service.desk.releases, service.desk.writes, service.desk.compare = release.New(c.Store), c.ReleaseWrites, c.Compare
 	if c.RecordShare > 0 {
@@ -262,6 +266,8 @@ func Run(ctx context.Context, c Config) (err error) {
 	aside.Go(func() { service.tellOfLeftOut(running) })
 	aside.Go(func() { service.rereadSecrets(running, &c) })
 	aside.Go(func() { audits.Run(running) })
+	endRouting := service.startRouting(&c)
+	defer endRouting() // once the requests have ended
 	defer aside.Wait()
 	defer cancel()
 	served := make(chan error, 1)
@@ -366,7 +372,7 @@ func (s *Service) followLive(c *Config) {
 			return known.Position, known.By, err
 		},
 		Reached: c.Live.AtLeast, ReachedFrom: c.Live.AtLeastFrom,
-		Check: s.fits, Changed: s.health.changed, Events: s.events,
+		Check: s.fits, Published: s.published(), Changed: s.health.changed, Events: s.events,
 	})
 	s.health.live = s.live
 }

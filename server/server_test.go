@@ -65,7 +65,7 @@ func start(t *testing.T, c Config) *process {
 		c.Logger = slog.New(p.events)
 	}
 	c.Listening = func(a net.Addr) { p.addr = a }
-	c.Ready = func(*snapshots.Snapshot) { close(ready) }
+	c.Ready = func(Snapshot) { close(ready) }
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -148,7 +148,7 @@ func TestRunReadiness(t *testing.T) {
 			_, err := s.client().Retrieve(t.Context(), connect.NewRequest(&tandemv1.RetrieveRequest{UserId: "u1", K: 1}))
 			requireError(t, err, connect.CodeUnavailable, "no snapshot is loaded yet")
 		},
-		Ready: func(snapshot *snapshots.Snapshot) {
+		Ready: func(snapshot Snapshot) {
 			require.Equal(t, http.StatusOK, s.get(t, "/readyz").status)
 			require.Equal(t, grpchealth.StatusServing, status())
 			got, err := s.client().Retrieve(t.Context(), connect.NewRequest(&tandemv1.RetrieveRequest{UserId: "u1", K: 1}))

@@ -21,13 +21,27 @@ import (
 	"github.com/tandem-ann/tandem/server/livelog"
 	"github.com/tandem-ann/tandem/server/metrics"
 	"github.com/tandem-ann/tandem/server/recent"
+	"github.com/tandem-ann/tandem/server/router"
 	"github.com/tandem-ann/tandem/server/secure"
 	"github.com/tandem-ann/tandem/server/traces"
+	"github.com/tandem-ann/tandem/shard"
 	"github.com/tandem-ann/tandem/shard/appendlog"
 	"github.com/tandem-ann/tandem/shard/manifest"
 	"github.com/tandem-ann/tandem/shard/release"
 	"github.com/tandem-ann/tandem/shard/snapshots"
 )
+
+// Snapshot is what answers requests: a [snapshots.Snapshot], whose files this process has
+// mapped, or one whose shards other processes have. Its methods are safe for any number of
+// goroutines until it is closed.
+type Snapshot interface {
+	Manifest() *manifest.Manifest // which the caller must not change
+	Digest() manifest.Digest
+	Tower(kind shard.Kind) *shard.Tower
+	// Trim lets go of the memory that nobody needed since it was called last.
+	Trim()
+	Close() error
+}
 
 // Service answers retrieval RPCs from the release that it was last given. Until
 // then it answers that it is unavailable. Its methods may be called from any
@@ -46,6 +60,7 @@ type Service struct {
 	// staleness is that of what is known of the releases.
 	staleness *staleness
 
+	router   *router.Router    // set before the first request; nil where shards are of this process
 	recorder *recorder         // set before the first request, or nil
 	audits   *audit.Auditor    // likewise
 	live     *livelog.Follower // likewise
@@ -104,7 +119,7 @@ type arm struct {
 // Serve makes snapshot what answers from now on, without a release, and the service
 // ready. It takes ownership of snapshot. What it replaces is closed when the last
 // request on it has ended.
-func (s *Service) Serve(snapshot *snapshots.Snapshot) { s.serve(s.newServing(snapshot, nil)) }
+func (s *Service) Serve(snapshot Snapshot) { s.serve(s.newServing(snapshot, nil)) }
 
 // serve makes a snapshot what answers, without a release. It takes its owner's place.
 func (s *Service) serve(own *serving) {
@@ -234,7 +249,7 @@ func quoted(list []string) string {
 
 // newServing returns a snapshot that answers for as long as its owner, the caller, or a
 // request holds it, with what is laid over it, nil for nothing.
-func (s *Service) newServing(snapshot *snapshots.Snapshot, layer *livelog.Layer) *serving {
+func (s *Service) newServing(snapshot Snapshot, layer livelog.Over) *serving {
 	next := &serving{snapshot: snapshot, short: tokenOf(snapshot.Digest()), layer: layer}
 	next.users.Store(1)
 	s.mapped.add(next)
@@ -264,10 +279,10 @@ func (s *Service) newLaid(ctx context.Context, snapshot *snapshots.Snapshot) (*s
 // count, what is laid over it, what of it is lost, and as which arm it has answered.
 type serving struct {
 	servingSizes
-	snapshot *snapshots.Snapshot
+	snapshot Snapshot
 	short    [tokenDigest]byte   // its digest, as page tokens have it
 	answered atomic.Pointer[arm] // the last arm that it was, nil if it has not answered yet
-	layer    *livelog.Layer      // of the live log; nil where none is followed
+	layer    livelog.Over        // of the live log; nil where none is followed
 	lost     lostShards
 	// published is when the snapshot was, by the store's clock; zero if that is not known.
 	published time.Time

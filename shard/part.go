@@ -212,6 +212,17 @@ func (r *Reply) Add(id string, ref uint32, score float32) {
 // AddValue adds a value to the last hit. It copies the text.
 func (r *Reply) AddValue(v FieldValue) { r.addValue(len(r.Hits)-1, v) }
 
+// Take makes the reply what another one is, whose memory it takes, and gives it its own. It
+// keeps Kept.
+func (r *Reply) Take(o *Reply) {
+	part, kept := r.part, r.Kept
+	*r, *o = *o, *r
+	r.part, r.Kept = part, kept
+	for i := range r.Hits {
+		r.Hits[i].part = part
+	}
+}
+
 // addValue adds a value to a hit, those after which have none.
 func (r *Reply) addValue(hit int, v FieldValue) {
 	v.Text = r.copy(v.Text)

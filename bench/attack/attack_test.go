@@ -46,7 +46,7 @@ func served(t *testing.T) (string, *attack.Target) {
 	go func() {
 		done <- server.Run(running, server.Config{
 			Store: store, Snapshot: string(report.Digest), Listen: "127.0.0.1:0", Logger: slog.New(slog.DiscardHandler), DrainTimeout: time.Minute,
-			Listening: func(a net.Addr) { address = a }, Ready: func(*snapshots.Snapshot) { close(ready) },
+			Listening: func(a net.Addr) { address = a }, Ready: func(server.Snapshot) { close(ready) },
 		})
 	}()
 	t.Cleanup(func() {

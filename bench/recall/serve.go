@@ -84,7 +84,7 @@ func serving(ctx context.Context, c server.Config) (address string, stop func() 
 	listening := make(chan net.Addr, 1)
 	c.Listen, c.Logger = "127.0.0.1:0", slog.New(slog.DiscardHandler)
 	c.Listening = func(a net.Addr) { listening <- a }
-	c.Ready = func(*snapshots.Snapshot) { close(ready) }
+	c.Ready = func(server.Snapshot) { close(ready) }
 	go func() { done <- server.Run(running, c) }()
 	select {
 	case <-ready:

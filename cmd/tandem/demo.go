@@ -116,7 +116,7 @@ func (c *demoCommand) serve(e *environment, listener net.Listener, s *story) (er
 		served <- server.Run(ctx, server.Config{
 			Store: store, Listener: listener,
 			Logger: newLogger(e.stderr, "text", slog.LevelWarn),
-			Ready:  func(*snapshots.Snapshot) { close(ready) },
+			Ready:  func(server.Snapshot) { close(ready) },
 		})
 	}()
 	select {

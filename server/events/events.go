@@ -69,6 +69,8 @@ type Listener struct {
 	// Recall is called when the recall of live queries is found to be below its floor, or no
 	// more, and for what becomes of rollbacks because of that.
 	Recall func(Recall)
+	// Nodes is called when a router's knowledge of nodes, or of who lists them, changes.
+	Nodes func(Nodes)
 	// Traced is called for what becomes of traces of requests.
 	Traced func(Traced)
 	// Draining is called when the server is told to stop.
@@ -286,6 +288,27 @@ type Secrets struct {
 	Err  error  // why they cannot be used; what was in use stays
 	// Before and After are how many tokens there were and are, if Name is tokens.
 	Before, After int
+}
+
+// NodesChange is what a router has found out about nodes.
+type NodesChange uint8
+
+// The changes.
+const (
+	NodeWatched   NodesChange = iota + 1 // it says what it has
+	NodeLost                             // it does not any more, or could never be asked; Err says why
+	NodeEjected                          // it failed several times in a row, and is left alone
+	NodeBack                             // it is asked again
+	MembersFailed                        // who lists the nodes cannot be asked; those known stay
+	MembersBack                          // it can be again
+)
+
+// Nodes says what a router has found out about a node, or about who lists them.
+type Nodes struct {
+	Change  NodesChange
+	Node    string // its name, where that is known
+	Address string // of its shard RPC
+	Err     error
 }
 
 // RecallChange is what has become of the recall of live queries.

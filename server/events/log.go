@@ -78,6 +78,7 @@ func NewLog(logger *slog.Logger) *Log {
 			}
 		},
 		Recall:   l.recall,
+		Nodes:    l.nodes,
 		Traced:   l.traced,
 		Answered: l.answered,
 		Draining: func(e Draining) { logger.Info("draining", "delay", e.Delay, "timeout", e.Timeout) },
@@ -304,6 +305,24 @@ func (l *Log) recording(e Recording) {
 		default:
 			l.logger.Error("recorded queries were lost", "queries", e.Queries)
 		}
+	}
+}
+
+func (l *Log) nodes(e Nodes) {
+	args := withNames([]any{"address", e.Address}, "node", e.Node)
+	switch e.Change {
+	case NodeWatched:
+		l.logger.Info("a node says what it has", args...)
+	case NodeLost:
+		l.logger.Warn("a node cannot be watched, and is not asked until it can", append(args, "error", e.Err)...)
+	case NodeEjected:
+		l.logger.Warn("a node failed several times in a row, and is left alone until it answers", append(args, "error", e.Err)...)
+	case NodeBack:
+		l.logger.Info("a node that was left alone is asked again", args...)
+	case MembersFailed:
+		l.logger.Warn("who lists the nodes cannot be asked; those that are known stay", "error", e.Err)
+	case MembersBack:
+		l.logger.Info("who lists the nodes can be asked again")
 	}
 }
 

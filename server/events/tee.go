@@ -35,6 +35,7 @@ func Tee(list ...*Listener) *Listener {
 		ConnectionFailed: tee(list, func(l *Listener) func(string) { return l.ConnectionFailed }),
 		Recording:        tee(list, func(l *Listener) func(Recording) { return l.Recording }),
 		Secrets:          tee(list, func(l *Listener) func(Secrets) { return l.Secrets }),
+		Nodes:            tee(list, func(l *Listener) func(Nodes) { return l.Nodes }),
 		Recall:           tee(list, func(l *Listener) func(Recall) { return l.Recall }),
 		Traced:           tee(list, func(l *Listener) func(Traced) { return l.Traced }),
 		Draining:         tee(list, func(l *Listener) func(Draining) { return l.Draining }),

@@ -58,6 +58,8 @@ type Options struct {
 	Room    live.Room       // for what is upserted
 	// Check returns why an event is not to be written; see [live.Options].
 	Check func(*live.Event) error
+	// Published, if set, is called with each view of the log, before anybody else has it.
+	Published func(*live.View)
 	// Changed is called when [Follower.Refuses] may have changed.
 	Changed func()
 	Events  *events.Listener
@@ -284,15 +286,15 @@ func (f *Follower) Room() (room live.Room, used int64) {
 }
 
 // Pending returns what was upserted for model versions of which none of some layers is.
-func (f *Follower) Pending(layers []*Layer) []live.Pending {
+func (f *Follower) Pending(layers []Over) []live.Pending {
 	r := f.replica.Load()
 	if r == nil {
 		return nil
 	}
 	return slices.DeleteFunc(slices.Clone(f.fresh.get(r)), func(p live.Pending) bool {
-		return slices.ContainsFunc(layers, func(l *Layer) bool {
-			m := l.snapshot.Manifest()
-			return m.Model == p.Model && m.ModelVersion == p.ModelVersion
+		return slices.ContainsFunc(layers, func(l Over) bool {
+			s := l.Shape()
+			return s.Model == p.Model && s.ModelVersion == p.ModelVersion
 		})
 	})
 }

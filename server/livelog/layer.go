@@ -16,6 +16,19 @@ import (
 	"github.com/tandem-ann/tandem/shard/snapshots"
 )
 
+// Over is what lies over one snapshot: a [Layer], or what stands for those of other processes.
+// Its methods are safe for any number of goroutines.
+type Over interface {
+	// Now returns the snapshot with what is laid over it now.
+	Now() *Laid
+	// Inputs returns the position that the snapshot's inputs reflect.
+	Inputs() shard.Position
+	// Shape returns what must be known of the snapshot to tell whether events fit it.
+	Shape() *overlay.Shape
+	// End ends it: nothing reads the snapshot for it any more.
+	End()
+}
+
 // Layer is the log laid over one snapshot. It goes on with the log from when it was made
 // ([Follower.Lay]) until End.
 type Layer struct {
@@ -149,6 +162,9 @@ func (f *Follower) published(v *live.View) {
 		f.o.Events.Live(events.Live{Change: events.LiveAccepted, Log: v.Position.Log, Sequence: v.Position.Sequence})
 	}
 	f.log = v.Position.Log
+	if f.o.Published != nil {
+		f.o.Published(v)
+	}
 	for l := range f.layers {
 		if l.failed == nil {
 			l.publish(v)
@@ -187,7 +203,7 @@ func (f *Follower) broken() bool {
 
 // Look returns the view of the log, and what each of some layers is, all of one position but
 // for those that could not go on. The view is nil before the log was read.
-func (f *Follower) Look(layers []*Layer) (*live.View, []*Laid) {
+func (f *Follower) Look(layers []Over) (*live.View, []*Laid) {
 	r := f.replica.Load()
 	if r == nil {
 		return nil, nil

@@ -80,8 +80,8 @@ func OpenTower(ctx context.Context, store *Store, m *manifest.Manifest, kind sha
 	return t, nil
 }
 
-// shardName names a shard by its place in its tower.
-func shardName(kind shard.Kind, number int) string { return fmt.Sprintf("%s-%04d", kind, number) }
+// ShardName names a shard by its place in its tower.
+func ShardName(kind shard.Kind, number int) string { return fmt.Sprintf("%s-%04d", kind, number) }
 
 // openNumbered opens one shard of a snapshot. What was damaged in the cache, or cannot
 // be read there, is downloaded once more.
@@ -100,7 +100,7 @@ func openFetched(ctx context.Context, store *Store, m *manifest.Manifest, kind s
 		return nil, err
 	}
 	defer done()
-	s, err := shard.OpenAs(path, shardName(kind, number))
+	s, err := shard.OpenAs(path, ShardName(kind, number))
 	if err != nil {
 		return nil, err
 	}

@@ -170,11 +170,11 @@ func (s *Store) CheckShards(ctx context.Context, m *manifest.Manifest) error {
 				o, err := s.bucket.Stat(looking, shardKey(sm.Digest))
 				switch {
 				case errors.Is(err, objects.ErrNotFound):
-					return fmt.Errorf("shard %s (%s) %w", shardName(kind, number), shardKey(sm.Digest), ErrNoShard)
+					return fmt.Errorf("shard %s (%s) %w", ShardName(kind, number), shardKey(sm.Digest), ErrNoShard)
 				case err != nil:
-					return fmt.Errorf("shard %s: %w", shardName(kind, number), err)
+					return fmt.Errorf("shard %s: %w", ShardName(kind, number), err)
 				case o.Size != sm.Size:
-					return fmt.Errorf("shard %s (%s) has %d bytes, the manifest says %d: %w", shardName(kind, number), shardKey(sm.Digest), o.Size, sm.Size, sections.ErrCorrupt)
+					return fmt.Errorf("shard %s (%s) has %d bytes, the manifest says %d: %w", ShardName(kind, number), shardKey(sm.Digest), o.Size, sm.Size, sections.ErrCorrupt)
 				}
 				return nil
 			})

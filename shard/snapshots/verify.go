@@ -145,7 +145,7 @@ func (v *verification) contents(ctx context.Context, progress func(shard string)
 			if v.unread[sm.Digest] {
 				continue
 			}
-			progress(shardName(kind, number))
+			progress(ShardName(kind, number))
 			rows, err := v.content(ctx, kind, number)
 			all = errors.Join(all, err)
 			for i := range rows {

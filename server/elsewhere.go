@@ -1,0 +1,86 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/tandem-ann/tandem/server/router"
+	"github.com/tandem-ann/tandem/shard/live"
+	"github.com/tandem-ann/tandem/shard/manifest"
+	"github.com/tandem-ann/tandem/shard/snapshots"
+)
+
+// Cluster says which nodes a router asks, and how.
+type Cluster struct {
+	// Router says how nodes are asked. Its Events are those of the server.
+	Router router.Options
+	// Watch tells which nodes there are, whenever that changes, until ctx ends. Required.
+	Watch func(ctx context.Context, told func([]router.Member))
+}
+
+const (
+	// fullPatience is how long a release waits for as many replicas of each shard as there are
+	// to be, beside what answers, and onePatience for one after that.
+	fullPatience = 30 * time.Second
+	onePatience  = 10 * time.Second
+)
+
+// route makes the service a router, if it is to be one.
+func (s *Service) route(c *Config) {
+	if c.Cluster == nil {
+		return
+	}
+	o := c.Cluster.Router
+	o.Events = s.events
+	s.router = router.New(o)
+}
+
+// startRouting has the nodes watched until end is called.
+func (s *Service) startRouting(c *Config) (end func()) {
+	if s.router == nil {
+		return func() {}
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		s.router.Run(ctx)
+	}()
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		c.Cluster.Watch(ctx, s.router.Members)
+	}()
+	return func() {
+		cancel()
+		<-done
+		<-watched
+	}
+}
+
+// published returns who is told of what was read of the live log; nil for nobody.
+func (s *Service) published() func(*live.View) {
+	if s.router == nil {
+		return nil
+	}
+	return s.router.Published
+}
+
+// openElsewhere opens a snapshot whose shards nodes hold. Where nothing answers yet, one node
+// for each is enough.
+func (s *Service) openElsewhere(ctx context.Context, store *snapshots.Store, d manifest.Digest) (*serving, error) {
+	m, err := store.Manifest(ctx, d)
+	if err != nil {
+		return nil, err
+	}
+	one := s.current.Load() == nil
+	l, err := s.router.Open(ctx, d, m, one, fullPatience)
+	if _, short := errors.AsType[*router.NotReadyError](err); short && !one {
+		l, err = s.router.Open(ctx, d, m, true, onePatience)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return s.newServing(l, l), nil
+}

@@ -1,0 +1,291 @@
+package router
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/tandem-ann/tandem/index"
+	"github.com/tandem-ann/tandem/server/remote"
+	"github.com/tandem-ann/tandem/shard"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// trial is a shard with replicas that are made up.
+type trial struct {
+	*set
+	nodes map[*remote.Node]int
+}
+
+// newTrial returns a shard that so many nodes have, which never connect, at position 5.
+func newTrial(n int) *trial {
+	r := New(Options{Name: "r", Node: func(address string) *remote.Node { return remote.NewNode(remote.NodeOptions{Address: address}) }})
+	t := &trial{set: &set{router: r, of: remote.ShardID{Tower: shard.Apps, Of: 1}}, nodes: map[*remote.Node]int{}}
+	var list []replica
+	for i := range n {
+		p := &peer{address: fmt.Sprint(i), node: r.o.Node(fmt.Sprint(i))}
+		t.nodes[p.node] = i
+		list = append(list, replica{peer: p, newest: 5})
+	}
+	t.now.Store(&list)
+	return t
+}
+
+var at5 = shard.Position{Sequence: 5}
+
+func (t *trial) peer(i int) *peer { return (*t.now.Load())[i].peer }
+
+// ask has one of the nodes do something, and returns which one has answered.
+func (t *trial) ask(ctx context.Context, do func(ctx context.Context, node int) error) (int, error) {
+	var answered [2]int
+	won, err := t.set.do(ctx, at5, &t.other, func(ctx context.Context, n *remote.Node, to slot) error {
+		node := t.nodes[n]
+		err := do(ctx, node)
+		if err == nil {
+			answered[to] = node
+		}
+		return err
+	})
+	return answered[won], err
+}
+
+// hang waits for so long, as a node that is slow does.
+func hang(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return nil
+	}
+}
+
+// A node that has died costs no answer, and is soon not asked any more.
+func TestFailedIsAskedOfAnother(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newTrial(3)
+		asked := 0
+		for range 300 {
+			time.Sleep(time.Second) // it may be faster by now
+			node, err := s.ask(t.Context(), func(_ context.Context, node int) error {
+				if node == 1 {
+					asked++
+					return errors.New("connection refused")
+				}
+				return nil
+			})
+			require.NoError(t, err)
+			require.NotEqual(t, 1, node)
+		}
+		assert.LessOrEqual(t, asked, lossesInARow)
+		assert.True(t, s.peer(1).isOut())
+		s.peer(1).probed(time.Now())
+		assert.False(t, s.peer(1).isOut())
+	})
+}
+
+// What is wrong with a query is wrong on each node, and is no fault of one.
+func TestWrongQueryIsAskedOnce(t *testing.T) {
+	s := newTrial(3)
+	asked := 0
+	_, err := s.ask(t.Context(), func(context.Context, int) error {
+		asked++
+		return &remote.Refusal{Reason: remote.BadQuery, Text: "k"}
+	})
+	require.ErrorIs(t, err, index.ErrQuery)
+	assert.Equal(t, 1, asked)
+	asked = 0
+	_, err = s.ask(t.Context(), func(context.Context, int) error {
+		asked++
+		return &shard.PanicError{Shard: "s"}
+	})
+	require.ErrorAs(t, err, new(*shard.PanicError))
+	assert.Equal(t, 1, asked)
+}
+
+// Each replica is asked once; that none has an answer is an error which says why.
+func TestNobodyAnswers(t *testing.T) {
+	s := newTrial(2)
+	var asked [2]int
+	_, err := s.ask(t.Context(), func(_ context.Context, node int) error {
+		asked[node]++
+		return &remote.Refusal{Reason: remote.Overloaded, Text: "64 requests in flight"}
+	})
+	none, ok := errors.AsType[*NoReplicaError](err)
+	require.True(t, ok, "%v", err)
+	assert.ErrorContains(t, none, "64 requests in flight")
+	assert.Equal(t, [2]int{1, 1}, asked)
+	assert.False(t, s.peer(0).isOut(), "it has answered")
+
+	s.now.Store(&[]replica{})
+	_, err = s.ask(t.Context(), nil)
+	assert.ErrorContains(t, err, "no node is ready for apps shard 0 of 1")
+}
+
+// A node that stands still costs callers a little, and hedges are few.
+func TestHedges(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newTrial(2)
+		stopped := -1
+		var calls, atStopped atomic.Int32
+		ask := func(ctx context.Context, node int) error {
+			calls.Add(1)
+			if node == stopped {
+				atStopped.Add(1)
+				return hang(ctx, time.Hour)
+			}
+			return hang(ctx, 2*time.Millisecond)
+		}
+		for range 200 {
+			_, err := s.ask(t.Context(), ask)
+			require.NoError(t, err)
+		}
+		require.EqualValues(t, 200, calls.Load(), "nobody was slow")
+		stopped = 0
+		var slowest time.Duration
+		for range 1000 {
+			start := time.Now()
+			node, err := s.ask(t.Context(), ask)
+			require.NoError(t, err)
+			require.Equal(t, 1, node)
+			slowest = max(slowest, time.Since(start))
+		}
+		synctest.Wait()
+		assert.LessOrEqual(t, slowest, 3*2*time.Millisecond, "the time after which there is a hedge, and that of its answer")
+		assert.LessOrEqual(t, atStopped.Load(), int32(lossesInARow))
+		assert.LessOrEqual(t, s.router.Counts().Hedges, int64(lossesInARow))
+		assert.Equal(t, s.router.Counts().Hedges, s.router.Counts().HedgesWon)
+		assert.Zero(t, s.peer(0).inFlight.Load())
+		assert.Zero(t, s.peer(1).inFlight.Load())
+	})
+}
+
+// Where all nodes are slow, hedges are a share of the requests, whatever they gain.
+func TestHedgesHaveABudget(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newTrial(2)
+		ask := func(d time.Duration) {
+			_, err := s.ask(t.Context(), func(ctx context.Context, _ int) error { return hang(ctx, d) })
+			require.NoError(t, err)
+		}
+		for range 100 {
+			ask(2 * time.Millisecond)
+		}
+		const asked = 2000
+		start := time.Now()
+		for range asked {
+			ask(4 * time.Millisecond)
+		}
+		synctest.Wait()
+		took := time.Since(start).Seconds()
+		assert.LessOrEqual(t, float64(s.router.Counts().Hedges), hedgeMost+hedgeShare*(100+asked)+hedgePerSecond*took)
+	})
+}
+
+// Retries end where the budget does: nodes that all fail are not asked many times as often.
+func TestRetriesHaveABudget(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newTrial(4)
+		calls := 0
+		const asked = 2000
+		for range asked {
+			_, err := s.ask(t.Context(), func(context.Context, int) error {
+				calls++
+				return &remote.Refusal{Reason: remote.Overloaded}
+			})
+			require.Error(t, err)
+		}
+		assert.LessOrEqual(t, float64(calls), asked*(1+retryShare)+retryMost+1)
+		assert.Positive(t, s.router.Counts().Denied)
+	})
+}
+
+// A deadline ends all calls, and says so.
+func TestDeadlineEndsCalls(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newTrial(2)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		start := time.Now()
+		_, err := s.ask(ctx, func(ctx context.Context, _ int) error { return hang(ctx, time.Hour) })
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		assert.Equal(t, time.Second, time.Since(start))
+		synctest.Wait()
+		assert.Zero(t, s.peer(0).inFlight.Load()+s.peer(1).inFlight.Load())
+	})
+}
+
+// Callers who have no time at all say nothing about nodes.
+func TestHastyCallersEjectNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newTrial(2)
+		for range 100 {
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Microsecond)
+			_, err := s.ask(ctx, func(ctx context.Context, _ int) error { return hang(ctx, time.Millisecond) })
+			cancel()
+			require.ErrorIs(t, err, context.DeadlineExceeded)
+		}
+		assert.False(t, s.peer(0).isOut() || s.peer(1).isOut())
+	})
+}
+
+// A node that is a hundred times slower than the other gets hardly any request, and more again
+// when it is not any more.
+func TestSlowNodeIsAvoided(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newTrial(2)
+		var asked [2]int
+		slow := 200 * time.Millisecond
+		ask := func() {
+			_, err := s.ask(t.Context(), func(ctx context.Context, node int) error {
+				asked[node]++
+				if node == 0 {
+					return hang(ctx, slow)
+				}
+				return hang(ctx, 2*time.Millisecond)
+			})
+			require.NoError(t, err)
+		}
+		for range 2000 {
+			ask()
+		}
+		assert.Less(t, asked[0], 60)
+		slow = 2 * time.Millisecond
+		time.Sleep(30 * time.Second)
+		s.peer(0).probed(time.Now())
+		asked = [2]int{}
+		for range 20_000 {
+			ask()
+		}
+		assert.Greater(t, asked[0], 20_000/6)
+		synctest.Wait()
+	})
+}
+
+// Replicas that are behind, or about to leave, are asked where there is no other.
+func TestSpareReplicas(t *testing.T) {
+	s := newTrial(3)
+	list := *s.now.Load()
+	list[0].spare, list[1].newest, list[2].oldest = true, 4, 6
+	for range 50 {
+		node, err := s.ask(t.Context(), func(context.Context, int) error { return nil })
+		require.NoError(t, err)
+		require.NotEqual(t, 2, node, "it has lost the position")
+	}
+	list[2].oldest = 5
+	for range 50 {
+		node, err := s.ask(t.Context(), func(context.Context, int) error { return nil })
+		require.NoError(t, err)
+		require.Equal(t, 2, node)
+	}
+}
