@@ -203,10 +203,12 @@ type Live struct {
 	// Staleness is the age of the proof, of LivePast; of LiveWithin what it was at most.
 	Staleness time.Duration
 	Refused   bool // whether answers are refused, of LivePast; else they are flagged
+	Unfenced  bool // or, of a node, routers ask others, of LivePast
 	// NoTimeTravel is by what it is known that the log is no older copy, of LiveRead; empty
 	// for nothing.
 	NoTimeTravel string
 	Snapshot     manifest.Digest // of LiveNotLaid, LiveLaid and LiveMisfits
+	Shard        string          // of the same, where it is laid over a shard by itself
 	Misfits      int             // how many there are
 	Misfit       string          // the first
 }

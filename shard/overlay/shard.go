@@ -2,7 +2,6 @@ package overlay
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync/atomic"
 
@@ -58,19 +57,10 @@ func NewShard(ctx context.Context, of Shard, s *live.State) (*ShardApplier, erro
 	return a, a.begin(ctx, s, a.publish)
 }
 
-// Apply goes on to a state, as [Applier.Apply] does.
+// Apply goes on to a state, as [Applier.Apply] does. If it fails, what was published stays as it
+// is, at its position.
 func (a *ShardApplier) Apply(s *live.State, changes []live.Change) error {
-	err := a.next(s, changes, a.publish)
-	if err != nil {
-		next := *a.now.Load()
-		refusing, refuseErr := a.tower.refuse(next.Tower, s)
-		if refuseErr != nil {
-			return errors.Join(err, refuseErr)
-		}
-		next.Tower = refusing
-		a.now.Store(&next)
-	}
-	return err
+	return a.next(s, changes, a.publish)
 }
 
 func (a *ShardApplier) publish(s *live.State) {
