@@ -35,7 +35,7 @@ const (
 type Explained struct {
 	ID       string
 	Shard    string // that the id belongs to
-	Fresh    bool   // it is of a part beside the hash partition: what is newer than the snapshot
+	Fresh    bool   // it is newer than the snapshot
 	Standing Standing
 	Rank     int     // from 1 on, counted over all pages, if it was returned
 	Score    float32 // exact, if its shard answered and has it
@@ -145,7 +145,7 @@ func (t *Tower) askToExplain(ctx context.Context, f *fanOut, x *explainer, of []
 		for j, place := range places {
 			r := &x.rows[place]
 			if r.ended = r.ended || err != nil; err == nil && (rows[j].Known || rows[j].OutsideWindow) {
-				r.known, r.out.Shard, r.out.Fresh = rows[j], t.infos[i].Name, i >= t.hashed
+				r.known, r.out.Shard, r.out.Fresh = rows[j], t.infos[i].Name, i >= t.hashed || rows[j].Fresh
 			}
 		}
 	}

@@ -543,6 +543,21 @@ func (l *Local) Vectors(ctx context.Context, at Moment, ids []string, dst [][]fl
 	return nil
 }
 
+// Refs sets each place of found, which is as long as ids, to whether there is a row of that id
+// at a moment, and if so that of refs to the part's name of it. It is for who knows rows by
+// their ids alone.
+func (l *Local) Refs(at Moment, ids []string, refs []uint32, found []bool) (err error) {
+	defer l.recovered(debug.SetPanicOnFault(true), &err)
+	v, err := l.at(&at)
+	if err != nil {
+		return err
+	}
+	for i, id := range ids {
+		refs[i], found[i] = v.find(id)
+	}
+	return nil
+}
+
 // Attributes implements [Part].
 func (l *Local) Attributes(ctx context.Context, at Moment, refs []uint32, fields []int, most int, dst []attribute.Value) (rows int, err error) {
 	defer l.recovered(debug.SetPanicOnFault(true), &err)

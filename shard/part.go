@@ -239,7 +239,9 @@ type ExplainedRow struct {
 	// OutsideWindow is whether there is a row, which is not known because the moment's time
 	// is outside of its window.
 	OutsideWindow bool
-	Score         float32 // exact, the best over the query's vectors
+	// Fresh is whether it is newer than the snapshot, where a part has such rows too.
+	Fresh bool
+	Score float32 // exact, the best over the query's vectors
 	// Outside is whether it is not in Request.Segment, and Eligible whether it is and
 	// passes Request.Filter. Clause is, if it is not eligible, the first clause that is
 	// false for it of the segment's expression, if it is outside, or else of the filter;

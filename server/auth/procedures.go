@@ -3,6 +3,7 @@ package auth
 import (
 	"strings"
 
+	"github.com/tandem-ann/tandem/api/tandem/shard/v1/shardv1connect"
 	"github.com/tandem-ann/tandem/api/tandem/v1/tandemv1connect"
 )
 
@@ -25,6 +26,14 @@ var Procedures = map[string]Scopes{
 	tandemv1connect.ReleaseServicePromoteProcedure:       Publish,
 	tandemv1connect.ReleaseServiceStopProcedure:          Publish,
 	tandemv1connect.ReleaseServiceRollbackProcedure:      Publish,
+
+	// What servers of a cluster ask one another.
+	shardv1connect.ShardServiceSearchProcedure:     Internal,
+	shardv1connect.ShardServiceExplainProcedure:    Internal,
+	shardv1connect.ShardServiceVectorsProcedure:    Internal,
+	shardv1connect.ShardServiceAttributesProcedure: Internal,
+	shardv1connect.ShardServiceGetShardProcedure:   Internal,
+	shardv1connect.ShardServiceWatchProcedure:      Internal,
 
 	// Whoever writes or releases waits until servers have it.
 	tandemv1connect.LiveServiceGetLiveStatusProcedure: Live | Publish | Admin,

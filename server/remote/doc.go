@@ -1,0 +1,22 @@
+// Package remote has shards of other machines asked as if they were of this one: the shard
+// RPC of package shardv1, of which [NewHandler] is the side of a node and [Node] that of a
+// router. [Part] is a part of a tower whose shard is on a node.
+//
+// # Goals
+//
+// What a part that is elsewhere replies is what it would reply here, to the bit. A node
+// answers from the snapshot, the shard and the position that it was asked for, or refuses by
+// name. Whatever one side sends, the other takes a bounded time and memory for it. A call
+// costs little more than its bytes.
+//
+// # Design
+//
+// A node keeps nothing between calls. A shard and the fresh rows that belong to it are one
+// part for a router: the node asks each part of the tower that it holds, and merges what they
+// find. Rows of a snapshot are named by their ordinals, which are the same on every node, and
+// fresh rows by their ids, since nodes put them into memory in different ways; the router
+// gives those numbers of its own, see [Names].
+//
+// Lists are in columns, which the generated code reads and writes without an allocation for
+// each row. Every reply is checked before it is believed: merging relies on its order.
+package remote

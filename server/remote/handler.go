@@ -1,0 +1,233 @@
+package remote
+
+import (
+	"cmp"
+	"context"
+	"net/http"
+	"runtime"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"connectrpc.com/connect"
+
+	shardv1 "github.com/tandem-ann/tandem/api/tandem/shard/v1"
+	"github.com/tandem-ann/tandem/api/tandem/shard/v1/shardv1connect"
+	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
+	"github.com/tandem-ann/tandem/server/wire"
+	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/manifest"
+)
+
+// Options bound what a node does for routers. A zero field means its default.
+type Options struct {
+	// MaxInFlight is how many requests are answered at a time; one more is refused at once.
+	// Default: 16 for each processor, which is some milliseconds of work.
+	MaxInFlight int
+	// MaxTime is how long a request may take whose router gives it longer, or no end.
+	// Default: DefaultMaxTime.
+	MaxTime time.Duration
+	// MaxRequestBytes is how large a request may be. Default: DefaultMaxRequestBytes.
+	MaxRequestBytes int
+	// MaxReplyBytes is how large a reply may be, about. Default: DefaultMaxReplyBytes.
+	MaxReplyBytes int
+	// MaxWatches is how many routers may watch at a time. Default: DefaultMaxWatches.
+	MaxWatches int
+	// Panicked, if set, is told of each panic, with its stack. Default: nobody is.
+	Panicked func(*shard.PanicError)
+}
+
+// The defaults of Options.
+const (
+	DefaultMaxTime         = 10 * time.Second
+	DefaultMaxRequestBytes = 80 << 20 // 200,000 ids as long as ids may be, and lists of a filter
+	DefaultMaxReplyBytes   = 64 << 20
+	DefaultMaxWatches      = 256
+
+	inFlightPerProcessor = 16
+)
+
+func (o Options) withDefaults() Options {
+	o.MaxInFlight = cmp.Or(o.MaxInFlight, inFlightPerProcessor*runtime.GOMAXPROCS(0))
+	o.MaxTime = cmp.Or(o.MaxTime, DefaultMaxTime)
+	o.MaxRequestBytes = cmp.Or(o.MaxRequestBytes, DefaultMaxRequestBytes)
+	o.MaxReplyBytes = cmp.Or(o.MaxReplyBytes, DefaultMaxReplyBytes)
+	o.MaxWatches = cmp.Or(o.MaxWatches, DefaultMaxWatches)
+	return o
+}
+
+// handler answers the shard RPC.
+type handler struct {
+	holder           Holder
+	o                Options
+	protocol, oldest uint32
+	inFlight         atomic.Int32
+	watches          atomic.Int32
+	jobs             sync.Pool // *job
+}
+
+// NewHandler returns the handler of the shard RPC of what a node holds, and the path that it
+// is for. Who may ask it is decided before: it is for requests of the scope internal.
+func NewHandler(holder Holder, o Options) (path string, h http.Handler) {
+	return newHandler(&handler{holder: holder, o: o.withDefaults(), protocol: Protocol, oldest: OldestProtocol})
+}
+
+func newHandler(h *handler) (string, http.Handler) {
+	h.jobs.New = func() any { return new(job) }
+	path, next := shardv1connect.NewShardServiceHandler(
+		service{h},
+		connect.WithReadMaxBytes(h.o.MaxRequestBytes),
+		connect.WithCompression("gzip", nil, nil), // the network is near, and processors are what is scarce
+	)
+	return path, h.admitting(next)
+}
+
+// admitting refuses requests that are too many before anything of them is read.
+func (h *handler) admitting(next http.Handler) http.Handler {
+	errors := connect.NewErrorWriter()
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		count, most := &h.inFlight, h.o.MaxInFlight
+		if r.URL.Path == shardv1connect.ShardServiceWatchProcedure {
+			count, most = &h.watches, h.o.MaxWatches
+		}
+		n := int(count.Add(1))
+		defer count.Add(-1)
+		if n <= most {
+			next.ServeHTTP(w, r)
+			return
+		}
+		refused := refusef(Overloaded, "%d requests are in flight, and %d may be", n-1, most)
+		refused.InFlight = n - 1
+		_ = errors.Write(w, r, refused.wire()) // who does not read it has gone
+	})
+}
+
+// held is the state of a shard that a request asks.
+type held struct {
+	of    ShardID
+	at    shard.Moment
+	tower *shard.Tower
+	parts []part
+}
+
+// checkProtocol returns a refusal unless the node takes a protocol.
+func (h *handler) checkProtocol(protocol uint32) error {
+	if protocol >= h.oldest && protocol <= h.protocol {
+		return nil
+	}
+	r := refusef(WrongProtocol, "protocol is %d; accepted: %d to %d", protocol, h.oldest, h.protocol)
+	r.Protocol, r.OldestProtocol = h.protocol, h.oldest
+	return r
+}
+
+// read returns which state of which shard a request names.
+func (h *handler) read(m *shardv1.ShardState) (of ShardID, at shard.Moment, err error) {
+	if m == nil {
+		return of, at, refusef(BadQuery, "state is not set")
+	}
+	if err := h.checkProtocol(m.GetProtocol()); err != nil {
+		return of, at, err
+	}
+	of = ShardID{Snapshot: manifest.Digest(m.GetSnapshot()), Number: int(m.GetNumber()), Of: int(m.GetOf())}
+	switch m.GetTower() {
+	case tandemv1.Tower_TOWER_APPS:
+		of.Tower = shard.Apps
+	case tandemv1.Tower_TOWER_USERS:
+		of.Tower = shard.Users
+	default:
+		return of, at, refusef(BadQuery, "state.tower is %d; accepted: TOWER_APPS (1), TOWER_USERS (2)", m.GetTower())
+	}
+	at = shard.Moment{Snapshot: m.GetSnapshot(), Position: wire.Position(m.GetPosition()), Time: time.Unix(0, m.GetUnixNanos()).UTC()}
+	switch {
+	case !of.Snapshot.Valid():
+		return of, at, refusef(BadQuery, "state.snapshot is %.80q; accepted: a digest of a snapshot", m.GetSnapshot())
+	case of.Of < 1 || of.Of > shard.MaxShards:
+		return of, at, refusef(BadQuery, "state.of is %d; accepted: 1 to %d", of.Of, shard.MaxShards)
+	case of.Number >= of.Of:
+		return of, at, refusef(BadQuery, "state.number is %d; accepted: 0 to %d", of.Number, of.Of-1)
+	case m.GetPosition() == nil:
+		return of, at, refusef(BadQuery, "state.position is not set")
+	}
+	if err := at.Position.Check(); err != nil {
+		return of, at, refusef(BadQuery, "state.position: %v", err)
+	}
+	return of, at, nil
+}
+
+// asked is a request of the contract, as a pointer to a message.
+type asked[M any] interface {
+	*M
+	GetState() *shardv1.ShardState
+}
+
+// serve answers a request with what do returns, which reads no more of the tower then.
+func serve[M, R any, P asked[M]](ctx context.Context, h *handler, r *connect.Request[M], do func(context.Context, *held, *M) (*R, error)) (*connect.Response[R], error) {
+	ctx, cancel := context.WithTimeout(ctx, h.o.MaxTime)
+	defer cancel()
+	reply, err := answer(ctx, h, P(r.Msg).GetState(), func(s *held) (*R, error) { return do(ctx, s, r.Msg) })
+	if err != nil {
+		if p, ok := err.(*shard.PanicError); ok && h.o.Panicked != nil { //nolint:errorlint // it is made here or by a part
+			h.o.Panicked(p)
+		}
+		return nil, wireError(err)
+	}
+	return connect.NewResponse(reply), nil
+}
+
+// answer calls do with the state that a request names.
+func answer[R any](ctx context.Context, h *handler, m *shardv1.ShardState, do func(*held) (*R, error)) (reply *R, err error) {
+	of, at, err := h.read(m)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if r := recover(); r != nil {
+			err = &shard.PanicError{Shard: of.String(), Value: r, Stack: debug.Stack()}
+		}
+	}()
+	s := &held{of: of, at: at}
+	tower, release, err := h.holder.Acquire(ctx, of, at.Position)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	s.tower, s.parts = tower, make([]part, len(tower.Parts()))
+	for i, p := range tower.Parts() {
+		s.parts[i] = p.(part) // as Holder promises
+	}
+	if len(s.parts) == 0 {
+		return nil, refusef(NotHeld, "%s has no part here", of)
+	}
+	return do(s)
+}
+
+// service is the handler as the generated code wants it.
+type service struct{ *handler }
+
+func (s service) Search(ctx context.Context, r *connect.Request[shardv1.SearchRequest]) (*connect.Response[shardv1.SearchResponse], error) {
+	return serve(ctx, s.handler, r, s.search)
+}
+
+func (s service) Explain(ctx context.Context, r *connect.Request[shardv1.ExplainRequest]) (*connect.Response[shardv1.ExplainResponse], error) {
+	return serve(ctx, s.handler, r, s.explain)
+}
+
+func (s service) Vectors(ctx context.Context, r *connect.Request[shardv1.VectorsRequest]) (*connect.Response[shardv1.VectorsResponse], error) {
+	return serve(ctx, s.handler, r, s.vectors)
+}
+
+func (s service) Attributes(ctx context.Context, r *connect.Request[shardv1.AttributesRequest]) (*connect.Response[shardv1.AttributesResponse], error) {
+	return serve(ctx, s.handler, r, s.attributes)
+}
+
+func (s service) GetShard(ctx context.Context, r *connect.Request[shardv1.GetShardRequest]) (*connect.Response[shardv1.GetShardResponse], error) {
+	return serve(ctx, s.handler, r, s.getShard)
+}
+
+func (s service) Watch(ctx context.Context, r *connect.Request[shardv1.WatchRequest], stream *connect.ServerStream[shardv1.WatchResponse]) error {
+	if err := s.watch(ctx, r.Msg, stream); err != nil {
+		return wireError(err)
+	}
+	return nil
+}
