@@ -80,6 +80,7 @@ func NewLog(logger *slog.Logger) *Log {
 		Recall:   l.recall,
 		Traced:   l.traced,
 		Answered: l.answered,
+		Held:     l.held,
 		Draining: func(e Draining) { logger.Info("draining", "delay", e.Delay, "timeout", e.Timeout) },
 	}
 	return l
@@ -343,6 +344,25 @@ func (l *Log) traced(e Traced) {
 		l.logger.Warn("traces are dropped: they come faster than they are sent")
 	case e.Outcome == SpansSent:
 		l.logger.Info("traces are sent again", "lost_spans", e.Lost)
+	}
+}
+
+// held tells what becomes of the shards of a node.
+func (l *Log) held(e Held) {
+	var args []any
+	if e.Snapshot != "" {
+		args = append(args, "snapshot", e.Snapshot.Short())
+	}
+	args = withNames(args, "shard", e.Shard)
+	switch e.Change {
+	case HeldReady:
+		l.logger.Info("shard is loaded", append(args, "bytes", e.Bytes, "load_time", e.Took.Round(time.Microsecond))...)
+	case HeldNot:
+		l.logger.Error("shards are not loaded", append(args, "error", e.Err, "retry", e.Retry)...)
+	case HeldLetGo:
+		l.logger.Info("shard is let go of", append(args, "bytes", e.Bytes)...)
+	case HeldAll:
+		l.logger.Info("all shards are loaded", "generation", e.Generation, "shards", e.Shards, "bytes", e.Bytes)
 	}
 }
 
