@@ -59,8 +59,8 @@ func (s *Service) startRouting(c *Config) (end func()) {
 	}
 }
 
-// published returns who is told of what was read of the live log; nil for nobody.
-func (s *Service) published() func(*live.View) {
+// viewed returns who is told of what was read of the live log; nil for nobody.
+func (s *Service) viewed() func(*live.View) {
 	if s.router == nil {
 		return nil
 	}

@@ -372,7 +372,7 @@ func (s *Service) followLive(c *Config) {
 			return known.Position, known.By, err
 		},
 		Reached: c.Live.AtLeast, ReachedFrom: c.Live.AtLeastFrom,
-		Check: s.fits, Published: s.published(), Changed: s.health.changed, Events: s.events,
+		Check: s.fits, Viewed: s.viewed(), Changed: s.health.changed, Events: s.events,
 	})
 	s.health.live = s.live
 }

@@ -73,6 +73,8 @@ type Listener struct {
 	Nodes func(Nodes)
 	// Traced is called for what becomes of traces of requests.
 	Traced func(Traced)
+	// Held is called for what becomes of the shards of a node of a cluster.
+	Held func(Held)
 	// Draining is called when the server is told to stop.
 	Draining func(Draining)
 }
@@ -205,10 +207,12 @@ type Live struct {
 	// Staleness is the age of the proof, of LivePast; of LiveWithin what it was at most.
 	Staleness time.Duration
 	Refused   bool // whether answers are refused, of LivePast; else they are flagged
+	Unfenced  bool // or, of a node, routers ask others, of LivePast
 	// NoTimeTravel is by what it is known that the log is no older copy, of LiveRead; empty
 	// for nothing.
 	NoTimeTravel string
 	Snapshot     manifest.Digest // of LiveNotLaid, LiveLaid and LiveMisfits
+	Shard        string          // of the same, where it is laid over a shard by itself
 	Misfits      int             // how many there are
 	Misfit       string          // the first
 }
@@ -364,6 +368,33 @@ type Traced struct {
 	// how many were in between.
 	Turned bool
 	Lost   int
+}
+
+// HeldChange is what has become of a shard that a node holds, or is to.
+type HeldChange uint8
+
+// The changes.
+const (
+	HeldReady HeldChange = iota + 1 // it can be asked
+	HeldNot                         // it could not be loaded, or it is not known what is to be
+	HeldLetGo                       // it is closed, but for queries on it
+	HeldAll                         // all can be asked that the newest release needs
+)
+
+// Held says what has become of a shard that a node holds, or is to.
+type Held struct {
+	Change   HeldChange
+	Snapshot manifest.Digest // empty of HeldAll, and where placing has failed
+	Shard    string          // empty where it is about more than one
+	Bytes    int64           // of its file, or of all
+	Took     time.Duration   // of HeldReady
+	Err      error           // of HeldNot
+	Retry    time.Duration   // likewise: when it is tried again
+
+	// What follows is of HeldAll.
+
+	Generation uint64
+	Shards     int
 }
 
 // Draining says how a server stops.

@@ -81,6 +81,7 @@ func NewLog(logger *slog.Logger) *Log {
 		Nodes:    l.nodes,
 		Traced:   l.traced,
 		Answered: l.answered,
+		Held:     l.held,
 		Draining: func(e Draining) { logger.Info("draining", "delay", e.Delay, "timeout", e.Timeout) },
 	}
 	return l
@@ -164,6 +165,7 @@ func (l *Log) live(e Live) {
 	if e.Log != "" {
 		position = append(position, "log", e.Log)
 	}
+	over := withNames([]any{"snapshot", e.Snapshot.Short()}, "shard", e.Shard)
 	switch e.Change {
 	case LiveRead:
 		position = append(position, "load_time", e.Took.Round(time.Microsecond))
@@ -191,7 +193,10 @@ func (l *Log) live(e Live) {
 		l.logger.Error("the live log is no longer followed", "error", e.Err)
 	case LivePast:
 		text := "beyond the fence: answers are flagged as stale"
-		if e.Refused {
+		switch {
+		case e.Unfenced:
+			text = "beyond the fence: routers ask other nodes"
+		case e.Refused:
 			text = "beyond the fence: queries are refused"
 		}
 		args := []any{"staleness", e.Staleness.Round(time.Millisecond)}
@@ -208,11 +213,11 @@ func (l *Log) live(e Live) {
 			l.logger.Info("live log is summed up", append(position, "bytes", e.Bytes, "took", e.Took.Round(time.Millisecond))...)
 		}
 	case LiveNotLaid:
-		l.logger.Error("live log cannot be laid over a snapshot, which grows stale", "snapshot", e.Snapshot.Short(), "error", e.Err)
+		l.logger.Error("live log cannot be laid over a snapshot, which grows stale", append(over, "error", e.Err)...)
 	case LiveLaid:
-		l.logger.Info("live log is laid over a snapshot again", "snapshot", e.Snapshot.Short())
+		l.logger.Info("live log is laid over a snapshot again", over...)
 	case LiveMisfits:
-		l.logger.Warn("live events do not fit a snapshot, and do not count in it", "snapshot", e.Snapshot.Short(), "misfits", e.Misfits, "first", e.Misfit)
+		l.logger.Warn("live events do not fit a snapshot, and do not count in it", append(over, "misfits", e.Misfits, "first", e.Misfit)...)
 	case LivePassed:
 		l.logger.Error("a checkpoint of the live log is damaged and was passed over; its entries were read, and the next takes its place", "error", e.Err)
 	case LiveFull:
@@ -358,6 +363,25 @@ func (l *Log) traced(e Traced) {
 		l.logger.Warn("traces are dropped: they come faster than they are sent")
 	case e.Outcome == SpansSent:
 		l.logger.Info("traces are sent again", "lost_spans", e.Lost)
+	}
+}
+
+// held tells what becomes of the shards of a node.
+func (l *Log) held(e Held) {
+	var args []any
+	if e.Snapshot != "" {
+		args = append(args, "snapshot", e.Snapshot.Short())
+	}
+	args = withNames(args, "shard", e.Shard)
+	switch e.Change {
+	case HeldReady:
+		l.logger.Info("shard is loaded", append(args, "bytes", e.Bytes, "load_time", e.Took.Round(time.Microsecond))...)
+	case HeldNot:
+		l.logger.Error("shards are not loaded", append(args, "error", e.Err, "retry", e.Retry)...)
+	case HeldLetGo:
+		l.logger.Info("shard is let go of", append(args, "bytes", e.Bytes)...)
+	case HeldAll:
+		l.logger.Info("all shards are loaded", "generation", e.Generation, "shards", e.Shards, "bytes", e.Bytes)
 	}
 }
 

@@ -38,6 +38,7 @@ func Tee(list ...*Listener) *Listener {
 		Nodes:            tee(list, func(l *Listener) func(Nodes) { return l.Nodes }),
 		Recall:           tee(list, func(l *Listener) func(Recall) { return l.Recall }),
 		Traced:           tee(list, func(l *Listener) func(Traced) { return l.Traced }),
+		Held:             tee(list, func(l *Listener) func(Held) { return l.Held }),
 		Draining:         tee(list, func(l *Listener) func(Draining) { return l.Draining }),
 	}
 }

@@ -21,6 +21,10 @@
 // stays where it was: the proof of its position grows old, and the fence ends its answers. It
 // is made anew with a later entry, and every now and then.
 //
+// A node of a cluster has shards, and not snapshots: it has a [ShardLayer] for each, and answers
+// at the position that it is asked at, which is that of other nodes too. So such a layer has
+// what there was at its last positions.
+//
 // The follower also judges the age of proofs ([Follower.Past]) and tells of what becomes of
 // the log (see package events). Which errors callers see is for package server.
 package livelog

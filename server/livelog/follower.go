@@ -58,11 +58,17 @@ type Options struct {
 	Room    live.Room       // for what is upserted
 	// Check returns why an event is not to be written; see [live.Options].
 	Check func(*live.Event) error
-	// Published, if set, is called with each view of the log, before anybody else has it.
-	Published func(*live.View)
+	// Viewed, if set, is called with each view of the log, before anybody else has it.
+	Viewed func(*live.View)
+	// Unfenced is for a node of a cluster, which answers at the positions that it is asked at:
+	// its routers have the fence.
+	Unfenced bool
 	// Changed is called when [Follower.Refuses] may have changed.
 	Changed func()
-	Events  *events.Listener
+	// Published is called when layers have got another position, or could not go on. It must
+	// not call the follower. Default: nobody is told.
+	Published func()
+	Events    *events.Listener
 }
 
 // Follower follows the live log of one store, and lays it over snapshots. Its methods may be
@@ -74,7 +80,7 @@ type Follower struct {
 	replica atomic.Pointer[live.Replica] // nil before it is read
 
 	mu     sync.Mutex // held while layers are changed, within the lock of the replica
-	layers map[*Layer]struct{}
+	layers map[layer]struct{}
 
 	told  state
 	fresh fresh
@@ -96,7 +102,10 @@ type state struct {
 // New returns what follows the live log in a bucket once it is opened.
 func New(bucket *objects.Bucket, o Options) *Follower {
 	o.Room.Bytes, o.Room.Rows = cmp.Or(o.Room.Bytes, live.DefaultRoomBytes), cmp.Or(o.Room.Rows, live.DefaultRoomRows)
-	return &Follower{bucket: bucket, o: o, layers: map[*Layer]struct{}{}, first: make(chan struct{})}
+	if o.Published == nil {
+		o.Published = func() {}
+	}
+	return &Follower{bucket: bucket, o: o, layers: map[layer]struct{}{}, first: make(chan struct{})}
 }
 
 // Open reads the log to its end. It tries until ctx ends, but for a log that must not be
@@ -390,13 +399,14 @@ func (f *Follower) watch(ctx context.Context) {
 			if f.broken() {
 				f.mend()
 			}
+			f.trim()
 		}
 		age := f.Age()
 		switch {
 		case age == unproved: // why it is not read yet is told
 		case age > next:
 			_, failed := f.State()
-			f.o.Events.Live(events.Live{Change: events.LivePast, Staleness: age, Err: failed, Refused: !f.o.AnswerStale})
+			f.o.Events.Live(events.Live{Change: events.LivePast, Staleness: age, Err: failed, Refused: !f.o.AnswerStale, Unfenced: f.o.Unfenced})
 			next, told = max(2*next, unreadEvery), true
 		case age <= f.o.Fence && told:
 			f.o.Events.Live(events.Live{Change: events.LiveWithin, Staleness: longest})

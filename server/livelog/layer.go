@@ -3,7 +3,6 @@ package livelog
 import (
 	"context"
 	"fmt"
-	"slices"
 	"sync/atomic"
 	"time"
 
@@ -29,18 +28,71 @@ type Over interface {
 	End()
 }
 
+// layer is what a follower knows of one that it goes on with: a [Layer] or a [ShardLayer].
+type layer interface {
+	// apply goes on with what has changed in a state.
+	apply(s *live.State, changes []live.Change)
+	// publish has what was applied last answer, with the view of its position.
+	publish(v *live.View)
+	// failure returns why it did not go on; nil if it did.
+	failure() error
+}
+
+// course is how a layer goes on. It is guarded by the follower's mu.
+type course struct {
+	follower *Follower
+	digest   manifest.Digest // of the snapshot
+	shard    string          // empty for all of the snapshot
+	failed   error           // why it did not go on; nil if it did
+	misfits  int             // that were told of
+	told     time.Time       // when
+}
+
+func (c *course) failure() error { return c.failed }
+
+// gone notes whether it went on, and tells when that begins or ceases to fail.
+func (c *course) gone(err error) {
+	was := c.failed
+	c.failed = err
+	told := events.Live{Change: events.LiveNotLaid, Snapshot: c.digest, Shard: c.shard, Err: err}
+	if err == nil {
+		told.Change = events.LiveLaid
+	}
+	if (err == nil) != (was == nil) {
+		c.follower.o.Events.Live(told)
+	}
+}
+
+// tell tells of what does not fit, where that has become more.
+func (c *course) tell(over ...*overlay.TowerStatus) {
+	n := 0
+	for _, s := range over {
+		n += s.MisfitCount
+	}
+	if n <= c.misfits {
+		c.misfits = n
+		return
+	}
+	if objects.Elapsed(c.told) < misfitsEvery {
+		return
+	}
+	c.misfits, c.told = n, time.Now()
+	told := events.Live{Change: events.LiveMisfits, Snapshot: c.digest, Shard: c.shard, Misfits: n}
+	for _, s := range over {
+		if told.Misfit == "" && len(s.Misfits) > 0 {
+			told.Misfit = s.Misfits[0]
+		}
+	}
+	c.follower.o.Events.Live(told)
+}
+
 // Layer is the log laid over one snapshot. It goes on with the log from when it was made
 // ([Follower.Lay]) until End.
 type Layer struct {
-	follower *Follower
+	course
 	snapshot *snapshots.Snapshot
 	applier  *overlay.Applier
 	now      atomic.Pointer[Laid]
-
-	// What follows is guarded by the follower's mu.
-	failed  error     // why it did not go on; nil if it did
-	misfits int       // that were told of
-	told    time.Time // when
 }
 
 // Laid is a snapshot with what is laid over it at one position. It does not change, and reads
@@ -57,13 +109,27 @@ func (l *Laid) Position() shard.Position { return l.Overlaid.Position }
 // is ended, before the snapshot is closed. The error is that of ctx, or says what of the
 // snapshot cannot be read.
 func (f *Follower) Lay(ctx context.Context, s *snapshots.Snapshot) (*Layer, error) {
+	m := s.Manifest()
+	l := &Layer{course: course{follower: f, digest: s.Digest()}, snapshot: s}
+	err := f.lay(l, func(state *live.State) (err error) {
+		l.applier, err = overlay.New(ctx, overlay.Snapshot{
+			Apps: s.Tower(shard.Apps), Users: s.Tower(shard.Users),
+			Model: m.Model, ModelVersion: m.ModelVersion, Inputs: inputsOf(m),
+		}, state)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return l, nil
+}
+
+// lay has a layer begin with what was read of the log, by begin, and go on from there.
+func (f *Follower) lay(l layer, begin func(*live.State) error) (err error) {
 	r := f.replica.Load()
 	if r == nil {
-		return nil, ErrUnread
+		return ErrUnread
 	}
-	m := s.Manifest()
-	l := &Layer{follower: f, snapshot: s}
-	var err error
 	r.Read(func(state *live.State) {
 		f.mu.Lock()
 		defer f.mu.Unlock()
@@ -72,19 +138,19 @@ func (f *Follower) Lay(ctx context.Context, s *snapshots.Snapshot) (*Layer, erro
 			err = fmt.Errorf("the live log was read to %s, which could not be remembered", at.Shard())
 			return
 		}
-		l.applier, err = overlay.New(ctx, overlay.Snapshot{
-			Apps: s.Tower(shard.Apps), Users: s.Tower(shard.Users),
-			Model: m.Model, ModelVersion: m.ModelVersion, Inputs: inputsOf(m),
-		}, state)
-		if err == nil {
+		if err = begin(state); err == nil {
 			f.layers[l] = struct{}{}
 			l.publish(view)
 		}
 	})
-	if err != nil {
-		return nil, err
-	}
-	return l, nil
+	return err
+}
+
+// end ends a layer.
+func (f *Follower) end(l layer) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.layers, l)
 }
 
 // inputsOf returns the position that a snapshot's inputs reflect: of earlier events only
@@ -107,42 +173,14 @@ func (l *Layer) Inputs() shard.Position { return inputsOf(l.snapshot.Manifest())
 func (l *Layer) Shape() *overlay.Shape { return l.applier.Shape() }
 
 // End ends the layer: nothing reads the files of the snapshot for it any more.
-func (l *Layer) End() {
-	l.follower.mu.Lock()
-	defer l.follower.mu.Unlock()
-	delete(l.follower.layers, l)
-}
+func (l *Layer) End() { l.follower.end(l) }
 
-// apply goes on with what has changed in a state, and tells when that begins or ceases to
-// fail.
-func (l *Layer) apply(s *live.State, changes []live.Change) {
-	was := l.failed
-	l.failed = l.applier.Apply(s, changes)
-	told := events.Live{Change: events.LiveNotLaid, Snapshot: l.snapshot.Digest(), Err: l.failed}
-	if l.failed == nil {
-		told.Change = events.LiveLaid
-	}
-	if (l.failed == nil) != (was == nil) {
-		l.follower.o.Events.Live(told)
-	}
-}
+func (l *Layer) apply(s *live.State, changes []live.Change) { l.gone(l.applier.Apply(s, changes)) }
 
-// publish has what was applied last answer, with the view of its position.
 func (l *Layer) publish(v *live.View) {
 	now := l.applier.Now()
 	l.now.Store(&Laid{now, v})
-	apps, users := &now.Status.Apps, &now.Status.Users
-	n := apps.MisfitCount + users.MisfitCount
-	if n <= l.misfits {
-		l.misfits = n
-		return
-	}
-	if objects.Elapsed(l.told) < misfitsEvery {
-		return
-	}
-	l.misfits, l.told = n, time.Now()
-	first := slices.Concat(apps.Misfits, users.Misfits)[0]
-	l.follower.o.Events.Live(events.Live{Change: events.LiveMisfits, Snapshot: l.snapshot.Digest(), Misfits: n, Misfit: first})
+	l.tell(&now.Status.Apps, &now.Status.Users)
 }
 
 // applied is told of each entry before it is published.
@@ -162,14 +200,15 @@ func (f *Follower) published(v *live.View) {
 		f.o.Events.Live(events.Live{Change: events.LiveAccepted, Log: v.Position.Log, Sequence: v.Position.Sequence})
 	}
 	f.log = v.Position.Log
-	if f.o.Published != nil {
-		f.o.Published(v)
+	if f.o.Viewed != nil {
+		f.o.Viewed(v)
 	}
 	for l := range f.layers {
-		if l.failed == nil {
+		if l.failure() == nil {
 			l.publish(v)
 		}
 	}
+	f.o.Published()
 }
 
 // mend has those layers go on that could not.
@@ -179,13 +218,14 @@ func (f *Follower) mend() {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		for l := range f.layers {
-			if l.failed == nil {
+			if l.failure() == nil {
 				continue
 			}
-			if l.apply(s, nil); l.failed == nil && s.Position() == r.View().Position {
+			if l.apply(s, nil); l.failure() == nil && s.Position() == r.View().Position {
 				l.publish(r.View())
 			}
 		}
+		f.o.Published()
 	})
 }
 
@@ -194,7 +234,7 @@ func (f *Follower) broken() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for l := range f.layers {
-		if l.failed != nil {
+		if l.failure() != nil {
 			return true
 		}
 	}

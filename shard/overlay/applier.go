@@ -25,13 +25,11 @@ type Snapshot struct {
 // Applier lays what a [live.State] amounts to over one snapshot. [Applier.Apply] is for the
 // goroutine that follows the log; the other methods are safe for any number of goroutines.
 type Applier struct {
-	snapshot Snapshot
-	shape    Shape
-	apps     *tower
-	users    *tower
-	stale    bool   // what there is is not what the state was when it was applied last
-	log      string // the id of its log then
-	now      atomic.Pointer[Overlaid]
+	applying
+	shape Shape
+	apps  *tower
+	users *tower
+	now   atomic.Pointer[Overlaid]
 }
 
 // Overlaid is a snapshot with what lies over it at one position. It is immutable and safe for
@@ -76,38 +74,19 @@ type TowerStatus struct {
 // it reads those of all users, and hashes them. The error is the context's, or an
 // [*shard.UnreadableError].
 func New(ctx context.Context, snapshot Snapshot, s *live.State) (*Applier, error) {
-	a := &Applier{snapshot: snapshot, shape: Shape{
+	a := &Applier{shape: Shape{
 		Model: snapshot.Model, ModelVersion: snapshot.ModelVersion, Dim: snapshot.Apps.Dim(), Metric: snapshot.Apps.Metric(),
 		Apps: snapshot.Apps.Schema(), Users: snapshot.Users.Schema(),
 	}}
 	var err error
-	if a.apps, err = newTower(snapshot.Apps, &a.snapshot, &a.shape); err != nil {
+	if a.apps, err = newTower(snapshot.Apps, share{}, snapshot.Inputs, &a.shape); err != nil {
 		return nil, err
 	}
-	if a.users, err = newTower(snapshot.Users, &a.snapshot, &a.shape); err != nil {
+	if a.users, err = newTower(snapshot.Users, share{}, snapshot.Inputs, &a.shape); err != nil {
 		return nil, err
 	}
-	return a, a.all(ctx, s)
-}
-
-// all lays all of the state over the snapshot, whatever lies over it.
-func (a *Applier) all(ctx context.Context, s *live.State) (err error) {
-	defer a.named(&err)
-	defer sections.Guard(&err)()
-	a.stale = true // until all of it is done
-	for _, t := range []*tower{a.apps, a.users} {
-		b := t.begin(s)
-		t.clear()
-		if err := b.addAll(ctx); err != nil {
-			return fmt.Errorf("lay over %s: %w", t.kind, err)
-		}
-		if err := b.commit(); err != nil {
-			return fmt.Errorf("lay over %s: %w", t.kind, err)
-		}
-	}
-	a.publish(s)
-	a.stale, a.log = false, s.Position().Log
-	return nil
+	a.towers = []*tower{a.apps, a.users}
+	return a, a.begin(ctx, s, a.publish)
 }
 
 // Apply makes what lies over the snapshot that of the state, from which it was different in
@@ -118,69 +97,24 @@ func (a *Applier) all(ctx context.Context, s *live.State) (err error) {
 // stays, at its position, but for those that have been taken down or forgotten, which are
 // refused. The next call begins with all of the state.
 func (a *Applier) Apply(s *live.State, changes []live.Change) error {
-	var err error
-	// What inputs of another log reflect depends on where that was left.
-	if a.stale || a.log != s.Position().Log {
-		err = a.all(context.Background(), s)
-	} else {
-		err = a.apply(s, changes)
-	}
-	if a.stale = err != nil; a.stale {
+	err := a.next(s, changes, a.publish)
+	if err != nil {
 		err = errors.Join(err, a.refuse(s))
 	}
 	return err
 }
 
 // refuse has what was published refuse whom the state does.
-func (a *Applier) refuse(s *live.State) error {
+func (a *Applier) refuse(s *live.State) (err error) {
 	next := *a.now.Load()
-	for _, of := range []struct {
-		tower **shard.Tower
-		over  *tower
-	}{{&next.Apps, a.apps}, {&next.Users, a.users}} {
-		parts, hashed := (*of.tower).Parts(), len(of.over.locals)
-		var err error
-		if *of.tower, err = (*of.tower).With(parts[:hashed], parts[hashed:], of.over.refusedBy(s)); err != nil {
-			return err
-		}
+	if next.Apps, err = a.apps.refuse(next.Apps, s); err != nil {
+		return err
+	}
+	if next.Users, err = a.users.refuse(next.Users, s); err != nil {
+		return err
 	}
 	a.now.Store(&next)
 	return nil
-}
-
-func (a *Applier) apply(s *live.State, changes []live.Change) (err error) {
-	defer a.named(&err)
-	defer sections.Guard(&err)()
-	apps, users := a.apps.begin(s), a.users.begin(s)
-	for i := range changes {
-		if c := &changes[i]; c.Tower == shard.Users {
-			users.addChange(c)
-		} else {
-			apps.addChange(c)
-		}
-	}
-	for _, b := range []*batch{apps, users} {
-		if err := b.commit(); err != nil {
-			return fmt.Errorf("lay over %s: %w", b.kind, err)
-		}
-	}
-	a.publish(s)
-	return nil
-}
-
-// named makes a fault in a file an error that names its shard.
-func (a *Applier) named(err *error) {
-	fault, ok := errors.AsType[*sections.FaultError](*err)
-	if _, named := errors.AsType[*shard.UnreadableError](*err); !ok || named {
-		return
-	}
-	for _, t := range []*tower{a.apps, a.users} {
-		for _, l := range t.locals {
-			if fault.In(l.Shard().File()) {
-				*err = fmt.Errorf("lay over %s: %w", t.kind, &shard.UnreadableError{Shard: l.Shard().Name(), Fault: fault})
-			}
-		}
-	}
 }
 
 func (a *Applier) publish(s *live.State) {
@@ -192,3 +126,70 @@ func (a *Applier) publish(s *live.State) {
 
 // Now returns the snapshot with what lies over it.
 func (a *Applier) Now() *Overlaid { return a.now.Load() }
+
+// applying goes from one state to the next with some towers, that change together.
+type applying struct {
+	towers []*tower
+	stale  bool   // what there is is not what the state was when it was applied last
+	log    string // the id of its log then
+}
+
+// begin lays all of the state over the towers, whatever lies over them.
+func (a *applying) begin(ctx context.Context, s *live.State, publish func(*live.State)) (err error) {
+	defer a.named(&err)
+	defer sections.Guard(&err)()
+	a.stale = true // until all of it is done
+	for _, t := range a.towers {
+		b := t.begin(s)
+		t.clear()
+		if err := b.addAll(ctx); err != nil {
+			return fmt.Errorf("lay over %s: %w", t.kind, err)
+		}
+		if err := b.commit(); err != nil {
+			return fmt.Errorf("lay over %s: %w", t.kind, err)
+		}
+	}
+	publish(s)
+	a.stale, a.log = false, s.Position().Log
+	return nil
+}
+
+// next goes on to a state that is different in some changes.
+func (a *applying) next(s *live.State, changes []live.Change, publish func(*live.State)) (err error) {
+	// What inputs of another log reflect depends on where that was left.
+	if a.stale || a.log != s.Position().Log {
+		return a.begin(context.Background(), s, publish)
+	}
+	a.stale = true // unless all of it is done
+	defer a.named(&err)
+	defer sections.Guard(&err)()
+	for _, t := range a.towers {
+		b := t.begin(s)
+		for i := range changes {
+			if (changes[i].Tower == shard.Users) == (t.kind == shard.Users) {
+				b.addChange(&changes[i])
+			}
+		}
+		if err := b.commit(); err != nil {
+			return fmt.Errorf("lay over %s: %w", t.kind, err)
+		}
+	}
+	publish(s)
+	a.stale = false
+	return nil
+}
+
+// named makes a fault in a file an error that names its shard.
+func (a *applying) named(err *error) {
+	fault, ok := errors.AsType[*sections.FaultError](*err)
+	if _, named := errors.AsType[*shard.UnreadableError](*err); !ok || named {
+		return
+	}
+	for _, t := range a.towers {
+		for _, l := range t.locals {
+			if fault.In(l.Shard().File()) {
+				*err = fmt.Errorf("lay over %s: %w", t.kind, &shard.UnreadableError{Shard: l.Shard().Name(), Fault: fault})
+			}
+		}
+	}
+}

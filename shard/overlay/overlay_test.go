@@ -387,6 +387,7 @@ type world struct {
 	metric   index.Metric
 	replica  *live.Replica
 	applier  *overlay.Applier
+	shards   map[shard.Kind][]*overlay.ShardApplier // what applies beside it, by shard
 	failed   error
 	stop     func()
 }
@@ -410,6 +411,11 @@ func newWorld(t *rapid.T, dir string) *world {
 	w.replica, err = live.Open(context.Background(), bucket, live.Options{Poll: time.Hour, Apply: func(s *live.State, changes []live.Change) {
 		if w.applier != nil {
 			w.failed = cmp.Or(w.failed, w.applier.Apply(s, changes))
+		}
+		for _, list := range w.shards {
+			for _, a := range list {
+				w.failed = cmp.Or(w.failed, a.Apply(s, changes))
+			}
 		}
 	}})
 	require.NoError(t, err)

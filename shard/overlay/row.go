@@ -34,7 +34,7 @@ type assigned struct {
 }
 
 // covers reports whether the snapshot's inputs reflect an event.
-func (b *batch) covers(sequence uint64) bool { return b.state.Covers(b.snapshot.Inputs, sequence) }
+func (b *batch) covers(sequence uint64) bool { return b.state.Covers(b.inputs, sequence) }
 
 // rowOf returns what holds of an app or user.
 func (b *batch) rowOf(id string) (r row) {
@@ -47,7 +47,7 @@ func (b *batch) rowOf(id string) (r row) {
 	}
 	r.window = record.Window
 	r.dead = record.Removed > 0 && !b.covers(record.Removed)
-	u := record.Upserted(b.snapshot.Model, b.snapshot.ModelVersion)
+	u := record.Upserted(b.shape.Model, b.shape.ModelVersion)
 	if u != nil && !b.covers(u.Sequence) && b.takeFresh(&r, id, record, u) {
 		r.dead = true
 	}

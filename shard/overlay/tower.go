@@ -14,10 +14,18 @@ import (
 	"github.com/tandem-ann/tandem/shard/lowest"
 )
 
-// tower is what lies over one tower of a snapshot.
+// share is which ids a tower has: those that [shard.Partition] puts into one shard of so many,
+// or all of them, if it is zero.
+type share struct{ number, of int }
+
+// has reports whether an id is one of them.
+func (s share) has(id string) bool { return s.of <= 1 || shard.Partition(id, s.of) == s.number }
+
+// tower is what lies over one tower of a snapshot, or over one shard of it.
 type tower struct {
-	snapshot *Snapshot
-	shape    *Shape
+	share    share
+	inputs   shard.Position // that the snapshot's inputs reflect
+	shape    *Shape         // what of it upserts must fit: not the schema of the other tower
 	kind     shard.Kind
 	base     *shard.Tower
 	schema   attribute.Schema
@@ -32,8 +40,8 @@ type tower struct {
 	current  *shard.Tower
 }
 
-func newTower(base *shard.Tower, snapshot *Snapshot, shape *Shape) (*tower, error) {
-	t := &tower{snapshot: snapshot, shape: shape, kind: base.Kind(), base: base, schema: base.Schema()}
+func newTower(base *shard.Tower, of share, inputs shard.Position, shape *Shape) (*tower, error) {
+	t := &tower{share: of, inputs: inputs, shape: shape, kind: base.Kind(), base: base, schema: base.Schema()}
 	for _, p := range base.Parts() {
 		l, ok := p.(*shard.Local)
 		if !ok {
@@ -102,6 +110,12 @@ func (t *tower) refusedBy(s *live.State) shard.Refused {
 	return nil
 }
 
+// refuse returns a tower that was published, which refuses whom the state does.
+func (t *tower) refuse(published *shard.Tower, s *live.State) (*shard.Tower, error) {
+	parts, hashed := published.Parts(), len(t.locals)
+	return published.With(parts[:hashed], parts[hashed:], t.refusedBy(s))
+}
+
 // checkEvery is how many rows pass between two looks at a context.
 const checkEvery = 1024
 
@@ -122,7 +136,7 @@ func (b *batch) addAll(ctx context.Context) error {
 		return nil
 	}
 	down := b.state.TakenDown()
-	if down.Len() < b.base.Rows()/4 {
+	if down.Len()/max(b.share.of, 1) < b.base.Rows()/4 {
 		for id := range down.All() {
 			if n++; n%checkEvery == 0 && ctx.Err() != nil {
 				return ctx.Err()
@@ -187,8 +201,11 @@ func (b *batch) addHash(h live.UserHash) {
 	}
 }
 
-// add adds an app or user, as it is by now.
+// add adds an app or user, as it is by now, if it is one of the tower's.
 func (b *batch) add(id string) {
+	if !b.share.has(id) {
+		return
+	}
 	if b.rows == nil {
 		b.resize()
 	}

@@ -80,6 +80,25 @@ func OpenTower(ctx context.Context, store *Store, m *manifest.Manifest, kind sha
 	return t, nil
 }
 
+// OpenShard opens one shard of a snapshot, which it downloads of a store that is no folder, as
+// a tower of that alone: no other file is read. It verifies what [Open] does of the shard. How
+// many rows segments have in all shards is not known then.
+func OpenShard(ctx context.Context, store *Store, m *manifest.Manifest, kind shard.Kind, number int) (*shard.Tower, error) {
+	tm := m.Tower(kind)
+	if number < 0 || number >= len(tm.Shards) {
+		return nil, fmt.Errorf("open shard %d of %s, of which there are %d", number, kind, len(tm.Shards))
+	}
+	s, err := openNumbered(ctx, store, m, kind, number)
+	if err != nil {
+		return nil, err
+	}
+	t, err := shard.NewTower(kind, []*shard.Shard{s}, m.Metric, m.Dim, tm.Schema)
+	if err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return t, nil
+}
+
 // ShardName names a shard by its place in its tower.
 func ShardName(kind shard.Kind, number int) string { return fmt.Sprintf("%s-%04d", kind, number) }
 
@@ -148,20 +167,25 @@ func (s *Snapshot) Tower(kind shard.Kind) *shard.Tower {
 
 // Warm asks every shard a question, so that the first real one finds its scratch memory
 // made.
-func (s *Snapshot) Warm(ctx context.Context) (err error) {
-	defer sections.Guard(&err)()
+func (s *Snapshot) Warm(ctx context.Context) error {
 	for _, kind := range []shard.Kind{shard.Apps, shard.Users} {
-		t := s.Tower(kind)
-		some := slices.IndexFunc(t.Local(), func(sh *shard.Shard) bool { return sh.Rows() > 0 })
-		if some < 0 {
-			continue
-		}
-		q := &shard.Query{Vectors: [][]float32{t.Local()[some].Index().Vector(0, nil)}, K: 100, Target: 0.99, MinCoverage: 1}
-		if _, err := t.Search(ctx, q); err != nil {
+		if err := WarmTower(ctx, s.Tower(kind)); err != nil {
 			return fmt.Errorf("warm snapshot %s: %w", s.digest.Short(), err)
 		}
 	}
 	return nil
+}
+
+// WarmTower asks every shard of a tower a question; see [Snapshot.Warm].
+func WarmTower(ctx context.Context, t *shard.Tower) (err error) {
+	defer sections.Guard(&err)()
+	some := slices.IndexFunc(t.Local(), func(sh *shard.Shard) bool { return sh.Rows() > 0 })
+	if some < 0 {
+		return nil
+	}
+	q := &shard.Query{Vectors: [][]float32{t.Local()[some].Index().Vector(0, nil)}, K: 100, Target: 0.99, MinCoverage: 1}
+	_, err = t.Search(ctx, q)
+	return err
 }
 
 // Trim has both towers let go of the memory that nobody needed since it was called last.

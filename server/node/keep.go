@@ -1,0 +1,432 @@
+package node
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"time"
+
+	shardv1 "github.com/tandem-ann/tandem/api/tandem/shard/v1"
+	"github.com/tandem-ann/tandem/index/sections"
+	"github.com/tandem-ann/tandem/server/events"
+	"github.com/tandem-ann/tandem/server/remote"
+	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/manifest"
+	"github.com/tandem-ann/tandem/shard/release"
+)
+
+const (
+	// loads is how many shards are loaded at a time: while one is downloaded another is read.
+	loads = 2
+	// lookEvery is how often it is looked at least at what is to be held: whether what is open
+	// can be read is noticed so.
+	lookEvery = 5 * time.Second
+	// askEvery is how often others are asked whether they hold what this node is not to hold any
+	// more, and askPatience how long all answers may take.
+	askEvery, askPatience = 5 * time.Second, 5 * time.Second
+	// parting is how long what others hold by now stays: routers hear of that within a moment,
+	// and end the queries that they have begun.
+	parting = 10 * time.Second
+)
+
+// snapshot is one that is needed, or was.
+type snapshot struct {
+	manifest *manifest.Manifest // nil before it was read
+	failing
+	released bool      // whether the newest release has it
+	used     bool      // whether a router uses it
+	needed   time.Time // when it was last, or began to be
+}
+
+// isNeeded reports whether its shards are to be loaded.
+func (s *snapshot) isNeeded() bool { return s.released || s.used }
+
+// failing is what has failed, and when it is tried again.
+type failing struct {
+	err   error
+	pause time.Duration
+	retry time.Time
+}
+
+// fail notes a failure.
+func (f *failing) fail(err error) {
+	last := lastRetry
+	if errors.Is(err, sections.ErrCorrupt) {
+		last = corruptRetry
+	}
+	f.pause = min(max(2*f.pause, firstRetry), last)
+	f.err, f.retry = err, time.Now().Add(f.pause)
+}
+
+// key names a shard.
+type key struct {
+	snapshot manifest.Digest
+	tower    shard.Kind
+	number   int
+}
+
+// slot is a shard that is held, or is to be. Only keep changes it, with the lock of the node.
+type slot struct {
+	key
+	snapshot *snapshot
+	failing
+	now     *mapping           // nil if it is not open
+	loading context.CancelFunc // nil if it is not being loaded
+	wanted  bool               // whether it is to be held here
+	parted  time.Time          // since when all others have it that are to; zero if they have not
+}
+
+// of is how many shards the tower has.
+func (s *slot) of() int { return len(s.snapshot.manifest.Tower(s.tower).Shards) }
+
+// file is the shard's file.
+func (s *slot) file() manifest.Shard { return s.snapshot.manifest.Tower(s.tower).Shards[s.number] }
+
+// id is the shard's name among nodes.
+func (s *slot) id() remote.ShardID {
+	return remote.ShardID{Snapshot: s.key.snapshot, Tower: s.tower, Number: s.number, Of: s.of()}
+}
+
+// keep has the node hold what it is to, until ctx ends.
+func (n *Node) keep(ctx context.Context, working *sync.WaitGroup) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-n.news:
+		case <-timer.C:
+		case r := <-n.loaded:
+			n.take(r)
+		case held := <-n.asked:
+			n.asking = false
+			n.part(held)
+		}
+		n.look(ctx, working)
+		n.close()
+		timer.Reset(n.nextLook())
+		n.board.changed()
+	}
+}
+
+// look compares what is held with what is to be, and begins what is missing.
+func (n *Node) look(ctx context.Context, working *sync.WaitGroup) {
+	newest := n.remember(ctx)
+	if newest == nil {
+		return // it could not be remembered
+	}
+	n.need(newest)
+	n.readManifests(ctx)
+	if !n.want() {
+		return
+	}
+	n.letGo()
+	n.load(ctx, working)
+	n.askOthers(ctx, working)
+	n.judge(newest)
+}
+
+// remember returns the newest release that the node has remembered to have read: nothing is
+// loaded for one that it has not.
+func (n *Node) remember(ctx context.Context) *release.Release {
+	n.mu.RLock()
+	newest := n.newest
+	n.mu.RUnlock()
+	if newest == n.remembered {
+		return newest
+	}
+	if err := newest.Remember(ctx, n.c.Memory); err != nil {
+		if ctx.Err() == nil {
+			n.events.NotServed(events.NotServed{Generation: newest.Generation, Err: err, Retry: lookEvery})
+		}
+		return n.remembered
+	}
+	n.remembered = newest
+	return newest
+}
+
+// need notes which snapshots are needed.
+func (n *Node) need(newest *release.Release) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, s := range n.known {
+		s.released, s.used = false, false
+	}
+	of := func(d manifest.Digest) *snapshot {
+		s := n.known[d]
+		if s == nil {
+			s = &snapshot{}
+			n.known[d] = s
+		}
+		s.needed = time.Now()
+		return s
+	}
+	for _, a := range newest.Arms {
+		of(a.Snapshot).released = true
+	}
+	for u := range n.uses {
+		for _, d := range u.snapshots {
+			of(d).used = true
+		}
+	}
+}
+
+// readManifests reads the manifests of what is needed that were not read yet.
+func (n *Node) readManifests(ctx context.Context) {
+	for d, s := range n.known { // which only keep changes
+		if s.manifest != nil || !s.isNeeded() || time.Now().Before(s.retry) {
+			continue
+		}
+		m, err := n.c.Store.Manifest(ctx, d)
+		if ctx.Err() != nil {
+			return
+		}
+		n.mu.Lock()
+		if err != nil {
+			s.fail(err)
+		} else {
+			s.manifest, s.failing = m, failing{}
+		}
+		n.mu.Unlock()
+		if err != nil {
+			n.events.Held(events.Held{Change: events.HeldNot, Snapshot: d, Err: err, Retry: s.pause})
+		}
+	}
+}
+
+// want makes a slot for each shard that this node is to hold. It reports whether that is known.
+func (n *Node) want() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.members == nil {
+		return false // nobody has said who there is
+	}
+	if err := n.replace(); err != nil {
+		n.events.Held(events.Held{Change: events.HeldNot, Err: err, Retry: lookEvery})
+	}
+	if n.mine == nil {
+		return false
+	}
+	for _, s := range n.slots {
+		s.wanted = false
+	}
+	for d, s := range n.known {
+		if s.manifest == nil || !s.isNeeded() {
+			continue
+		}
+		for _, kind := range []shard.Kind{shard.Apps, shard.Users} {
+			for number := range s.manifest.Tower(kind).Shards {
+				k := key{d, kind, number}
+				if !n.mine.has(n.c.Name, k) {
+					continue
+				}
+				if n.slots[k] == nil {
+					n.slots[k] = &slot{key: k, snapshot: s}
+				}
+				n.slots[k].wanted = true
+			}
+		}
+	}
+	return true
+}
+
+// replace computes anew who is to hold what. Where a manifest of the newest release could not be
+// read that is not known, and stays what it was. The caller has the lock.
+func (n *Node) replace() error {
+	var released, others []*manifest.Manifest
+	for _, d := range n.order() {
+		switch s := n.known[d]; {
+		case s.manifest == nil && s.released:
+			return nil // that it could not be read was told
+		case s.manifest == nil:
+		case s.released:
+			released = append(released, s.manifest)
+		default:
+			others = append(others, s.manifest)
+		}
+	}
+	mine, err := n.place(n.members, placesOf(released, others))
+	if err == nil {
+		n.mine = mine
+	}
+	return err
+}
+
+// order returns the snapshots that are known, in the order of their digests.
+func (n *Node) order() []manifest.Digest {
+	list := make([]manifest.Digest, 0, len(n.known))
+	for d := range n.known {
+		list = append(list, d)
+	}
+	slices.Sort(list)
+	return list
+}
+
+// letGo lets go of what is not needed any more, and of what others hold.
+func (n *Node) letGo() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for d, s := range n.known {
+		if !s.isNeeded() && (s.manifest == nil || time.Since(s.needed) >= n.c.Keep) {
+			delete(n.known, d)
+		}
+	}
+	for _, s := range n.slots {
+		parted := !s.parted.IsZero() && time.Since(s.parted) >= parting
+		switch {
+		case s.wanted:
+			s.parted = time.Time{}
+		case n.known[s.key.snapshot] == nil, s.now == nil, s.snapshot.isNeeded() && parted:
+			n.drop(s)
+		}
+	}
+}
+
+// drop lets go of a slot. The caller has the lock.
+func (n *Node) drop(s *slot) {
+	if s.loading != nil {
+		s.loading() // what comes of it is closed
+	}
+	if s.now != nil {
+		n.closing = append(n.closing, s.now)
+		n.events.Held(events.Held{Change: events.HeldLetGo, Snapshot: s.key.snapshot, Shard: s.name(), Bytes: s.file().Size})
+	}
+	delete(n.slots, s.key)
+}
+
+// close closes what was let go of, unless it is being asked. That waits for the live log to be
+// laid over other shards, and so the lock is not for it.
+func (n *Node) close() {
+	for _, m := range n.closing {
+		m.release()
+	}
+	n.closing = n.closing[:0]
+}
+
+// askOthers asks those who are to hold what this node is not to any more whether they do.
+func (n *Node) askOthers(ctx context.Context, working *sync.WaitGroup) {
+	if n.c.Holds == nil || n.asking || time.Since(n.askedAt) < askEvery {
+		return
+	}
+	type question struct {
+		key
+		id     remote.ShardID
+		others []string
+	}
+	var list []question
+	n.mu.RLock()
+	for _, s := range n.slots {
+		if others := n.mine[spot{s.tower, s.number}]; !s.wanted && s.now != nil && s.snapshot.isNeeded() && len(others) > 0 {
+			list = append(list, question{s.key, s.id(), others})
+		}
+	}
+	n.mu.RUnlock()
+	if len(list) == 0 {
+		return
+	}
+	n.asking, n.askedAt = true, time.Now()
+	at := n.live.Position()
+	working.Go(func() {
+		ctx, cancel := context.WithTimeout(ctx, askPatience)
+		defer cancel()
+		held := []key{}
+		for _, q := range list {
+			hold := func(name string) bool { return n.c.Holds(ctx, name, q.id, at) }
+			if !slices.ContainsFunc(q.others, func(name string) bool { return !hold(name) }) {
+				held = append(held, q.key)
+			}
+		}
+		n.asked <- held // there is room for one answer
+	})
+}
+
+// part notes which shards all others hold that are to.
+func (n *Node) part(held []key) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, s := range n.slots {
+		switch {
+		case s.wanted || !slices.Contains(held, s.key):
+			s.parted = time.Time{}
+		case s.parted.IsZero():
+			s.parted = time.Now()
+		}
+	}
+}
+
+// judge makes the node ready once all of the newest release is loaded that it is to hold, or
+// has failed, and was told to. It tells when all is loaded.
+func (n *Node) judge(newest *release.Release) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	all := events.Held{Change: events.HeldAll, Generation: newest.Generation}
+	tried, whole := true, true
+	for _, s := range n.known {
+		if s.released && s.manifest == nil {
+			return
+		}
+	}
+	for _, s := range n.slots {
+		if !s.wanted || !s.snapshot.released {
+			continue
+		}
+		all.Shards++
+		all.Bytes += s.file().Size
+		whole = whole && s.now != nil
+		tried = tried && (s.now != nil || s.err != nil)
+	}
+	if tried && n.phase == shardv1.NodePhase_NODE_PHASE_STARTING {
+		n.phase = shardv1.NodePhase_NODE_PHASE_READY
+	}
+	if whole && n.told != newest.Generation {
+		n.told = newest.Generation
+		n.events.Held(all)
+	}
+}
+
+// nextLook returns when to look again, if nothing happens.
+func (n *Node) nextLook() time.Duration {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	next := time.Now().Add(lookEvery)
+	sooner := func(t time.Time) {
+		if !t.IsZero() && t.Before(next) {
+			next = t
+		}
+	}
+	for _, s := range n.known {
+		if s.manifest == nil && s.isNeeded() {
+			sooner(s.retry)
+		}
+		if !s.isNeeded() {
+			sooner(s.needed.Add(n.c.Keep))
+		}
+	}
+	for _, s := range n.slots {
+		if s.wanted && s.loading == nil && s.err != nil {
+			sooner(s.retry)
+		}
+		if !s.parted.IsZero() {
+			sooner(s.parted.Add(parting))
+		}
+	}
+	return max(time.Until(next), time.Millisecond)
+}
+
+// byNeed orders slots: those that routers use first, so that what answers is there again soonest.
+func byNeed(a, b *slot) int {
+	rank := func(s *slot) int {
+		switch {
+		case s.snapshot.used:
+			return 0
+		case s.snapshot.released:
+			return 1
+		}
+		return 2
+	}
+	return cmp.Or(cmp.Compare(rank(a), rank(b)), cmp.Compare(a.key.snapshot, b.key.snapshot),
+		cmp.Compare(a.tower, b.tower), cmp.Compare(a.number, b.number))
+}
