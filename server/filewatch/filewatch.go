@@ -62,8 +62,11 @@ func New(name string, most int64, load func(contents [][]byte) error, paths ...s
 
 // Look reads the files and uses what they have, if that is not what was looked at before.
 // An error names the files. It waits for no longer than [Patience].
-func (f *Files) Look() error {
-	_, err := f.look(context.Background())
+func (f *Files) Look() error { return f.LookContext(context.Background()) }
+
+// LookContext is [Files.Look] for no longer than ctx, whose error it returns if that ends first.
+func (f *Files) LookContext(ctx context.Context) error {
+	_, err := f.look(ctx)
 	return err
 }
 
