@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/tandem-ann/tandem/server/events"
 	"github.com/tandem-ann/tandem/server/router"
 	"github.com/tandem-ann/tandem/shard/live"
 	"github.com/tandem-ann/tandem/shard/manifest"
@@ -15,8 +16,10 @@ import (
 type Cluster struct {
 	// Router says how nodes are asked. Its Events are those of the server.
 	Router router.Options
-	// Watch tells which nodes there are, whenever that changes, until ctx ends. Required.
-	Watch func(ctx context.Context, told func([]router.Member))
+	// Watch tells which nodes there are, whenever that changes, until ctx ends. If who lists
+	// them cannot be asked, or something is wrong with that, failed is called with why, and with
+	// nil whenever all is well. Required.
+	Watch func(ctx context.Context, told func([]router.Member), failed func(error))
 }
 
 const (
@@ -50,7 +53,7 @@ func (s *Service) startRouting(c *Config) (end func()) {
 	watched := make(chan struct{})
 	go func() {
 		defer close(watched)
-		c.Cluster.Watch(ctx, s.router.Members)
+		c.Cluster.Watch(ctx, s.router.Members, s.membersFailed())
 	}()
 	return func() {
 		cancel()
@@ -83,4 +86,20 @@ func (s *Service) openElsewhere(ctx context.Context, store *snapshots.Store, d m
 		return nil, err
 	}
 	return s.newServing(l, l), nil
+}
+
+// membersFailed returns what tells when it begins that something is wrong with who lists the
+// nodes, and when it ends. It is for one goroutine.
+func (s *Service) membersFailed() func(error) {
+	failed := ""
+	return func(err error) {
+		switch {
+		case err == nil && failed != "":
+			failed = ""
+			s.events.Nodes(events.Nodes{Change: events.MembersBack})
+		case err != nil && err.Error() != failed:
+			failed = err.Error()
+			s.events.Nodes(events.Nodes{Change: events.MembersFailed, Err: err})
+		}
+	}
 }

@@ -78,6 +78,11 @@ func (s *Service) measure(l *limiter, conns *listener) metrics.State {
 	if f.limit != math.MaxInt64 {
 		out.Memory.Limit = f.limit
 	}
+	if s.holds != nil {
+		status, _ := s.holds.Status()
+		out.Memory = metrics.Memory{Mapped: int64(status.GetMapped()), Limit: int64(status.GetWeight())}
+		out.Target = status.GetGeneration()
+	}
 	if s.certificates != nil {
 		from, until := s.certificates.Validity()
 		out.Certificate = &metrics.Certificate{From: from, Until: until}

@@ -20,6 +20,7 @@ import (
 	"github.com/tandem-ann/tandem/server/events"
 	"github.com/tandem-ann/tandem/server/livelog"
 	"github.com/tandem-ann/tandem/server/metrics"
+	"github.com/tandem-ann/tandem/server/node"
 	"github.com/tandem-ann/tandem/server/recent"
 	"github.com/tandem-ann/tandem/server/router"
 	"github.com/tandem-ann/tandem/server/secure"
@@ -61,6 +62,7 @@ type Service struct {
 	staleness *staleness
 
 	router   *router.Router    // set before the first request; nil where shards are of this process
+	holds    *node.Node        // likewise; nil unless it answers routers, and nobody else
 	recorder *recorder         // set before the first request, or nil
 	audits   *audit.Auditor    // likewise
 	live     *livelog.Follower // likewise

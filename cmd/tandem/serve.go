@@ -60,6 +60,8 @@ type serveCommand struct {
 	LiveMaxFresh  *int          `placeholder:"N" help:"Apps, and users, of one model version that may be upserted since snapshots were built; more is refused (default 100000)."`
 	LiveMaxBytes  byteFlag      `placeholder:"SIZE" help:"How much all that is upserted may take; more is refused (default 1 GiB)."`
 
+	clusterFlags
+
 	securityFlags
 
 	CORSOrigin []string `name:"cors-origin" sep:"none" placeholder:"ORIGIN" help:"Origin of web pages whose scripts may ask, such as https://shop.example, or * for any; may be repeated (default none)."`
@@ -121,7 +123,7 @@ func (c *serveCommand) check() error {
 	case c.DrainTimeout <= 0:
 		return usagef("--drain-timeout is %s, want more than 0", c.DrainTimeout)
 	}
-	if err := errors.Join(c.securityFlags.check(c), c.auditFlags.check()); err != nil {
+	if err := errors.Join(c.clusterFlags.check(c), c.securityFlags.check(c), c.auditFlags.check()); err != nil {
 		return err
 	}
 	for _, origin := range c.CORSOrigin {
@@ -207,11 +209,29 @@ func (c *serveCommand) Run(e *environment) (err error) {
 	}
 	defer stop()
 	c.adminFlags.apply(&config, config.Logger)
-	err = server.Run(e.ctx, config)
+	err = c.run(e, config)
 	if errors.Is(err, release.ErrNone) && c.Snapshot == "" {
 		err = fmt.Errorf("%w, and what nobody has released is not served; tandem release start releases a snapshot, --snapshot DIGEST serves one all the same", err)
 	}
 	return err
+}
+
+// run has the server be what its role is.
+func (c *serveCommand) run(e *environment, config server.Config) error {
+	switch c.Role {
+	case "shard":
+		h, err := c.hold(e.ctx, c.Listen)
+		if err != nil {
+			return err
+		}
+		return server.RunNode(e.ctx, config, h)
+	case "router":
+		config.Audit = server.Audit{} // exact answers would take nodes more than they are to be given
+		if err := c.route(&config); err != nil {
+			return err
+		}
+	}
+	return server.Run(e.ctx, config)
 }
 
 // minStaleness is the least bound of staleness: a server looks about once a second.

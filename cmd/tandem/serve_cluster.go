@@ -1,0 +1,298 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/tandem-ann/tandem/server"
+	"github.com/tandem-ann/tandem/server/members"
+	"github.com/tandem-ann/tandem/server/node"
+	"github.com/tandem-ann/tandem/server/placement"
+	"github.com/tandem-ann/tandem/server/remote"
+	"github.com/tandem-ann/tandem/server/router"
+	"github.com/tandem-ann/tandem/shard"
+)
+
+// clusterFlags say what a server is in a cluster.
+type clusterFlags struct {
+	Role     string `default:"all" enum:"all,shard,router" placeholder:"ROLE" help:"What the server is: all answers queries with shards of its own; router answers them with shards that nodes hold; shard is such a node, and answers routers only (default ${default})."`
+	Nodes    string `placeholder:"SOURCE" help:"Who the nodes are: file:PATH, dns:///HOST:PORT, dns+srv:///NAME, k8s:///NAMESPACE/SERVICE[:PORTNAME], or HOST:PORT,HOST:PORT."`
+	Replicas int    `default:"2" placeholder:"N" help:"How many nodes are to hold each shard; all servers of a cluster are told the same (default ${default})."`
+	NodeName string `placeholder:"NAME" help:"Name of this node among --nodes (default that which has the address of this machine and the port of --listen, or the name of the host)."`
+	Zone     string `placeholder:"NAME" help:"Zone of this node, for others to see; replicas are apart by what --nodes says."`
+
+	NodesToken string `type:"path" placeholder:"FILE" help:"File with the token, of the scope internal, that nodes ask for."`
+	NodesCA    string `name:"nodes-tls-ca" type:"path" placeholder:"FILE" help:"Certificates in PEM of the authorities that sign those of nodes: they are spoken to in TLS."`
+	NodesCert  string `name:"nodes-tls-cert" type:"path" placeholder:"FILE" help:"Certificate in PEM to show to nodes that ask for one."`
+	NodesKey   string `name:"nodes-tls-key" type:"path" placeholder:"FILE" help:"Private key of --nodes-tls-cert in PEM."`
+}
+
+// maxReplicas is how many replicas of a shard there may be.
+const maxReplicas = placement.MaxFactor
+
+// check returns an error unless the flags go together, and with those of a server.
+func (f *clusterFlags) check(c *serveCommand) error {
+	if f.Role == "all" {
+		if f.Nodes != "" || f.NodesToken != "" || f.NodesCA != "" || f.NodesCert != "" || f.NodeName != "" || f.Zone != "" {
+			return usagef("--nodes, and what is about nodes, goes with --role router or --role shard")
+		}
+		return nil
+	}
+	switch {
+	case f.Nodes == "":
+		return usagef("--role %s goes with --nodes; accepted: %s", f.Role, members.Forms)
+	case f.Replicas < 1 || f.Replicas > maxReplicas:
+		return usagef("--replicas is %d, want 1 to %d", f.Replicas, maxReplicas)
+	case c.Snapshot != "":
+		return usagef("--snapshot does not go with --role %s: nodes hold what is released", f.Role)
+	case f.Role == "shard" && (c.LiveWrites || c.ReleaseWrites || c.RecordShare > 0):
+		return usagef("--live-writes, --release-writes and --record-share do not go with --role shard: routers do that")
+	case f.Role == "router" && (f.NodeName != "" || f.Zone != ""):
+		return usagef("--node-name and --zone go with --role shard")
+	}
+	_, err := f.source()
+	return err
+}
+
+// source returns who lists the nodes.
+func (f *clusterFlags) source() (members.Source, error) {
+	s, err := members.Parse(f.Nodes, members.Cluster{Host: os.Getenv("KUBERNETES_SERVICE_HOST"), Port: os.Getenv("KUBERNETES_SERVICE_PORT")})
+	if err != nil {
+		return nil, usagef("--nodes: %w", err)
+	}
+	return s, nil
+}
+
+// asking returns how nodes are asked.
+func (f *clusterFlags) asking() (func(address string) *remote.Node, error) {
+	client := clientFlags{TokenFile: f.NodesToken, TLSCA: f.NodesCA, ClientCert: f.NodesCert, ClientKey: f.NodesKey}
+	config, err := client.config()
+	if err != nil {
+		return nil, fmt.Errorf("--nodes-token and --nodes-tls: %w", err)
+	}
+	token, err := client.token()
+	if err != nil {
+		return nil, fmt.Errorf("--nodes-token: %w", err)
+	}
+	return func(address string) *remote.Node {
+		o := remote.NodeOptions{Address: address}
+		if config != nil {
+			o.TLS = withName(config, address)
+		}
+		if token != "" {
+			o.Token = func() string { return token }
+		}
+		return remote.NewNode(o)
+	}, nil
+}
+
+// withName has the certificate of a server be one for the host of its address.
+func withName(c *tls.Config, address string) *tls.Config {
+	c = c.Clone()
+	if host, _, err := net.SplitHostPort(address); err == nil {
+		c.ServerName = host
+	}
+	return c
+}
+
+// route has a server be a router.
+func (f *clusterFlags) route(c *server.Config) error {
+	source, err := f.source()
+	if err != nil {
+		return err
+	}
+	ask, err := f.asking()
+	if err != nil {
+		return err
+	}
+	name, err := os.Hostname()
+	if err != nil {
+		name = "router"
+	}
+	c.Cluster = &server.Cluster{
+		Router: router.Options{Name: fmt.Sprintf("%s/%d", name, os.Getpid()), Node: ask, Replicas: f.Replicas},
+		Watch: func(ctx context.Context, told func([]router.Member), failed func(error)) {
+			source.Watch(ctx, func(m members.Members) {
+				failed(m.Err)
+				if m.Heard.IsZero() {
+					return
+				}
+				list := make([]router.Member, len(m.List))
+				for i, one := range m.List {
+					list[i] = router.Member{Name: one.Name, Address: one.Address, Zone: one.Zone, Leaving: one.Terminating}
+				}
+				told(list)
+			})
+		},
+	}
+	return nil
+}
+
+// hold says what a node is among the others, for which it hears who there are, if it can.
+func (f *clusterFlags) hold(ctx context.Context, listen string) (server.Holding, error) {
+	source, err := f.source()
+	if err != nil {
+		return server.Holding{}, err
+	}
+	ask, err := f.asking()
+	if err != nil {
+		return server.Holding{}, err
+	}
+	peers := &peers{ask: ask, nodes: map[string]*remote.Node{}}
+	h := server.Holding{Name: f.NodeName, Zone: f.Zone, Place: f.place, Holds: peers.holds}
+	if h.Name == "" {
+		if h.Name, err = ownName(ctx, source, listen); err != nil {
+			return h, err
+		}
+	}
+	h.Watch = func(ctx context.Context, told func([]node.Member), failed func(error)) {
+		source.Watch(ctx, func(m members.Members) {
+			failed(m.Err)
+			if m.Heard.IsZero() {
+				return
+			}
+			var list []node.Member
+			for _, one := range m.List {
+				if !one.Terminating {
+					list = append(list, node.Member{Name: one.Name, Zone: one.Zone, Weight: one.Weight})
+				}
+			}
+			peers.know(m.List)
+			told(list)
+		})
+	}
+	return h, nil
+}
+
+// nameWait is how long a node waits to hear under which name it is among the others.
+const nameWait = 10 * time.Second
+
+// ownName returns the name of the member that has an address of this machine and the port that
+// is listened on, or else the name of the host.
+func ownName(ctx context.Context, source members.Source, listen string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, nameWait)
+	defer cancel()
+	own, name := ownAddresses(listen), ""
+	source.Watch(ctx, func(m members.Members) {
+		for _, one := range m.List {
+			if name == "" && own(one.Address) {
+				name = one.Name
+				cancel()
+			}
+		}
+		if !m.Heard.IsZero() {
+			cancel() // it is not among them yet
+		}
+	})
+	if name != "" {
+		return name, nil
+	}
+	name, err := os.Hostname()
+	if err != nil {
+		return "", fmt.Errorf("--node-name is not given, no member has the address of this machine, and the host has no name: %w", err)
+	}
+	return name, nil
+}
+
+// place says who is to hold what.
+func (f *clusterFlags) place(list []node.Member, places []node.Place) ([][]string, error) {
+	nodes := make([]placement.Member, len(list))
+	for i, m := range list {
+		nodes[i] = placement.Member{Name: m.Name, Zone: m.Zone, Weight: m.Weight}
+	}
+	key := func(p node.Place) string { return fmt.Sprintf("%s/%d", p.Tower, p.Number) }
+	shards := make([]placement.Shard, len(places))
+	for i, p := range places {
+		shards[i] = placement.Shard{Key: key(p), Bytes: p.Bytes}
+	}
+	plan, err := placement.Place(nodes, shards, f.Replicas)
+	if err != nil {
+		return nil, err
+	}
+	holders := map[string][]string{}
+	for _, s := range plan.Shards() {
+		holders[s.Key] = s.Members
+	}
+	out := make([][]string, len(places))
+	for i, p := range places {
+		out[i] = holders[key(p)]
+	}
+	return out, nil
+}
+
+// peers are the other nodes, by their names.
+type peers struct {
+	ask func(address string) *remote.Node
+
+	mu        sync.Mutex
+	addresses map[string]string
+	nodes     map[string]*remote.Node // by address
+}
+
+// know takes in who there is.
+func (p *peers) know(list []members.Member) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.addresses = map[string]string{}
+	for _, m := range list {
+		p.addresses[m.Name] = m.Address
+	}
+	for address, n := range p.nodes {
+		if !slices.ContainsFunc(list, func(m members.Member) bool { return m.Address == address }) {
+			n.Close()
+			delete(p.nodes, address)
+		}
+	}
+}
+
+// holds reports whether a member holds a shard at a position, by asking it.
+func (p *peers) holds(ctx context.Context, member string, of remote.ShardID, at shard.Position) bool {
+	p.mu.Lock()
+	address, ok := p.addresses[member]
+	n := p.nodes[address]
+	if ok && n == nil {
+		n = p.ask(address)
+		p.nodes[address] = n
+	}
+	p.mu.Unlock()
+	if !ok {
+		return false
+	}
+	_, err := n.GetShard(ctx, of, shard.Moment{Snapshot: string(of.Snapshot), Position: at, Time: time.Now()})
+	return err == nil
+}
+
+// ownAddresses returns what tells whether an address is one of this process, which listens on
+// another that may stand for all of the machine.
+func ownAddresses(listen string) func(address string) bool {
+	_, port, err := net.SplitHostPort(listen)
+	if err != nil {
+		return func(string) bool { return false }
+	}
+	own := map[netip.Addr]bool{}
+	if list, err := net.InterfaceAddrs(); err == nil {
+		for _, a := range list {
+			if prefix, err := netip.ParsePrefix(a.String()); err == nil {
+				own[prefix.Addr().Unmap()] = true
+			}
+		}
+	}
+	name, _ := os.Hostname()
+	return func(address string) bool {
+		host, p, err := net.SplitHostPort(address)
+		if err != nil || p != port {
+			return false
+		}
+		if ip, err := netip.ParseAddr(host); err == nil {
+			return own[ip.Unmap()]
+		}
+		return host == name || host == "localhost"
+	}
+}
