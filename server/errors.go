@@ -17,6 +17,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/tandem-ann/tandem/index"
+	"github.com/tandem-ann/tandem/server/router"
 	"github.com/tandem-ann/tandem/shard"
 )
 
@@ -324,6 +325,8 @@ func callerError(err error, id string) *connect.Error {
 		return bounded(errorf(connect.CodeDataLoss, reasonUnreadable, "%w", lost))
 	}
 	switch {
+	case errors.As(err, new(*router.NoReplicaError)):
+		return bounded(errorf(connect.CodeUnavailable, reasonCoverage, "%w", err))
 	case errors.Is(err, context.Canceled):
 		return errorf(connect.CodeCanceled, reasonGone, "the caller went away")
 	case errors.Is(err, context.DeadlineExceeded):

@@ -54,7 +54,7 @@ func (e *NoReplicaError) Error() string {
 	if e.Err == nil {
 		return fmt.Sprintf("no node is ready for %s at position %s of the live log", e.Of, e.At)
 	}
-	return fmt.Sprintf("no other node is ready for %s: %v", e.Of, e.Err)
+	return fmt.Sprintf("no node has answered for %s: %v", e.Of, e.Err)
 }
 
 // Unwrap returns why the last one has not answered.
@@ -87,7 +87,7 @@ func (s *set) do(ctx context.Context, at shard.Position, l *latencies, c call) (
 	for n := range maxTries {
 		if n > 0 && !s.router.retries.spend() {
 			s.router.counts.denied.Add(1)
-			return own, last
+			break
 		}
 		p := t.pick()
 		if p == nil {
@@ -102,7 +102,7 @@ func (s *set) do(ctx context.Context, at shard.Position, l *latencies, c call) (
 		}
 		last = err
 	}
-	return own, last
+	return own, &NoReplicaError{s.of, at, last}
 }
 
 // retryable reports whether another replica may have an answer.
