@@ -42,8 +42,8 @@ var kinds = [...]shard.Kind{shard.Apps, shard.Users}
 type base struct {
 	kind  shard.Kind
 	sets  []*set
-	facts []*shardv1.GetShardResponse // of each
-	tower *shard.Tower                // with parts that nobody asks
+	facts []fact       // of each
+	tower *shard.Tower // with parts that nobody asks
 }
 
 // held is what a node says of a shard.
@@ -54,7 +54,7 @@ type held struct {
 
 func (b *base) info(number int, h held) shard.Info {
 	s := b.sets[number]
-	return shard.Info{Name: snapshots.ShardName(b.kind, s.of.Number), Rows: h.rows, SegmentRows: h.segmentRows, Changed: h.changed}
+	return shard.Info{Name: snapshots.ShardName(b.kind, s.of.Number), Elsewhere: true, Rows: h.rows, SegmentRows: h.segmentRows, Changed: h.changed}
 }
 
 // Now returns the snapshot with what lies over it, at the position that is asked now.
@@ -199,7 +199,7 @@ func (l *Layer) open(ctx context.Context, one bool, patience time.Duration) erro
 
 // learn asks for what does not change of the shards.
 func (b *base) learn(ctx context.Context, m *manifest.Manifest) error {
-	b.facts = make([]*shardv1.GetShardResponse, len(b.sets))
+	b.facts = make([]fact, len(b.sets))
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(16)
 	for i, s := range b.sets {
@@ -211,8 +211,13 @@ func (b *base) learn(ctx context.Context, m *manifest.Manifest) error {
 				facts[to], err = n.GetShard(ctx, s.of, shard.Moment{Snapshot: string(s.of.Snapshot), Position: at, Time: s.router.clock()})
 				return err
 			})
-			b.facts[i] = facts[won]
-			return err
+			if err != nil {
+				return err
+			}
+			if b.facts[i], err = newFact(facts[won]); err != nil {
+				return fmt.Errorf("%s: %w", s.of, err)
+			}
+			return nil
 		})
 	}
 	if err := g.Wait(); err != nil {
@@ -238,7 +243,7 @@ func (b *base) partInfo(number int, h held, m *manifest.Manifest) shard.Info {
 	if len(info.SegmentRows) != len(info.Segments) {
 		info.SegmentRows = make([]int, len(info.Segments))
 	}
-	info.Costs = costsOf(b.facts[number], h)
+	info.Costs = b.facts[number].costs(h.dead)
 	return info
 }
 
@@ -346,7 +351,7 @@ func (l *Layer) lay(now time.Time) {
 			info := b.tower.Parts()[number].Info()
 			if list := *s.now.Load(); len(list) > 0 {
 				h := list[0].held
-				info.Rows, info.Changed, info.Costs = h.rows, h.changed, costsOf(b.facts[number], h)
+				info.Rows, info.Changed, info.Costs = h.rows, h.changed, b.facts[number].costs(h.dead)
 				if len(h.segmentRows) == len(info.Segments) {
 					info.SegmentRows = h.segmentRows
 				}
