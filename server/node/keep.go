@@ -15,6 +15,7 @@ import (
 	"github.com/tandem-ann/tandem/shard"
 	"github.com/tandem-ann/tandem/shard/manifest"
 	"github.com/tandem-ann/tandem/shard/release"
+	"github.com/tandem-ann/tandem/shard/snapshots"
 )
 
 const (
@@ -24,8 +25,8 @@ const (
 	// can be read is noticed so.
 	lookEvery = 5 * time.Second
 	// askEvery is how often others are asked whether they hold what this node is not to hold any
-	// more, and askPatience how long all answers may take.
-	askEvery, askPatience = 5 * time.Second, 5 * time.Second
+	// more, askPatience how long one answer may take, and allPatience all of them.
+	askEvery, askPatience, allPatience = 5 * time.Second, time.Second, 10 * time.Second
 	// parting is how long what others hold by now stays: routers hear of that within a moment,
 	// and end the queries that they have begun.
 	parting = 10 * time.Second
@@ -53,7 +54,7 @@ type failing struct {
 // fail notes a failure.
 func (f *failing) fail(err error) {
 	last := lastRetry
-	if errors.Is(err, sections.ErrCorrupt) {
+	if errors.Is(err, sections.ErrCorrupt) || errors.Is(err, snapshots.ErrNoSnapshot) {
 		last = corruptRetry
 	}
 	f.pause = min(max(2*f.pause, firstRetry), last)
@@ -330,11 +331,15 @@ func (n *Node) askOthers(ctx context.Context, working *sync.WaitGroup) {
 	n.asking, n.askedAt = true, time.Now()
 	at := n.live.Position()
 	working.Go(func() {
-		ctx, cancel := context.WithTimeout(ctx, askPatience)
+		ctx, cancel := context.WithTimeout(ctx, allPatience)
 		defer cancel()
 		held := []key{}
 		for _, q := range list {
-			hold := func(name string) bool { return n.c.Holds(ctx, name, q.id, at) }
+			hold := func(name string) bool {
+				ctx, cancel := context.WithTimeout(ctx, askPatience)
+				defer cancel()
+				return n.c.Holds(ctx, name, q.id, at)
+			}
 			if !slices.ContainsFunc(q.others, func(name string) bool { return !hold(name) }) {
 				held = append(held, q.key)
 			}
@@ -358,12 +363,13 @@ func (n *Node) part(held []key) {
 }
 
 // judge makes the node ready once all of the newest release is loaded that it is to hold, or
-// has failed, and was told to. It tells when all is loaded.
+// has failed, and was told to. One that is not a member yet is to hold nothing, and not ready:
+// whoever restarts nodes one by one would go on. It tells when all is loaded.
 func (n *Node) judge(newest *release.Release) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	all := events.Held{Change: events.HeldAll, Generation: newest.Generation}
-	tried, whole := true, true
+	tried, whole := slices.ContainsFunc(n.members, func(m Member) bool { return m.Name == n.c.Name }), true
 	for _, s := range n.known {
 		if s.released && s.manifest == nil {
 			return

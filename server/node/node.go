@@ -20,8 +20,13 @@ import (
 	"github.com/tandem-ann/tandem/shard/snapshots"
 )
 
-// DefaultKeep is how long a snapshot stays by default once nobody needs it.
-const DefaultKeep = 10 * time.Minute
+const (
+	// DefaultKeep is how long a snapshot stays by default once nobody needs it.
+	DefaultKeep = 10 * time.Minute
+	// DefaultFence is the age of the proof of the live log by default from which on it is told,
+	// and that is the fence of routers by default.
+	DefaultFence = 5 * time.Second
+)
 
 // Config says what a node is, and what it follows. Store, Name, MemoryLimit and Place must be
 // set.
@@ -111,6 +116,7 @@ func New(c Config) (*Node, error) {
 	}
 	n.board = newBoard(n.status)
 	o := c.Live
+	o.Fence = cmp.Or(o.Fence, DefaultFence)
 	o.AtLeast = func(ctx context.Context) (shard.Position, string, error) {
 		bound, err := n.releases.LiveBound(ctx)
 		return bound.Position, bound.By, err
@@ -170,7 +176,8 @@ func (n *Node) run(ctx, following context.Context, aside *sync.WaitGroup) error 
 	return ctx.Err()
 }
 
-// Members tells who there is, this node too. What is to be held follows from it.
+// Members tells who there is: all that are to hold shards, whether or not they are ready, and so
+// this node too, which is not ready before it is one of them. What is to be held follows from it.
 func (n *Node) Members(list []Member) {
 	n.mu.Lock()
 	n.members = append([]Member{}, list...)
