@@ -84,7 +84,7 @@ type Node struct {
 	told       uint64     // the generation of which it was told that all is loaded
 	loading    int
 	loaded     chan result
-	asked      chan []key // that others hold
+	asked      chan []question // with their answers
 	asking     bool
 	askedAt    time.Time
 }
@@ -109,7 +109,7 @@ func New(c Config) (*Node, error) {
 		c: c, events: c.Events, releases: release.New(c.Store), news: make(chan struct{}, 1),
 		slots: map[key]*slot{}, known: map[manifest.Digest]*snapshot{}, uses: map[*use]struct{}{},
 		phase:  shardv1.NodePhase_NODE_PHASE_STARTING,
-		loaded: make(chan result, loads), asked: make(chan []key, 1),
+		loaded: make(chan result, loads), asked: make(chan []question, 1),
 	}
 	if n.events == nil {
 		n.events = events.Tee()

@@ -161,3 +161,38 @@ func TestStopAndRestart(t *testing.T) {
 		assert.Empty(t, again.downloads())
 	})
 }
+
+// A node is not ready before it is a member, whatever else there is.
+func TestNoMember(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1)
+		n := w.run(t, node.Config{Name: "a"}, t.TempDir())
+		for _, members := range [][]node.Member{nil, membersOf(), membersOf("b")} {
+			if members != nil {
+				n.Members(members)
+			}
+			time.Sleep(time.Minute)
+			s, _ := n.Status()
+			assert.Equal(t, shardv1.NodePhase_NODE_PHASE_STARTING, s.GetPhase())
+			assert.Empty(t, s.GetSnapshots())
+		}
+		n.Members(membersOf("a", "b"))
+		n.ready(t, 1, 1)
+	})
+}
+
+// What a node is made of must be given.
+func TestConfig(t *testing.T) {
+	store := newWorld(t, 1).store
+	for _, c := range []struct {
+		node.Config
+		text string
+	}{
+		{node.Config{Name: "a", MemoryLimit: 1}, "new node: it needs a store and a placer"},
+		{node.Config{Store: store, Place: byHash(1), MemoryLimit: 1}, "new node: it has no name"},
+		{node.Config{Store: store, Place: byHash(1), Name: "a", MemoryLimit: -1}, "new node: the memory limit is -1 bytes, want at least 1"},
+	} {
+		_, err := node.New(c.Config)
+		assert.EqualError(t, err, c.text)
+	}
+}
