@@ -15,7 +15,8 @@ import (
 	"google.golang.org/protobuf/reflect/protoregistry"
 	"pgregory.net/rapid"
 
-	_ "github.com/tandem-ann/tandem/api/tandem/v1" // registers the contract
+	_ "github.com/tandem-ann/tandem/api/tandem/shard/v1" // registers its contract
+	_ "github.com/tandem-ann/tandem/api/tandem/v1"       // registers the contract
 	"github.com/tandem-ann/tandem/server/auth"
 )
 
@@ -23,15 +24,17 @@ import (
 // nothing else in it.
 func TestEveryProcedureNeedsAScope(t *testing.T) {
 	methods := map[string]bool{}
-	protoregistry.GlobalFiles.RangeFilesByPackage("tandem.v1", func(f protoreflect.FileDescriptor) bool {
-		for i := range f.Services().Len() {
-			service := f.Services().Get(i)
-			for j := range service.Methods().Len() {
-				methods[fmt.Sprintf("/%s/%s", service.FullName(), service.Methods().Get(j).Name())] = true
+	for _, contract := range []protoreflect.FullName{"tandem.v1", "tandem.shard.v1"} {
+		protoregistry.GlobalFiles.RangeFilesByPackage(contract, func(f protoreflect.FileDescriptor) bool {
+			for i := range f.Services().Len() {
+				service := f.Services().Get(i)
+				for j := range service.Methods().Len() {
+					methods[fmt.Sprintf("/%s/%s", service.FullName(), service.Methods().Get(j).Name())] = true
+				}
 			}
-		}
-		return true
-	})
+			return true
+		})
+	}
 	require.Greater(t, len(methods), 5)
 	for name := range methods {
 		require.NotZero(t, auth.Procedures[name], "scopes of %s, in server/auth/procedures.go", name)
@@ -43,6 +46,7 @@ func TestNeeded(t *testing.T) {
 	for path, want := range map[string]auth.Scopes{
 		"/healthz": 0, "/readyz": 0, "/grpc.health.v1.Health/Check": 0, "/grpc.health.v1.Health/Watch": 0,
 		"/tandem.v1.RetrievalService/Retrieve": auth.Query, "/tandem.v1.LiveService/Write": auth.Live,
+		"/tandem.shard.v1.ShardService/Search": auth.Internal, "/tandem.shard.v1.ShardService/Watch": auth.Internal,
 		"/tandem.v1.LiveService/Nothing": auth.Any, "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo": auth.Any,
 		"/": auth.Any, "/healthz/": auth.Any, "/grpc.health.v1.Healthy": auth.Any, "//healthz": auth.Any,
 	} {

@@ -73,7 +73,7 @@ func readFilter(ctx context.Context, m *shardv1.Filter, c compiler) (*eligibilit
 	}
 	filter, err := c.Compile(m.GetText())
 	if err != nil {
-		return nil, fmt.Errorf("filter: %w", err)
+		return nil, err
 	}
 	values := make(map[string]any, len(m.GetBindings()))
 	for _, b := range m.GetBindings() {
@@ -95,7 +95,7 @@ func readFilter(ctx context.Context, m *shardv1.Filter, c compiler) (*eligibilit
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
-		return nil, fmt.Errorf("filter: %w", err)
+		return nil, err
 	}
 	return &bound, nil
 }

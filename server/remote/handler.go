@@ -163,8 +163,11 @@ type asked[M any] interface {
 
 // serve answers a request with what do returns, which reads no more of the tower then.
 func serve[M, R any, P asked[M]](ctx context.Context, h *handler, r *connect.Request[M], do func(context.Context, *held, *M) (*R, error)) (*connect.Response[R], error) {
-	ctx, cancel := context.WithTimeout(ctx, h.o.MaxTime)
-	defer cancel()
+	if d, ok := ctx.Deadline(); !ok || time.Until(d) > h.o.MaxTime {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, h.o.MaxTime)
+		defer cancel()
+	}
 	reply, err := answer(ctx, h, P(r.Msg).GetState(), func(s *held) (*R, error) { return do(ctx, s, r.Msg) })
 	if err != nil {
 		if p, ok := err.(*shard.PanicError); ok && h.o.Panicked != nil { //nolint:errorlint // it is made here or by a part

@@ -166,8 +166,11 @@ func (n *Node) readError(ctx context.Context, of ShardID, err error) error {
 		}
 		return r
 	}
-	if told.Code() == connect.CodeDeadlineExceeded {
+	switch told.Code() {
+	case connect.CodeDeadlineExceeded:
 		return context.DeadlineExceeded // the node's clock was first
+	case connect.CodeResourceExhausted: // a message is too large, whichever
+		return refusef(BadQuery, "ask node %s for %s: %s: %v", n.o.Address, of, cut(told.Message()), index.ErrQuery)
 	}
 	return fmt.Errorf("ask node %s for %s: %s: %s", n.o.Address, of, told.Code(), cut(told.Message()))
 }

@@ -100,6 +100,7 @@ type world struct {
 	positions []shard.Position
 	whole     []*shard.Tower // at each position
 	parts     [][]layer      // at each position, of each shard
+	towers    [][]*shard.Tower
 
 	mu      sync.Mutex
 	using   map[string]int // snapshots, by how many routers use them
@@ -278,12 +279,21 @@ func (w *world) has(number int, id string) bool {
 
 func (w *world) add(t testing.TB, at shard.Position, layers []layer) {
 	var hashed, beside []shard.Part
-	for _, l := range layers {
+	var towers []*shard.Tower
+	for i, l := range layers {
 		hashed = append(hashed, l.over)
+		var own []shard.Part
 		for _, run := range l.fresh {
-			beside = append(beside, run)
+			own = append(own, run)
 		}
+		beside = append(beside, own...)
+		ground, err := shard.NewTowerOf(shard.Apps, w.ground.Parts()[i:i+1], 1, w.metric, w.dim, w.schema)
+		require.NoError(t, err)
+		tower, err := ground.With([]shard.Part{l.over}, own, nil)
+		require.NoError(t, err)
+		towers = append(towers, tower)
 	}
+	w.towers = append(w.towers, towers)
 	whole, err := w.ground.With(hashed, beside, nil)
 	require.NoError(t, err)
 	w.positions, w.whole, w.parts = append(w.positions, at), append(w.whole, whole), append(w.parts, layers)
@@ -307,22 +317,12 @@ func (w *world) Acquire(ctx context.Context, of remote.ShardID, at shard.Positio
 		}
 		return nil, nil, &remote.Refusal{Reason: reason, Text: "position " + at.String()}
 	}
-	l := w.parts[i][of.Number]
-	first := shard.Part(l.over)
+	tower := w.towers[i][of.Number]
 	if w.wrap != nil {
-		first = w.wrap(first)
-	}
-	var beside []shard.Part
-	for _, run := range l.fresh {
-		beside = append(beside, run)
-	}
-	base, err := shard.NewTowerOf(shard.Apps, []shard.Part{first}, 1, w.metric, w.dim, w.schema)
-	if err != nil {
-		return nil, nil, err
-	}
-	tower, err := base.With([]shard.Part{first}, beside, nil)
-	if err != nil {
-		return nil, nil, err
+		var err error
+		if tower, err = tower.With([]shard.Part{w.wrap(tower.Parts()[0])}, tower.Parts()[1:], nil); err != nil {
+			return nil, nil, err
+		}
 	}
 	w.mu.Lock()
 	w.held++
@@ -400,3 +400,9 @@ func (w *world) remoteTower(t testing.TB, n *remote.Node, position int) *shard.T
 	require.NoError(t, err)
 	return tower
 }
+
+// How long a test waits for what happens soon, and how often it looks.
+const (
+	waiting = 20 * time.Second
+	tick    = time.Millisecond
+)
