@@ -192,12 +192,14 @@ func (l *ShardLayer) At(ctx context.Context, p shard.Position) (*overlay.Overlai
 // first is the first position that there is.
 func (l *ShardLayer) first() shard.Position { return l.past.Load().list[0].Position }
 
-// at returns the shard at a position, nil if it is not there.
+// at returns the shard at a position, nil if it is not there. Positions ascend.
 func (p *past) at(at shard.Position) *overlay.OverlaidShard {
-	for i := range slices.Backward(p.list) {
-		if p.list[i].Position == at {
-			return p.list[i].OverlaidShard
-		}
+	if last := p.list[len(p.list)-1]; last.Position == at {
+		return last.OverlaidShard
 	}
-	return nil
+	i, ok := slices.BinarySearchFunc(p.list, at, func(s pastShard, at shard.Position) int { return s.Position.Compare(at) })
+	if !ok {
+		return nil
+	}
+	return p.list[i].OverlaidShard
 }

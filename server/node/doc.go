@@ -30,7 +30,9 @@
 //   - when another is to hold it, since members have changed. Routers may ask nobody else for
 //     it yet, and this may be the last that has it: so it stays until all who are to hold it
 //     have said that they do ([Config].Holds), and some time more, in which routers hear of them.
-//     Nothing else ends it, no time and no want of memory, for as long as the snapshot is needed.
+//     Then it is given out no more, and they are asked once more before it is closed: two nodes
+//     that were told of different members may each have relied on the other. Nothing else ends
+//     it, no time and no want of memory, for as long as the snapshot is needed.
 //
 // So the last copy of a shard that routers use stays. What does not fit beside what stays is not
 // loaded, and that is told.

@@ -54,7 +54,7 @@ func (n *Node) mapping(of remote.ShardID) (*mapping, error) {
 		return nil, &remote.Refusal{Reason: remote.Stopping, Text: "the node has stopped"}
 	}
 	s := n.slots[key{of.Snapshot, of.Tower, of.Number}]
-	if s == nil || s.now == nil || s.of() != of.Of || !s.now.acquire() {
+	if s == nil || s.withdrawn || s.now == nil || s.of() != of.Of || !s.now.acquire() {
 		return nil, &remote.Refusal{Reason: remote.NotHeld, Text: fmt.Sprintf("%s is not held here", of)}
 	}
 	return s.now, nil

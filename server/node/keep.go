@@ -15,6 +15,7 @@ import (
 	"github.com/tandem-ann/tandem/shard"
 	"github.com/tandem-ann/tandem/shard/manifest"
 	"github.com/tandem-ann/tandem/shard/release"
+	"github.com/tandem-ann/tandem/shard/snapshots"
 )
 
 const (
@@ -24,8 +25,8 @@ const (
 	// can be read is noticed so.
 	lookEvery = 5 * time.Second
 	// askEvery is how often others are asked whether they hold what this node is not to hold any
-	// more, and askPatience how long all answers may take.
-	askEvery, askPatience = 5 * time.Second, 5 * time.Second
+	// more, askPatience how long one answer may take, and allPatience all of them.
+	askEvery, askPatience, allPatience = 5 * time.Second, time.Second, 10 * time.Second
 	// parting is how long what others hold by now stays: routers hear of that within a moment,
 	// and end the queries that they have begun.
 	parting = 10 * time.Second
@@ -53,7 +54,7 @@ type failing struct {
 // fail notes a failure.
 func (f *failing) fail(err error) {
 	last := lastRetry
-	if errors.Is(err, sections.ErrCorrupt) {
+	if errors.Is(err, sections.ErrCorrupt) || errors.Is(err, snapshots.ErrNoSnapshot) {
 		last = corruptRetry
 	}
 	f.pause = min(max(2*f.pause, firstRetry), last)
@@ -76,6 +77,8 @@ type slot struct {
 	loading context.CancelFunc // nil if it is not being loaded
 	wanted  bool               // whether it is to be held here
 	parted  time.Time          // since when all others have it that are to; zero if they have not
+	// withdrawn is whether it is not given out any more, to see whether others still have it then.
+	withdrawn bool
 }
 
 // of is how many shards the tower has.
@@ -101,9 +104,9 @@ func (n *Node) keep(ctx context.Context, working *sync.WaitGroup) {
 		case <-timer.C:
 		case r := <-n.loaded:
 			n.take(r)
-		case held := <-n.asked:
+		case answers := <-n.asked:
 			n.asking = false
-			n.part(held)
+			n.part(answers)
 		}
 		n.look(ctx, working)
 		n.close()
@@ -275,12 +278,13 @@ func (n *Node) letGo() {
 		}
 	}
 	for _, s := range n.slots {
-		parted := !s.parted.IsZero() && time.Since(s.parted) >= parting
 		switch {
 		case s.wanted:
-			s.parted = time.Time{}
-		case n.known[s.key.snapshot] == nil, s.now == nil, s.snapshot.isNeeded() && parted:
+			s.parted, s.withdrawn = time.Time{}, false
+		case n.known[s.key.snapshot] == nil, s.now == nil:
 			n.drop(s)
+		case !s.parted.IsZero() && time.Since(s.parted) >= parting && !s.withdrawn:
+			s.withdrawn, n.askedAt = true, time.Time{}
 		}
 	}
 }
@@ -306,51 +310,71 @@ func (n *Node) close() {
 	n.closing = n.closing[:0]
 }
 
+// question is about a shard that this node is not to hold any more: whether others hold it.
+type question struct {
+	key
+	id        remote.ShardID
+	others    []string
+	withdrawn bool // whether this node did not give it out when they were asked
+	held      bool // the answer: whether all of them do
+}
+
 // askOthers asks those who are to hold what this node is not to any more whether they do.
 func (n *Node) askOthers(ctx context.Context, working *sync.WaitGroup) {
 	if n.c.Holds == nil || n.asking || time.Since(n.askedAt) < askEvery {
 		return
 	}
-	type question struct {
-		key
-		id     remote.ShardID
-		others []string
-	}
 	var list []question
 	n.mu.RLock()
 	for _, s := range n.slots {
 		if others := n.mine[spot{s.tower, s.number}]; !s.wanted && s.now != nil && s.snapshot.isNeeded() && len(others) > 0 {
-			list = append(list, question{s.key, s.id(), others})
+			list = append(list, question{key: s.key, id: s.id(), others: others, withdrawn: s.withdrawn})
 		}
 	}
 	n.mu.RUnlock()
 	if len(list) == 0 {
 		return
 	}
+	// What is not given out meanwhile is not to wait for the rest.
+	if last := slices.DeleteFunc(slices.Clone(list), func(q question) bool { return !q.withdrawn }); len(last) > 0 {
+		list = last
+	}
 	n.asking, n.askedAt = true, time.Now()
 	at := n.live.Position()
 	working.Go(func() {
-		ctx, cancel := context.WithTimeout(ctx, askPatience)
+		ctx, cancel := context.WithTimeout(ctx, allPatience)
 		defer cancel()
-		held := []key{}
-		for _, q := range list {
-			hold := func(name string) bool { return n.c.Holds(ctx, name, q.id, at) }
-			if !slices.ContainsFunc(q.others, func(name string) bool { return !hold(name) }) {
-				held = append(held, q.key)
-			}
+		for i := range list {
+			q := &list[i]
+			q.held = !slices.ContainsFunc(q.others, func(name string) bool { return !n.holds(ctx, name, q.id, at) })
 		}
-		n.asked <- held // there is room for one answer
+		n.asked <- list // there is room
 	})
 }
 
-// part notes which shards all others hold that are to.
-func (n *Node) part(held []key) {
+// holds asks a member whether it holds a shard.
+func (n *Node) holds(ctx context.Context, member string, of remote.ShardID, at shard.Position) bool {
+	ctx, cancel := context.WithTimeout(ctx, askPatience)
+	defer cancel()
+	return n.c.Holds(ctx, member, of, at)
+}
+
+// part lets go of what others hold, in two steps: after a time in which they have said so, it is
+// given out no more, and they are asked again. Of two that rely on each other, since they were
+// told of other members, one at least then hears that the other has it no more, and goes on.
+func (n *Node) part(answers []question) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	for _, s := range n.slots {
+	for _, q := range answers {
+		s := n.slots[q.key]
+		if s == nil || s.wanted {
+			continue
+		}
 		switch {
-		case s.wanted || !slices.Contains(held, s.key):
-			s.parted = time.Time{}
+		case !q.held:
+			s.parted, s.withdrawn = time.Time{}, false
+		case q.withdrawn && s.withdrawn:
+			n.drop(s)
 		case s.parted.IsZero():
 			s.parted = time.Now()
 		}
@@ -358,12 +382,13 @@ func (n *Node) part(held []key) {
 }
 
 // judge makes the node ready once all of the newest release is loaded that it is to hold, or
-// has failed, and was told to. It tells when all is loaded.
+// has failed, and was told to. One that is not a member yet is to hold nothing, and not ready:
+// whoever restarts nodes one by one would go on. It tells when all is loaded.
 func (n *Node) judge(newest *release.Release) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	all := events.Held{Change: events.HeldAll, Generation: newest.Generation}
-	tried, whole := true, true
+	tried, whole := slices.ContainsFunc(n.members, func(m Member) bool { return m.Name == n.c.Name }), true
 	for _, s := range n.known {
 		if s.released && s.manifest == nil {
 			return
@@ -409,7 +434,7 @@ func (n *Node) nextLook() time.Duration {
 		if s.wanted && s.loading == nil && s.err != nil {
 			sooner(s.retry)
 		}
-		if !s.parted.IsZero() {
+		if !s.parted.IsZero() && !s.withdrawn {
 			sooner(s.parted.Add(parting))
 		}
 	}

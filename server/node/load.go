@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	shardv1 "github.com/tandem-ann/tandem/api/tandem/shard/v1"
 	"github.com/tandem-ann/tandem/server/events"
 	"github.com/tandem-ann/tandem/server/livelog"
 	"github.com/tandem-ann/tandem/shard/manifest"
@@ -36,6 +37,9 @@ func (s *slot) isDue(now time.Time) bool {
 func (n *Node) load(ctx context.Context, working *sync.WaitGroup) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if n.phase == shardv1.NodePhase_NODE_PHASE_STOPPING {
+		return
+	}
 	var due []*slot
 	for _, s := range n.slots {
 		if s.isDue(time.Now()) {

@@ -20,8 +20,13 @@ import (
 	"github.com/tandem-ann/tandem/shard/snapshots"
 )
 
-// DefaultKeep is how long a snapshot stays by default once nobody needs it.
-const DefaultKeep = 10 * time.Minute
+const (
+	// DefaultKeep is how long a snapshot stays by default once nobody needs it.
+	DefaultKeep = 10 * time.Minute
+	// DefaultFence is the age of the proof of the live log by default from which on it is told,
+	// and that is the fence of routers by default.
+	DefaultFence = 5 * time.Second
+)
 
 // Config says what a node is, and what it follows. Store, Name, MemoryLimit and Place must be
 // set.
@@ -79,7 +84,7 @@ type Node struct {
 	told       uint64     // the generation of which it was told that all is loaded
 	loading    int
 	loaded     chan result
-	asked      chan []key // that others hold
+	asked      chan []question // with their answers
 	asking     bool
 	askedAt    time.Time
 }
@@ -104,13 +109,14 @@ func New(c Config) (*Node, error) {
 		c: c, events: c.Events, releases: release.New(c.Store), news: make(chan struct{}, 1),
 		slots: map[key]*slot{}, known: map[manifest.Digest]*snapshot{}, uses: map[*use]struct{}{},
 		phase:  shardv1.NodePhase_NODE_PHASE_STARTING,
-		loaded: make(chan result, loads), asked: make(chan []key, 1),
+		loaded: make(chan result, loads), asked: make(chan []question, 1),
 	}
 	if n.events == nil {
 		n.events = events.Tee()
 	}
 	n.board = newBoard(n.status)
 	o := c.Live
+	o.Fence = cmp.Or(o.Fence, DefaultFence)
 	o.AtLeast = func(ctx context.Context) (shard.Position, string, error) {
 		bound, err := n.releases.LiveBound(ctx)
 		return bound.Position, bound.By, err
@@ -170,7 +176,8 @@ func (n *Node) run(ctx, following context.Context, aside *sync.WaitGroup) error 
 	return ctx.Err()
 }
 
-// Members tells who there is, this node too. What is to be held follows from it.
+// Members tells who there is: all that are to hold shards, whether or not they are ready, and so
+// this node too, which is not ready before it is one of them. What is to be held follows from it.
 func (n *Node) Members(list []Member) {
 	n.mu.Lock()
 	n.members = append([]Member{}, list...)

@@ -83,7 +83,9 @@ func (n *Node) status() *shardv1.NodeStatus {
 	}
 	list := make([]*slot, 0, len(n.slots))
 	for _, s := range n.slots {
-		list = append(list, s)
+		if !s.withdrawn {
+			list = append(list, s)
+		}
 	}
 	slices.SortFunc(list, func(a, b *slot) int {
 		return cmp.Or(strings.Compare(string(a.key.snapshot), string(b.key.snapshot)), cmp.Compare(a.tower, b.tower), cmp.Compare(a.number, b.number))

@@ -36,7 +36,8 @@ type ShardApplier struct {
 // immutable and safe for any number of goroutines, for as long as the shard is open. Its tower
 // owns nothing: it need not be closed.
 type OverlaidShard struct {
-	// Tower has the shard as its first part, and beside it those that were upserted.
+	// Tower has the shard as its first part, and beside it those that were upserted. Who is taken
+	// down or forgotten it does not have, and does not know why.
 	Tower    *shard.Tower
 	Position shard.Position
 	Status   TowerStatus

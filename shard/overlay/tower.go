@@ -266,7 +266,11 @@ func (b *batch) commit() error {
 	for i, r := range runs {
 		beside[i] = r.over.Part()
 	}
-	current, err := t.base.With(hashed, beside, b.refused)
+	refused := b.refused
+	if t.share.of > 0 {
+		refused = nil // who asks shards one by one refuses by itself, and past positions keep no set
+	}
+	current, err := t.base.With(hashed, beside, refused)
 	if err != nil {
 		return err
 	}
