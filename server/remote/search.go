@@ -90,13 +90,15 @@ func (j *job) read(ctx context.Context, s *held, m *shardv1.SearchRequest) (err 
 	r := &j.request
 	*r = shard.Request{
 		Moment: s.at, K: int(m.GetK()), Ef: int(m.GetEf()), Target: m.GetTarget(), Plan: index.Plan(m.GetPlan()),
-		Floored: m.Floor != nil, Floor: m.GetFloor(), Segment: m.GetSegment(), Included: m.GetInclude() != nil,
+		Expected: int(m.GetExpected()), Floored: m.Floor != nil, Floor: m.GetFloor(), Segment: m.GetSegment(), Included: m.GetInclude() != nil,
 	}
 	switch {
 	case m.GetVectorCount() == 0:
 		return errors.New("vector_count is 0; accepted: at least 1")
 	case r.K < 1 || r.K > maxK:
 		return fmt.Errorf("k is %d; accepted: 1 to %d", r.K, maxK)
+	case r.Expected > r.K:
+		return fmt.Errorf("expected is %d; accepted: 0 to k, which is %d", r.Expected, r.K)
 	case r.Ef == 0 && !(r.Target > 0 && r.Target <= 1):
 		return fmt.Errorf("target is %v; accepted: above 0 and at most 1", r.Target)
 	case m.GetPlan() < 0 || m.GetPlan() > tandemv1.Plan_PLAN_GRAPH_WALK:
