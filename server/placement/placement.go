@@ -206,7 +206,9 @@ func (p *Plan) fill(order []int, atOnce int) {
 			}
 			for range atOnce {
 				if !p.add(i, ranked[i], rules[:1]) {
-					ranked[i] = p.rank(p.shards[i].hash, len(p.members))
+					if len(ranked[i]) < len(p.members) {
+						ranked[i] = p.rank(p.shards[i].hash, len(p.members))
+					}
 					p.add(i, ranked[i], rules)
 				}
 			}
@@ -224,7 +226,9 @@ var rules = []rule{{apart: true, bounded: true}, {apart: true}, {bounded: true},
 // returns whether there is one.
 func (p *Plan) add(i int, ranked ranking, rules []rule) bool {
 	s := &p.shards[i]
+	everywhere := p.inEvery(s)
 	for _, r := range rules {
+		r.apart = r.apart && !everywhere
 		for rank, j := range ranked {
 			m := &p.members[j]
 			if s.on(j) || !m.fits(s.Bytes) || r.bounded && !p.below(m, s.Bytes) || r.apart && p.inZone(s, m.zone) {
@@ -246,6 +250,18 @@ func (s *shard) on(member int) bool {
 // inZone returns whether a shard is on a member of a zone.
 func (p *Plan) inZone(s *shard, zone int) bool {
 	return slices.ContainsFunc(s.holders, func(h holder) bool { return p.members[h.member].zone == zone })
+}
+
+// inEvery returns whether a shard is in every zone, so that another copy cannot be apart.
+func (p *Plan) inEvery(s *shard) bool {
+	zones := 0
+	for i, h := range s.holders {
+		zone := p.members[h.member].zone
+		if !slices.ContainsFunc(s.holders[:i], func(h holder) bool { return p.members[h.member].zone == zone }) {
+			zones++
+		}
+	}
+	return zones == p.zones
 }
 
 // fits returns whether a member has memory for so many bytes more.
