@@ -220,7 +220,7 @@ var faults = map[string]struct {
 	"a watch of nonsense":       watched("\x00\x00\x00\x05hello", "watch: invalid character"),
 }
 
-// watched is a fault of watches, which send a text and end.
+// watched is a fault of watches, which send a text and then nothing, or end after half an event.
 func watched(text, want string) struct {
 	answer func(w http.ResponseWriter, r *http.Request) bool
 	want   string
@@ -231,6 +231,11 @@ func watched(text, want string) struct {
 	}{func(w http.ResponseWriter, r *http.Request) bool {
 		if r.URL.Query().Get("watch") != "" {
 			_, _ = w.Write([]byte(text))
+			_ = http.NewResponseController(w).Flush()
+			if strings.Contains(want, "EOF") {
+				return true
+			}
+			<-r.Context().Done()
 			return true
 		}
 		return false
