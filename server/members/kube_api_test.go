@@ -6,6 +6,8 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -94,6 +96,7 @@ func inKube(t *testing.T, test func(t *testing.T, api *endpoints, w *watcher)) {
 		api.server = httptest.NewUnstartedServer(api)
 		_ = api.server.Listener.Close()
 		api.server.Listener, api.server.EnableHTTP2 = api.pipes, true
+		api.server.Config.ErrorLog = log.New(io.Discard, "", 0) // of handshakes that are to fail
 		api.server.StartTLS()
 		defer api.server.Close()
 		api.account("secret", nil)
