@@ -16,7 +16,13 @@ import (
 
 // TestKube follows a service through what happens to one.
 func TestKube(t *testing.T) {
-	inKube(t, func(t *testing.T, api *endpoints, w *watcher) {
+	for _, http2 := range []bool{true, false} {
+		t.Run(fmt.Sprint("HTTP/2 ", http2), func(t *testing.T) { testKube(t, http2) })
+	}
+}
+
+func testKube(t *testing.T, http2 bool) {
+	inKubeBy(t, http2, func(t *testing.T, api *endpoints, w *watcher) {
 		m := w.after(time.Second)
 		require.ErrorContains(t, m.Err, "it has no members")
 
@@ -346,7 +352,7 @@ func TestKubeGone(t *testing.T) {
 	}
 }
 
-// TestKubeIsAway has no API for a minute, and connections that die without a word.
+// TestKubeIsAway has no API for a minute, and watches that do not end.
 func TestKubeIsAway(t *testing.T) {
 	inKube(t, func(t *testing.T, api *endpoints, w *watcher) {
 		api.put("a", sliceOf(pod("shard-0", "10.0.0.1")))
@@ -380,6 +386,27 @@ func TestKubeIsAway(t *testing.T) {
 		}
 		require.True(t, seen)
 	})
+}
+
+// TestKubeIsDeaf has connections on which nothing comes any more, as when a machine is gone:
+// pings find that, and without HTTP/2 the end of the watch that is overdue.
+func TestKubeIsDeaf(t *testing.T) {
+	for http2, within := range map[bool]time.Duration{true: 30 * time.Second, false: 2 * time.Minute} {
+		t.Run(fmt.Sprint("HTTP/2 ", http2), func(t *testing.T) {
+			inKubeBy(t, http2, func(t *testing.T, api *endpoints, w *watcher) {
+				api.put("a", sliceOf(pod("shard-0", "10.0.0.1")))
+				w.after(time.Second)
+				for i := range 3 {
+					api.pipes.deafen()
+					name := fmt.Sprint("shard-", i+1)
+					api.put("a", sliceOf(pod(name, "10.0.0.1")))
+					m := w.after(within)
+					require.Equal(t, name, names(m))
+					require.NoError(t, m.Err)
+				}
+			})
+		})
+	}
 }
 
 // TestKubeCredentials rotates the token and the authority, and has them wrong in between.
