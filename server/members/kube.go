@@ -48,7 +48,7 @@ func (k *kube) String() string { return k.text }
 
 // Watch implements [Source].
 func (k *kube) Watch(ctx context.Context, told func(Members)) {
-	w := kubeWatch{kube: k, api: newAPI(k), keeper: keeper{told: told}}
+	w := kubeWatch{kube: k, api: newAPI(k), keeper: keeper{source: k.text, told: told}}
 	defer w.api.close()
 	rest := firstRest
 	for ctx.Err() == nil {

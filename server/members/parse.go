@@ -130,7 +130,7 @@ func (f *fixed) String() string { return f.text }
 
 // Watch implements [Source]. It hears every second.
 func (f *fixed) Watch(ctx context.Context, told func(Members)) {
-	k := keeper{told: told}
+	k := keeper{source: f.text, told: told}
 	for ctx.Err() == nil {
 		k.heard(append([]Member(nil), f.list...), nil)
 		sleep(ctx, poll)
