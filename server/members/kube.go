@@ -132,18 +132,15 @@ func (w *kubeWatch) watch(ctx context.Context) error {
 	lasts := spread(watchFor)
 	ctx, cancel := context.WithTimeout(ctx, lasts+watchGrace)
 	defer cancel()
-	began := time.Now()
-	stream, err := w.api.watch(ctx, w.version, lasts)
-	if err != nil {
+	err := w.api.watch(ctx, w.version, lasts, func(stream io.Reader) error {
+		began, events, ended := time.Now(), make(chan event), make(chan error, 1)
+		go func() { ended <- readEvents(ctx, stream, events) }() // follow waits for it
+		err := w.follow(cancel, events, ended)
+		if w.lasted = time.Since(began) >= watchLeast; !w.lasted && err == nil {
+			return errors.New("it ended at once")
+		}
 		return err
-	}
-	defer stream.close()
-	events, ended := make(chan event), make(chan error, 1)
-	go func() { ended <- stream.read(ctx, events) }() // follow waits for it
-	err = w.follow(cancel, events, ended)
-	if w.lasted = time.Since(began) >= watchLeast; !w.lasted && err == nil {
-		return errors.New("it ended at once")
-	}
+	})
 	if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		return fmt.Errorf("it did not end after %s, as it should have: the connection may be dead", lasts)
 	}
