@@ -34,7 +34,7 @@ func (d *dns) String() string { return d.text }
 
 // Watch implements [Source].
 func (d *dns) Watch(ctx context.Context, told func(Members)) {
-	k := keeper{told: told}
+	k := keeper{source: d.text, told: told}
 	for ctx.Err() == nil {
 		list, err := d.ask(ctx)
 		switch {

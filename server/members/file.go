@@ -37,7 +37,7 @@ func (f *file) String() string { return f.text }
 
 // Watch implements [Source].
 func (f *file) Watch(ctx context.Context, told func(Members)) {
-	k := keeper{told: told}
+	k := keeper{source: f.text, told: told}
 	var list []Member // of the last file that could be used
 	good := false     // so could the file that is there now
 	files := filewatch.New("members", MaxFileBytes, func(contents [][]byte) (err error) {

@@ -178,8 +178,9 @@ func (a *api) list(ctx context.Context) (*sliceList, error) {
 	return &out, nil
 }
 
-// watch asks for the changes since a version, which end after a time.
-func (a *api) watch(ctx context.Context, version string, lasts time.Duration) (*stream, error) {
+// watch asks for the changes since a version, which end after a time, and has follow read them
+// if it gets them.
+func (a *api) watch(ctx context.Context, version string, lasts time.Duration, follow func(stream io.Reader) error) error {
 	response, err := a.get(ctx, url.Values{
 		"watch":               {"true"},
 		"allowWatchBookmarks": {"true"},
@@ -187,9 +188,10 @@ func (a *api) watch(ctx context.Context, version string, lasts time.Duration) (*
 		"timeoutSeconds":      {strconv.Itoa(int(lasts / time.Second))},
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return &stream{response.Body}, nil
+	defer response.Body.Close()
+	return follow(response.Body)
 }
 
 // What happens to slices. A bookmark has a version only.
@@ -207,14 +209,9 @@ type event struct {
 	object *slice
 }
 
-// stream is a watch.
-type stream struct{ body io.ReadCloser }
-
-func (s *stream) close() { _ = s.body.Close() }
-
-// read hands over events until there are no more, which is [io.EOF], or ctx ends.
-func (s *stream) read(ctx context.Context, events chan<- event) error {
-	limited := &atMost{s.body, maxEvent}
+// readEvents hands over events until there are no more, which is [io.EOF], or ctx ends.
+func readEvents(ctx context.Context, stream io.Reader, events chan<- event) error {
+	limited := &atMost{stream, maxEvent}
 	for d := json.NewDecoder(limited); ; {
 		var e struct {
 			Type   string          `json:"type"`

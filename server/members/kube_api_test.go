@@ -6,6 +6,8 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -13,6 +15,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -27,6 +30,48 @@ type pipes struct {
 	conns  chan net.Conn
 	closed chan struct{}
 	once   sync.Once
+
+	mu   sync.Mutex
+	made []*deaf
+}
+
+// deaf is a connection whose other side may have gone without a word: what is written is lost,
+// and nothing comes.
+type deaf struct {
+	net.Conn
+	is     atomic.Bool
+	closed chan struct{}
+	once   sync.Once
+}
+
+func (d *deaf) Write(p []byte) (int, error) {
+	if d.is.Load() {
+		return len(p), nil
+	}
+	return d.Conn.Write(p)
+}
+
+func (d *deaf) Read(p []byte) (int, error) {
+	n, err := d.Conn.Read(p)
+	if d.is.Load() {
+		<-d.closed
+		return 0, net.ErrClosed
+	}
+	return n, err
+}
+
+func (d *deaf) Close() error {
+	d.once.Do(func() { close(d.closed) })
+	return d.Conn.Close()
+}
+
+// deafen has the other sides of all connections be gone.
+func (p *pipes) deafen() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, d := range p.made {
+		d.is.Store(true)
+	}
 }
 
 func newPipes() *pipes { return &pipes{conns: make(chan net.Conn), closed: make(chan struct{})} }
@@ -51,7 +96,11 @@ func (p *pipes) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 	ours, theirs := net.Pipe()
 	select {
 	case p.conns <- theirs:
-		return ours, nil
+		d := &deaf{Conn: ours, closed: make(chan struct{})}
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.made = append(p.made, d)
+		return d, nil
 	case <-p.closed:
 		return nil, errors.New("connection refused")
 	case <-ctx.Done():
@@ -88,12 +137,18 @@ type change struct {
 
 // inKube runs a test in a bubble, with an API and a source that watches it.
 func inKube(t *testing.T, test func(t *testing.T, api *endpoints, w *watcher)) {
+	inKubeBy(t, true, test)
+}
+
+// inKubeBy does so with an API that does or does not speak HTTP/2.
+func inKubeBy(t *testing.T, http2 bool, test func(t *testing.T, api *endpoints, w *watcher)) {
 	folder := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
 		api := &endpoints{t: t, pipes: newPipes(), folder: folder, token: "secret", version: 100, slices: map[string]map[string]any{}, changed: make(chan struct{})}
 		api.server = httptest.NewUnstartedServer(api)
 		_ = api.server.Listener.Close()
-		api.server.Listener, api.server.EnableHTTP2 = api.pipes, true
+		api.server.Listener, api.server.EnableHTTP2 = api.pipes, http2
+		api.server.Config.ErrorLog = log.New(io.Discard, "", 0) // of handshakes that are to fail
 		api.server.StartTLS()
 		defer api.server.Close()
 		api.account("secret", nil)

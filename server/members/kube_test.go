@@ -16,7 +16,13 @@ import (
 
 // TestKube follows a service through what happens to one.
 func TestKube(t *testing.T) {
-	inKube(t, func(t *testing.T, api *endpoints, w *watcher) {
+	for _, http2 := range []bool{true, false} {
+		t.Run(fmt.Sprint("HTTP/2 ", http2), func(t *testing.T) { testKube(t, http2) })
+	}
+}
+
+func testKube(t *testing.T, http2 bool) {
+	inKubeBy(t, http2, func(t *testing.T, api *endpoints, w *watcher) {
 		m := w.after(time.Second)
 		require.ErrorContains(t, m.Err, "it has no members")
 
@@ -66,6 +72,7 @@ func TestKubeMove(t *testing.T) {
 	inKube(t, func(t *testing.T, api *endpoints, w *watcher) {
 		api.put("a", sliceOf(pod("shard-0", "10.0.0.1"), pod("shard-1", "10.0.0.2")))
 		w.after(time.Second)
+		before := len(w.told())
 		for range 10 {
 			api.put("a", sliceOf(pod("shard-0", "10.0.0.1")))
 			w.after(20 * time.Millisecond)
@@ -76,7 +83,7 @@ func TestKubeMove(t *testing.T) {
 			api.put("b", nil)
 			w.after(time.Second)
 		}
-		for _, m := range w.told()[1:] {
+		for _, m := range w.told()[before:] {
 			require.Equal(t, "shard-0 shard-1", names(m))
 			require.NoError(t, m.Err)
 		}
@@ -211,16 +218,23 @@ var faults = map[string]struct {
 		return true
 	}, "list: read: it is too long"},
 	"an event that is too long": watched(`{"type":"ADDED","object":{"metadata":{"name":"`+strings.Repeat("x", 5<<20)+`"}}}`, "watch: it is too long"),
-	"half an event":             watched(`{"type":"ADDED","obj`, "watch: unexpected EOF"),
-	"an unknown event":          watched(`{"type":"MOVED","object":{"metadata":{"name":"a","resourceVersion":"1"}}}`, `watch: an event is of type "MOVED", want ADDED`),
-	"an event of no version":    watched(`{"type":"ADDED","object":{"metadata":{"name":"a"}}}`, `watch: an event of type "ADDED" has no version`),
-	"an event of nothing":       watched(`{"type":"ADDED"}`, "watch: an event of type"),
-	"an event that is a list":   watched(`{"type":"ADDED","object":[]}`, "watch: an event of type"),
-	"an error in a watch":       watched(`{"type":"ERROR","object":{"kind":"Status","code":500,"message":"broken"}}`, `watch: the API says 500: "broken"`),
-	"a watch of nonsense":       watched("\x00\x00\x00\x05hello", "watch: invalid character"),
+	"an event again and again": {func(w http.ResponseWriter, r *http.Request) bool {
+		if r.URL.Query().Get("watch") == "" {
+			return false
+		}
+		_, _ = w.Write([]byte(`{"type":"BOOKMARK","object":{"metadata":{"resourceVersion":"101"}}}`))
+		return true
+	}, "watch: it ended at once"},
+	"half an event":           watched(`{"type":"ADDED","obj`, "watch: unexpected EOF"),
+	"an unknown event":        watched(`{"type":"MOVED","object":{"metadata":{"name":"a","resourceVersion":"1"}}}`, `watch: an event is of type "MOVED", want ADDED`),
+	"an event of no version":  watched(`{"type":"ADDED","object":{"metadata":{"name":"a"}}}`, `watch: an event of type "ADDED" has no version`),
+	"an event of nothing":     watched(`{"type":"ADDED"}`, "watch: an event of type"),
+	"an event that is a list": watched(`{"type":"ADDED","object":[]}`, "watch: an event of type"),
+	"an error in a watch":     watched(`{"type":"ERROR","object":{"kind":"Status","code":500,"message":"broken"}}`, `watch: the API says 500: "broken"`),
+	"a watch of nonsense":     watched("\x00\x00\x00\x05hello", "watch: invalid character"),
 }
 
-// watched is a fault of watches, which send a text and end.
+// watched is a fault of watches, which send a text and then nothing, or end after half an event.
 func watched(text, want string) struct {
 	answer func(w http.ResponseWriter, r *http.Request) bool
 	want   string
@@ -231,6 +245,11 @@ func watched(text, want string) struct {
 	}{func(w http.ResponseWriter, r *http.Request) bool {
 		if r.URL.Query().Get("watch") != "" {
 			_, _ = w.Write([]byte(text))
+			_ = http.NewResponseController(w).Flush()
+			if strings.Contains(want, "EOF") {
+				return true
+			}
+			<-r.Context().Done()
 			return true
 		}
 		return false
@@ -245,6 +264,7 @@ func TestKubeFaults(t *testing.T) {
 			inKube(t, func(t *testing.T, api *endpoints, w *watcher) {
 				api.put("a", sliceOf(pod("shard-0", "10.0.0.1")))
 				w.after(time.Second)
+				before := len(w.told())
 				lists, watches := api.counts()
 				api.breakBy(fault.answer)
 				if strings.Contains(name, "long") || strings.Contains(name, "million") {
@@ -253,7 +273,7 @@ func TestKubeFaults(t *testing.T) {
 					w.after(10 * time.Minute)
 				}
 				seen := false
-				for _, m := range w.told()[1:] {
+				for _, m := range w.told()[before:] {
 					require.Equal(t, "shard-0", names(m))
 					seen = seen || m.Err != nil && strings.Contains(m.Err.Error(), "EndpointSlices of ns/shards: "+fault.want)
 					if m.Err != nil {
@@ -332,7 +352,7 @@ func TestKubeGone(t *testing.T) {
 	}
 }
 
-// TestKubeIsAway has no API for a minute, and connections that die without a word.
+// TestKubeIsAway has no API for a minute, and watches that do not end.
 func TestKubeIsAway(t *testing.T) {
 	inKube(t, func(t *testing.T, api *endpoints, w *watcher) {
 		api.put("a", sliceOf(pod("shard-0", "10.0.0.1")))
@@ -366,6 +386,27 @@ func TestKubeIsAway(t *testing.T) {
 		}
 		require.True(t, seen)
 	})
+}
+
+// TestKubeIsDeaf has connections on which nothing comes any more, as when a machine is gone:
+// pings find that, and without HTTP/2 the end of the watch that is overdue.
+func TestKubeIsDeaf(t *testing.T) {
+	for http2, within := range map[bool]time.Duration{true: 30 * time.Second, false: 2 * time.Minute} {
+		t.Run(fmt.Sprint("HTTP/2 ", http2), func(t *testing.T) {
+			inKubeBy(t, http2, func(t *testing.T, api *endpoints, w *watcher) {
+				api.put("a", sliceOf(pod("shard-0", "10.0.0.1")))
+				w.after(time.Second)
+				for i := range 3 {
+					api.pipes.deafen()
+					name := fmt.Sprint("shard-", i+1)
+					api.put("a", sliceOf(pod(name, "10.0.0.1")))
+					m := w.after(within)
+					require.Equal(t, name, names(m))
+					require.NoError(t, m.Err)
+				}
+			})
+		})
+	}
 }
 
 // TestKubeCredentials rotates the token and the authority, and has them wrong in between.

@@ -71,15 +71,19 @@ type Source interface {
 
 // keeper keeps what was heard.
 type keeper struct {
-	told func(Members)
-	now  Members
+	source string // for errors
+	told   func(Members)
+	now    Members
 }
 
 // heard tells of what a source has said, as a list that the keeper may change, unless that
 // cannot be. The error is what is wrong with a part of it.
 func (k *keeper) heard(list []Member, partly error) {
 	if err := arrange(list); err != nil {
-		k.failed(errors.Join(err, partly))
+		if partly != nil {
+			err = fmt.Errorf("%w; %w", err, partly)
+		}
+		k.failed(fmt.Errorf("members of %.300s: %w", k.source, err))
 		return
 	}
 	if !slices.Equal(list, k.now.List) {

@@ -26,7 +26,8 @@ const maxText = 1 << 16
 //     A headless service of Kubernetes leaves out pods that are not ready, unless
 //     publishNotReadyAddresses is set, which nodes want: they load only as members.
 //   - dns+srv:///NAME has the hosts and ports of the SRV records _shard._tcp.NAME, or of NAME if
-//     it begins with _; priorities and weights of records are not looked at.
+//     it begins with _; priorities and weights of records are not looked at. Addresses of the
+//     hosts are left to whoever connects to them.
 //   - k8s:///NAMESPACE/SERVICE:PORTNAME has the endpoints of a service, from the API of the
 //     cluster that the process is in; the port is named shard if that is left out.
 //   - HOST:PORT,HOST:PORT is a list that never changes.
@@ -129,7 +130,7 @@ func (f *fixed) String() string { return f.text }
 
 // Watch implements [Source]. It hears every second.
 func (f *fixed) Watch(ctx context.Context, told func(Members)) {
-	k := keeper{told: told}
+	k := keeper{source: f.text, told: told}
 	for ctx.Err() == nil {
 		k.heard(append([]Member(nil), f.list...), nil)
 		sleep(ctx, poll)
