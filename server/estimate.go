@@ -7,8 +7,10 @@ import (
 
 	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
 	"github.com/tandem-ann/tandem/index/sections"
+	"github.com/tandem-ann/tandem/server/router"
 	"github.com/tandem-ann/tandem/server/wire"
 	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/attribute"
 )
 
 // rowSizes is what the rows of a tower take in an answer, on average.
@@ -79,6 +81,19 @@ func (r *rowSizes) add(s *shard.Shard, ordinal uint32) (err error) {
 	return nil
 }
 
+// sizesOf returns what rows take of which nodes have told.
+func sizesOf(mean router.MeanRow, schema attribute.Schema) *rowSizes {
+	const score, value, entry, text = 7, 9, 12, 4 // bytes beside those of ids, names and texts
+	out := &rowSizes{id: float64(listedSize(int(mean.ID) + score)), attributes: make([]valueSizes, schema.Len())}
+	for field, a := range mean.Attributes[:min(len(mean.Attributes), schema.Len())] {
+		out.attributes[field] = valueSizes{
+			wire: a.Share*float64(entry+value+len(schema.Field(field).Name)) + a.Texts*text + a.TextBytes,
+			heap: a.Share*valueHeap + a.Texts*listedHeap + a.TextBytes,
+		}
+	}
+	return out
+}
+
 // listedSize returns how many bytes a message takes in a list, in protobuf.
 func listedSize(n int) int {
 	size := 2 + n
@@ -96,7 +111,11 @@ func (s *serving) sizes(kind shard.Kind) *rowSizes {
 	}
 	sizes := known.Load()
 	if sizes == nil {
-		sizes = sizeRows(s.snapshot.Tower(kind))
+		if l, ok := s.snapshot.(*router.Layer); ok {
+			sizes = sizesOf(l.MeanRow(kind), l.Tower(kind).Schema())
+		} else {
+			sizes = sizeRows(s.snapshot.Tower(kind))
+		}
 		known.Store(sizes)
 	}
 	return sizes

@@ -24,8 +24,11 @@ type ShardID struct {
 	Of       int // how many shards the tower has
 }
 
-// String names the shard in errors.
+// String names the shard in errors; the zero value is what a node says of itself.
 func (id ShardID) String() string {
+	if id == (ShardID{}) {
+		return "its status"
+	}
 	return fmt.Sprintf("%s shard %d of %d of snapshot %s", id.Tower, id.Number, id.Of, id.Snapshot.Short())
 }
 

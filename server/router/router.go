@@ -3,6 +3,7 @@ package router
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"maps"
 	"math/rand/v2"
 	"slices"
@@ -256,6 +257,10 @@ func (r *Router) watch(ctx context.Context, m *member) {
 // take takes in what a node says of itself, or why it cannot be watched.
 func (r *Router) take(m *member, s *shardv1.NodeStatus, err error) {
 	r.mu.Lock()
+	if name := s.GetName(); s != nil && m.Name != "" && m.Name != m.address && name != m.Name {
+		// Addresses are used again, and who lists members may be late.
+		s, err = nil, fmt.Errorf("it says that it is %.100q, and not %.100q", name, m.Name)
+	}
 	was, failed := m.status, m.failed
 	m.status, m.failed = s, err
 	if s != nil {
