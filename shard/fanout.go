@@ -39,6 +39,7 @@ type asked struct {
 	next    *Reply // memory of another
 	kept    Kept
 	answer  ShardAnswer
+	given   int // rows whose attributes it gave, if it was asked for any
 }
 
 // complete reports whether the hits are all that the part has to give.
@@ -559,11 +560,10 @@ func (t *Tower) attributes(ctx context.Context, q *Query, f *fanOut, hits []Hit,
 		}
 		return f.ends[i-1]
 	}
-	given := make([]int, len(t.parts)) // how many rows of a part
 	wanted := func(i int) bool { return from(i) < f.ends[i] }
 	err = t.each(wanted, func(i int) (err error) {
 		begin, end := from(i), f.ends[i]
-		given[i], err = t.parts[i].Attributes(ctx, f.parts[i].request.Moment, f.refs[begin:end], q.Attributes, q.MaxText, values[begin*n:end*n])
+		f.parts[i].given, err = t.parts[i].Attributes(ctx, f.parts[i].request.Moment, f.refs[begin:end], q.Attributes, q.MaxText, values[begin*n:end*n])
 		if err != nil {
 			return failed(i, err)
 		}
@@ -572,9 +572,9 @@ func (t *Tower) attributes(ctx context.Context, q *Query, f *fanOut, hits []Hit,
 	if err != nil {
 		return nil, err
 	}
-	for i, end := range f.ends {
-		if rows := end - from(i); given[i] < rows {
-			return &lostError{i, fmt.Errorf("shard %s gave the attributes of %d of %d rows", t.infos[i].Name, given[i], rows)}, nil
+	for i := range f.parts {
+		if rows, given := f.ends[i]-from(i), f.parts[i].given; wanted(i) && given < rows {
+			return &lostError{i, fmt.Errorf("shard %s gave the attributes of %d of %d rows", t.infos[i].Name, given, rows)}, nil
 		}
 	}
 	return nil, nil

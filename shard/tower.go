@@ -356,6 +356,16 @@ func (t *Tower) Vectors(ctx context.Context, at Moment, ids []string) ([][]float
 // elsewhere, and meanwhile for the others one after the other, up to an error. Once all calls
 // have ended it returns the error of the first part that has one.
 func (t *Tower) each(wanted func(part int) bool, do func(part int) error) error {
+	if t.elsewhere == 0 {
+		for i := range t.parts {
+			if wanted(i) {
+				if err := do(i); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	}
 	errs := make([]error, len(t.parts))
 	var group sync.WaitGroup
 	for i := range t.parts {
