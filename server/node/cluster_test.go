@@ -141,7 +141,7 @@ func TestNodesAnswerAsOneMachine(t *testing.T) {
 	var nodes []*running
 	var asks []*remote.Node
 	for _, name := range []string{"a", "b", "c"} {
-		c := node.Config{Name: name, Place: byHash(2), Live: livelog.Options{Fence: 5 * time.Second, Poll: 20 * time.Millisecond}}
+		c := node.Config{Name: name, Factor: 2, Live: livelog.Options{Fence: 5 * time.Second, Poll: 20 * time.Millisecond}}
 		n := w.run(t, c, t.TempDir(), "a", "b", "c")
 		n.ready(t, 1, 1)
 		nodes, asks = append(nodes, n), append(asks, n.listen(t))
