@@ -25,6 +25,8 @@ const (
 	// lookEvery is how often it is looked at least at what is to be held: whether what is open
 	// can be read is noticed so.
 	lookEvery = 5 * time.Second
+	// lookSoonest is how long it takes at least where nothing happens but that time passes.
+	lookSoonest = 50 * time.Millisecond
 	// askEvery is how often others are asked whether they hold what this node is not to hold any
 	// more, askPatience how long one answer may take, and allPatience all of them.
 	askEvery, askPatience, allPatience = 5 * time.Second, time.Second, 10 * time.Second
@@ -272,6 +274,8 @@ func (n *Node) letGo() {
 			s.parted, s.withdrawn = time.Time{}, false
 		case n.known[s.key.snapshot] == nil, s.now == nil:
 			n.drop(s)
+		case len(n.mine.of(s.key)) == 0: // there is nobody to ask
+			s.parted, s.withdrawn = time.Time{}, false
 		case !s.parted.IsZero() && time.Since(s.parted) >= parting && !s.withdrawn:
 			s.withdrawn, n.askedAt = true, time.Time{}
 		}
@@ -427,7 +431,7 @@ func (n *Node) nextLook() time.Duration {
 			sooner(s.parted.Add(parting))
 		}
 	}
-	return max(time.Until(next), time.Millisecond)
+	return max(time.Until(next), lookSoonest)
 }
 
 // byNeed orders slots: those that routers use first, so that what answers is there again soonest.
