@@ -20,6 +20,7 @@ import (
 	"github.com/tandem-ann/tandem/server/livelog"
 	"github.com/tandem-ann/tandem/server/metrics"
 	"github.com/tandem-ann/tandem/server/node"
+	"github.com/tandem-ann/tandem/server/placement"
 	"github.com/tandem-ann/tandem/server/remote"
 	"github.com/tandem-ann/tandem/shard"
 	"github.com/tandem-ann/tandem/shard/live"
@@ -28,13 +29,14 @@ import (
 // Holding says what a node is among the nodes of a cluster.
 type Holding struct {
 	Name, Zone string
-	// Place says who is to hold what; Holds whether another holds it. See [node.Config].
-	Place node.Placer
-	Holds func(ctx context.Context, member string, of remote.ShardID, at shard.Position) bool
+	// Replicas is how many nodes are to hold each shard, and Holds whether another holds one. See
+	// [node.Config].
+	Replicas int
+	Holds    func(ctx context.Context, member string, of remote.ShardID, at shard.Position) bool
 	// Watch tells which nodes there are, whenever that changes, until ctx ends.
 	// If who lists them cannot be asked, or something is wrong with that, failed is called with
 	// why, and with nil whenever all is well.
-	Watch func(ctx context.Context, told func([]node.Member), failed func(error))
+	Watch func(ctx context.Context, told func([]placement.Member), failed func(error))
 }
 
 // nodeStreams is how many requests a router may have under way on its connection.
@@ -61,7 +63,7 @@ func RunNode(ctx context.Context, c Config, h Holding) (err error) {
 	defer func() { err = errors.Join(err, endAdmin()) }()
 	service.events.MemoryLimit(limitMemory(&c, os.DirFS("/")))
 	n, err := node.New(node.Config{
-		Store: c.Store, Name: h.Name, Zone: h.Zone, MemoryLimit: c.MemoryLimit, Place: h.Place, Holds: h.Holds, Keep: c.Keep,
+		Store: c.Store, Name: h.Name, Zone: h.Zone, MemoryLimit: c.MemoryLimit, Factor: h.Replicas, Holds: h.Holds, Keep: c.Keep,
 		Memory: c.Memory, Events: service.events, Live: livelog.Options{
 			Fence: c.Live.Fence, Poll: c.Live.Poll, Memory: c.Live.Memory, Accept: c.Live.Accept,
 			Room:    live.Room{Rows: c.Live.MaxFreshRows, Bytes: c.Live.MaxFreshBytes},

@@ -13,7 +13,6 @@ import (
 
 	"github.com/tandem-ann/tandem/server"
 	"github.com/tandem-ann/tandem/server/members"
-	"github.com/tandem-ann/tandem/server/node"
 	"github.com/tandem-ann/tandem/server/placement"
 	"github.com/tandem-ann/tandem/server/remote"
 	"github.com/tandem-ann/tandem/server/router"
@@ -146,22 +145,22 @@ func (f *clusterFlags) hold(ctx context.Context, listen string) (server.Holding,
 		return server.Holding{}, err
 	}
 	peers := &peers{ask: ask, nodes: map[string]*remote.Node{}}
-	h := server.Holding{Name: f.NodeName, Zone: f.Zone, Place: f.place, Holds: peers.holds}
+	h := server.Holding{Name: f.NodeName, Zone: f.Zone, Replicas: f.Replicas, Holds: peers.holds}
 	if h.Name == "" {
 		if h.Name, err = ownName(ctx, source, listen); err != nil {
 			return h, err
 		}
 	}
-	h.Watch = func(ctx context.Context, told func([]node.Member), failed func(error)) {
+	h.Watch = func(ctx context.Context, told func([]placement.Member), failed func(error)) {
 		source.Watch(ctx, func(m members.Members) {
 			failed(m.Err)
 			if m.Heard.IsZero() {
 				return
 			}
-			var list []node.Member
+			var list []placement.Member
 			for _, one := range m.List {
 				if !one.Terminating {
-					list = append(list, node.Member{Name: one.Name, Zone: one.Zone, Weight: one.Weight})
+					list = append(list, placement.Member{Name: one.Name, Zone: one.Zone, Weight: one.Weight})
 				}
 			}
 			peers.know(m.List)
@@ -199,32 +198,6 @@ func ownName(ctx context.Context, source members.Source, listen string) (string,
 		return "", fmt.Errorf("--node-name is not given, no member has the address of this machine, and the host has no name: %w", err)
 	}
 	return name, nil
-}
-
-// place says who is to hold what.
-func (f *clusterFlags) place(list []node.Member, places []node.Place) ([][]string, error) {
-	nodes := make([]placement.Member, len(list))
-	for i, m := range list {
-		nodes[i] = placement.Member{Name: m.Name, Zone: m.Zone, Weight: m.Weight}
-	}
-	key := func(p node.Place) string { return fmt.Sprintf("%s/%d", p.Tower, p.Number) }
-	shards := make([]placement.Shard, len(places))
-	for i, p := range places {
-		shards[i] = placement.Shard{Key: key(p), Bytes: p.Bytes}
-	}
-	plan, err := placement.Place(nodes, shards, f.Replicas)
-	if err != nil {
-		return nil, err
-	}
-	holders := map[string][]string{}
-	for _, s := range plan.Shards() {
-		holders[s.Key] = s.Members
-	}
-	out := make([][]string, len(places))
-	for i, p := range places {
-		out[i] = holders[key(p)]
-	}
-	return out, nil
 }
 
 // peers are the other nodes, by their names.

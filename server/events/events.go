@@ -378,6 +378,7 @@ const (
 	HeldReady HeldChange = iota + 1 // it can be asked
 	HeldNot                         // it could not be loaded, or it is not known what is to be
 	HeldLetGo                       // it is closed, but for queries on it
+	HeldShort                       // fewer nodes are to hold shards than should, for want of room or of nodes
 	HeldAll                         // all can be asked that the newest release needs
 )
 
@@ -388,13 +389,11 @@ type Held struct {
 	Shard    string          // empty where it is about more than one
 	Bytes    int64           // of its file, or of all
 	Took     time.Duration   // of HeldReady
-	Err      error           // of HeldNot
+	Err      error           // of HeldNot, and of HeldShort why it is so of the first
 	Retry    time.Duration   // likewise: when it is tried again
 
-	// What follows is of HeldAll.
-
-	Generation uint64
-	Shards     int
+	Shards     int    // of HeldShort and HeldAll: how many
+	Generation uint64 // of HeldAll
 }
 
 // Draining says how a server stops.

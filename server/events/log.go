@@ -380,6 +380,8 @@ func (l *Log) held(e Held) {
 		l.logger.Error("shards are not loaded", append(args, "error", e.Err, "retry", e.Retry)...)
 	case HeldLetGo:
 		l.logger.Info("shard is let go of", append(args, "bytes", e.Bytes)...)
+	case HeldShort:
+		l.logger.Warn("shards are to be on fewer nodes than they should", "shards", e.Shards, "first", e.Err)
 	case HeldAll:
 		l.logger.Info("all shards are loaded", "generation", e.Generation, "shards", e.Shards, "bytes", e.Bytes)
 	}

@@ -165,10 +165,13 @@ func (l *ShardLayer) Range() (oldest, newest shard.Position) {
 	return list[at].Position, newest
 }
 
+// Have returns the shard at a position, nil if it has it not or not yet.
+func (l *ShardLayer) Have(p shard.Position) *overlay.OverlaidShard { return l.past.Load().at(p) }
+
 // At returns the shard at a position. One that is to come it waits for until ctx ends. The error
 // is of class [ErrGone] or [ErrBehind], or why the layer cannot go on.
 func (l *ShardLayer) At(ctx context.Context, p shard.Position) (*overlay.OverlaidShard, error) {
-	if s := l.past.Load().at(p); s != nil {
+	if s := l.Have(p); s != nil {
 		return s, nil
 	}
 	// A later log is one that a person has accepted, and was not read yet.

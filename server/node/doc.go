@@ -12,8 +12,8 @@
 // # Design
 //
 // The log of releases names the snapshots that are to serve, and routers those that they use
-// (see [Node.Uses]). From the members and the bytes of the shards of the newest release, a
-// [Placer] computes who is to hold which number of each tower, of whatever snapshot: every node
+// (see [Node.Uses]). Of the members and the bytes of the shards of the newest release, package
+// placement computes who is to hold which number of each tower, of whatever snapshot: every node
 // computes the same of the same. Where two see different members for a while, a shard is on more
 // nodes than it need be, or on fewer, and routers go by what nodes say.
 //

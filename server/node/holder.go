@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	shardv1 "github.com/tandem-ann/tandem/api/tandem/shard/v1"
@@ -25,11 +24,14 @@ func (n *Node) Acquire(ctx context.Context, of remote.ShardID, at shard.Position
 	if err != nil {
 		return nil, nil, err
 	}
+	if over := m.layer.Have(at); over != nil {
+		return over.Tower, m.release, nil
+	}
 	waiting, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	over, err := m.layer.At(waiting, at)
 	if err == nil {
-		return over.Tower, sync.OnceFunc(m.release), nil
+		return over.Tower, m.release, nil
 	}
 	m.release()
 	refusal := &remote.Refusal{Text: fmt.Sprintf("%s: %v", of, err)}

@@ -11,6 +11,7 @@ import (
 	shardv1 "github.com/tandem-ann/tandem/api/tandem/shard/v1"
 	"github.com/tandem-ann/tandem/index/sections"
 	"github.com/tandem-ann/tandem/server/events"
+	"github.com/tandem-ann/tandem/server/placement"
 	"github.com/tandem-ann/tandem/server/remote"
 	"github.com/tandem-ann/tandem/shard"
 	"github.com/tandem-ann/tandem/shard/manifest"
@@ -24,6 +25,8 @@ const (
 	// lookEvery is how often it is looked at least at what is to be held: whether what is open
 	// can be read is noticed so.
 	lookEvery = 5 * time.Second
+	// lookSoonest is how long it takes at least where nothing happens but that time passes.
+	lookSoonest = 50 * time.Millisecond
 	// askEvery is how often others are asked whether they hold what this node is not to hold any
 	// more, askPatience how long one answer may take, and allPatience all of them.
 	askEvery, askPatience, allPatience = 5 * time.Second, time.Second, 10 * time.Second
@@ -207,8 +210,10 @@ func (n *Node) want() bool {
 	if n.members == nil {
 		return false // nobody has said who there is
 	}
-	if err := n.replace(); err != nil {
-		n.events.Held(events.Held{Change: events.HeldNot, Err: err, Retry: lookEvery})
+	if shards, ok := n.places(); ok {
+		if err := n.replace(shards); err != nil {
+			n.events.Held(events.Held{Change: events.HeldNot, Err: err, Retry: lookEvery})
+		}
 	}
 	if n.mine == nil {
 		return false
@@ -223,7 +228,7 @@ func (n *Node) want() bool {
 		for _, kind := range []shard.Kind{shard.Apps, shard.Users} {
 			for number := range s.manifest.Tower(kind).Shards {
 				k := key{d, kind, number}
-				if !n.mine.has(n.c.Name, k) {
+				if !slices.Contains(n.mine.of(k), n.c.Name) {
 					continue
 				}
 				if n.slots[k] == nil {
@@ -236,14 +241,14 @@ func (n *Node) want() bool {
 	return true
 }
 
-// replace computes anew who is to hold what. Where a manifest of the newest release could not be
-// read that is not known, and stays what it was. The caller has the lock.
-func (n *Node) replace() error {
+// places returns what is to be placed. Where a manifest of the newest release could not be read
+// that is not known. The caller has the lock.
+func (n *Node) places() (list []placement.Shard, ok bool) {
 	var released, others []*manifest.Manifest
-	for _, d := range n.order() {
-		switch s := n.known[d]; {
+	for _, s := range n.known {
+		switch {
 		case s.manifest == nil && s.released:
-			return nil // that it could not be read was told
+			return nil, false // that it could not be read was told
 		case s.manifest == nil:
 		case s.released:
 			released = append(released, s.manifest)
@@ -251,21 +256,7 @@ func (n *Node) replace() error {
 			others = append(others, s.manifest)
 		}
 	}
-	mine, err := n.place(n.members, placesOf(released, others))
-	if err == nil {
-		n.mine = mine
-	}
-	return err
-}
-
-// order returns the snapshots that are known, in the order of their digests.
-func (n *Node) order() []manifest.Digest {
-	list := make([]manifest.Digest, 0, len(n.known))
-	for d := range n.known {
-		list = append(list, d)
-	}
-	slices.Sort(list)
-	return list
+	return placesOf(released, others), true
 }
 
 // letGo lets go of what is not needed any more, and of what others hold.
@@ -283,6 +274,8 @@ func (n *Node) letGo() {
 			s.parted, s.withdrawn = time.Time{}, false
 		case n.known[s.key.snapshot] == nil, s.now == nil:
 			n.drop(s)
+		case len(n.mine.of(s.key)) == 0: // there is nobody to ask
+			s.parted, s.withdrawn = time.Time{}, false
 		case !s.parted.IsZero() && time.Since(s.parted) >= parting && !s.withdrawn:
 			s.withdrawn, n.askedAt = true, time.Time{}
 		}
@@ -327,7 +320,7 @@ func (n *Node) askOthers(ctx context.Context, working *sync.WaitGroup) {
 	var list []question
 	n.mu.RLock()
 	for _, s := range n.slots {
-		if others := n.mine[spot{s.tower, s.number}]; !s.wanted && s.now != nil && s.snapshot.isNeeded() && len(others) > 0 {
+		if others := n.mine.of(s.key); !s.wanted && s.now != nil && s.snapshot.isNeeded() && len(others) > 0 {
 			list = append(list, question{key: s.key, id: s.id(), others: others, withdrawn: s.withdrawn})
 		}
 	}
@@ -388,7 +381,7 @@ func (n *Node) judge(newest *release.Release) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	all := events.Held{Change: events.HeldAll, Generation: newest.Generation}
-	tried, whole := slices.ContainsFunc(n.members, func(m Member) bool { return m.Name == n.c.Name }), true
+	tried, whole := slices.ContainsFunc(n.members, func(m placement.Member) bool { return m.Name == n.c.Name }), true
 	for _, s := range n.known {
 		if s.released && s.manifest == nil {
 			return
@@ -438,7 +431,7 @@ func (n *Node) nextLook() time.Duration {
 			sooner(s.parted.Add(parting))
 		}
 	}
-	return max(time.Until(next), time.Millisecond)
+	return max(time.Until(next), lookSoonest)
 }
 
 // byNeed orders slots: those that routers use first, so that what answers is there again soonest.

@@ -98,7 +98,7 @@ func testNothingIsLost(t *testing.T, seed uint64) {
 	names := []string{"a", "b", "c"}
 	c := &cluster{newWorld(t, 2), map[string]*running{}}
 	cfg := func(name string) node.Config {
-		return node.Config{Name: name, Holds: c.holds, Keep: time.Minute, Place: byHash(1 + int(seed%2))}
+		return node.Config{Name: name, Holds: c.holds, Keep: time.Minute, Factor: 1 + int(seed%2)}
 	}
 	for _, name := range names {
 		c.nodes[name] = c.run(t, cfg(name), t.TempDir(), "a")

@@ -12,6 +12,7 @@ import (
 	shardv1 "github.com/tandem-ann/tandem/api/tandem/shard/v1"
 	"github.com/tandem-ann/tandem/server/events"
 	"github.com/tandem-ann/tandem/server/livelog"
+	"github.com/tandem-ann/tandem/server/placement"
 	"github.com/tandem-ann/tandem/server/remote"
 	"github.com/tandem-ann/tandem/shard"
 	"github.com/tandem-ann/tandem/shard/appendlog"
@@ -28,7 +29,7 @@ const (
 	DefaultFence = 5 * time.Second
 )
 
-// Config says what a node is, and what it follows. Store, Name, MemoryLimit and Place must be
+// Config says what a node is, and what it follows. Store, Name, MemoryLimit and Factor must be
 // set.
 type Config struct {
 	// Store has the snapshots, the releases and the live log.
@@ -38,8 +39,8 @@ type Config struct {
 	// MemoryLimit is how many bytes of shards may be mapped: what would take more is not
 	// loaded, and the status says so.
 	MemoryLimit int64
-	// Place says who is to hold what.
-	Place Placer
+	// Factor is how many nodes are to hold each shard.
+	Factor int
 	// Holds reports whether a member holds a shard at a position, by asking it; it takes no
 	// longer than ctx lasts. Default: nobody is known to, and what this node once held it lets
 	// go of with its snapshot alone.
@@ -71,10 +72,10 @@ type Node struct {
 	mu      sync.RWMutex
 	slots   map[key]*slot
 	known   map[manifest.Digest]*snapshot
-	newest  *release.Release // nil before one was read
-	members []Member         // nil before any were told
+	newest  *release.Release   // nil before one was read
+	members []placement.Member // nil before any were told
 	uses    map[*use]struct{}
-	mine    placed
+	mine    *placed // nil before it is known
 	phase   shardv1.NodePhase
 	ended   bool // nothing is given out any more
 
@@ -97,10 +98,12 @@ type use struct{ snapshots []manifest.Digest }
 // New returns a node, which holds nothing before it runs.
 func New(c Config) (*Node, error) {
 	switch {
-	case c.Store == nil, c.Place == nil:
-		return nil, errors.New("new node: it needs a store and a placer")
+	case c.Store == nil:
+		return nil, errors.New("new node: it has no store")
 	case c.Name == "":
 		return nil, errors.New("new node: it has no name")
+	case c.Factor < 1 || c.Factor > placement.MaxFactor:
+		return nil, fmt.Errorf("new node: the factor is %d, want 1 to %d", c.Factor, placement.MaxFactor)
 	case c.MemoryLimit <= 0:
 		return nil, fmt.Errorf("new node: the memory limit is %d bytes, want at least 1", c.MemoryLimit)
 	}
@@ -178,9 +181,9 @@ func (n *Node) run(ctx, following context.Context, aside *sync.WaitGroup) error 
 
 // Members tells who there is: all that are to hold shards, whether or not they are ready, and so
 // this node too, which is not ready before it is one of them. What is to be held follows from it.
-func (n *Node) Members(list []Member) {
+func (n *Node) Members(list []placement.Member) {
 	n.mu.Lock()
-	n.members = append([]Member{}, list...)
+	n.members = append([]placement.Member{}, list...)
 	n.mu.Unlock()
 	n.poke()
 }

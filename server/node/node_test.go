@@ -11,6 +11,7 @@ import (
 	shardv1 "github.com/tandem-ann/tandem/api/tandem/shard/v1"
 	"github.com/tandem-ann/tandem/server/events"
 	"github.com/tandem-ann/tandem/server/node"
+	"github.com/tandem-ann/tandem/server/placement"
 	"github.com/tandem-ann/tandem/server/remote"
 	"github.com/tandem-ann/tandem/shard"
 	"github.com/tandem-ann/tandem/shard/release"
@@ -167,7 +168,7 @@ func TestNoMember(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1)
 		n := w.run(t, node.Config{Name: "a"}, t.TempDir())
-		for _, members := range [][]node.Member{nil, membersOf(), membersOf("b")} {
+		for _, members := range [][]placement.Member{nil, membersOf(), membersOf("b")} {
 			if members != nil {
 				n.Members(members)
 			}
@@ -188,9 +189,10 @@ func TestConfig(t *testing.T) {
 		node.Config
 		text string
 	}{
-		{node.Config{Name: "a", MemoryLimit: 1}, "new node: it needs a store and a placer"},
-		{node.Config{Store: store, Place: byHash(1), MemoryLimit: 1}, "new node: it has no name"},
-		{node.Config{Store: store, Place: byHash(1), Name: "a", MemoryLimit: -1}, "new node: the memory limit is -1 bytes, want at least 1"},
+		{node.Config{Name: "a", MemoryLimit: 1}, "new node: it has no store"},
+		{node.Config{Store: store, Name: "a", MemoryLimit: 1}, "new node: the factor is 0, want 1 to 16"},
+		{node.Config{Store: store, Factor: 1, MemoryLimit: 1}, "new node: it has no name"},
+		{node.Config{Store: store, Factor: 1, Name: "a", MemoryLimit: -1}, "new node: the memory limit is -1 bytes, want at least 1"},
 	} {
 		_, err := node.New(c.Config)
 		assert.EqualError(t, err, c.text)

@@ -5,12 +5,10 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"slices"
 	"sync"
 	"testing"
 	"time"
 
-	"github.com/cespare/xxhash/v2"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
@@ -20,6 +18,7 @@ import (
 	"github.com/tandem-ann/tandem/server/events"
 	"github.com/tandem-ann/tandem/server/livelog"
 	"github.com/tandem-ann/tandem/server/node"
+	"github.com/tandem-ann/tandem/server/placement"
 	"github.com/tandem-ann/tandem/server/remote"
 	"github.com/tandem-ann/tandem/shard"
 	"github.com/tandem-ann/tandem/shard/gates"
@@ -133,21 +132,6 @@ func ids(number int) (list []string) {
 	return list
 }
 
-// byHash gives each place to so many members.
-func byHash(factor int) node.Placer {
-	return func(members []node.Member, places []node.Place) ([][]string, error) {
-		placed := make([][]string, len(places))
-		for i, p := range places {
-			rank := func(m node.Member) uint64 { return xxhash.Sum64String(fmt.Sprint(m.Name, p.Tower, p.Number)) }
-			slices.SortFunc(members, func(a, b node.Member) int { return cmp.Compare(rank(a), rank(b)) })
-			for _, m := range members[:min(factor, len(members))] {
-				placed[i] = append(placed[i], m.Name)
-			}
-		}
-		return placed, nil
-	}
-}
-
 // running is a node that runs.
 type running struct {
 	*node.Node
@@ -198,9 +182,7 @@ func (w *world) run(t *testing.T, c node.Config, cache string, members ...string
 		r.held = append(r.held, e)
 	}})
 	c.MemoryLimit = cmp.Or(c.MemoryLimit, 1<<30)
-	if c.Place == nil {
-		c.Place = byHash(1)
-	}
+	c.Factor = cmp.Or(c.Factor, 1)
 	if c.Live.Poll == 0 {
 		c.Live = livelog.Options{Fence: 5 * time.Second, Poll: 500 * time.Millisecond, Memory: c.Live.Memory}
 	}
@@ -216,10 +198,10 @@ func (w *world) run(t *testing.T, c node.Config, cache string, members ...string
 	return r
 }
 
-func membersOf(names ...string) []node.Member {
-	list := []node.Member{}
+func membersOf(names ...string) []placement.Member {
+	list := []placement.Member{}
 	for _, name := range names {
-		list = append(list, node.Member{Name: name})
+		list = append(list, placement.Member{Name: name})
 	}
 	return list
 }

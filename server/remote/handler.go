@@ -3,6 +3,7 @@ package remote
 import (
 	"cmp"
 	"context"
+	"errors"
 	"net/http"
 	"runtime"
 	"runtime/debug"
@@ -36,6 +37,9 @@ type Options struct {
 	MaxWatches int
 	// Panicked, if set, is told of each panic, with its stack. Default: nobody is.
 	Panicked func(*shard.PanicError)
+	// Unreadable, if set, is told of each request that could not read the file of a shard.
+	// Default: nobody is.
+	Unreadable func(ShardID, *shard.UnreadableError)
 }
 
 // The defaults of Options.
@@ -85,7 +89,7 @@ func newHandler(h *handler) (string, http.Handler) {
 
 // admitting refuses requests that are too many before anything of them is read.
 func (h *handler) admitting(next http.Handler) http.Handler {
-	errors := connect.NewErrorWriter()
+	writer := connect.NewErrorWriter()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		count, most := &h.inFlight, h.o.MaxInFlight
 		if r.URL.Path == shardv1connect.ShardServiceWatchProcedure {
@@ -99,7 +103,7 @@ func (h *handler) admitting(next http.Handler) http.Handler {
 		}
 		refused := refusef(Overloaded, "%d requests are in flight, and %d may be", n-1, most)
 		refused.InFlight = n - 1
-		_ = errors.Write(w, r, refused.wire()) // who does not read it has gone
+		_ = writer.Write(w, r, refused.wire()) // who does not read it has gone
 	})
 }
 
@@ -202,7 +206,11 @@ func answer[R any](ctx context.Context, h *handler, m *shardv1.ShardState, do fu
 	if len(s.parts) == 0 {
 		return nil, refusef(NotHeld, "%s has no part here", of)
 	}
-	return do(s)
+	reply, err = do(s)
+	if u, ok := errors.AsType[*shard.UnreadableError](err); ok && h.o.Unreadable != nil {
+		h.o.Unreadable(of, u)
+	}
+	return reply, err
 }
 
 // service is the handler as the generated code wants it.
