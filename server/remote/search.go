@@ -133,7 +133,7 @@ func readVectors(numbers []float32, count uint32) ([][]float32, error) {
 	if count == 0 && len(numbers) == 0 {
 		return nil, nil
 	}
-	if uint64(count) > uint64(len(numbers)) || len(numbers)%int(count) != 0 {
+	if count == 0 || uint64(count) > uint64(len(numbers)) || len(numbers)%int(count) != 0 {
 		return nil, fmt.Errorf("vectors has %d numbers; want as many for each of vector_count, %d", len(numbers), count)
 	}
 	dim := len(numbers) / int(count)
