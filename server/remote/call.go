@@ -112,9 +112,12 @@ func readReply(m *shardv1.SearchResponse, r *shard.Request, names *Names, reply 
 		id := view(text[:n])
 		text = text[n:]
 		ref := m.Ordinals[i]
-		if ref == freshOrdinal {
-			ref = names.ref(id)
-		} else if ref >= freshBit {
+		switch {
+		case ref == freshOrdinal:
+			if ref, err = names.ref(id); err != nil {
+				return err
+			}
+		case ref >= freshBit:
 			return fmt.Errorf("hit %d has ordinal %d; want one of a shard", i, ref)
 		}
 		reply.Add(id, ref, score)
