@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -341,13 +342,25 @@ func readAttributes(m *shardv1.AttributesResponse, fields int, dst []attribute.V
 	return rows, text, r.ended()
 }
 
-// GetShard returns what does not change of a shard. The node must have it at that position.
-func (n *Node) GetShard(ctx context.Context, of ShardID, at shard.Moment) (*shardv1.GetShardResponse, error) {
+// GetShard returns what does not change of a shard, with the model of what its searches cost.
+// The node must have it at that position.
+func (n *Node) GetShard(ctx context.Context, of ShardID, at shard.Moment) (*shardv1.GetShardResponse, *index.CostModel, error) {
 	state, err := n.stateOf(of, at)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return do(ctx, n, of, state, &shardv1.GetShardRequest{State: state}, n.client.GetShard)
+	got, err := do(ctx, n, of, state, &shardv1.GetShardRequest{State: state}, n.client.GetShard)
+	if err != nil {
+		return nil, nil, err
+	}
+	costs := new(index.CostModel)
+	if err := json.Unmarshal(got.GetCostModel(), costs); err != nil {
+		return nil, nil, n.broken(of, fmt.Errorf("cost model: %w", err))
+	}
+	if err := costs.Validate(); err != nil {
+		return nil, nil, n.broken(of, fmt.Errorf("cost model: %w", err))
+	}
+	return got, costs, nil
 }
 
 // Watch calls told with each status of the node, until ctx ends or the node cannot be asked,
