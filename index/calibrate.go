@@ -60,8 +60,7 @@ func (x *Index) Calibrate(ctx context.Context, shape, queries *Matrix, threads i
 			}
 		}
 	}
-	x.effort, x.filtered = nil, nil
-	x.classify()
+	x.costs.Effort, x.costs.Filtered = nil, nil
 	if queries.Rows() == 0 || len(x.covered(bands[:])) == 0 {
 		return nil
 	}
@@ -83,15 +82,14 @@ func (x *Index) Calibrate(ctx context.Context, shape, queries *Matrix, threads i
 		}
 		found = append(found, efforts...)
 	}
-	x.effort = found
+	x.costs.Effort = found
 	c.bands = x.covered(filteredBands[:])
 	filtered, err := c.filtered(ctx)
 	if err != nil {
-		x.effort = nil
+		x.costs.Effort = nil
 		return err
 	}
-	x.filtered = filtered
-	x.classify()
+	x.costs.Filtered = filtered
 	return nil
 }
 
@@ -288,7 +286,7 @@ func (c *calibration) most(k int) float64 {
 	if len(c.asked) > 0 && c.asked[0].query.Filter != nil {
 		eligible = c.asked[0].query.Eligible
 	}
-	return c.x.exactCost(eligible, k)
+	return c.x.costs.exactCost(eligible, k)
 }
 
 // steps are the measurements of one band, by ladder step.

@@ -100,7 +100,7 @@ func (c *calibration) filtered(ctx context.Context) ([]FilteredEffort, error) {
 func (c *calibration) shares() []float64 {
 	may := func(share float64) bool {
 		eligible := int(share * float64(len(c.x.rows)))
-		return eligible >= fewestEligible*c.bands[0] && c.x.graphCost(c.x.guideEf(eligible)) < c.x.exactCost(eligible, c.bands[0])
+		return eligible >= fewestEligible*c.bands[0] && c.x.costs.graphCost(c.x.costs.guideEf(eligible)) < c.x.costs.exactCost(eligible, c.bands[0])
 	}
 	var shares []float64
 	share := firstShare

@@ -59,7 +59,7 @@ func (x *Index) Write(w *sections.Writer) error {
 		{codesSection, sections.Bytes(x.codes.rows)},
 		{factorsSection, sections.Bytes(x.codes.factors)},
 		{entriesSection, sections.Bytes(x.entries)},
-		{effortSection, encodeEffort(x.effort)},
+		{effortSection, encodeEffort(x.costs.Effort)},
 	}
 	if x.params.Metric == Cosine {
 		all = append(all, section{normsSection, sections.Bytes(x.norms)})
@@ -67,8 +67,8 @@ func (x *Index) Write(w *sections.Writer) error {
 	for i, l := range x.layers {
 		all = append(all, section{linksSection(i), sections.Bytes(l.links)})
 	}
-	if len(x.filtered) > 0 {
-		all = append(all, section{filteredSection, encodeFiltered(x.filtered)})
+	if len(x.costs.Filtered) > 0 {
+		all = append(all, section{filteredSection, encodeFiltered(x.costs.Filtered)})
 	}
 	for _, s := range all {
 		if err := w.Section(s.name, s.data); err != nil {
@@ -113,7 +113,7 @@ func Open(f *sections.File) (_ *Index, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if x.effort, err = decodeEffort(records); err != nil {
+	if x.costs.Effort, err = decodeEffort(records); err != nil {
 		return nil, err
 	}
 	if err := x.openFiltered(f); err != nil {
@@ -212,7 +212,7 @@ func (x *Index) openFiltered(f *sections.File) error {
 	if err != nil {
 		return err
 	}
-	x.filtered, err = decodeFiltered(records)
+	x.costs.Filtered, err = decodeFiltered(records)
 	return err
 }
 
@@ -355,6 +355,11 @@ func (e Effort) valid() bool {
 		e.Target > 0 && e.Target < 1 && e.Recall >= 0 && e.Recall <= 1 && e.Scored >= 0 && e.Scored <= MaxRows
 }
 
+// valid is that of its effort, and of what it has beside.
+func (e FilteredEffort) valid() bool {
+	return e.Effort.valid() && e.Share > 0 && e.Share < 1 && e.Through >= 0 && e.Through <= MaxRows
+}
+
 func decodeEffort(data []byte) ([]Effort, error) {
 	if len(data)%effortRecord != 0 {
 		return nil, sections.Corruptf(effortSection, "length %d is not a multiple of %d", len(data), effortRecord)
@@ -393,7 +398,7 @@ func decodeFiltered(data []byte) ([]FilteredEffort, error) {
 			Through: math.Float32frombits(le.Uint32(data[4+effortRecord:])),
 		}
 		inOrder := len(filtered) == 0 || filtered[len(filtered)-1].before(e)
-		if !inOrder || !e.valid() || !(e.Share > 0 && e.Share < 1) || !(e.Through >= 0 && e.Through <= MaxRows) {
+		if !inOrder || !e.valid() {
 			return nil, sections.Corruptf(filteredSection, "record %d: %+v", len(filtered), e)
 		}
 		filtered = append(filtered, e)

@@ -22,14 +22,12 @@ type Index struct {
 	layers      []layer
 	codes       codes
 	entries     []uint32 // nodes of layer 0 where walks start; without, they descend
-	effort      []Effort
-	filtered    []FilteredEffort
+	costs       CostModel
 	groups      groups // only of what is flat
 
 	// Derived when the index is made.
 	ordinals []uint32 // of each row
 	repeated Bitset   // the nodes that have duplicates
-	classes  []class  // of the filtered efforts, by falling share
 	scratch  sync.Pool
 }
 
@@ -87,7 +85,7 @@ func (x *Index) prepare() error {
 		x.repeated.Set(node)
 	}
 	x.codes.pad(x.stride)
-	x.classify()
+	x.measureCosts()
 	x.scratch.New = func() any { return new(scratch) }
 	return nil
 }

@@ -179,8 +179,8 @@ func (x *Index) Search(q Query, dst []Hit) ([]Hit, Stats, error) {
 		q.Plan, q.Ef = ExactScan, 0
 	}
 	if q.Plan == Auto {
-		q.Plan = x.choose(q, &stats)
-		budget = x.exactCost(q.Eligible, q.K)
+		q.Plan = x.costs.choose(q, &stats)
+		budget = x.costs.exactCost(q.Eligible, q.K)
 	} else if q.Plan != ExactScan {
 		q.Ef = max(q.Ef, 1)
 		q.Plan = GraphWalk

@@ -62,7 +62,7 @@ func widened(t *testing.T, x *Index) *Index {
 	t.Helper()
 	y := &Index{
 		params: x.params, dim: x.dim, stride: x.stride, nodes: x.nodes, rows: x.rows, norms: x.norms,
-		duplicates: x.duplicates, layers: x.layers, codes: x.codes, entries: x.entries, effort: x.effort,
+		duplicates: x.duplicates, layers: x.layers, codes: x.codes, entries: x.entries, costs: x.costs,
 	}
 	y.vectors = vectors{stride: x.stride}
 	for ordinal := range uint32(len(x.rows)) {

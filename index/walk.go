@@ -191,7 +191,7 @@ func (x *Index) graphWalk(s *scratch, q Query, budget float64, stats *Stats) {
 	if q.Dead != nil {
 		s.dead, s.budget = q.Dead, budget
 		s.room = room{k: q.K, limit: limit, ef: q.Ef, next: firstLook}
-		s.room.make(&s.pool, x.deadAmong(q))
+		s.room.make(&s.pool, x.costs.deadAmong(q))
 	}
 	x.poolWalk(s, stats)
 	s.dead = nil
@@ -268,7 +268,7 @@ func (x *Index) filteredWalk(s *scratch, q Query, budget float64, stats *Stats) 
 		x.collect(s, q)
 		return
 	}
-	if x.graphCost(x.guideEf(q.Eligible)) > x.exactCost(q.Eligible, q.K) {
+	if x.costs.graphCost(x.costs.guideEf(q.Eligible)) > x.costs.exactCost(q.Eligible, q.K) {
 		return // only a walk that is forced comes here
 	}
 	filter := x.nodeFilter(s, q.Filter)
@@ -336,16 +336,11 @@ func (x *Index) filteredWalk(s *scratch, q Query, budget float64, stats *Stats) 
 	x.collect(s, q)
 }
 
-// guideEf returns the pool of the walk of all nodes that a filtered walk begins with.
-func (x *Index) guideEf(eligible int) int {
-	return min(max(amidMean*len(x.rows)/eligible, guideLeast), x.nodes)
-}
-
 // guide walks among all nodes, leaves the eligible ones of the pool in s.amid, and
 // reports whether the query is amid them.
 func (x *Index) guide(s *scratch, q Query, stats *Stats) bool {
 	x.codes.code(x.params.Metric, s.query, &s.coded)
-	ef := x.guideEf(q.Eligible)
+	ef := x.costs.guideEf(q.Eligible)
 	more := min(guideMore*ef, x.nodes)
 	for least := amidLeast; ; least *= guideMore {
 		s.pool.reset(ef, ef)
@@ -359,7 +354,7 @@ func (x *Index) guide(s *scratch, q Query, stats *Stats) bool {
 				s.amid = append(s.amid, c&^expanded)
 			}
 		}
-		if s.pace.stopped || len(s.amid) >= least || ef == more || x.graphCost(more) > x.exactCost(q.Eligible, 1)/guidePart {
+		if s.pace.stopped || len(s.amid) >= least || ef == more || x.costs.graphCost(more) > x.costs.exactCost(q.Eligible, 1)/guidePart {
 			return len(s.amid) >= least
 		}
 		ef = more

@@ -3,6 +3,8 @@ package shard
 import (
 	"math/bits"
 	"time"
+
+	"github.com/tandem-ann/tandem/index"
 )
 
 // Load is how much a query asks for, as far as that can be told before any work is done
@@ -71,12 +73,12 @@ func (t *Tower) largest() *Info {
 // partCost estimates what a part takes, in nanoseconds, that is one of so many among which
 // rows are divided.
 func (t *Tower) partCost(l Load, part *Info, parts int) float64 {
-	k, eligible := l.asked(parts), min(l.Rows/parts+1, part.Rows)
-	k = min(k, part.Rows)
-	search := searchCost(part.Costs, l, k, eligible)
+	asked, eligible := t.asked(&l, parts), min(l.Rows/parts+1, part.Rows)
+	k, expected := min(asked.rows, part.Rows), min(asked.expected, part.Rows)
+	search := searchCost(part.Costs, l, k, expected, eligible)
 	if l.Filtered {
 		for eligible /= 4; eligible > 4*k; eligible /= 4 {
-			search = max(search, searchCost(part.Costs, l, k, eligible))
+			search = max(search, searchCost(part.Costs, l, k, expected, eligible))
 		}
 	}
 	cost := shardTime + float64(l.Vectors)*search*(rowTime+componentTime*float64(t.dim))
@@ -91,24 +93,24 @@ func (t *Tower) partCost(l Load, part *Info, parts int) float64 {
 	return cost
 }
 
-func searchCost(costs Costs, l Load, k, eligible int) float64 {
+func searchCost(costs Costs, l Load, k, expected, eligible int) float64 {
 	ef := l.Ef
 	if ef == 0 && l.Target < 1 {
-		ef = costs.FilteredEffortFor(k, l.Target, eligible)
+		ef = costs.FilteredEffortFor(expected, l.Target, eligible)
 	}
 	return costs.Cost(k, ef, eligible)
 }
 
-// asked returns how many rows one of several shards is asked for at first.
-func (l *Load) asked(shards int) int {
+// asked returns what one of several parts, among which rows are divided, is asked for at first.
+func (t *Tower) asked(l *Load, parts int) share {
 	k := l.Before + l.K
 	if l.Limits > 0 {
 		k *= overfetch
 	}
-	if l.Ef == 0 && l.Target < 1 {
-		k = share(k, shards)
+	if parts > 1 && l.Ef == 0 && (l.Target < 1 || l.Limits == 0) {
+		return t.memory.shares.of(k, parts)
 	}
-	return k
+	return share{k, k}
 }
 
 // The memory that a query takes for each hit of a shard, and for each node of a walk's
@@ -129,11 +131,56 @@ func (t *Tower) Memory(l Load, workers int) int {
 	for i := range t.infos {
 		rows = max(rows, t.infos[i].Rows)
 	}
-	k := min(l.asked(max(t.hashed, 1)), rows)
+	k := min(t.asked(&l, t.hashed).rows, rows)
 	memory := n * k * hitMemory
 	memory += min(workers, n) * (min(max(l.Ef, k), rows)*nodeMemory + rows/8)
 	if l.Limits > 0 {
 		memory += t.rows / 8 // of every shard what is eligible is kept
 	}
 	return memory + l.Listed*16
+}
+
+// CostsOf returns the costs of a part: of a shard with that cost model, of whose rows so many,
+// 0 to all, are dead. A part that is elsewhere is estimated as a [Local] with the same is. The
+// model must not change.
+func CostsOf(model *index.CostModel, dead int) Costs {
+	if dead == 0 {
+		return model
+	}
+	return buried{model, dead}
+}
+
+// buried are the costs of a shard of which rows are dead.
+type buried struct {
+	model *index.CostModel
+	dead  int
+}
+
+// FilteredEffortFor implements [Costs]. Where all that are not dead are eligible, it is that
+// of a walk without a filter, which expands more nodes by itself for the dead that are to be
+// expected in an answer. But it looks for more than k rows, some of which are dead, and that
+// may take more.
+func (b buried) FilteredEffortFor(k int, target float64, eligible int) int {
+	rows, alive := b.model.Rows, b.model.Rows-b.dead
+	if eligible < alive {
+		return b.model.FilteredEffortFor(k, target, eligible)
+	}
+	ef := b.model.FilteredEffortFor(k, target, rows)
+	if ef == 0 || b.dead == 0 || alive == 0 {
+		return ef
+	}
+	more := b.model.FilteredEffortFor((min(k, alive)*rows+alive-1)/alive, target, rows)
+	return max(ef, (more*alive+rows-1)/rows)
+}
+
+// Cost implements [Costs].
+func (b buried) Cost(k, ef, eligible int) float64 {
+	alive := b.model.Rows - b.dead
+	if eligible < alive || alive == 0 {
+		return b.model.Cost(k, ef, min(eligible, alive))
+	}
+	// A walk expands its part of the dead among the best k, too.
+	k = min(k, alive)
+	among := int64(k) * int64(b.dead) / int64(alive)
+	return b.model.Cost(k, ef+int(int64(ef)*among/int64(max(ef, k, 1))), b.model.Rows)
 }

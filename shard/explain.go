@@ -123,29 +123,36 @@ func (t *Tower) refuseToExplain(x *explainer) {
 // askToExplain asks each part that answered for the ids at some places. The error is a
 // [*lostError] or ends the query.
 func (t *Tower) askToExplain(ctx context.Context, f *fanOut, x *explainer, of [][]int) error {
-	for i, places := range of {
-		if len(places) == 0 {
-			continue
-		}
-		missing := f.parts[i].answer.Err != nil
-		ids := make([]string, len(places))
-		for j, place := range places {
+	known := make([][]ExplainedRow, len(of))
+	ended := make([]bool, len(of))
+	wanted := func(i int) bool { return len(of[i]) > 0 && f.parts[i].answer.Err == nil }
+	err := t.each(wanted, func(i int) error {
+		ids := make([]string, len(of[i]))
+		for j, place := range of[i] {
 			ids[j] = x.query.Explain[place]
-			x.rows[place].missing = x.rows[place].missing || missing
-		}
-		if missing {
-			continue
 		}
 		r := &f.parts[i].request
 		r.Full, r.Taken = nil, r.Taken[:0] // they are of a round, and alias replies that are gone
 		rows, err := t.parts[i].Explain(ctx, r, ids)
-		if err != nil && (x.query.MinCoverage >= 1 || !isEnd(err)) {
-			return failed(i, err)
+		if err == nil {
+			known[i] = rows
+			return nil
 		}
+		if ended[i] = true; x.query.MinCoverage < 1 && isEnd(err) {
+			return nil
+		}
+		return failed(i, err)
+	})
+	if err != nil {
+		return err
+	}
+	for i, places := range of {
 		for j, place := range places {
 			r := &x.rows[place]
-			if r.ended = r.ended || err != nil; err == nil && (rows[j].Known || rows[j].OutsideWindow) {
-				r.known, r.out.Shard, r.out.Fresh = rows[j], t.infos[i].Name, i >= t.hashed || rows[j].Fresh
+			r.missing = r.missing || f.parts[i].answer.Err != nil
+			r.ended = r.ended || ended[i]
+			if known[i] != nil && (known[i][j].Known || known[i][j].OutsideWindow) {
+				r.known, r.out.Shard, r.out.Fresh = known[i][j], t.infos[i].Name, i >= t.hashed || known[i][j].Fresh
 			}
 		}
 	}

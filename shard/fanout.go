@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"runtime"
 	"strings"
 	"sync"
@@ -20,6 +19,7 @@ import (
 type fanOut struct {
 	all     []asked // as many as any tower has had parts that it was used for
 	parts   []asked
+	every   []int   // the numbers of the parts
 	lost    []error // of each part, why it can no longer be asked; nil if it can
 	lists   [][]Hit
 	merger  merger
@@ -39,6 +39,7 @@ type asked struct {
 	next    *Reply // memory of another
 	kept    Kept
 	answer  ShardAnswer
+	given   int // rows whose attributes it gave, if it was asked for any
 }
 
 // complete reports whether the hits are all that the part has to give.
@@ -80,8 +81,9 @@ func (f *fanOut) fit(parts int) {
 	for i := len(f.all); i < parts; i++ {
 		f.all = append(f.all, asked{reply: &Reply{part: int32(i)}, next: &Reply{part: int32(i)}})
 		f.lost, f.lists, f.ends = append(f.lost[:i], nil), append(f.lists[:i], nil), append(f.ends[:i], 0)
+		f.every = append(f.every[:i], i)
 	}
-	f.parts, f.lost, f.lists, f.ends = f.all[:parts], f.lost[:parts], f.lists[:parts], f.ends[:parts]
+	f.parts, f.every, f.lost, f.lists, f.ends = f.all[:parts], f.every[:parts], f.lost[:parts], f.lists[:parts], f.ends[:parts]
 	clear(f.lost)
 }
 
@@ -132,7 +134,7 @@ func (t *Tower) answer(ctx, asking context.Context, q *Query, f *fanOut, answer 
 	*answer = Answer{TowerRows: t.rows, Shards: answer.Shards}
 	start := time.Now()
 	t.begin(q, f, start)
-	t.ask(asking, q, f, nil)
+	t.ask(asking, q, f, f.every, true)
 	var merged []Hit
 	for {
 		asked := time.Now()
@@ -160,7 +162,7 @@ func (t *Tower) answer(ctx, asking context.Context, q *Query, f *fanOut, answer 
 			break
 		}
 		// What is missing may be in these parts.
-		t.ask(asking, q, f, short)
+		t.ask(asking, q, f, short, false)
 		for _, i := range short {
 			if err := f.parts[i].answer.Err; err != nil {
 				return failed(i, err)
@@ -243,6 +245,7 @@ func (t *Tower) begin(q *Query, f *fanOut, now time.Time) {
 	if len(q.AtMost) > 0 {
 		k *= overfetch
 	}
+	first := t.memory.shares.of(k, t.hashed)
 	f.limited = f.limited[:0]
 	for _, limit := range q.AtMost {
 		f.limited = append(f.limited, limit.Field)
@@ -271,8 +274,8 @@ func (t *Tower) begin(q *Query, f *fanOut, now time.Time) {
 			if q.Self != "" {
 				r.Exclude = append(r.Exclude, q.Self)
 			}
-		} else if q.Ef == 0 && q.Target < 1 {
-			r.K = share(k, t.hashed)
+		} else if q.Ef == 0 && (q.Target < 1 || len(q.AtMost) == 0) {
+			r.K, r.Expected = first.rows, first.expected
 		}
 	}
 	if t.hashed == 0 {
@@ -290,15 +293,6 @@ func (t *Tower) begin(q *Query, f *fanOut, now time.Time) {
 		r := &f.parts[Partition(q.Self, t.hashed)].request
 		r.Exclude = append(r.Exclude, q.Self)
 	}
-}
-
-// share returns how many of the best k rows one of several shards is asked for at
-// first. A hash spreads rows over shards, so the number that a shard has of the
-// best k is binomial: four standard deviations above its mean, and it has more
-// about once in ten thousand queries. Then it is asked for k.
-func share(k, shards int) int {
-	mean := float64(k) / float64(shards)
-	return min(k, int(math.Ceil(mean+4*math.Sqrt(mean)))+4)
 }
 
 // keptHits is how many hits the memory of a query may have room for to be kept for the
@@ -384,39 +378,54 @@ func (f *fanOut) exhausted(metric index.Metric, q *Query, refused Refused, merge
 			}
 			a.request.K = max(a.request.K, enough)
 		}
-		a.request.Floored = false
+		a.request.Floored, a.request.Expected = false, 0
 		f.again = append(f.again, i)
 	}
 	return f.again
 }
 
-// ask asks the parts, or only some of them, on the caller's goroutine and on
-// one more for each of the query's workers that no other query has a use for.
-func (t *Tower) ask(ctx context.Context, q *Query, f *fanOut, only []int) {
-	n := len(t.parts)
-	if only != nil {
-		n = len(only)
+// ask asks some of the parts, in the first round or a later one: each of those that are
+// elsewhere on a goroutine of its own, and meanwhile the others.
+func (t *Tower) ask(ctx context.Context, q *Query, f *fanOut, parts []int, first bool) {
+	if t.elsewhere == 0 {
+		t.askHere(ctx, q, f, parts, first)
+		return
 	}
+	var group sync.WaitGroup
+	for _, i := range parts {
+		if t.infos[i].Elsewhere {
+			group.Go(func() { t.askOne(ctx, q, f, i, first) })
+		}
+	}
+	if t.elsewhere < len(t.parts) {
+		t.askHere(ctx, q, f, parts, first)
+	}
+	group.Wait()
+}
+
+// askHere asks those of some parts that are not elsewhere, on the caller's goroutine and on
+// one more for each of the query's workers that no other query has a use for.
+func (t *Tower) askHere(ctx context.Context, q *Query, f *fanOut, parts []int, first bool) {
 	workers := 1
 	if q.Pause == nil {
 		defer t.memory.asking.Add(-1)
 		workers = cmp.Or(q.Workers, runtime.GOMAXPROCS(0))
-		workers = min(workers/int(t.memory.asking.Add(1)), n)
+		workers = min(workers/int(t.memory.asking.Add(1)), len(parts))
 	}
 	if workers <= 1 {
-		for i := range n {
-			t.askOne(ctx, q, f, i, only)
+		for _, i := range parts {
+			if !t.infos[i].Elsewhere {
+				t.askOne(ctx, q, f, i, first)
+			}
 		}
 		return
 	}
 	var next atomic.Int32
 	work := func() {
-		for {
-			i := int(next.Add(1)) - 1
-			if i >= n {
-				return
+		for at := next.Add(1); int(at) <= len(parts); at = next.Add(1) {
+			if i := parts[at-1]; !t.infos[i].Elsewhere {
+				t.askOne(ctx, q, f, i, first)
 			}
-			t.askOne(ctx, q, f, i, only)
 		}
 	}
 	var group sync.WaitGroup
@@ -427,17 +436,13 @@ func (t *Tower) ask(ctx context.Context, q *Query, f *fanOut, only []int) {
 	group.Wait()
 }
 
-// askOne asks one of the parts, or of only some of them. At first it is told of what others
-// have found.
-func (t *Tower) askOne(ctx context.Context, q *Query, f *fanOut, i int, only []int) {
-	if only != nil {
-		i = only[i]
-	}
+// askOne asks one of the parts. In the first round it is told of what others have found.
+func (t *Tower) askOne(ctx context.Context, q *Query, f *fanOut, i int, first bool) {
 	a := &f.parts[i]
 	if q.Observe != nil && a.answer.Err == nil {
 		defer q.observed(Asked, time.Now(), &a.answer)
 	}
-	if only != nil {
+	if !first {
 		a.ask(ctx, t.parts[i])
 		return
 	}
@@ -549,19 +554,28 @@ func (t *Tower) attributes(ctx context.Context, q *Query, f *fanOut, hits []Hit,
 		f.refs[at] = hits[i].Ref
 		out[i].Attributes = values[at*n : (at+1)*n : (at+1)*n]
 	}
-	begin = 0
-	for i, end := range f.ends {
-		if begin == end {
-			continue
+	from := func(i int) int { // where in refs those of a part begin
+		if i == 0 {
+			return 0
 		}
-		rows, err := t.parts[i].Attributes(ctx, f.parts[i].request.Moment, f.refs[begin:end], q.Attributes, q.MaxText, values[begin*n:end*n])
-		if err != nil {
-			return nil, failed(i, err)
-		}
-		if rows < end-begin {
-			short = cmp.Or(short, error(&lostError{i, fmt.Errorf("shard %s gave the attributes of %d of %d rows", t.infos[i].Name, rows, end-begin)}))
-		}
-		begin = end
+		return f.ends[i-1]
 	}
-	return short, nil
+	wanted := func(i int) bool { return from(i) < f.ends[i] }
+	err = t.each(wanted, func(i int) (err error) {
+		begin, end := from(i), f.ends[i]
+		f.parts[i].given, err = t.parts[i].Attributes(ctx, f.parts[i].request.Moment, f.refs[begin:end], q.Attributes, q.MaxText, values[begin*n:end*n])
+		if err != nil {
+			return failed(i, err)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	for i := range f.parts {
+		if rows, given := f.ends[i]-from(i), f.parts[i].given; wanted(i) && given < rows {
+			return &lostError{i, fmt.Errorf("shard %s gave the attributes of %d of %d rows", t.infos[i].Name, given, rows)}, nil
+		}
+	}
+	return nil, nil
 }

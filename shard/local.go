@@ -40,7 +40,7 @@ func newLocal(s *Shard, t *tests) *Local {
 	g := &ground{shard: s, tests: t}
 	g.work.New = func() any { return &work{pool: &g.work} }
 	return &Local{ground: g, info: Info{
-		Name: s.name, Rows: s.Rows(), Segments: s.Segments(), SegmentRows: s.SegmentRows(), Costs: s.index,
+		Name: s.name, Rows: s.Rows(), Segments: s.Segments(), SegmentRows: s.SegmentRows(), Costs: s.index.CostModel(),
 	}}
 }
 
@@ -225,7 +225,7 @@ func (l *Local) find(ctx context.Context, r *Request, w *work, reply *Reply) err
 		q.Filter = w.rows
 	}
 	if q.Ef == 0 && r.Target < 1 {
-		q.Ef = w.view.effort(q.K, r.Target, among)
+		q.Ef = w.view.effort(min(cmp.Or(r.Expected, q.K), q.K), r.Target, among)
 	}
 	walked := false
 	scored, expanded := 0, 0

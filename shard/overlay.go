@@ -84,13 +84,10 @@ func (l *Local) Overlay() *Overlay {
 // made may be asked, too.
 func (o *Overlay) Part() *Local {
 	s := o.ground.shard
-	l := &Local{ground: o.ground, over: o, info: Info{
-		Name: s.name, Rows: o.Rows(), Segments: s.Segments(), SegmentRows: o.segmentRows, Changed: o.changedCount, Costs: s.index,
+	return &Local{ground: o.ground, over: o, info: Info{
+		Name: s.name, Rows: o.Rows(), Segments: s.Segments(), SegmentRows: o.segmentRows, Changed: o.changedCount,
+		Costs: CostsOf(s.index.CostModel(), o.deadCount),
 	}}
-	if o.deadCount > 0 {
-		l.info.Costs = buried{s.index, o.deadCount}
-	}
-	return l
 }
 
 // With returns the overlay of a position, which says of rows what it is given, and of all
@@ -366,39 +363,4 @@ func (o *Overlay) spanAt(t time.Time) *span {
 		s.dead = nil
 	}
 	return s
-}
-
-// buried are the costs of an index of which rows are dead.
-type buried struct {
-	x    *index.Index
-	dead int
-}
-
-// FilteredEffortFor implements [Costs]. Where all that are not dead are eligible, it is that
-// of a walk without a filter, which expands more nodes by itself for the dead that are to be
-// expected in an answer. But it looks for more than k rows, some of which are dead, and that
-// may take more.
-func (b buried) FilteredEffortFor(k int, target float64, eligible int) int {
-	rows, alive := b.x.Rows(), b.x.Rows()-b.dead
-	if eligible < alive {
-		return b.x.FilteredEffortFor(k, target, eligible)
-	}
-	ef := b.x.FilteredEffortFor(k, target, rows)
-	if ef == 0 || b.dead == 0 || alive == 0 {
-		return ef
-	}
-	more := b.x.FilteredEffortFor((min(k, alive)*rows+alive-1)/alive, target, rows)
-	return max(ef, (more*alive+rows-1)/rows)
-}
-
-// Cost implements [Costs].
-func (b buried) Cost(k, ef, eligible int) float64 {
-	alive := b.x.Rows() - b.dead
-	if eligible < alive || alive == 0 {
-		return b.x.Cost(k, ef, min(eligible, alive))
-	}
-	// A walk expands its part of the dead among the best k, too.
-	k = min(k, alive)
-	among := int64(k) * int64(b.dead) / int64(alive)
-	return b.x.Cost(k, ef+int(int64(ef)*among/int64(max(ef, k, 1))), b.x.Rows())
 }

@@ -63,6 +63,9 @@ type Part interface {
 // changes is another part, of another tower.
 type Info struct {
 	Name string
+	// Elsewhere is whether asking the part is to wait, mostly, for another process: then all
+	// such parts are asked at once. Else as many are as there are processors.
+	Elsewhere bool
 	// Rows is how many rows there are, whether or not their windows have begun or ended.
 	Rows int
 	// Segments has the part's segments in ascending order of their names, which are those
@@ -75,12 +78,12 @@ type Info struct {
 	Changed int
 }
 
-// Costs estimates what searches of a part cost. An [index.Index] does.
+// Costs estimates what searches of a part cost. [CostsOf] returns those of a shard.
 type Costs interface {
 	// FilteredEffortFor returns the effort of a walk for k rows of so many that are
-	// eligible, and 0 for an exact scan; see [index.Index.FilteredEffortFor].
+	// eligible, and 0 for an exact scan; see [index.CostModel.FilteredEffortFor].
 	FilteredEffortFor(k int, target float64, eligible int) int
-	// Cost estimates a search with an effort, in rows of a scan; see [index.Index.Cost].
+	// Cost estimates a search with an effort, in rows of a scan; see [index.CostModel.Cost].
 	Cost(k, ef, eligible int) float64
 }
 
@@ -116,7 +119,10 @@ type Request struct {
 	K       int         // how many hits are wanted, at least 1
 	Ef      int         // as in Query; when it is 0, Target decides
 	Target  float64
-	Plan    index.Plan
+	// Expected is, if not 0, how many of the K hits are expected to be in the answer at most:
+	// those that the effort for Target has to find.
+	Expected int
+	Plan     index.Plan
 	// Pause is as in Query; a part that is elsewhere is not sent it.
 	Pause func()
 

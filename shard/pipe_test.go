@@ -40,6 +40,7 @@ type pipedCall struct {
 	Moment    shard.Moment
 	Vectors   [][]float32
 	K, Ef     int
+	Expected  int
 	Target    float64
 	Plan      index.Plan
 	Floored   bool
@@ -169,7 +170,7 @@ func localOverPipe(t testing.TB, local *shard.Local) *pipedPart {
 func (c *pipedCall) run(local *shard.Local, compiler *eligibility.Compiler) (r pipedResult) {
 	ctx := context.Background()
 	request := &shard.Request{
-		Moment: c.Moment, Vectors: c.Vectors, K: c.K, Ef: c.Ef, Target: c.Target, Plan: c.Plan, Segment: c.Segment, Floored: c.Floored, Floor: c.Floor,
+		Moment: c.Moment, Vectors: c.Vectors, K: c.K, Ef: c.Ef, Expected: c.Expected, Target: c.Target, Plan: c.Plan, Segment: c.Segment, Floored: c.Floored, Floor: c.Floor,
 		Included: c.Included, Include: c.Include, Exclude: c.Exclude, Limited: c.Limited, Full: c.Full, Taken: c.Taken,
 	}
 	var err error
@@ -237,7 +238,7 @@ func (e *badQuery) Unwrap() error { return index.ErrQuery }
 
 func newPipedCall(method string, r *shard.Request) *pipedCall {
 	c := &pipedCall{
-		Method: method, Moment: r.Moment, Vectors: r.Vectors, K: r.K, Ef: r.Ef, Target: r.Target, Plan: r.Plan, Segment: r.Segment, Floored: r.Floored, Floor: r.Floor,
+		Method: method, Moment: r.Moment, Vectors: r.Vectors, K: r.K, Ef: r.Ef, Expected: r.Expected, Target: r.Target, Plan: r.Plan, Segment: r.Segment, Floored: r.Floored, Floor: r.Floor,
 		Included: r.Included, Include: r.Include, Exclude: r.Exclude, Limited: r.Limited, Full: r.Full, Taken: r.Taken,
 	}
 	if r.Filter != nil {

@@ -1,6 +1,7 @@
 package shard
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -35,6 +36,7 @@ type Tower struct {
 	parts       []Part
 	hashed      int    // how many of the parts are the hash partition
 	infos       []Info // of each part
+	elsewhere   int    // how many of the parts are
 	local       []*Shard
 	beside      []*Shard // those in memory, of parts beside the hash partition
 	over        bool     // it lies over another tower, which has the shards
@@ -55,6 +57,7 @@ type memory struct {
 	scratch sync.Pool    // *fanOut
 	lookups sync.Pool    // *lookup
 	asking  atomic.Int32 // queries that are searching shards now
+	shares  shares
 }
 
 // Refused is a set of ids that are as unknown, whatever parts say of them: of apps that are
@@ -120,9 +123,11 @@ func newTower(kind Kind, parts []Part, hashed int, metric index.Metric, dim int,
 
 // sum adds up what the parts tell.
 func (t *Tower) sum() {
-	t.infos, t.rows = make([]Info, len(t.parts)), 0
+	t.infos, t.rows, t.elsewhere = make([]Info, len(t.parts)), 0, 0
 	for i, p := range t.parts {
-		t.infos[i] = p.Info()
+		if t.infos[i] = p.Info(); t.infos[i].Elsewhere {
+			t.elsewhere++
+		}
 	}
 	t.segmentRows = make([]int, len(t.Segments()))
 	for _, info := range t.infos {
@@ -324,24 +329,60 @@ func (t *Tower) Vectors(ctx context.Context, at Moment, ids []string) ([][]float
 			places[i] = append(places[i], place)
 		}
 	}
-	for i, list := range places {
-		if len(list) == 0 {
-			continue
-		}
-		asked, found := make([]string, len(list)), make([][]float32, len(list))
-		for j, place := range list {
+	found := make([][][]float32, len(t.parts))
+	wanted := func(i int) bool { return len(places[i]) > 0 }
+	err := t.each(wanted, func(i int) error {
+		asked := make([]string, len(places[i]))
+		for j, place := range places[i] {
 			asked[j] = ids[place]
 		}
-		if err := t.parts[i].Vectors(ctx, at, asked, found); err != nil {
-			return nil, err
-		}
+		found[i] = make([][]float32, len(asked))
+		return t.parts[i].Vectors(ctx, at, asked, found[i])
+	})
+	if err != nil {
+		return nil, err
+	}
+	for i, list := range places {
 		for j, place := range list {
-			if found[j] != nil {
-				vectors[place] = found[j]
+			if found[i][j] != nil {
+				vectors[place] = found[i][j]
 			}
 		}
 	}
 	return vectors, nil
+}
+
+// each calls do with the numbers of the parts that are wanted: at once for those that are
+// elsewhere, and meanwhile for the others one after the other, up to an error. Once all calls
+// have ended it returns the error of the first part that has one.
+func (t *Tower) each(wanted func(part int) bool, do func(part int) error) error {
+	if t.elsewhere == 0 {
+		for i := range t.parts {
+			if wanted(i) {
+				if err := do(i); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	}
+	errs := make([]error, len(t.parts))
+	var group sync.WaitGroup
+	for i := range t.parts {
+		if t.infos[i].Elsewhere && wanted(i) {
+			group.Go(func() { errs[i] = do(i) })
+		}
+	}
+	for i := range t.parts {
+		if t.infos[i].Elsewhere || !wanted(i) {
+			continue
+		}
+		if errs[i] = do(i); errs[i] != nil {
+			break
+		}
+	}
+	group.Wait()
+	return cmp.Or(errs...)
 }
 
 // refuses reports whether an id is as unknown, whatever parts say.

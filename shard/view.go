@@ -63,7 +63,7 @@ func (v *view) metric() index.Metric { return v.shard.index.Metric() }
 // effort returns that of a walk which reaches a target. The dead are in a walk's way without
 // being what it is for: where all others are eligible, it is one without a filter.
 func (v *view) effort(k int, target float64, eligible int) int {
-	return buried{v.shard.index, v.deadCount}.FilteredEffortFor(k, target, eligible)
+	return buried{v.shard.index.CostModel(), v.deadCount}.FilteredEffortFor(k, target, eligible)
 }
 
 // search searches; see [index.Index.Search].

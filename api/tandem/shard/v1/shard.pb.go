@@ -755,7 +755,10 @@ type SearchRequest struct {
 	// The ordinals of rows that were taken.
 	Taken []uint32 `protobuf:"fixed32,15,rep,packed,name=taken,proto3" json:"taken,omitempty"`
 	// The ids of fresh rows that were taken.
-	TakenFresh    *Texts `protobuf:"bytes,16,opt,name=taken_fresh,json=takenFresh,proto3" json:"taken_fresh,omitempty"`
+	TakenFresh *Texts `protobuf:"bytes,16,opt,name=taken_fresh,json=takenFresh,proto3" json:"taken_fresh,omitempty"`
+	// How many of the k rows are expected to be in the answer at most: those that the effort for
+	// the target has to find. 0: all.
+	Expected      uint32 `protobuf:"varint,17,opt,name=expected,proto3" json:"expected,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -900,6 +903,13 @@ func (x *SearchRequest) GetTakenFresh() *Texts {
 		return x.TakenFresh
 	}
 	return nil
+}
+
+func (x *SearchRequest) GetExpected() uint32 {
+	if x != nil {
+		return x.Expected
+	}
+	return 0
 }
 
 // SearchResponse is what a shard has of the rows that it was asked for.
@@ -1809,7 +1819,7 @@ type GetShardResponse struct {
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// How many rows there are in the snapshot, dead ones too.
 	Rows uint64 `protobuf:"varint,2,opt,name=rows,proto3" json:"rows,omitempty"`
-	// What searches cost: JSON, empty where the node cannot say.
+	// What searches cost: index.CostModel as JSON.
 	CostModel []byte `protobuf:"bytes,3,opt,name=cost_model,json=costModel,proto3" json:"cost_model,omitempty"`
 	// The mean bytes of an id, over a sample of the rows.
 	IdBytes float64 `protobuf:"fixed64,4,opt,name=id_bytes,json=idBytes,proto3" json:"id_bytes,omitempty"`
@@ -2482,7 +2492,7 @@ const file_tandem_shard_v1_shard_proto_rawDesc = "" +
 	"\vFieldValues\x12\x16\n" +
 	"\x06fields\x18\x01 \x03(\rR\x06fields\x12,\n" +
 	"\x05texts\x18\x02 \x01(\v2\x16.tandem.shard.v1.TextsR\x05texts\x12\x18\n" +
-	"\anumbers\x18\x03 \x03(\x12R\anumbers\"\xc9\x04\n" +
+	"\anumbers\x18\x03 \x03(\x12R\anumbers\"\xe5\x04\n" +
 	"\rSearchRequest\x121\n" +
 	"\x05state\x18\x01 \x01(\v2\x1b.tandem.shard.v1.ShardStateR\x05state\x12\x18\n" +
 	"\avectors\x18\x02 \x03(\x02R\avectors\x12!\n" +
@@ -2501,7 +2511,8 @@ const file_tandem_shard_v1_shard_proto_rawDesc = "" +
 	"\x04full\x18\x0e \x01(\v2\x1c.tandem.shard.v1.FieldValuesR\x04full\x12\x14\n" +
 	"\x05taken\x18\x0f \x03(\aR\x05taken\x127\n" +
 	"\vtaken_fresh\x18\x10 \x01(\v2\x16.tandem.shard.v1.TextsR\n" +
-	"takenFreshB\b\n" +
+	"takenFresh\x12\x1a\n" +
+	"\bexpected\x18\x11 \x01(\rR\bexpectedB\b\n" +
 	"\x06_floor\"\xf6\x03\n" +
 	"\x0eSearchResponse\x12\x16\n" +
 	"\x06scores\x18\x01 \x03(\x02R\x06scores\x12(\n" +
