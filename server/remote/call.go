@@ -43,8 +43,7 @@ func (c *call) release(pool *sync.Pool) {
 func (c *call) write(state *shardv1.ShardState, r *shard.Request, names *Names) (err error) {
 	m := c.message
 	m.State, m.VectorCount, m.K, m.Ef, m.Target = state, uint32(len(r.Vectors)), uint32(r.K), uint32(r.Ef), r.Target
-	m.Expected = uint32(max(r.Expected, 0))
-	m.Plan, m.Segment = tandemv1.Plan(r.Plan), r.Segment
+	m.Expected, m.Plan, m.Segment = uint32(r.Expected), tandemv1.Plan(r.Plan), r.Segment
 	if r.K < 1 || r.K > maxK {
 		return fmt.Errorf("k is %d, want 1 to %d of a shard: %w", r.K, maxK, index.ErrQuery)
 	}
@@ -113,9 +112,12 @@ func readReply(m *shardv1.SearchResponse, r *shard.Request, names *Names, reply 
 		id := view(text[:n])
 		text = text[n:]
 		ref := m.Ordinals[i]
-		if ref == freshOrdinal {
-			ref = names.ref(id)
-		} else if ref >= freshBit {
+		switch {
+		case ref == freshOrdinal:
+			if ref, err = names.ref(id); err != nil {
+				return err
+			}
+		case ref >= freshBit:
 			return fmt.Errorf("hit %d has ordinal %d; want one of a shard", i, ref)
 		}
 		reply.Add(id, ref, score)

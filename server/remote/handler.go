@@ -68,7 +68,8 @@ type handler struct {
 	protocol, oldest uint32
 	inFlight         atomic.Int32
 	watches          atomic.Int32
-	jobs             sync.Pool // *job
+	alone            atomic.Int64 // see load.go
+	jobs             sync.Pool    // *job
 }
 
 // NewHandler returns the handler of the shard RPC of what a node holds, and the path that it
@@ -85,26 +86,6 @@ func newHandler(h *handler) (string, http.Handler) {
 		connect.WithCompression("gzip", nil, nil), // the network is near, and processors are what is scarce
 	)
 	return path, h.admitting(next)
-}
-
-// admitting refuses requests that are too many before anything of them is read.
-func (h *handler) admitting(next http.Handler) http.Handler {
-	writer := connect.NewErrorWriter()
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		count, most := &h.inFlight, h.o.MaxInFlight
-		if r.URL.Path == shardv1connect.ShardServiceWatchProcedure {
-			count, most = &h.watches, h.o.MaxWatches
-		}
-		n := int(count.Add(1))
-		defer count.Add(-1)
-		if n <= most {
-			next.ServeHTTP(w, r)
-			return
-		}
-		refused := refusef(Overloaded, "%d requests are in flight, and %d may be", n-1, most)
-		refused.InFlight = n - 1
-		_ = writer.Write(w, r, refused.wire()) // who does not read it has gone
-	})
 }
 
 // held is the state of a shard that a request asks.

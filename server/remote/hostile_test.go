@@ -117,6 +117,9 @@ func FuzzRequests(f *testing.F) {
 		require.NoError(f, err)
 		f.Add(byte(kind), data)
 	}
+	data, err := proto.Marshal(&shardv1.ExplainRequest{State: state, Vectors: vectors, Ids: ids})
+	require.NoError(f, err)
+	f.Add(byte(1), data)
 	f.Fuzz(func(t *testing.T, kind byte, data []byte) {
 		err := remote.Answers(t.Context(), w, kind, data)
 		if err == nil {

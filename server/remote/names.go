@@ -13,12 +13,15 @@ import (
 // freshBit is in the refs of fresh rows, and in no ordinal.
 const freshBit = 1 << 31
 
+// maxFresh is how many fresh rows a shard may have at a position.
+const maxFresh = 1 << 24
+
 // Names has the refs of the fresh rows of one shard at one position: numbers for their ids,
 // whichever node has told of them. All that is asked of the shard at that position, on any
 // node, is asked with the same Names. It is safe for any number of goroutines.
 //
 // It grows with the ids that were returned, of which there are as many as fresh rows of the
-// shard.
+// shard, and at most maxFresh, whatever nodes say.
 type Names struct {
 	metric index.Metric
 
@@ -31,17 +34,20 @@ type Names struct {
 func NewNames(metric index.Metric) *Names { return &Names{metric: metric} }
 
 // ref returns the ref of an id, which it copies.
-func (n *Names) ref(id string) uint32 {
+func (n *Names) ref(id string) (uint32, error) {
 	n.mu.RLock()
 	ref, ok := n.refs[id]
 	n.mu.RUnlock()
 	if ok {
-		return ref
+		return ref, nil
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if ref, ok = n.refs[id]; ok {
-		return ref
+		return ref, nil
+	}
+	if len(n.ids) >= maxFresh {
+		return 0, fmt.Errorf("%d fresh rows were returned of one shard; want at most as many", maxFresh)
 	}
 	if n.refs == nil {
 		n.refs = map[string]uint32{}
@@ -49,7 +55,7 @@ func (n *Names) ref(id string) uint32 {
 	id, ref = strings.Clone(id), freshBit|uint32(len(n.ids))
 	n.refs[id] = ref
 	n.ids = append(n.ids, id)
-	return ref
+	return ref, nil
 }
 
 // split appends to dst the ordinals of refs, in which those of fresh rows have no place of their

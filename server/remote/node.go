@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -34,7 +35,14 @@ type NodeOptions struct {
 	// MaxReplyBytes is how large a reply may be. Default: twice DefaultMaxReplyBytes, for nodes
 	// count without what separates fields.
 	MaxReplyBytes int
+	// Silence is how long nothing may arrive on a connection while requests are under way, not
+	// even a sign of life that was asked for, until it is given up with all of them. A process
+	// that gets no processor is silent, too. Default: DefaultSilence.
+	Silence time.Duration
 }
+
+// DefaultSilence is how long a node may be silent by default.
+const DefaultSilence = 2 * time.Second
 
 // Node asks one node. It has one connection at a time, which it makes when it is asked first
 // and again when that is lost. It is safe for any number of goroutines.
@@ -53,14 +61,12 @@ type Node struct {
 	calls     sync.Pool     // *call
 }
 
-// How long it takes to notice that a peer is dead: a connection on which nothing arrives for
-// quietTime is asked for a sign of life, which has pingTime.
 const (
-	quietTime     = 500 * time.Millisecond
-	pingTime      = time.Second
 	dialTime      = time.Second
 	handshakeTime = 2 * time.Second
 	idleTime      = 5 * time.Minute
+	// routerSilence is how long a router may be silent. Nobody waits for it.
+	routerSilence = 20 * time.Second
 )
 
 // A frame of HTTP/2 is as large as most replies, so that each is written and read at once, and
@@ -70,26 +76,35 @@ const (
 	windowBytes = 4<<20 - 1
 )
 
-// HTTP2 returns what both sides set of HTTP/2. A node's server has room for so many streams on
-// a connection, of which each router has one.
+// HTTP2 returns what the server of a node's handler sets of HTTP/2. Each router has one
+// connection, with so many requests at a time.
 func HTTP2(streams int) *http.HTTP2Config {
+	c := http2Config(routerSilence)
+	c.MaxConcurrentStreams = streams
+	return c
+}
+
+// http2Config returns what both sides set of HTTP/2. A quarter of the silence passes before a
+// sign of life is asked for.
+func http2Config(silence time.Duration) *http.HTTP2Config {
 	return &http.HTTP2Config{
-		MaxConcurrentStreams: streams, StrictMaxConcurrentRequests: true,
-		MaxReadFrameSize: frameBytes, MaxReceiveBufferPerConnection: windowBytes, MaxReceiveBufferPerStream: windowBytes,
-		SendPingTimeout: quietTime, PingTimeout: pingTime, WriteByteTimeout: quietTime + pingTime,
+		StrictMaxConcurrentRequests: true,
+		MaxReadFrameSize:            frameBytes, MaxReceiveBufferPerConnection: windowBytes, MaxReceiveBufferPerStream: windowBytes,
+		SendPingTimeout: silence / 4, PingTimeout: silence - silence/4, WriteByteTimeout: silence,
 	}
 }
 
 // NewNode returns a node to ask. It does not connect.
 func NewNode(o NodeOptions) *Node {
 	o.MaxReplyBytes = cmp.Or(o.MaxReplyBytes, 2*DefaultMaxReplyBytes)
+	o.Silence = cmp.Or(o.Silence, DefaultSilence)
 	n := &Node{o: o}
 	n.protocol.Store(Protocol)
 	n.calls.New = func() any { return newCall() }
 	dialer := &net.Dialer{Timeout: dialTime, KeepAliveConfig: net.KeepAliveConfig{Enable: false}} // HTTP/2 pings
 	n.transport = &http.Transport{
 		DialContext: dialer.DialContext, TLSHandshakeTimeout: handshakeTime, IdleConnTimeout: idleTime,
-		DisableCompression: true, MaxResponseHeaderBytes: 64 << 10, HTTP2: HTTP2(0), Protocols: new(http.Protocols),
+		DisableCompression: true, MaxResponseHeaderBytes: 64 << 10, HTTP2: http2Config(o.Silence), Protocols: new(http.Protocols),
 	}
 	scheme := "http"
 	if o.TLS != nil {
@@ -327,13 +342,25 @@ func readAttributes(m *shardv1.AttributesResponse, fields int, dst []attribute.V
 	return rows, text, r.ended()
 }
 
-// GetShard returns what does not change of a shard. The node must have it at that position.
-func (n *Node) GetShard(ctx context.Context, of ShardID, at shard.Moment) (*shardv1.GetShardResponse, error) {
+// GetShard returns what does not change of a shard, with the model of what its searches cost.
+// The node must have it at that position.
+func (n *Node) GetShard(ctx context.Context, of ShardID, at shard.Moment) (*shardv1.GetShardResponse, *index.CostModel, error) {
 	state, err := n.stateOf(of, at)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return do(ctx, n, of, state, &shardv1.GetShardRequest{State: state}, n.client.GetShard)
+	got, err := do(ctx, n, of, state, &shardv1.GetShardRequest{State: state}, n.client.GetShard)
+	if err != nil {
+		return nil, nil, err
+	}
+	costs := new(index.CostModel)
+	if err := json.Unmarshal(got.GetCostModel(), costs); err != nil {
+		return nil, nil, n.broken(of, fmt.Errorf("cost model: %w", err))
+	}
+	if err := costs.Validate(); err != nil {
+		return nil, nil, n.broken(of, fmt.Errorf("cost model: %w", err))
+	}
+	return got, costs, nil
 }
 
 // Watch calls told with each status of the node, until ctx ends or the node cannot be asked,

@@ -21,8 +21,9 @@ type Part struct {
 var _ shard.Part = (*Part)(nil)
 
 // NewPart returns the part that a shard on a node is at a position. info is what a tower is
-// told of it.
+// told of it, but that it is elsewhere.
 func NewPart(node *Node, of ShardID, at shard.Position, info shard.Info, names *Names) *Part {
+	info.Elsewhere = true
 	return &Part{node, of, at, info, names}
 }
 

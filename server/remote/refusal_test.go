@@ -298,7 +298,7 @@ func TestSilentPeer(t *testing.T) {
 		}
 	})
 	w := newWorld(t, 3, 20, 1)
-	n := ask(t, l.Addr().String())
+	n := remote.NewNode(remote.NodeOptions{Address: l.Addr().String(), Silence: 200 * time.Millisecond})
 	began := time.Now()
 	err = w.search(t.Context(), n, w.id(0), w.request())
 	require.Error(t, err)

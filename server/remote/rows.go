@@ -217,11 +217,11 @@ func (h *handler) getShard(_ context.Context, s *held, _ *shardv1.GetShardReques
 	if !ok {
 		return nil, fmt.Errorf("%s is not a shard of this process", s.of)
 	}
-	model, err := json.Marshal(l.Shard().Index().CostModel())
+	costs, err := json.Marshal(l.Shard().Index().CostModel())
 	if err != nil {
-		return nil, fmt.Errorf("cost model of %s: %w", s.of, err)
+		return nil, fmt.Errorf("%s: cost model: %w", s.of, err)
 	}
-	out := &shardv1.GetShardResponse{Name: l.Info().Name, Rows: uint64(l.Shard().Rows()), CostModel: model}
+	out := &shardv1.GetShardResponse{Name: l.Info().Name, Rows: uint64(l.Shard().Rows()), CostModel: costs}
 	if err := sample(l.Shard(), out); err != nil {
 		return nil, err
 	}

@@ -89,18 +89,18 @@ const (
 func (j *job) read(ctx context.Context, s *held, m *shardv1.SearchRequest) (err error) {
 	r := &j.request
 	*r = shard.Request{
-		Moment: s.at, K: int(m.GetK()), Ef: int(m.GetEf()), Target: m.GetTarget(), Plan: index.Plan(m.GetPlan()),
-		Expected: int(m.GetExpected()), Floored: m.Floor != nil, Floor: m.GetFloor(), Segment: m.GetSegment(), Included: m.GetInclude() != nil,
+		Moment: s.at, K: int(m.GetK()), Ef: int(m.GetEf()), Target: m.GetTarget(), Expected: int(m.GetExpected()), Plan: index.Plan(m.GetPlan()),
+		Floored: m.Floor != nil, Floor: m.GetFloor(), Segment: m.GetSegment(), Included: m.GetInclude() != nil,
 	}
 	switch {
 	case m.GetVectorCount() == 0:
 		return errors.New("vector_count is 0; accepted: at least 1")
 	case r.K < 1 || r.K > maxK:
 		return fmt.Errorf("k is %d; accepted: 1 to %d", r.K, maxK)
-	case r.Expected > r.K:
-		return fmt.Errorf("expected is %d; accepted: 0 to k, which is %d", r.Expected, r.K)
 	case r.Ef == 0 && !(r.Target > 0 && r.Target <= 1):
 		return fmt.Errorf("target is %v; accepted: above 0 and at most 1", r.Target)
+	case r.Expected > r.K:
+		return fmt.Errorf("expected is %d; accepted: 0 to k, %d", r.Expected, r.K)
 	case m.GetPlan() < 0 || m.GetPlan() > tandemv1.Plan_PLAN_GRAPH_WALK:
 		return fmt.Errorf("plan is %d; accepted: 0 to %d", m.GetPlan(), tandemv1.Plan_PLAN_GRAPH_WALK)
 	}
@@ -135,7 +135,7 @@ func readVectors(numbers []float32, count uint32) ([][]float32, error) {
 	if count == 0 && len(numbers) == 0 {
 		return nil, nil
 	}
-	if uint64(count) > uint64(len(numbers)) || len(numbers)%int(count) != 0 {
+	if count == 0 || uint64(count) > uint64(len(numbers)) || len(numbers)%int(count) != 0 {
 		return nil, fmt.Errorf("vectors has %d numbers; want as many for each of vector_count, %d", len(numbers), count)
 	}
 	dim := len(numbers) / int(count)

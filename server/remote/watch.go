@@ -70,8 +70,3 @@ func (h *handler) checkWatch(m *shardv1.WatchRequest) error {
 	}
 	return nil
 }
-
-// load returns how busy the node is.
-func (h *handler) load() *shardv1.NodeLoad {
-	return &shardv1.NodeLoad{InFlight: uint32(max(h.inFlight.Load(), 0))}
-}

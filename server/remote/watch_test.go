@@ -81,11 +81,12 @@ func TestWatchRefuses(t *testing.T) {
 // What does not change of a shard is told once.
 func TestGetShard(t *testing.T) {
 	w, n := served(t, remote.Options{})
-	got, err := n.GetShard(t.Context(), w.id(1), shard.Moment{Position: w.positions[1], Time: clock})
+	got, costs, err := n.GetShard(t.Context(), w.id(1), shard.Moment{Position: w.positions[1], Time: clock})
 	require.NoError(t, err)
 	s := w.shards[1]
 	require.Equal(t, s.Name(), got.GetName())
 	require.EqualValues(t, s.Rows(), got.GetRows())
+	require.Equal(t, s.Index().CostModel(), costs)
 	bytes, flagged, tags := 0, 0, 0
 	for ordinal := range uint32(s.Rows()) {
 		bytes += len(s.ID(ordinal))

@@ -370,9 +370,10 @@ func serve(t testing.TB, path string, h http.Handler) (address string) {
 	return listener.Addr().String()
 }
 
-// ask returns a node to ask, until the test ends.
+// ask returns a node to ask, until the test ends. It may be silent for as long as a machine that
+// does much else makes it.
 func ask(t testing.TB, address string) *remote.Node {
-	n := remote.NewNode(remote.NodeOptions{Address: address})
+	n := remote.NewNode(remote.NodeOptions{Address: address, Silence: time.Minute})
 	t.Cleanup(n.Close)
 	return n
 }

@@ -757,7 +757,7 @@ type SearchRequest struct {
 	// The ids of fresh rows that were taken.
 	TakenFresh *Texts `protobuf:"bytes,16,opt,name=taken_fresh,json=takenFresh,proto3" json:"taken_fresh,omitempty"`
 	// How many of the k rows are expected to be in the answer at most: those that the effort for
-	// target has to find. 0: all.
+	// the target has to find. 0: all.
 	Expected      uint32 `protobuf:"varint,17,opt,name=expected,proto3" json:"expected,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1819,7 +1819,7 @@ type GetShardResponse struct {
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// How many rows there are in the snapshot, dead ones too.
 	Rows uint64 `protobuf:"varint,2,opt,name=rows,proto3" json:"rows,omitempty"`
-	// What searches cost: JSON, empty where the node cannot say.
+	// What searches cost: index.CostModel as JSON.
 	CostModel []byte `protobuf:"bytes,3,opt,name=cost_model,json=costModel,proto3" json:"cost_model,omitempty"`
 	// The mean bytes of an id, over a sample of the rows.
 	IdBytes float64 `protobuf:"fixed64,4,opt,name=id_bytes,json=idBytes,proto3" json:"id_bytes,omitempty"`
