@@ -172,8 +172,7 @@ func TestPartsOverNetwork(t *testing.T) {
 		for range min(150, *remotely-asked) {
 			position := w.d.IntN(len(w.positions))
 			q := w.query(t, w.ground, position > 0)
-			q.Workers = 1 // in which order shards are asked shows in what is counted
-			if position > 0 {
+			if q.Workers = 1; position > 0 { // one after the other, see near
 				q.Workers = w.d.IntN(3)
 			}
 			q.Moment = shard.Moment{Snapshot: string(w.digest), Position: w.positions[position], Time: clock}

@@ -383,7 +383,18 @@ func (w *world) id(number int) remote.ShardID {
 	return remote.ShardID{Snapshot: w.digest, Tower: shard.Apps, Number: number, Of: len(w.shards)}
 }
 
-// remoteTower returns the tower at a position whose parts are on a node.
+// near is a part that is asked in its turn, as parts of this process are: which floor a part is
+// given depends on the order, and shows in what is counted.
+type near struct{ *remote.Part }
+
+func (n near) Info() shard.Info {
+	info := n.Part.Info()
+	info.Elsewhere = false
+	return info
+}
+
+// remoteTower returns the tower at a position whose parts are on a node. At the first they are
+// asked one after the other.
 func (w *world) remoteTower(t testing.TB, n *remote.Node, position int) *shard.Tower {
 	var parts []shard.Part
 	for i, l := range w.parts[position] {
@@ -395,7 +406,12 @@ func (w *world) remoteTower(t testing.TB, n *remote.Node, position int) *shard.T
 				info.SegmentRows[s] += rows
 			}
 		}
-		parts = append(parts, remote.NewPart(n, w.id(i), w.positions[position], info, remote.NewNames(w.metric)))
+		part := remote.NewPart(n, w.id(i), w.positions[position], info, remote.NewNames(w.metric))
+		if position == 0 {
+			parts = append(parts, near{part})
+			continue
+		}
+		parts = append(parts, part)
 	}
 	tower, err := shard.NewTowerOf(shard.Apps, parts, len(parts), w.metric, w.dim, w.schema)
 	require.NoError(t, err)
