@@ -138,7 +138,7 @@ func (s *Service) nodeListener(c *Config) net.Listener {
 // would wait.
 func (s *Service) nodeServer(n *node.Node, c *Config) (server *http.Server, endStreams func()) {
 	streaming, end := context.WithCancel(context.Background())
-	path, rpc := remote.NewHandler(n, remote.Options{Panicked: s.panicked})
+	path, rpc := remote.NewHandler(n, remote.Options{Panicked: s.panicked, Unreadable: n.Unreadable})
 	ending := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == shardv1connect.ShardServiceWatchProcedure {
 			ctx, cancel := context.WithCancel(r.Context())

@@ -238,7 +238,7 @@ func (p *peers) holds(ctx context.Context, member string, of remote.ShardID, at 
 	if !ok {
 		return false
 	}
-	_, err := n.GetShard(ctx, of, shard.Moment{Snapshot: string(of.Snapshot), Position: at, Time: time.Now()})
+	_, _, err := n.GetShard(ctx, of, shard.Moment{Snapshot: string(of.Snapshot), Position: at, Time: time.Now()})
 	return err == nil
 }
 

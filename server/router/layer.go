@@ -206,18 +206,13 @@ func (b *base) learn(ctx context.Context, m *manifest.Manifest) error {
 		g.Go(func() error {
 			list := *s.now.Load()
 			at := shard.Position{Log: list[0].log, Sequence: list[0].newest}
-			var facts [2]*shardv1.GetShardResponse
+			var facts [2]fact
 			won, err := s.do(ctx, at, &s.other, func(ctx context.Context, n *remote.Node, to slot) (err error) {
-				facts[to], err = n.GetShard(ctx, s.of, shard.Moment{Snapshot: string(s.of.Snapshot), Position: at, Time: s.router.clock()})
+				facts[to].GetShardResponse, facts[to].model, err = n.GetShard(ctx, s.of, shard.Moment{Snapshot: string(s.of.Snapshot), Position: at, Time: s.router.clock()})
 				return err
 			})
-			if err != nil {
-				return err
-			}
-			if b.facts[i], err = newFact(facts[won]); err != nil {
-				return fmt.Errorf("%s: %w", s.of, err)
-			}
-			return nil
+			b.facts[i] = facts[won]
+			return err
 		})
 	}
 	if err := g.Wait(); err != nil {

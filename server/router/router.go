@@ -324,7 +324,7 @@ func (r *Router) probe(ctx context.Context, p *peer) {
 			continue // it says that it has nothing
 		}
 		probing, cancel := context.WithTimeout(ctx, probeTimeout)
-		_, err := p.node.GetShard(probing, held.of, held.at)
+		_, _, err := p.node.GetShard(probing, held.of, held.at)
 		cancel()
 		if err != nil {
 			continue
