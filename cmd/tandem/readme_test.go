@@ -19,7 +19,7 @@ import (
 )
 
 // pageTimeout is how long the commands of one page may take on a busy machine.
-const pageTimeout = 6 * time.Minute
+const pageTimeout = 15 * time.Minute
 
 // TestReadme runs the commands of README.md and of the pages of docs/ as they stand: the
 // blocks of ```sh of a page in one shell, in an empty folder. A block of ```text that
