@@ -35,7 +35,7 @@ checkgenerate: ## Fail if generating changes anything
 	@.ci/run generated
 
 .PHONY: fuzz
-fuzz: ## Fuzz each target for FUZZTIME (default 5s)
+fuzz: ## Fuzz each target for FUZZTIME (default 3s)
 	@.ci/run fuzz
 
 .PHONY: faults

@@ -43,6 +43,7 @@ const (
 //
 //	TANDEM_TEST_S3=... go test ./cmd/tandem -run TestReleasesBehindABrokenProxy -v -timeout 0 -chaos 30m -seed 1
 func TestReleasesBehindABrokenProxy(t *testing.T) {
+	t.Parallel() // it waits
 	c := newChaos(t)
 	server := c.serve(t)
 	running, stop := context.WithCancel(t.Context())

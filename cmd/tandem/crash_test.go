@@ -161,6 +161,7 @@ func (p *servingProcess) kill() {
 // A server that is killed at any point leaves a store that opens, and serves the newest
 // release when it is started again, while releases go on.
 func TestKilledServers(t *testing.T) {
+	t.Parallel() // it waits
 	onStores(t, func(t *testing.T, s *releasing) {
 		start := time.Now()
 		p := s.serve(t)
@@ -206,6 +207,7 @@ func TestKilledServers(t *testing.T) {
 // A publisher that is killed at any point leaves a log without a gap. What it said it
 // released is there, and the next one releases on top of it.
 func TestKilledPublishers(t *testing.T) {
+	t.Parallel() // it waits
 	onStores(t, func(t *testing.T, s *releasing) {
 		start := time.Now()
 		require.NoError(t, s.rollback(1).Run())
@@ -242,6 +244,7 @@ func TestKilledPublishers(t *testing.T) {
 // Of two processes that release on top of one generation one wins, and the other is told
 // who did.
 func TestPublishersRace(t *testing.T) {
+	t.Parallel() // it waits
 	onStores(t, func(t *testing.T, s *releasing) {
 		for generation := uint64(3); generation < 6; generation++ {
 			authors := []string{"ann", "bob"}

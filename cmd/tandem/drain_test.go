@@ -26,6 +26,7 @@ import (
 // A server that gets SIGTERM answers all requests of clients that look at its readiness,
 // whatever their connections, and exits with 0.
 func TestTerminatedServerLosesNoRequest(t *testing.T) {
+	t.Parallel() // it waits
 	dir := t.TempDir()
 	towers, store := filepath.Join(dir, "towers"), filepath.Join(dir, "store")
 	var built bytes.Buffer

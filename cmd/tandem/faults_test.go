@@ -39,6 +39,7 @@ var (
 //
 //	go test ./cmd/tandem -run TestFaultTrials -v -timeout 0 -strace -trials 300 -seed 1
 func TestFaultTrials(t *testing.T) {
+	t.Parallel() // it waits
 	if *faultStrace {
 		if _, err := exec.LookPath("strace"); err != nil {
 			t.Skipf("not run: %v", err)

@@ -50,6 +50,7 @@ var bugs = []struct{ name, file, old, new string }{
 //
 //	go test ./cmd/tandem -run '^TestHistoriesFindBugs$' -v -timeout 0 -bugs -history 1m -seed 1
 func TestHistoriesFindBugs(t *testing.T) {
+	t.Parallel() // it waits
 	t.Run("answers that may be stale", func(t *testing.T) {
 		s := newLiveSite(t, filepath.Join(t.TempDir(), "store"), 3, historyFence)
 		s.more = []string{"--live-stale", "answer"}

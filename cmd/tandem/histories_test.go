@@ -38,6 +38,7 @@ var historyTime = flag.Duration("history", 12*time.Second, "how long TestHistori
 //
 //	go test ./cmd/tandem -run '^TestHistories$' -v -timeout 0 -history 10m -seed 1
 func TestHistories(t *testing.T) {
+	t.Parallel() // it waits
 	onLiveStores(t, 3, historyFence, func(t *testing.T, s *liveSite) {
 		w := newHistoryWorld(t, s)
 		defer func() { t.Logf("seed %d, %s: %s", *trialSeed, *historyTime, w) }()

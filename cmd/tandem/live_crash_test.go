@@ -156,6 +156,7 @@ func (p *liveServer) writeUntilConfirmed(ctx context.Context, events ...*tandemv
 //
 //	go test ./cmd/tandem -run '^TestKilledAppenders$' -v -timeout 0 -strace -kills 200 -seed 1
 func TestKilledAppenders(t *testing.T) {
+	t.Parallel() // it waits
 	onLiveStores(t, 1, 5*time.Second, func(t *testing.T, s *liveSite) {
 		p, a := s.servers[0], &appending{}
 		random := rand.New(rand.NewPCG(*trialSeed, 21))
@@ -215,6 +216,7 @@ func (p *liveServer) startToDie(t *testing.T, random *rand.Rand) (how string) {
 //
 //	go test ./cmd/tandem -run '^TestStoreOutage$' -v -timeout 0 -outage 60s
 func TestStoreOutage(t *testing.T) {
+	t.Parallel() // it waits
 	const fence = 2 * time.Second
 	onLiveStores(t, 2, fence, func(t *testing.T, s *liveSite) {
 		for _, p := range s.servers {

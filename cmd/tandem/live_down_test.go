@@ -36,6 +36,7 @@ type downWorld struct {
 // asks all servers for all apps that are, the whole time: none is ever returned once every
 // server has been told, or the fence is over.
 func TestTakenDownForGood(t *testing.T) {
+	t.Parallel() // it waits
 	onLiveStores(t, 2, time.Second, func(t *testing.T, s *liveSite) {
 		w := &downWorld{T: t, site: s, down: map[string]time.Time{}}
 		for _, p := range s.servers {

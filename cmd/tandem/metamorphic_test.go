@@ -51,6 +51,7 @@ func TestMetamorphic(t *testing.T) {
 	if raceEnabled {
 		t.Skip("what it runs side by side is one server and its client, which package server has under the race detector")
 	}
+	t.Parallel()
 	seeds := []uint64{*metamorphicSeed}
 	if *metamorphicSeed == 0 {
 		seeds = nil

@@ -64,6 +64,7 @@ func ruin(t *testing.T, random *rand.Rand, dir string) {
 // A copy, a build or a repair that is killed while it mends a ruined store leaves nothing
 // worse than it was, and the next one makes it whole. The source stays as it is.
 func TestKilledRepairs(t *testing.T) {
+	t.Parallel() // it waits
 	dir, towers := t.TempDir(), t.TempDir()
 	from, to := filepath.Join(dir, "from"), filepath.Join(dir, "to")
 	s := &releasing{}
@@ -125,6 +126,7 @@ func files(t *testing.T, dir string) map[string]string {
 // Processes that share a cache keep it within its bound at every moment, those that are
 // killed included, and who is not killed gets what he wants.
 func TestKilledUsersOfACache(t *testing.T) {
+	t.Parallel() // it waits
 	location, cache := objectstest.S3Location(t), t.TempDir()
 	towers := t.TempDir()
 	s := &releasing{}

@@ -53,6 +53,7 @@ func (f forgetting) Run() int {
 
 // TestScripts runs the command line; each script is a use of it.
 func TestScripts(t *testing.T) {
+	t.Parallel() // it waits
 	testscript.Run(t, testscript.Params{
 		Dir:                 filepath.Join("testdata", "script"),
 		UpdateScripts:       *update,

@@ -204,7 +204,8 @@ func TestCollectTemporaryFiles(t *testing.T) {
 	var old, young []string
 	at := time.Now().Add(-2 * time.Hour)
 	for _, name := range []string{"releases/.000000000012.json.1.tmp", "gates/ab/.000000000001.json.1.tmp", "queries/day/.x.parquet.1.tmp",
-		"snapshots/.ab.json.1.tmp", "shards/.ab.shard.1.tmp", "intents/.ab.json.1.tmp"} {
+		"snapshots/.ab.json.1.tmp", "shards/.ab.shard.1.tmp", "intents/.ab.json.1.tmp", "live/.000000000012.log.1.tmp",
+		".store.json.1.tmp", ".released.1.tmp"} {
 		path := filepath.Join(store.Location(), name)
 		require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o755))
 		require.NoError(t, os.WriteFile(path, nil, 0o600))

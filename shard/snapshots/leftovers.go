@@ -44,7 +44,7 @@ func (c *collection) collectObjects(ctx context.Context) error {
 }
 
 // storeFolders are the folders of a store in a folder in which objects are written.
-var storeFolders = []string{doomedDir, "gates", intentsDir, "queries", "releases", shardsDir, snapshotsDir}
+var storeFolders = []string{doomedDir, "gates", intentsDir, "live", "queries", "releases", shardsDir, snapshotsDir}
 
 // temporaryLife is how old a file of the cache must be to be one of a process that died:
 // nobody writes one for so long.
@@ -58,15 +58,19 @@ func (c *collection) collectFiles(ctx context.Context) error {
 		return err
 	}
 	if c.cache != nil {
-		return c.collectTemporary(ctx, partialDir, time.Now().Add(-temporaryLife), func(string) bool { return true })
+		return c.collectTemporary(ctx, partialDir, time.Now().Add(-temporaryLife), anything, anything)
 	}
+	until := c.now.Add(-c.Grace)
 	for _, name := range storeFolders {
-		if err := c.collectTemporary(ctx, name, c.now.Add(-c.Grace), objects.IsTemporary); err != nil {
+		if err := c.collectTemporary(ctx, name, until, anything, objects.IsTemporary); err != nil {
 			return err
 		}
 	}
-	return nil
+	// Of objects that are in no folder.
+	return c.collectTemporary(ctx, ".", until, objects.IsTemporary, objects.IsTemporary)
 }
+
+func anything(string) bool { return true }
 
 // exists reports whether a local folder of the store is there, if only as a link to
 // nothing, which is an error to whoever follows it.
@@ -77,13 +81,13 @@ func (c *collection) exists(name string) (dir string, exists bool) {
 }
 
 // collectTemporary deletes the temporary files in a folder that were last written at some
-// time or before.
-func (c *collection) collectTemporary(ctx context.Context, name string, until time.Time, temporary func(name string) bool) error {
+// time or before. It looks at what is wanted, and into those of it that are folders.
+func (c *collection) collectTemporary(ctx context.Context, name string, until time.Time, want, temporary func(name string) bool) error {
 	dir, exists := c.exists(name)
 	if !exists {
 		return nil
 	}
-	return objects.Walk(ctx, dir, func(string) bool { return true }, func(path string, info fs.FileInfo) error {
+	return objects.Walk(ctx, dir, func(path string) bool { return want(filepath.Base(path)) }, func(path string, info fs.FileInfo) error {
 		if !temporary(info.Name()) || info.ModTime().After(until) {
 			return nil
 		}
