@@ -55,9 +55,9 @@ type call struct {
 	held     holding
 	admitted cost
 	turn     bool
-	wait     time.Duration // for the turn, once it was admitted
-	rows     *candidateRows
-	arm      string // what answers it; empty until that is known, and of batches
+	wait     time.Duration  // for the turn, once it was admitted
+	rows     *candidateRows // of the answer, nil until it is made, and of batches
+	arm      string         // what answers it; empty until that is known, and of batches
 
 	told     []*events.Answer  // what is told once the answer is encoded
 	one      [1]*events.Answer // it for one query

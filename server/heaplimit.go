@@ -20,10 +20,9 @@ import (
 // # Design
 //
 // The limit has room for twice what requests may take, for the ballast, and for what a server
-// takes besides. What
-// the live log has may take more than that, and collecting all the time would take the
-// processors from requests: so the limit is never less than what is in use and half as much.
-// It is looked at often, since a log that is read may fill the heap within seconds.
+// takes besides. What the live log has may take more than that, and collecting all the time
+// would take the processors from requests: so the limit is never less than what is in use and
+// half as much. It is looked at often, since a log that is read may fill the heap within seconds.
 type heapLimit struct {
 	room int64 // the limit where little is in use
 	set  int64 // the limit now
@@ -41,8 +40,8 @@ const (
 
 // Ballast is how many bytes the command that runs a server is to keep beside it, and not to touch:
 // they take none of the memory of the machine, but the heap may grow by as much before Go collects.
-// What a server itself keeps is some MiB. While Go collects that its queries wait for tens of
-// milliseconds, and its heap would grow by as much several times a second.
+// What a server itself keeps is some MiB: as much garbage is made within a tenth of a second, and
+// while Go collects it queries wait for some of the processor.
 //
 // It is as much as requests may take at a time, up to 256 MiB.
 func (o Options) Ballast() int64 { return ballastFor(o.withDefaults().MaxBytesInFlight) }

@@ -17,8 +17,8 @@ import (
 
 // The rules of the contract are CEL, as protovalidate has it, and its violations are what is
 // answered: a test compares the two. Its validator itself knows each message that the binary
-// has, those of the stores' clients too: 6.5 MiB, half of the heap of a server, which Go
-// marks each time that it collects. These are the rules of the contract alone.
+// has, those of the stores' clients too, which would be half of the heap of a server that Go
+// marks each time that it collects. Here are the rules of the contract alone.
 
 // messageRules are the rules of one message, nil if neither it nor what is in it has any.
 type messageRules struct {
@@ -76,6 +76,11 @@ func (r *ruleReader) message(m protoreflect.MessageDescriptor) *messageRules {
 		return known
 	}
 	declared, _ := proto.GetExtension(m.Options(), rules.E_Message).(*rules.MessageRules)
+	mustBeOf(m, declared.ProtoReflect(), "cel")
+	for i := range m.Oneofs().Len() {
+		oneof, _ := proto.GetExtension(m.Oneofs().Get(i).Options(), rules.E_Oneof).(*rules.OneofRules)
+		mustBeOf(m.Oneofs().Get(i), oneof.ProtoReflect())
+	}
 	out := &messageRules{own: r.compile(declared.GetCel(), nil)}
 	for i := range m.Fields().Len() {
 		if f := r.field(m.Fields().Get(i)); f != nil {
@@ -92,6 +97,9 @@ func (r *ruleReader) message(m protoreflect.MessageDescriptor) *messageRules {
 // field returns the rules of a field, nil if there are none.
 func (r *ruleReader) field(f protoreflect.FieldDescriptor) *fieldRules {
 	declared, _ := proto.GetExtension(f.Options(), rules.E_Field).(*rules.FieldRules)
+	mustBeOf(f, declared.ProtoReflect(), "cel", "ignore", "required", "repeated", "map")
+	mustBeOf(f, declared.GetRepeated().ProtoReflect(), "items")
+	mustBeOf(f, declared.GetMap().ProtoReflect(), "values")
 	if declared.GetIgnore() == rules.Ignore_IGNORE_ALWAYS {
 		return nil
 	}
@@ -105,11 +113,12 @@ func (r *ruleReader) field(f protoreflect.FieldDescriptor) *fieldRules {
 	if f.IsMap() {
 		each, within, value = declared.GetMap().GetValues(), []string{"map", "values"}, f.MapValue()
 	}
+	mustBeOf(f, each.ProtoReflect(), "cel", "ignore")
 	if each.GetIgnore() == rules.Ignore_IGNORE_ALWAYS {
 		value = nil
 	}
 	if value != nil {
-		out.each = r.compile(each.GetCel(), rulePath(within))
+		out.each = r.compile(each.GetCel(), rulePath(within...))
 		if value.Message() != nil {
 			out.message = r.message(value.Message())
 		}
@@ -120,8 +129,19 @@ func (r *ruleReader) field(f protoreflect.FieldDescriptor) *fieldRules {
 	return out
 }
 
+// mustBeOf panics unless what the contract declares of something are rules of some kinds: one that
+// was added and is not known here would hold for nobody.
+func mustBeOf(of protoreflect.Descriptor, declared protoreflect.Message, kinds ...protoreflect.Name) {
+	declared.Range(func(f protoreflect.FieldDescriptor, _ protoreflect.Value) bool {
+		if !slices.Contains(kinds, f.Name()) {
+			panic(fmt.Errorf("rules of %s: there is a rule %s, want one of %v", of.FullName(), f.Name(), kinds))
+		}
+		return true
+	})
+}
+
 // rulePath is the path of fields of the options of a field.
-func rulePath(names []string) (path []*rules.FieldPathElement) {
+func rulePath(names ...string) (path []*rules.FieldPathElement) {
 	m := (*rules.FieldRules)(nil).ProtoReflect().Descriptor()
 	for _, name := range names {
 		field := m.Fields().ByName(protoreflect.Name(name))
@@ -145,7 +165,7 @@ func (r *ruleReader) compile(list []*rules.Rule, within []*rules.FieldPathElemen
 		}
 		compiled := celRule{id: rule.GetId(), program: program}
 		if within != nil {
-			last := rulePath([]string{"cel"})[0]
+			last := rulePath("cel")[0]
 			last.Subscript = &rules.FieldPathElement_Index{Index: uint64(i)}
 			compiled.path = &rules.FieldPath{Elements: append(slices.Clone(within), last)}
 		}
@@ -160,90 +180,117 @@ func pathElement(f protoreflect.FieldDescriptor) *rules.FieldPathElement {
 	return &rules.FieldPathElement{FieldNumber: &number, FieldName: &name, FieldType: &kind}
 }
 
+// brokenRules returns which rules a request breaks, in the order of the contract. The error is of
+// a rule that could not be evaluated.
+func brokenRules(m proto.Message) ([]*rules.Violation, error) {
+	c, r := checker{}, m.ProtoReflect()
+	c.message(r, contractRules()[r.Descriptor().FullName()])
+	return c.broken, c.err
+}
+
 // checker finds which rules a message breaks.
 type checker struct {
-	path   []*rules.FieldPathElement // to what is looked at
+	path   []ruleStep // to what is looked at
+	this   map[string]any
 	broken []*rules.Violation
 	err    error // of a rule that could not be evaluated
 }
+
+// ruleStep is a step of a path: to a field, or to an element of it.
+type ruleStep struct {
+	field   protoreflect.FieldDescriptor
+	element bool
+	index   int                 // of an element of a list
+	key     protoreflect.MapKey // of a value of a map, whose keys are strings
+}
+
+// pathElement returns the step as violations have it.
+func (s *ruleStep) pathElement() *rules.FieldPathElement {
+	e := pathElement(s.field)
+	switch {
+	case !s.element:
+	case s.field.IsMap():
+		keys, values := descriptorpb.FieldDescriptorProto_Type(s.field.MapKey().Kind()), descriptorpb.FieldDescriptorProto_Type(s.field.MapValue().Kind())
+		e.KeyType, e.ValueType = &keys, &values
+		e.Subscript = &rules.FieldPathElement_StringKey{StringKey: s.key.String()}
+	default:
+		e.Subscript = &rules.FieldPathElement_Index{Index: uint64(s.index)}
+	}
+	return e
+}
+
+func (c *checker) push(s ruleStep) { c.path = append(c.path, s) }
+
+func (c *checker) pop() { c.path = c.path[:len(c.path)-1] }
 
 // message checks a message.
 func (c *checker) message(m protoreflect.Message, of *messageRules) {
 	if of == nil {
 		return
 	}
-	c.all(of.own, messageValue{message: m})
+	if len(of.own) > 0 {
+		c.all(of.own, messageValue{message: m})
+	}
 	for _, f := range of.fields {
+		c.push(ruleStep{field: f.field})
 		c.field(m, f)
+		c.pop()
 	}
 }
 
-// field checks a field of a message.
+// field checks a field of a message, which the path leads to.
 func (c *checker) field(m protoreflect.Message, f *fieldRules) {
 	switch set := m.Has(f.field); {
 	case set:
 	case f.required:
-		c.within(pathElement(f.field), func() {
-			c.add("required", "value is required", &rules.FieldPath{Elements: rulePath([]string{"required"})})
-		})
+		c.add("required", "value is required", &rules.FieldPath{Elements: rulePath("required")})
 		return
 	case !f.unset:
 		return
 	}
 	value := m.Get(f.field)
 	if len(f.own) > 0 {
-		c.within(pathElement(f.field), func() { c.all(f.own, celValue(f.field, value)) })
+		c.all(f.own, celValue(f.field, value))
 	}
+	at := &c.path[len(c.path)-1]
 	switch {
 	case len(f.each) == 0 && f.message == nil:
 	case f.field.IsMap():
+		at.element = true
 		value.Map().Range(func(key protoreflect.MapKey, value protoreflect.Value) bool {
-			c.each(mapElement(f.field, key), f, f.field.MapValue(), value)
+			c.path[len(c.path)-1].key = key
+			c.element(f, f.field.MapValue(), value)
 			return true
 		})
 	case f.field.IsList():
-		for i := range value.List().Len() {
-			element := pathElement(f.field)
-			element.Subscript = &rules.FieldPathElement_Index{Index: uint64(i)}
-			c.each(element, f, f.field, value.List().Get(i))
+		at.element = true
+		for i, list := 0, value.List(); i < list.Len(); i++ {
+			c.path[len(c.path)-1].index = i
+			c.element(f, f.field, list.Get(i))
 		}
 	default:
-		c.within(pathElement(f.field), func() { c.message(value.Message(), f.message) })
+		c.message(value.Message(), f.message)
 	}
 }
 
-// each checks an element of a list, or a value of a map.
-func (c *checker) each(at *rules.FieldPathElement, f *fieldRules, kind protoreflect.FieldDescriptor, value protoreflect.Value) {
-	c.within(at, func() {
-		if len(f.each) > 0 {
-			c.all(f.each, celScalar(kind, value))
-		}
-		if f.message != nil {
-			c.message(value.Message(), f.message)
-		}
-	})
-}
-
-// mapElement is the step of a path to a value of a map, whose keys are strings.
-func mapElement(f protoreflect.FieldDescriptor, key protoreflect.MapKey) *rules.FieldPathElement {
-	element := pathElement(f)
-	keys, values := descriptorpb.FieldDescriptorProto_Type(f.MapKey().Kind()), descriptorpb.FieldDescriptorProto_Type(f.MapValue().Kind())
-	element.KeyType, element.ValueType = &keys, &values
-	element.Subscript = &rules.FieldPathElement_StringKey{StringKey: key.String()}
-	return element
-}
-
-// within has a call look at what is one step further.
-func (c *checker) within(step *rules.FieldPathElement, look func()) {
-	c.path = append(c.path, step)
-	look()
-	c.path = c.path[:len(c.path)-1]
+// element checks an element of a list, or a value of a map, which the path leads to.
+func (c *checker) element(f *fieldRules, kind protoreflect.FieldDescriptor, value protoreflect.Value) {
+	if len(f.each) > 0 {
+		c.all(f.each, celScalar(kind, value))
+	}
+	if f.message != nil {
+		c.message(value.Message(), f.message)
+	}
 }
 
 // all checks rules on a value.
 func (c *checker) all(list []celRule, this any) {
+	if c.this == nil {
+		c.this = map[string]any{}
+	}
+	c.this["this"] = this
 	for i := range list {
-		result, _, err := list[i].program.Eval(map[string]any{"this": this})
+		result, _, err := list[i].program.Eval(c.this)
 		if err != nil {
 			c.err = fmt.Errorf("evaluate rule %s: %w", list[i].id, err)
 			return
@@ -263,7 +310,10 @@ func (c *checker) all(list []celRule, this any) {
 func (c *checker) add(id, text string, rule *rules.FieldPath) {
 	v := &rules.Violation{RuleId: &id, Message: &text, Rule: rule}
 	if len(c.path) > 0 {
-		v.Field = &rules.FieldPath{Elements: slices.Clone(c.path)}
+		v.Field = &rules.FieldPath{}
+		for i := range c.path {
+			v.Field.Elements = append(v.Field.Elements, c.path[i].pathElement())
+		}
 	}
 	c.broken = append(c.broken, v)
 }

@@ -19,13 +19,12 @@ func validate(m proto.Message) error {
 	if long := longLists(m); len(long) > 0 {
 		return violationsError(long)
 	}
-	c := checker{}
-	c.message(m.ProtoReflect(), contractRules()[m.ProtoReflect().Descriptor().FullName()])
-	switch {
-	case c.err != nil:
-		return c.err
-	case len(c.broken) > 0:
-		return violationsError(c.broken)
+	broken, err := brokenRules(m)
+	if err != nil {
+		return err
+	}
+	if len(broken) > 0 {
+		return violationsError(broken)
 	}
 	return nil
 }
