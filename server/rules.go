@@ -46,11 +46,10 @@ type celRule struct {
 // contractRules returns the rules of all requests of the contract, by their names. It
 // panics if one of them is no CEL, or of a kind that is not known here.
 var contractRules = sync.OnceValue(func() map[protoreflect.FullName]*messageRules {
-	env, err := cel.NewCustomEnv(cel.StdLib(), ext.Strings(), cel.Variable("this", cel.DynType))
+	r, err := newRuleReader()
 	if err != nil {
 		panic(err)
 	}
-	r := ruleReader{env: env, known: map[protoreflect.FullName]*messageRules{}}
 	for _, file := range []protoreflect.FileDescriptor{tandemv1.File_tandem_v1_retrieval_proto, tandemv1.File_tandem_v1_live_proto, tandemv1.File_tandem_v1_release_proto, tandemv1.File_tandem_v1_admin_proto} {
 		services := file.Services()
 		for i := range services.Len() {
@@ -67,6 +66,11 @@ var contractRules = sync.OnceValue(func() map[protoreflect.FullName]*messageRule
 type ruleReader struct {
 	env   *cel.Env
 	known map[protoreflect.FullName]*messageRules
+}
+
+func newRuleReader() (*ruleReader, error) {
+	env, err := cel.NewCustomEnv(cel.StdLib(), ext.Strings(), cel.Variable("this", cel.DynType))
+	return &ruleReader{env: env, known: map[protoreflect.FullName]*messageRules{}}, err
 }
 
 // message returns the rules of a message, nil if there are none. No message of the contract

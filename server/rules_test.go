@@ -11,8 +11,10 @@ import (
 	"buf.build/go/protovalidate"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protodesc"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
+	"google.golang.org/protobuf/types/descriptorpb"
 	"google.golang.org/protobuf/types/known/structpb"
 	"pgregory.net/rapid"
 
@@ -157,4 +159,49 @@ func drawValue(t *rapid.T, f protoreflect.FieldDescriptor, zero func() protorefl
 		return protoreflect.ValueOfFloat64(real)
 	}
 	return zero()
+}
+
+// TestUnknownRules ends the start where the contract has a rule that would not be checked.
+func TestUnknownRules(t *testing.T) {
+	read := func(change func(m *descriptorpb.DescriptorProto)) func() {
+		m := &descriptorpb.DescriptorProto{
+			Name:      proto.String("Thing"),
+			Field:     []*descriptorpb.FieldDescriptorProto{{Name: proto.String("name"), Number: proto.Int32(1), Type: descriptorpb.FieldDescriptorProto_TYPE_STRING.Enum(), OneofIndex: proto.Int32(0), Options: &descriptorpb.FieldOptions{}}},
+			OneofDecl: []*descriptorpb.OneofDescriptorProto{{Name: proto.String("what"), Options: &descriptorpb.OneofOptions{}}},
+			Options:   &descriptorpb.MessageOptions{},
+		}
+		change(m)
+		file, err := protodesc.NewFile(&descriptorpb.FileDescriptorProto{
+			Name: proto.String("thing.proto"), Package: proto.String("tandem.v1"), Syntax: proto.String("proto3"), MessageType: []*descriptorpb.DescriptorProto{m},
+		}, nil)
+		require.NoError(t, err)
+		return func() {
+			r, err := newRuleReader()
+			require.NoError(t, err)
+			r.message(file.Messages().Get(0))
+		}
+	}
+	field := func(r *rules.FieldRules) func(*descriptorpb.DescriptorProto) {
+		return func(m *descriptorpb.DescriptorProto) { proto.SetExtension(m.Field[0].Options, rules.E_Field, r) }
+	}
+	cel := func(text string) []*rules.Rule {
+		return []*rules.Rule{{Id: proto.String("thing.name"), Expression: &text}}
+	}
+	require.NotPanics(t, read(field(&rules.FieldRules{Cel: cel("this == '' ? 'name is empty' : ''")})))
+	for name, change := range map[string]func(*descriptorpb.DescriptorProto){
+		"no CEL":          field(&rules.FieldRules{Cel: cel("this ==")}),
+		"an expression":   field(&rules.FieldRules{CelExpression: []string{"this != ''"}}),
+		"a standard rule": field(&rules.FieldRules{Type: &rules.FieldRules_String_{String_: &rules.StringRules{MinLen: proto.Uint64(1)}}}),
+		"number of items": field(&rules.FieldRules{Type: &rules.FieldRules_Repeated{Repeated: &rules.RepeatedRules{MinItems: proto.Uint64(1)}}}),
+		"keys":            field(&rules.FieldRules{Type: &rules.FieldRules_Map{Map: &rules.MapRules{Keys: &rules.FieldRules{Cel: cel("''")}}}}),
+		"items within":    field(&rules.FieldRules{Type: &rules.FieldRules_Repeated{Repeated: &rules.RepeatedRules{Items: &rules.FieldRules{Required: proto.Bool(true)}}}}),
+		"one that is to be": func(m *descriptorpb.DescriptorProto) {
+			proto.SetExtension(m.OneofDecl[0].Options, rules.E_Oneof, &rules.OneofRules{Required: proto.Bool(true)})
+		},
+		"one of a message": func(m *descriptorpb.DescriptorProto) {
+			proto.SetExtension(m.Options, rules.E_Message, &rules.MessageRules{Oneof: []*rules.MessageOneofRule{{Fields: []string{"name"}}}})
+		},
+	} {
+		require.Panics(t, read(change), name)
+	}
 }
