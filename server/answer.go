@@ -11,11 +11,12 @@ import (
 	"github.com/tandem-ann/tandem/shard/attribute"
 )
 
-// newAnswer puts what a tower found on the wire. The error is the context's.
-func newAnswer(ctx context.Context, now *pinned, q *query, found *shard.Answer) (*tandemv1.RetrieveResponse, error) {
+// newAnswer puts what a tower found on the wire, its candidates in rows. The error is the
+// context's.
+func newAnswer(ctx context.Context, now *pinned, q *query, found *shard.Answer, rows *candidateRows) (*tandemv1.RetrieveResponse, error) {
 	m := now.snapshot.Manifest()
 	answered := found.Answered()
-	list, err := candidates(ctx, found.Candidates, q.names)
+	list, err := candidates(ctx, found.Candidates, q.names, rows)
 	if err != nil {
 		return nil, err
 	}
@@ -54,16 +55,45 @@ func giveWay(ctx context.Context) error {
 // caller still waits.
 const candidateStep = 512
 
-// candidates makes two allocations for all of them, unless attributes were asked
-// for. The error is the context's.
-func candidates(ctx context.Context, found []shard.Candidate, names []string) ([]*tandemv1.Candidate, error) {
+// candidateRows is memory for the candidates of an answer. One that is used again is what most
+// of the garbage of small queries would be.
+type candidateRows struct {
+	rows []tandemv1.Candidate
+	list []*tandemv1.Candidate // all of rows
+}
+
+// keptRows is how many rows are used again at most.
+const keptRows = 1000
+
+// take returns n empty rows, as they are until the next call. Of a nil one they are new.
+func (c *candidateRows) take(n int) []*tandemv1.Candidate {
+	if c == nil || n > keptRows {
+		c = &candidateRows{}
+	}
+	if len(c.rows) < n {
+		c.rows, c.list = make([]tandemv1.Candidate, n), make([]*tandemv1.Candidate, n)
+		for i := range c.rows {
+			c.list[i] = &c.rows[i]
+		}
+	}
+	return c.list[:n:n]
+}
+
+// clear makes all rows empty, which keep nothing alive then.
+func (c *candidateRows) clear() {
+	for i := range c.rows {
+		row := &c.rows[i]
+		row.Id, row.Score, row.Attributes = "", 0, nil
+	}
+}
+
+// candidates puts candidates on the wire, in rows. The error is the context's.
+func candidates(ctx context.Context, found []shard.Candidate, names []string, rows *candidateRows) ([]*tandemv1.Candidate, error) {
 	if len(found) == 0 {
 		return nil, nil
 	}
-	out := make([]*tandemv1.Candidate, len(found))
-	slab := make([]tandemv1.Candidate, len(found))
-	for i := range found {
-		c := &slab[i]
+	out := rows.take(len(found))
+	for i, c := range out {
 		c.Id, c.Score = found[i].ID, found[i].Score
 		if len(names) > 0 {
 			if i*len(names)/candidateStep != (i+1)*len(names)/candidateStep {
@@ -73,7 +103,6 @@ func candidates(ctx context.Context, found []shard.Candidate, names []string) ([
 			}
 			c.Attributes = attributes(found[i].Attributes, names)
 		}
-		out[i] = c
 	}
 	return out, nil
 }

@@ -55,8 +55,9 @@ type call struct {
 	held     holding
 	admitted cost
 	turn     bool
-	wait     time.Duration // for the turn, once it was admitted
-	arm      string        // what answers it; empty until that is known, and of batches
+	wait     time.Duration  // for the turn, once it was admitted
+	rows     *candidateRows // of the answer, nil until it is made, and of batches
+	arm      string         // what answers it; empty until that is known, and of batches
 
 	told     []*events.Answer  // what is told once the answer is encoded
 	one      [1]*events.Answer // it for one query
@@ -133,6 +134,16 @@ func (c *call) decode(ctx context.Context, m proto.Message) error {
 	}
 	defer c.free()
 	return decodeFrom(ctx, form, c.data[c.head:], m)
+}
+
+// takeRows returns rows for the one answer to a request, which it has until it has ended: it is
+// encoded then.
+func (c *call) takeRows() *candidateRows {
+	c.rows, _ = c.limits.rows.Get().(*candidateRows)
+	if c.rows == nil {
+		c.rows = &candidateRows{}
+	}
+	return c.rows
 }
 
 // arrive reads the body.
@@ -392,6 +403,10 @@ func (c *call) end() {
 	}
 	c.worked()
 	c.free()
+	if c.rows != nil {
+		c.rows.clear()
+		c.limits.rows.Put(c.rows)
+	}
 	c.limits.bytes.release(c)
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -132,7 +132,7 @@ func NewHandler(s *Service, options Options) http.Handler {
 // newHandler returns the handler and what bounds its requests.
 func newHandler(s *Service, options Options) (http.Handler, *limiter) {
 	options = options.withDefaults()
-	prepareRules()
+	contractRules() // compiled, so that the first request need not
 	codecs := connect.WithHandlerOptions(
 		connect.WithCodec(protoCodec{}),
 		connect.WithCodec(jsonCodec{"json"}),

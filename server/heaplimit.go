@@ -19,10 +19,10 @@ import (
 //
 // # Design
 //
-// The limit has room for twice what requests may take, and for what a server takes besides. What
-// the live log has may take more than that, and collecting all the time would take the
-// processors from requests: so the limit is never less than what is in use and half as much.
-// It is looked at often, since a log that is read may fill the heap within seconds.
+// The limit has room for twice what requests may take, for the ballast, and for what a server
+// takes besides. What the live log has may take more than that, and collecting all the time
+// would take the processors from requests: so the limit is never less than what is in use and
+// half as much. It is looked at often, since a log that is read may fill the heap within seconds.
 type heapLimit struct {
 	room int64 // the limit where little is in use
 	set  int64 // the limit now
@@ -31,10 +31,22 @@ type heapLimit struct {
 const (
 	// limitEvery is how often the limit is looked at.
 	limitEvery = time.Second
-	// besides is what a server takes beside requests: for connections, for Go itself, and what
-	// its command keeps so that collections are rare.
-	besides = 128 << 20
+	// besides is what a server takes beside requests and ballast: for connections, and for Go
+	// itself.
+	besides = 64 << 20
+	// maxBallast bounds the ballast.
+	maxBallast = 256 << 20
 )
+
+// Ballast is how many bytes the command that runs a server is to keep beside it, and not to touch:
+// they take none of the memory of the machine, but the heap may grow by as much before Go collects.
+// What a server itself keeps is some MiB: as much garbage is made within a tenth of a second, and
+// while Go collects it queries wait for some of the processor.
+//
+// It is as much as requests may take at a time, up to 256 MiB.
+func (o Options) Ballast() int64 { return ballastFor(o.withDefaults().MaxBytesInFlight) }
+
+func ballastFor(requests int64) int64 { return min(requests, maxBallast) }
 
 // limitHeap holds the limit until ctx ends, for requests that may take so many bytes. A limit
 // that somebody has set stays as it is.
@@ -43,7 +55,7 @@ func limitHeap(ctx context.Context, requests int64) {
 		return
 	}
 	defer debug.SetMemoryLimit(math.MaxInt64)
-	l := &heapLimit{room: 2*requests + besides}
+	l := &heapLimit{room: 2*requests + ballastFor(requests) + besides}
 	ticker := time.NewTicker(limitEvery)
 	defer ticker.Stop()
 	for {

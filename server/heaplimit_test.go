@@ -35,6 +35,17 @@ func TestHeapLimit(t *testing.T) {
 	require.EqualValues(t, 100, debug.SetMemoryLimit(-1))
 }
 
+// The ballast is as much as requests may take, up to a bound.
+func TestBallast(t *testing.T) {
+	for _, requests := range []int64{1 << 20, 64 << 20, maxBallast} {
+		require.Equal(t, requests, Options{MaxBytesInFlight: requests}.Ballast())
+	}
+	require.EqualValues(t, maxBallast, Options{MaxBytesInFlight: 1 << 40}.Ballast())
+	usual := Options{}.Ballast()
+	require.GreaterOrEqual(t, usual, int64(64<<20))
+	require.LessOrEqual(t, usual, int64(maxBallast))
+}
+
 // A server has a limit for as long as it runs, and what others have set stays.
 func TestLimitHeap(t *testing.T) {
 	before := debug.SetMemoryLimit(math.MaxInt64)
@@ -48,7 +59,7 @@ func TestLimitHeap(t *testing.T) {
 		}()
 		synctest.Wait()
 		low := debug.SetMemoryLimit(-1)
-		require.GreaterOrEqual(t, low, int64(100<<20))
+		require.GreaterOrEqual(t, low, 2*int64(50<<20)+Options{MaxBytesInFlight: 50 << 20}.Ballast(), "there is room for the ballast")
 		require.Less(t, low, int64(math.MaxInt64))
 
 		much := make([]byte, 2*low)

@@ -47,6 +47,7 @@ type limiter struct {
 	idle        time.Duration // the same, of a stream: from the message before on
 	inflaters   *inflaters
 	buffers     *buffers
+	rows        sync.Pool // of *candidateRows that are empty
 	bytes       byteBudget
 	work        admission
 	turns       chan struct{} // has room for as many as do long work at a time
@@ -58,12 +59,13 @@ type limiter struct {
 type bounds struct {
 	answer     int // bytes of the answer in protobuf, 0 for any
 	processors int
+	rows       *candidateRows // for its candidates, nil to make them
 }
 
 // boundsFrom returns the bounds of the request that ctx belongs to.
 func boundsFrom(ctx context.Context) bounds {
 	if c := callFrom(ctx); c != nil {
-		return bounds{c.limits.maxAnswer, c.limits.work.processors}
+		return bounds{answer: c.limits.maxAnswer, processors: c.limits.work.processors}
 	}
 	return bounds{processors: runtime.GOMAXPROCS(0)}
 }

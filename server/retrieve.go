@@ -50,6 +50,7 @@ func (s *Service) retrieve(ctx context.Context, r *tandemv1.RetrieveRequest) (*t
 		if err := c.admit(ctx, k); err != nil {
 			return nil, err
 		}
+		b.rows = c.takeRows()
 	}
 	answer, told, err := s.answer(ctx, now, r, b, c.span())
 	if err != nil {
@@ -93,7 +94,7 @@ func (s *Service) answer(ctx context.Context, now *pinned, r *tandemv1.RetrieveR
 	}
 	searched := time.Since(start)
 	defer in.Begin("answer").End()
-	answer, err := newAnswer(ctx, now, q, found)
+	answer, err := newAnswer(ctx, now, q, found, b.rows)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -24,11 +24,11 @@ func estimatedTooLong(r *tandemv1.RetrieveRequest, bytes, before, most int) erro
 // textTooLong is the error of an answer whose candidates were looked at until they had too
 // much text.
 func textTooLong(ctx context.Context, now *pinned, q *query, r *tandemv1.RetrieveRequest, text *shard.TextError, most int) error {
-	rest, err := newAnswer(ctx, now, q, &shard.Answer{Shards: make([]shard.ShardAnswer, len(q.tower.Parts()))})
+	rest, err := newAnswer(ctx, now, q, &shard.Answer{Shards: make([]shard.ShardAnswer, len(q.tower.Parts()))}, nil)
 	if err != nil {
 		return err
 	}
-	list, err := candidates(ctx, text.Found, q.names)
+	list, err := candidates(ctx, text.Found, q.names, nil)
 	if err != nil {
 		return err
 	}

@@ -2,10 +2,7 @@ package server
 
 import (
 	"context"
-	"errors"
 
-	rules "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
-	"buf.build/go/protovalidate"
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/proto"
 
@@ -22,19 +19,14 @@ func validate(m proto.Message) error {
 	if long := longLists(m); len(long) > 0 {
 		return violationsError(long)
 	}
-	err := protovalidate.GlobalValidator.Validate(m)
-	if err == nil {
-		return nil
-	}
-	invalid, ok := errors.AsType[*protovalidate.ValidationError](err)
-	if !ok {
+	broken, err := brokenRules(m)
+	if err != nil {
 		return err
 	}
-	list := make([]*rules.Violation, len(invalid.Violations))
-	for i, v := range invalid.Violations {
-		list[i] = v.Proto
+	if len(broken) > 0 {
+		return violationsError(broken)
 	}
-	return violationsError(list)
+	return nil
 }
 
 // keepsRules reports whether a request keeps every rule of the contract. The rules
@@ -80,16 +72,6 @@ const (
 	maxVectors = 32
 	maxLimits  = 8
 )
-
-// prepareRules compiles the rules, so that the first request does not.
-func prepareRules() {
-	for _, m := range []proto.Message{&tandemv1.RetrieveRequest{}, &tandemv1.BatchRetrieveRequest{}, &tandemv1.GetEmbeddingsRequest{}, &tandemv1.WriteRequest{}, &tandemv1.ImportRequest{}, &tandemv1.ProveRequest{},
-		&tandemv1.StartRequest{}, &tandemv1.SplitRequest{}, &tandemv1.PromoteRequest{}, &tandemv1.StopRequest{}, &tandemv1.RollbackRequest{},
-		&tandemv1.ListReleasesRequest{}, &tandemv1.ListSnapshotsRequest{}, &tandemv1.GetSnapshotRequest{}, &tandemv1.ListGateRunsRequest{}, &tandemv1.DiffSnapshotsRequest{},
-	} {
-		_ = validate(m) // an empty request is wrong, which is what it says
-	}
-}
 
 // validation rejects requests that break the rules before the method sees them.
 func validation(next connect.UnaryFunc) connect.UnaryFunc {

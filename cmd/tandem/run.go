@@ -126,7 +126,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (code int
 		fmt.Fprintf(stderr, "%s: %s (see %s --help)\n", name, escapeLines(err.Error()), name)
 		return exitUsage
 	}
-	return report(ctx, stderr, commandName(parsed), guarded(parsed, &environment{ctx, stdout, stderr}))
+	return report(ctx, stderr, commandName(parsed), guarded(runOf(parsed), &environment{ctx, stdout, stderr}))
 }
 
 // checkArguments returns an error unless all arguments are UTF-8. The parser would change what
@@ -140,10 +140,21 @@ func checkArguments(args []string) error {
 	return nil
 }
 
+// runOf returns what runs the command that was parsed. A command of ours does not hold what the
+// parser knows of all commands, which is a MiB, as long as it runs.
+func runOf(parsed *kong.Context) func(*environment) error {
+	if node := parsed.Selected(); node != nil {
+		if command, ok := node.Target.Addr().Interface().(interface{ Run(*environment) error }); ok {
+			return command.Run
+		}
+	}
+	return func(e *environment) error { return parsed.Run(e) }
+}
+
 // guarded runs a command, to which a mapped file that cannot be read is an error.
-func guarded(c *kong.Context, e *environment) (err error) {
+func guarded(run func(*environment) error, e *environment) (err error) {
 	defer sections.Guard(&err)()
-	return c.Run(e)
+	return run(e)
 }
 
 // report prints an error and returns the exit code for it.

@@ -172,7 +172,6 @@ func (c *serveCommand) Run(e *environment) (err error) {
 	if admin == nil {
 		runtime.MemProfileRate = 0 // nobody can ask for the profile, which takes some MiB, and more after a burst
 	}
-	defer runtime.KeepAlive(ballast())
 	// Some more than there are: the kernel gives a thread a processor as soon as it has work,
 	// or anything arrives; Go would look for that only every 10 ms while all that it has are
 	// busy.
@@ -200,6 +199,7 @@ func (c *serveCommand) Run(e *environment) (err error) {
 		Admin: admin, Traces: traced, LogSlow: c.LogSlow,
 		Logger: newLogger(e.stderr, c.LogFormat, level),
 	}
+	defer runtime.KeepAlive(ballast(config.Options))
 	if traced != nil {
 		logOpenTelemetry(config.Logger)
 	}
@@ -371,18 +371,11 @@ func newLogger(w io.Writer, format string, level slog.Level) *slog.Logger {
 	return slog.New(slog.NewTextHandler(w, o))
 }
 
-// ballastBytes is how much the heap may grow before it is collected, beside what
-// the collector allows anyhow.
-const ballastBytes = 64 << 20
-
-// ballast returns memory that is never touched, so takes none of the machine, but
-// counts as live. What a server keeps on the heap is a few MiB, the rest being
-// mapped files, and collecting each time that doubles took a tenth of the CPU of
-// small queries. A memory limit counts it: that of the server has room for it, and where
-// GOMEMLIMIT is set there is none.
-func ballast() []byte {
+// ballast returns memory that is never touched, so that Go collects rarely. A memory limit counts
+// it: that of the server has room for it, and where GOMEMLIMIT is set there is none.
+func ballast(o server.Options) []byte {
 	if debug.SetMemoryLimit(-1) != math.MaxInt64 {
 		return nil
 	}
-	return make([]byte, ballastBytes)
+	return make([]byte, o.Ballast())
 }
