@@ -85,7 +85,7 @@ func newHandler(h *handler) (string, http.Handler) {
 		connect.WithReadMaxBytes(h.o.MaxRequestBytes),
 		connect.WithCompression("gzip", nil, nil), // the network is near, and processors are what is scarce
 	)
-	return path, h.admitting(next)
+	return path, h.admitting(h.direct(next))
 }
 
 // held is the state of a shard that a request asks.

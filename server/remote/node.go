@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+	"google.golang.org/protobuf/proto"
 
 	shardv1 "github.com/tandem-ann/tandem/api/tandem/shard/v1"
 	"github.com/tandem-ann/tandem/api/tandem/shard/v1/shardv1connect"
@@ -56,9 +57,10 @@ const DefaultSilence = 2 * time.Second
 type Node struct {
 	o         NodeOptions
 	transport *http.Transport
-	client    shardv1connect.ShardServiceClient
-	protocol  atomic.Uint32 // that requests are of
-	calls     sync.Pool     // *call
+	base      string                            // of its URL
+	client    shardv1connect.ShardServiceClient // of streams
+	protocol  atomic.Uint32                     // that requests are of
+	calls     sync.Pool                         // *call
 }
 
 const (
@@ -114,7 +116,8 @@ func NewNode(o NodeOptions) *Node {
 	} else {
 		n.transport.Protocols.SetUnencryptedHTTP2(true)
 	}
-	n.client = shardv1connect.NewShardServiceClient(&http.Client{Transport: n.transport}, scheme+"://"+o.Address,
+	n.base = scheme + "://" + o.Address
+	n.client = shardv1connect.NewShardServiceClient(&http.Client{Transport: n.transport}, n.base,
 		connect.WithReadMaxBytes(o.MaxReplyBytes), connect.WithAcceptCompression("gzip", nil, nil))
 	return n
 }
@@ -140,13 +143,15 @@ func (n *Node) stateOf(of ShardID, at shard.Moment) (*shardv1.ShardState, error)
 }
 
 // do makes a call, and once more if the node wants it to be of the protocol before.
-func do[M, R any](ctx context.Context, n *Node, of ShardID, state *shardv1.ShardState, m *M, f func(context.Context, *connect.Request[M]) (*connect.Response[R], error)) (*R, error) {
+func do[R any, Q interface {
+	*R
+	proto.Message
+}](ctx context.Context, n *Node, of ShardID, state *shardv1.ShardState, m proto.Message, procedure string) (*R, error) {
 	for {
-		r := connect.NewRequest(m)
-		n.authorize(r.Header())
-		reply, err := f(ctx, r)
+		reply := new(R)
+		err := n.post(ctx, procedure, m, Q(reply))
 		if err == nil {
-			return reply.Msg, nil
+			return reply, nil
 		}
 		err = n.readError(ctx, of, err)
 		if refused, ok := errors.AsType[*Refusal](err); !ok || !n.lower(refused, state) {
@@ -186,7 +191,7 @@ func (n *Node) Search(ctx context.Context, of ShardID, r *shard.Request, names *
 	if err := c.write(state, r, names); err != nil {
 		return err
 	}
-	got, err := do(ctx, n, of, state, c.message, n.client.Search)
+	got, err := do[shardv1.SearchResponse](ctx, n, of, state, c.message, shardv1connect.ShardServiceSearchProcedure)
 	if err != nil {
 		return err
 	}
@@ -217,7 +222,7 @@ func (n *Node) Explain(ctx context.Context, of ShardID, r *shard.Request, ids []
 	for _, field := range r.Limited {
 		m.Limited = append(m.Limited, uint32(field))
 	}
-	got, err := do(ctx, n, of, state, m, n.client.Explain)
+	got, err := do[shardv1.ExplainResponse](ctx, n, of, state, m, shardv1connect.ShardServiceExplainProcedure)
 	if err != nil {
 		return nil, err
 	}
@@ -257,7 +262,7 @@ func (n *Node) Vectors(ctx context.Context, of ShardID, at shard.Moment, ids []s
 		if err != nil {
 			return err
 		}
-		got, err := do(ctx, n, of, state, &shardv1.VectorsRequest{State: state, Ids: textsOf(ids)}, n.client.Vectors)
+		got, err := do[shardv1.VectorsResponse](ctx, n, of, state, &shardv1.VectorsRequest{State: state, Ids: textsOf(ids)}, shardv1connect.ShardServiceVectorsProcedure)
 		if err != nil {
 			return err
 		}
@@ -308,7 +313,7 @@ func (n *Node) Attributes(ctx context.Context, of ShardID, at shard.Moment, name
 		if m.Ordinals, m.Fresh, err = names.split(refs[rows:], nil); err != nil {
 			return 0, err
 		}
-		got, err := do(ctx, n, of, state, m, n.client.Attributes)
+		got, err := do[shardv1.AttributesResponse](ctx, n, of, state, m, shardv1connect.ShardServiceAttributesProcedure)
 		if err != nil {
 			return 0, err
 		}
@@ -349,7 +354,7 @@ func (n *Node) GetShard(ctx context.Context, of ShardID, at shard.Moment) (*shar
 	if err != nil {
 		return nil, nil, err
 	}
-	got, err := do(ctx, n, of, state, &shardv1.GetShardRequest{State: state}, n.client.GetShard)
+	got, err := do[shardv1.GetShardResponse](ctx, n, of, state, &shardv1.GetShardRequest{State: state}, shardv1connect.ShardServiceGetShardProcedure)
 	if err != nil {
 		return nil, nil, err
 	}
