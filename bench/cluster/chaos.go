@@ -61,7 +61,6 @@ const healing = 3 * time.Minute
 // do has a fault go on for some time, during which a release is switched or not, and waits until
 // all is well. What was begun is always ended.
 func (w *world) do(ctx context.Context, f *fault, lasts time.Duration, switching bool) (err error) {
-	switching = switching && f.name != "store"
 	w.o.Progress(fmt.Sprintf("%s%s", f.name, map[bool]string{true: " and a release"}[switching]))
 	var allowed func(string) bool
 	if f.fences {
@@ -74,10 +73,11 @@ func (w *world) do(ctx context.Context, f *fault, lasts time.Duration, switching
 			err = fmt.Errorf("fault %s: %w", f.name, err)
 		}
 	}()
-	if switching && f.lasts == 0 { // it does all by itself
+	if switching && (f.lasts == 0 || f.fences) { // it does all by itself, or leaves no store
 		if err := w.switchRelease(ctx); err != nil {
 			return err
 		}
+		switching = false
 	}
 	heal, err := f.inject(ctx, w.site, w.random)
 	if err == nil && f.lasts > 0 {

@@ -128,7 +128,12 @@ func (o Options) Validate() error {
 	case o.Deadline <= 0 || o.Fence <= 0 || o.Keep <= 0 || o.Time <= 0 || o.Away <= 0:
 		return errors.New("deadline, fence, keep, time and away want to be more than 0")
 	}
-	for _, name := range o.Faults {
+	return CheckFaults(o.Faults)
+}
+
+// CheckFaults returns an error that names the first of some faults that there is not.
+func CheckFaults(names []string) error {
+	for _, name := range names {
 		if !slices.Contains(FaultNames(), name) {
 			return fmt.Errorf("there is no fault %q; accepted: %s", name, strings.Join(FaultNames(), ", "))
 		}

@@ -37,6 +37,7 @@ type process struct {
 	cmd     *exec.Cmd
 	exited  chan struct{}
 	address string
+	admin   string // where it listens for those who operate it
 	last    []byte // of its log
 }
 
@@ -91,6 +92,9 @@ func (p *process) follow(r io.Reader, listening chan<- string) {
 			}
 		}
 		p.mu.Lock()
+		if entry.Msg == "listening for admin" {
+			p.admin = entry.Address
+		}
 		p.last = append(append(p.last, line...), '\n')
 		p.last = p.last[max(0, len(p.last)-maxKept):]
 		p.mu.Unlock()

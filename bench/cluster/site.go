@@ -52,6 +52,7 @@ type Site struct {
 	releases *release.Releases
 	single   map[string]uint64 // a generation of each snapshot by itself
 	now      string            // the snapshot that is released
+	parts    int               // shards of its app tower
 	folder   string            // of the store, if it is one, to which link leads
 	link     string
 	behind   *Proxy   // before the store, if it is none
@@ -106,7 +107,7 @@ func newSite(ctx context.Context, o *Options, oracle *Oracle) (s *Site, err erro
 func (s *Site) flags(name string) []string {
 	args := []string{
 		"serve", "--store", s.location, "--listen", "127.0.0.1:0", "--log-format", "json", "--drain-delay", "200ms",
-		"--state", filepath.Join(s.dir, "state-"+name), "--live-fence", s.o.Fence.String(), "--keep", s.o.Keep.String(),
+		"--admin", "127.0.0.1:0", "--state", filepath.Join(s.dir, "state-"+name), "--live-fence", s.o.Fence.String(), "--keep", s.o.Keep.String(),
 	}
 	if s.folder == "" {
 		args = append(args, "--cache", s.cache(name))
@@ -145,27 +146,30 @@ func (s *Site) learn(ctx context.Context, oracle *Oracle, snapshot string) error
 	return r.stop()
 }
 
-// release releases each snapshot by itself, the first one last.
+// release releases each snapshot by itself, unless that was done before.
 func (s *Site) release(ctx context.Context, oracle *Oracle) error {
 	s.releases = release.New(s.store)
 	change := release.Change{Override: "a measurement"}
-	note := func(r *release.Release, err error) (*release.Release, error) {
+	for _, snapshot := range s.o.Snapshots {
+		r, err := s.releases.Start(ctx, release.StartOptions{Snapshot: manifest.Digest(snapshot), Change: change})
 		if err == nil {
 			oracle.released(r.Generation, string(r.Arms[0].Snapshot))
 		}
-		return r, err
-	}
-	for i, snapshot := range s.o.Snapshots {
-		r, err := note(s.releases.Start(ctx, release.StartOptions{Snapshot: manifest.Digest(snapshot), Change: change}))
-		if err == nil && i > 0 {
-			r, err = note(s.releases.Promote(ctx, change, release.Candidate))
+		if err == nil && len(r.Arms) > 1 {
+			if r, err = s.releases.Promote(ctx, change, release.Candidate); err == nil {
+				oracle.released(r.Generation, snapshot)
+			}
 		}
 		if err != nil {
 			return fmt.Errorf("release snapshot %.12s: %w", snapshot, err)
 		}
 		s.single[snapshot], s.now = r.Generation, snapshot
 	}
-	return nil
+	m, err := s.store.Manifest(ctx, manifest.Digest(s.now))
+	if err == nil {
+		s.parts = len(m.Apps.Shards)
+	}
+	return err
 }
 
 // switchTo releases a snapshot again. The generation that follows is known beforehand, since a
@@ -321,8 +325,15 @@ func (s *Site) settle(ctx context.Context) error {
 			return fmt.Errorf("%d of %d shards of snapshot %.12s have too few nodes after %s (%w)", short, shards, s.now, readyTimeout, errors.Join(ctx.Err(), err))
 		}
 	}
+	var all []*process
+	for _, n := range s.running() {
+		all = append(all, &n.process) // it holds what routers use, too
+	}
 	for _, r := range s.routers {
-		if err := r.awaitReady(ctx); err != nil {
+		all = append(all, &r.process)
+	}
+	for _, p := range all {
+		if err := p.awaitReady(ctx); err != nil {
 			return err
 		}
 	}

@@ -142,3 +142,13 @@ func (p *phase) back(bound time.Duration) time.Duration {
 	}
 	return last
 }
+
+// asked returns how many queries there were.
+func (t *tally) asked() (n int64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, p := range t.phases {
+		n += p.times.TotalCount() + p.fenced
+	}
+	return n
+}

@@ -19,6 +19,7 @@ import (
 // benchClusterCommand is `tandem bench cluster`.
 type benchClusterCommand struct {
 	Chaos benchClusterChaosCommand `cmd:"" help:"Judge a cluster while faults are drawn from a seed."`
+	Rows  benchClusterRowsCommand  `cmd:"" help:"Measure a cluster, and each fault by itself, beside what is wanted."`
 }
 
 // clusterBenchFlags say which cluster is started, and what it is asked.
@@ -144,13 +145,46 @@ func (c *benchClusterChaosCommand) Run(e *environment) error {
 	if c.Time <= 0 {
 		return usagef("--time is %s, want more than 0", c.Time)
 	}
+	if err := cluster.CheckFaults(c.Faults); err != nil {
+		return usageError{err}
+	}
 	fmt.Fprintf(e.stderr, "seed %d\n", c.Seed)
 	return c.run(e, func(o cluster.Options) (clusterReport, error) {
 		o.Time, o.Faults = c.Time, c.Faults
-		if err := o.Validate(); err != nil {
-			return nil, usageError{err}
-		}
 		report, err := cluster.Chaos(e.ctx, o)
+		if report == nil {
+			return nil, err
+		}
+		return report, err
+	})
+}
+
+// benchClusterRowsCommand is `tandem bench cluster rows`.
+type benchClusterRowsCommand struct {
+	clusterBenchFlags
+	Time time.Duration `default:"10s" placeholder:"TIME" help:"How long each measurement goes on that is of no fault (default ${default})."`
+	Row  []string      `placeholder:"ROW" help:"Rows to measure (default all); a name that is none has them listed."`
+}
+
+func (benchClusterRowsCommand) Help() string {
+	return `Starts a cluster as tandem bench cluster chaos does, and measures it: whether its answers are those of one server, how much later they are, for one client that asks both in turn, what one server takes for a query beside --old-binary, and what becomes of queries while each fault goes on by itself, with a release during it; then a router, with all servers on one processor, that is asked twice what it can answer. Exits with 1 if something is not as it is wanted, and says what. Compare on a machine with nothing else to do.
+
+Examples:
+
+    tandem bench cluster rows --apps 10000 --shards 16 --row topk
+    tandem bench cluster rows --row kill,stop,slow --old-binary tandem-before`
+}
+
+func (c *benchClusterRowsCommand) Run(e *environment) error {
+	if c.Time <= 0 {
+		return usagef("--time is %s, want more than 0", c.Time)
+	}
+	if err := cluster.CheckRows(c.Row); err != nil {
+		return usageError{err}
+	}
+	return c.run(e, func(o cluster.Options) (clusterReport, error) {
+		o.Time = c.Time
+		report, err := cluster.Rows(e.ctx, o, c.Row)
 		if report == nil {
 			return nil, err
 		}
