@@ -55,6 +55,8 @@ type Options struct {
 	Pinned bool
 	// Progress, if not nil, is called when something begins.
 	Progress func(what string)
+
+	unjudged bool // nothing is learned, since no answer is judged
 }
 
 func (o Options) withDefaults() Options {

@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 	"text/tabwriter"
-	"time"
 )
 
 // Phase is what became of queries while one kind of fault went on, or none.
@@ -21,8 +20,11 @@ type Phase struct {
 	Max     float64          `json:"max_ms"`
 	Failed  map[string]int64 `json:"failed,omitempty"` // by reason
 	Fenced  int64            `json:"fenced"`           // refused because the fence demands it
+	// Before is the 99th percentile of the steady time before the fault, the middle one of
+	// several.
+	Before float64 `json:"before_p99_ms"`
 	// Back is how many seconds after the fault began latencies were at most three times those
-	// of the steady state; negative where they were not in the end.
+	// before; negative where they were not in the end.
 	Back float64 `json:"back_seconds"`
 }
 
@@ -63,7 +65,7 @@ func (r *Report) Broken() []string {
 	return list
 }
 
-// slower is how many times the steady 99th percentile latencies may be, to be as before.
+// slower is how many times the 99th percentile before latencies may be, to be as before.
 const slower = 3
 
 func millis(ns int64) float64 { return float64(ns) / 1e6 }
@@ -80,13 +82,12 @@ func (w *world) report() *Report {
 		Lag: millis(t.lags.ValueAtPercentile(99)), Rows: t.rows, Downs: g.downs, Restores: g.ups, Retried: g.retries,
 		Wrong: t.findings[wrong], Mixed: t.findings[mixed], Late: t.findings[late], Told: t.told,
 	}
-	steady := t.phases[steadyPhase].times.ValueAtPercentile(99)
 	for _, name := range slices.Sorted(maps.Keys(t.phases)) {
 		p := t.phases[name]
 		one := Phase{
 			Name: name, Times: int(p.begun), Queries: p.times.TotalCount(), Failed: p.failed, Fenced: p.fenced,
 			P50: millis(p.times.ValueAtPercentile(50)), P99: millis(p.times.ValueAtPercentile(99)), Max: millis(p.times.Max()),
-			Back: p.back(time.Duration(slower * steady)).Seconds(),
+			Before: millis(int64(p.calm())), Back: p.back(slower * p.calm()).Seconds(),
 		}
 		for _, n := range p.failed {
 			r.Failed += n
@@ -109,13 +110,13 @@ func (w *world) report() *Report {
 func (r *Report) WriteTable(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(t, "seed %d, %d nodes, %d replicas, %d routers, %g queries a second\n\n", r.Seed, r.Nodes, r.Replicas, r.Routers, r.Rate)
-	fmt.Fprintf(t, "phase\ttimes\tqueries\tp50 ms\tp99 ms\tmax ms\tback after s\tfenced\tfailed\n")
+	fmt.Fprintf(t, "phase\ttimes\tqueries\tp50 ms\tp99 ms\tmax ms\tp99 before\tback after s\tfenced\tfailed\n")
 	for _, p := range r.Phases {
 		var failed []string
 		for _, reason := range slices.Sorted(maps.Keys(p.Failed)) {
 			failed = append(failed, fmt.Sprintf("%s %d", reason, p.Failed[reason]))
 		}
-		fmt.Fprintf(t, "%s\t%d\t%d\t%.2f\t%.2f\t%.2f\t%.2f\t%d\t%s\n", p.Name, p.Times, p.Queries, p.P50, p.P99, p.Max, p.Back, p.Fenced, cmp.Or(strings.Join(failed, ", "), "0"))
+		fmt.Fprintf(t, "%s\t%d\t%d\t%.2f\t%.2f\t%.2f\t%.2f\t%.2f\t%d\t%s\n", p.Name, p.Times, p.Queries, p.P50, p.P99, p.Max, p.Before, p.Back, p.Fenced, cmp.Or(strings.Join(failed, ", "), "0"))
 	}
 	fmt.Fprintf(t, "\n%d candidates judged, %d takedowns, %d restores, %d writes sent again, %d releases, sender up to %.1f ms behind (99th percentile)\n", r.Rows, r.Downs, r.Restores, r.Retried, r.Faults["release"], r.Lag)
 	fmt.Fprintf(t, "wrong %d, mixed %d, late %d, failed %d\n", r.Wrong, r.Mixed, r.Late, r.Failed)

@@ -24,8 +24,10 @@ func TestTally(t *testing.T) {
 	tally.failed(at, at, "unavailable", "it is gone")
 	tally.begin("kill", nil)
 	tally.failed(at, at, "LIVE_STALE", "")
+	tally.begin(steadyPhase, nil)
+	ask(0, 2*time.Millisecond)
 	tally.begin("stop", nil)
-	ask(0, time.Millisecond)
+	ask(0, 5*time.Millisecond)
 	ask(300*time.Millisecond, time.Second)
 	ask(900*time.Millisecond, time.Millisecond)
 	tally.begin("slow", nil)
@@ -44,6 +46,7 @@ func TestTally(t *testing.T) {
 	}
 	require.Equal(t, steadyPhase, r.Phases[0].Name)
 	require.InDelta(t, 0.5, back["stop"], 1e-9)
+	require.Negative(t, back["slow"])
 	var table bytes.Buffer
 	require.NoError(t, r.WriteTable(&table))
 	require.Contains(t, table.String(), "wrong 1, mixed 0, late 0, failed 2")
@@ -65,9 +68,9 @@ func TestRowsJudge(t *testing.T) {
 		"stop ":   func(_ map[string]*Phase, _ *Report, h map[string]float64) { h["stop"] = 0.06 },
 		"answers": func(_ map[string]*Phase, r *Report, _ map[string]float64) { r.Late = 1 },
 	} {
-		phases := map[string]*Phase{steadyPhase: {Name: steadyPhase, P99: 10}}
+		phases := map[string]*Phase{}
 		for _, f := range kinds {
-			phases[f.name] = &Phase{Name: f.name, P99: 20, Failed: map[string]int64{}, Queries: 100}
+			phases[f.name] = &Phase{Name: f.name, P99: 20, Before: 10, Failed: map[string]int64{}, Queries: 100}
 		}
 		hedges := map[string]float64{"kill": -1, "stop": 0.01, "restart": 0}
 		r := &RowsReport{Faults: &Report{}}

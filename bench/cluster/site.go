@@ -92,6 +92,9 @@ func newSite(ctx context.Context, o *Options, oracle *Oracle) (s *Site, err erro
 	}
 	o.Progress("learn")
 	for _, snapshot := range o.Snapshots {
+		if o.unjudged {
+			break
+		}
 		if err := s.learn(ctx, oracle, snapshot); err != nil {
 			return s, err
 		}

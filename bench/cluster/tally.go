@@ -12,6 +12,8 @@ import (
 const (
 	// maxLatency is what longer ones count as.
 	maxLatency = time.Minute
+	// maxSamples bounds the samples of one kind of fault.
+	maxSamples = 1 << 20
 	// maxTold is how many texts of what is wrong are kept.
 	maxTold = 20
 	// bucketTime is the grain of the time after which latencies are as they were.
@@ -29,6 +31,7 @@ type phase struct {
 	fenced  int64
 	begun   int64
 	slowest []sample
+	before  []int64 // the 99th percentile of the calm before each time, in nanoseconds
 }
 
 // sample is how long one query took, that was due so long after its fault began.
@@ -43,6 +46,7 @@ type tally struct {
 	phases   map[string]*phase
 	findings map[finding]int64
 	told     []string
+	calm     *hdrhistogram.Histogram // of the last steady time
 	lags     *hdrhistogram.Histogram
 	rows     int64
 }
@@ -58,7 +62,13 @@ func (t *tally) begin(name string, allowed func(reason string) bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.name, t.since, t.allowed = name, time.Now(), allowed
-	t.phase().begun++
+	p := t.phase()
+	p.begun++
+	if name == steadyPhase {
+		t.calm = newHistogram()
+	} else {
+		p.before = append(p.before, t.calm.ValueAtPercentile(99))
+	}
 }
 
 // phase returns that which goes on. The caller holds mu.
@@ -89,7 +99,9 @@ func (t *tally) record(due, came time.Time) *phase {
 	p := t.phase()
 	took := min(max(came.Sub(due), 1), maxLatency)
 	_ = p.times.RecordValue(int64(took))
-	if t.name != steadyPhase && len(p.slowest) < 1<<20 {
+	if t.name == steadyPhase {
+		_ = t.calm.RecordValue(int64(took))
+	} else if len(p.slowest) < maxSamples {
 		p.slowest = append(p.slowest, sample{due.Sub(t.since), took})
 	}
 	return p
@@ -119,6 +131,15 @@ func (t *tally) failed(due, came time.Time, reason, text string) {
 	t.record(due, came)
 	p.failed[reason]++
 	t.tell("failed: " + reason + ": " + text)
+}
+
+// calm returns the middle one of the 99th percentiles before.
+func (p *phase) calm() time.Duration {
+	if len(p.before) == 0 {
+		return 0
+	}
+	list := slices.Sorted(slices.Values(p.before))
+	return time.Duration(list[len(list)/2])
 }
 
 // back returns how long after a phase began latencies were below a bound for good: their 99th
