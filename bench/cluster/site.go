@@ -324,8 +324,8 @@ func (s *Site) settle(ctx context.Context) error {
 		if err == nil && short == 0 {
 			break
 		}
-		if rest(limited, 10*lookEvery) != nil {
-			return fmt.Errorf("%d of %d shards of snapshot %.12s have too few nodes after %s (%w)", short, shards, s.now, readyTimeout, errors.Join(ctx.Err(), err))
+		if restErr := rest(limited, 10*lookEvery); restErr != nil {
+			return fmt.Errorf("%d of %d shards of snapshot %.12s have too few nodes: %w", short, shards, s.now, errors.Join(restErr, err))
 		}
 	}
 	var all []*process
