@@ -16,3 +16,7 @@ func startOn(*exec.Cmd, int) error { return errLinux }
 func pin([]int) error { return errLinux }
 
 func lower(int) error { return errLinux }
+
+// StartOwned starts a command that ends with this process, however that ends; if pinned, it
+// runs on the first of this process's processors. It is for Linux.
+func StartOwned(*exec.Cmd, bool) error { return errLinux }

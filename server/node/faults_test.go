@@ -253,3 +253,25 @@ func TestNothingReleased(t *testing.T) {
 		close(n.done)
 	})
 }
+
+// A node that is started again is not ready before routers had time to say what they use, which
+// is not what is released, and it holds that.
+func TestReadyForRouters(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 2)
+		w.promote(t, 1)
+		start := time.Now()
+		n := w.run(t, node.Config{Name: "a"}, t.TempDir(), "a")
+		of := func(s *shardv1.NodeStatus, number int) shardv1.HeldState {
+			return heldOf(s, w.of(number, 0)).GetState()
+		}
+		n.until(t, func(s *shardv1.NodeStatus) bool { return of(s, 1) == shardv1.HeldState_HELD_STATE_READY })
+		time.Sleep(4*time.Second - time.Since(start))
+		s, _ := n.Status()
+		assert.Equal(t, shardv1.NodePhase_NODE_PHASE_STARTING, s.GetPhase())
+		defer n.Uses("router", []string{string(w.digests[0])})()
+		s = n.until(t, func(s *shardv1.NodeStatus) bool { return s.GetPhase() == shardv1.NodePhase_NODE_PHASE_READY })
+		assert.Equal(t, shardv1.HeldState_HELD_STATE_READY, of(s, 0))
+		assert.Equal(t, 5*time.Second, time.Since(start).Round(time.Second))
+	})
+}

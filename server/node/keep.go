@@ -33,6 +33,9 @@ const (
 	// parting is how long what others hold by now stays: routers hear of that within a moment,
 	// and end the queries that they have begun.
 	parting = 10 * time.Second
+	// hearing is how long a node that starts hears from routers what they use before it is ready:
+	// they may be at older releases still, and try one that did not answer every few seconds.
+	hearing = 5 * time.Second
 )
 
 // snapshot is one that is needed, or was.
@@ -374,9 +377,10 @@ func (n *Node) part(answers []question) {
 	}
 }
 
-// judge makes the node ready once all of the newest release is loaded that it is to hold, or
-// has failed, and was told to. One that is not a member yet is to hold nothing, and not ready:
-// whoever restarts nodes one by one would go on. It tells when all is loaded.
+// judge makes the node ready once all is loaded that it is to hold of the newest release and of
+// what routers use, or has failed, and was told to. One that is not a member yet is to hold
+// nothing, and not ready, and neither is one that routers had no time to find: whoever restarts
+// nodes one by one would go on. It tells when all of the newest release is loaded.
 func (n *Node) judge(newest *release.Release) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -388,14 +392,18 @@ func (n *Node) judge(newest *release.Release) {
 		}
 	}
 	for _, s := range n.slots {
-		if !s.wanted || !s.snapshot.released {
+		if !s.wanted {
+			continue
+		}
+		tried = tried && (s.now != nil || s.err != nil)
+		if !s.snapshot.released {
 			continue
 		}
 		all.Shards++
 		all.Bytes += s.file().Size
 		whole = whole && s.now != nil
-		tried = tried && (s.now != nil || s.err != nil)
 	}
+	tried = tried && time.Since(n.begun) >= hearing
 	if tried && n.phase == shardv1.NodePhase_NODE_PHASE_STARTING {
 		n.phase = shardv1.NodePhase_NODE_PHASE_READY
 	}
@@ -410,6 +418,9 @@ func (n *Node) nextLook() time.Duration {
 	n.mu.RLock()
 	defer n.mu.RUnlock()
 	next := time.Now().Add(lookEvery)
+	if n.phase == shardv1.NodePhase_NODE_PHASE_STARTING && time.Since(n.begun) < hearing {
+		next = n.begun.Add(hearing)
+	}
 	sooner := func(t time.Time) {
 		if !t.IsZero() && t.Before(next) {
 			next = t

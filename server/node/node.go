@@ -80,6 +80,7 @@ type Node struct {
 	ended   bool // nothing is given out any more
 
 	// What follows is of keep alone.
+	begun      time.Time // when it had read the logs
 	remembered *release.Release
 	closing    []*mapping // what was let go of
 	told       uint64     // the generation of which it was told that all is loaded
@@ -167,6 +168,7 @@ func (n *Node) run(ctx, following context.Context, aside *sync.WaitGroup) error 
 		return err
 	}
 	n.note(first)
+	n.begun = time.Now()
 	var working sync.WaitGroup
 	working.Go(func() { n.watch(ctx, first) })
 	n.keep(ctx, &working)

@@ -54,12 +54,18 @@ func openCache(o Options) (*cache, error) {
 	if o.CacheBytes < 0 {
 		return nil, fmt.Errorf("the bound of the cache is %d bytes, want at least 0", o.CacheBytes)
 	}
+	c := &cache{dir: dir, bound: o.CacheBytes}
+	return c, c.makeFolders()
+}
+
+// makeFolders makes the folders of the cache that are not there.
+func (c *cache) makeFolders() error {
 	for _, sub := range []string{shardsDir, partialDir, stagingDir} {
-		if err := os.MkdirAll(filepath.Join(dir, sub), 0o755); err != nil {
-			return nil, fmt.Errorf("make the cache: %w", err)
+		if err := os.MkdirAll(filepath.Join(c.dir, sub), 0o755); err != nil {
+			return fmt.Errorf("make the cache: %w", err)
 		}
 	}
-	return &cache{dir: dir, bound: o.CacheBytes}, nil
+	return nil
 }
 
 func (c *cache) path(d manifest.Digest) string {
@@ -175,6 +181,10 @@ func sleep(ctx context.Context, d time.Duration) error {
 }
 
 func (c *cache) tryClaim(ctx context.Context, shards []manifest.Shard) (*claim, error) {
+	// Whoever removes a cache to have room removes the folders, too.
+	if err := c.makeFolders(); err != nil {
+		return nil, err
+	}
 	unlock, err := c.lock(ctx)
 	if err != nil {
 		return nil, err

@@ -86,6 +86,20 @@ func TestCacheBoundIsShared(t *testing.T) {
 	assert.Greater(t, total, m[5].Apps.Shards[0].Size, "it is used")
 }
 
+// A cache that was removed, folders and all, is made again by who uses it, beside what is mapped.
+func TestCacheRemoved(t *testing.T) {
+	bucket, _, d := bucketWith(t, 200, 201)
+	cache := t.TempDir()
+	store := newStoreIn(t, bucket, snapshots.Options{Cache: cache})
+	for i := range 2 {
+		s, err := snapshots.Open(t.Context(), store, d[i])
+		require.NoError(t, err)
+		defer func() { assert.NoError(t, s.Close()) }()
+		require.NoError(t, os.RemoveAll(cache))
+		require.NoError(t, s.Warm(t.Context()))
+	}
+}
+
 // What one has fetched another one does not remove, until the first is done. Who finds no
 // room waits for a time, and then says why.
 func TestCacheKeepsWhatOthersHold(t *testing.T) {

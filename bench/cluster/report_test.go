@@ -1,0 +1,90 @@
+package cluster
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// TestTally counts failures that the fence demands apart, and finds when latencies are back.
+func TestTally(t *testing.T) {
+	tally := newTally()
+	at := time.Now()
+	ask := func(after, took time.Duration) {
+		tally.answered(tally.since.Add(after), tally.since.Add(after+took), right, "", 10)
+	}
+	for range 100 {
+		ask(0, time.Millisecond)
+	}
+	tally.begin("store", fenced)
+	tally.failed(at, at, "LIVE_STALE", "")
+	tally.failed(at, at, "unavailable", "it is gone")
+	tally.begin("kill", nil)
+	tally.failed(at, at, "LIVE_STALE", "")
+	tally.begin(steadyPhase, nil)
+	ask(0, 2*time.Millisecond)
+	tally.begin("stop", nil)
+	ask(0, 5*time.Millisecond)
+	ask(300*time.Millisecond, time.Second)
+	ask(900*time.Millisecond, time.Millisecond)
+	tally.begin("slow", nil)
+	ask(0, time.Second)
+	tally.answered(at, at, wrong, "another", 10)
+
+	o := (&Options{Seed: 7}).withDefaults()
+	w := &world{o: &o, tally: tally, begun: map[string]int{"kill": 1}, sender: &sender{registers: &registers{downs: 3}}}
+	r := w.report()
+	require.EqualValues(t, 2, r.Failed)
+	require.Equal(t, []string{"1 wrong", "2 failed"}, r.Broken())
+	require.Equal(t, []string{"store: failed: unavailable: it is gone", "kill: failed: LIVE_STALE: ", "slow: wrong: another"}, r.Told)
+	back := map[string]float64{}
+	for _, p := range r.Phases {
+		back[p.Name] = p.Back
+	}
+	require.Equal(t, steadyPhase, r.Phases[0].Name)
+	require.InDelta(t, 0.5, back["stop"], 1e-9)
+	require.Negative(t, back["slow"])
+	var table bytes.Buffer
+	require.NoError(t, r.WriteTable(&table))
+	require.Contains(t, table.String(), "wrong 1, mixed 0, late 0, failed 2")
+}
+
+// TestRowsJudge finds each bound of a fault that is broken.
+func TestRowsJudge(t *testing.T) {
+	kinds := []*fault{}
+	for i := range faults {
+		if name := faults[i].name; name == "kill" || name == "stop" || name == "restart" {
+			kinds = append(kinds, &faults[i])
+		}
+	}
+	for want, breaks := range map[string]func(phases map[string]*Phase, r *Report, hedges map[string]float64){
+		"":        func(map[string]*Phase, *Report, map[string]float64) {},
+		"kill":    func(p map[string]*Phase, _ *Report, _ map[string]float64) { p["kill"].Back = 2.5 },
+		"stop":    func(p map[string]*Phase, _ *Report, _ map[string]float64) { p["stop"].P99 = 31 },
+		"restart": func(p map[string]*Phase, _ *Report, _ map[string]float64) { p["restart"].Failed["unavailable"] = 1 },
+		"stop ":   func(_ map[string]*Phase, _ *Report, h map[string]float64) { h["stop"] = 0.06 },
+		"answers": func(_ map[string]*Phase, r *Report, _ map[string]float64) { r.Late = 1 },
+	} {
+		phases := map[string]*Phase{}
+		for _, f := range kinds {
+			phases[f.name] = &Phase{Name: f.name, P99: 20, Before: 10, Failed: map[string]int64{}, Queries: 100}
+		}
+		hedges := map[string]float64{"kill": -1, "stop": 0.01, "restart": 0}
+		r := &RowsReport{Faults: &Report{}}
+		breaks(phases, r.Faults, hedges)
+		for _, p := range phases {
+			r.Faults.Phases = append(r.Faults.Phases, *p)
+		}
+		r.judge(kinds, hedges)
+		require.Len(t, r.Rows, 4)
+		if want == "" {
+			require.Empty(t, r.Broken())
+			continue
+		}
+		require.Len(t, r.Broken(), 1, want)
+		require.True(t, strings.HasPrefix(r.Broken()[0], strings.TrimSpace(want)+":"), r.Broken()[0])
+	}
+}
