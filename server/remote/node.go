@@ -133,7 +133,7 @@ func do[M, R any](ctx context.Context, n *Node, of ShardID, state *shardv1.Shard
 		if err == nil {
 			return reply.Msg, nil
 		}
-		err = n.readError(ctx, of, err)
+		err = n.readError(ctx, of.String(), err)
 		if refused, ok := errors.AsType[*Refusal](err); !ok || !n.lower(refused, state) {
 			return nil, err
 		}
@@ -357,7 +357,7 @@ func (n *Node) Watch(ctx context.Context, router string, snapshots []string, tol
 		if err == nil {
 			return fmt.Errorf("watch node %s: it has ended its status", n.o.Address)
 		}
-		err = n.readError(ctx, ShardID{}, err)
+		err = n.readError(ctx, "its status", err)
 		if refused, ok := errors.AsType[*Refusal](err); !ok || !n.lower(refused, &shardv1.ShardState{Protocol: protocol}) {
 			return err
 		}

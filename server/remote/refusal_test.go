@@ -88,7 +88,7 @@ func TestRefusals(t *testing.T) {
 		"BAD_QUERY invalid_argument: plan is 9; accepted: 0 to 3":                             func(m *shardv1.SearchRequest) { m.Plan = 9 },
 		"BAD_QUERY invalid_argument: floor is NaN":                                            func(m *shardv1.SearchRequest) { m.Floor = proto.Float32(float32(math.NaN())) },
 		"BAD_QUERY invalid_argument: filter: line 1, column 1":                                func(m *shardv1.SearchRequest) { m.Filter = &shardv1.Filter{Text: "nothing > 3"} },
-		"BAD_QUERY invalid_argument: filter: binding user.x":                                          func(m *shardv1.SearchRequest) { m.Filter = &shardv1.Filter{Text: "year > user.x"} },
+		"BAD_QUERY invalid_argument: filter: binding user.x":                                  func(m *shardv1.SearchRequest) { m.Filter = &shardv1.Filter{Text: "year > user.x"} },
 		"has no segment \"none\": invalid query":                                              func(m *shardv1.SearchRequest) { m.Segment = "none" },
 		"BAD_QUERY invalid_argument: exclude has 2 bytes of text, and lengths of 4294967295": func(m *shardv1.SearchRequest) {
 			m.Exclude = &shardv1.Texts{Text: []byte("ab"), Lengths: []uint32{math.MaxUint32}}
