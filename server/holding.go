@@ -126,15 +126,30 @@ func RunNode(ctx context.Context, c Config, h Holding) (err error) {
 // nodeListener returns what accepts the connections of routers.
 func (s *Service) nodeListener(c *Config) net.Listener {
 	l := netutil.LimitListener(c.Listener, c.MaxConnections)
-	if c.TLS != nil { // above, so that what it accepts knows the certificate of the other end
+	if c.TLS != nil {
 		l = c.TLS.Listener(l, handshakesFor(c.Options.withDefaults().Processors), s.events.ConnectionFailed)
 	}
-	return l
+	return routerListener{l}
 }
+
+// routerListener accepts connections whose TLS package http does not see: it would negotiate
+// itself then, and not take HTTP/2 from what is in clear text to it.
+type routerListener struct{ net.Listener }
+
+// Accept implements [net.Listener].
+func (l routerListener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return routerConn{c}, nil
+}
+
+type routerConn struct{ net.Conn }
 
 // withRouter makes the other end of a connection by TLS known to the handlers of its requests.
 func withRouter(ctx context.Context, c net.Conn) context.Context {
-	if peer, ok := c.(auth.Peer); ok {
+	if peer, ok := c.(routerConn).Conn.(auth.Peer); ok {
 		return auth.WithPeer(ctx, peer)
 	}
 	return ctx
