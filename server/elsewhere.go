@@ -96,9 +96,11 @@ func (s *Service) membersFailed() func(error) {
 		switch {
 		case err == nil && failed != "":
 			failed = ""
+			s.unlisted.Store(nil)
 			s.events.Nodes(events.Nodes{Change: events.MembersBack})
 		case err != nil && err.Error() != failed:
 			failed = err.Error()
+			s.unlisted.Store(new(failed))
 			s.events.Nodes(events.Nodes{Change: events.MembersFailed, Err: err})
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -380,7 +381,7 @@ func (f *follower) closeOld() time.Duration {
 
 // report says what the follower does about a release.
 func (f *follower) report(of appendlog.Hash, failed error) {
-	s := &followerStatus{of: of, failed: failed, limit: f.limit}
+	s := &followerStatus{of: of, failed: failed}
 	var open []*manifest.Manifest
 	for d, m := range f.mapped {
 		open = append(open, m.snapshot.Manifest())
@@ -388,7 +389,9 @@ func (f *follower) report(of appendlog.Hash, failed error) {
 			s.kept = append(s.kept, d)
 		}
 	}
-	s.bytes = bytesOf(open...)
+	if s.limit, s.bytes = f.limit, bytesOf(open...); f.service.router != nil {
+		s.limit, s.bytes = math.MaxInt64, 0 // nodes map them
+	}
 	slices.Sort(s.kept)
 	f.service.status.Store(s)
 }

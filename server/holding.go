@@ -127,11 +127,34 @@ func RunNode(ctx context.Context, c Config, h Holding) (err error) {
 
 // nodeListener returns what accepts the connections of routers.
 func (s *Service) nodeListener(c *Config) net.Listener {
-	l := c.Listener
+	l := netutil.LimitListener(c.Listener, c.MaxConnections)
 	if c.TLS != nil {
 		l = c.TLS.Listener(l, handshakesFor(c.Options.withDefaults().Processors), s.events.ConnectionFailed)
 	}
-	return netutil.LimitListener(l, c.MaxConnections)
+	return routerListener{l}
+}
+
+// routerListener accepts connections whose TLS package http does not see: it would negotiate
+// itself then, and not take HTTP/2 from what is in clear text to it.
+type routerListener struct{ net.Listener }
+
+// Accept implements [net.Listener].
+func (l routerListener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return routerConn{c}, nil
+}
+
+type routerConn struct{ net.Conn }
+
+// withRouter makes the other end of a connection by TLS known to the handlers of its requests.
+func withRouter(ctx context.Context, c net.Conn) context.Context {
+	if peer, ok := c.(routerConn).Conn.(auth.Peer); ok {
+		return auth.WithPeer(ctx, peer)
+	}
+	return ctx
 }
 
 // nodeServer returns what answers the shard RPC, and what ends its streams, for which a shutdown
@@ -158,7 +181,7 @@ func (s *Service) nodeServer(n *node.Node, c *Config) (server *http.Server, endS
 	mux.HandleFunc("GET "+readyPath, s.health.readiness)
 	server = &http.Server{
 		Handler: mux, ReadHeaderTimeout: readHeaderTimeout, IdleTimeout: 2 * idleTimeout, MaxHeaderBytes: maxHeaderBytes,
-		ErrorLog: log.New(connectionLog{s.events}, "", 0), HTTP2: remote.HTTP2(nodeStreams), Protocols: new(http.Protocols),
+		ErrorLog: log.New(connectionLog{s.events}, "", 0), ConnContext: withRouter, HTTP2: remote.HTTP2(nodeStreams), Protocols: new(http.Protocols),
 	}
 	server.Protocols.SetHTTP1(true) // for probes
 	server.Protocols.SetHTTP2(true)

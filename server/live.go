@@ -406,6 +406,7 @@ func (s *Service) proveIn(ctx context.Context, m *serving, laid *livelog.Laid, a
 		return nil, err
 	}
 	out.Found = out.Found && !laid.View.Down.Has(app)
+	out.RowsUnknown = s.router != nil && !out.InSnapshot
 	if out.Found {
 		return out, nil
 	}

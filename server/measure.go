@@ -104,7 +104,7 @@ func (s *Service) measure(l *limiter, conns *listener) metrics.State {
 		counts := s.audits.Counts()
 		out.Audits = &counts
 	}
-	out.Mapped = s.measureMapped()
+	out.Mapped, out.Cluster = s.measureMapped(), s.measureCluster()
 	if l != nil {
 		out.Load = l.measure()
 	}

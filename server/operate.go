@@ -34,6 +34,7 @@ func (s *Service) operate(out *tandemv1.GetStatusResponse, now *state) {
 		from, until := s.certificates.Validity()
 		out.Secrets.CertificateFrom, out.Secrets.CertificateUntil = timestamppb.New(from), timestamppb.New(until)
 	}
+	out.Cluster = s.clusterStatus()
 	for _, f := range s.recent.Failures() {
 		out.Failures = append(out.Failures, &tandemv1.ServerFailure{
 			Time: timestamppb.New(f.Time), Kind: tandemv1.FailureKind(f.Kind), Text: f.Text, Times: f.Times,

@@ -61,8 +61,10 @@ type Service struct {
 	// staleness is that of what is known of the releases.
 	staleness *staleness
 
-	router   *router.Router    // set before the first request; nil where shards are of this process
-	holds    *node.Node        // likewise; nil unless it answers routers, and nobody else
+	router *router.Router // set before the first request; nil where shards are of this process
+	holds  *node.Node     // likewise; nil unless it answers routers, and nobody else
+	// unlisted is what is wrong with who lists the nodes; nil if nothing is.
+	unlisted atomic.Pointer[string]
 	recorder *recorder         // set before the first request, or nil
 	audits   *audit.Auditor    // likewise
 	live     *livelog.Follower // likewise

@@ -275,6 +275,8 @@ func snapshotsText(list []*tandemv1.AppInSnapshot) string {
 	for i, s := range list {
 		has := "does not have it"
 		switch {
+		case s.RowsUnknown:
+			has = "its nodes do not tell of rows that are not returned"
 		case s.InSnapshot && s.Fresh:
 			has = "has it, and it was upserted"
 		case s.InSnapshot:

@@ -72,7 +72,8 @@ func (f *liveWriteFlags) warnUnknown(e *environment, store *snapshots.Store, at 
 	fmt.Fprintf(e.stderr, "warning: no snapshot that serves has, and nobody has upserted: %s; the takedown counts all the same, once there is such an app\n", strings.Join(texts, ", "))
 }
 
-// askForApps asks the servers that are named; nil if none says what it has mapped.
+// askForApps asks the servers that are named; nil if none says what it has mapped, or one, a
+// router, cannot say which of the apps are there.
 func (f *liveWriteFlags) askForApps(ctx context.Context, at shard.Position, apps []string) *appSearch {
 	servers, err := f.fleet()
 	if err != nil {
@@ -86,6 +87,9 @@ func (f *liveWriteFlags) askForApps(ctx context.Context, at shard.Position, apps
 		}
 		for i, app := range answer.Proof.Apps {
 			for _, in := range app.Snapshots {
+				if in.RowsUnknown {
+					return nil
+				}
 				said = true
 				if in.InSnapshot || in.Fresh {
 					found.known[apps[i]] = true

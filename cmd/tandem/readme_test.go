@@ -56,7 +56,7 @@ func TestReadme(t *testing.T) {
 			}
 		})
 	}
-	require.Equal(t, []string{"README.md", "live.md", "metrics.md", "queries.md", "releases.md", "security.md", "traces.md"}, run, "pages with commands to run")
+	require.Equal(t, []string{"README.md", "cluster.md", "live.md", "metrics.md", "queries.md", "releases.md", "security.md", "traces.md"}, run, "pages with commands to run")
 }
 
 // pages returns the paths of README.md and of the pages of docs/.
@@ -150,7 +150,11 @@ func (p *page) blocks() (list []block) {
 // run runs the blocks.
 func (p *page) run(t *testing.T, blocks []block) {
 	s := newShell(t)
-	ports := strings.NewReplacer("127.0.0.1:8080", freeAddress(t), "127.0.0.1:8081", freeAddress(t))
+	var addresses []string
+	for _, port := range []string{"8080", "8081", "7071", "7072", "7073"} {
+		addresses = append(addresses, "127.0.0.1:"+port, freeAddress(t))
+	}
+	ports := strings.NewReplacer(addresses...)
 	var printed []string
 	for _, b := range blocks {
 		lines := p.lines[b.first:b.last]

@@ -85,6 +85,7 @@ func TestScripts(t *testing.T) {
 			"holds":    holds,
 			"vectorof": vectorOf,
 			"resume":   resume,
+			"asknode":  askNode,
 		},
 	})
 }

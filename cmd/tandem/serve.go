@@ -211,7 +211,10 @@ func (c *serveCommand) Run(e *environment) (err error) {
 	c.adminFlags.apply(&config, config.Logger)
 	err = c.run(e, config)
 	if errors.Is(err, release.ErrNone) && c.Snapshot == "" {
-		err = fmt.Errorf("%w, and what nobody has released is not served; tandem release start releases a snapshot, --snapshot DIGEST serves one all the same", err)
+		err = fmt.Errorf("%w, and what nobody has released is not served; tandem release start releases a snapshot", err)
+		if c.Role == "all" {
+			err = fmt.Errorf("%w, --snapshot DIGEST serves one all the same", err)
+		}
 	}
 	return err
 }

@@ -44,6 +44,8 @@ const (
 	recordsLost = 15 * time.Minute
 	// recallKnown is for how long a release answers before its recall should be known.
 	recallKnown = time.Hour
+	// farBehind is for how long there may be a newer position of the live log than a node has.
+	farBehind = 2 * time.Second
 )
 
 // judge returns what is not good with a server.
@@ -62,6 +64,7 @@ func (x *expectations) judge(s *serverStatus, now time.Time) (list []finding) {
 			"%s of %s are mapped: a release that needs more is refused", byteSize(int64(s.Status.MappedBytes)), byteSize(int64(limit))))
 	}
 	list = append(list, judgeSecrets(s.Status.Secrets, now)...)
+	list = append(list, judgeCluster(s.Status.Cluster)...)
 	return append(list, x.judgeLoad(s.Status, now)...)
 }
 
@@ -92,6 +95,47 @@ func judgeSecrets(s *tandemv1.ServerSecrets, now time.Time) (list []finding) {
 	if left := until.Sub(now); float64(left) < fewLife*float64(until.Sub(from)) {
 		list = append(list, newFinding("TandemCertificateExpires", "put a new certificate and its key in place: the server reads them by itself",
 			"its certificate ends at %s: once it has, no caller connects", until.Format(time.RFC3339)))
+	}
+	return list
+}
+
+// judgeCluster returns what is not good with the nodes of a router, nothing of other servers.
+func judgeCluster(c *tandemv1.ClusterStatus) (list []finding) {
+	if c == nil {
+		return nil
+	}
+	short := shortText(c, 1)
+	switch {
+	case c.UncoveredCount > 0:
+		list = append(list, newFinding("TandemShardsUncovered", "start the nodes that are gone, or look in their logs why they do not load: queries fail until then",
+			"no node is ready for %d of %s: %s", c.UncoveredCount, wording.Plural(int64(c.ShardCount), "shard"), short))
+	case c.ShortCount > 0:
+		list = append(list, newFinding("TandemShardsShort", "start the nodes that are gone, or add some: others load what is missing if they have the memory; with fewer nodes than --replicas there is nothing to load",
+			"%d of %s have fewer than %s ready: %s", c.ShortCount, wording.Plural(int64(c.ShardCount), "shard"), wording.Plural(int64(c.Replicas), "node"), short))
+	}
+	if c.MembersError != "" {
+		list = append(list, newFinding("TandemMembersFailing", "mend what --nodes names: those that are known are asked, and who starts now knows none",
+			"who lists the nodes cannot be asked: %s", c.MembersError))
+	}
+	var out, behind []string
+	for _, n := range c.Nodes {
+		switch n.State {
+		case tandemv1.ClusterNodeState_CLUSTER_NODE_STATE_LOST:
+			out = append(out, n.Address+" says nothing"+because(n.Error))
+		case tandemv1.ClusterNodeState_CLUSTER_NODE_STATE_OUT:
+			out = append(out, n.Address+" failed several times in a row, and is left alone")
+		}
+		if n.Lag.AsDuration() > farBehind {
+			behind = append(behind, fmt.Sprintf("%s by %s", n.Address, seconds(n.Lag.AsDuration())))
+		}
+	}
+	if len(out) > 0 {
+		list = append(list, newFinding("TandemNodesOut", "look whether the node runs, and in its log; take it off --nodes if it is not to come back",
+			"%s", few(out)))
+	}
+	if len(behind) > 0 {
+		list = append(list, newFinding("TandemNodesBehind", "look whether the store answers those nodes, and in their logs",
+			"nodes have not read the live log as far as the router: %s", few(behind)))
 	}
 	return list
 }

@@ -41,6 +41,10 @@ func goodServer() *serverStatus {
 				Requests: 3, RequestsLimit: 128, RequestMemory: 1 << 20, RequestMemoryLimit: 64 << 20, Connections: 5, ConnectionsLimit: 4096,
 				LastMinute: &tandemv1.RecentQueries{Answered: 3000, Refused: 30, Failed: 3, P50: durationpb.New(2 * time.Millisecond), P99: durationpb.New(9 * time.Millisecond), Window: durationpb.New(time.Minute)},
 			},
+			Cluster: &tandemv1.ClusterStatus{Replicas: 2, NodeCount: 2, ShardCount: 8, Nodes: []*tandemv1.ClusterNode{
+				{Name: "b", Address: "b:1", Zone: "west", State: tandemv1.ClusterNodeState_CLUSTER_NODE_STATE_READY, ReadyShards: 8},
+				{Name: "c", Address: "c:1", Zone: "east", State: tandemv1.ClusterNodeState_CLUSTER_NODE_STATE_READY, ReadyShards: 8, Position: &tandemv1.LivePosition{Sequence: 12}},
+			}},
 			Secrets:  &tandemv1.ServerSecrets{CertificateFrom: earlier(12 * time.Hour), CertificateUntil: earlier(-12 * time.Hour)},
 			Failures: []*tandemv1.ServerFailure{{Time: earlier(time.Hour), Kind: tandemv1.FailureKind_FAILURE_KIND_RECORDING, Text: "it was full", Times: 2}},
 		},
@@ -120,6 +124,20 @@ func TestJudge(t *testing.T) {
 		{"TandemRecallUnknown", "the recall of arm control is not known: 3 audits", func(s *serverStatus) {
 			s.Status.Since, s.Status.Arms[0].Recall.All = earlier(61*time.Minute), &tandemv1.RecallStratum{Audits: 3}
 		}},
+		{"TandemShardsUncovered", "no node is ready for 1 of 8 shards: users 2 of snapshot 0123456789ab has 0 (b:1: loading)", func(s *serverStatus) {
+			s.Status.Cluster.ShortCount, s.Status.Cluster.UncoveredCount = 2, 1
+			s.Status.Cluster.Short = []*tandemv1.ClusterShard{{Snapshot: "0123456789abcdef", Tower: tandemv1.Tower_TOWER_USERS, Number: 2, Why: "b:1: loading"}, {Snapshot: "0123456789abcdef", Ready: 1}}
+		}},
+		{"TandemShardsShort", "1 of 8 shards have fewer than 2 nodes ready: apps 0 of snapshot 0123456789ab has 1", func(s *serverStatus) {
+			s.Status.Cluster.ShortCount = 1
+			s.Status.Cluster.Short = []*tandemv1.ClusterShard{{Snapshot: "0123456789abcdef", Ready: 1}}
+		}},
+		{"TandemNodesOut", "b:1 says nothing: nobody listens; c:1 failed several times in a row, and is left alone", func(s *serverStatus) {
+			s.Status.Cluster.Nodes[0].State, s.Status.Cluster.Nodes[0].Error = tandemv1.ClusterNodeState_CLUSTER_NODE_STATE_LOST, "nobody listens"
+			s.Status.Cluster.Nodes[1].State = tandemv1.ClusterNodeState_CLUSTER_NODE_STATE_OUT
+		}},
+		{"TandemNodesBehind", "c:1 by 3.0s", func(s *serverStatus) { s.Status.Cluster.Nodes[1].Lag = durationpb.New(3 * time.Second) }},
+		{"TandemMembersFailing", "no such file", func(s *serverStatus) { s.Status.Cluster.MembersError = "no such file" }},
 		{"TandemErrors", "40 of 3,070 queries", func(s *serverStatus) { s.Status.Load.LastMinute.Failed = 40 }},
 		{"TandemRecordsDropped", "it was full", func(s *serverStatus) { s.Status.Failures[0].Time = earlier(time.Minute) }},
 	} {
@@ -233,6 +251,10 @@ func TestScreen(t *testing.T) {
   arm       control 1000 per mille, feed at 7, snapshot 0123456789ab, 2,000 apps, 500 users, published 2h0m0s ago, all shards
   recall    0.9986, for sure 0.9900 to 0.9999, worst tenth 0.9900, floor 0.9788, of 512 audits
             plan graph_walk: BELOW THE FLOOR: 0.9986, for sure 0.9900 to 0.9999, worst tenth 0.9900, floor 0.9788, of 512 audits
+  shards    8, 0 with fewer than 2 nodes ready, 0 with none; asked at the newest position
+  requests  beside one to each shard: 0 retried, 0 not for want of a budget, 0 hedged, 0 of them faster; nodes left alone 0 times
+  nodes     b:1 b in west, ready, 8 shards ready, 0 B of 0 B mapped, 0 requests
+            c:1 c in east, ready, 8 shards ready, position 12, 0 B of 0 B mapped, 0 requests
   latency   half within 2ms, 99 of 100 within 9ms, of 3,000 answered in the last 1m0s; 30 refused, 3 failed
   load      3 of 128 requests, 1.0 MiB of 64.0 MiB for them, 5 of 4,096 connections
   releases  seen 1.0s ago

@@ -74,6 +74,7 @@ func (s *serverStatus) lines(now time.Time) (list [][2]string) {
 			add("", "rollback: "+text)
 		}
 	}
+	list = append(list, clusterLines(s.Status.Cluster)...)
 	add("latency", latencyText(s.Status.GetLoad().GetLastMinute()))
 	add("load", loadText(s.Status.GetLoad()))
 	add("releases", seenText(s.Status))

@@ -28,7 +28,7 @@ func Series(arms, segments, methods int) int {
 	queries := pairs * (plans*cellSeries + len(outcomes))
 	rpcs := methods * (2*latencySeries + grpcCodes + 1)
 	recall := (min(segments, maxPairs)+armStrata*arms)*recallSeries + auditSeries
-	return queries + rpcs + recall + arms*(armSeriesEach+2*towerSeries) + maxMapped + len(events.Sheds()) + fixedSeries
+	return queries + rpcs + recall + arms*(armSeriesEach+2*towerSeries) + maxMapped + len(events.Sheds()) + clusterSeries + fixedSeries
 }
 
 // MostSeries is how many series at most there are of any server, whatever is released and

@@ -76,6 +76,7 @@ func stateMetrics() []stateMetric {
 	list = append(list, liveMetrics()...)
 	list = append(list, certificateMetrics()...)
 	list = append(list, cpuMetrics()...)
+	list = append(list, clusterMetrics()...)
 	return append(list, loadMetrics()...)
 }
 

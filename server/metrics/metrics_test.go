@@ -47,6 +47,7 @@ func state() metrics.State {
 		Load:     &metrics.Load{Requests: 1, MaxRequests: 2}, Connections: &metrics.Connections{Open: 1, Max: 2},
 		Audits:      &audit.Counts{Audits: 5, Used: time.Second, Longest: time.Millisecond},
 		Certificate: &metrics.Certificate{From: time.Unix(1, 0), Until: time.Unix(2, 0)},
+		Cluster:     &metrics.Cluster{Ready: 3, Out: 1, Shards: 8, Short: 2, Lag: time.Second, Hedges: 5},
 	}
 }
 

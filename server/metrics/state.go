@@ -25,6 +25,21 @@ type State struct {
 	Connections        *Connections
 	Audits             *audit.Counts // nil if there are none
 	Certificate        *Certificate  // of the server; nil in clear text
+	Cluster            *Cluster      // nil unless it is a router
+}
+
+// Cluster is what a router knows of its nodes, and what it did beside requests to one replica of
+// each shard since it began.
+type Cluster struct {
+	// The nodes that are known, by what is made of them.
+	Ready, Starting, Stopping, Lost, Out int
+	// Shards of the snapshots that are open, those of them with fewer nodes that are ready than
+	// there are to be, and those with none.
+	Shards, Short, Uncovered int
+	Lag                      time.Duration // since when there is a newer position than is asked
+	Unlisted                 bool          // something is wrong with who lists the nodes
+	// Counts, since it began.
+	Retries, DeniedRetries, Hedges, HedgesWon, Ejections int64
 }
 
 // Certificate is how long a certificate counts.

@@ -153,7 +153,7 @@ func do[R any, Q interface {
 		if err == nil {
 			return reply, nil
 		}
-		err = n.readError(ctx, of, err)
+		err = n.readError(ctx, of.String(), err)
 		if refused, ok := errors.AsType[*Refusal](err); !ok || !n.lower(refused, state) {
 			return nil, err
 		}
@@ -389,7 +389,7 @@ func (n *Node) Watch(ctx context.Context, router string, snapshots []string, tol
 		if err == nil {
 			return fmt.Errorf("watch node %s: it has ended its status", n.o.Address)
 		}
-		err = n.readError(ctx, ShardID{}, err)
+		err = n.readError(ctx, "its status", err)
 		if refused, ok := errors.AsType[*Refusal](err); !ok || !n.lower(refused, &shardv1.ShardState{Protocol: protocol}) {
 			return err
 		}

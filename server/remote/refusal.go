@@ -150,19 +150,19 @@ func cut(text string) string {
 	return text[:maxText] + "..."
 }
 
-// readError returns an error of a call as the classes of [shard.Part] have it: the context's,
+// readError returns an error of a call for something as the classes of [shard.Part] have it: the context's,
 // a [*Refusal], a [*shard.PanicError], or one that says that the node did not answer.
-func (n *Node) readError(ctx context.Context, of ShardID, err error) error {
+func (n *Node) readError(ctx context.Context, what string, err error) error {
 	if ended := ctx.Err(); ended != nil {
 		return ended
 	}
 	told, ok := errors.AsType[*connect.Error](err)
 	if !ok {
-		return fmt.Errorf("ask node %s for %s: %w", n.o.Address, of, err)
+		return fmt.Errorf("ask node %s for %s: %w", n.o.Address, what, err)
 	}
 	if r := readRefusal(told); r != nil {
 		if r.Reason == Panicked {
-			return &shard.PanicError{Shard: of.String(), Value: "on node " + n.o.Address + ": " + r.Text}
+			return &shard.PanicError{Shard: what, Value: "on node " + n.o.Address + ": " + r.Text}
 		}
 		return r
 	}
@@ -170,9 +170,9 @@ func (n *Node) readError(ctx context.Context, of ShardID, err error) error {
 	case connect.CodeDeadlineExceeded:
 		return context.DeadlineExceeded // the node's clock was first
 	case connect.CodeResourceExhausted: // a message is too large, whichever
-		return refusef(BadQuery, "ask node %s for %s: %s: %v", n.o.Address, of, cut(told.Message()), index.ErrQuery)
+		return refusef(BadQuery, "ask node %s for %s: %s: %v", n.o.Address, what, cut(told.Message()), index.ErrQuery)
 	}
-	return fmt.Errorf("ask node %s for %s: %s: %s", n.o.Address, of, told.Code(), cut(told.Message()))
+	return fmt.Errorf("ask node %s for %s: %s: %s", n.o.Address, what, told.Code(), cut(told.Message()))
 }
 
 // readRefusal returns the refusal that an error is, or nil.

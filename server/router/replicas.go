@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -229,11 +230,11 @@ func (t *try) one(ctx context.Context, p *peer, to slot) error {
 	case isEnd && (to == hedged || took < t.latencies.hedge()):
 		p.drop() // the first was faster, or the caller has no time
 	case isEnd:
-		t.router.lost(p, p.end(now, took, false), err)
+		t.router.lost(p, p.end(now, took, false), errSlow)
 	case !retryable(ctx, err):
 		p.end(now, took, true) // it is the caller's mistake, or a bug
 	default:
-		t.router.lost(p, p.end(now, max(took, t.latencies.hedge()), isRefusal(err)), err)
+		t.router.lost(p, p.end(now, max(took, t.latencies.hedge()), isRefusal(err) && !t.contradicts(p, err)), err)
 	}
 	return err
 }
@@ -243,6 +244,13 @@ func (t *try) one(ctx context.Context, p *peer, to slot) error {
 func isRefusal(err error) bool {
 	r, ok := errors.AsType[*remote.Refusal](err)
 	return ok && r.Reason != remote.Unreadable && r.Reason != remote.NotHeld && r.Reason != remote.WrongProtocol
+}
+
+// contradicts reports whether a node refuses since it has not read the live log as far as it
+// says of itself.
+func (t *try) contradicts(p *peer, err error) bool {
+	r, ok := errors.AsType[*remote.Refusal](err)
+	return ok && r.Reason == remote.Behind && slices.ContainsFunc(*t.now.Load(), func(one replica) bool { return one.peer == p && one.has(t.at) })
 }
 
 // hedge is a call beside another one.
@@ -292,6 +300,9 @@ func (h *hedge) run() {
 		h.router.counts.hedgesWon.Add(1)
 	}
 }
+
+// errSlow says that a node has not answered until another one had, or there was no more time.
+var errSlow = errors.New("it was slower than most, and another replica had the answer before, or the time was over")
 
 // errNoHedge says that there was no hedge.
 var errNoHedge = errors.New("no hedge")

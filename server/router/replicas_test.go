@@ -94,6 +94,27 @@ func TestFailedIsAskedOfAnother(t *testing.T) {
 	})
 }
 
+// A node that says it can be asked at a position, and refuses for being behind it, is left alone;
+// one that has not said so is not.
+func TestNodeThatLiesIsLeftAlone(t *testing.T) {
+	for _, newest := range []uint64{5, 4} {
+		s := newTrial(2)
+		(*s.now.Load())[1].newest = newest
+		(*s.now.Load())[0].spare = true // the other one is asked first, if it says it may be
+		for range 2 * lossesInARow {
+			_, err := s.ask(t.Context(), func(_ context.Context, node int) error {
+				if node == 1 {
+					return &remote.Refusal{Reason: remote.Behind}
+				}
+				return nil
+			})
+			require.NoError(t, err)
+		}
+		assert.Equal(t, newest == 5, s.peer(1).isOut())
+		assert.Equal(t, newest == 5, s.router.Counts().Ejected == 1)
+	}
+}
+
 // What is wrong with a query is wrong on each node, and is no fault of one.
 func TestWrongQueryIsAskedOnce(t *testing.T) {
 	s := newTrial(3)

@@ -1,7 +1,6 @@
 package router
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -334,32 +333,6 @@ func (r *Router) probe(ctx context.Context, p *peer) {
 		r.changed()
 		return
 	}
-}
-
-// Nodes returns what is known of each node, in the order of their addresses.
-func (r *Router) Nodes() []Node {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	var list []Node
-	for _, m := range r.members {
-		n := Node{Member: m.Member, Status: m.status, Heard: m.heard, Err: m.failed, Out: m.isOut(), InFlight: int(m.inFlight.Load())}
-		n.Leaving = n.Leaving || !m.left.IsZero()
-		list = append(list, n)
-	}
-	slices.SortFunc(list, func(a, b Node) int { return cmp.Compare(a.Address, b.Address) })
-	return list
-}
-
-// Node is what a router knows of a node.
-type Node struct {
-	Member
-	// Status is what it said last of itself, nil if it cannot be watched, and Err why.
-	Status *shardv1.NodeStatus
-	Heard  time.Time // when it said so
-	Err    error
-	// Out is whether it is left alone, since it failed several times in a row.
-	Out      bool
-	InFlight int // requests of this router
 }
 
 // use counts a use of a snapshot, of which nodes are told.

@@ -241,7 +241,9 @@ type GetStatusResponse struct {
 	// What it has failed at last, the newest first, up to 8, of the time since it began.
 	Failures []*ServerFailure `protobuf:"bytes,18,rep,name=failures,proto3" json:"failures,omitempty"`
 	// The files of secrets that it has.
-	Secrets       *ServerSecrets `protobuf:"bytes,19,opt,name=secrets,proto3" json:"secrets,omitempty"`
+	Secrets *ServerSecrets `protobuf:"bytes,19,opt,name=secrets,proto3" json:"secrets,omitempty"`
+	// The nodes that it asks. Absent unless it is a router.
+	Cluster       *ClusterStatus `protobuf:"bytes,20,opt,name=cluster,proto3" json:"cluster,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -409,6 +411,13 @@ func (x *GetStatusResponse) GetSecrets() *ServerSecrets {
 	return nil
 }
 
+func (x *GetStatusResponse) GetCluster() *ClusterStatus {
+	if x != nil {
+		return x.Cluster
+	}
+	return nil
+}
+
 // ArmStatus is one arm of a server.
 type ArmStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -541,8 +550,8 @@ var File_tandem_v1_admin_proto protoreflect.FileDescriptor
 
 const file_tandem_v1_admin_proto_rawDesc = "" +
 	"\n" +
-	"\x15tandem/v1/admin.proto\x12\ttandem.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14tandem/v1/load.proto\x1a\x16tandem/v1/recall.proto\"\x12\n" +
-	"\x10GetStatusRequest\"\xeb\x05\n" +
+	"\x15tandem/v1/admin.proto\x12\ttandem.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17tandem/v1/cluster.proto\x1a\x14tandem/v1/load.proto\x1a\x16tandem/v1/recall.proto\"\x12\n" +
+	"\x10GetStatusRequest\"\x9f\x06\n" +
 	"\x11GetStatusResponse\x12&\n" +
 	"\x05phase\x18\x01 \x01(\x0e2\x10.tandem.v1.PhaseR\x05phase\x12\x1e\n" +
 	"\n" +
@@ -568,7 +577,8 @@ const file_tandem_v1_admin_proto_rawDesc = "" +
 	"unreleased\x12)\n" +
 	"\x04load\x18\x11 \x01(\v2\x15.tandem.v1.ServerLoadR\x04load\x124\n" +
 	"\bfailures\x18\x12 \x03(\v2\x18.tandem.v1.ServerFailureR\bfailures\x122\n" +
-	"\asecrets\x18\x13 \x01(\v2\x18.tandem.v1.ServerSecretsR\asecrets\"\xcd\x02\n" +
+	"\asecrets\x18\x13 \x01(\v2\x18.tandem.v1.ServerSecretsR\asecrets\x122\n" +
+	"\acluster\x18\x14 \x01(\v2\x18.tandem.v1.ClusterStatusR\acluster\"\xcd\x02\n" +
 	"\tArmStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
 	"\bsnapshot\x18\x02 \x01(\tR\bsnapshot\x12\x14\n" +
@@ -622,7 +632,8 @@ var file_tandem_v1_admin_proto_goTypes = []any{
 	(*ServerLoad)(nil),            // 7: tandem.v1.ServerLoad
 	(*ServerFailure)(nil),         // 8: tandem.v1.ServerFailure
 	(*ServerSecrets)(nil),         // 9: tandem.v1.ServerSecrets
-	(*ArmRecall)(nil),             // 10: tandem.v1.ArmRecall
+	(*ClusterStatus)(nil),         // 10: tandem.v1.ClusterStatus
+	(*ArmRecall)(nil),             // 11: tandem.v1.ArmRecall
 }
 var file_tandem_v1_admin_proto_depIdxs = []int32{
 	0,  // 0: tandem.v1.GetStatusResponse.phase:type_name -> tandem.v1.Phase
@@ -633,15 +644,16 @@ var file_tandem_v1_admin_proto_depIdxs = []int32{
 	7,  // 5: tandem.v1.GetStatusResponse.load:type_name -> tandem.v1.ServerLoad
 	8,  // 6: tandem.v1.GetStatusResponse.failures:type_name -> tandem.v1.ServerFailure
 	9,  // 7: tandem.v1.GetStatusResponse.secrets:type_name -> tandem.v1.ServerSecrets
-	10, // 8: tandem.v1.ArmStatus.recall:type_name -> tandem.v1.ArmRecall
-	5,  // 9: tandem.v1.ArmStatus.published:type_name -> google.protobuf.Timestamp
-	2,  // 10: tandem.v1.AdminService.GetStatus:input_type -> tandem.v1.GetStatusRequest
-	3,  // 11: tandem.v1.AdminService.GetStatus:output_type -> tandem.v1.GetStatusResponse
-	11, // [11:12] is the sub-list for method output_type
-	10, // [10:11] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	10, // 8: tandem.v1.GetStatusResponse.cluster:type_name -> tandem.v1.ClusterStatus
+	11, // 9: tandem.v1.ArmStatus.recall:type_name -> tandem.v1.ArmRecall
+	5,  // 10: tandem.v1.ArmStatus.published:type_name -> google.protobuf.Timestamp
+	2,  // 11: tandem.v1.AdminService.GetStatus:input_type -> tandem.v1.GetStatusRequest
+	3,  // 12: tandem.v1.AdminService.GetStatus:output_type -> tandem.v1.GetStatusResponse
+	12, // [12:13] is the sub-list for method output_type
+	11, // [11:12] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_tandem_v1_admin_proto_init() }
@@ -649,6 +661,7 @@ func file_tandem_v1_admin_proto_init() {
 	if File_tandem_v1_admin_proto != nil {
 		return
 	}
+	file_tandem_v1_cluster_proto_init()
 	file_tandem_v1_load_proto_init()
 	file_tandem_v1_recall_proto_init()
 	type x struct{}

@@ -1768,7 +1768,7 @@ type AppInSnapshot struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The digest of the snapshot.
 	Snapshot string `protobuf:"bytes,1,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
-	// Whether the snapshot has a row of it.
+	// Whether the snapshot has a row of it; where a router is asked, also a fresh one.
 	InSnapshot bool `protobuf:"varint,2,opt,name=in_snapshot,json=inSnapshot,proto3" json:"in_snapshot,omitempty"`
 	// Whether there is a fresh row of it.
 	Fresh bool `protobuf:"varint,3,opt,name=fresh,proto3" json:"fresh,omitempty"`
@@ -1777,6 +1777,9 @@ type AppInSnapshot struct {
 	// Whether a query would find it at another time: its window does not contain that of the
 	// request.
 	OutsideWindow bool `protobuf:"varint,5,opt,name=outside_window,json=outsideWindow,proto3" json:"outside_window,omitempty"`
+	// Whether in_snapshot and fresh are not known, and false: a router's nodes do not tell of
+	// rows that are not returned.
+	RowsUnknown   bool `protobuf:"varint,6,opt,name=rows_unknown,json=rowsUnknown,proto3" json:"rows_unknown,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1842,6 +1845,13 @@ func (x *AppInSnapshot) GetFound() bool {
 func (x *AppInSnapshot) GetOutsideWindow() bool {
 	if x != nil {
 		return x.OutsideWindow
+	}
+	return false
+}
+
+func (x *AppInSnapshot) GetRowsUnknown() bool {
+	if x != nil {
+		return x.RowsUnknown
 	}
 	return false
 }
@@ -2002,14 +2012,15 @@ const file_tandem_v1_live_proto_rawDesc = "" +
 	"\bposition\x18\x01 \x01(\v2\x17.tandem.v1.LivePositionR\bposition\x12.\n" +
 	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x16\n" +
-	"\x06author\x18\x04 \x01(\tR\x06author\"\x9f\x01\n" +
+	"\x06author\x18\x04 \x01(\tR\x06author\"\xc2\x01\n" +
 	"\rAppInSnapshot\x12\x1a\n" +
 	"\bsnapshot\x18\x01 \x01(\tR\bsnapshot\x12\x1f\n" +
 	"\vin_snapshot\x18\x02 \x01(\bR\n" +
 	"inSnapshot\x12\x14\n" +
 	"\x05fresh\x18\x03 \x01(\bR\x05fresh\x12\x14\n" +
 	"\x05found\x18\x04 \x01(\bR\x05found\x12%\n" +
-	"\x0eoutside_window\x18\x05 \x01(\bR\routsideWindow*\xa9\x01\n" +
+	"\x0eoutside_window\x18\x05 \x01(\bR\routsideWindow\x12!\n" +
+	"\frows_unknown\x18\x06 \x01(\bR\vrowsUnknown*\xa9\x01\n" +
 	"\bAppState\x12\x19\n" +
 	"\x15APP_STATE_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14APP_STATE_RETURNABLE\x10\x01\x12\x18\n" +
