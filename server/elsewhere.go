@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"time"
@@ -14,7 +15,7 @@ import (
 
 // Cluster says which nodes a router asks, and how.
 type Cluster struct {
-	// Router says how nodes are asked. Its Events are those of the server.
+	// Router says how nodes are asked. Its Events are those of the server, and so is its Fence.
 	Router router.Options
 	// Watch tells which nodes there are, whenever that changes, until ctx ends. If who lists
 	// them cannot be asked, or something is wrong with that, failed is called with why, and with
@@ -36,6 +37,9 @@ func (s *Service) route(c *Config) {
 	}
 	o := c.Cluster.Router
 	o.Events = s.events
+	if !c.Live.AnswerStale {
+		o.Fence = cmp.Or(c.Live.Fence, DefaultFence)
+	}
 	s.router = router.New(o)
 }
 

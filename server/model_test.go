@@ -36,11 +36,17 @@ var modelSteps = flag.Int("model-steps", 1000, "how many steps TestModel takes")
 // model's for those; and none may be of an earlier one than the server has answered with.
 //
 // Steps are drawn by rapid, which makes a failure smaller: -rapid.seed has the same steps again.
-func TestModel(t *testing.T) {
-	setFlag(t, "rapid.checks", strconv.Itoa(*modelSteps)) // of at least one step each
-	setFlag(t, "rapid.steps", "80")                       // of a world
+func TestModel(t *testing.T) { checkModel(t, *modelSteps, false) }
+
+// TestModelOfCluster does the same where one of the servers is a router, and nodes that come and
+// go have the shards.
+func TestModelOfCluster(t *testing.T) { checkModel(t, *modelSteps/4, true) }
+
+func checkModel(t *testing.T, most int, clustered bool) {
+	setFlag(t, "rapid.checks", strconv.Itoa(most)) // of at least one step each
+	setFlag(t, "rapid.steps", "80")                // of a world
 	seed := setFlag(t, "rapid.seed", cmp.Or(os.Getenv("RAPID_SEED"), strconv.FormatInt(time.Now().UnixNano(), 10)))
-	t.Logf("again: go test ./server -run '^TestModel$' -model-steps %d -rapid.seed %s", *modelSteps, seed)
+	t.Logf("again: go test ./server -run '^%s$' -model-steps %d -rapid.seed %s", t.Name(), *modelSteps, seed)
 	dir := t.TempDir()
 	var templates []*modelTemplate
 	for _, metric := range []index.Metric{index.Dot, index.L2, index.Cosine} {
@@ -48,13 +54,13 @@ func TestModel(t *testing.T) {
 	}
 	report, whole := newModelReport(), t
 	rapid.Check(t, func(t *rapid.T) {
-		if report.steps >= *modelSteps && !report.failed {
+		if report.steps >= most && !report.failed {
 			return
 		}
 		if report.worlds%200 == 199 {
 			whole.Logf("%d steps so far", report.steps)
 		}
-		w := newModelWorld(t, templates, report)
+		w := newModelWorld(t, templates, report, clustered)
 		report.worlds++
 		defer func() {
 			report.failed = report.failed || w.inStep
@@ -86,7 +92,7 @@ var modelKinds = func() (list []string) {
 		n    int
 	}{
 		{"ask", 22}, {"write", 22}, {"page", 14}, {"embeddings", 7}, {"walk", 6}, {"batch", 5}, {"tick", 5},
-		{"prove", 3}, {"status", 3}, {"release", 3}, {"direct", 3}, {"refuse", 2}, {"race", 2}, {"rebuild", 1}, {"compact", 1}, {"restart", 1}, {"settle", 1},
+		{"prove", 3}, {"status", 3}, {"release", 3}, {"direct", 3}, {"refuse", 2}, {"race", 2}, {"rebuild", 1}, {"compact", 1}, {"restart", 1}, {"settle", 1}, {"replace", 1},
 	} {
 		list = append(list, slices.Repeat([]string{of.name}, of.n)...)
 	}
@@ -98,7 +104,7 @@ func (w *modelWorld) step(t *rapid.T) {
 	steps := map[string]func(){
 		"ask": w.ask, "write": w.write, "page": w.page, "embeddings": w.embeddings, "walk": w.walk, "batch": w.batch, "tick": w.tick,
 		"prove": w.prove, "status": w.status, "release": w.change, "direct": w.direct, "refuse": w.refuse, "race": w.race,
-		"rebuild": w.rebuild, "compact": w.compact, "restart": w.restart, "settle": w.settle,
+		"rebuild": w.rebuild, "compact": w.compact, "restart": w.restart, "settle": w.settle, "replace": w.replace,
 	}
 	kind := oneOf(t, modelKinds, "step")
 	w.report.steps++
@@ -209,6 +215,18 @@ func (w *modelWorld) restart() {
 	}
 }
 
+// replace has a new node take the place of one.
+func (w *modelWorld) replace() {
+	if w.cluster == nil {
+		return
+	}
+	old := w.cluster.oldest()
+	next := w.startNode()
+	w.cluster.leave(old)
+	w.cluster.await(w.t, next)
+	require.NoError(w.t, w.cluster.end(old))
+}
+
 // prove asks whether apps can be returned.
 func (w *modelWorld) prove() {
 	t, s := w.t, w.drawServer()
@@ -230,9 +248,11 @@ func (w *modelWorld) prove() {
 			require.NotNil(t, sn)
 			in[sn.digest] = true
 			f := w.log.find(sn, shard.Apps, id, at)
-			require.Equal(t, f.base, p.InSnapshot, "%s in %s", id, sn.name)
+			if !w.isRouter(s) { // nodes tell nothing of rows that are dead
+				require.Equal(t, f.base, p.InSnapshot, "%s in %s", id, sn.name)
+			}
 			require.Equal(t, f.there(w.now()), p.Found, "%s in %s at %d", id, sn.name, at)
-			if f.row != nil {
+			if f.row != nil && !w.isRouter(s) {
 				require.Equal(t, f.row.fresh, p.Fresh, "%s in %s at %d", id, sn.name, at)
 			}
 			later := f.row != nil && !f.there(w.now())

@@ -229,6 +229,7 @@ type modelWorld struct {
 	chains     []*modelChain
 	servers    []*modelServer
 	digests    map[uint64]string // of overlays, by position
+	cluster    *cluster          // whose shards server B answers with; nil if it has its own
 	inStep     bool
 }
 
@@ -252,7 +253,7 @@ type modelServer struct {
 // modelChange is who releases, and why whatever gates say: none was run.
 var modelChange = release.Change{Author: "model", Override: "nobody ran gates"}
 
-func newModelWorld(t *rapid.T, templates []*modelTemplate, report *modelReport) *modelWorld {
+func newModelWorld(t *rapid.T, templates []*modelTemplate, report *modelReport, clustered bool) *modelWorld {
 	w := &modelWorld{
 		t: t, report: report, released: map[uint64]*release.Release{}, routes: map[string]manifest.Digest{}, log: newModelLog(),
 		digests: map[uint64]string{},
@@ -271,6 +272,12 @@ func newModelWorld(t *rapid.T, templates []*modelTemplate, report *modelReport) 
 	w.releases = release.New(w.store)
 	first := oneOf(t, w.snapshots, "first").digest
 	w.note(w.releases.Start(context.Background(), release.StartOptions{Snapshot: first, Change: modelChange}))
+	if clustered {
+		w.cluster = newCluster(2, Live{Fence: time.Minute, MaxFreshRows: w.rows, Poll: 5 * time.Millisecond})
+		for range 3 {
+			w.startNode()
+		}
+	}
 	for _, name := range []string{"A", "B"} {
 		s := &modelServer{name: name, memory: filepath.Join(w.dir, "memory-"+name)}
 		w.servers = append(w.servers, s)
@@ -285,6 +292,9 @@ func (w *modelWorld) close() {
 		if s.stop != nil {
 			_ = w.end(s)
 		}
+	}
+	if w.cluster != nil {
+		_ = w.cluster.close()
 	}
 	_ = w.store.Close()
 	_ = os.RemoveAll(w.dir)
@@ -334,6 +344,9 @@ func (w *modelWorld) start(s *modelServer) {
 	}
 	if s.name == "B" {
 		c.Live.Poll = 200 * time.Millisecond // it is often behind
+		if w.cluster != nil {
+			c.Cluster = w.cluster.config(fmt.Sprint("router", w.generation))
+		}
 	}
 	go func() { done <- errors.Join(Run(ctx, c), store.Close()) }()
 	select {
@@ -351,6 +364,16 @@ func (w *modelWorld) start(s *modelServer) {
 	s.admin = tandemv1connect.NewAdminServiceClient(client, url)
 	s.generation, s.sequence, s.mapped = w.generation, w.log.last, map[manifest.Digest]bool{}
 }
+
+// startNode starts a node.
+func (w *modelWorld) startNode() *clusterNode {
+	store, err := snapshots.OpenStore(context.Background(), filepath.Join(w.dir, "store"), snapshots.Options{})
+	require.NoError(w.t, err)
+	return w.cluster.start(w.t, store)
+}
+
+// isRouter reports whether a server answers with shards of nodes.
+func (w *modelWorld) isRouter(s *modelServer) bool { return w.cluster != nil && s.name == "B" }
 
 // end stops a server, and returns what it ended with.
 func (w *modelWorld) end(s *modelServer) error {

@@ -501,7 +501,7 @@ func (w *modelWorld) race() {
 	if failed != nil {
 		reason, text := modelReason(failed)
 		w.refused(asked, q, nil, reason, text)
-	} else {
+	} else if !w.isRouter(asked) {
 		w.judge(asked, q, answer.Msg)
 	}
 	for _, i := range order {

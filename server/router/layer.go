@@ -2,6 +2,7 @@ package router
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -170,41 +171,63 @@ func (l *Layer) open(ctx context.Context, one bool, patience time.Duration) erro
 		l.router.mu.Lock()
 		updated := l.router.updated
 		l.router.mu.Unlock()
-		short := l.short(one)
-		if short == nil {
-			break
+		err := l.short(one)
+		if err == nil {
+			err = l.begin(waiting)
+		}
+		_, gone := errors.AsType[*NoReplicaError](err) // since it was counted
+		_, short := errors.AsType[*NotReadyError](err)
+		if err == nil || !gone && !short && !errors.Is(err, errApart) {
+			return err
 		}
 		select {
 		case <-waiting.Done():
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
-			return short
+			return err
 		case <-updated:
 		}
 	}
+}
+
+// errApart is the class of errors that pass as nodes go on with the live log.
+var errApart = errors.New("its shards have no position in common, or the live log is not read yet")
+
+// begin has the snapshot be asked, once what does not change of its shards is known.
+func (l *Layer) begin(ctx context.Context) error {
 	for _, b := range l.towers {
-		if err := b.learn(waiting, l.manifest); err != nil {
+		if b.tower != nil { // this goroutine has set it
+			continue
+		}
+		tower, err := b.learn(ctx, l.manifest)
+		if err != nil {
 			return err
 		}
+		l.router.mu.Lock()
+		b.tower = tower
+		l.router.mu.Unlock()
 	}
 	l.router.mu.Lock()
 	defer l.router.mu.Unlock()
-	l.lay(l.router.clock())
-	if l.now.Load() == nil {
-		return fmt.Errorf("open snapshot %s: its shards have no position in common, or the live log is not read yet", l.digest.Short())
+	if l.lay(l.router.clock()); l.now.Load() == nil {
+		return fmt.Errorf("open snapshot %s: %w", l.digest.Short(), errApart)
 	}
 	return nil
 }
 
-// learn asks for what does not change of the shards.
-func (b *base) learn(ctx context.Context, m *manifest.Manifest) error {
+// learn asks for what does not change of the shards, and returns a tower that says so. Nodes may
+// cease to be ready meanwhile.
+func (b *base) learn(ctx context.Context, m *manifest.Manifest) (*shard.Tower, error) {
 	b.facts = make([]fact, len(b.sets))
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(16)
 	for i, s := range b.sets {
 		g.Go(func() error {
 			list := *s.now.Load()
+			if len(list) == 0 {
+				return &NoReplicaError{Of: s.of}
+			}
 			at := shard.Position{Log: list[0].log, Sequence: list[0].newest}
 			var facts [2]fact
 			won, err := s.do(ctx, at, &s.other, func(ctx context.Context, n *remote.Node, to slot) (err error) {
@@ -216,19 +239,17 @@ func (b *base) learn(ctx context.Context, m *manifest.Manifest) error {
 		})
 	}
 	if err := g.Wait(); err != nil {
-		return fmt.Errorf("learn about shards: %w", err)
+		return nil, fmt.Errorf("learn about shards: %w", err)
 	}
 	parts := make([]shard.Part, len(b.sets))
 	for i, s := range b.sets {
 		list := *s.now.Load()
 		if len(list) == 0 {
-			return &NoReplicaError{Of: s.of}
+			return nil, &NoReplicaError{Of: s.of}
 		}
 		parts[i] = &part{set: s, info: b.partInfo(i, list[0].held, m)}
 	}
-	var err error
-	b.tower, err = shard.NewTowerOf(b.kind, parts, len(parts), m.Metric, m.Dim, m.Tower(b.kind).Schema)
-	return err
+	return shard.NewTowerOf(b.kind, parts, len(parts), m.Metric, m.Dim, m.Tower(b.kind).Schema)
 }
 
 // partInfo is what a tower knows of a shard.
@@ -248,7 +269,7 @@ func (l *Layer) short(one bool) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.seen.view == nil {
-		return fmt.Errorf("open snapshot %s: the live log is not read yet", l.digest.Short())
+		return fmt.Errorf("open snapshot %s: %w", l.digest.Short(), errApart)
 	}
 	nodes := 0
 	for _, m := range r.members {
@@ -312,6 +333,12 @@ func kindOf(t tandemv1.Tower) shard.Kind {
 	return shard.Apps
 }
 
+// heldAt returns what is said of a shard at a position, or at another one if nobody says that.
+func heldAt(list []replica, at shard.Position) held {
+	i := slices.IndexFunc(list, func(r replica) bool { return r.log == at.Log && r.newest == at.Sequence })
+	return list[max(i, 0)].held
+}
+
 // lay has queries asked at the position that is best now. The caller holds the router's mu.
 func (l *Layer) lay(now time.Time) {
 	view := l.router.seen.view
@@ -327,9 +354,9 @@ func (l *Layer) lay(now time.Time) {
 		at = last.Position()
 	}
 	proved := view
-	if since := l.router.seen.since(at); !since.IsZero() { // what came after is not in the shards
+	if last, lags := l.router.seen.proved(at); lags { // what came after is not in the shards
 		old := *view
-		old.Proof = live.NewProof(since)
+		old.Proof = live.NewProof(last)
 		proved = &old
 	}
 	if last != nil && last.Position() == at && (last.View == view || last.View.Position == view.Position && proved != view) {
@@ -345,7 +372,7 @@ func (l *Layer) lay(now time.Time) {
 		for number, s := range b.sets {
 			info := b.tower.Parts()[number].Info()
 			if list := *s.now.Load(); len(list) > 0 {
-				h := list[0].held
+				h := heldAt(list, at)
 				info.Rows, info.Changed, info.Costs = h.rows, h.changed, b.facts[number].costs(h.dead)
 				if len(h.segmentRows) == len(info.Segments) {
 					info.SegmentRows = h.segmentRows

@@ -30,10 +30,12 @@ type positions struct {
 type seen struct {
 	sequence uint64
 	at       time.Time
+	proof    time.Time // the last one of the position before it; long ago if there was none
 }
 
 // add takes in what was read.
 func (p *positions) add(v *live.View, now time.Time) {
+	before := p.view
 	p.view = v
 	at := v.Position.Shard()
 	if at.Log != p.log || len(p.last) > 0 && at.Sequence < p.last[len(p.last)-1].sequence {
@@ -42,26 +44,56 @@ func (p *positions) add(v *live.View, now time.Time) {
 	if n := len(p.last); n > 0 && p.last[n-1].sequence == at.Sequence {
 		return
 	}
-	p.last = append(p.last, seen{at.Sequence, now})
-	if len(p.last) > keptPositions {
-		p.last = slices.Delete(p.last, 0, keptPositions/2)
+	next := seen{at.Sequence, now, now}
+	if before != nil {
+		next.proof = now.Add(-before.Proof.Age())
+	}
+	if p.last = append(p.last, next); len(p.last) > keptPositions {
+		p.thin()
 	}
 }
 
-// since returns when the first position after another one was read, and the zero time if there
-// is none. Of one that is too old to be remembered it is the oldest time that is.
-func (p *positions) since(at shard.Position) time.Time {
+// thin forgets every other position of the older half: what is asked of it later gets the
+// earlier time.
+func (p *positions) thin() {
+	const half = keptPositions / 2
+	thinned := p.last[:0]
+	for i := 0; i < half; i += 2 {
+		thinned = append(thinned, seen{p.last[i+1].sequence, p.last[i].at, p.last[i].proof})
+	}
+	p.last = append(thinned, p.last[half:]...)
+}
+
+// after returns the first position after another one that was read, nil if there is none.
+func (p *positions) after(at shard.Position) *seen {
 	if len(p.last) == 0 {
-		return time.Time{}
+		return nil
 	}
 	if at.Log != p.log {
-		return p.last[0].at
+		return &p.last[0]
 	}
 	i := sort.Search(len(p.last), func(i int) bool { return p.last[i].sequence > at.Sequence })
 	if i == len(p.last) {
-		return time.Time{}
+		return nil
 	}
-	return p.last[i].at
+	return &p.last[i]
+}
+
+// lag returns for how long a later position than this one has been known, 0 if none is.
+func (p *positions) lag(at shard.Position, now time.Time) time.Duration {
+	if next := p.after(at); next != nil {
+		return now.Sub(next.at)
+	}
+	return 0
+}
+
+// proved returns when it was last proved that a position is not followed by another one, and
+// whether it is by now.
+func (p *positions) proved(at shard.Position) (proof time.Time, lags bool) {
+	if next := p.after(at); next != nil {
+		return next.proof, true
+	}
+	return time.Time{}, false
 }
 
 // choose returns the position that queries are to be asked at, and false if the shards have
@@ -74,7 +106,7 @@ func (l *Layer) choose(view *live.View, last *livelog.Laid, now time.Time) (shar
 		for _, s := range b.sets {
 			least, most, any := uint64(0), uint64(0), false
 			for _, r := range *s.now.Load() {
-				if r.log != newest.Log || r.spare || r.isOut() {
+				if r.log != newest.Log || r.spare || r.late || r.isOut() {
 					continue
 				}
 				if !any {
@@ -88,7 +120,7 @@ func (l *Layer) choose(view *live.View, last *livelog.Laid, now time.Time) (shar
 		}
 	}
 	at := shard.Position{Log: newest.Log, Sequence: all}
-	if since := l.router.seen.since(at); !since.IsZero() && now.Sub(since) > patientLag || !l.covered(at) {
+	if l.router.seen.lag(at, now) > patientLag || !l.covered(at) {
 		at.Sequence = some
 	}
 	if last != nil && last.Position().Log == at.Log && last.Position().Sequence > at.Sequence {
@@ -98,12 +130,13 @@ func (l *Layer) choose(view *live.View, last *livelog.Laid, now time.Time) (shar
 }
 
 // covered reports whether each shard that has a replica has one which can be asked at a
-// position.
+// position, but for those that are behind for too long.
 func (l *Layer) covered(at shard.Position) bool {
 	for _, b := range l.towers {
 		for _, s := range b.sets {
 			list := *s.now.Load()
-			if len(list) > 0 && !slices.ContainsFunc(list, func(r replica) bool { return r.has(at) }) {
+			may := func(r replica) bool { return !r.late }
+			if slices.ContainsFunc(list, may) && !slices.ContainsFunc(list, func(r replica) bool { return r.has(at) }) {
 				return false
 			}
 		}
@@ -119,7 +152,7 @@ func (r *Router) Reach(ctx context.Context, p shard.Position) error {
 		updated, reached := r.updated, true
 		for l := range r.layers {
 			now := l.now.Load()
-			reached = reached && (now == nil || now.Position().Log == p.Log && now.Position().Sequence >= p.Sequence)
+			reached = reached && (now == nil || reaches(now, p))
 		}
 		r.mu.Unlock()
 		if reached {
@@ -131,4 +164,15 @@ func (r *Router) Reach(ctx context.Context, p shard.Position) error {
 		case <-updated:
 		}
 	}
+}
+
+// reaches reports whether what is asked has all up to a position, of its log or of one that it
+// has gone on from.
+func reaches(now *livelog.Laid, p shard.Position) bool {
+	at := now.Position()
+	if p.Sequence == 0 || at.Log == p.Log {
+		return at.Sequence >= p.Sequence
+	}
+	common, known := now.View.Lineage.Common(p.Log)
+	return known && at.Log == now.View.Position.Log && p.Sequence <= min(common, at.Sequence)
 }

@@ -22,6 +22,7 @@ type replica struct {
 	oldest, newest uint64
 	held           held // what it says of the shard
 	spare          bool // it is to be asked only where there is no other
+	late           bool // it has been behind the log for longer than the fence
 }
 
 // has reports whether it can be asked at a position.
@@ -31,7 +32,7 @@ func (r *replica) has(at shard.Position) bool {
 
 // behind reports whether it may be asked at a position soon.
 func (r *replica) behind(at shard.Position) bool {
-	return r.log == at.Log && r.newest < at.Sequence
+	return r.log == at.Log && r.newest < at.Sequence && !r.late
 }
 
 // set is all that have one shard. What it has changes as nodes tell.
@@ -78,8 +79,8 @@ type call func(ctx context.Context, node *remote.Node, to slot) error
 
 // do makes a call on one replica after the other until one has answered, and says where that
 // has written to. If a call takes longer than most, another replica is asked beside it, which
-// writes to memory that the call makes for it. When do returns, no call writes to the memory of
-// the caller.
+// writes to memory that the call makes for it. When do returns, all calls have ended: none reads
+// or writes memory of the caller.
 func (s *set) do(ctx context.Context, at shard.Position, l *latencies, c call) (slot, error) {
 	s.router.retries.earn()
 	s.router.hedges.earn()
@@ -202,6 +203,7 @@ func (t *try) ask(ctx context.Context, p *peer) (slot, error) {
 			h.cancel()
 		}
 		h.mu.Unlock()
+		<-h.done // it reads what it sends from memory of the caller
 		return own, nil
 	}
 	h.mu.Unlock()

@@ -310,3 +310,23 @@ func TestSpareReplicas(t *testing.T) {
 		require.Equal(t, 2, node)
 	}
 }
+
+// What lost reads no memory of the caller any more, who may have given it away.
+func TestHedgeThatLosesHasEnded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newTrial(2)
+		var begun, ended atomic.Int32
+		_, err := s.set.do(t.Context(), at5, &s.other, func(ctx context.Context, _ *remote.Node, to slot) error {
+			if to == own {
+				return hang(ctx, 2*firstHedge)
+			}
+			begun.Add(1)
+			<-ctx.Done()
+			time.Sleep(time.Millisecond)
+			ended.Add(1)
+			return ctx.Err()
+		})
+		require.NoError(t, err)
+		assert.Equal(t, []int32{1, 1}, []int32{begun.Load(), ended.Load()})
+	})
+}

@@ -25,6 +25,9 @@ type Options struct {
 	Node func(address string) *remote.Node
 	// Replicas is how many nodes are to have each shard. Default: 1.
 	Replicas int
+	// Fence is for how long a node may be behind the live log: beyond that it is not asked.
+	// Default: 0, for any time.
+	Fence time.Duration
 	// Events are told of nodes that come, go and fail. Default: nobody is.
 	Events *events.Listener
 	// Clock is time.Now, where that is not another.
@@ -54,6 +57,8 @@ const (
 	// time is looked at, if they say nothing.
 	updatePause = 2 * time.Millisecond
 	updateEvery = 250 * time.Millisecond
+	// stall is how much time between two looks says that this process stood still.
+	stall = silence / 2
 
 	// Retries may be a fifth of the requests, and ten a second (as those of Finagle), hedges a
 	// twentieth, and some more where that follows on a time of few.
@@ -79,6 +84,7 @@ type Router struct {
 	uses    map[manifest.Digest]int
 	used    chan struct{} // closed when uses change
 	updated chan struct{} // closed when layers were updated
+	looked  time.Time     // when that was
 	seen    positions
 }
 

@@ -18,8 +18,14 @@ func (r *Router) update() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := r.clock()
+	var stood time.Duration // for which this process heard nothing, whoever spoke
+	if since := now.Sub(r.looked); !r.looked.IsZero() && since > stall {
+		stood = since
+	}
+	r.looked = now
 	list := make([]*member, 0, len(r.members))
 	for address, m := range r.members {
+		m.heard = m.heard.Add(stood)
 		if m.status != nil && now.Sub(m.heard) > silence {
 			m.status = nil
 			r.o.Events.Nodes(events.Nodes{Change: events.NodeLost, Node: m.Name, Address: address, Err: errSilent})
@@ -32,7 +38,7 @@ func (r *Router) update() {
 	}
 	slices.SortFunc(list, func(a, b *member) int { return cmp.Compare(a.address, b.address) })
 	for l := range r.layers {
-		l.gather(list)
+		l.gather(list, now)
 		l.lay(now)
 	}
 	close(r.updated)
@@ -55,7 +61,7 @@ func (silentError) Error() string { return "it has said nothing for " + silence.
 var errSilent error = silentError{}
 
 // gather makes the sets of a layer what nodes say.
-func (l *Layer) gather(nodes []*member) {
+func (l *Layer) gather(nodes []*member, now time.Time) {
 	var next [2][][]replica
 	for i, b := range l.towers {
 		next[i] = make([][]replica, len(b.sets))
@@ -74,8 +80,10 @@ func (l *Layer) gather(nodes []*member) {
 				if h.GetState() != shardv1.HeldState_HELD_STATE_READY || uint64(h.GetNumber()) >= uint64(len(next[i])) {
 					continue
 				}
+				lag := l.router.seen.lag(shard.Position{Log: h.GetLog(), Sequence: h.GetNewest()}, now)
 				next[i][h.GetNumber()] = append(next[i][h.GetNumber()], replica{
 					peer: m.peer, spare: spare, log: h.GetLog(), oldest: h.GetOldest(), newest: h.GetNewest(), held: heldIn(h),
+					late: l.router.o.Fence > 0 && lag > l.router.o.Fence,
 				})
 			}
 		}
@@ -109,7 +117,7 @@ func (r *Router) anyHeld(m *member) *heldOf {
 			for _, s := range b.sets {
 				h := find(m.status, s.of)
 				if h.GetState() == shardv1.HeldState_HELD_STATE_READY {
-					at := shard.Moment{Snapshot: string(s.of.Snapshot), Position: shard.Position{Log: h.GetLog(), Sequence: h.GetNewest()}, Time: time.Now()}
+					at := shard.Moment{Snapshot: string(s.of.Snapshot), Position: shard.Position{Log: h.GetLog(), Sequence: h.GetNewest()}, Time: r.clock()}
 					return &heldOf{s.of, at}
 				}
 			}

@@ -1,0 +1,182 @@
+package router
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	shardv1 "github.com/tandem-ann/tandem/api/tandem/shard/v1"
+	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
+	"github.com/tandem-ann/tandem/index"
+	"github.com/tandem-ann/tandem/server/livelog"
+	"github.com/tandem-ann/tandem/server/remote"
+	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/live"
+	"github.com/tandem-ann/tandem/shard/manifest"
+	"github.com/tandem-ann/tandem/shard/overlay"
+)
+
+// viewAt is the log read to a position that was proved to be its end at a time.
+func viewAt(log string, sequence uint64, proof time.Time) *live.View {
+	return &live.View{Position: live.Position{Log: log, Sequence: sequence}, Proof: live.NewProof(proof)}
+}
+
+// An answer without the last entries is as old as the last proof that there were none: not as
+// the time when they were read, which a store that is slow puts off.
+func TestProofOfAPositionThatLags(t *testing.T) {
+	var p positions
+	now := time.Now()
+	p.add(viewAt("", 5, now.Add(-3*time.Second)), now.Add(-3*time.Second))
+	p.add(viewAt("", 6, now), now)
+	_, lags := p.proved(shard.Position{Sequence: 6})
+	assert.False(t, lags)
+	proof, lags := p.proved(shard.Position{Sequence: 5})
+	require.True(t, lags)
+	assert.InDelta(t, 3*time.Second, now.Sub(proof), float64(time.Second))
+	assert.Equal(t, time.Second, p.lag(shard.Position{Sequence: 5}, now.Add(time.Second)))
+}
+
+// However many positions there were, a lag is never told to be less than it is.
+func TestLagIsNotUnderstated(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		var p positions
+		now := time.Now()
+		first := map[uint64]time.Time{} // when the next one after it was read
+		n := uint64(rapid.IntRange(1, 3*keptPositions).Draw(t, "positions"))
+		for at := range n {
+			now = now.Add(time.Duration(at%7) * time.Millisecond)
+			if at > 0 {
+				first[at-1] = now
+			}
+			p.add(viewAt("", at, now), now)
+		}
+		require.LessOrEqual(t, len(p.last), keptPositions)
+		for range 20 {
+			at := rapid.Uint64Range(0, n-1).Draw(t, "at")
+			lag := p.lag(shard.Position{Sequence: at}, now)
+			if at == n-1 {
+				require.Zero(t, lag)
+				continue
+			}
+			require.GreaterOrEqual(t, lag, now.Sub(first[at]))
+		}
+		for at := n - min(n, keptPositions/2); at+1 < n; at++ {
+			require.Equal(t, now.Sub(first[at]), p.lag(shard.Position{Sequence: at}, now), "of the last ones it is known")
+		}
+	})
+}
+
+func TestReaches(t *testing.T) {
+	at := func(log string, sequence uint64) *livelog.Laid {
+		return &livelog.Laid{Overlaid: &overlay.Overlaid{Position: shard.Position{Log: log, Sequence: sequence}}, View: viewAt(log, sequence, time.Now())}
+	}
+	assert.True(t, reaches(at("b", 5), shard.Position{Log: "b", Sequence: 5}))
+	assert.False(t, reaches(at("b", 5), shard.Position{Log: "b", Sequence: 6}))
+	assert.True(t, reaches(at("b", 5), shard.Position{}), "it has all of the position before all events")
+	assert.False(t, reaches(at("b", 5), shard.Position{Log: "a", Sequence: 5}), "it goes on from no log a")
+}
+
+// ready returns a router at a clock with nodes, and a snapshot whose towers have one shard each,
+// which each node has at a position.
+func ready(clock func() time.Time, fence time.Duration, newest ...uint64) (*Router, *Layer) {
+	r := New(Options{Name: "r", Clock: clock, Fence: fence, Node: func(address string) *remote.Node {
+		return remote.NewNode(remote.NodeOptions{Address: address})
+	}})
+	l := &Layer{router: r, digest: "d", manifest: &manifest.Manifest{Metric: index.Dot}}
+	var held []*shardv1.HeldShard
+	for i, kind := range kinds {
+		s := &set{of: remote.ShardID{Snapshot: l.digest, Tower: kind, Of: 1}, router: r}
+		s.now.Store(&[]replica{})
+		l.towers[i] = &base{kind: kind, sets: []*set{s}}
+		held = append(held, &shardv1.HeldShard{Tower: towerOf(kind), State: shardv1.HeldState_HELD_STATE_READY})
+	}
+	r.layers[l] = struct{}{}
+	for i, at := range newest {
+		address := string(rune('a' + i))
+		r.Members(append(membersIn(r), Member{Name: address, Address: address}))
+		var own []*shardv1.HeldShard
+		for _, h := range held {
+			own = append(own, &shardv1.HeldShard{Tower: h.Tower, State: h.State, Newest: at})
+		}
+		r.take(r.members[address], &shardv1.NodeStatus{Name: address, Snapshots: []*shardv1.HeldSnapshot{{Snapshot: string(l.digest), Shards: own}}}, nil)
+	}
+	return r, l
+}
+
+func membersIn(r *Router) (list []Member) {
+	for _, n := range r.Nodes() {
+		list = append(list, n.Member)
+	}
+	return list
+}
+
+// A node that is silent is not asked; but that this process heard nothing while it stood still
+// itself says nothing about nodes.
+func TestSilence(t *testing.T) {
+	now := time.Now()
+	r, l := ready(func() time.Time { return now }, 0, 5)
+	replicas := func() int { return len(*l.towers[0].sets[0].now.Load()) }
+	r.update()
+	require.Equal(t, 1, replicas())
+	now = now.Add(time.Hour)
+	r.update()
+	assert.Equal(t, 1, replicas(), "the router stood still")
+	for range int(silence/updateEvery) + 1 {
+		now = now.Add(updateEvery)
+		r.update()
+	}
+	assert.Zero(t, replicas())
+}
+
+// A node that is behind for longer than the fence keeps nobody back, and is not asked.
+func TestBehindForTooLong(t *testing.T) {
+	now := time.Now()
+	r, l := ready(func() time.Time { return now }, 5*time.Second, 5, 6)
+	r.mu.Lock()
+	r.seen.add(viewAt("", 5, now), now)
+	r.seen.add(viewAt("", 6, now), now)
+	r.mu.Unlock()
+	choose := func() uint64 {
+		r.update()
+		at, ok := l.choose(r.seen.view, nil, now)
+		require.True(t, ok)
+		return at.Sequence
+	}
+	assert.EqualValues(t, 5, choose(), "all are to have it")
+	now = now.Add(patientLag + time.Millisecond)
+	assert.EqualValues(t, 6, choose(), "not for long")
+	_, alone := ready(func() time.Time { return now }, 5*time.Second, 5)
+	alone.router.seen = r.seen
+	alone.router.update()
+	at, _ := alone.choose(r.seen.view, nil, now)
+	assert.EqualValues(t, 5, at.Sequence, "there is no other")
+	for range 30 {
+		now = now.Add(updateEvery)
+		for _, m := range alone.router.members {
+			alone.router.take(m, m.status, nil)
+		}
+		alone.router.update()
+	}
+	at, _ = alone.choose(r.seen.view, nil, now)
+	assert.EqualValues(t, 6, at.Sequence, "it has lost the shard")
+	s := alone.towers[0].sets[0]
+	_, err := s.do(t.Context(), at, &s.other, nil)
+	require.ErrorAs(t, err, new(*NoReplicaError))
+}
+
+// Nodes may go between being counted and being asked.
+func TestLearnWhileNodesGo(t *testing.T) {
+	_, l := ready(time.Now, 0)
+	_, err := l.towers[0].learn(t.Context(), l.manifest)
+	require.ErrorAs(t, err, new(*NoReplicaError))
+}
+
+func towerOf(k shard.Kind) tandemv1.Tower {
+	if k == shard.Users {
+		return tandemv1.Tower_TOWER_USERS
+	}
+	return tandemv1.Tower_TOWER_APPS
+}
