@@ -1,7 +1,6 @@
 package server
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,18 +8,17 @@ import (
 	"net"
 	"net/http"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
 
-	"github.com/cespare/xxhash/v2"
 	"github.com/stretchr/testify/require"
 
-	"github.com/tandem-ann/tandem/server/node"
+	"github.com/tandem-ann/tandem/server/placement"
 	"github.com/tandem-ann/tandem/server/remote"
 	"github.com/tandem-ann/tandem/server/router"
 	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/manifest"
 	"github.com/tandem-ann/tandem/shard/snapshots"
 )
 
@@ -28,7 +26,7 @@ import (
 type cluster struct {
 	replicas int
 	live     Live                        // of the nodes
-	inTurn   bool                        // each node is to have the next shard; else it is by a hash
+	prefix   string                      // of the names of nodes
 	before   func(address string) string // returns at which address routers ask a node; nil for its own
 
 	mu      sync.Mutex
@@ -74,26 +72,34 @@ func (c *cluster) config(name string) *Cluster {
 	}
 }
 
-// place gives each shard to so many members: each in its turn, or else by a hash, so that few
-// shards move with members.
-func (c *cluster) place(list []node.Member, places []node.Place) ([][]string, error) {
-	placed := make([][]string, len(places))
-	for i, p := range places {
-		rank := func(m node.Member) uint64 { return xxhash.Sum64String(fmt.Sprint(m.Name, p.Tower, p.Number)) }
-		if c.inTurn {
-			rank = func(m node.Member) uint64 {
-				number, _ := strconv.Atoi(strings.TrimPrefix(m.Name, "node")) // 0 of a name of another form
-				return uint64((number - 1 - p.Number + 2*len(list)) % len(list))
-			}
-		}
-		sorted := slices.SortedFunc(slices.Values(list), func(a, b node.Member) int {
-			return cmp.Or(cmp.Compare(rank(a), rank(b)), cmp.Compare(a.Name, b.Name))
-		})
-		for _, m := range sorted[:min(c.replicas, len(list))] {
-			placed[i] = append(placed[i], m.Name)
+// spread has each of so many nodes hold one shard of the apps, of which there are as many, by
+// the names that it gives them.
+func (c *cluster) spread(t require.TestingT, m *manifest.Manifest, nodes int) {
+	var shards []placement.Shard
+	for _, kind := range []shard.Kind{shard.Apps, shard.Users} {
+		for number, s := range m.Tower(kind).Shards {
+			shards = append(shards, placement.Shard{Key: fmt.Sprintf("%s/%d", kind, number), Bytes: s.Size})
 		}
 	}
-	return placed, nil
+	for n := range 1000 {
+		c.prefix = fmt.Sprintf("set%d-", n)
+		var members []placement.Member
+		for i := range nodes {
+			members = append(members, placement.Member{Name: fmt.Sprint(c.prefix, "node", i+1)})
+		}
+		plan, err := placement.Place(members, shards, c.replicas)
+		require.NoError(t, err)
+		holders := map[string]bool{}
+		for _, p := range plan.Shards() {
+			if strings.HasPrefix(p.Key, string(shard.Apps)) {
+				holders[p.Members[0]] = true
+			}
+		}
+		if len(holders) == nodes {
+			return
+		}
+	}
+	require.FailNow(t, "no names spread the shards")
 }
 
 // holds reports whether a member holds a shard.
@@ -106,7 +112,7 @@ func (c *cluster) holds(ctx context.Context, member string, of remote.ShardID, a
 	}
 	asked := remote.NewNode(remote.NodeOptions{Address: n.address})
 	defer asked.Close()
-	_, err := asked.GetShard(ctx, of, shard.Moment{Snapshot: string(of.Snapshot), Position: at, Time: time.Now()})
+	_, _, err := asked.GetShard(ctx, of, shard.Moment{Snapshot: string(of.Snapshot), Position: at, Time: time.Now()})
 	return err == nil
 }
 
@@ -125,7 +131,7 @@ func (c *cluster) join(t require.TestingT, store *snapshots.Store) *clusterNode 
 	n := &clusterNode{address: l.Addr().String(), done: make(chan error, 1)}
 	c.mu.Lock()
 	c.started++
-	n.name = fmt.Sprint("node", c.started)
+	n.name = fmt.Sprint(c.prefix, "node", c.started)
 	c.nodes[n.name] = n
 	c.mu.Unlock()
 	var ctx context.Context
@@ -135,12 +141,12 @@ func (c *cluster) join(t require.TestingT, store *snapshots.Store) *clusterNode 
 		DrainDelay: 200 * time.Millisecond,
 	}
 	h := Holding{
-		Name: n.name, Place: c.place, Holds: c.holds,
-		Watch: func(ctx context.Context, told func([]node.Member), _ func(error)) {
+		Name: n.name, Replicas: min(c.replicas, placement.MaxFactor), Holds: c.holds, Hearing: 10 * time.Millisecond,
+		Watch: func(ctx context.Context, told func([]placement.Member), _ func(error)) {
 			c.watch(ctx, func(list []router.Member) {
-				var members []node.Member
+				var members []placement.Member
 				for _, m := range list {
-					members = append(members, node.Member{Name: m.Name})
+					members = append(members, placement.Member{Name: m.Name})
 				}
 				told(members)
 			})
@@ -212,7 +218,7 @@ func (c *cluster) oldest() *clusterNode {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for i := range c.started {
-		if n := c.nodes[fmt.Sprint("node", i+1)]; n != nil {
+		if n := c.nodes[fmt.Sprint(c.prefix, "node", i+1)]; n != nil {
 			return n
 		}
 	}

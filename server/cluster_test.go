@@ -51,7 +51,6 @@ type clusterServer struct {
 func newClusterWorld(t *testing.T, nodes, replicas int, fence time.Duration) *clusterWorld {
 	w := &clusterWorld{t: t, faults: objectstest.NewFaults(), live: Live{Fence: fence, Poll: 5 * time.Millisecond}}
 	w.cluster = newCluster(replicas, w.live)
-	w.inTurn = true
 	w.before = func(address string) string {
 		g := newNetGate(t, address)
 		w.gates = append(w.gates, g)
@@ -69,6 +68,9 @@ func newClusterWorld(t *testing.T, nodes, replicas int, fence time.Duration) *cl
 	_, err = release.New(store).Start(t.Context(), release.StartOptions{Snapshot: digest, Change: modelChange})
 	require.NoError(t, err)
 	t.Cleanup(func() { assert.NoError(t, w.cluster.close()) })
+	if replicas == 1 && nodes == len(m.Apps.Shards) {
+		w.spread(t, m, nodes)
+	}
 	for range nodes {
 		w.add()
 	}

@@ -33,6 +33,8 @@ type Holding struct {
 	// [node.Config].
 	Replicas int
 	Holds    func(ctx context.Context, member string, of remote.ShardID, at shard.Position) bool
+	// Hearing is as in [node.Config].
+	Hearing time.Duration
 	// Watch tells which nodes there are, whenever that changes, until ctx ends.
 	// If who lists them cannot be asked, or something is wrong with that, failed is called with
 	// why, and with nil whenever all is well.
@@ -63,7 +65,7 @@ func RunNode(ctx context.Context, c Config, h Holding) (err error) {
 	defer func() { err = errors.Join(err, endAdmin()) }()
 	service.events.MemoryLimit(limitMemory(&c, os.DirFS("/")))
 	n, err := node.New(node.Config{
-		Store: c.Store, Name: h.Name, Zone: h.Zone, MemoryLimit: c.MemoryLimit, Factor: h.Replicas, Holds: h.Holds, Keep: c.Keep,
+		Store: c.Store, Name: h.Name, Zone: h.Zone, MemoryLimit: c.MemoryLimit, Factor: h.Replicas, Holds: h.Holds, Keep: c.Keep, Hearing: h.Hearing,
 		Memory: c.Memory, Events: service.events, Live: livelog.Options{
 			Fence: c.Live.Fence, Poll: c.Live.Poll, Memory: c.Live.Memory, Accept: c.Live.Accept,
 			Room:    live.Room{Rows: c.Live.MaxFreshRows, Bytes: c.Live.MaxFreshBytes},

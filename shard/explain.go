@@ -151,7 +151,7 @@ func (t *Tower) askToExplain(ctx context.Context, f *fanOut, x *explainer, of []
 			r := &x.rows[place]
 			r.missing = r.missing || f.parts[i].answer.Err != nil
 			r.ended = r.ended || ended[i]
-			if known[i] != nil && (known[i][j].Known || known[i][j].OutsideWindow) {
+			if len(known[i]) > 0 && (known[i][j].Known || known[i][j].OutsideWindow) {
 				r.known, r.out.Shard, r.out.Fresh = known[i][j], t.infos[i].Name, i >= t.hashed || known[i][j].Fresh
 			}
 		}

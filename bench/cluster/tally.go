@@ -95,7 +95,7 @@ func (t *tally) tell(text string) {
 }
 
 // record notes how long a query took. The caller holds mu.
-func (t *tally) record(due, came time.Time) *phase {
+func (t *tally) record(due, came time.Time) {
 	p := t.phase()
 	took := min(max(came.Sub(due), 1), maxLatency)
 	_ = p.times.RecordValue(int64(took))
@@ -104,7 +104,6 @@ func (t *tally) record(due, came time.Time) *phase {
 	} else if len(p.slowest) < maxSamples {
 		p.slowest = append(p.slowest, sample{due.Sub(t.since), took})
 	}
-	return p
 }
 
 // answered counts an answer, and what is wrong with it.

@@ -296,8 +296,9 @@ func freeAddress(t *testing.T) string {
 	for range 100 {
 		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 10_000+rand.IntN(10_000)))
 		if err == nil {
-			defer l.Close()
-			return l.Addr().String()
+			address := l.Addr().String()
+			require.NoError(t, l.Close())
+			return address
 		}
 	}
 	require.Fail(t, "none of 100 ports is free")

@@ -114,7 +114,7 @@ func document(data []byte) (*yaml.Node, error) {
 		}
 	}
 	if !errors.Is(err, io.EOF) {
-		return nil, fmt.Errorf("it is no YAML: %.200s", err)
+		return nil, fmt.Errorf("it is no YAML: %.200s", err.Error())
 	}
 	return root.Content[0], nil
 }

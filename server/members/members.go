@@ -116,15 +116,13 @@ func arrange(list []Member) error {
 	return nil
 }
 
-// sleep waits for a time, or until ctx ends, and reports whether ctx goes on.
-func sleep(ctx context.Context, d time.Duration) bool {
+// sleep waits for a time, or until ctx ends.
+func sleep(ctx context.Context, d time.Duration) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-ctx.Done():
-		return false
 	case <-timer.C:
-		return true
 	}
 }
 

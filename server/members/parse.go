@@ -55,7 +55,7 @@ func parse(text string, c Cluster) (Source, error) {
 	name, ok := strings.CutPrefix(rest, "///")
 	switch {
 	case !ok:
-		return nil, fmt.Errorf("there is no /// behind %s:", scheme)
+		return nil, fmt.Errorf("there is no /// behind %q", scheme+":")
 	case scheme == "dns":
 		return parseDNS(text, name)
 	case scheme == "dns+srv":
@@ -66,7 +66,7 @@ func parse(text string, c Cluster) (Source, error) {
 
 func parsePath(text, path string) (Source, error) {
 	if path == "" || strings.ContainsRune(path, 0) {
-		return nil, errors.New("there is no path behind file:")
+		return nil, errors.New(`there is no path behind "file:"`)
 	}
 	return &file{text: text, path: path}, nil
 }

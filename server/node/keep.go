@@ -33,9 +33,6 @@ const (
 	// parting is how long what others hold by now stays: routers hear of that within a moment,
 	// and end the queries that they have begun.
 	parting = 10 * time.Second
-	// hearing is how long a node that starts hears from routers what they use before it is ready:
-	// they may be at older releases still, and try one that did not answer every few seconds.
-	hearing = 5 * time.Second
 )
 
 // snapshot is one that is needed, or was.
@@ -403,7 +400,7 @@ func (n *Node) judge(newest *release.Release) {
 		all.Bytes += s.file().Size
 		whole = whole && s.now != nil
 	}
-	tried = tried && time.Since(n.begun) >= hearing
+	tried = tried && time.Since(n.begun) >= n.c.Hearing
 	if tried && n.phase == shardv1.NodePhase_NODE_PHASE_STARTING {
 		n.phase = shardv1.NodePhase_NODE_PHASE_READY
 	}
@@ -418,8 +415,8 @@ func (n *Node) nextLook() time.Duration {
 	n.mu.RLock()
 	defer n.mu.RUnlock()
 	next := time.Now().Add(lookEvery)
-	if n.phase == shardv1.NodePhase_NODE_PHASE_STARTING && time.Since(n.begun) < hearing {
-		next = n.begun.Add(hearing)
+	if n.phase == shardv1.NodePhase_NODE_PHASE_STARTING && time.Since(n.begun) < n.c.Hearing {
+		next = n.begun.Add(n.c.Hearing)
 	}
 	sooner := func(t time.Time) {
 		if !t.IsZero() && t.Before(next) {

@@ -102,7 +102,7 @@ func testNothingIsLost(t *testing.T, seed uint64) {
 	}
 	for _, name := range names {
 		c.nodes[name] = c.run(t, cfg(name), t.TempDir(), "a")
-		defer c.nodes[name].Uses("router", []string{string(c.digests[0])})()
+		t.Cleanup(c.nodes[name].Uses("router", []string{string(c.digests[0])}))
 	}
 	c.nodes["a"].ready(t, 1, 1)
 	var at shard.Position

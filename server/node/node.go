@@ -27,6 +27,9 @@ const (
 	// DefaultFence is the age of the proof of the live log by default from which on it is told,
 	// and that is the fence of routers by default.
 	DefaultFence = 5 * time.Second
+	// DefaultHearing is how long a node that starts hears from routers by default: they try one
+	// that did not answer every few seconds.
+	DefaultHearing = 5 * time.Second
 )
 
 // Config says what a node is, and what it follows. Store, Name, MemoryLimit and Factor must be
@@ -48,6 +51,9 @@ type Config struct {
 	// Keep is how long a snapshot stays mapped once neither the newest release has it nor a
 	// router uses it. Default: DefaultKeep.
 	Keep time.Duration
+	// Hearing is how long a node that starts hears from routers what they use before it is
+	// ready: they may be at older releases still. Default: DefaultHearing.
+	Hearing time.Duration
 	// Memory is where it is remembered which release was read last: of a store whose log of
 	// releases is behind that, or is another one, nothing is loaded. Empty: nothing is remembered.
 	Memory appendlog.Memory
@@ -108,7 +114,7 @@ func New(c Config) (*Node, error) {
 	case c.MemoryLimit <= 0:
 		return nil, fmt.Errorf("new node: the memory limit is %d bytes, want at least 1", c.MemoryLimit)
 	}
-	c.Keep = cmp.Or(c.Keep, DefaultKeep)
+	c.Keep, c.Hearing = cmp.Or(c.Keep, DefaultKeep), cmp.Or(c.Hearing, DefaultHearing)
 	n := &Node{
 		c: c, events: c.Events, releases: release.New(c.Store), news: make(chan struct{}, 1),
 		slots: map[key]*slot{}, known: map[manifest.Digest]*snapshot{}, uses: map[*use]struct{}{},

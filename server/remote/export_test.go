@@ -53,7 +53,7 @@ func answers[M, R any, P interface {
 	asked[M]
 	proto.Message
 }](ctx context.Context, h *handler, data []byte, m P, do func(context.Context, *held, *M) (*R, error)) error {
-	if err := proto.Unmarshal(data, m); err != nil {
+	if proto.Unmarshal(data, m) != nil {
 		return nil
 	}
 	_, err := answer(ctx, h, m.GetState(), func(s *held) (*R, error) { return do(ctx, s, m) })

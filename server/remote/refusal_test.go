@@ -231,7 +231,7 @@ func TestEnds(t *testing.T) {
 	for name, want := range map[string]error{"deadline": context.DeadlineExceeded, "cancel": context.Canceled} {
 		ctx, cancel := context.WithTimeout(t.Context(), after)
 		began := time.Now()
-		if want == context.Canceled {
+		if errors.Is(want, context.Canceled) {
 			ctx, cancel = context.WithCancel(t.Context())
 			time.AfterFunc(after, cancel)
 		}

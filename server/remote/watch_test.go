@@ -75,7 +75,7 @@ func TestWatchRefuses(t *testing.T) {
 	require.Equal(t, remote.Overloaded, r.Reason)
 	require.NoError(t, w.search(t.Context(), n, w.id(0), w.request()))
 	cancel()
-	<-ended
+	require.Error(t, <-ended)
 }
 
 // What does not change of a shard is told once.

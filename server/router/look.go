@@ -88,11 +88,7 @@ func (r *Router) Look() Cluster {
 
 // lag is for how long there has been a newer position than one. The caller holds mu.
 func (r *Router) lag(at shard.Position, now time.Time) time.Duration {
-	since := r.seen.since(at)
-	if since.IsZero() {
-		return 0
-	}
-	return max(now.Sub(since), 0)
+	return max(r.seen.lag(at, now), 0)
 }
 
 // nodes returns what is known of each node, in the order of their addresses. The caller holds

@@ -14,13 +14,17 @@ const (
 	// lossesInARow is how many calls in a row a node may fail, or lose to another replica,
 	// before it is left alone until it has answered a probe.
 	lossesInARow = 3
+	// mute is for how long a node that is late has answered nothing before it is left alone, and
+	// lateFactor how many times as slow it is taken for until then.
+	mute       = 500 * time.Millisecond
+	lateFactor = 8
 	// rampTime is how long it takes until a node that is back is given as much as others, and
 	// rampLeast the share that it begins with.
 	rampTime  = 5 * time.Second
 	rampLeast = 0.05
 	// latencyTime is in how long what is known of a node's speed loses most of its weight; so a
 	// node that was slow is tried again.
-	latencyTime = 10 * time.Second
+	latencyTime = 3 * time.Second
 	// unknownLatency is assumed of a node that was never asked: it is to be asked soon.
 	unknownLatency = 200 * time.Microsecond
 )
@@ -37,6 +41,7 @@ type peer struct {
 	latency float64 // of a call, in nanoseconds, a mean over the last ones; 0: none yet
 	at      time.Time
 	losses  int       // in a row
+	heard   time.Time // when it answered last; if it never did, when it first did not
 	out     bool      // it is left alone
 	back    time.Time // since when it is not any more; zero if it never was
 }
@@ -44,19 +49,34 @@ type peer struct {
 // begin counts a call that begins.
 func (p *peer) begin() { p.inFlight.Add(1) }
 
-// end takes in a call that has ended: how long it took, and whether the node has answered. It
-// reports whether the node is left alone from now on.
-func (p *peer) end(now time.Time, took time.Duration, answered bool) (ejected bool) {
+// outcome is how a call has ended.
+type outcome int
+
+const (
+	answered outcome = iota
+	failed           // it is known not to have an answer
+	late             // another replica had one before, or there was no more time
+)
+
+// end takes in a call that has ended, and how long it took. It reports whether the node is left
+// alone from now on. One that is late is only slow for as long as it answers some: it is asked
+// less.
+func (p *peer) end(now time.Time, took time.Duration, how outcome) (ejected bool) {
 	p.inFlight.Add(-1)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.observe(now, took)
-	if answered {
-		p.losses = 0
+	if how == answered {
+		p.losses, p.heard = 0, now
 		return false
 	}
-	p.losses++
-	if p.out || p.losses < lossesInARow {
+	if how == late {
+		p.latency = max(p.latency, lateFactor*float64(took))
+	}
+	if p.losses++; p.losses == 1 && p.heard.IsZero() {
+		p.heard = now
+	}
+	if p.out || p.losses < lossesInARow || how == late && now.Sub(p.heard) < mute {
 		return false
 	}
 	p.out = true

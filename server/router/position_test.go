@@ -107,7 +107,7 @@ func ready(clock func() time.Time, fence time.Duration, newest ...uint64) (*Rout
 }
 
 func membersIn(r *Router) (list []Member) {
-	for _, n := range r.Nodes() {
+	for _, n := range r.Look().Nodes {
 		list = append(list, n.Member)
 	}
 	return list

@@ -228,15 +228,19 @@ func (t *try) one(ctx context.Context, p *peer, to slot) error {
 	switch {
 	case err == nil:
 		t.latencies.add(took)
-		p.end(now, took, true)
+		p.end(now, took, answered)
 	case isEnd && (to == hedged || took < t.latencies.hedge()):
 		p.drop() // the first was faster, or the caller has no time
 	case isEnd:
-		t.router.lost(p, p.end(now, took, false), errSlow)
+		t.router.lost(p, p.end(now, took, late), errSlow)
 	case !retryable(ctx, err):
-		p.end(now, took, true) // it is the caller's mistake, or a bug
+		p.end(now, took, answered) // it is the caller's mistake, or a bug
 	default:
-		t.router.lost(p, p.end(now, max(took, t.latencies.hedge()), isRefusal(err) && !t.contradicts(p, err)), err)
+		how := failed
+		if isRefusal(err) && !t.contradicts(p, err) {
+			how = answered
+		}
+		t.router.lost(p, p.end(now, max(took, t.latencies.hedge()), how), err)
 	}
 	return err
 }

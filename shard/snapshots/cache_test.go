@@ -94,7 +94,7 @@ func TestCacheRemoved(t *testing.T) {
 	for i := range 2 {
 		s, err := snapshots.Open(t.Context(), store, d[i])
 		require.NoError(t, err)
-		defer func() { assert.NoError(t, s.Close()) }()
+		t.Cleanup(func() { assert.NoError(t, s.Close()) })
 		require.NoError(t, os.RemoveAll(cache))
 		require.NoError(t, s.Warm(t.Context()))
 	}
