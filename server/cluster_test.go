@@ -410,7 +410,7 @@ func TestClusterLiar(t *testing.T) {
 	go func() { served <- h.Serve(l) }()
 	defer func() {
 		require.NoError(t, h.Close())
-		<-served
+		assert.ErrorIs(t, <-served, http.ErrServerClosed)
 	}()
 	w.list(append(w.listed(), router.Member{Name: "liar", Address: l.Addr().String()}))
 	r := rand.New(rand.NewPCG(5, 1))

@@ -54,7 +54,7 @@ func answers[M, R any, P interface {
 	proto.Message
 }](ctx context.Context, h *handler, data []byte, m P, do func(context.Context, *held, *M) (*R, error)) error {
 	if proto.Unmarshal(data, m) != nil {
-		return nil
+		return nil //nolint:nilerr // it is not for the handler to answer
 	}
 	_, err := answer(ctx, h, m.GetState(), func(s *held) (*R, error) { return do(ctx, s, m) })
 	return err
