@@ -79,27 +79,33 @@ func noRedirect(*http.Request, []*http.Request) error { return http.ErrUseLastRe
 
 // config returns how TLS is spoken, nil for as the system has it.
 func (f *clientFlags) config() (*tls.Config, error) {
-	if (f.ClientCert == "") != (f.ClientKey == "") {
-		return nil, usagef("--tls-cert and --tls-key go together, and one is missing")
+	return tlsConfig("--tls-", f.TLSCA, f.ClientCert, f.ClientKey)
+}
+
+// tlsConfig returns how TLS is spoken by the files of flags with a prefix, nil for as the system
+// has it.
+func tlsConfig(prefix, ca, cert, key string) (*tls.Config, error) {
+	if (cert == "") != (key == "") {
+		return nil, usagef("%scert and %skey go together, and one is missing", prefix, prefix)
 	}
-	if f.TLSCA == "" && f.ClientCert == "" {
+	if ca == "" && cert == "" {
 		return nil, nil
 	}
 	config := &tls.Config{MinVersion: tls.VersionTLS12}
-	if f.TLSCA != "" {
-		data, err := os.ReadFile(f.TLSCA)
+	if ca != "" {
+		data, err := os.ReadFile(ca)
 		if err != nil {
-			return nil, fmt.Errorf("--tls-ca: %w", err)
+			return nil, fmt.Errorf("%sca: %w", prefix, err)
 		}
 		config.RootCAs = x509.NewCertPool()
 		if !config.RootCAs.AppendCertsFromPEM(data) {
-			return nil, fmt.Errorf("--tls-ca: %s: there is no certificate in it", f.TLSCA)
+			return nil, fmt.Errorf("%sca: %s: there is no certificate in it", prefix, ca)
 		}
 	}
-	if f.ClientCert != "" {
-		pair, err := tls.LoadX509KeyPair(f.ClientCert, f.ClientKey)
+	if cert != "" {
+		pair, err := tls.LoadX509KeyPair(cert, key)
 		if err != nil {
-			return nil, fmt.Errorf("--tls-cert: %w", err)
+			return nil, fmt.Errorf("%scert: %w", prefix, err)
 		}
 		config.Certificates = []tls.Certificate{pair}
 	}
@@ -107,17 +113,20 @@ func (f *clientFlags) config() (*tls.Config, error) {
 }
 
 // token returns the token to send, empty for none. Errors have nothing of what the file has.
-func (f *clientFlags) token() (string, error) {
-	if f.TokenFile == "" {
+func (f *clientFlags) token() (string, error) { return readToken("--token-file", f.TokenFile) }
+
+// readToken returns the token in the file of a flag, empty for none.
+func readToken(flag, path string) (string, error) {
+	if path == "" {
 		return "", nil
 	}
-	data, err := os.ReadFile(f.TokenFile)
+	data, err := os.ReadFile(path)
 	if err != nil {
-		return "", fmt.Errorf("--token-file: %w", err)
+		return "", fmt.Errorf("%s: %w", flag, err)
 	}
 	token := strings.TrimSpace(string(data))
 	if token == "" || strings.ContainsFunc(token, func(c rune) bool { return c <= ' ' || c >= 0x7f }) {
-		return "", fmt.Errorf("--token-file: %w", errors.New(f.TokenFile+" does not have one token, alone"))
+		return "", fmt.Errorf("%s: %w", flag, errors.New(path+" does not have one token, alone"))
 	}
 	return token, nil
 }

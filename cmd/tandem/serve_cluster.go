@@ -23,7 +23,7 @@ import (
 type clusterFlags struct {
 	Role     string `default:"all" enum:"all,shard,router" placeholder:"ROLE" help:"What the server is: all answers queries with shards of its own; router answers them with shards that nodes hold; shard is such a node, and answers routers only (default ${default})."`
 	Nodes    string `placeholder:"SOURCE" help:"Who the nodes are: file:PATH, dns:///HOST:PORT, dns+srv:///NAME, k8s:///NAMESPACE/SERVICE[:PORTNAME], or HOST:PORT,HOST:PORT."`
-	Replicas int    `default:"2" placeholder:"N" help:"How many nodes are to hold each shard; all servers of a cluster are told the same (default ${default})."`
+	Replicas *int   `placeholder:"N" help:"How many nodes are to hold each shard; all servers of a cluster are told the same (default 2)."`
 	NodeName string `placeholder:"NAME" help:"Name of this node among --nodes (default that which has the address of this machine and the port of --listen, or the name of the host)."`
 	Zone     string `placeholder:"NAME" help:"Zone of this node, for others to see; replicas are apart by what --nodes says."`
 
@@ -33,22 +33,42 @@ type clusterFlags struct {
 	NodesKey   string `name:"nodes-tls-key" type:"path" placeholder:"FILE" help:"Private key of --nodes-tls-cert in PEM."`
 }
 
+// defaultReplicas is how many nodes hold each shard by default: one may be away.
+const defaultReplicas = 2
+
+// replicas returns how many nodes are to hold each shard.
+func (f *clusterFlags) replicas() int {
+	if f.Replicas == nil {
+		return defaultReplicas
+	}
+	return *f.Replicas
+}
+
 // maxReplicas is how many replicas of a shard there may be.
 const maxReplicas = placement.MaxFactor
 
 // check returns an error unless the flags go together, and with those of a server.
 func (f *clusterFlags) check(c *serveCommand) error {
 	if f.Role == "all" {
-		if f.Nodes != "" || f.NodesToken != "" || f.NodesCA != "" || f.NodesCert != "" || f.NodeName != "" || f.Zone != "" {
-			return usagef("--nodes, and what is about nodes, goes with --role router or --role shard")
+		for _, given := range []struct {
+			flag string
+			is   bool
+		}{
+			{"--nodes", f.Nodes != ""}, {"--replicas", f.Replicas != nil}, {"--node-name", f.NodeName != ""}, {"--zone", f.Zone != ""},
+			{"--nodes-token", f.NodesToken != ""}, {"--nodes-tls-ca", f.NodesCA != ""}, {"--nodes-tls-cert", f.NodesCert != ""},
+			{"--nodes-tls-key", f.NodesKey != ""},
+		} {
+			if given.is {
+				return usagef("%s goes with --role router or --role shard", given.flag)
+			}
 		}
 		return nil
 	}
 	switch {
 	case f.Nodes == "":
 		return usagef("--role %s goes with --nodes; accepted: %s", f.Role, members.Forms)
-	case f.Replicas < 1 || f.Replicas > maxReplicas:
-		return usagef("--replicas is %d, want 1 to %d", f.Replicas, maxReplicas)
+	case f.replicas() < 1 || f.replicas() > maxReplicas:
+		return usagef("--replicas is %d, want 1 to %d", f.replicas(), maxReplicas)
 	case c.Snapshot != "":
 		return usagef("--snapshot does not go with --role %s: nodes hold what is released", f.Role)
 	case f.Role == "shard" && (c.LiveWrites || c.ReleaseWrites || c.RecordShare > 0):
@@ -71,14 +91,13 @@ func (f *clusterFlags) source() (members.Source, error) {
 
 // asking returns how nodes are asked.
 func (f *clusterFlags) asking() (func(address string) *remote.Node, error) {
-	client := clientFlags{TokenFile: f.NodesToken, TLSCA: f.NodesCA, ClientCert: f.NodesCert, ClientKey: f.NodesKey}
-	config, err := client.config()
+	config, err := tlsConfig("--nodes-tls-", f.NodesCA, f.NodesCert, f.NodesKey)
 	if err != nil {
-		return nil, fmt.Errorf("--nodes-token and --nodes-tls: %w", err)
+		return nil, err
 	}
-	token, err := client.token()
+	token, err := readToken("--nodes-token", f.NodesToken)
 	if err != nil {
-		return nil, fmt.Errorf("--nodes-token: %w", err)
+		return nil, err
 	}
 	return func(address string) *remote.Node {
 		o := remote.NodeOptions{Address: address}
@@ -116,7 +135,7 @@ func (f *clusterFlags) route(c *server.Config) error {
 		name = "router"
 	}
 	c.Cluster = &server.Cluster{
-		Router: router.Options{Name: fmt.Sprintf("%s/%d", name, os.Getpid()), Node: ask, Replicas: f.Replicas},
+		Router: router.Options{Name: fmt.Sprintf("%s/%d", name, os.Getpid()), Node: ask, Replicas: f.replicas()},
 		Watch: func(ctx context.Context, told func([]router.Member), failed func(error)) {
 			source.Watch(ctx, func(m members.Members) {
 				failed(m.Err)
@@ -145,7 +164,7 @@ func (f *clusterFlags) hold(ctx context.Context, listen string) (server.Holding,
 		return server.Holding{}, err
 	}
 	peers := &peers{ask: ask, nodes: map[string]*remote.Node{}}
-	h := server.Holding{Name: f.NodeName, Zone: f.Zone, Replicas: f.Replicas, Holds: peers.holds}
+	h := server.Holding{Name: f.NodeName, Zone: f.Zone, Replicas: f.replicas(), Holds: peers.holds}
 	if h.Name == "" {
 		if h.Name, err = ownName(ctx, source, listen); err != nil {
 			return h, err
