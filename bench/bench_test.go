@@ -131,7 +131,8 @@ func TestRun(t *testing.T) {
 		exact := find(t, r, k, Exact, 0, 0)
 		assert.Equal(t, 1.0, exact.RecallMin)
 		assert.Equal(t, 1.0, exact.Speedup)
-		assert.Equal(t, float64(testApps), exact.Scored)
+		// A shard that has more of the best than its share is scanned once more.
+		assert.InDelta(t, testApps, exact.Scored, 0.02*testApps)
 		assert.Equal(t, map[string]float64{"exact scan": 1}, exact.Plans)
 		assert.Equal(t, []int{0, 0, 0}, exact.ShardEf)
 		assert.Equal(t, 1.0, find(t, r, k, Target, 0, 1).RecallMin)
