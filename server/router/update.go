@@ -9,7 +9,6 @@ import (
 	"github.com/tandem-ann/tandem/server/events"
 	"github.com/tandem-ann/tandem/server/remote"
 	"github.com/tandem-ann/tandem/shard"
-	"github.com/tandem-ann/tandem/shard/manifest"
 )
 
 // update makes the sets of all layers what nodes say, and has layers asked at the position
@@ -124,16 +123,4 @@ func (r *Router) anyHeld(m *member) *heldOf {
 		}
 	}
 	return nil
-}
-
-// Uses returns the snapshots that are open.
-func (r *Router) Uses() []manifest.Digest {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	var list []manifest.Digest
-	for d := range r.uses {
-		list = append(list, d)
-	}
-	slices.Sort(list)
-	return list
 }
