@@ -11,10 +11,10 @@ import (
 	"sync"
 	"time"
 
+	"connectrpc.com/connect"
 	"golang.org/x/net/netutil"
 
 	shardv1 "github.com/tandem-ann/tandem/api/tandem/shard/v1"
-	"github.com/tandem-ann/tandem/api/tandem/shard/v1/shardv1connect"
 	"github.com/tandem-ann/tandem/server/auth"
 	"github.com/tandem-ann/tandem/server/events"
 	"github.com/tandem-ann/tandem/server/livelog"
@@ -87,7 +87,7 @@ func RunNode(ctx context.Context, c Config, h Holding) (err error) {
 	aside.Go(func() { service.rereadSecrets(running, &c) })
 	aside.Go(func() { h.Watch(running, n.Members, service.membersFailed()) })
 	aside.Go(func() { service.followPhase(running, n) })
-	s, endStreams := service.nodeServer(n, &c)
+	s, rpc := service.nodeServer(n, &c)
 	served := make(chan error, 1)
 	go func() {
 		defer cancel()
@@ -112,10 +112,9 @@ func RunNode(ctx context.Context, c Config, h Holding) (err error) {
 	service.Drain()
 	n.Drain()
 	time.Sleep(c.DrainDelay)
-	endStreams()
 	ending, end := context.WithTimeout(context.Background(), c.DrainTimeout)
 	defer end()
-	if err = s.Shutdown(ending); errors.Is(err, context.DeadlineExceeded) {
+	if err = errors.Join(rpc.Shutdown(ending), s.Shutdown(ending)); errors.Is(err, context.DeadlineExceeded) {
 		err = errors.Join(fmt.Errorf("drain: requests in flight were cut off after %s", c.DrainTimeout), s.Close())
 	}
 	stop()
@@ -159,36 +158,40 @@ func withRouter(ctx context.Context, c net.Conn) context.Context {
 	return ctx
 }
 
-// nodeServer returns what answers the shard RPC, and what ends its streams, for which a shutdown
-// would wait.
-func (s *Service) nodeServer(n *node.Node, c *Config) (server *http.Server, endStreams func()) {
-	streaming, end := context.WithCancel(context.Background())
-	path, rpc := remote.NewHandler(n, remote.Options{Panicked: s.panicked, Unreadable: n.Unreadable})
-	ending := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == shardv1connect.ShardServiceWatchProcedure {
-			ctx, cancel := context.WithCancel(r.Context())
-			defer cancel()
-			defer context.AfterFunc(streaming, cancel)()
-			r = r.WithContext(ctx)
-		}
-		rpc.ServeHTTP(w, r)
+// nodeServer returns what answers the shard RPC, of which a server does not know all connections.
+func (s *Service) nodeServer(n *node.Node, c *Config) (*http.Server, *remote.Handler) {
+	guard := c.Options.Guard
+	telling := func(r *http.Request) *http.Request {
+		return r.WithContext(auth.WithRefusals(r.Context(), s.adminRefused))
+	}
+	path, rpc := remote.NewHandler(n, remote.Options{
+		Panicked: s.panicked, Unreadable: n.Unreadable,
+		Allowed: func(r *http.Request) error { return notAllowed(guard.Admit(r, auth.Internal)) },
 	})
 	mux := http.NewServeMux()
-	guard := c.Options.Guard.Require(auth.Internal)
-	asked := guard(ending)
-	mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
-		asked.ServeHTTP(w, r.WithContext(auth.WithRefusals(r.Context(), s.adminRefused)))
-	})
+	asked := guard.Require(auth.Internal)(rpc)
+	mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) { asked.ServeHTTP(w, telling(r)) })
 	mux.HandleFunc("GET "+healthPath, alive)
 	mux.HandleFunc("GET "+readyPath, s.health.readiness)
-	server = &http.Server{
+	server := &http.Server{
 		Handler: mux, ReadHeaderTimeout: readHeaderTimeout, IdleTimeout: 2 * idleTimeout, MaxHeaderBytes: maxHeaderBytes,
 		ErrorLog: log.New(connectionLog{s.events}, "", 0), ConnContext: withRouter, HTTP2: remote.HTTP2(nodeStreams), Protocols: new(http.Protocols),
 	}
-	server.Protocols.SetHTTP1(true) // for probes
+	server.Protocols.SetHTTP1(true) // for lines, and probes
 	server.Protocols.SetHTTP2(true)
 	server.Protocols.SetUnencryptedHTTP2(true)
-	return server, end
+	return server, rpc
+}
+
+// notAllowed returns the error of a call whose caller may not make it any more.
+func notAllowed(denied *auth.DeniedError) error {
+	switch {
+	case denied == nil:
+		return nil
+	case denied.Denial == auth.NoScope:
+		return connect.NewError(connect.CodePermissionDenied, denied)
+	}
+	return connect.NewError(connect.CodeUnauthenticated, denied)
 }
 
 // panicked tells of a bug.

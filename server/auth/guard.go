@@ -240,6 +240,22 @@ func tellRefusal(r *http.Request, id *Identity, denied *DeniedError) {
 	told(r, caller, denied)
 }
 
+// Admit returns why a request is refused whose callers are to have one of the scopes, and tells of
+// it; nil if it is not. A nil guard lets all through.
+func (g *Guard) Admit(r *http.Request, need Scopes) *DeniedError {
+	if g == nil || need == 0 {
+		return nil
+	}
+	id, denied := g.Identify(r)
+	if denied == nil {
+		denied = id.Check(need)
+	}
+	if denied != nil {
+		tellRefusal(r, id, denied)
+	}
+	return denied
+}
+
 // Require returns what lets requests through to a handler whose callers have one of the
 // scopes, and answers others with 401 or 403 and a line of text. It is for handlers that are no
 // procedures of the contract. A nil guard lets all through.
@@ -249,20 +265,16 @@ func (g *Guard) Require(need Scopes) func(http.Handler) http.Handler {
 			return next
 		}
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			id, denied := g.Identify(r)
+			denied := g.Admit(r, need)
 			if denied == nil {
-				denied = id.Check(need)
-			}
-			if denied != nil {
-				tellRefusal(r, id, denied)
-				if denied.Denial != NoScope {
-					w.Header().Set("WWW-Authenticate", "Bearer")
-				}
-				w.Header().Set("Cache-Control", "no-store")
-				http.Error(w, denied.Error(), denied.Status())
+				next.ServeHTTP(w, r)
 				return
 			}
-			next.ServeHTTP(w, r)
+			if denied.Denial != NoScope {
+				w.Header().Set("WWW-Authenticate", "Bearer")
+			}
+			w.Header().Set("Cache-Control", "no-store")
+			http.Error(w, denied.Error(), denied.Status())
 		})
 	}
 }

@@ -2,7 +2,6 @@ package remote
 
 import (
 	"context"
-	"net/http"
 
 	"google.golang.org/protobuf/proto"
 
@@ -12,8 +11,8 @@ import (
 )
 
 // NewHandlerOf is NewHandler of a build that speaks another protocol.
-func NewHandlerOf(holder Holder, o Options, protocol, oldest uint32) (string, http.Handler) {
-	return newHandler(&handler{holder: holder, o: o.withDefaults(), protocol: protocol, oldest: oldest})
+func NewHandlerOf(holder Holder, o Options, protocol, oldest uint32) (string, *Handler) {
+	return newHandler(&Handler{holder: holder, o: o.withDefaults(), protocol: protocol, oldest: oldest})
 }
 
 // Speak has requests be of a protocol, as a newer build has them.
@@ -34,7 +33,7 @@ func ReadReply(data []byte, r *shard.Request, metric index.Metric, reply *shard.
 // Answers answers the bytes of a request of any kind, named by a number, as a node does, and
 // returns its error.
 func Answers(ctx context.Context, holder Holder, kind byte, data []byte) error {
-	h := &handler{holder: holder, o: Options{MaxReplyBytes: 1 << 20}.withDefaults(), protocol: Protocol, oldest: OldestProtocol}
+	h := &Handler{holder: holder, o: Options{MaxReplyBytes: 1 << 20}.withDefaults(), protocol: Protocol, oldest: OldestProtocol}
 	newHandler(h)
 	switch kind % 5 {
 	case 0:
@@ -52,7 +51,7 @@ func Answers(ctx context.Context, holder Holder, kind byte, data []byte) error {
 func answers[M, R any, P interface {
 	asked[M]
 	proto.Message
-}](ctx context.Context, h *handler, data []byte, m P, do func(context.Context, *held, *M) (*R, error)) error {
+}](ctx context.Context, h *Handler, data []byte, m P, do func(context.Context, *held, *M) (*R, error)) error {
 	if proto.Unmarshal(data, m) != nil {
 		return nil //nolint:nilerr // it is not for the handler to answer
 	}

@@ -35,6 +35,11 @@ type Options struct {
 	MaxReplyBytes int
 	// MaxWatches is how many routers may watch at a time. Default: DefaultMaxWatches.
 	MaxWatches int
+	// MaxLines is how many connections may speak in frames at a time. Default: DefaultMaxLines.
+	MaxLines int
+	// Allowed, if set, returns an error unless a connection that speaks in frames may still be
+	// answered, by the request that it began as. It is called for each call. Default: it may.
+	Allowed func(*http.Request) error
 	// Panicked, if set, is told of each panic, with its stack. Default: nobody is.
 	Panicked func(*shard.PanicError)
 	// Unreadable, if set, is told of each request that could not read the file of a shard.
@@ -48,6 +53,7 @@ const (
 	DefaultMaxRequestBytes = 80 << 20 // 200,000 ids as long as ids may be, and lists of a filter
 	DefaultMaxReplyBytes   = 64 << 20
 	DefaultMaxWatches      = 256
+	DefaultMaxLines        = 2048
 
 	inFlightPerProcessor = 16
 )
@@ -58,34 +64,92 @@ func (o Options) withDefaults() Options {
 	o.MaxRequestBytes = cmp.Or(o.MaxRequestBytes, DefaultMaxRequestBytes)
 	o.MaxReplyBytes = cmp.Or(o.MaxReplyBytes, DefaultMaxReplyBytes)
 	o.MaxWatches = cmp.Or(o.MaxWatches, DefaultMaxWatches)
+	o.MaxLines = cmp.Or(o.MaxLines, DefaultMaxLines)
 	return o
 }
 
-// handler answers the shard RPC.
-type handler struct {
+// Handler answers the shard RPC. It is for any number of requests at a time.
+type Handler struct {
 	holder           Holder
 	o                Options
 	protocol, oldest uint32
 	inFlight         atomic.Int32
 	watches          atomic.Int32
+	lineCount        atomic.Int32
 	alone            atomic.Int64 // see load.go
 	jobs             sync.Pool    // *job
+	methods          map[string]method
+	next             http.Handler // for what is no line
+
+	streaming  context.Context // of the streams of routers that watch
+	endStreams context.CancelFunc
+
+	mu     sync.Mutex
+	lines  map[*served]struct{}
+	ending bool
+	ended  chan struct{} // closed when ending is set and there are no lines
 }
 
 // NewHandler returns the handler of the shard RPC of what a node holds, and the path that it
-// is for. Who may ask it is decided before: it is for requests of the scope internal.
-func NewHandler(holder Holder, o Options) (path string, h http.Handler) {
-	return newHandler(&handler{holder: holder, o: o.withDefaults(), protocol: Protocol, oldest: OldestProtocol})
+// is for. Who may ask it is decided before: it is for requests of the scope internal. It must be
+// shut down, since a server does not know of connections that speak in frames.
+func NewHandler(holder Holder, o Options) (path string, h *Handler) {
+	return newHandler(&Handler{holder: holder, o: o.withDefaults(), protocol: Protocol, oldest: OldestProtocol})
 }
 
-func newHandler(h *handler) (string, http.Handler) {
+func newHandler(h *Handler) (string, *Handler) {
 	h.jobs.New = func() any { return new(job) }
+	h.streaming, h.endStreams = context.WithCancel(context.Background())
+	h.lines, h.ended = map[*served]struct{}{}, make(chan struct{})
+	h.methods = h.unaryMethods()
 	path, next := shardv1connect.NewShardServiceHandler(
 		service{h},
 		connect.WithReadMaxBytes(h.o.MaxRequestBytes),
 		connect.WithCompression("gzip", nil, nil), // the network is near, and processors are what is scarce
 	)
-	return path, h.admitting(h.direct(next))
+	h.next = h.admitting(h.direct(next))
+	return path, h
+}
+
+// ServeHTTP implements [http.Handler].
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Path == linePath {
+		h.serveLine(w, r)
+		return
+	}
+	h.next.ServeHTTP(w, r)
+}
+
+// Shutdown ends the streams of routers that watch, and all connections that speak in frames,
+// once what is under way on them is answered. Those on which something is when ctx ends are cut
+// off then, and the error is that of ctx.
+func (h *Handler) Shutdown(ctx context.Context) error {
+	h.endStreams()
+	h.mu.Lock()
+	if !h.ending {
+		h.ending = true
+		for s := range h.lines {
+			if s.idle {
+				_ = s.conn.SetReadDeadline(past) // if that fails, so does what it is to end
+			}
+		}
+		if len(h.lines) == 0 {
+			close(h.ended)
+		}
+	}
+	h.mu.Unlock()
+	select {
+	case <-h.ended:
+		return nil
+	case <-ctx.Done():
+	}
+	h.mu.Lock()
+	for s := range h.lines {
+		_ = s.conn.Close() // what is under way has had its time
+	}
+	h.mu.Unlock()
+	<-h.ended
+	return ctx.Err()
 }
 
 // held is the state of a shard that a request asks.
@@ -97,7 +161,7 @@ type held struct {
 }
 
 // checkProtocol returns a refusal unless the node takes a protocol.
-func (h *handler) checkProtocol(protocol uint32) error {
+func (h *Handler) checkProtocol(protocol uint32) error {
 	if protocol >= h.oldest && protocol <= h.protocol {
 		return nil
 	}
@@ -107,7 +171,7 @@ func (h *handler) checkProtocol(protocol uint32) error {
 }
 
 // read returns which state of which shard a request names.
-func (h *handler) read(m *shardv1.ShardState) (of ShardID, at shard.Moment, err error) {
+func (h *Handler) read(m *shardv1.ShardState) (of ShardID, at shard.Moment, err error) {
 	if m == nil {
 		return of, at, refusef(BadQuery, "state is not set")
 	}
@@ -147,7 +211,7 @@ type asked[M any] interface {
 }
 
 // serve answers a request with what do returns, which reads no more of the tower then.
-func serve[M, R any, P asked[M]](ctx context.Context, h *handler, r *connect.Request[M], do func(context.Context, *held, *M) (*R, error)) (*connect.Response[R], error) {
+func serve[M, R any, P asked[M]](ctx context.Context, h *Handler, r *connect.Request[M], do func(context.Context, *held, *M) (*R, error)) (*connect.Response[R], error) {
 	if d, ok := ctx.Deadline(); !ok || time.Until(d) > h.o.MaxTime {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, h.o.MaxTime)
@@ -164,7 +228,7 @@ func serve[M, R any, P asked[M]](ctx context.Context, h *handler, r *connect.Req
 }
 
 // answer calls do with the state that a request names.
-func answer[R any](ctx context.Context, h *handler, m *shardv1.ShardState, do func(*held) (*R, error)) (reply *R, err error) {
+func answer[R any](ctx context.Context, h *Handler, m *shardv1.ShardState, do func(*held) (*R, error)) (reply *R, err error) {
 	of, at, err := h.read(m)
 	if err != nil {
 		return nil, err
@@ -195,26 +259,26 @@ func answer[R any](ctx context.Context, h *handler, m *shardv1.ShardState, do fu
 }
 
 // service is the handler as the generated code wants it.
-type service struct{ *handler }
+type service struct{ *Handler }
 
 func (s service) Search(ctx context.Context, r *connect.Request[shardv1.SearchRequest]) (*connect.Response[shardv1.SearchResponse], error) {
-	return serve(ctx, s.handler, r, s.search)
+	return serve(ctx, s.Handler, r, s.search)
 }
 
 func (s service) Explain(ctx context.Context, r *connect.Request[shardv1.ExplainRequest]) (*connect.Response[shardv1.ExplainResponse], error) {
-	return serve(ctx, s.handler, r, s.explain)
+	return serve(ctx, s.Handler, r, s.explain)
 }
 
 func (s service) Vectors(ctx context.Context, r *connect.Request[shardv1.VectorsRequest]) (*connect.Response[shardv1.VectorsResponse], error) {
-	return serve(ctx, s.handler, r, s.vectors)
+	return serve(ctx, s.Handler, r, s.vectors)
 }
 
 func (s service) Attributes(ctx context.Context, r *connect.Request[shardv1.AttributesRequest]) (*connect.Response[shardv1.AttributesResponse], error) {
-	return serve(ctx, s.handler, r, s.attributes)
+	return serve(ctx, s.Handler, r, s.attributes)
 }
 
 func (s service) GetShard(ctx context.Context, r *connect.Request[shardv1.GetShardRequest]) (*connect.Response[shardv1.GetShardResponse], error) {
-	return serve(ctx, s.handler, r, s.getShard)
+	return serve(ctx, s.Handler, r, s.getShard)
 }
 
 func (s service) Watch(ctx context.Context, r *connect.Request[shardv1.WatchRequest], stream *connect.ServerStream[shardv1.WatchResponse]) error {

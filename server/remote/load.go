@@ -11,30 +11,51 @@ import (
 	"github.com/tandem-ann/tandem/api/tandem/shard/v1/shardv1connect"
 )
 
+// enter counts a call that is to be answered now, until done is called, or returns a refusal if
+// there are too many.
+func (h *Handler) enter() (done func(), err error) {
+	n := int(h.inFlight.Add(1))
+	if n > h.o.MaxInFlight {
+		h.inFlight.Add(-1)
+		refused := refusef(Overloaded, "%d requests are in flight, and %d may be", n-1, h.o.MaxInFlight)
+		refused.InFlight = n - 1
+		return nil, refused.wire()
+	}
+	began := time.Now()
+	return func() {
+		h.inFlight.Add(-1)
+		h.took(time.Since(began), n)
+	}, nil
+}
+
+// enterWatch counts a stream of a router, as enter does a call.
+func (h *Handler) enterWatch() (done func(), err error) {
+	n := int(h.watches.Add(1))
+	done = func() { h.watches.Add(-1) }
+	if n > h.o.MaxWatches {
+		done()
+		refused := refusef(Overloaded, "%d routers watch, and %d may", n-1, h.o.MaxWatches)
+		refused.InFlight = n - 1
+		return nil, refused.wire()
+	}
+	return done, nil
+}
+
 // admitting refuses requests that are too many before anything of them is read.
-func (h *handler) admitting(next http.Handler) http.Handler {
+func (h *Handler) admitting(next http.Handler) http.Handler {
 	errors := connect.NewErrorWriter()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		watches := r.URL.Path == shardv1connect.ShardServiceWatchProcedure
-		count, most := &h.inFlight, h.o.MaxInFlight
-		if watches {
-			count, most = &h.watches, h.o.MaxWatches
+		enter := h.enter
+		if r.URL.Path == shardv1connect.ShardServiceWatchProcedure {
+			enter = h.enterWatch
 		}
-		n := int(count.Add(1))
-		defer count.Add(-1)
-		if n > most {
-			refused := refusef(Overloaded, "%d requests are in flight, and %d may be", n-1, most)
-			refused.InFlight = n - 1
-			_ = errors.Write(w, r, refused.wire()) // who does not read it has gone
+		done, err := enter()
+		if err != nil {
+			_ = errors.Write(w, r, err) // who does not read it has gone
 			return
 		}
-		if watches {
-			next.ServeHTTP(w, r)
-			return
-		}
-		began := time.Now()
+		defer done()
 		next.ServeHTTP(w, r)
-		h.took(time.Since(began), n)
 	})
 }
 
@@ -44,7 +65,7 @@ const recentRequests = 32
 // took notes what a request took, beside which there were so many in all. Requests share the
 // processors: what one would have taken alone is its part of that. Two that end at a time may
 // count as one.
-func (h *handler) took(elapsed time.Duration, inFlight int) {
+func (h *Handler) took(elapsed time.Duration, inFlight int) {
 	alone := int64(elapsed) / int64(max(inFlight/runtime.GOMAXPROCS(0), 1))
 	was := h.alone.Load()
 	h.alone.Store(was + (alone-was)/recentRequests)
@@ -52,7 +73,7 @@ func (h *handler) took(elapsed time.Duration, inFlight int) {
 
 // load returns how busy the node is. One more request waits for about as long as those that
 // there are take of the processors.
-func (h *handler) load() *shardv1.NodeLoad {
+func (h *Handler) load() *shardv1.NodeLoad {
 	n := max(h.inFlight.Load(), 0)
 	wait := time.Duration(h.alone.Load()) * time.Duration(n) / time.Duration(runtime.GOMAXPROCS(0))
 	return &shardv1.NodeLoad{InFlight: uint32(n), QueueMillis: float64(wait) / float64(time.Millisecond)}

@@ -37,16 +37,17 @@ type NodeOptions struct {
 	// count without what separates fields.
 	MaxReplyBytes int
 	// Silence is how long nothing may arrive on a connection while requests are under way, not
-	// even a sign of life that was asked for, until it is given up with all of them. A process
-	// that gets no processor is silent, too. Default: DefaultSilence.
+	// even a sign of life, until it is given up with all of them. A process that gets no
+	// processor is silent, too. Default: DefaultSilence.
 	Silence time.Duration
 }
 
 // DefaultSilence is how long a node may be silent by default.
 const DefaultSilence = 2 * time.Second
 
-// Node asks one node. It has one connection at a time, which it makes when it is asked first
-// and again when that is lost. It is safe for any number of goroutines.
+// Node asks one node. It has a connection for the status of the node, which it makes when it is
+// asked first and again when that is lost, and as many as calls are under way at a time. It is
+// safe for any number of goroutines.
 //
 // # Errors
 //
@@ -56,6 +57,7 @@ const DefaultSilence = 2 * time.Second
 // nothing is known, and another node may be asked the same.
 type Node struct {
 	o         NodeOptions
+	lines     *lines
 	transport *http.Transport
 	base      string                            // of its URL
 	client    shardv1connect.ShardServiceClient // of streams
@@ -101,6 +103,7 @@ func NewNode(o NodeOptions) *Node {
 	o.MaxReplyBytes = cmp.Or(o.MaxReplyBytes, 2*DefaultMaxReplyBytes)
 	o.Silence = cmp.Or(o.Silence, DefaultSilence)
 	n := &Node{o: o}
+	n.lines = newLines(&n.o)
 	n.protocol.Store(Protocol)
 	n.calls.New = func() any { return newCall() }
 	dialer := &net.Dialer{Timeout: dialTime, KeepAliveConfig: net.KeepAliveConfig{Enable: false}} // HTTP/2 pings
@@ -125,8 +128,11 @@ func NewNode(o NodeOptions) *Node {
 // Address returns HOST:PORT.
 func (n *Node) Address() string { return n.o.Address }
 
-// Close closes the connection once nothing is under way on it.
-func (n *Node) Close() { n.transport.CloseIdleConnections() }
+// Close closes each connection once nothing is under way on it.
+func (n *Node) Close() {
+	n.lines.end()
+	n.transport.CloseIdleConnections()
+}
 
 // towers are the towers on the wire.
 var towers = map[shard.Kind]tandemv1.Tower{shard.Apps: tandemv1.Tower_TOWER_APPS, shard.Users: tandemv1.Tower_TOWER_USERS}
@@ -149,7 +155,7 @@ func do[R any, Q interface {
 }](ctx context.Context, n *Node, of ShardID, state *shardv1.ShardState, m proto.Message, procedure string) (*R, error) {
 	for {
 		reply := new(R)
-		err := n.post(ctx, procedure, m, Q(reply))
+		err := n.call(ctx, procedure, m, Q(reply))
 		if err == nil {
 			return reply, nil
 		}

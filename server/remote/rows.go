@@ -14,7 +14,7 @@ import (
 )
 
 // explain answers a request.
-func (h *handler) explain(ctx context.Context, s *held, m *shardv1.ExplainRequest) (*shardv1.ExplainResponse, error) {
+func (h *Handler) explain(ctx context.Context, s *held, m *shardv1.ExplainRequest) (*shardv1.ExplainResponse, error) {
 	r := &shard.Request{Moment: s.at, Segment: m.GetSegment()}
 	ids, err := readTexts("ids", m.GetIds())
 	if err == nil {
@@ -59,7 +59,7 @@ func (h *handler) explain(ctx context.Context, s *held, m *shardv1.ExplainReques
 }
 
 // vectors answers a request.
-func (h *handler) vectors(ctx context.Context, s *held, m *shardv1.VectorsRequest) (*shardv1.VectorsResponse, error) {
+func (h *Handler) vectors(ctx context.Context, s *held, m *shardv1.VectorsRequest) (*shardv1.VectorsResponse, error) {
 	ids, err := readTexts("ids", m.GetIds())
 	if err != nil {
 		return nil, badQuery(err)
@@ -100,7 +100,7 @@ type partRows struct {
 }
 
 // attributes answers a request.
-func (h *handler) attributes(ctx context.Context, s *held, m *shardv1.AttributesRequest) (*shardv1.AttributesResponse, error) {
+func (h *Handler) attributes(ctx context.Context, s *held, m *shardv1.AttributesRequest) (*shardv1.AttributesResponse, error) {
 	rows, fields, err := readRows(s, m)
 	if err != nil {
 		return nil, err
@@ -212,7 +212,7 @@ func (s *held) findFresh(rows []partRows, ids []string, places []int) error {
 const sampledRows = 1024
 
 // getShard answers a request.
-func (h *handler) getShard(_ context.Context, s *held, _ *shardv1.GetShardRequest) (*shardv1.GetShardResponse, error) {
+func (h *Handler) getShard(_ context.Context, s *held, _ *shardv1.GetShardRequest) (*shardv1.GetShardResponse, error) {
 	l, ok := s.parts[0].(*shard.Local)
 	if !ok {
 		return nil, fmt.Errorf("%s is not a shard of this process", s.of)

@@ -38,7 +38,7 @@ type hit struct {
 }
 
 // search answers a request.
-func (h *handler) search(ctx context.Context, s *held, m *shardv1.SearchRequest) (*shardv1.SearchResponse, error) {
+func (h *Handler) search(ctx context.Context, s *held, m *shardv1.SearchRequest) (*shardv1.SearchResponse, error) {
 	j := h.jobs.Get().(*job)
 	defer j.release(h)
 	if err := j.read(ctx, s, m); err != nil {
@@ -62,7 +62,7 @@ func (h *handler) search(ctx context.Context, s *held, m *shardv1.SearchRequest)
 }
 
 // release ends the use of the memory.
-func (j *job) release(h *handler) {
+func (j *job) release(h *Handler) {
 	clear(j.include)
 	clear(j.exclude)
 	clear(j.fresh)

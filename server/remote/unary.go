@@ -22,10 +22,10 @@ import (
 	"github.com/tandem-ann/tandem/api/tandem/shard/v1/shardv1connect"
 )
 
-// Unary calls are those of the Connect protocol in protobuf, which is a plain POST of a message.
-// Both sides do that by themselves: the library takes a pipe and a goroutine for each call on
-// the side that asks, and about half of all that a call costs. What else the protocol allows,
-// such as JSON, a node leaves to the library.
+// Without lines, unary calls are those of the Connect protocol in protobuf, which is a plain POST
+// of a message. Both sides do that by themselves: the library takes a pipe and a goroutine for
+// each call on the side that asks, and about half of all that a call costs. What else the protocol
+// allows, such as JSON, a node leaves to the library.
 
 // headers of a unary call.
 const (
@@ -75,8 +75,17 @@ func read(b *bytes.Buffer, from io.Reader, length int64, most int) error {
 	return err
 }
 
-// post makes a unary call. The error is a [*connect.Error] that the node has sent, or says why
+// call makes a unary call. The error is a [*connect.Error] that the node has sent, or says why
 // there is no answer.
+func (n *Node) call(ctx context.Context, procedure string, m, reply proto.Message) error {
+	err := n.lines.call(ctx, procedure, m, reply)
+	if errors.Is(err, errPlain) {
+		return n.post(ctx, procedure, m, reply)
+	}
+	return err
+}
+
+// post makes a unary call by Connect. The error is as that of call.
 func (n *Node) post(ctx context.Context, procedure string, m, reply proto.Message) error {
 	out := buffers.Get().(*bytes.Buffer)
 	if err := marshal(out, m); err != nil {
@@ -146,13 +155,23 @@ func readWireError(answer *http.Response, body []byte) error {
 		}
 		return connect.NewWireError(code, fmt.Errorf("HTTP status %s: %.200q", answer.Status, body))
 	}
-	out := connect.NewWireError(told.Code, errors.New(told.Message))
+	var details []*anypb.Any
 	for _, d := range told.Details {
-		value, err := base64.RawStdEncoding.DecodeString(d.Value)
-		if err != nil {
-			continue // it says no more than the code then
+		if value, err := base64.RawStdEncoding.DecodeString(d.Value); err == nil { // else it says no more than the code
+			details = append(details, &anypb.Any{TypeUrl: detailPrefix + d.Type, Value: value})
 		}
-		if detail, err := connect.NewErrorDetail(&anypb.Any{TypeUrl: "type.googleapis.com/" + d.Type, Value: value}); err == nil {
+	}
+	return newWireError(told.Code, told.Message, details)
+}
+
+// detailPrefix is that of the types of details.
+const detailPrefix = "type.googleapis.com/"
+
+// newWireError returns an error that a node has sent.
+func newWireError(code connect.Code, text string, details []*anypb.Any) error {
+	out := connect.NewWireError(code, errors.New(text))
+	for _, d := range details {
+		if detail, err := connect.NewErrorDetail(d); err == nil {
 			out.AddDetail(detail)
 		}
 	}
@@ -172,7 +191,7 @@ type message[M any] interface {
 func methodOf[M any, P message[M], R any, Q interface {
 	*R
 	proto.Message
-}](h *handler, do func(context.Context, *held, *M) (*R, error)) method {
+}](h *Handler, do func(context.Context, *held, *M) (*R, error)) method {
 	return func(ctx context.Context, body []byte) (proto.Message, error) {
 		m := P(new(M))
 		if err := proto.Unmarshal(body, m); err != nil {
@@ -186,18 +205,22 @@ func methodOf[M any, P message[M], R any, Q interface {
 	}
 }
 
-// direct answers unary calls in protobuf, and leaves all else to next.
-func (h *handler) direct(next http.Handler) http.Handler {
-	methods := map[string]method{
+// unaryMethods returns the methods of unary calls by their procedures.
+func (h *Handler) unaryMethods() map[string]method {
+	return map[string]method{
 		shardv1connect.ShardServiceSearchProcedure:     methodOf[shardv1.SearchRequest](h, h.search),
 		shardv1connect.ShardServiceExplainProcedure:    methodOf[shardv1.ExplainRequest](h, h.explain),
 		shardv1connect.ShardServiceVectorsProcedure:    methodOf[shardv1.VectorsRequest](h, h.vectors),
 		shardv1connect.ShardServiceAttributesProcedure: methodOf[shardv1.AttributesRequest](h, h.attributes),
 		shardv1connect.ShardServiceGetShardProcedure:   methodOf[shardv1.GetShardRequest](h, h.getShard),
 	}
+}
+
+// direct answers unary calls in protobuf, and leaves all else to next.
+func (h *Handler) direct(next http.Handler) http.Handler {
 	wrong := connect.NewErrorWriter()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		m := methods[r.URL.Path]
+		m := h.methods[r.URL.Path]
 		if m == nil || r.Method != http.MethodPost || r.Header.Get("Content-Type") != protoType || r.Header.Get("Content-Encoding") != "" {
 			next.ServeHTTP(w, r)
 			return
@@ -209,7 +232,7 @@ func (h *handler) direct(next http.Handler) http.Handler {
 }
 
 // reply answers a call. The error is to be answered with.
-func (h *handler) reply(w http.ResponseWriter, r *http.Request, m method) error {
+func (h *Handler) reply(w http.ResponseWriter, r *http.Request, m method) error {
 	ctx := r.Context()
 	if text := r.Header.Get(timeoutHeader); text != "" {
 		ms, err := strconv.ParseUint(text, 10, 64)

@@ -22,10 +22,13 @@ const (
 )
 
 // watch sends the status of the node until the router goes.
-func (h *handler) watch(ctx context.Context, m *shardv1.WatchRequest, stream *connect.ServerStream[shardv1.WatchResponse]) error {
+func (h *Handler) watch(ctx context.Context, m *shardv1.WatchRequest, stream *connect.ServerStream[shardv1.WatchResponse]) error {
 	if err := h.checkWatch(m); err != nil {
 		return err
 	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(h.streaming, cancel)()
 	defer h.holder.Uses(m.GetRouter(), m.GetSnapshots())()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -53,7 +56,7 @@ func (h *handler) watch(ctx context.Context, m *shardv1.WatchRequest, stream *co
 }
 
 // checkWatch returns a refusal unless a router may watch as it asks.
-func (h *handler) checkWatch(m *shardv1.WatchRequest) error {
+func (h *Handler) checkWatch(m *shardv1.WatchRequest) error {
 	if err := h.checkProtocol(m.GetProtocol()); err != nil {
 		return err
 	}

@@ -360,10 +360,14 @@ func serve(t testing.TB, path string, h http.Handler) (address string) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	server := &http.Server{Handler: mux, HTTP2: remote.HTTP2(1000), Protocols: new(http.Protocols)}
+	server.Protocols.SetHTTP1(true)
 	server.Protocols.SetUnencryptedHTTP2(true)
 	var served sync.WaitGroup
 	served.Go(func() { _ = server.Serve(listener) })
 	t.Cleanup(func() {
+		if h, ok := h.(*remote.Handler); ok {
+			require.NoError(t, h.Shutdown(context.Background()))
+		}
 		require.NoError(t, server.Close())
 		served.Wait()
 	})
