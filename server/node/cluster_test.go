@@ -30,8 +30,10 @@ import (
 func (r *running) listen(t *testing.T) *remote.Node {
 	t.Helper()
 	mux := http.NewServeMux()
-	mux.Handle(remote.NewHandler(r.Node, remote.Options{Unreadable: r.Unreadable}))
+	path, rpc := remote.NewHandler(r.Node, remote.Options{Unreadable: r.Unreadable})
+	mux.Handle(path, rpc)
 	h := &http.Server{Handler: mux, ReadHeaderTimeout: time.Second, Protocols: new(http.Protocols), HTTP2: remote.HTTP2(100)}
+	h.Protocols.SetHTTP1(true)
 	h.Protocols.SetUnencryptedHTTP2(true)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -43,6 +45,7 @@ func (r *running) listen(t *testing.T) *remote.Node {
 	asks := remote.NewNode(remote.NodeOptions{Address: l.Addr().String()})
 	t.Cleanup(func() {
 		asks.Close()
+		require.NoError(t, rpc.Shutdown(context.Background()))
 		require.NoError(t, h.Close())
 		<-done
 	})

@@ -192,21 +192,19 @@ func (l *lines) begin(ctx context.Context, token string) (*line, error) {
 	}
 	defer context.AfterFunc(ctx, func() { _ = conn.SetDeadline(past) })()
 	one := &line{conn: conn, r: bufio.NewReaderSize(conn, lineBuffer), token: token, fresh: true}
-	if err := one.upgrade(l.o.Address); err != nil {
-		_ = conn.Close() // it is of no use
-		if ctx.Err() != nil {
-			err = fmt.Errorf("begin to speak in frames: %w", errSilent)
-		}
-		return nil, err
-	}
+	err = one.upgrade(l.o.Address)
 	if ctx.Err() != nil { // its deadline may be in the past
-		_ = conn.Close()
-		return nil, ctx.Err()
+		err = errSilent
+	}
+	if err != nil {
+		_ = conn.Close() // it is of no use
+		return nil, err
 	}
 	return one, nil
 }
 
-// upgrade has the node go on in frames.
+// upgrade has the node go on in frames. The error is errPlain if it does not, but for those who
+// may not ask it at all.
 func (one *line) upgrade(host string) error {
 	r, err := http.NewRequest(http.MethodPost, "http://"+host+linePath, http.NoBody) //nolint:noctx // the connection has a deadline
 	if err != nil {
@@ -217,18 +215,18 @@ func (one *line) upgrade(host string) error {
 		r.Header["Authorization"] = []string{"Bearer " + one.token}
 	}
 	if err := r.Write(one.conn); err != nil {
-		return err
+		return errPlain
 	}
 	answer, err := http.ReadResponse(one.r, r)
-	if err != nil {
-		return err
+	if err != nil { // it may speak HTTP/2 only
+		return errPlain
 	}
 	if answer.StatusCode == http.StatusSwitchingProtocols {
 		return nil
 	}
 	body, err := io.ReadAll(io.LimitReader(answer.Body, maxErrorBytes))
 	if err != nil {
-		return err
+		return errPlain
 	}
 	switch answer.StatusCode {
 	case http.StatusUnauthorized, http.StatusForbidden, http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
