@@ -17,6 +17,10 @@
 // fresh rows by their ids, since nodes put them into memory in different ways; the router
 // gives those numbers of its own, see [Names].
 //
+// Calls go in frames over connections of their own, see frame.go, of which there are as many as
+// calls are under way at a time. Only the status of a node is a stream of Connect. A node answers
+// calls of Connect too: those of anybody with a client of it, and of routers of before.
+//
 // Lists are in columns, which the generated code reads and writes without an allocation for
 // each row. Every reply is checked before it is believed: merging relies on its order.
 package remote

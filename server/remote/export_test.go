@@ -1,7 +1,10 @@
 package remote
 
 import (
+	"bufio"
+	"bytes"
 	"context"
+	"net"
 
 	"google.golang.org/protobuf/proto"
 
@@ -58,3 +61,19 @@ func answers[M, R any, P interface {
 	_, err := answer(ctx, h, m.GetState(), func(s *held) (*R, error) { return do(ctx, s, m) })
 	return err
 }
+
+// What lines begin with.
+const (
+	LinePath = linePath
+	LineName = lineName
+)
+
+// CallLine sends a message on a connection that speaks in frames, and reads what is answered.
+func CallLine(ctx context.Context, conn net.Conn, message []byte, in *bytes.Buffer, most int) (kind byte, err error) {
+	one := &line{conn: conn, r: bufio.NewReader(conn)}
+	frame := append(make([]byte, askHead), message...)
+	return one.call(ctx, frame, 0, in, &NodeOptions{MaxReplyBytes: most, Silence: DefaultSilence})
+}
+
+// FrameError returns the error that a message is.
+func FrameError(message []byte) error { return readFrameError(message) }

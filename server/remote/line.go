@@ -180,9 +180,9 @@ func (l *lines) end() {
 
 // begin connects, and has the node go on in frames.
 func (l *lines) begin(ctx context.Context, token string) (*line, error) {
-	ctx, cancel := context.WithTimeout(ctx, min(dialTime, l.o.Silence))
+	ctx, cancel := context.WithTimeout(ctx, min(handshakeTime, l.o.Silence))
 	defer cancel()
-	dialer := net.Dialer{KeepAliveConfig: net.KeepAliveConfig{Enable: false}} // a call has an end
+	dialer := net.Dialer{Timeout: dialTime, KeepAliveConfig: net.KeepAliveConfig{Enable: false}} // a call has an end
 	conn, err := dialer.DialContext(ctx, "tcp", l.o.Address)
 	if err != nil {
 		return nil, err

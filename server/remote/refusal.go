@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"time"
 
 	"connectrpc.com/connect"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
@@ -155,6 +156,9 @@ func cut(text string) string {
 func (n *Node) readError(ctx context.Context, what string, err error) error {
 	if ended := ctx.Err(); ended != nil {
 		return ended
+	}
+	if end, ok := ctx.Deadline(); ok && !time.Now().Before(end) { // a connection was first to know
+		return context.DeadlineExceeded
 	}
 	told, ok := errors.AsType[*connect.Error](err)
 	if !ok {
