@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -44,6 +45,7 @@ type lines struct {
 	room chan struct{}
 
 	mu    sync.Mutex
+	busy  map[*line]struct{}
 	idle  []*line // those in use last at the end
 	ended uint64  // how often all lines were given up
 	plain time.Time
@@ -57,11 +59,12 @@ type line struct {
 	since uint64 // lines.ended when it began
 	used  time.Time
 	fresh bool // it was not in use before
+	isCut atomic.Bool
 	head  [answerHead]byte
 }
 
 func newLines(o *NodeOptions) *lines {
-	l := &lines{o: o, room: make(chan struct{}, maxLines)}
+	l := &lines{o: o, room: make(chan struct{}, maxLines), busy: map[*line]struct{}{}}
 	if o.TLS != nil {
 		l.tls = o.TLS.Clone()
 		l.tls.NextProtos = []string{"http/1.1"}
@@ -97,7 +100,7 @@ func (l *lines) call(ctx context.Context, procedure string, m, reply proto.Messa
 		fresh := one.fresh
 		kind, err := one.call(ctx, out.Bytes(), method, in, l.o)
 		if err != nil {
-			_ = one.conn.Close() // something may come on it still
+			l.drop(one)
 			if !fresh && errors.Is(err, errStale) && ctx.Err() == nil {
 				l.end() // the others are of the same process
 				continue
@@ -123,6 +126,7 @@ func (l *lines) take(ctx context.Context) (*line, error) {
 		one := l.idle[len(l.idle)-1]
 		l.idle = l.idle[:len(l.idle)-1]
 		if one.token == token && now.Sub(one.used) < keptLine {
+			l.busy[one] = struct{}{}
 			l.mu.Unlock()
 			return one, nil
 		}
@@ -134,16 +138,25 @@ func (l *lines) take(ctx context.Context) (*line, error) {
 		return nil, errPlain
 	}
 	one, err := l.begin(ctx, token)
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	if errors.Is(err, errPlain) {
-		l.mu.Lock()
 		l.plain = now.Add(plainTime)
-		l.mu.Unlock()
 	}
 	if err != nil {
 		return nil, err
 	}
 	one.since = ended
+	l.busy[one] = struct{}{}
 	return one, nil
+}
+
+// drop closes a line on which something may come still.
+func (l *lines) drop(one *line) {
+	l.mu.Lock()
+	delete(l.busy, one)
+	l.mu.Unlock()
+	_ = one.conn.Close() // it is of no use
 }
 
 // put takes back a line on which nothing is under way.
@@ -151,7 +164,8 @@ func (l *lines) put(one *line) {
 	one.fresh, one.used = false, time.Now()
 	var old *line
 	l.mu.Lock()
-	if one.since != l.ended {
+	delete(l.busy, one)
+	if one.since != l.ended || one.isCut.Load() {
 		old = one
 	} else {
 		l.idle = append(l.idle, one)
@@ -175,6 +189,16 @@ func (l *lines) end() {
 	l.mu.Unlock()
 	for _, one := range list {
 		_ = one.conn.Close() // nothing is under way on it
+	}
+}
+
+// cut ends all calls that are under way.
+func (l *lines) cut() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for one := range l.busy {
+		one.isCut.Store(true)
+		_ = one.conn.SetDeadline(past) // if that fails, so does the call
 	}
 }
 
@@ -238,6 +262,9 @@ func (one *line) upgrade(host string) error {
 // errSilent says that nothing was heard of a node.
 var errSilent = errors.New("the node has given no sign of life")
 
+// errCut says that a call was given up for all that are made of the node.
+var errCut = errors.New("the node was given up, with all that it was asked")
+
 // call sends a frame, and reads what is answered. The line is of no use after an error.
 func (one *line) call(ctx context.Context, frame []byte, method int, in *bytes.Buffer, o *NodeOptions) (kind byte, err error) {
 	stop := context.AfterFunc(ctx, func() { _ = one.conn.SetDeadline(past) })
@@ -295,6 +322,9 @@ func (one *line) wait(ctx context.Context, most time.Duration) error {
 	if err := one.conn.SetDeadline(time.Now().Add(most)); err != nil {
 		return err
 	}
+	if one.isCut.Load() {
+		return errCut
+	}
 	return ctx.Err() // if it ends later, so does the wait
 }
 
@@ -302,6 +332,8 @@ func (one *line) wait(ctx context.Context, most time.Duration) error {
 // has come.
 func (one *line) failure(err error, unanswered bool) error {
 	switch {
+	case one.isCut.Load():
+		return errCut
 	case isTimeout(err):
 		return errSilent
 	case unanswered:

@@ -228,6 +228,22 @@ func TestShutdownOfLines(t *testing.T) {
 	stop()
 }
 
+// A node that is given up is not waited for.
+func TestCut(t *testing.T) {
+	w, n := served(t, remote.Options{})
+	require.NoError(t, w.search(t.Context(), n, w.id(0), w.request()))
+	slow := &odd{begun: make(chan struct{}, 1), ended: make(chan struct{}, 1)}
+	w.wrap = func(p shard.Part) shard.Part { slow.Local = p.(*shard.Local); return slow }
+	var asking sync.WaitGroup
+	asking.Go(func() { require.ErrorContains(t, w.search(t.Context(), n, w.id(0), w.request()), "was given up") })
+	<-slow.begun
+	n.Cut()
+	asking.Wait()
+	<-slow.ended
+	w.wrap = nil
+	require.NoError(t, w.search(t.Context(), n, w.id(0), w.request()))
+}
+
 // piped is the answer to a request over a pipe, which may be hijacked.
 type piped struct {
 	header http.Header

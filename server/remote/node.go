@@ -36,14 +36,15 @@ type NodeOptions struct {
 	// MaxReplyBytes is how large a reply may be. Default: twice DefaultMaxReplyBytes, for nodes
 	// count without what separates fields.
 	MaxReplyBytes int
-	// Silence is how long nothing may arrive on a connection while requests are under way, not
-	// even a sign of life, until it is given up with all of them. A process that gets no
-	// processor is silent, too. Default: DefaultSilence.
+	// Silence is how long nothing may arrive for a call, not even a sign of life, until it is given
+	// up, and half of how long nothing may for the status. A process that gets no processor is
+	// silent, too. Default: DefaultSilence.
 	Silence time.Duration
 }
 
-// DefaultSilence is how long a node may be silent by default.
-const DefaultSilence = 2 * time.Second
+// DefaultSilence is how long a node may be silent by default: one that works on a call gives four
+// signs of life in that time.
+const DefaultSilence = time.Second
 
 // Node asks one node. It has a connection for the status of the node, which it makes when it is
 // asked first and again when that is lost, and as many as calls are under way at a time. It is
@@ -109,7 +110,7 @@ func NewNode(o NodeOptions) *Node {
 	dialer := &net.Dialer{Timeout: dialTime, KeepAliveConfig: net.KeepAliveConfig{Enable: false}} // HTTP/2 pings
 	n.transport = &http.Transport{
 		DialContext: dialer.DialContext, TLSHandshakeTimeout: handshakeTime, IdleConnTimeout: idleTime,
-		DisableCompression: true, MaxResponseHeaderBytes: 64 << 10, HTTP2: http2Config(o.Silence), Protocols: new(http.Protocols),
+		DisableCompression: true, MaxResponseHeaderBytes: 64 << 10, HTTP2: http2Config(2 * o.Silence), Protocols: new(http.Protocols),
 	}
 	scheme := "http"
 	if o.TLS != nil {
@@ -133,6 +134,10 @@ func (n *Node) Close() {
 	n.lines.end()
 	n.transport.CloseIdleConnections()
 }
+
+// Cut ends all calls that are under way: the node is not expected to answer them. Their errors say
+// so, and another node may be asked the same.
+func (n *Node) Cut() { n.lines.cut() }
 
 // towers are the towers on the wire.
 var towers = map[shard.Kind]tandemv1.Tower{shard.Apps: tandemv1.Tower_TOWER_APPS, shard.Users: tandemv1.Tower_TOWER_USERS}

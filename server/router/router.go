@@ -288,6 +288,7 @@ func (r *Router) lost(p *peer, ejected bool, err error) {
 		return
 	}
 	r.counts.ejected.Add(1)
+	p.node.Cut() // another replica may have time to answer
 	r.o.Events.Nodes(events.Nodes{Change: events.NodeEjected, Address: p.address, Err: err})
 	r.mu.Lock()
 	defer r.mu.Unlock()
