@@ -421,27 +421,37 @@ func FuzzLine(f *testing.F) {
 	f.Add([]byte{255, 255, 255, 255, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1})
 	f.Fuzz(func(t *testing.T, data []byte) {
 		_, h := remote.NewHandler(w, remote.Options{MaxRequestBytes: 1 << 16})
-		conn, ended := pipe(t, h)
-		go func() {
-			_, _ = conn.Write(data) // the node may end first
-			// It answers what it has read whole; what is not whole ends with the connection.
-			<-time.After(10 * time.Millisecond)
-			_ = conn.Close()
-		}()
-		answers, _ := io.ReadAll(io.LimitReader(conn, 1<<20))
-		for len(answers) >= 8 {
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://node"+remote.LinePath, http.NoBody)
+		require.NoError(t, err)
+		r.Header.Set("Upgrade", remote.LineName)
+		conn := &recorded{in: bytes.NewReader(data)}
+		h.ServeHTTP(&piped{http.Header{}, conn}, r)
+		_, answers, ok := bytes.Cut(conn.out.Bytes(), []byte("\r\n\r\n"))
+		require.True(t, ok)
+		for len(answers) > 0 {
+			require.GreaterOrEqual(t, len(answers), 8)
 			length := int(binary.LittleEndian.Uint32(answers))
-			require.LessOrEqual(t, int(answers[4]), 2)
-			require.Less(t, length, 1<<20)
-			if len(answers) < 8+length {
-				break // it was cut off
-			}
+			require.LessOrEqual(t, answers[4], byte(2))
+			require.LessOrEqual(t, 8+length, len(answers))
 			answers = answers[8+length:]
 		}
-		<-ended
 		require.NoError(t, h.Shutdown(t.Context()))
 	})
 }
+
+// recorded is a connection on which all has arrived.
+type recorded struct {
+	net.Conn
+	in  *bytes.Reader
+	out bytes.Buffer
+}
+
+func (r *recorded) Read(b []byte) (int, error)       { return r.in.Read(b) }
+func (r *recorded) Write(b []byte) (int, error)      { return r.out.Write(b) }
+func (r *recorded) Close() error                     { return nil }
+func (r *recorded) SetDeadline(time.Time) error      { return nil }
+func (r *recorded) SetReadDeadline(time.Time) error  { return nil }
+func (r *recorded) SetWriteDeadline(time.Time) error { return nil }
 
 // FuzzAnswers has a router read whatever a node answers on a line: it is an answer or an error,
 // and ends.
@@ -463,15 +473,8 @@ func FuzzAnswers(f *testing.F) {
 	f.Add(answer(3, nil))
 	f.Add([]byte{255, 255, 255, 255, 0, 0, 0, 0})
 	f.Fuzz(func(t *testing.T, data []byte) {
-		router, node := net.Pipe()
-		go func() {
-			_, _ = io.ReadFull(node, make([]byte, 17))
-			_, _ = node.Write(data) // the router may end first
-			_ = node.Close()
-		}()
 		var in bytes.Buffer
-		kind, err := remote.CallLine(t.Context(), router, []byte{1}, &in, 1<<16)
-		_ = router.Close()
+		kind, err := remote.CallLine(t.Context(), &recorded{in: bytes.NewReader(data)}, []byte{1}, &in, 1<<16)
 		if err != nil {
 			require.Less(t, len(err.Error()), 8<<10)
 			return
