@@ -313,7 +313,7 @@ func (r *RowsReport) faults(ctx context.Context, w *world, wants func(string) bo
 			break
 		}
 		if after := w.site.hedges(ctx); after >= before && before >= 0 {
-			hedges[f.name] = (after - before) / max(1, float64(w.tally.asked()-asked)*float64(w.site.parts+1))
+			hedges[f.name] = (after - before) / max(1, float64(w.tally.asked()-asked))
 		} else {
 			hedges[f.name] = -1
 		}
