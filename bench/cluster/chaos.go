@@ -19,6 +19,7 @@ type world struct {
 	tally   *tally
 	random  *rand.Rand // of the faults
 	begun   map[string]int
+	left    map[string]string // why faults cannot be
 	asking  sync.WaitGroup
 	endAsks context.CancelFunc
 }
@@ -32,7 +33,7 @@ func newWorld(ctx context.Context, o *Options) (*world, error) {
 	if w.site, err = newSite(ctx, o, oracle); err != nil {
 		return w, err
 	}
-	w.sender = &sender{o: o, site: w.site, oracle: oracle, registers: &registers{writes: map[int32][]*write{}}, tally: w.tally}
+	w.sender = &sender{o: o, site: w.site, oracle: oracle, registers: newRegisters(""), tally: w.tally}
 	return w, nil
 }
 
@@ -62,11 +63,7 @@ const healing = 3 * time.Minute
 // all is well. What was begun is always ended.
 func (w *world) do(ctx context.Context, f *fault, lasts time.Duration, switching bool) (err error) {
 	w.o.Progress(fmt.Sprintf("%s%s", f.name, map[bool]string{true: " and a release"}[switching]))
-	var allowed func(string) bool
-	if f.fences {
-		allowed = fenced
-	}
-	w.tally.begin(f.name, allowed)
+	w.tally.begin(f.name, f.fences)
 	w.begun[f.name]++
 	defer func() {
 		if err != nil {
@@ -79,7 +76,7 @@ func (w *world) do(ctx context.Context, f *fault, lasts time.Duration, switching
 		}
 		switching = false
 	}
-	heal, err := f.inject(ctx, w.site, w.random)
+	heal, err := f.inject(ctx, w)
 	if err == nil && f.lasts > 0 {
 		err = rest(ctx, lasts/2)
 		if err == nil && switching {
@@ -115,7 +112,7 @@ const between = 2 * time.Second
 
 // calm is the time in which all is well.
 func (w *world) calm(ctx context.Context, d time.Duration) error {
-	w.tally.begin(steadyPhase, nil)
+	w.tally.begin(steadyPhase, false)
 	return rest(ctx, d)
 }
 
@@ -155,11 +152,20 @@ func Chaos(ctx context.Context, o Options) (report *Report, err error) {
 // kinds are the faults that there are to be.
 func (w *world) kinds() []*fault {
 	var list []*fault
+	w.left = map[string]string{}
 	for i := range faults {
 		f := &faults[i]
-		if (len(w.o.Faults) == 0 || slices.Contains(w.o.Faults, f.name)) && (f.can == nil || f.can(w.site)) {
-			list = append(list, f)
+		if !w.o.wants(f.name) {
+			continue
 		}
+		if f.cannot != nil {
+			if why := f.cannot(w.site); why != "" {
+				w.left[f.name] = why
+				w.o.Progress(f.name + " is left out: " + why)
+				continue
+			}
+		}
+		list = append(list, f)
 	}
 	return list
 }

@@ -13,33 +13,39 @@ import (
 // fault is something that goes wrong.
 type fault struct {
 	name string
-	// can reports whether it can go wrong; nil is always.
-	can func(s *Site) bool
+	// cannot returns why it cannot go wrong, empty if it can; nil is always.
+	cannot func(s *Site) string
 	// fences reports whether the fence may demand that queries are refused.
 	fences bool
 	// inject makes it go wrong for some time and returns what ends it, or does all of it.
-	inject func(ctx context.Context, s *Site, random *rand.Rand) (heal func(context.Context) error, err error)
+	inject func(ctx context.Context, w *world) (heal func(context.Context) error, err error)
 	// lasts is for how long it goes on in a run of faults; by itself, where that is more, it is
 	// away, for as long as the options say.
 	lasts time.Duration
 	away  bool
+	// hedged is whether other replicas answer meanwhile what it leaves unanswered: how often
+	// they are asked is bounded, and so is how much longer that takes.
+	hedged bool
 }
 
 // faults are all that there are.
 var faults = []fault{
 	{name: "kill", lasts: time.Second, inject: killNode},
-	{name: "stop", lasts: 4 * time.Second, inject: stopNode},
-	{name: "slow", lasts: 4 * time.Second, inject: slowNode},
-	{name: "delay", lasts: 4 * time.Second, inject: delayNode},
-	{name: "cut", lasts: 4 * time.Second, inject: cutNode(Cut)},
-	{name: "freeze", lasts: 4 * time.Second, inject: cutNode(Freeze)},
+	{name: "stop", lasts: 4 * time.Second, hedged: true, inject: stopNode},
+	{name: "slow", lasts: 4 * time.Second, hedged: true, inject: slowNode},
+	{name: "delay", lasts: 4 * time.Second, hedged: true, inject: delayNode},
+	{name: "cut", lasts: 4 * time.Second, hedged: true, inject: cutNode(Cut)},
+	{name: "freeze", lasts: 4 * time.Second, hedged: true, inject: cutNode(Freeze)},
 	{name: "store", lasts: 8 * time.Second, away: true, fences: true, inject: loseStore},
-	{name: "caches", lasts: time.Second, can: func(s *Site) bool { return s.folder == "" }, inject: loseCaches},
+	{name: "caches", lasts: time.Second, cannot: isFolder, inject: loseCaches},
 	{name: "members", lasts: 4 * time.Second, away: true, inject: loseMembers},
 	{name: "restart", inject: rolling},
-	{name: "upgrade", can: func(s *Site) bool { return s.o.Old != "" }, inject: upgrade},
+	{name: "upgrade", cannot: noOlder, inject: upgrade},
 	{name: "join", lasts: 2 * time.Second, inject: joinNode},
-	{name: "loss", lasts: 6 * time.Second, can: func(s *Site) bool { return s.o.Nodes > s.o.Replicas }, inject: loseNode},
+	{name: "loss", lasts: 6 * time.Second, cannot: noneToSpare, inject: loseNode},
+	{name: "router", lasts: 2 * time.Second, cannot: oneRouter, inject: killRouter},
+	{name: diskFault, lasts: 8 * time.Second, cannot: noDisks, inject: fullDiskOfOne},
+	{name: "restored", lasts: 8 * time.Second, fences: true, inject: restoreStore},
 }
 
 // FaultNames are the names of all faults.
@@ -51,8 +57,43 @@ func FaultNames() []string {
 	return list
 }
 
-// fenced reports whether a reason is one that the fence gives.
-func fenced(reason string) bool { return reason == "LIVE_STALE" }
+// diskFault is the fault for which processes have disks of their own.
+const diskFault = "disk"
+
+func isFolder(s *Site) string {
+	if s.folder != "" {
+		return "the store is a folder, of which nobody has a cache"
+	}
+	return ""
+}
+
+func noOlder(s *Site) string {
+	if s.o.Old == "" {
+		return "there is no older program"
+	}
+	return ""
+}
+
+func noneToSpare(s *Site) string {
+	if s.o.Nodes <= s.o.Replicas {
+		return "there are no more nodes than replicas"
+	}
+	return ""
+}
+
+func oneRouter(s *Site) string {
+	if len(s.routers) == 1 {
+		return "there is one router, and nobody else could be asked"
+	}
+	return ""
+}
+
+func noDisks(s *Site) string {
+	if s.noDisks != nil {
+		return s.noDisks.Error()
+	}
+	return ""
+}
 
 // one draws a node.
 func (s *Site) one(random *rand.Rand) (*node, error) {
@@ -64,13 +105,13 @@ func (s *Site) one(random *rand.Rand) (*node, error) {
 }
 
 // onOne makes a fault of one node.
-func onOne(do func(ctx context.Context, s *Site, n *node) (func(context.Context) error, error)) func(context.Context, *Site, *rand.Rand) (func(context.Context) error, error) {
-	return func(ctx context.Context, s *Site, random *rand.Rand) (func(context.Context) error, error) {
-		n, err := s.one(random)
+func onOne(do func(ctx context.Context, s *Site, n *node) (func(context.Context) error, error)) func(context.Context, *world) (func(context.Context) error, error) {
+	return func(ctx context.Context, w *world) (func(context.Context) error, error) {
+		n, err := w.site.one(w.random)
 		if err != nil {
 			return nil, err
 		}
-		return do(ctx, s, n)
+		return do(ctx, w.site, n)
 	}
 }
 
@@ -123,16 +164,17 @@ var delayNode = onOne(func(_ context.Context, _ *Site, n *node) (func(context.Co
 	return func(context.Context) error { n.proxy.Set(Pass, 0); return nil }, nil
 })
 
-func cutNode(mode Mode) func(context.Context, *Site, *rand.Rand) (func(context.Context) error, error) {
+func cutNode(mode Mode) func(context.Context, *world) (func(context.Context) error, error) {
 	return onOne(func(_ context.Context, _ *Site, n *node) (func(context.Context) error, error) {
 		n.proxy.Set(mode, 0)
 		return func(context.Context) error { n.proxy.Set(Pass, 0); return nil }, nil
 	})
 }
 
-func loseStore(_ context.Context, s *Site, random *rand.Rand) (func(context.Context) error, error) {
+func loseStore(_ context.Context, w *world) (func(context.Context) error, error) {
+	s := w.site
 	if s.behind != nil {
-		mode := []Mode{Cut, Freeze}[random.IntN(2)]
+		mode := []Mode{Cut, Freeze}[w.random.IntN(2)]
 		s.behind.Set(mode, 0)
 		return func(context.Context) error { s.behind.Set(Pass, 0); return nil }, nil
 	}
@@ -142,22 +184,23 @@ func loseStore(_ context.Context, s *Site, random *rand.Rand) (func(context.Cont
 
 // loseCaches removes the caches of all nodes, and ends one node, which has to download what it
 // held.
-func loseCaches(ctx context.Context, s *Site, random *rand.Rand) (func(context.Context) error, error) {
-	for _, n := range s.nodes {
-		if err := os.RemoveAll(s.cache(n.name)); err != nil {
+func loseCaches(ctx context.Context, w *world) (func(context.Context) error, error) {
+	for _, n := range w.site.nodes {
+		if err := os.RemoveAll(w.site.cache(n.name)); err != nil {
 			return nil, err
 		}
 	}
-	return killNode(ctx, s, random)
+	return killNode(ctx, w)
 }
 
-func loseMembers(_ context.Context, s *Site, _ *rand.Rand) (func(context.Context) error, error) {
-	err := os.Remove(s.members())
-	return func(context.Context) error { return s.writeMembers() }, err
+func loseMembers(_ context.Context, w *world) (func(context.Context) error, error) {
+	err := os.Remove(w.site.members())
+	return func(context.Context) error { return w.site.writeMembers() }, err
 }
 
 // rolling restarts all nodes, and then all routers, one after the other.
-func rolling(ctx context.Context, s *Site, _ *rand.Rand) (func(context.Context) error, error) {
+func rolling(ctx context.Context, w *world) (func(context.Context) error, error) {
+	s := w.site
 	for _, n := range s.running() {
 		if err := n.stop(); err != nil {
 			return nil, err
@@ -182,19 +225,20 @@ func rolling(ctx context.Context, s *Site, _ *rand.Rand) (func(context.Context) 
 }
 
 // upgrade goes back to the older program, and to the newer one again.
-func upgrade(ctx context.Context, s *Site, random *rand.Rand) (func(context.Context) error, error) {
-	s.program = s.o.Old
-	_, err := rolling(ctx, s, random)
-	s.program = s.o.Program
+func upgrade(ctx context.Context, w *world) (func(context.Context) error, error) {
+	w.site.program = w.o.Old
+	_, err := rolling(ctx, w)
+	w.site.program = w.o.Program
 	if err != nil {
 		return nil, fmt.Errorf("to the older program: %w", err)
 	}
-	_, err = rolling(ctx, s, random)
+	_, err = rolling(ctx, w)
 	return nil, err
 }
 
 // joinNode adds a node, which leaves again.
-func joinNode(ctx context.Context, s *Site, _ *rand.Rand) (func(context.Context) error, error) {
+func joinNode(ctx context.Context, w *world) (func(context.Context) error, error) {
+	s := w.site
 	n, err := s.addNode()
 	if err == nil {
 		err = s.startNode(ctx, n)
@@ -218,8 +262,9 @@ func joinNode(ctx context.Context, s *Site, _ *rand.Rand) (func(context.Context)
 }
 
 // loseNode kills a node that never comes back: another takes its place.
-func loseNode(ctx context.Context, s *Site, random *rand.Rand) (func(context.Context) error, error) {
-	n, err := s.one(random)
+func loseNode(ctx context.Context, w *world) (func(context.Context) error, error) {
+	s := w.site
+	n, err := s.one(w.random)
 	if err != nil {
 		return nil, err
 	}
@@ -235,4 +280,31 @@ func loseNode(ctx context.Context, s *Site, random *rand.Rand) (func(context.Con
 		}
 		return errors.Join(s.startNode(ctx, n), s.writeMembers())
 	}, nil
+}
+
+// killRouter kills a router, which is started again with what it remembers.
+func killRouter(_ context.Context, w *world) (func(context.Context) error, error) {
+	r := w.site.routers[w.random.IntN(len(w.site.routers))]
+	r.killAsked()
+	return func(ctx context.Context) error { return w.site.startRouter(ctx, r) }, nil
+}
+
+// fullDiskOfOne fills the disk of a node or a router, on which it has its cache and what it
+// remembers. A router cannot know then that it will refuse older logs, so the fence has it refuse;
+// a node falls behind, or cannot load, and others are asked.
+func fullDiskOfOne(_ context.Context, w *world) (func(context.Context) error, error) {
+	nodes := w.site.running()
+	n := w.random.IntN(len(nodes) + len(w.site.routers))
+	if n < len(nodes) {
+		home := w.site.home(nodes[n].name)
+		return func(context.Context) error { return emptyDisk(home) }, fillDisk(home)
+	}
+	r := w.site.routers[n-len(nodes)]
+	home := w.site.home(r.name)
+	r.full.Store(true)
+	return func(ctx context.Context) error {
+		err := errors.Join(emptyDisk(home), r.awaitReady(ctx))
+		r.full.Store(false)
+		return err
+	}, fillDisk(home)
 }

@@ -2,9 +2,11 @@ package cluster
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
+	"github.com/tandem-ann/tandem/server/wire"
 )
 
 // A finding is what is wrong with an answer.
@@ -15,6 +17,7 @@ const (
 	wrong finding = "wrong" // not what one machine answers
 	mixed finding = "mixed" // of several snapshots, or not of the one that it names
 	late  finding = "late"  // an app that was taken down is in it after its bound
+	older finding = "older" // of a position before one that the same process has answered from
 )
 
 // judge returns what is wrong with an answer to a question of a user, that came at a time, and
@@ -24,7 +27,7 @@ func (o *Oracle) judge(a *tandemv1.RetrieveResponse, q question, user int, came 
 	switch {
 	case k == nil:
 		return mixed, fmt.Sprintf("snapshot %.12s is none that was released", a.Snapshot)
-	case o.generation(a.Generation) != a.Snapshot:
+	case !slices.Contains(o.generation(a.Generation), a.Snapshot):
 		return mixed, fmt.Sprintf("generation %d is of snapshot %.12s, the answer names %.12s", a.Generation, o.generation(a.Generation), a.Snapshot)
 	case k.version != a.ModelVersion:
 		return mixed, fmt.Sprintf("the model version is %q, that of the snapshot %q", a.ModelVersion, k.version)
@@ -33,10 +36,14 @@ func (o *Oracle) judge(a *tandemv1.RetrieveResponse, q question, user int, came 
 	case a.Coverage != nil && a.Coverage.ShardsAnswered != a.Coverage.Shards:
 		return wrong, fmt.Sprintf("it is of %d of %d shards, and nobody has asked for less", a.Coverage.ShardsAnswered, a.Coverage.Shards)
 	}
-	states := r.standings(a.GetLive().GetSequence(), came, bound)
+	at := wire.Position(a.GetLive())
+	states, ok := r.standings(at, came, bound)
+	if !ok {
+		return wrong, fmt.Sprintf("it is of position %s, of a log that there never was", at)
+	}
 	for _, c := range a.Candidates {
 		if n, ok := o.number[c.Id]; ok && states[n].late {
-			return late, fmt.Sprintf("%s was taken down more than %s ago; position %d", c.Id, bound, a.GetLive().GetSequence())
+			return late, fmt.Sprintf("%s was taken down more than %s ago; position %s", c.Id, bound, at)
 		}
 	}
 	text := o.rows(k, a, q, user, states)
@@ -71,7 +78,7 @@ func (o *Oracle) rows(k *known, a *tandemv1.RetrieveResponse, q question, user i
 		case limited && !only[n]:
 			return fmt.Sprintf("candidate %d, %s, is not eligible", i, c.Id)
 		case written && !s.mayBeUp:
-			return fmt.Sprintf("candidate %d, %s, is down at position %d", i, c.Id, a.GetLive().GetSequence())
+			return fmt.Sprintf("candidate %d, %s, is down at position %s", i, c.Id, wire.Position(a.GetLive()))
 		}
 		if q.Exact {
 			if text := o.missing(k, user, last+1, place, only, states); text != "" {

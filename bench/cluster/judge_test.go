@@ -54,12 +54,12 @@ func TestJudge(t *testing.T) {
 	// App 2 is down from position 5 on, acknowledged after a second; app 4 was down from 2 to 6.
 	// Of app 6 a takedown was sent at position 6 that nobody has acknowledged.
 	writes := func() *registers {
-		r := &registers{writes: map[int32][]*write{}}
+		r := newRegisters("l")
 		down := r.issue(4, true, start)
-		r.ack(down, "l", 2, start)
+		r.ack(down, 2, start)
 		w := r.issue(2, true, start)
-		r.ack(w, "l", 5, after(time.Second))
-		r.ack(r.issue(4, false, after(time.Second)), "l", 6, after(2*time.Second))
+		r.ack(w, 5, after(time.Second))
+		r.ack(r.issue(4, false, after(time.Second)), 6, after(2*time.Second))
 		r.issue(6, true, after(2*time.Second))
 		return r
 	}
@@ -112,15 +112,15 @@ func TestJudgeMixed(t *testing.T) {
 	} {
 		a := answer(0, 0, 1, 2)
 		breaks(a)
-		got, text := small().judge(a, question{K: 3, Exact: true}, 0, time.Now(), &registers{}, time.Second)
+		got, text := small().judge(a, question{K: 3, Exact: true}, 0, time.Now(), newRegisters("l"), time.Second)
 		require.Equal(t, mixed, got, "%s: %s", name, text)
 	}
 	a := answer(0, 0, 1, 2)
 	a.Candidates[1].Score = 98.5 // of nothing
-	got, _ := small().judge(a, question{K: 3, Exact: true}, 0, time.Now(), &registers{}, time.Second)
+	got, _ := small().judge(a, question{K: 3, Exact: true}, 0, time.Now(), newRegisters("l"), time.Second)
 	require.Equal(t, wrong, got)
 	a = answer(0, 0, 1, 2)
 	a.Coverage.ShardsAnswered = 1
-	got, _ = small().judge(a, question{K: 3, Exact: true}, 0, time.Now(), &registers{}, time.Second)
+	got, _ = small().judge(a, question{K: 3, Exact: true}, 0, time.Now(), newRegisters("l"), time.Second)
 	require.Equal(t, wrong, got)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 
 	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
 	"github.com/tandem-ann/tandem/server/wire"
+	"github.com/tandem-ann/tandem/shard"
 )
 
 // mostUnderWay bounds what waits for answers; more count as failed.
@@ -25,7 +27,8 @@ type sender struct {
 	oracle    *Oracle
 	registers *registers
 	tally     *tally
-	alone     bool // the server that has all shards is asked instead of routers
+	alone     bool         // the server that has all shards is asked instead of routers
+	writing   sync.RWMutex // held by all who write; locked, nobody does
 }
 
 // run asks until ctx ends, and waits for all answers.
@@ -49,7 +52,7 @@ func (s *sender) run(ctx context.Context, seed uint64) {
 				s.one(due, q, user, draw)
 			})
 		default:
-			s.tally.failed(due, time.Now(), "unsent", "too many queries wait for answers")
+			s.tally.failed(due, time.Now(), "unsent", "too many queries wait for answers", noExcuse)
 		}
 	}
 }
@@ -76,23 +79,52 @@ func (s *sender) one(due time.Time, q question, user int, draw uint64) {
 	s.tally.lag(time.Since(due))
 	r := s.router(draw)
 	if r == nil {
-		s.tally.failed(due, time.Now(), "no router", "all routers are restarted")
+		s.tally.failed(due, time.Now(), "no router", "all routers are restarted", noExcuse)
 		return
 	}
 	ctx, cancel := context.WithDeadline(context.Background(), due.Add(s.o.Deadline))
 	defer cancel()
-	a, err := r.asked.Load().retrieval.Retrieve(ctx, connect.NewRequest(q.request(s.oracle.Users[user])))
+	process, full := r.asked.Load(), r.full.Load()
+	before := process.newest.Load()
+	a, err := process.retrieval.Retrieve(ctx, connect.NewRequest(q.request(s.oracle.Users[user])))
 	came := time.Now()
 	if err != nil {
-		s.tally.failed(due, came, codeOf(err), r.name+": "+err.Error())
+		reason := codeOf(err)
+		s.tally.failed(due, came, reason, r.name+": "+err.Error(), r.excuse(process, full, reason))
 		return
 	}
+	at := wire.Position(a.Msg.Live)
 	found, text := s.oracle.judge(a.Msg, q, user, came, s.registers, s.o.Fence+s.o.Deadline)
-	if found != right {
-		at := wire.Position(a.Msg.Live)
-		text = fmt.Sprintf("%s, %s, user %s, snapshot %.12s, generation %d, position %d: %s", r.name, q, s.oracle.Users[user], a.Msg.Snapshot, a.Msg.Generation, at.Sequence, text)
+	if found == right && before != nil && at.Compare(*before) < 0 {
+		found, text = older, fmt.Sprintf("it has answered from position %s before", before)
 	}
+	if found != right {
+		text = fmt.Sprintf("%s, %s, user %s, snapshot %.12s, generation %d, position %s: %s", r.name, q, s.oracle.Users[user], a.Msg.Snapshot, a.Msg.Generation, at, text)
+	}
+	process.answered(at)
 	s.tally.answered(due, came, found, text, len(a.Msg.Candidates))
+}
+
+// excuse returns why a query that a router was asked may have failed: full is whether its disk
+// was when it was asked.
+func (r *routing) excuse(process *clients, full bool, reason string) excuse {
+	switch {
+	case process.killed.Load() && reason == strings.ToLower(reason): // it has not given any itself
+		return wasKilled
+	case full || r.full.Load():
+		return fullDisk
+	}
+	return noExcuse
+}
+
+// answered notes that the process has answered from a position.
+func (c *clients) answered(at shard.Position) {
+	for {
+		before := c.newest.Load()
+		if before != nil && at.Compare(*before) <= 0 || c.newest.CompareAndSwap(before, &at) {
+			return
+		}
+	}
 }
 
 // codeOf names why a query failed: the reason, or else the code.
@@ -147,6 +179,8 @@ func (s *sender) write(ctx context.Context, writer int) {
 
 // writeOnce sends a write to one of the servers, and reports whether it was acknowledged.
 func (s *sender) writeOnce(ctx context.Context, w *write, event *tandemv1.LiveEvent, random *rand.Rand) bool {
+	s.writing.RLock()
+	defer s.writing.RUnlock()
 	to := s.site.alone
 	if r := s.router(random.Uint64()); r != nil && random.IntN(2) == 0 {
 		to = r
@@ -158,7 +192,6 @@ func (s *sender) writeOnce(ctx context.Context, w *write, event *tandemv1.LiveEv
 		s.registers.retried()
 		return false
 	}
-	at := wire.Position(a.Msg.Position)
-	s.registers.ack(w, at.Log, at.Sequence, time.Now())
+	s.registers.ack(w, wire.Position(a.Msg.Position).Sequence, time.Now())
 	return true
 }

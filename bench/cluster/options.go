@@ -93,6 +93,11 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
+// wants reports whether a fault is one of those that there are to be.
+func (o *Options) wants(fault string) bool {
+	return len(o.Faults) == 0 || slices.Contains(o.Faults, fault)
+}
+
 // questions are what is asked of so many apps.
 func questions(apps int) []question {
 	list := []question{}

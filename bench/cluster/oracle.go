@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 
 	"connectrpc.com/connect"
@@ -58,26 +59,28 @@ type Oracle struct {
 	snapshots map[string]*known
 
 	mu       sync.Mutex
-	releases map[uint64]string // by generation
+	releases map[uint64][]string // by generation, of which a number is used again after a restore
 }
 
 // released notes which snapshot a generation is of.
 func (o *Oracle) released(generation uint64, snapshot string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.releases[generation] = snapshot
+	if !slices.Contains(o.releases[generation], snapshot) {
+		o.releases[generation] = append(o.releases[generation], snapshot)
+	}
 }
 
-// generation returns which snapshot a generation is of, empty if that is not known.
-func (o *Oracle) generation(n uint64) string {
+// generation returns which snapshots a generation was of, none if that is not known.
+func (o *Oracle) generation(n uint64) []string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.releases[n]
+	return slices.Clone(o.releases[n])
 }
 
 // newOracle returns an oracle that knows nothing yet.
 func newOracle(users, apps []string, questions []question) *Oracle {
-	o := &Oracle{Users: users, Questions: questions, apps: apps, number: map[string]int32{}, snapshots: map[string]*known{}, releases: map[uint64]string{}}
+	o := &Oracle{Users: users, Questions: questions, apps: apps, number: map[string]int32{}, snapshots: map[string]*known{}, releases: map[uint64][]string{}}
 	for i, app := range apps {
 		o.number[app] = int32(i)
 	}

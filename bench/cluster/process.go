@@ -54,7 +54,7 @@ func (p *process) start(ctx context.Context) error {
 	}
 	exited, listening := make(chan struct{}), make(chan string, 1)
 	p.mu.Lock()
-	p.cmd, p.exited, p.address = cmd, exited, ""
+	p.cmd, p.exited, p.address, p.last = cmd, exited, "", nil
 	p.mu.Unlock()
 	go func() {
 		defer close(exited)
@@ -163,33 +163,35 @@ func (p *process) stop() error {
 	}
 }
 
+// isReady reports whether the process says that it is ready.
+func (p *process) isReady(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+p.at()+"/readyz", http.NoBody)
+	if err != nil {
+		return false
+	}
+	response, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(request)
+	if err != nil {
+		return false
+	}
+	_ = response.Body.Close() // its status is what counts
+	return response.StatusCode == http.StatusOK
+}
+
 // awaitReady waits until the process says that it is ready.
 func (p *process) awaitReady(ctx context.Context) error {
 	limited, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-	for {
+	for !p.isReady(limited) {
 		if !p.isRunning() {
 			return p.ended()
-		}
-		asking, end := context.WithTimeout(limited, 5*time.Second)
-		request, err := http.NewRequestWithContext(asking, http.MethodGet, "http://"+p.at()+"/readyz", http.NoBody)
-		if err != nil {
-			end()
-			return err
-		}
-		response, err := client.Do(request)
-		if err == nil {
-			_ = response.Body.Close() // its status is what counts
-		}
-		end()
-		if err == nil && response.StatusCode == http.StatusOK {
-			return nil
 		}
 		if err := rest(limited, lookEvery); err != nil {
 			return fmt.Errorf("%s is not ready: %w: %s", p.name, err, p.log())
 		}
 	}
+	return nil
 }
 
 // rest waits, unless ctx ends.

@@ -20,6 +20,7 @@ type Phase struct {
 	Max     float64          `json:"max_ms"`
 	Failed  map[string]int64 `json:"failed,omitempty"` // by reason
 	Fenced  int64            `json:"fenced"`           // refused because the fence demands it
+	Killed  int64            `json:"killed"`           // on their way to a router that was killed
 	// Before is the 99th percentile of the steady time before the fault, the middle one of
 	// several.
 	Before float64 `json:"before_p99_ms"`
@@ -45,8 +46,11 @@ type Report struct {
 	Wrong    int64          `json:"wrong"`
 	Mixed    int64          `json:"mixed"`
 	Late     int64          `json:"late"`
+	Older    int64          `json:"older"`
 	Failed   int64          `json:"failed"`
 	Told     []string       `json:"told,omitempty"` // the first of what is wrong, in words
+	// Left is why faults could not be, by name.
+	Left map[string]string `json:"left,omitempty"`
 }
 
 // Broken says which bounds were broken.
@@ -56,7 +60,7 @@ func (r *Report) Broken() []string {
 		n    int64
 		what string
 	}{
-		{r.Wrong, "wrong"}, {r.Mixed, "mixed"}, {r.Late, "late"}, {r.Failed, "failed"},
+		{r.Wrong, "wrong"}, {r.Mixed, "mixed"}, {r.Late, "late"}, {r.Older, "older"}, {r.Failed, "failed"},
 	} {
 		if c.n > 0 {
 			list = append(list, fmt.Sprintf("%d %s", c.n, c.what))
@@ -80,12 +84,12 @@ func (w *world) report() *Report {
 	r := &Report{
 		Seed: w.o.Seed, Nodes: w.o.Nodes, Replicas: w.o.Replicas, Routers: w.o.Routers, Rate: w.o.Rate, Faults: w.begun,
 		Lag: millis(t.lags.ValueAtPercentile(99)), Rows: t.rows, Downs: g.downs, Restores: g.ups, Retried: g.retries,
-		Wrong: t.findings[wrong], Mixed: t.findings[mixed], Late: t.findings[late], Told: t.told,
+		Wrong: t.findings[wrong], Mixed: t.findings[mixed], Late: t.findings[late], Older: t.findings[older], Told: t.told, Left: w.left,
 	}
 	for _, name := range slices.Sorted(maps.Keys(t.phases)) {
 		p := t.phases[name]
 		one := Phase{
-			Name: name, Times: int(p.begun), Queries: p.times.TotalCount(), Failed: p.failed, Fenced: p.fenced,
+			Name: name, Times: int(p.begun), Queries: p.times.TotalCount(), Failed: p.failed, Fenced: p.fenced, Killed: p.killed,
 			P50: millis(p.times.ValueAtPercentile(50)), P99: millis(p.times.ValueAtPercentile(99)), Max: millis(p.times.Max()),
 			Before: millis(int64(p.calm())), Back: p.back(slower * p.calm()).Seconds(),
 		}
@@ -110,18 +114,21 @@ func (w *world) report() *Report {
 func (r *Report) WriteTable(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(t, "seed %d, %d nodes, %d replicas, %d routers, %g queries a second\n\n", r.Seed, r.Nodes, r.Replicas, r.Routers, r.Rate)
-	fmt.Fprintf(t, "phase\ttimes\tqueries\tp50 ms\tp99 ms\tmax ms\tp99 before\tback after s\tfenced\tfailed\n")
+	fmt.Fprintf(t, "phase\ttimes\tqueries\tp50 ms\tp99 ms\tmax ms\tp99 before\tback after s\tfenced\tkilled\tfailed\n")
 	for _, p := range r.Phases {
 		var failed []string
 		for _, reason := range slices.Sorted(maps.Keys(p.Failed)) {
 			failed = append(failed, fmt.Sprintf("%s %d", reason, p.Failed[reason]))
 		}
-		fmt.Fprintf(t, "%s\t%d\t%d\t%.2f\t%.2f\t%.2f\t%.2f\t%.2f\t%d\t%s\n", p.Name, p.Times, p.Queries, p.P50, p.P99, p.Max, p.Before, p.Back, p.Fenced, cmp.Or(strings.Join(failed, ", "), "0"))
+		fmt.Fprintf(t, "%s\t%d\t%d\t%.2f\t%.2f\t%.2f\t%.2f\t%.2f\t%d\t%d\t%s\n", p.Name, p.Times, p.Queries, p.P50, p.P99, p.Max, p.Before, p.Back, p.Fenced, p.Killed, cmp.Or(strings.Join(failed, ", "), "0"))
 	}
 	fmt.Fprintf(t, "\n%d candidates judged, %d takedowns, %d restores, %d writes sent again, %d releases, sender up to %.1f ms behind (99th percentile)\n", r.Rows, r.Downs, r.Restores, r.Retried, r.Faults["release"], r.Lag)
-	fmt.Fprintf(t, "wrong %d, mixed %d, late %d, failed %d\n", r.Wrong, r.Mixed, r.Late, r.Failed)
+	fmt.Fprintf(t, "wrong %d, mixed %d, late %d, older %d, failed %d\n", r.Wrong, r.Mixed, r.Late, r.Older, r.Failed)
 	for _, text := range r.Told {
 		fmt.Fprintf(t, "%s\n", text)
+	}
+	for _, name := range slices.Sorted(maps.Keys(r.Left)) {
+		fmt.Fprintf(t, "NOT RUN %s: %s\n", name, r.Left[name])
 	}
 	return t.Flush()
 }

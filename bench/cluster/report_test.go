@@ -19,23 +19,23 @@ func TestTally(t *testing.T) {
 	for range 100 {
 		ask(0, time.Millisecond)
 	}
-	tally.begin("store", fenced)
-	tally.failed(at, at, "LIVE_STALE", "")
-	tally.failed(at, at, "unavailable", "it is gone")
-	tally.begin("kill", nil)
-	tally.failed(at, at, "LIVE_STALE", "")
-	tally.begin(steadyPhase, nil)
+	tally.begin("store", true)
+	tally.failed(at, at, "LIVE_STALE", "", noExcuse)
+	tally.failed(at, at, "unavailable", "it is gone", noExcuse)
+	tally.begin("kill", false)
+	tally.failed(at, at, "LIVE_STALE", "", noExcuse)
+	tally.begin(steadyPhase, false)
 	ask(0, 2*time.Millisecond)
-	tally.begin("stop", nil)
+	tally.begin("stop", false)
 	ask(0, 5*time.Millisecond)
 	ask(300*time.Millisecond, time.Second)
 	ask(900*time.Millisecond, time.Millisecond)
-	tally.begin("slow", nil)
+	tally.begin("slow", false)
 	ask(0, time.Second)
 	tally.answered(at, at, wrong, "another", 10)
 
 	o := (&Options{Seed: 7}).withDefaults()
-	w := &world{o: &o, tally: tally, begun: map[string]int{"kill": 1}, sender: &sender{registers: &registers{downs: 3}}}
+	w := &world{o: &o, tally: tally, begun: map[string]int{"kill": 1}, sender: &sender{registers: &registers{downs: 3, now: &history{}}}}
 	r := w.report()
 	require.EqualValues(t, 2, r.Failed)
 	require.Equal(t, []string{"1 wrong", "2 failed"}, r.Broken())
@@ -49,7 +49,7 @@ func TestTally(t *testing.T) {
 	require.Negative(t, back["slow"])
 	var table bytes.Buffer
 	require.NoError(t, r.WriteTable(&table))
-	require.Contains(t, table.String(), "wrong 1, mixed 0, late 0, failed 2")
+	require.Contains(t, table.String(), "wrong 1, mixed 0, late 0, older 0, failed 2")
 }
 
 // TestRowsJudge finds each bound of a fault that is broken.

@@ -17,6 +17,7 @@ import (
 	shardv1 "github.com/tandem-ann/tandem/api/tandem/shard/v1"
 	"github.com/tandem-ann/tandem/api/tandem/v1/tandemv1connect"
 	"github.com/tandem-ann/tandem/server/remote"
+	"github.com/tandem-ann/tandem/shard"
 	"github.com/tandem-ann/tandem/shard/manifest"
 	"github.com/tandem-ann/tandem/shard/objects"
 	"github.com/tandem-ann/tandem/shard/release"
@@ -35,6 +36,7 @@ type node struct {
 type routing struct {
 	process
 	out   atomic.Bool // nobody is to ask it
+	full  atomic.Bool // its disk is
 	asked atomic.Pointer[clients]
 }
 
@@ -42,6 +44,8 @@ type routing struct {
 type clients struct {
 	retrieval tandemv1connect.RetrievalServiceClient
 	live      tandemv1connect.LiveServiceClient
+	newest    atomic.Pointer[shard.Position] // that it has answered from; nil if it has not
+	killed    atomic.Bool
 }
 
 // Site is a store, and the processes that serve it.
@@ -62,12 +66,17 @@ type Site struct {
 	routers  []*routing
 	program  string // that nodes and routers are started from
 	http     *http.Transport
+	noDisks  error    // why servers have no disks of their own; nil if they have
+	disks    []string // that are mounted
 }
 
 // newSite releases the snapshots, and starts what there is. It must be closed, even after an
 // error.
 func newSite(ctx context.Context, o *Options, oracle *Oracle) (s *Site, err error) {
 	s = &Site{o: o, single: map[string]uint64{}, location: o.Location, program: o.Program}
+	if !o.wants(diskFault) {
+		s.noDisks = errors.New("nobody wants them")
+	}
 	s.http = &http.Transport{MaxIdleConnsPerHost: 16, Protocols: new(http.Protocols)}
 	s.http.Protocols.SetUnencryptedHTTP2(true)
 	if s.dir, err = os.MkdirTemp("", "tandem-cluster-"); err != nil {
@@ -106,11 +115,26 @@ func newSite(ctx context.Context, o *Options, oracle *Oracle) (s *Site, err erro
 	return s, s.startAll(ctx)
 }
 
+// home is where a server keeps what is its own.
+func (s *Site) home(name string) string { return filepath.Join(s.dir, name) }
+
+// house gives a server a disk of its own, where there are such.
+func (s *Site) house(name string) error {
+	if s.noDisks != nil {
+		return nil
+	}
+	if err := mountDisk(s.home(name)); err != nil {
+		return err
+	}
+	s.disks = append(s.disks, s.home(name))
+	return nil
+}
+
 // flags are those of all servers.
 func (s *Site) flags(name string) []string {
 	args := []string{
 		"serve", "--store", s.location, "--listen", "127.0.0.1:0", "--log-format", "json", "--drain-delay", "200ms",
-		"--admin", "127.0.0.1:0", "--state", filepath.Join(s.dir, "state-"+name), "--live-fence", s.o.Fence.String(), "--keep", s.o.Keep.String(),
+		"--admin", "127.0.0.1:0", "--state", filepath.Join(s.home(name), "state"), "--live-fence", s.o.Fence.String(), "--keep", s.o.Keep.String(),
 	}
 	if s.folder == "" {
 		args = append(args, "--cache", s.cache(name))
@@ -119,14 +143,14 @@ func (s *Site) flags(name string) []string {
 }
 
 // cache is where a server keeps shards of a store that is no folder.
-func (s *Site) cache(name string) string { return filepath.Join(s.dir, "cache-"+name) }
+func (s *Site) cache(name string) string { return filepath.Join(s.home(name), "cache") }
 
 // ask makes the clients of a server.
 func (s *Site) ask(r *routing) {
 	client := &http.Client{Transport: s.http}
 	r.asked.Store(&clients{
-		tandemv1connect.NewRetrievalServiceClient(client, "http://"+r.at()),
-		tandemv1connect.NewLiveServiceClient(client, "http://"+r.at()),
+		retrieval: tandemv1connect.NewRetrievalServiceClient(client, "http://"+r.at()),
+		live:      tandemv1connect.NewLiveServiceClient(client, "http://"+r.at()),
 	})
 }
 
@@ -178,12 +202,16 @@ func (s *Site) release(ctx context.Context, oracle *Oracle) error {
 // switchTo releases a snapshot again. The generation that follows is known beforehand, since a
 // router may answer with it at once.
 func (s *Site) switchTo(ctx context.Context, snapshot string, known func(generation uint64, snapshot string)) error {
+	return s.switchWith(ctx, snapshot, known, release.Change{})
+}
+
+func (s *Site) switchWith(ctx context.Context, snapshot string, known func(generation uint64, snapshot string), change release.Change) error {
 	now, err := s.releases.Current(ctx)
 	if err != nil {
 		return err
 	}
 	known(now.Generation+1, snapshot)
-	if _, err = s.releases.Rollback(ctx, release.RollbackOptions{To: s.single[snapshot]}); err != nil {
+	if _, err = s.releases.Rollback(ctx, release.RollbackOptions{Change: change, To: s.single[snapshot]}); err != nil {
 		return err
 	}
 	s.now = snapshot
@@ -193,10 +221,13 @@ func (s *Site) switchTo(ctx context.Context, snapshot string, known func(generat
 // startAll starts all processes, and waits until all is held.
 func (s *Site) startAll(ctx context.Context) error {
 	s.alone = &routing{process: process{name: "all-in-one", pinned: s.o.Pinned, command: func() []string {
-		return append([]string{s.o.Program}, append(s.flags("alone"), "--live-writes")...)
+		return append([]string{s.o.Program}, append(s.flags("all-in-one"), "--live-writes")...)
 	}}}
 	if err := s.alone.start(ctx); err != nil {
 		return err
+	}
+	if s.noDisks == nil {
+		s.noDisks = s.house("all-in-one") // whether it can be
 	}
 	for range s.o.Nodes {
 		if _, err := s.addNode(); err != nil {
@@ -208,6 +239,9 @@ func (s *Site) startAll(ctx context.Context) error {
 	}
 	for i := range s.o.Routers {
 		name := fmt.Sprintf("router-%d", i)
+		if err := s.house(name); err != nil {
+			return err
+		}
 		s.routers = append(s.routers, &routing{process: process{name: name, pinned: s.o.Pinned, command: func() []string {
 			return append([]string{s.program}, append(s.routerFlags(name), "--live-writes")...)
 		}}})
@@ -261,6 +295,9 @@ func (s *Site) addNode() (*node, error) {
 		return nil, err
 	}
 	name := fmt.Sprintf("node-%d", len(s.nodes))
+	if err := s.house(name); err != nil {
+		return nil, errors.Join(err, proxy.Close())
+	}
 	n := &node{proxy: proxy, member: true, watch: remote.NewNode(remote.NodeOptions{Address: proxy.Address()})}
 	n.process = process{name: name, pinned: s.o.Pinned, command: func() []string {
 		return append([]string{s.program}, append(s.flags(name), "--role", "shard", "--node-name", name,
@@ -290,6 +327,13 @@ func (s *Site) startRouter(ctx context.Context, r *routing) error {
 	s.ask(r)
 	r.out.Store(false)
 	return nil
+}
+
+// killAsked kills a router, with what it was asked. Nobody asks it until it is started again.
+func (r *routing) killAsked() {
+	r.out.Store(true)
+	r.asked.Load().killed.Store(true)
+	r.kill()
 }
 
 // running are the nodes that are members and run.
@@ -410,6 +454,9 @@ func (s *Site) close() error {
 	}
 	if s.http != nil {
 		s.http.CloseIdleConnections()
+	}
+	for _, dir := range s.disks {
+		err = errors.Join(err, unmountDisk(dir))
 	}
 	return errors.Join(err, os.RemoveAll(s.dir))
 }

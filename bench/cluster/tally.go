@@ -29,6 +29,7 @@ type phase struct {
 	times   *hdrhistogram.Histogram
 	failed  map[string]int64 // by reason
 	fenced  int64
+	killed  int64
 	begun   int64
 	slowest []sample
 	before  []int64 // the 99th percentile of the calm before each time, in nanoseconds
@@ -42,7 +43,7 @@ type tally struct {
 	mu       sync.Mutex
 	name     string // of the phase
 	since    time.Time
-	allowed  func(reason string) bool // what the fence demands now
+	fences   bool // the fence may demand now that queries are refused
 	phases   map[string]*phase
 	findings map[finding]int64
 	told     []string
@@ -53,15 +54,15 @@ type tally struct {
 
 func newTally() *tally {
 	t := &tally{phases: map[string]*phase{}, findings: map[finding]int64{}, lags: newHistogram()}
-	t.begin(steadyPhase, nil)
+	t.begin(steadyPhase, false)
 	return t
 }
 
-// begin begins a phase. allowed says which failures the fence demands, nil for none.
-func (t *tally) begin(name string, allowed func(reason string) bool) {
+// begin begins a phase. fences says whether the fence may demand that queries are refused.
+func (t *tally) begin(name string, fences bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.name, t.since, t.allowed = name, time.Now(), allowed
+	t.name, t.since, t.fences = name, time.Now(), fences
 	p := t.phase()
 	p.begun++
 	if name == steadyPhase {
@@ -118,13 +119,29 @@ func (t *tally) answered(due, came time.Time, found finding, text string, rows i
 	}
 }
 
+// stale is the reason with which the fence has queries refused.
+const stale = "LIVE_STALE"
+
+// excuse is why a query may fail.
+type excuse int
+
+const (
+	noExcuse  excuse = iota
+	fullDisk         // of the router: it may refuse by the fence
+	wasKilled        // the router has ended with the query
+)
+
 // failed counts a query that was not answered.
-func (t *tally) failed(due, came time.Time, reason, text string) {
+func (t *tally) failed(due, came time.Time, reason, text string, why excuse) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	p := t.phase()
-	if t.allowed != nil && t.allowed(reason) {
+	switch {
+	case reason == stale && (t.fences || why == fullDisk):
 		p.fenced++
+		return
+	case why == wasKilled:
+		p.killed++
 		return
 	}
 	t.record(due, came)
@@ -168,7 +185,7 @@ func (t *tally) asked() (n int64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, p := range t.phases {
-		n += p.times.TotalCount() + p.fenced
+		n += p.times.TotalCount() + p.fenced + p.killed
 	}
 	return n
 }

@@ -5,10 +5,9 @@ import (
 	"time"
 )
 
-// budget bounds what is done beside requests, such as retries: a share of them, and a little
-// each second, so that few requests may have some, too.
+// budget bounds what is done beside requests, such as retries: by what they earn, and, so that
+// few requests may have some too, by time.
 type budget struct {
-	share     float64 // added by each request
 	perSecond float64
 	most      float64 // that are saved up
 	now       func() time.Time
@@ -19,25 +18,25 @@ type budget struct {
 }
 
 // newBudget returns a budget that is full.
-func newBudget(share, perSecond, most float64, now func() time.Time) *budget {
-	return &budget{share: share, perSecond: perSecond, most: most, now: now, have: most, at: now()}
+func newBudget(perSecond, most float64, now func() time.Time) *budget {
+	return &budget{perSecond: perSecond, most: most, now: now, have: most, at: now()}
 }
 
-// earn counts a request.
-func (b *budget) earn() {
+// earn adds what a request allows.
+func (b *budget) earn(share float64) {
 	b.mu.Lock()
-	b.have = min(b.have+b.share, b.most)
+	b.have = min(b.have+share, b.most)
 	b.mu.Unlock()
 }
 
-// spend reports whether one more may be done, and counts it.
-func (b *budget) spend() bool {
+// spend reports whether one more may be done, with so many kept for others, and counts it.
+func (b *budget) spend(kept float64) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	now := b.now()
 	b.have = min(b.have+b.perSecond*now.Sub(b.at).Seconds(), b.most)
 	b.at = now
-	if b.have < 1 {
+	if b.have < 1+kept {
 		return false
 	}
 	b.have--

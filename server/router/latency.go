@@ -51,11 +51,17 @@ func (l *latencies) add(took time.Duration) {
 
 // hedge returns after how long another replica is asked, too.
 func (l *latencies) hedge() time.Duration {
+	usual, _ := l.usual()
+	return usual
+}
+
+// usual returns how long most calls take at most, and whether that is known.
+func (l *latencies) usual() (took time.Duration, known bool) {
 	q := time.Duration(l.quantile.Load())
 	if q == 0 {
-		return firstHedge
+		return firstHedge, false
 	}
-	return max(q+q/8, leastHedge) // where all take about as long, none is slow
+	return max(q+q/8, leastHedge), true // where all take about as long, none is slow
 }
 
 // bands is how many kinds of searches there are, by how much they ask for.

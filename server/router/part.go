@@ -41,6 +41,7 @@ func (p *part) Search(ctx context.Context, r *shard.Request, reply *shard.Reply)
 	if err != nil {
 		return err
 	}
+	p.searched()
 	asked := *r
 	asked.Moment = at
 	var spare *shard.Reply

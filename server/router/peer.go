@@ -55,19 +55,23 @@ type outcome int
 const (
 	answered outcome = iota
 	failed           // it is known not to have an answer
-	late             // another replica had one before, or there was no more time
+	late             // another replica had one before, or a caller has waited for long
+	cut              // its caller had no more time: it may be no slower than others
 )
 
 // end takes in a call that has ended, and how long it took. It reports whether the node is left
 // alone from now on. One that is late is only slow for as long as it answers some: it is asked
-// less.
+// less. One that was cut off has lost nothing.
 func (p *peer) end(now time.Time, took time.Duration, how outcome) (ejected bool) {
 	p.inFlight.Add(-1)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.observe(now, took)
-	if how == answered {
+	switch how {
+	case answered:
 		p.losses, p.heard = 0, now
+		return false
+	case cut:
 		return false
 	}
 	if how == late {

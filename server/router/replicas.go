@@ -62,7 +62,7 @@ func (e *NoReplicaError) Error() string {
 // Unwrap returns why the last one has not answered.
 func (e *NoReplicaError) Unwrap() error { return e.Err }
 
-// maxTries is how many replicas are asked at most for one thing, beside hedges.
+// maxTries is how many replicas are asked at most for one thing, beside the first hedge.
 const maxTries = 4
 
 // slot says whose memory a call writes to: that of the caller, or of a hedge.
@@ -77,60 +77,113 @@ const (
 // under way at a time, one of each.
 type call func(ctx context.Context, node *remote.Node, to slot) error
 
+// searched counts a search of the shard, which is what hedges are earned by: a query makes one
+// of each shard.
+func (s *set) searched() { s.router.hedges.earn(hedgeShare / float64(max(s.of.Of, 1))) }
+
 // do makes a call on one replica after the other until one has answered, and says where that
-// has written to. If a call takes longer than most, another replica is asked beside it, which
-// writes to memory that the call makes for it. When do returns, all calls have ended: none reads
-// or writes memory of the caller.
+// has written to. If that takes longer than most, another replica is asked beside it, and if
+// that one fails the next: they write to memory that the call makes for them. When do returns,
+// all calls have ended: none reads or writes memory of the caller.
 func (s *set) do(ctx context.Context, at shard.Position, l *latencies, c call) (slot, error) {
-	s.router.retries.earn()
-	s.router.hedges.earn()
-	t := try{set: s, at: at, latencies: l, call: c}
-	var last error
-	for n := range maxTries {
-		if n > 0 && !s.router.retries.spend() {
-			s.router.counts.denied.Add(1)
-			break
-		}
-		p := t.pick()
-		if p == nil {
-			return own, &NoReplicaError{s.of, at, last}
-		}
-		if n > 0 {
-			s.router.counts.retries.Add(1)
-		}
-		won, err := t.ask(ctx, p)
-		if err == nil || !retryable(ctx, err) {
-			return won, err
-		}
-		last = err
+	s.router.retries.earn(retryShare)
+	t := &try{set: s, caller: ctx, at: at, latencies: l, call: c}
+	if len(*s.now.Load()) < 2 { // there is nobody to ask beside it
+		return own, t.each(ctx, own, t.pick())
 	}
-	return own, &NoReplicaError{s.of, at, last}
+	t.done = make(chan struct{})
+	var cancel context.CancelFunc
+	t.both, cancel = context.WithCancel(ctx)
+	t.cancel = cancel
+	defer cancel()
+	timer := time.AfterFunc(l.hedge(), t.hedge)
+	err := t.each(t.both, own, t.pick())
+	if timer.Stop() {
+		return own, err
+	}
+	if !errors.As(err, new(*NoReplicaError)) || !t.hedged.Load() {
+		cancel() // or else the hedge may have an answer yet; the caller's time bounds it
+	}
+	<-t.done // it reads what it sends from memory of the caller
+	switch {
+	case err != nil && t.won:
+		return hedged, nil
+	case err != nil && ctx.Err() != nil:
+		return own, ctx.Err()
+	}
+	return own, err
 }
+
+// timeGrain is how exactly nodes are told how long a caller waits: so much too early they give up.
+const timeGrain = time.Millisecond
 
 // retryable reports whether another replica may have an answer.
 func retryable(ctx context.Context, err error) bool {
 	if ctx.Err() != nil || errors.Is(err, index.ErrQuery) {
 		return false
 	}
+	if end, ok := ctx.Deadline(); ok && errors.Is(err, context.DeadlineExceeded) && time.Until(end) < timeGrain {
+		return false // the node's clock was first
+	}
 	_, panicked := errors.AsType[*shard.PanicError](err)
 	return !panicked
 }
 
-// try is one thing that is asked.
+// try is one thing that is asked, by two calls at a time at most: one of each slot.
 type try struct {
 	*set
+	caller    context.Context
 	at        shard.Position
 	latencies *latencies
 	call      call
-	asked     [maxTries + 1]*peer
-	n         int
-	hedges    int
+
+	mu    sync.Mutex
+	asked [maxTries + 1]*peer
+	n     int
+
+	// Of the hedge.
+	both   context.Context // of both calls
+	cancel context.CancelFunc
+	hedged atomic.Bool   // a replica is asked
+	done   chan struct{} // closed once it has ended, and won is set
+	won    bool
+}
+
+// each asks a replica, nil if there is none, and one after the other if it fails, until one has
+// answered. If all that may be asked have failed, the error is a [*NoReplicaError].
+func (t *try) each(ctx context.Context, to slot, p *peer) error {
+	var last error
+	for ; p != nil; p = t.next() {
+		err := t.one(ctx, p, to)
+		if err == nil || !retryable(ctx, err) {
+			return err
+		}
+		last = err
+	}
+	return &NoReplicaError{t.of, t.at, last}
+}
+
+// next returns the replica to ask after one has failed, nil if there is none, or the budget does
+// not allow it.
+func (t *try) next() *peer {
+	p := t.pick()
+	switch {
+	case p == nil:
+		return nil
+	case !t.router.retries.spend(0):
+		t.router.counts.denied.Add(1)
+		return nil
+	}
+	t.router.counts.retries.Add(1)
+	return p
 }
 
 // pick returns the replica to ask next, nil if there is none, and notes that it was asked: the
 // better of two that are drawn. One that is left alone, or is a little behind, is taken only if
 // there is no other.
 func (t *try) pick() *peer {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	list := *t.now.Load()
 	var best, spare [2]*peer
 	nBest, nSpare := 0, 0
@@ -183,40 +236,6 @@ func (t *try) has(p *peer) bool {
 	return false
 }
 
-// ask asks a replica, and another one beside it if it takes long.
-func (t *try) ask(ctx context.Context, p *peer) (slot, error) {
-	if t.hedges > 0 || len(*t.now.Load()) < 2 { // the hedge's memory may be in use, or there is nobody
-		return own, t.one(ctx, p, own)
-	}
-	first, cancel := context.WithCancel(ctx)
-	defer cancel()
-	h := hedge{try: t, ctx: ctx, beat: cancel, done: make(chan struct{})}
-	timer := time.AfterFunc(t.latencies.hedge(), h.run)
-	err := t.one(first, p, own)
-	if timer.Stop() {
-		return own, err
-	}
-	h.mu.Lock()
-	if err == nil && !h.won {
-		h.lost = true
-		if h.cancel != nil {
-			h.cancel()
-		}
-		h.mu.Unlock()
-		<-h.done // it reads what it sends from memory of the caller
-		return own, nil
-	}
-	h.mu.Unlock()
-	<-h.done // it has won, or is the only one left; the context bounds it
-	if h.err == nil {
-		return hedged, nil
-	}
-	if err == nil || ctx.Err() != nil {
-		return own, ctx.Err()
-	}
-	return own, err
-}
-
 // one asks one replica, and notes how that went.
 func (t *try) one(ctx context.Context, p *peer, to slot) error {
 	p.begin()
@@ -224,15 +243,12 @@ func (t *try) one(ctx context.Context, p *peer, to slot) error {
 	err := t.call(ctx, p.node, to)
 	now := t.router.clock()
 	took := now.Sub(start)
-	isEnd := errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
 	switch {
 	case err == nil:
 		t.latencies.add(took)
 		p.end(now, took, answered)
-	case isEnd && (to == hedged || took < t.latencies.hedge()):
-		p.drop() // the first was faster, or the caller has no time
-	case isEnd:
-		t.router.lost(p, p.end(now, took, late), errSlow)
+	case errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded):
+		t.ended(ctx, p, to, now, took)
 	case !retryable(ctx, err):
 		p.end(now, took, answered) // it is the caller's mistake, or a bug
 	default:
@@ -243,6 +259,24 @@ func (t *try) one(ctx context.Context, p *peer, to slot) error {
 		t.router.lost(p, p.end(now, max(took, t.latencies.hedge()), how), err)
 	}
 	return err
+}
+
+// ended notes that a call has ended before it was answered: another replica was faster, or there
+// was no more time. Of the latter only a node that has kept a caller waiting for as long as one
+// that stands still is the cause: all replicas may take longer for some queries than for most.
+func (t *try) ended(ctx context.Context, p *peer, to slot, now time.Time, took time.Duration) {
+	usual, known := t.latencies.usual()
+	beaten := ctx.Err() != nil && t.caller.Err() == nil
+	switch {
+	case to == hedged || took < usual:
+		p.drop()
+	case beaten, known && took >= mute:
+		t.router.lost(p, p.end(now, took, late), errSlow)
+	case known:
+		p.end(now, took, cut)
+	default:
+		p.drop()
+	}
 }
 
 // isRefusal reports whether a node has answered, though not what it was asked, and not against
@@ -259,56 +293,43 @@ func (t *try) contradicts(p *peer, err error) bool {
 	return ok && r.Reason == remote.Behind && slices.ContainsFunc(*t.now.Load(), func(one replica) bool { return one.peer == p && one.has(t.at) })
 }
 
-// hedge is a call beside another one.
-type hedge struct {
-	*try
-	ctx  context.Context
-	beat context.CancelFunc // ends the other one
-	done chan struct{}
-	err  error // once it is done
-
-	mu        sync.Mutex
-	cancel    context.CancelFunc
-	won, lost bool
+// hedge asks other replicas beside the first, once the budget allows it, unless all has ended
+// before.
+func (t *try) hedge() {
+	defer close(t.done)
+	if !t.awaitHedge() {
+		return
+	}
+	p := t.pick()
+	if p == nil {
+		t.router.hedges.earn(1) // it is not used
+		return
+	}
+	t.hedged.Store(true)
+	t.router.counts.hedges.Add(1)
+	if t.each(t.both, hedged, p) == nil {
+		t.won = true
+		t.cancel()
+		t.router.counts.hedgesWon.Add(1)
+	}
 }
 
-// run makes the call, if there is another replica and the budget allows it.
-func (h *hedge) run() {
-	defer close(h.done)
-	h.mu.Lock()
-	if h.lost {
-		h.mu.Unlock()
-		h.err = context.Canceled
-		return
+// awaitHedge waits until the budget allows a hedge, and reports whether it does. Calls that take
+// much longer than most may have what is kept for them.
+func (t *try) awaitHedge() bool {
+	for wait, kept := t.latencies.hedge(), float64(hedgeKept); t.both.Err() == nil; wait, kept = 2*wait, 0 {
+		if t.router.hedges.spend(kept) {
+			return true
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-t.both.Done():
+			timer.Stop()
+		case <-timer.C:
+		}
 	}
-	if h.ctx.Err() != nil || !h.router.hedges.spend() {
-		h.err = errNoHedge
-		h.mu.Unlock()
-		return
-	}
-	p := h.pick()
-	if p == nil {
-		h.err = errNoHedge
-		h.mu.Unlock()
-		return
-	}
-	ctx, cancel := context.WithCancel(h.ctx)
-	defer cancel()
-	h.cancel, h.hedges = cancel, h.hedges+1
-	h.mu.Unlock()
-	h.router.counts.hedges.Add(1)
-	err := h.one(ctx, p, hedged)
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.err = err; err == nil && !h.lost {
-		h.won = true
-		h.beat()
-		h.router.counts.hedgesWon.Add(1)
-	}
+	return false
 }
 
 // errSlow says that a node has not answered until another one had, or there was no more time.
 var errSlow = errors.New("it was slower than most, and another replica had the answer before, or the time was over")
-
-// errNoHedge says that there was no hedge.
-var errNoHedge = errors.New("no hedge")

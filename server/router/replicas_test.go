@@ -191,25 +191,125 @@ func TestHedges(t *testing.T) {
 	})
 }
 
-// Where all nodes are slow, hedges are a share of the requests, whatever they gain.
+// Where any node is slow now and then, hedges are a share of the queries, each of which asks many
+// shards, and whatever they gain.
 func TestHedgesHaveABudget(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newTrial(2)
-		ask := func(d time.Duration) {
-			_, err := s.ask(t.Context(), func(ctx context.Context, _ int) error { return hang(ctx, d) })
+		users, apps := newTrial(2), []*trial{}
+		for i := range 4 {
+			one := newTrial(2)
+			one.router, one.of = users.router, remote.ShardID{Tower: shard.Apps, Number: i, Of: 4}
+			apps = append(apps, one)
+		}
+		var calls atomic.Int32
+		ask := func(ctx context.Context, _ int) error {
+			if calls.Add(1)%31 == 0 {
+				return hang(ctx, 4*time.Millisecond)
+			}
+			return hang(ctx, 2*time.Millisecond)
+		}
+		query := func() {
+			_, err := users.ask(t.Context(), ask)
 			require.NoError(t, err)
+			for _, s := range apps {
+				s.searched()
+				_, err := s.ask(t.Context(), ask)
+				require.NoError(t, err)
+			}
+		}
+		const asked = 4000
+		for range asked {
+			query()
+		}
+		synctest.Wait()
+		hedges := float64(users.router.Counts().Hedges)
+		assert.LessOrEqual(t, hedges, hedgeMost+hedgeShare*asked)
+		assert.Greater(t, hedges, 0.9*hedgeShare*asked, "those that are allowed are made")
+	})
+}
+
+// What calls that are a little slow have left of hedges is enough for those that hang, as where a
+// node stands still.
+func TestHedgesAreKeptForWhatHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newTrial(2)
+		ask := func(first time.Duration) time.Duration {
+			start := time.Now()
+			var nth atomic.Int32
+			_, err := s.ask(t.Context(), func(ctx context.Context, _ int) error {
+				if nth.Add(1) == 1 {
+					return hang(ctx, first)
+				}
+				return hang(ctx, 2*time.Millisecond)
+			})
+			require.NoError(t, err)
+			return time.Since(start)
 		}
 		for range 100 {
 			ask(2 * time.Millisecond)
 		}
-		const asked = 2000
-		start := time.Now()
-		for range asked {
-			ask(4 * time.Millisecond)
+		for range 100 {
+			ask(3 * time.Millisecond)
 		}
-		synctest.Wait()
-		took := time.Since(start).Seconds()
-		assert.LessOrEqual(t, float64(s.router.Counts().Hedges), hedgeMost+hedgeShare*(100+asked)+hedgePerSecond*took)
+		require.EqualValues(t, hedgeMost-hedgeKept, s.router.Counts().Hedges)
+		for range hedgeKept {
+			assert.Less(t, ask(time.Hour), 20*time.Millisecond)
+		}
+		assert.EqualValues(t, hedgeMost, s.router.Counts().Hedges)
+	})
+}
+
+// While a replica hangs that was asked beside one which fails then, or beside which it fails,
+// others are asked.
+func TestThirdReplicaIsAsked(t *testing.T) {
+	for _, hangs := range []int32{1, 2} { // the first or the second that is asked
+		synctest.Test(t, func(t *testing.T) {
+			s := newTrial(3)
+			for range 50 {
+				time.Sleep(time.Second)
+				start := time.Now()
+				var nth atomic.Int32
+				_, err := s.ask(t.Context(), func(ctx context.Context, _ int) error {
+					switch nth.Add(1) {
+					case hangs:
+						return hang(ctx, time.Hour)
+					case 3:
+						return hang(ctx, time.Millisecond)
+					}
+					if err := hang(ctx, 2*firstHedge); err != nil {
+						return err
+					}
+					return errors.New("connection reset")
+				})
+				require.NoError(t, err)
+				require.LessOrEqual(t, time.Since(start), 4*firstHedge)
+				require.EqualValues(t, 3, nth.Load())
+				for i := range 3 {
+					s.peer(i).probed(time.Now())
+				}
+				s.router.hedges.earn(1)
+			}
+			synctest.Wait()
+			assert.Zero(t, s.peer(0).inFlight.Load()+s.peer(1).inFlight.Load()+s.peer(2).inFlight.Load())
+		})
+	}
+}
+
+// Where all fail but one that hangs, all are asked once, and the deadline ends the call.
+func TestTriesAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newTrial(8)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		var asked atomic.Int32
+		_, err := s.ask(ctx, func(ctx context.Context, _ int) error {
+			if asked.Add(1) == 1 {
+				return hang(ctx, time.Hour)
+			}
+			return errors.New("connection refused")
+		})
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		assert.EqualValues(t, maxTries+1, asked.Load())
 	})
 }
 
@@ -246,17 +346,75 @@ func TestDeadlineEndsCalls(t *testing.T) {
 	})
 }
 
-// Callers who have no time at all say nothing about nodes.
+// Callers who have little time say nothing about nodes: neither where it is not known how long
+// calls take, nor where what they ask takes longer than most calls do, nor where the node's clock
+// is a little early.
 func TestHastyCallersEjectNobody(t *testing.T) {
+	for name, c := range map[string]struct {
+		known, deadline, takes time.Duration
+		early                  bool
+	}{
+		"no time":           {0, 10 * time.Microsecond, time.Millisecond, false},
+		"nothing known":     {0, 60 * time.Millisecond, 100 * time.Millisecond, false},
+		"expensive":         {2 * time.Millisecond, 20 * time.Millisecond, 40 * time.Millisecond, false},
+		"expensive, early":  {2 * time.Millisecond, 20 * time.Millisecond, 19500 * time.Microsecond, true},
+		"hardly any longer": {2 * time.Millisecond, 3 * time.Millisecond, 4 * time.Millisecond, false},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			s := newTrial(2)
+			if c.known > 0 {
+				for range 100 {
+					_, err := s.ask(t.Context(), func(ctx context.Context, _ int) error { return hang(ctx, c.known) })
+					require.NoError(t, err)
+				}
+			}
+			for range 200 {
+				ctx, cancel := context.WithTimeout(t.Context(), c.deadline)
+				_, err := s.ask(ctx, func(ctx context.Context, _ int) error {
+					err := hang(ctx, c.takes)
+					if err == nil && c.early {
+						return context.DeadlineExceeded
+					}
+					return err
+				})
+				cancel()
+				require.ErrorIs(t, err, context.DeadlineExceeded, name)
+			}
+			assert.False(t, s.peer(0).isOut() || s.peer(1).isOut(), name)
+			assert.Zero(t, s.router.Counts().Ejected, name)
+			assert.Zero(t, s.router.Counts().Retries, name)
+		})
+	}
+}
+
+// A node that answers nothing, though callers wait for long, is left alone, even if there are no
+// hedges to tell.
+func TestMuteNodeIsLeftAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newTrial(2)
-		for range 100 {
-			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Microsecond)
-			_, err := s.ask(ctx, func(ctx context.Context, _ int) error { return hang(ctx, time.Millisecond) })
-			cancel()
-			require.ErrorIs(t, err, context.DeadlineExceeded)
+		mute := false
+		ask := func() {
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+			defer cancel()
+			_, _ = s.ask(ctx, func(ctx context.Context, node int) error {
+				if mute && node == 0 {
+					return hang(ctx, time.Hour)
+				}
+				return hang(ctx, 2*time.Millisecond)
+			})
 		}
-		assert.False(t, s.peer(0).isOut() || s.peer(1).isOut())
+		for range 100 {
+			ask()
+		}
+		for s.router.hedges.spend(0) { // until there are none
+		}
+		mute = true
+		for range 1000 {
+			ask()
+			time.Sleep(time.Second) // it may be faster by now
+		}
+		assert.True(t, s.peer(0).isOut())
+		assert.False(t, s.peer(1).isOut())
 	})
 }
 

@@ -60,10 +60,12 @@ const (
 	// stall is how much time between two looks says that this process stood still.
 	stall = silence / 2
 
-	// Retries may be a fifth of the requests, and ten a second (as those of Finagle), hedges a
-	// twentieth, and some more where that follows on a time of few.
+	// Retries may be a fifth of the requests to nodes, and ten a second (as those of Finagle).
 	retryShare, retryPerSecond, retryMost = 0.2, 10, 100
-	hedgeShare, hedgePerSecond, hedgeMost = 0.05, 1, 20
+	// Hedges may be a twentieth of the queries, whatever those ask of nodes, and what was saved
+	// up of that. Some are kept for calls that take several times as long as most: where all is
+	// well, calls that are a little slower take all that there is.
+	hedgeShare, hedgeMost, hedgeKept = 0.05, 20, 10
 )
 
 // Router knows the nodes, and which shards each can be asked for. Its methods are safe for any
@@ -124,8 +126,8 @@ func New(o Options) *Router {
 	if r.o.Events == nil {
 		r.o.Events = events.Tee()
 	}
-	r.retries = newBudget(retryShare, retryPerSecond, retryMost, r.clock)
-	r.hedges = newBudget(hedgeShare, hedgePerSecond, hedgeMost, r.clock)
+	r.retries = newBudget(retryPerSecond, retryMost, r.clock)
+	r.hedges = newBudget(0, hedgeMost, r.clock)
 	return r
 }
 
