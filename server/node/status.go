@@ -76,7 +76,7 @@ func (n *Node) status() *shardv1.NodeStatus {
 	n.mu.RLock()
 	defer n.mu.RUnlock()
 	m := &shardv1.NodeStatus{
-		Name: n.c.Name, Zone: n.c.Zone, Weight: uint64(n.c.MemoryLimit), Mapped: uint64(n.mapped(nil)), Phase: n.phase,
+		Name: n.name, Zone: n.c.Zone, Weight: uint64(n.c.MemoryLimit), Mapped: uint64(n.mapped(nil)), Phase: n.phase,
 	}
 	if n.newest != nil {
 		m.Generation = n.newest.Generation
