@@ -127,7 +127,6 @@ func New(c Config) (*Node, error) {
 	if n.events == nil {
 		n.events = events.Tee()
 	}
-	n.board = newBoard(n.status)
 	o := c.Live
 	o.Fence = cmp.Or(o.Fence, DefaultFence)
 	o.AtLeast = func(ctx context.Context) (shard.Position, string, error) {
@@ -135,8 +134,9 @@ func New(c Config) (*Node, error) {
 		return bound.Position, bound.By, err
 	}
 	o.Unfenced, o.AnswerStale, o.Writes, o.Events = true, true, false, n.events
-	o.Changed, o.Published = func() {}, n.board.changed
+	o.Changed, o.Published = func() {}, func() { n.board.changed() }
 	n.live = livelog.New(c.Store.Objects(), o)
+	n.board = newBoard(n.status)
 	return n, nil
 }
 

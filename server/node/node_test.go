@@ -206,6 +206,21 @@ func TestNodeIsRenamed(t *testing.T) {
 	})
 }
 
+// A node says which entry of the live log it has read to.
+func TestEntryThatWasRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1)
+		n := w.run(t, node.Config{Name: "a"}, t.TempDir(), "a")
+		s := n.ready(t, 1, 1)
+		assert.Zero(t, s.GetRead().GetSequence())
+		assert.Empty(t, s.GetEntry(), "there is no entry")
+		at := w.takeDown(t, "a0")
+		s = n.until(t, func(s *shardv1.NodeStatus) bool { return s.GetRead().GetSequence() == at.Sequence })
+		hash := w.writer.View().Position.Hash
+		assert.Equal(t, hash[:], s.GetEntry())
+	})
+}
+
 // What a node is made of must be given.
 func TestConfig(t *testing.T) {
 	store := newWorld(t, 1).store

@@ -81,6 +81,12 @@ func (n *Node) status() *shardv1.NodeStatus {
 	if n.newest != nil {
 		m.Generation = n.newest.Generation
 	}
+	if at, read := n.live.Entry(); read {
+		m.Read = &tandemv1.LivePosition{Log: at.Log, Sequence: at.Sequence}
+		if !at.Hash.IsZero() {
+			m.Entry = at.Hash[:]
+		}
+	}
 	list := make([]*slot, 0, len(n.slots))
 	for _, s := range n.slots {
 		if !s.withdrawn {
