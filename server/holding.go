@@ -163,13 +163,14 @@ func withRouter(ctx context.Context, c net.Conn) context.Context {
 // nodeServer returns what answers the shard RPC, and what ends its streams, for which a shutdown
 // would wait.
 func (s *Service) nodeServer(n *node.Node, c *Config) (server *http.Server, endStreams func()) {
-	streaming, end := context.WithCancel(context.Background())
+	streaming, endAll := context.WithCancelCause(context.Background())
+	end := func() { endAll(remote.ErrStopping) }
 	path, rpc := remote.NewHandler(n, remote.Options{Panicked: s.panicked, Unreadable: n.Unreadable})
 	ending := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == shardv1connect.ShardServiceWatchProcedure {
-			ctx, cancel := context.WithCancel(r.Context())
-			defer cancel()
-			defer context.AfterFunc(streaming, cancel)()
+			ctx, cancel := context.WithCancelCause(r.Context())
+			defer cancel(nil)
+			defer context.AfterFunc(streaming, func() { cancel(context.Cause(streaming)) })()
 			r = r.WithContext(ctx)
 		}
 		rpc.ServeHTTP(w, r)

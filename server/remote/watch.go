@@ -21,6 +21,10 @@ const (
 	maxUsedSnapshots = 64
 )
 
+// ErrStopping, as the cause of the end of the context of a request, ends a stream of a node that
+// stops: a router is told so.
+var ErrStopping error = refusef(Stopping, "the node was told to stop")
+
 // watch sends the status of the node until the router goes.
 func (h *handler) watch(ctx context.Context, m *shardv1.WatchRequest, stream *connect.ServerStream[shardv1.WatchResponse]) error {
 	if err := h.checkWatch(m); err != nil {
@@ -44,7 +48,7 @@ func (h *handler) watch(ctx context.Context, m *shardv1.WatchRequest, stream *co
 			timer.Reset(wait.most)
 			select {
 			case <-ctx.Done():
-				return ctx.Err()
+				return context.Cause(ctx)
 			case <-wait.changed:
 			case <-timer.C:
 			}
