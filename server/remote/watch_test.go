@@ -3,6 +3,7 @@ package remote_test
 import (
 	"context"
 	"errors"
+	"net/http"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -101,4 +102,22 @@ func TestGetShard(t *testing.T) {
 	require.InDelta(t, float64(flagged)/rows, got.GetAttributes()[fieldFlag].GetShare(), 1e-6)
 	require.InDelta(t, float64(tags)/rows, got.GetAttributes()[fieldTags].GetTexts(), 1e-6)
 	require.Zero(t, got.GetAttributes()[fieldYear].GetTextBytes())
+}
+
+// A router that watches a node which stops is told that it does, and not that somebody has given up.
+func TestWatchOfANodeThatStops(t *testing.T) {
+	w := newWorld(t, 3, 200, 2)
+	path, h := remote.NewHandler(w, remote.Options{})
+	stopping, stop := context.WithCancelCause(context.Background())
+	defer stop(nil)
+	n := ask(t, serve(t, path, http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		ctx, cancel := context.WithCancelCause(r.Context())
+		defer cancel(nil)
+		defer context.AfterFunc(stopping, func() { cancel(context.Cause(stopping)) })()
+		h.ServeHTTP(rw, r.WithContext(ctx))
+	})))
+	err := n.Watch(t.Context(), "router-1", nil, func(*shardv1.NodeStatus) { stop(remote.ErrStopping) })
+	refused, ok := errors.AsType[*remote.Refusal](err)
+	require.True(t, ok, "%v", err)
+	require.Equal(t, remote.Stopping, refused.Reason)
 }
