@@ -142,13 +142,13 @@ func (c *cluster) join(t require.TestingT, store *snapshots.Store) *clusterNode 
 	}
 	h := Holding{
 		Name: n.name, Replicas: min(c.replicas, placement.MaxFactor), Holds: c.holds, Hearing: 10 * time.Millisecond,
-		Watch: func(ctx context.Context, told func([]placement.Member), _ func(error)) {
+		Watch: func(ctx context.Context, told func(string, []placement.Member), _ func(error)) {
 			c.watch(ctx, func(list []router.Member) {
 				var members []placement.Member
 				for _, m := range list {
 					members = append(members, placement.Member{Name: m.Name})
 				}
-				told(members)
+				told(n.name, members)
 			})
 		},
 	}

@@ -28,17 +28,18 @@ import (
 
 // Holding says what a node is among the nodes of a cluster.
 type Holding struct {
-	Name, Zone string
+	Name, Zone string // the name until Watch tells another one
 	// Replicas is how many nodes are to hold each shard, and Holds whether another holds one. See
 	// [node.Config].
 	Replicas int
 	Holds    func(ctx context.Context, member string, of remote.ShardID, at shard.Position) bool
 	// Hearing is as in [node.Config].
 	Hearing time.Duration
-	// Watch tells which nodes there are, whenever that changes, until ctx ends.
+	// Watch tells which nodes there are, and which of their names this node has, whenever that
+	// changes, until ctx ends.
 	// If who lists them cannot be asked, or something is wrong with that, failed is called with
 	// why, and with nil whenever all is well.
-	Watch func(ctx context.Context, told func([]placement.Member), failed func(error))
+	Watch func(ctx context.Context, told func(name string, list []placement.Member), failed func(error))
 }
 
 // nodeStreams is how many requests a router may have under way on its connection.
@@ -85,7 +86,7 @@ func RunNode(ctx context.Context, c Config, h Holding) (err error) {
 	defer aside.Wait()
 	defer cancel()
 	aside.Go(func() { service.rereadSecrets(running, &c) })
-	aside.Go(func() { h.Watch(running, n.Members, service.membersFailed()) })
+	aside.Go(func() { h.Watch(running, n.MembersAs, service.membersFailed()) })
 	aside.Go(func() { service.followPhase(running, n) })
 	s, rpc := service.nodeServer(n, &c)
 	served := make(chan error, 1)

@@ -24,7 +24,7 @@ type clusterFlags struct {
 	Role     string `default:"all" enum:"all,shard,router" placeholder:"ROLE" help:"What the server is: all answers queries with shards of its own; router answers them with shards that nodes hold; shard is such a node, and answers routers only (default ${default})."`
 	Nodes    string `placeholder:"SOURCE" help:"Who the nodes are: file:PATH, dns:///HOST:PORT, dns+srv:///NAME, k8s:///NAMESPACE/SERVICE[:PORTNAME], or HOST:PORT,HOST:PORT."`
 	Replicas *int   `placeholder:"N" help:"How many nodes are to hold each shard; all servers of a cluster are told the same (default 2)."`
-	NodeName string `placeholder:"NAME" help:"Name of this node among --nodes (default that which has the address of this machine and the port of --listen, or the name of the host)."`
+	NodeName string `placeholder:"NAME" help:"Name of this node among --nodes (default that which has the address of this machine and the port of --listen, as soon as one has, or the name of the host)."`
 	Zone     string `placeholder:"NAME" help:"Zone of this node, for others to see; replicas are apart by what --nodes says."`
 
 	NodesToken string `type:"path" placeholder:"FILE" help:"File with the token, of the scope internal, that nodes ask for."`
@@ -164,13 +164,16 @@ func (f *clusterFlags) hold(ctx context.Context, listen string) (server.Holding,
 		return server.Holding{}, err
 	}
 	peers := &peers{ask: ask, nodes: map[string]*remote.Node{}}
-	h := server.Holding{Name: f.NodeName, Zone: f.Zone, Replicas: f.replicas(), Holds: peers.holds}
-	if h.Name == "" {
-		if h.Name, err = ownName(ctx, source, listen); err != nil {
-			return h, err
+	own := &ownName{is: func(string) bool { return false }, name: f.NodeName}
+	if f.NodeName == "" {
+		own.is = ownAddresses(listen)
+		if own.name, err = os.Hostname(); err != nil {
+			return server.Holding{}, fmt.Errorf("--node-name is not given, and the host has no name: %w", err)
 		}
+		own.hear(ctx, source)
 	}
-	h.Watch = func(ctx context.Context, told func([]placement.Member), failed func(error)) {
+	h := server.Holding{Name: own.name, Zone: f.Zone, Replicas: f.replicas(), Holds: peers.holds}
+	h.Watch = func(ctx context.Context, told func(string, []placement.Member), failed func(error)) {
 		source.Watch(ctx, func(m members.Members) {
 			failed(m.Err)
 			if m.Heard.IsZero() {
@@ -183,40 +186,46 @@ func (f *clusterFlags) hold(ctx context.Context, listen string) (server.Holding,
 				}
 			}
 			peers.know(m.List)
-			told(list)
+			told(own.among(m.List), list)
 		})
 	}
 	return h, nil
 }
 
-// nameWait is how long a node waits to hear under which name it is among the others.
-const nameWait = 10 * time.Second
+// nameWait is how long a node that starts waits to hear under which name it is among the others.
+const nameWait = 2 * time.Second
 
-// ownName returns the name of the member that has an address of this machine and the port that
-// is listened on, or else the name of the host.
-func ownName(ctx context.Context, source members.Source, listen string) (string, error) {
+// ownName is the name of this node among the members: that of the member with an address of this
+// machine and the port that is listened on. Before there is one, it is that of the host. A node
+// that was a member keeps the name that it had there.
+type ownName struct {
+	is   func(address string) bool
+	name string
+}
+
+// hear waits until the source has said something, so that a node need not begin by another name
+// than it is known by. It waits for a moment only: members may be listed once their nodes listen.
+func (o *ownName) hear(ctx context.Context, source members.Source) {
 	ctx, cancel := context.WithTimeout(ctx, nameWait)
 	defer cancel()
-	own, name := ownAddresses(listen), ""
 	source.Watch(ctx, func(m members.Members) {
-		for _, one := range m.List {
-			if name == "" && own(one.Address) {
-				name = one.Name
-				cancel()
-			}
-		}
-		if !m.Heard.IsZero() {
-			cancel() // it is not among them yet
-		}
+		o.among(m.List)
+		cancel()
 	})
-	if name != "" {
-		return name, nil
+}
+
+// among returns the name of this node among members.
+func (o *ownName) among(list []members.Member) string {
+	var named []string
+	for _, one := range list {
+		if o.is(one.Address) {
+			named = append(named, one.Name)
+		}
 	}
-	name, err := os.Hostname()
-	if err != nil {
-		return "", fmt.Errorf("--node-name is not given, no member has the address of this machine, and the host has no name: %w", err)
+	if len(named) > 0 && !slices.Contains(named, o.name) {
+		o.name = named[0]
 	}
-	return name, nil
+	return o.name
 }
 
 // peers are the other nodes, by their names.

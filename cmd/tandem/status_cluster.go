@@ -32,6 +32,9 @@ func shortText(c *tandemv1.ClusterStatus, most int) string {
 		}
 		texts = append(texts, text)
 	}
+	if more := int(c.ShortCount) - len(texts); more > 0 && most > 1 {
+		texts = append(texts, fmt.Sprintf("and %d more", more))
+	}
 	return strings.Join(texts, ", ")
 }
 

@@ -110,7 +110,7 @@ func judgeCluster(c *tandemv1.ClusterStatus) (list []finding) {
 		list = append(list, newFinding("TandemShardsUncovered", "start the nodes that are gone, or look in their logs why they do not load: queries fail until then",
 			"no node is ready for %d of %s: %s", c.UncoveredCount, wording.Plural(int64(c.ShardCount), "shard"), short))
 	case c.ShortCount > 0:
-		list = append(list, newFinding("TandemShardsShort", "start the nodes that are gone, or add some: others load what is missing if they have the memory; with fewer nodes than --replicas there is nothing to load",
+		list = append(list, newFinding("TandemShardsShort", "start the nodes that are gone, or add some: others load what is missing if they have the memory; with fewer nodes than --replicas there is nothing to load, and if none is gone, compare --replicas and names of all nodes",
 			"%d of %s have fewer than %s ready: %s", c.ShortCount, wording.Plural(int64(c.ShardCount), "shard"), wording.Plural(int64(c.Replicas), "node"), short))
 	}
 	if c.MembersError != "" {
@@ -121,7 +121,7 @@ func judgeCluster(c *tandemv1.ClusterStatus) (list []finding) {
 	for _, n := range c.Nodes {
 		switch n.State {
 		case tandemv1.ClusterNodeState_CLUSTER_NODE_STATE_LOST:
-			out = append(out, n.Address+" says nothing"+because(n.Error))
+			out = append(out, n.Address+" cannot be asked"+because(n.Error))
 		case tandemv1.ClusterNodeState_CLUSTER_NODE_STATE_OUT:
 			out = append(out, n.Address+" failed several times in a row, and is left alone")
 		}
@@ -130,7 +130,7 @@ func judgeCluster(c *tandemv1.ClusterStatus) (list []finding) {
 		}
 	}
 	if len(out) > 0 {
-		list = append(list, newFinding("TandemNodesOut", "look whether the node runs, and in its log; take it off --nodes if it is not to come back",
+		list = append(list, newFinding("TandemNodesOut", "go by what it says, as the runbook has it: whether the node runs, and its name, store, token and certificate; take it off --nodes if it is not to come back",
 			"%s", few(out)))
 	}
 	if len(behind) > 0 {
@@ -148,7 +148,13 @@ func judgeReleases(s *tandemv1.GetStatusResponse, maxStaleness time.Duration) (l
 		list = append(list, newFinding("TandemReleasesBroken", "if the store was restored on purpose, release again with --restored; else find who has changed it",
 			"it does not follow the log of releases: %s", s.LogError))
 	case s.Phase == tandemv1.Phase_PHASE_FAILED:
-		list = append(list, newFinding("TandemReleaseNotServed", nextOfUnserved(s.Error), "it does not serve generation %d: %s", s.TargetGeneration, s.Error))
+		next := nextOfUnserved(s.Error)
+		if s.Cluster != nil && strings.Contains(s.Error, notReady) {
+			next = nextOfNotReady
+		}
+		list = append(list, newFinding("TandemReleaseNotServed", next, "it does not serve generation %d: %s", s.TargetGeneration, s.Error))
+	case s.Phase == tandemv1.Phase_PHASE_LOADING && s.TargetGeneration > 0 && s.Cluster != nil:
+		list = append(list, newFinding("TandemReleaseNotServed", nextOfNotReady, "it does not serve generation %d yet: it waits for nodes to be ready for each shard", s.TargetGeneration))
 	case s.Phase == tandemv1.Phase_PHASE_LOADING && s.TargetGeneration > 0:
 		list = append(list, newFinding("TandemReleaseNotServed", "wait while it loads: tandem_snapshot_load_seconds in the metrics has what it took before", "it does not serve generation %d yet", s.TargetGeneration))
 	case s.Phase == tandemv1.Phase_PHASE_DRAINING:
@@ -165,6 +171,12 @@ func judgeReleases(s *tandemv1.GetStatusResponse, maxStaleness time.Duration) (l
 	}
 	return list
 }
+
+// notReady is in the errors of a router that waited in vain, and nextOfNotReady what to do about it.
+const (
+	notReady       = "ready for each shard"
+	nextOfNotReady = "wait up to 30s for --replicas nodes of each shard, then for one; if that goes on, look at nodes: start those that are lost; one with no shards follows another store, or is none of --nodes, as its log has it"
+)
 
 // namedSnapshot finds the snapshot that an error of a server is about.
 var namedSnapshot = regexp.MustCompile(`snapshot ([0-9a-f]{12})[0-9a-f]*:`)

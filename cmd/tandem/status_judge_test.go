@@ -132,7 +132,7 @@ func TestJudge(t *testing.T) {
 			s.Status.Cluster.ShortCount = 1
 			s.Status.Cluster.Short = []*tandemv1.ClusterShard{{Snapshot: "0123456789abcdef", Ready: 1}}
 		}},
-		{"TandemNodesOut", "b:1 says nothing: nobody listens; c:1 failed several times in a row, and is left alone", func(s *serverStatus) {
+		{"TandemNodesOut", "b:1 cannot be asked: nobody listens; c:1 failed several times in a row, and is left alone", func(s *serverStatus) {
 			s.Status.Cluster.Nodes[0].State, s.Status.Cluster.Nodes[0].Error = tandemv1.ClusterNodeState_CLUSTER_NODE_STATE_LOST, "nobody listens"
 			s.Status.Cluster.Nodes[1].State = tandemv1.ClusterNodeState_CLUSTER_NODE_STATE_OUT
 		}},
@@ -140,6 +140,9 @@ func TestJudge(t *testing.T) {
 		{"TandemMembersFailing", "no such file", func(s *serverStatus) { s.Status.Cluster.MembersError = "no such file" }},
 		{"TandemErrors", "40 of 3,070 queries", func(s *serverStatus) { s.Status.Load.LastMinute.Failed = 40 }},
 		{"TandemRecordsDropped", "it was full", func(s *serverStatus) { s.Status.Failures[0].Time = earlier(time.Minute) }},
+		{"TandemReleaseNotServed", "it does not serve generation 8 yet: it waits for nodes", func(s *serverStatus) {
+			s.Status.Phase, s.Status.TargetGeneration = tandemv1.Phase_PHASE_LOADING, 8
+		}},
 	} {
 		s := goodServer()
 		c.bad(s)
@@ -158,6 +161,20 @@ func TestJudge(t *testing.T) {
 		require.NoError(t, s.write(&out, noon))
 		require.Contains(t, out.String(), "a:1  NOT GOOD: 1 thing\n")
 	}
+}
+
+// That nodes are not ready says nothing against the snapshot.
+func TestRouterWaitsForNodes(t *testing.T) {
+	s := goodServer()
+	s.Status.Phase, s.Status.TargetGeneration = tandemv1.Phase_PHASE_FAILED, 8
+	s.Status.Error = "arm control, snapshot 0123456789ab: snapshot 0123456789ab: want 1 nodes ready for each shard: apps 0 of 4: 0 ready"
+	findings := expected.judge(s, noon)
+	require.Len(t, findings, 1)
+	require.Equal(t, "TandemReleaseNotServed", findings[0].Alert)
+	require.NotContains(t, findings[0].Next, "snapshot verify")
+	require.Contains(t, findings[0].Next, "start those that are lost")
+	s.Status.Cluster = nil
+	require.Contains(t, expected.judge(s, noon)[0].Next, "snapshot verify")
 }
 
 // TestAlerts holds that status says what each alert says, and has no finding by the name of one

@@ -77,7 +77,7 @@ func judgeSilence(s *serverStatus) finding {
 	}
 	switch {
 	case !connect.IsWireError(s.err), code == connect.CodeUnimplemented:
-		return newFinding("NotTandem", "name the address that tandem serve --listen has, with https:// if it speaks TLS, not that of its admin listener or of something else", "what answers is no Tandem server: %s", s.Error)
+		return newFinding("NotTandem", "name the address that tandem serve --listen has, with https:// if it speaks TLS, not that of its admin listener or of something else; a node (--role shard) answers routers only: ask those", "what answers is no Tandem server: %s", s.Error)
 	case code == connect.CodeResourceExhausted:
 		return newFinding("TandemOverloaded", "ask again; if it goes on, look of what there is too much: tandem_shed_requests_total in the metrics, by reason", "it answers, and refuses to say how it is: %s", s.Error)
 	}

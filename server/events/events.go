@@ -375,25 +375,27 @@ type HeldChange uint8
 
 // The changes.
 const (
-	HeldReady HeldChange = iota + 1 // it can be asked
-	HeldNot                         // it could not be loaded, or it is not known what is to be
-	HeldLetGo                       // it is closed, but for queries on it
-	HeldShort                       // fewer nodes are to hold shards than should, for want of room or of nodes
-	HeldAll                         // all can be asked that the newest release needs
+	HeldReady    HeldChange = iota + 1 // it can be asked
+	HeldNot                            // it could not be loaded, or it is not known what is to be
+	HeldLetGo                          // it is closed, but for queries on it
+	HeldShort                          // fewer nodes are to hold shards than should, for want of room or of nodes
+	HeldAll                            // all can be asked that the newest release needs
+	HeldNoMember                       // the node is none of the members, and is to hold nothing
 )
 
 // Held says what has become of a shard that a node holds, or is to.
 type Held struct {
 	Change   HeldChange
-	Snapshot manifest.Digest // empty of HeldAll, and where placing has failed
+	Snapshot manifest.Digest // empty of HeldAll and HeldNoMember, and where placing has failed
 	Shard    string          // empty where it is about more than one
 	Bytes    int64           // of its file, or of all
 	Took     time.Duration   // of HeldReady
-	Err      error           // of HeldNot, and of HeldShort why it is so of the first
+	Err      error           // of HeldNot, of HeldShort why it is so of the first, and of HeldNoMember who the members are
 	Retry    time.Duration   // likewise: when it is tried again
 
 	Shards     int    // of HeldShort and HeldAll: how many
 	Generation uint64 // of HeldAll
+	Node       string // of HeldNoMember: the name that no member has
 }
 
 // Draining says how a server stops.

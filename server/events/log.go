@@ -384,6 +384,9 @@ func (l *Log) held(e Held) {
 		l.logger.Warn("shards are to be on fewer nodes than they should", "shards", e.Shards, "first", e.Err)
 	case HeldAll:
 		l.logger.Info("all shards are loaded", "generation", e.Generation, "shards", e.Shards, "bytes", e.Bytes)
+	case HeldNoMember:
+		l.logger.Warn("this node is none of the members, and is to hold nothing: it is not in --nodes, or there by another name",
+			"node", e.Node, "error", e.Err)
 	}
 }
 

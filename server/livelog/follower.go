@@ -215,6 +215,15 @@ func (f *Follower) Position() shard.Position {
 	return shard.Position{}
 }
 
+// Entry returns the position that the log was read to, with the hash of the entry there, and false
+// before it was read.
+func (f *Follower) Entry() (live.Position, bool) {
+	if r := f.replica.Load(); r != nil {
+		return r.View().Position, true
+	}
+	return live.Position{}, false
+}
+
 // Forgotten returns the users who are forgotten, as far as the log was read; nobody before it
 // was.
 func (f *Follower) Forgotten() live.Forgotten {

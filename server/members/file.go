@@ -88,11 +88,11 @@ func ParseFile(data []byte) ([]Member, error) {
 		if err != nil {
 			return nil, fmt.Errorf("line %d: %w", node.Line, err)
 		}
-		if line, ok := names[m.Name]; ok {
-			return nil, fmt.Errorf("line %d: name is %.100q, as that of the member on line %d", node.Line, m.Name, line)
-		}
 		if line, ok := addresses[m.Address]; ok {
 			return nil, fmt.Errorf("line %d: address is %.100q, as that of the member on line %d", node.Line, m.Address, line)
+		}
+		if line, ok := names[m.Name]; ok {
+			return nil, fmt.Errorf("line %d: name is %.100q, as that of the member on line %d", node.Line, m.Name, line)
 		}
 		names[m.Name], addresses[m.Address] = node.Line, node.Line
 		list = append(list, m)

@@ -195,7 +195,7 @@ func TestParseFile(t *testing.T) {
 		"- address: a:1\n- name: b\n  host: b:1": `line 2: field is "host", want one of name, address, zone, weight`,
 		"- address: a:1\n- address: b":           `line 2: address: it is "b", want HOST:PORT`,
 		"- address: a:1\n- address: b:0":         `line 2: address: it is "b:0": the port is not a number from 1 to 65535`,
-		"- address: a:1\n\n- address: A:1":       `line 3: name is "a:1", as that of the member on line 1`,
+		"- address: a:1\n\n- address: A:1":       `line 3: address is "a:1", as that of the member on line 1`,
 		"- {name: x, address: a:1}\n- {name: y, address: a:1}":     `line 2: address is "a:1", as that of the member on line 1`,
 		"- {name: x, address: a:1}\n- {name: x, address: b:1}":     `line 2: name is "x", as that of the member on line 1`,
 		"- {address: a:1, address: b:1}":                           "line 1: address is there twice",

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -210,6 +211,7 @@ func (n *Node) want() bool {
 	if n.members == nil {
 		return false // nobody has said who there is
 	}
+	n.findSelf()
 	if shards, ok := n.places(); ok {
 		if err := n.replace(shards); err != nil {
 			n.events.Held(events.Held{Change: events.HeldNot, Err: err, Retry: lookEvery})
@@ -228,7 +230,7 @@ func (n *Node) want() bool {
 		for _, kind := range []shard.Kind{shard.Apps, shard.Users} {
 			for number := range s.manifest.Tower(kind).Shards {
 				k := key{d, kind, number}
-				if !slices.Contains(n.mine.of(k), n.c.Name) {
+				if !slices.Contains(n.mine.of(k), n.name) {
 					continue
 				}
 				if n.slots[k] == nil {
@@ -382,7 +384,7 @@ func (n *Node) judge(newest *release.Release) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	all := events.Held{Change: events.HeldAll, Generation: newest.Generation}
-	tried, whole := slices.ContainsFunc(n.members, func(m placement.Member) bool { return m.Name == n.c.Name }), true
+	tried, whole := n.missing == "", n.missing == ""
 	for _, s := range n.known {
 		if s.released && s.manifest == nil {
 			return
@@ -408,6 +410,38 @@ func (n *Node) judge(newest *release.Release) {
 		n.told = newest.Generation
 		n.events.Held(all)
 	}
+}
+
+// findSelf tells if the node is none of the members. The caller has the lock.
+func (n *Node) findSelf() {
+	switch is := slices.ContainsFunc(n.members, func(m placement.Member) bool { return m.Name == n.name }); {
+	case is:
+		n.missing = ""
+	case n.missing != n.name:
+		n.missing = n.name
+		n.events.Held(events.Held{Change: events.HeldNoMember, Node: n.name, Err: membersError(n.members)})
+	}
+}
+
+// shownMembers is how many members an error names, and shownName how many bytes of each.
+const shownMembers, shownName = 4, 100
+
+// membersError says who there is, where this node is not.
+func membersError(list []placement.Member) error {
+	if len(list) == 0 {
+		return errors.New("there are no members")
+	}
+	text := "the members are "
+	for i, m := range list[:min(len(list), shownMembers)] {
+		if i > 0 {
+			text += ", "
+		}
+		text += fmt.Sprintf("%.*q", shownName, m.Name)
+	}
+	if more := len(list) - shownMembers; more > 0 {
+		text += fmt.Sprintf(", and %d more", more)
+	}
+	return errors.New(text)
 }
 
 // nextLook returns when to look again, if nothing happens.

@@ -37,7 +37,8 @@ const (
 type Config struct {
 	// Store has the snapshots, the releases and the live log.
 	Store *snapshots.Store
-	// Name is that of the node among the members, and Zone where it is.
+	// Name is that of the node among the members, until [Node.MembersAs] says another one, and Zone
+	// where it is.
 	Name, Zone string
 	// MemoryLimit is how many bytes of shards may be mapped: what would take more is not
 	// loaded, and the status says so.
@@ -76,6 +77,7 @@ type Node struct {
 	news chan struct{} // has an element when what is to be held may have changed
 
 	mu      sync.RWMutex
+	name    string
 	slots   map[key]*slot
 	known   map[manifest.Digest]*snapshot
 	newest  *release.Release   // nil before one was read
@@ -90,6 +92,7 @@ type Node struct {
 	remembered *release.Release
 	closing    []*mapping // what was let go of
 	told       uint64     // the generation of which it was told that all is loaded
+	missing    string     // the name of which it was told that no member has it; empty if one has
 	loading    int
 	loaded     chan result
 	asked      chan []question // with their answers
@@ -116,7 +119,7 @@ func New(c Config) (*Node, error) {
 	}
 	c.Keep, c.Hearing = cmp.Or(c.Keep, DefaultKeep), cmp.Or(c.Hearing, DefaultHearing)
 	n := &Node{
-		c: c, events: c.Events, releases: release.New(c.Store), news: make(chan struct{}, 1),
+		c: c, name: c.Name, events: c.Events, releases: release.New(c.Store), news: make(chan struct{}, 1),
 		slots: map[key]*slot{}, known: map[manifest.Digest]*snapshot{}, uses: map[*use]struct{}{},
 		phase:  shardv1.NodePhase_NODE_PHASE_STARTING,
 		loaded: make(chan result, loads), asked: make(chan []question, 1),
@@ -124,7 +127,6 @@ func New(c Config) (*Node, error) {
 	if n.events == nil {
 		n.events = events.Tee()
 	}
-	n.board = newBoard(n.status)
 	o := c.Live
 	o.Fence = cmp.Or(o.Fence, DefaultFence)
 	o.AtLeast = func(ctx context.Context) (shard.Position, string, error) {
@@ -132,8 +134,9 @@ func New(c Config) (*Node, error) {
 		return bound.Position, bound.By, err
 	}
 	o.Unfenced, o.AnswerStale, o.Writes, o.Events = true, true, false, n.events
-	o.Changed, o.Published = func() {}, n.board.changed
+	o.Changed, o.Published = func() {}, func() { n.board.changed() }
 	n.live = livelog.New(c.Store.Objects(), o)
+	n.board = newBoard(n.status)
 	return n, nil
 }
 
@@ -191,6 +194,16 @@ func (n *Node) run(ctx, following context.Context, aside *sync.WaitGroup) error 
 // this node too, which is not ready before it is one of them. What is to be held follows from it.
 func (n *Node) Members(list []placement.Member) {
 	n.mu.Lock()
+	n.members = append([]placement.Member{}, list...)
+	n.mu.Unlock()
+	n.poke()
+}
+
+// MembersAs is Members, and tells under which name this node is among them: who lists them may have
+// another one for it than before.
+func (n *Node) MembersAs(name string, list []placement.Member) {
+	n.mu.Lock()
+	n.name = name
 	n.members = append([]placement.Member{}, list...)
 	n.mu.Unlock()
 	n.poke()

@@ -177,8 +177,47 @@ func TestNoMember(t *testing.T) {
 			assert.Equal(t, shardv1.NodePhase_NODE_PHASE_STARTING, s.GetPhase())
 			assert.Empty(t, s.GetSnapshots())
 		}
+		require.Len(t, n.told(events.HeldNoMember), 1)
+		assert.EqualError(t, n.told(events.HeldNoMember)[0].Err, "there are no members")
+		assert.Empty(t, n.told(events.HeldAll), "it has nothing")
 		n.Members(membersOf("a", "b"))
 		n.ready(t, 1, 1)
+	})
+}
+
+// A node that begins by another name than it turns out to have holds what that name is to, and so
+// it does when who lists the members calls it by another one again.
+func TestNodeIsRenamed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1)
+		n := w.run(t, node.Config{Name: "host"}, t.TempDir(), "a", "b", "c", "d", "e")
+		time.Sleep(time.Minute)
+		told := n.told(events.HeldNoMember)
+		require.Len(t, told, 1)
+		assert.Equal(t, "host", told[0].Node)
+		assert.EqualError(t, told[0].Err, `the members are "a", "b", "c", "d", and 1 more`)
+		for _, name := range []string{"a", "b"} {
+			n.MembersAs(name, membersOf(name))
+			n.until(t, func(s *shardv1.NodeStatus) bool { return s.GetName() == name })
+			s := n.ready(t, 1, 1)
+			assert.Len(t, s.GetSnapshots()[0].GetShards(), 2*shards)
+		}
+		assert.Len(t, n.told(events.HeldNoMember), 1)
+	})
+}
+
+// A node says which entry of the live log it has read to.
+func TestEntryThatWasRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1)
+		n := w.run(t, node.Config{Name: "a"}, t.TempDir(), "a")
+		s := n.ready(t, 1, 1)
+		assert.Zero(t, s.GetRead().GetSequence())
+		assert.Empty(t, s.GetEntry(), "there is no entry")
+		at := w.takeDown(t, "a0")
+		s = n.until(t, func(s *shardv1.NodeStatus) bool { return s.GetRead().GetSequence() == at.Sequence })
+		hash := w.writer.View().Position.Hash
+		assert.Equal(t, hash[:], s.GetEntry())
 	})
 }
 

@@ -76,10 +76,16 @@ func (n *Node) status() *shardv1.NodeStatus {
 	n.mu.RLock()
 	defer n.mu.RUnlock()
 	m := &shardv1.NodeStatus{
-		Name: n.c.Name, Zone: n.c.Zone, Weight: uint64(n.c.MemoryLimit), Mapped: uint64(n.mapped(nil)), Phase: n.phase,
+		Name: n.name, Zone: n.c.Zone, Weight: uint64(n.c.MemoryLimit), Mapped: uint64(n.mapped(nil)), Phase: n.phase,
 	}
 	if n.newest != nil {
 		m.Generation = n.newest.Generation
+	}
+	if at, read := n.live.Entry(); read {
+		m.Read = &tandemv1.LivePosition{Log: at.Log, Sequence: at.Sequence}
+		if !at.Hash.IsZero() {
+			m.Entry = at.Hash[:]
+		}
 	}
 	list := make([]*slot, 0, len(n.slots))
 	for _, s := range n.slots {

@@ -21,6 +21,9 @@ const (
 	maxUsedSnapshots = 64
 )
 
+// errStopping ends the streams of a handler that is shut down.
+var errStopping error = refusef(Stopping, "the node was told to stop")
+
 // watch sends the status of the node until the router goes.
 func (h *Handler) watch(ctx context.Context, m *shardv1.WatchRequest, stream *connect.ServerStream[shardv1.WatchResponse]) error {
 	if err := h.checkWatch(m); err != nil {
@@ -47,6 +50,9 @@ func (h *Handler) watch(ctx context.Context, m *shardv1.WatchRequest, stream *co
 			timer.Reset(wait.most)
 			select {
 			case <-ctx.Done():
+				if h.streaming.Err() != nil {
+					return errStopping
+				}
 				return ctx.Err()
 			case <-wait.changed:
 			case <-timer.C:

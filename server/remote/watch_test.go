@@ -102,3 +102,14 @@ func TestGetShard(t *testing.T) {
 	require.InDelta(t, float64(tags)/rows, got.GetAttributes()[fieldTags].GetTexts(), 1e-6)
 	require.Zero(t, got.GetAttributes()[fieldYear].GetTextBytes())
 }
+
+// A router that watches a node which stops is told that it does, and not that somebody has given up.
+func TestWatchOfANodeThatStops(t *testing.T) {
+	w := newWorld(t, 3, 200, 2)
+	path, h := remote.NewHandler(w, remote.Options{})
+	n := ask(t, serve(t, path, h))
+	err := n.Watch(t.Context(), "router-1", nil, func(*shardv1.NodeStatus) { go func() { _ = h.Shutdown(context.Background()) }() })
+	refused, ok := errors.AsType[*remote.Refusal](err)
+	require.True(t, ok, "%v", err)
+	require.Equal(t, remote.Stopping, refused.Reason)
+}

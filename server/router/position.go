@@ -2,12 +2,15 @@ package router
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"sort"
 	"time"
 
+	shardv1 "github.com/tandem-ann/tandem/api/tandem/shard/v1"
 	"github.com/tandem-ann/tandem/server/livelog"
 	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/appendlog"
 	"github.com/tandem-ann/tandem/shard/live"
 )
 
@@ -29,6 +32,7 @@ type positions struct {
 // seen is when a position was read.
 type seen struct {
 	sequence uint64
+	entry    appendlog.Hash // of the entry there; zero if there is none
 	at       time.Time
 	proof    time.Time // the last one of the position before it; long ago if there was none
 }
@@ -44,7 +48,7 @@ func (p *positions) add(v *live.View, now time.Time) {
 	if n := len(p.last); n > 0 && p.last[n-1].sequence == at.Sequence {
 		return
 	}
-	next := seen{at.Sequence, now, now}
+	next := seen{at.Sequence, v.Position.Hash, now, now}
 	if before != nil {
 		next.proof = now.Add(-before.Proof.Age())
 	}
@@ -59,7 +63,7 @@ func (p *positions) thin() {
 	const half = keptPositions / 2
 	thinned := p.last[:0]
 	for i := 0; i < half; i += 2 {
-		thinned = append(thinned, seen{p.last[i+1].sequence, p.last[i].at, p.last[i].proof})
+		thinned = append(thinned, seen{p.last[i+1].sequence, p.last[i+1].entry, p.last[i].at, p.last[i].proof})
 	}
 	p.last = append(thinned, p.last[half:]...)
 }
@@ -77,6 +81,46 @@ func (p *positions) after(at shard.Position) *seen {
 		return nil
 	}
 	return &p.last[i]
+}
+
+// entryAt returns the hash of the entry at a position, and false if that is not known.
+func (p *positions) entryAt(at shard.Position) (appendlog.Hash, bool) {
+	if at.Log != p.log {
+		return appendlog.Hash{}, false
+	}
+	i := sort.Search(len(p.last), func(i int) bool { return p.last[i].sequence >= at.Sequence })
+	if i == len(p.last) || p.last[i].sequence != at.Sequence || p.last[i].entry.IsZero() {
+		return appendlog.Hash{}, false
+	}
+	return p.last[i].entry, true
+}
+
+// otherLogError says that a node has read another log than the router, under the same id and
+// to the same position: its store is another copy of this one, and both were written to.
+type otherLogError struct {
+	at          shard.Position
+	its, router appendlog.Hash
+}
+
+func (e *otherLogError) Error() string {
+	return fmt.Sprintf("its store is another one, or another copy: entry %s of its live log is %s, and the router's is %s", e.at, e.its.Short(), e.router.Short())
+}
+
+// parted returns an error if the log that a node has read has parted from that of the router. Where
+// the two cannot be compared, what was found before holds.
+func (p *positions) parted(s *shardv1.NodeStatus, before error) error {
+	if s.GetRead() == nil || len(s.GetEntry()) != len(appendlog.Hash{}) {
+		return before
+	}
+	at := shard.Position{Log: s.Read.GetLog(), Sequence: s.Read.GetSequence()}
+	its := appendlog.Hash(s.Entry)
+	switch entry, known := p.entryAt(at); {
+	case !known:
+		return before
+	case entry != its:
+		return &otherLogError{at, its, entry}
+	}
+	return nil
 }
 
 // lag returns for how long a later position than this one has been known, 0 if none is.

@@ -6,6 +6,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/proto"
 	"pgregory.net/rapid"
 
 	shardv1 "github.com/tandem-ann/tandem/api/tandem/shard/v1"
@@ -14,6 +15,7 @@ import (
 	"github.com/tandem-ann/tandem/server/livelog"
 	"github.com/tandem-ann/tandem/server/remote"
 	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/appendlog"
 	"github.com/tandem-ann/tandem/shard/live"
 	"github.com/tandem-ann/tandem/shard/manifest"
 	"github.com/tandem-ann/tandem/shard/overlay"
@@ -165,6 +167,47 @@ func TestBehindForTooLong(t *testing.T) {
 	s := alone.towers[0].sets[0]
 	_, err := s.do(t.Context(), at, &s.other, nil)
 	require.ErrorAs(t, err, new(*NoReplicaError))
+}
+
+// Of two copies of a store that were both written to, nodes of the other one are not asked, once
+// both have read as far: they would answer from other events.
+func TestNodeOfAnotherCopy(t *testing.T) {
+	now := time.Now()
+	r, l := ready(func() time.Time { return now }, 5*time.Second, 7)
+	m := r.members["a"]
+	says := m.status
+	read := func(sequence uint64, entry byte) {
+		s := proto.CloneOf(says)
+		hash := appendlog.HashOf([]byte{entry})
+		s.Read, s.Entry = &tandemv1.LivePosition{Sequence: sequence}, hash[:]
+		r.take(m, s, nil)
+		r.update()
+	}
+	publish := func(sequence uint64, entry byte) {
+		v := viewAt("", sequence, now)
+		v.Position.Hash = appendlog.HashOf([]byte{entry})
+		r.Published(v)
+	}
+	asked := func() bool { return len(*l.towers[0].sets[0].now.Load()) > 0 }
+	publish(7, 7)
+	read(7, 7)
+	assert.True(t, asked())
+	read(8, 18)
+	assert.True(t, asked(), "the router does not know")
+	publish(8, 8)
+	assert.False(t, asked(), "it does by now")
+	require.EqualError(t, r.Look().Nodes[0].Err, "its store is another one, or another copy: entry 8 of its live log is "+
+		appendlog.HashOf([]byte{18}).Short()+", and the router's is "+appendlog.HashOf([]byte{8}).Short())
+	read(9, 19)
+	assert.False(t, asked(), "that it goes on says nothing")
+	read(8, 18)
+	assert.False(t, asked())
+	publish(9, 9)
+	read(9, 9)
+	assert.True(t, asked(), "its store was mended")
+	r.take(m, says, nil)
+	r.update()
+	assert.True(t, asked(), "nodes before this version do not say")
 }
 
 // Nodes may go between being counted and being asked.

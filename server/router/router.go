@@ -110,6 +110,7 @@ type member struct {
 	status *shardv1.NodeStatus // what it said last; nil if it cannot be watched
 	heard  time.Time           // when that was
 	failed error               // why it cannot be
+	parted error               // that its log is another one, as far as that is known; nil if it is not
 	left   time.Time           // since when it is no member any more; zero if it is one
 }
 
@@ -267,6 +268,9 @@ func (r *Router) take(m *member, s *shardv1.NodeStatus, err error) {
 	if name := s.GetName(); s != nil && m.Name != "" && m.Name != m.address && name != m.Name {
 		// Addresses are used again, and who lists members may be late.
 		s, err = nil, fmt.Errorf("it says that it is %.100q, and not %.100q", name, m.Name)
+	}
+	if m.parted = r.seen.parted(s, m.parted); m.parted != nil && s != nil {
+		s, err = nil, m.parted
 	}
 	was, failed := m.status, m.failed
 	m.status, m.failed = s, err

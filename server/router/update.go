@@ -29,6 +29,10 @@ func (r *Router) update() {
 			m.status = nil
 			r.o.Events.Nodes(events.Nodes{Change: events.NodeLost, Node: m.Name, Address: address, Err: errSilent})
 		}
+		if m.parted = r.seen.parted(m.status, m.parted); m.parted != nil && m.status != nil {
+			m.status, m.failed = nil, m.parted
+			r.o.Events.Nodes(events.Nodes{Change: events.NodeLost, Node: m.Name, Address: address, Err: m.parted})
+		}
 		if !m.left.IsZero() && (m.status == nil || now.Sub(m.left) > leaveTime) {
 			r.drop(m)
 			continue

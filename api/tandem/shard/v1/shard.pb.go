@@ -2090,7 +2090,12 @@ type NodeStatus struct {
 	// The generation of the newest release that it has read; 0 for none.
 	Generation uint64 `protobuf:"varint,9,opt,name=generation,proto3" json:"generation,omitempty"`
 	// What it holds.
-	Snapshots     []*HeldSnapshot `protobuf:"bytes,10,rep,name=snapshots,proto3" json:"snapshots,omitempty"`
+	Snapshots []*HeldSnapshot `protobuf:"bytes,10,rep,name=snapshots,proto3" json:"snapshots,omitempty"`
+	// The position that it has read the live log to. Not set: it has read none of it.
+	Read *v1.LivePosition `protobuf:"bytes,11,opt,name=read,proto3" json:"read,omitempty"`
+	// The hash of the entry there, by which two copies of a store are told apart that were both
+	// written to. Empty: there is no entry, or the node is older than this field.
+	Entry         []byte `protobuf:"bytes,12,opt,name=entry,proto3" json:"entry,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2191,6 +2196,20 @@ func (x *NodeStatus) GetGeneration() uint64 {
 func (x *NodeStatus) GetSnapshots() []*HeldSnapshot {
 	if x != nil {
 		return x.Snapshots
+	}
+	return nil
+}
+
+func (x *NodeStatus) GetRead() *v1.LivePosition {
+	if x != nil {
+		return x.Read
+	}
+	return nil
+}
+
+func (x *NodeStatus) GetEntry() []byte {
+	if x != nil {
+		return x.Entry
 	}
 	return nil
 }
@@ -2604,7 +2623,7 @@ const file_tandem_shard_v1_shard_proto_rawDesc = "" +
 	"\x06router\x18\x02 \x01(\tR\x06router\x12\x1c\n" +
 	"\tsnapshots\x18\x03 \x03(\tR\tsnapshots\"D\n" +
 	"\rWatchResponse\x123\n" +
-	"\x06status\x18\x01 \x01(\v2\x1b.tandem.shard.v1.NodeStatusR\x06status\"\xe7\x02\n" +
+	"\x06status\x18\x01 \x01(\v2\x1b.tandem.shard.v1.NodeStatusR\x06status\"\xaa\x03\n" +
 	"\n" +
 	"NodeStatus\x12\x1a\n" +
 	"\bprotocol\x18\x01 \x01(\rR\bprotocol\x12'\n" +
@@ -2619,7 +2638,9 @@ const file_tandem_shard_v1_shard_proto_rawDesc = "" +
 	"generation\x18\t \x01(\x04R\n" +
 	"generation\x12;\n" +
 	"\tsnapshots\x18\n" +
-	" \x03(\v2\x1d.tandem.shard.v1.HeldSnapshotR\tsnapshots\"J\n" +
+	" \x03(\v2\x1d.tandem.shard.v1.HeldSnapshotR\tsnapshots\x12+\n" +
+	"\x04read\x18\v \x01(\v2\x17.tandem.v1.LivePositionR\x04read\x12\x14\n" +
+	"\x05entry\x18\f \x01(\fR\x05entry\"J\n" +
 	"\bNodeLoad\x12\x1b\n" +
 	"\tin_flight\x18\x01 \x01(\rR\binFlight\x12!\n" +
 	"\fqueue_millis\x18\x02 \x01(\x01R\vqueueMillis\"^\n" +
@@ -2744,26 +2765,27 @@ var file_tandem_shard_v1_shard_proto_depIdxs = []int32{
 	0,  // 33: tandem.shard.v1.NodeStatus.phase:type_name -> tandem.shard.v1.NodePhase
 	26, // 34: tandem.shard.v1.NodeStatus.load:type_name -> tandem.shard.v1.NodeLoad
 	27, // 35: tandem.shard.v1.NodeStatus.snapshots:type_name -> tandem.shard.v1.HeldSnapshot
-	28, // 36: tandem.shard.v1.HeldSnapshot.shards:type_name -> tandem.shard.v1.HeldShard
-	29, // 37: tandem.shard.v1.HeldShard.tower:type_name -> tandem.v1.Tower
-	1,  // 38: tandem.shard.v1.HeldShard.state:type_name -> tandem.shard.v1.HeldState
-	10, // 39: tandem.shard.v1.ShardService.Search:input_type -> tandem.shard.v1.SearchRequest
-	13, // 40: tandem.shard.v1.ShardService.Explain:input_type -> tandem.shard.v1.ExplainRequest
-	16, // 41: tandem.shard.v1.ShardService.Vectors:input_type -> tandem.shard.v1.VectorsRequest
-	18, // 42: tandem.shard.v1.ShardService.Attributes:input_type -> tandem.shard.v1.AttributesRequest
-	20, // 43: tandem.shard.v1.ShardService.GetShard:input_type -> tandem.shard.v1.GetShardRequest
-	23, // 44: tandem.shard.v1.ShardService.Watch:input_type -> tandem.shard.v1.WatchRequest
-	11, // 45: tandem.shard.v1.ShardService.Search:output_type -> tandem.shard.v1.SearchResponse
-	14, // 46: tandem.shard.v1.ShardService.Explain:output_type -> tandem.shard.v1.ExplainResponse
-	17, // 47: tandem.shard.v1.ShardService.Vectors:output_type -> tandem.shard.v1.VectorsResponse
-	19, // 48: tandem.shard.v1.ShardService.Attributes:output_type -> tandem.shard.v1.AttributesResponse
-	21, // 49: tandem.shard.v1.ShardService.GetShard:output_type -> tandem.shard.v1.GetShardResponse
-	24, // 50: tandem.shard.v1.ShardService.Watch:output_type -> tandem.shard.v1.WatchResponse
-	45, // [45:51] is the sub-list for method output_type
-	39, // [39:45] is the sub-list for method input_type
-	39, // [39:39] is the sub-list for extension type_name
-	39, // [39:39] is the sub-list for extension extendee
-	0,  // [0:39] is the sub-list for field type_name
+	30, // 36: tandem.shard.v1.NodeStatus.read:type_name -> tandem.v1.LivePosition
+	28, // 37: tandem.shard.v1.HeldSnapshot.shards:type_name -> tandem.shard.v1.HeldShard
+	29, // 38: tandem.shard.v1.HeldShard.tower:type_name -> tandem.v1.Tower
+	1,  // 39: tandem.shard.v1.HeldShard.state:type_name -> tandem.shard.v1.HeldState
+	10, // 40: tandem.shard.v1.ShardService.Search:input_type -> tandem.shard.v1.SearchRequest
+	13, // 41: tandem.shard.v1.ShardService.Explain:input_type -> tandem.shard.v1.ExplainRequest
+	16, // 42: tandem.shard.v1.ShardService.Vectors:input_type -> tandem.shard.v1.VectorsRequest
+	18, // 43: tandem.shard.v1.ShardService.Attributes:input_type -> tandem.shard.v1.AttributesRequest
+	20, // 44: tandem.shard.v1.ShardService.GetShard:input_type -> tandem.shard.v1.GetShardRequest
+	23, // 45: tandem.shard.v1.ShardService.Watch:input_type -> tandem.shard.v1.WatchRequest
+	11, // 46: tandem.shard.v1.ShardService.Search:output_type -> tandem.shard.v1.SearchResponse
+	14, // 47: tandem.shard.v1.ShardService.Explain:output_type -> tandem.shard.v1.ExplainResponse
+	17, // 48: tandem.shard.v1.ShardService.Vectors:output_type -> tandem.shard.v1.VectorsResponse
+	19, // 49: tandem.shard.v1.ShardService.Attributes:output_type -> tandem.shard.v1.AttributesResponse
+	21, // 50: tandem.shard.v1.ShardService.GetShard:output_type -> tandem.shard.v1.GetShardResponse
+	24, // 51: tandem.shard.v1.ShardService.Watch:output_type -> tandem.shard.v1.WatchResponse
+	46, // [46:52] is the sub-list for method output_type
+	40, // [40:46] is the sub-list for method input_type
+	40, // [40:40] is the sub-list for extension type_name
+	40, // [40:40] is the sub-list for extension extendee
+	0,  // [0:40] is the sub-list for field type_name
 }
 
 func init() { file_tandem_shard_v1_shard_proto_init() }
