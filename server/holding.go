@@ -167,11 +167,19 @@ func (s *Service) nodeServer(n *node.Node, c *Config) (*http.Server, *remote.Han
 	}
 	path, rpc := remote.NewHandler(n, remote.Options{
 		Panicked: s.panicked, Unreadable: n.Unreadable,
-		Allowed: func(r *http.Request) error { return notAllowed(guard.Admit(r, auth.Internal)) },
+		Allowed: func(r *http.Request) error { return notAllowed(guard.Admit(telling(r), auth.Internal)) },
 	})
+	refuse := connect.NewErrorWriter()
 	mux := http.NewServeMux()
-	asked := guard.Require(auth.Internal)(rpc)
-	mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) { asked.ServeHTTP(w, telling(r)) })
+	mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
+		r = telling(r)
+		if denied := guard.Admit(r, auth.Internal); denied != nil {
+			w.Header().Set("WWW-Authenticate", "Bearer")
+			_ = refuse.Write(w, r, notAllowed(denied)) // who does not read it has gone
+			return
+		}
+		rpc.ServeHTTP(w, r)
+	})
 	mux.HandleFunc("GET "+healthPath, alive)
 	mux.HandleFunc("GET "+readyPath, s.health.readiness)
 	server := &http.Server{
