@@ -15,6 +15,7 @@ import (
 
 	shardv1 "github.com/tandem-ann/tandem/api/tandem/shard/v1"
 	"github.com/tandem-ann/tandem/api/tandem/shard/v1/shardv1connect"
+	"github.com/tandem-ann/tandem/server/audit"
 	"github.com/tandem-ann/tandem/server/auth"
 	"github.com/tandem-ann/tandem/server/events"
 	"github.com/tandem-ann/tandem/server/livelog"
@@ -79,12 +80,16 @@ func RunNode(ctx context.Context, c Config, h Holding) (err error) {
 	if c.Metrics != nil {
 		c.Metrics.Follow(func() metrics.State { return service.measure(nil, nil) })
 	}
+	if c.Audit.CPU > 0 {
+		service.scans = audit.NewScans(audit.Config{CPU: min(c.Audit.CPU, 1)})
+	}
 	running, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var aside sync.WaitGroup
 	defer aside.Wait()
 	defer cancel()
 	aside.Go(func() { service.rereadSecrets(running, &c) })
+	aside.Go(func() { service.scans.Run(running) })
 	aside.Go(func() { h.Watch(running, n.Members, service.membersFailed()) })
 	aside.Go(func() { service.followPhase(running, n) })
 	s, endStreams := service.nodeServer(n, &c)
@@ -163,7 +168,7 @@ func withRouter(ctx context.Context, c net.Conn) context.Context {
 // would wait.
 func (s *Service) nodeServer(n *node.Node, c *Config) (server *http.Server, endStreams func()) {
 	streaming, end := context.WithCancel(context.Background())
-	path, rpc := remote.NewHandler(n, remote.Options{Panicked: s.panicked, Unreadable: n.Unreadable})
+	path, rpc := remote.NewHandler(n, remote.Options{Audits: s.scans, Panicked: s.panicked, Unreadable: n.Unreadable})
 	ending := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == shardv1connect.ShardServiceWatchProcedure {
 			ctx, cancel := context.WithCancel(r.Context())

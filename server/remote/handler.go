@@ -16,6 +16,7 @@ import (
 	shardv1 "github.com/tandem-ann/tandem/api/tandem/shard/v1"
 	"github.com/tandem-ann/tandem/api/tandem/shard/v1/shardv1connect"
 	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
+	"github.com/tandem-ann/tandem/server/audit"
 	"github.com/tandem-ann/tandem/server/wire"
 	"github.com/tandem-ann/tandem/shard"
 	"github.com/tandem-ann/tandem/shard/manifest"
@@ -35,6 +36,8 @@ type Options struct {
 	MaxReplyBytes int
 	// MaxWatches is how many routers may watch at a time. Default: DefaultMaxWatches.
 	MaxWatches int
+	// Audits does the scans of audits. Default: nobody does, and routers are told so.
+	Audits *audit.Scans
 	// Panicked, if set, is told of each panic, with its stack. Default: nobody is.
 	Panicked func(*shard.PanicError)
 	// Unreadable, if set, is told of each request that could not read the file of a shard.
@@ -67,7 +70,7 @@ type handler struct {
 	o                Options
 	protocol, oldest uint32
 	inFlight         atomic.Int32
-	watches          atomic.Int32
+	watches, audits  atomic.Int32
 	alone            atomic.Int64 // see load.go
 	jobs             sync.Pool    // *job
 }

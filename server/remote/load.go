@@ -15,10 +15,14 @@ import (
 func (h *handler) admitting(next http.Handler) http.Handler {
 	errors := connect.NewErrorWriter()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		watches := r.URL.Path == shardv1connect.ShardServiceWatchProcedure
-		count, most := &h.inFlight, h.o.MaxInFlight
-		if watches {
+		count, most, live := &h.inFlight, h.o.MaxInFlight, false
+		switch r.URL.Path {
+		case shardv1connect.ShardServiceWatchProcedure:
 			count, most = &h.watches, h.o.MaxWatches
+		case shardv1connect.ShardServiceAuditProcedure:
+			count, most = &h.audits, maxAudits
+		default:
+			live = true
 		}
 		n := int(count.Add(1))
 		defer count.Add(-1)
@@ -28,7 +32,7 @@ func (h *handler) admitting(next http.Handler) http.Handler {
 			_ = errors.Write(w, r, refused.wire()) // who does not read it has gone
 			return
 		}
-		if watches {
+		if !live {
 			next.ServeHTTP(w, r)
 			return
 		}

@@ -45,13 +45,16 @@ func (p *part) Search(ctx context.Context, r *shard.Request, reply *shard.Reply)
 	asked.Moment = at
 	var spare *shard.Reply
 	won, err := p.do(ctx, p.at, &p.search[bandOf(r.K*len(r.Vectors))], func(ctx context.Context, n *remote.Node, to slot) error {
-		if to == own {
-			return n.Search(ctx, p.of, &asked, p.names, reply)
+		into := reply
+		if to == hedged {
+			into = &shard.Reply{}
 		}
-		beside := &shard.Reply{}
-		err := n.Search(ctx, p.of, &asked, p.names, beside)
+		err := n.Search(ctx, p.of, &asked, p.names, into)
 		if err == nil {
-			spare = beside // who reads it waits for this call
+			into.From = n.Address()
+		}
+		if err == nil && to == hedged {
+			spare = into // who reads it waits for this call
 		}
 		return err
 	})
