@@ -80,6 +80,20 @@ func (p *part) Explain(ctx context.Context, r *shard.Request, ids []string) ([]s
 	return rows[won], err
 }
 
+// rows returns what there is of an id of the shard.
+func (p *part) rows(ctx context.Context, m shard.Moment, dim int, id string) (remote.Rows, error) {
+	at, err := p.moment(m)
+	if err != nil {
+		return remote.Rows{}, err
+	}
+	var rows [2]remote.Rows
+	won, err := p.do(ctx, p.at, &p.other, func(ctx context.Context, n *remote.Node, to slot) (err error) {
+		rows[to], err = n.Rows(ctx, p.of, at, dim, id)
+		return err
+	})
+	return rows[won], err
+}
+
 // Vectors implements [shard.Part].
 func (p *part) Vectors(ctx context.Context, at shard.Moment, ids []string, dst [][]float32) error {
 	at, err := p.moment(at)

@@ -1331,7 +1331,7 @@ type ExplainRequest struct {
 	Limited []uint32 `protobuf:"varint,6,rep,packed,name=limited,proto3" json:"limited,omitempty"`
 	// The ids of the rows.
 	Ids *Texts `protobuf:"bytes,7,opt,name=ids,proto3" json:"ids,omitempty"`
-	// Whether ExplainedRow.in_snapshot and fresh_row are to be told.
+	// Whether ExplainedRow.in_snapshot and fresh_row are to be told, and nothing else.
 	Rows          bool `protobuf:"varint,8,opt,name=rows,proto3" json:"rows,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1472,8 +1472,7 @@ func (x *ExplainResponse) GetRows() []*ExplainedRow {
 // ExplainedRow is what a shard knows of an id.
 type ExplainedRow struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Whether there is a row of the id. If not, only outside_window, in_snapshot and fresh_row have
-	// a meaning.
+	// Whether there is a row of the id. If not, only outside_window has a meaning.
 	Known bool `protobuf:"varint,1,opt,name=known,proto3" json:"known,omitempty"`
 	// Whether there is one at other times.
 	OutsideWindow bool `protobuf:"varint,2,opt,name=outside_window,json=outsideWindow,proto3" json:"outside_window,omitempty"`
