@@ -1,19 +1,27 @@
 package server
 
 import (
+	"context"
+	"errors"
+	"fmt"
 	"math"
+	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
 	"github.com/tandem-ann/tandem/server/audit"
+	"github.com/tandem-ann/tandem/server/remote"
+	"github.com/tandem-ann/tandem/server/router"
 	"github.com/tandem-ann/tandem/shard"
 	"github.com/tandem-ann/tandem/shard/release"
 )
 
 // Audit says how the recall of live queries is audited.
 type Audit struct {
-	// CPU is the share of one processor that audits may take, up to 1. Default: 0, no audits.
+	// CPU is the share of one processor that audits may take, up to 1: of a server that of its own;
+	// of a router that of all nodes together, for its audits; of a node its own for those of all
+	// routers. Default: 0, no audits.
 	CPU float64
 	// Author is who rolls back where a release says that servers do.
 	Author string
@@ -27,11 +35,28 @@ func (s *Service) followRecall(c *Config) *audit.Auditor {
 		return nil
 	}
 	o := audit.Config{CPU: min(c.Audit.CPU, 1), Events: s.events, Author: c.Audit.Author, Recorded: c.Audit.Recorded}
+	if s.router != nil {
+		o.Exact = s.exactElsewhere
+	}
 	if c.Snapshot == "" {
 		o.Releases = release.New(c.Store)
 	}
 	s.audits = audit.New(o)
 	return s.audits
+}
+
+// exactElsewhere is an [audit.Exact] of nodes.
+func (s *Service) exactElsewhere(ctx context.Context, t *shard.Tower, q *shard.Query) (*shard.Answer, time.Duration, error) {
+	exact, used, err := s.router.Audit(ctx, t, q)
+	refused, _ := errors.AsType[*remote.Refusal](err)
+	_, gone := errors.AsType[*router.GoneError](err)
+	switch {
+	case gone, errors.Is(err, context.DeadlineExceeded):
+		err = fmt.Errorf("%w: %w", audit.ErrLate, err)
+	case refused != nil && (refused.Reason == remote.Overloaded || refused.Reason == remote.Stopping):
+		err = fmt.Errorf("%w: %w", audit.ErrBusy, err)
+	}
+	return exact, used, err
 }
 
 // Audits returns what audits, nil if nothing does.
@@ -88,7 +113,12 @@ func recallStatus(a *audit.Auditor, arm *audit.Arm) *tandemv1.ArmRecall {
 			out.Segments = append(out.Segments, s)
 		case audit.Ef:
 			out.Ef = s
+		case audit.Node:
+			out.Nodes = append(out.Nodes, s)
 		}
+	}
+	if err := arm.Failure(); err != nil {
+		out.Failure = shortText(err.Error())
 	}
 	return out
 }

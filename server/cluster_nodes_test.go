@@ -26,6 +26,7 @@ import (
 type cluster struct {
 	replicas int
 	live     Live                        // of the nodes
+	audit    Audit                       // likewise, of those that are started from now on
 	prefix   string                      // of the names of nodes
 	before   func(address string) string // returns at which address routers ask a node; nil for its own
 
@@ -137,7 +138,7 @@ func (c *cluster) join(t require.TestingT, store *snapshots.Store) *clusterNode 
 	var ctx context.Context
 	ctx, n.stop = context.WithCancel(context.Background())
 	config := Config{
-		Store: store, Listener: l, Keep: time.Hour, Logger: slog.New(slog.DiscardHandler), Live: c.live,
+		Store: store, Listener: l, Keep: time.Hour, Logger: slog.New(slog.DiscardHandler), Live: c.live, Audit: c.audit,
 		DrainDelay: 200 * time.Millisecond,
 	}
 	h := Holding{

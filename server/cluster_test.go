@@ -35,6 +35,7 @@ type clusterWorld struct {
 	t      *testing.T
 	faults *objectstest.Faults
 	live   Live
+	audits Audit // of servers that are started from now on
 	whole  *clusterServer
 	gates  []*netGate // of the nodes, before which they are
 }
@@ -43,14 +44,21 @@ type clusterWorld struct {
 type clusterServer struct {
 	retrieval tandemv1connect.RetrievalServiceClient
 	live      tandemv1connect.LiveServiceClient
+	admin     tandemv1connect.AdminServiceClient
 	ready     chan struct{}
 }
 
 // newClusterWorld releases a snapshot of three shards, and starts so many nodes, of which each
 // shard is to be on so many.
 func newClusterWorld(t *testing.T, nodes, replicas int, fence time.Duration) *clusterWorld {
+	return newClusterWorldOf(t, Audit{}, nodes, replicas, fence)
+}
+
+// newClusterWorldOf is newClusterWorld with nodes that audit.
+func newClusterWorldOf(t *testing.T, audits Audit, nodes, replicas int, fence time.Duration) *clusterWorld {
 	w := &clusterWorld{t: t, faults: objectstest.NewFaults(), live: Live{Fence: fence, Poll: 5 * time.Millisecond}}
 	w.cluster = newCluster(replicas, w.live)
+	w.cluster.audit = audits
 	w.before = func(address string) string {
 		g := newNetGate(t, address)
 		w.gates = append(w.gates, g)
@@ -94,7 +102,7 @@ func (w *clusterWorld) serve(name string, c *Cluster) *clusterServer {
 	require.NoError(w.t, err)
 	s := &clusterServer{ready: make(chan struct{})}
 	config := Config{
-		Store: w.store(name), Listener: l, Logger: slog.New(slog.DiscardHandler), Live: w.live, Cluster: c,
+		Store: w.store(name), Listener: l, Logger: slog.New(slog.DiscardHandler), Live: w.live, Audit: w.audits, Cluster: c,
 		Options: Options{MaxDeadline: patientDeadline}, Ready: func(Snapshot) { close(s.ready) },
 	}
 	config.Live.Writes = true
@@ -110,6 +118,7 @@ func (w *clusterWorld) serve(name string, c *Cluster) *clusterServer {
 	})
 	client, url := &http.Client{Transport: transport}, "http://"+l.Addr().String()
 	s.retrieval = tandemv1connect.NewRetrievalServiceClient(client, url)
+	s.admin = tandemv1connect.NewAdminServiceClient(client, url)
 	s.live = tandemv1connect.NewLiveServiceClient(client, url)
 	return s
 }

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/net/netutil"
 
 	shardv1 "github.com/tandem-ann/tandem/api/tandem/shard/v1"
+	"github.com/tandem-ann/tandem/server/audit"
 	"github.com/tandem-ann/tandem/server/auth"
 	"github.com/tandem-ann/tandem/server/events"
 	"github.com/tandem-ann/tandem/server/livelog"
@@ -80,12 +81,16 @@ func RunNode(ctx context.Context, c Config, h Holding) (err error) {
 	if c.Metrics != nil {
 		c.Metrics.Follow(func() metrics.State { return service.measure(nil, nil) })
 	}
+	if c.Audit.CPU > 0 {
+		service.scans = audit.NewScans(audit.Config{CPU: min(c.Audit.CPU, 1)})
+	}
 	running, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var aside sync.WaitGroup
 	defer aside.Wait()
 	defer cancel()
 	aside.Go(func() { service.rereadSecrets(running, &c) })
+	aside.Go(func() { service.scans.Run(running) })
 	aside.Go(func() { h.Watch(running, n.MembersAs, service.membersFailed()) })
 	aside.Go(func() { service.followPhase(running, n) })
 	s, rpc := service.nodeServer(n, &c)
@@ -166,7 +171,7 @@ func (s *Service) nodeServer(n *node.Node, c *Config) (*http.Server, *remote.Han
 		return r.WithContext(auth.WithRefusals(r.Context(), s.adminRefused))
 	}
 	path, rpc := remote.NewHandler(n, remote.Options{
-		Panicked: s.panicked, Unreadable: n.Unreadable,
+		Audits: s.scans, Panicked: s.panicked, Unreadable: n.Unreadable,
 		Allowed: func(r *http.Request) error { return notAllowed(guard.Admit(telling(r), auth.Internal)) },
 	})
 	refuse := connect.NewErrorWriter()

@@ -13,6 +13,7 @@ import (
 	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
 	"github.com/tandem-ann/tandem/server/auth"
 	"github.com/tandem-ann/tandem/server/livelog"
+	"github.com/tandem-ann/tandem/server/router"
 	"github.com/tandem-ann/tandem/server/wire"
 	"github.com/tandem-ann/tandem/shard"
 	"github.com/tandem-ann/tandem/shard/live"
@@ -384,14 +385,39 @@ const (
 
 // proveIn says what there is of an app in one snapshot, and in what is laid over it.
 func (s *Service) proveIn(ctx context.Context, m *serving, laid *livelog.Laid, app string, arrived time.Time) (*tandemv1.AppInSnapshot, error) {
-	at := shard.Moment{Snapshot: string(m.snapshot.Digest()), Time: arrived}
+	at := shard.Moment{Snapshot: string(m.snapshot.Digest()), Position: laid.Position(), Time: arrived}
 	out := &tandemv1.AppInSnapshot{Snapshot: at.Snapshot}
-	var err error
-	if out.InSnapshot, err = m.snapshot.Tower(shard.Apps).Has(ctx, at, app); err != nil {
+	err := s.proveRows(ctx, m, laid, app, at, out)
+	if err == nil {
+		out.Found, err = laid.Apps.Has(ctx, at, app)
+	}
+	if err != nil {
 		s.noteLost(m, nil, err)
 		return nil, err
 	}
-	at.Position = laid.Position()
+	out.Found = out.Found && !laid.View.Down.Has(app)
+	if out.Found {
+		return out, nil
+	}
+	if out.OutsideWindow, err = laid.Apps.OutsideWindow(ctx, at, app); err != nil {
+		s.noteLost(m, nil, err)
+		return nil, err
+	}
+	return out, nil
+}
+
+// proveRows says which rows there are of an app, whatever lies over them.
+func (s *Service) proveRows(ctx context.Context, m *serving, laid *livelog.Laid, app string, at shard.Moment, out *tandemv1.AppInSnapshot) (err error) {
+	if s.router != nil {
+		rows, err := router.Rows(ctx, laid.Apps, at, app)
+		out.InSnapshot, out.Fresh, out.RowsUnknown = rows.InSnapshot, rows.Fresh, !rows.Told
+		return err
+	}
+	base := at
+	base.Position = shard.Position{}
+	if out.InSnapshot, err = m.snapshot.Tower(shard.Apps).Has(ctx, base, app); err != nil {
+		return err
+	}
 	for _, beside := range laid.Apps.Parts()[len(m.snapshot.Tower(shard.Apps).Parts()):] {
 		l, ok := beside.(*shard.Local)
 		if !ok {
@@ -401,18 +427,5 @@ func (s *Service) proveIn(ctx context.Context, m *serving, laid *livelog.Laid, a
 		ordinal, ok := l.Shard().Ordinal(app)
 		out.Fresh = out.Fresh || ok && !l.Overlay().IsDead(ordinal)
 	}
-	if out.Found, err = laid.Apps.Has(ctx, at, app); err != nil {
-		s.noteLost(m, nil, err)
-		return nil, err
-	}
-	out.Found = out.Found && !laid.View.Down.Has(app)
-	out.RowsUnknown = s.router != nil && !out.InSnapshot
-	if out.Found {
-		return out, nil
-	}
-	if out.OutsideWindow, err = laid.Apps.OutsideWindow(ctx, at, app); err != nil {
-		s.noteLost(m, nil, err)
-		return nil, err
-	}
-	return out, nil
+	return nil
 }

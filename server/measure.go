@@ -104,6 +104,10 @@ func (s *Service) measure(l *limiter, conns *listener) metrics.State {
 		counts := s.audits.Counts()
 		out.Audits = &counts
 	}
+	if s.scans != nil {
+		counts := s.scans.Counts()
+		out.Audits = &counts
+	}
 	out.Mapped, out.Cluster = s.measureMapped(), s.measureCluster()
 	if l != nil {
 		out.Load = l.measure()

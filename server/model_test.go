@@ -248,11 +248,10 @@ func (w *modelWorld) prove() {
 			require.NotNil(t, sn)
 			in[sn.digest] = true
 			f := w.log.find(sn, shard.Apps, id, at)
-			if !w.isRouter(s) { // nodes tell nothing of rows that are dead
-				require.Equal(t, f.base, p.InSnapshot, "%s in %s", id, sn.name)
-			}
+			require.False(t, p.RowsUnknown)
+			require.Equal(t, f.base, p.InSnapshot, "%s in %s", id, sn.name)
 			require.Equal(t, f.there(w.now()), p.Found, "%s in %s at %d", id, sn.name, at)
-			if f.row != nil && !w.isRouter(s) {
+			if f.row != nil {
 				require.Equal(t, f.row.fresh, p.Fresh, "%s in %s at %d", id, sn.name, at)
 			}
 			later := f.row != nil && !f.there(w.now())

@@ -67,6 +67,7 @@ type Service struct {
 	unlisted atomic.Pointer[string]
 	recorder *recorder         // set before the first request, or nil
 	audits   *audit.Auditor    // likewise
+	scans    *audit.Scans      // of a node, for routers; likewise
 	live     *livelog.Follower // likewise
 	clock    func() time.Time  // what windows are judged by; likewise
 	measured bool              // whether there are metrics; likewise

@@ -480,7 +480,7 @@ func (a *asked) ask(ctx context.Context, part Part) {
 		return
 	}
 	a.request.K = r.Asked
-	s.Eligible, s.Asked = r.Eligible, r.Asked
+	s.Eligible, s.Asked, s.From = r.Eligible, r.Asked, r.From
 	scored, expanded := s.Scored+r.Stats.Scored, s.Expanded+r.Stats.Expanded
 	s.Stats = r.Stats
 	s.Scored, s.Expanded = scored, expanded

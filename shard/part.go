@@ -187,6 +187,8 @@ type Reply struct {
 	Stats  index.Stats
 	Filter time.Duration // finding the eligible rows
 	Search time.Duration // searching among them
+	// From names the process that has replied, of several that could have; empty for this one.
+	From string
 
 	// Kept is what the part keeps of the query, for speed, or nil. The fan-out hands it
 	// back with the replies to later rounds of the same query, and releases it at the end.

@@ -126,6 +126,9 @@ type ShardAnswer struct {
 
 	Filter time.Duration // finding the eligible rows
 	Search time.Duration // searching among them
+	// From names the process that has answered, the last time, of several that could have; empty
+	// for this one.
+	From string
 }
 
 // Answered returns the number of shards that answered.

@@ -159,6 +159,9 @@ func (t *Tower) With(hashed, beside []Part, refused Refused) (*Tower, error) {
 	return &with, nil
 }
 
+// Refused returns what the tower refuses, nil for nothing; see [Tower.With].
+func (t *Tower) Refused() Refused { return t.refused }
+
 // InMemory returns a part of rows that are in memory, which [Tower.With] takes to have
 // beside the shards. See [InMemory].
 func (t *Tower) InMemory(name string, ids []string, x *index.Index, attributes *attribute.Writer) (*Local, error) {

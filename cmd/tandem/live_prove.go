@@ -276,7 +276,7 @@ func snapshotsText(list []*tandemv1.AppInSnapshot) string {
 		has := "does not have it"
 		switch {
 		case s.RowsUnknown:
-			has = "its nodes do not tell of rows that are not returned"
+			has = "its node is too old to tell which rows it has"
 		case s.InSnapshot && s.Fresh:
 			has = "has it, and it was upserted"
 		case s.InSnapshot:

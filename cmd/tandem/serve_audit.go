@@ -9,7 +9,7 @@ import (
 
 // auditFlags are those of serve that say how the recall of live queries is audited.
 type auditFlags struct {
-	AuditCPU float64 `name:"audit-cpu" default:"0.02" placeholder:"X" help:"Share of one processor for answering live queries again by an exact scan, to know their recall: 0.02 is a fiftieth, 0 none (default ${default})."`
+	AuditCPU float64 `name:"audit-cpu" default:"0.02" placeholder:"X" help:"Share of one processor for answering live queries again by an exact scan, to know their recall: 0.02 is a fiftieth, 0 none. Of a router it is a share of the processors of all nodes together, for its queries; of a node (--role shard) of its own, for those of all routers (default ${default})."`
 }
 
 // check returns an error for a flag out of bounds.

@@ -70,11 +70,14 @@ func (x *expectations) judge(s *serverStatus, now time.Time) (list []finding) {
 
 // judgeUnknown returns the arms whose recall should be known by now, and is not.
 func judgeUnknown(s *tandemv1.GetStatusResponse, now time.Time) (list []finding) {
-	if s.GetLoad().GetLastMinute().GetAnswered() < fewQueries || s.Since == nil || now.Sub(s.Since.AsTime()) <= recallKnown {
-		return nil
-	}
+	known := s.GetLoad().GetLastMinute().GetAnswered() >= fewQueries && s.Since != nil && now.Sub(s.Since.AsTime()) > recallKnown
 	for _, a := range s.Arms {
-		if all := a.Recall.GetAll(); all != nil && !all.EnoughData {
+		switch all := a.Recall.GetAll(); {
+		case all == nil || all.EnoughData:
+		case a.Recall.Failure != "":
+			list = append(list, newFinding("TandemRecallUnknown", "give all nodes an --audit-cpu above 0, and a build that audits; or mend what it says",
+				"the recall of arm %s is not known, since its queries cannot be audited: %s", a.Name, a.Recall.Failure))
+		case known:
 			list = append(list, newFinding("TandemRecallUnknown", "raise --audit-cpu, or look what becomes of audits: tandem_audits_total in the metrics",
 				"the recall of arm %s is not known: %s of its queries say too little", a.Name, wording.Plural(int64(all.Audits), "audit")))
 		}
@@ -205,7 +208,10 @@ func judgeArm(a *tandemv1.ArmStatus, now time.Time, maxAge time.Duration) (list 
 			"%s of arm %s can no longer be read: queries fail, or lack its rows", wording.Plural(int(n), "shard"), a.Name))
 	}
 	for _, s := range strata(a.Recall) {
-		if s.Alarm != nil {
+		if s.Alarm != nil && s.kind == "node" {
+			list = append(list, newFinding("TandemNodeRecallLow", "stop that node, and start it with an empty --cache; if all nodes are as low, it is the snapshot",
+				"what %s finds is below the floor of %.4f: %s", ofStratum(a.Name, s), s.Floor, s.Alarm.Why))
+		} else if s.Alarm != nil {
 			list = append(list, newFinding("TandemRecallLow", fmt.Sprintf("tandem release rollback --store STORE --away-from %.12s, if other arms are not as low", a.Snapshot),
 				"recall of %s is below its floor of %.4f: %s", ofStratum(a.Name, s), s.Floor, s.Alarm.Why))
 		}
@@ -221,7 +227,7 @@ func judgeArm(a *tandemv1.ArmStatus, now time.Time, maxAge time.Duration) (list 
 
 // stratum is some queries of an arm, with which they are.
 type stratum struct {
-	kind string // "", "plan" or "segment"
+	kind string // "", "plan", "segment" or "node"
 	*tandemv1.RecallStratum
 }
 
@@ -236,6 +242,9 @@ func strata(r *tandemv1.ArmRecall) (list []stratum) {
 	}
 	for _, s := range r.Segments {
 		list = append(list, stratum{"segment", s})
+	}
+	for _, s := range r.Nodes {
+		list = append(list, stratum{"node", s})
 	}
 	return list
 }

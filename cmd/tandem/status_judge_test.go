@@ -92,6 +92,9 @@ func TestJudge(t *testing.T) {
 		{"TandemRecallLow", "recall of arm control, segment teens is below its floor of 0.9788: it fell", func(s *serverStatus) {
 			s.Status.Arms[0].Recall.Segments[0].Alarm = &tandemv1.RecallAlarm{Since: earlier(time.Minute), Onset: earlier(2 * time.Minute), Why: "it fell"}
 		}},
+		{"TandemNodeRecallLow", "what arm control, node b:1 finds is below the floor of 0.9788: it fell", func(s *serverStatus) {
+			s.Status.Arms[0].Recall.Nodes = []*tandemv1.RecallStratum{{Name: "b:1", Floor: 0.9788, Alarm: &tandemv1.RecallAlarm{Why: "it fell"}}, {Name: "c:1", Floor: 0.9788}}
+		}},
 		{"TandemSnapshotOld", "is 72h0m0s old", func(s *serverStatus) { s.Status.Arms[0].Published = earlier(72 * time.Hour) }},
 		{"TandemMemoryNearLimit", "1.9 GiB of 2.0 GiB are mapped", func(s *serverStatus) { s.Status.MappedBytes = 19 << 30 / 10 }},
 		{"TandemLiveStale", "it does not say", func(s *serverStatus) { s.Live, s.live = nil, fleet.LiveAnswer{Err: errors.New("no answer within 5s")} }},
@@ -123,6 +126,9 @@ func TestJudge(t *testing.T) {
 		}},
 		{"TandemRecallUnknown", "the recall of arm control is not known: 3 audits", func(s *serverStatus) {
 			s.Status.Since, s.Status.Arms[0].Recall.All = earlier(61*time.Minute), &tandemv1.RecallStratum{Audits: 3}
+		}},
+		{"TandemRecallUnknown", "cannot be audited: no node audits apps shard 1", func(s *serverStatus) {
+			s.Status.Arms[0].Recall = &tandemv1.ArmRecall{All: &tandemv1.RecallStratum{Audits: 3}, Failure: "no node audits apps shard 1"}
 		}},
 		{"TandemShardsUncovered", "no node is ready for 1 of 8 shards: users 2 of snapshot 0123456789ab has 0 (b:1: loading)", func(s *serverStatus) {
 			s.Status.Cluster.ShortCount, s.Status.Cluster.UncoveredCount = 2, 1
@@ -260,6 +266,7 @@ func TestDifferences(t *testing.T) {
 func TestScreen(t *testing.T) {
 	s := goodServer()
 	s.Status.Arms[0].Recall.Plans[0].Alarm = &tandemv1.RecallAlarm{Why: "the mean is 0.91"}
+	s.Status.Arms[0].Recall.Failure = "no node audits apps shard 1"
 	s.Findings = expected.judge(s, noon)
 	var out bytes.Buffer
 	require.NoError(t, s.write(&out, noon))
@@ -268,6 +275,7 @@ func TestScreen(t *testing.T) {
   arm       control 1000 per mille, feed at 7, snapshot 0123456789ab, 2,000 apps, 500 users, published 2h0m0s ago, all shards
   recall    0.9986, for sure 0.9900 to 0.9999, worst tenth 0.9900, floor 0.9788, of 512 audits
             plan graph_walk: BELOW THE FLOOR: 0.9986, for sure 0.9900 to 0.9999, worst tenth 0.9900, floor 0.9788, of 512 audits
+            not audited: no node audits apps shard 1
   shards    8, 0 with fewer than 2 nodes ready, 0 with none; asked at the newest position
   requests  beside one to each shard: 0 retried, 0 not for want of a budget, 0 hedged, 0 of them faster; nodes left alone 0 times
   nodes     b:1 b in west, ready, 8 shards ready, 0 B of 0 B mapped, 0 requests

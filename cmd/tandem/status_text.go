@@ -70,6 +70,9 @@ func (s *serverStatus) lines(now time.Time) (list [][2]string) {
 				add("", fmt.Sprintf("%s %s: %s", x.kind, x.Name, stratumText(x.RecallStratum)))
 			}
 		}
+		if text := a.Recall.GetFailure(); text != "" {
+			add("", "not audited: "+text)
+		}
 		if text := a.Recall.GetRollback(); text != "" {
 			add("", "rollback: "+text)
 		}

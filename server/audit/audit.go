@@ -20,13 +20,16 @@ const DefaultCPU = 0.02
 
 // FalseAlarms is how often any stratum of an arm raises an alarm for nothing, in times an
 // hour, at most: once in 20,000 hours. Half of it is for the arm as a whole, a quarter for
-// plans and a quarter for segments.
+// plans and a quarter for segments. Nodes have another quarter.
 const FalseAlarms = 1.0 / 20_000
 
 // Config says how to audit.
 type Config struct {
-	// CPU is the share of one processor that audits may take, above 0 and at most 1.
+	// CPU is the share of one processor that audits may take, above 0 and at most 1: of this
+	// process, or, where there is an Exact, of all processes that it asks together.
 	CPU float64
+	// Exact, if set, finds the exact answers. Default: this process does.
+	Exact Exact
 	// Events is told when alarms are raised and cleared, and of rollbacks. It is not nil.
 	Events *events.Listener
 	// Releases are what is rolled back; nil if nothing is.
@@ -52,6 +55,8 @@ func RateOf(kind Kind, segments int) float64 {
 		return FalseAlarms / 4 / float64(len(planNames))
 	case Segment:
 		return FalseAlarms / 4 / float64(min(max(segments, 1), maxSegments+1))
+	case Node:
+		return FalseAlarms / 4 / maxNodes
 	}
 	return 0
 }
@@ -89,9 +94,10 @@ type Counts struct {
 	Aged    uint64 // likewise: they had waited for too long
 	Gone    uint64 // likewise: the arm answered no more
 	Large   uint64 // likewise: they had too many bytes
+	Busy    uint64 // likewise: other processes had no room for them
 	Failed  uint64 // likewise: the exact scan failed
 	Used    time.Duration
-	Longest time.Duration // of all slices
+	Longest time.Duration // of all slices of this process
 }
 
 // Auditor audits. Its methods may be called from any number of goroutines, but for Run. A nil
@@ -135,10 +141,13 @@ type Arm struct {
 	plans    [len(planNames)]*stratum
 	segments map[string]*stratum // does not change
 	others   *stratum            // of segments that are not among them; nil if there are none
-	strata   []*stratum          // all of them
 
-	rate float64 // of offers, a second; guarded by the auditor's mu, as is what follows
-	seen uint64  // offers at the last tick
+	strata  []*stratum          // all of them; guarded by the auditor's mu, as is what follows
+	nodes   map[string]*stratum // those of nodes, which come last in strata, by their names
+	failure error               // why the last one could not be audited; nil if it could
+	told    time.Time           // when that was told last
+	rate    float64             // of offers, a second
+	seen    uint64              // offers at the last tick
 }
 
 // planNames are the plans of answers: those of package index, in their order, and mixed, where

@@ -26,6 +26,10 @@
 // upper bound is below the floor, an alarm is raised. Queries that give an ef are a stratum of
 // their own, which never raises one: nobody promised them anything.
 //
+// On the router of a cluster the exact answer is found by nodes, which [Config].Exact asks, and each
+// of which does such scans within a budget of its own ([Scans]). There is a stratum for each node
+// (nodes.go), by which one with a damaged graph is found that is but a small part of all answers.
+//
 // Where a release says so, an alarm takes its snapshot off traffic (rollback.go).
 //
 // Only what was answered by all shards is audited; what else is missing is coverage.

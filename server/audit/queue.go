@@ -21,6 +21,7 @@ type item struct {
 	tower *shard.Tower
 	query shard.Query // for the exact answer
 	found []shard.Candidate
+	from  []string // who has answered for each shard; nil if that was this process
 	plan  int
 	why   purpose
 	hold  Holder
@@ -54,7 +55,7 @@ func (arm *Arm) take(o Answered, plan int, why purpose) {
 		a.sampler.taken++
 	}
 	it := &item{arm: arm, tower: o.Tower, plan: plan, why: why, hold: o.Holder, at: now, bytes: size}
-	it.query, it.found = exactOf(o.Query), copyOf(o.Found.Candidates)
+	it.query, it.found, it.from = exactOf(o.Query), copyOf(o.Found.Candidates), fromOf(o.Found)
 	it.reference = arm.references.of(o.Tower.Kind(), o.Query)
 	for _, s := range it.strata() {
 		s.taken.Store(now.UnixNano())

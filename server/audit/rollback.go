@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/tandem-ann/tandem/server/events"
@@ -17,6 +18,7 @@ import (
 // person's, so of several servers one does it. It waits where the control arm is no better,
 // or not known to be: then it is what is asked that has changed, and another snapshot would
 // not do better. A control arm without traffic is not waited for, since it would be for good.
+// What a node has is no reason: its copy of a snapshot may be bad, and others good.
 // And it only goes back to snapshots that passed their gates or that audits have found to be
 // good, and that they have not found to be bad.
 
@@ -73,10 +75,11 @@ func (r *rollback) remember(arms []*Arm) {
 	}
 }
 
-// alarmed returns the stratum whose alarm was raised first; nil if there is none.
+// alarmed returns the stratum whose alarm was raised first, but for those of nodes; nil if there
+// is none.
 func (arm *Arm) alarmed() (first *stratum) {
 	for _, s := range arm.strata {
-		if s.alarm != nil && (first == nil || s.alarm.Since.Before(first.alarm.Since)) {
+		if s.kind != Node && s.alarm != nil && (first == nil || s.alarm.Since.Before(first.alarm.Since)) {
 			first = s
 		}
 	}
@@ -145,6 +148,9 @@ func (w *worker) rollBack(ctx context.Context, now time.Time) {
 	s := bad.alarmed()
 	r.active = true
 	reason := fmt.Sprintf("recall of live queries of arm %s, snapshot %s (%s): %s", bad.Name, bad.Snapshot.Short(), s.describe(), s.alarm)
+	if low := bad.lowNodes(); len(low) > 0 {
+		reason += "; its floor is above what was found by nodes " + strings.Join(low, ", ")
+	}
 	w.aside.Go(func() { w.goBack(ctx, bad, reason) })
 }
 

@@ -2,11 +2,13 @@ package audit
 
 import (
 	"context"
+	"errors"
 	"runtime"
 	"sync"
 	"time"
 
 	"github.com/tandem-ann/tandem/server/events"
+	"github.com/tandem-ann/tandem/shard"
 )
 
 // Run audits what is offered until ctx ends, and lets go of what is left then. It takes a
@@ -17,16 +19,19 @@ func (a *Auditor) Run(ctx context.Context) {
 	}
 	onThread(func() {
 		_ = lowest() // it is the budget that counts
-		w := &worker{Auditor: a}
-		if a.c.Clock != nil {
-			w.clock = a.c.Clock()
-		} else {
-			w.clock = &threadClock{start: time.Now()}
-		}
+		w := &worker{Auditor: a, clock: a.c.clock()}
 		w.budget = newBudget(w.clock, a.c.Now, a.c.CPU)
 		w.run(ctx)
 	})
 	a.close()
+}
+
+// clock returns the clock of the calling thread.
+func (c *Config) clock() Clock {
+	if c.Clock != nil {
+		return c.Clock()
+	}
+	return &threadClock{start: time.Now()}
 }
 
 // onThread calls f on a thread of its own, which nobody else gets, since its goroutine never
@@ -59,6 +64,7 @@ type worker struct {
 	*Auditor
 	clock  Clock
 	budget *budget
+	used   time.Duration  // by other processes
 	aside  sync.WaitGroup // a rollback
 }
 
@@ -89,7 +95,11 @@ func (w *worker) tick(ctx context.Context) {
 	defer w.mu.Unlock()
 	now := w.c.Now()
 	w.sampler.tick(now, w.arms)
-	w.counts.Used, w.counts.Longest = w.budget.spent(), w.budget.longest
+	w.counts.Used = w.used
+	if w.c.Exact == nil {
+		w.counts.Used, w.counts.Longest = w.budget.spent(), w.budget.longest
+	}
+	w.forget(now)
 	w.rollBack(ctx, now)
 }
 
@@ -107,6 +117,20 @@ func (w *worker) audit(ctx context.Context, it *item) {
 	w.current, w.auditing = cancel, it.arm
 	w.mu.Unlock()
 
+	find := w.here
+	if w.c.Exact != nil {
+		find = w.elsewhere
+	}
+	rest, exact, used, err := find(ctx, auditing, it)
+	if ended := auditing.Err(); ended != nil {
+		err = ended
+	}
+	w.record(it, exact, err, used)
+	rest()
+}
+
+// here finds the exact answer in this process, within the budget.
+func (w *worker) here(ctx, auditing context.Context, it *item) (rest func(), exact *shard.Answer, used time.Duration, err error) {
 	before := w.budget.spent()
 	lastTick := w.c.Now()
 	it.query.Pause = func() {
@@ -116,14 +140,8 @@ func (w *worker) audit(ctx context.Context, it *item) {
 			w.tick(ctx)
 		}
 	}
-	exact, err := it.tower.Search(pausing{auditing, it.query.Pause}, &it.query)
-	recall := 0.0
-	if err == nil {
-		recall = recallOf(exact.Candidates, it.found)
-	}
-	used := w.budget.spent() - before
-	w.record(it, recall, err, used)
-	w.budget.pause(ctx)
+	exact, err = it.tower.Search(pausing{auditing, it.query.Pause}, &it.query)
+	return func() { w.budget.pause(ctx) }, exact, w.budget.spent() - before, err
 }
 
 // pausing is a context that pauses where long work looks whether it has ended: in filters and
@@ -140,21 +158,29 @@ func (p pausing) Err() error {
 }
 
 // record takes down what an audit has found.
-func (w *worker) record(it *item, recall float64, err error, used time.Duration) {
+func (w *worker) record(it *item, exact *shard.Answer, err error, used time.Duration) {
+	recall := 0.0
+	var nodes map[string]share
+	if err == nil {
+		recall = recallOf(exact.Candidates, it.found)
+		nodes = sharesOf(exact.Candidates, it.found, it.from)
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.current, w.auditing = nil, nil
+	now := w.c.Now()
 	switch {
-	case it.arm.gone.Load():
+	case it.arm.gone.Load(), errors.Is(err, context.Canceled): // it was ended
 		w.counts.Gone++
 		return
 	case err != nil:
-		w.counts.Failed++
+		w.fail(it.arm, err, now)
 		return
 	}
+	it.arm.failure = nil
 	w.counts.Audits++
 	w.sampler.done(used)
-	now := w.c.Now()
+	w.addNodes(it, nodes, now)
 	var kinds []Kind
 	for _, s := range it.strata() {
 		kinds = append(kinds, s.kind)

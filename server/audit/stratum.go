@@ -18,9 +18,10 @@ const (
 	Plan                    // a plan, likewise
 	Segment                 // a segment, likewise
 	Ef                      // an arm, and that they give an ef
+	Node                    // an arm, likewise, and that a node took part in them: what that has found
 )
 
-var kindNames = [...]string{"", "all", "plan", "segment", "ef"}
+var kindNames = [...]string{"", "all", "plan", "segment", "ef", "node"}
 
 // String returns the kind's name.
 func (k Kind) String() string { return kindNames[k] }
@@ -44,7 +45,7 @@ type Stratum struct {
 	Arm        string
 	Snapshot   manifest.Digest
 	Kind       Kind
-	Name       string // of the plan or segment; else empty
+	Name       string // of the plan or segment, or address of the node; else empty
 
 	// Audits is how many there are in the window of the last ones, and Since when the first
 	// of them was; what follows is of these. Total is how many there were.
@@ -97,6 +98,7 @@ type stratum struct {
 	clear    *Sequence // from the alarm on; nil without one
 	window   []audited // oldest first
 	total    uint64
+	last     time.Time // audit; when it began without one
 	alarm    *Alarm
 }
 
@@ -107,7 +109,7 @@ type audited struct {
 }
 
 func newStratum(kind Kind, name string, rate float64, now time.Time) *stratum {
-	s := &stratum{kind: kind, name: name, rate: rate}
+	s := &stratum{kind: kind, name: name, rate: rate, last: now}
 	s.restart(now)
 	return s
 }
@@ -134,6 +136,7 @@ func (s *stratum) add(now time.Time, recall, reference float64) change {
 	}
 	s.window = append(s.window, audited{now, recall, reference})
 	s.total++
+	s.last = now
 	s.sequence.Add(now, recall, reference)
 	switch {
 	case s.kind == Ef:

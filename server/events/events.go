@@ -324,6 +324,7 @@ const (
 	RecallCleared                            // it is not any more
 	RecallRolledBack                         // its snapshot was taken off traffic
 	RecallKept                               // it could not be, or was not to be; Err says why
+	RecallUnaudited                          // it is not known, since queries cannot be audited; Err says why
 )
 
 // Recall says what has become of the recall of live queries of an arm.
@@ -332,7 +333,8 @@ type Recall struct {
 	Generation uint64 // of the release; 0 without one
 	Arm        string
 	Snapshot   manifest.Digest
-	// Stratum says which queries: all, or those of a plan or a segment, which Name is.
+	// Stratum says which queries: all, or those of a plan or a segment, which Name is, or that it
+	// is of what a node has found, whose address Name is.
 	Stratum, Name string
 
 	// What follows is of RecallAlarm.
@@ -345,7 +347,7 @@ type Recall struct {
 	Onset       time.Time
 
 	To  uint64 // the generation that came back, of RecallRolledBack
-	Err error  // of RecallKept
+	Err error  // of RecallKept and RecallUnaudited
 }
 
 // TraceOutcome is what became of traces of requests, or of spans of them.

@@ -348,6 +348,8 @@ func (l *Log) recall(e Recall) {
 		l.logger.Info("recall of live queries is above its floor again", args...)
 	case RecallRolledBack:
 		l.logger.Error("a snapshot was taken off traffic for its recall", append(args, "back_to", e.To)...)
+	case RecallUnaudited:
+		l.logger.Warn("live queries cannot be audited: their recall is not known", append(args, "error", e.Err)...)
 	case RecallKept:
 		l.logger.Error("a snapshot is not taken off traffic for its recall, as its release says", append(args, "error", e.Err)...)
 	}

@@ -27,7 +27,7 @@ func Series(arms, segments, methods int) int {
 	pairs := min(segments, maxPairs) + 2*arms + 1 // and what is of no arm that answers
 	queries := pairs * (plans*cellSeries + len(outcomes))
 	rpcs := methods * (2*latencySeries + grpcCodes + 1)
-	recall := (min(segments, maxPairs)+armStrata*arms)*recallSeries + auditSeries
+	recall := (min(segments, maxPairs)+armStrata*arms+maxNodes)*recallSeries + auditSeries
 	return queries + rpcs + recall + arms*(armSeriesEach+2*towerSeries) + maxMapped + len(events.Sheds()) + clusterSeries + fixedSeries
 }
 

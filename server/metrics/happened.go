@@ -68,7 +68,7 @@ func newHappened() *happened {
 	}, []string{"outcome"})
 	recall := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "tandem_recall_changes_total",
-		Help: "What has become of the recall of live queries: alarms that were raised and cleared, snapshots that were rolled back because of one, and rollbacks that could not be done.",
+		Help: "What has become of the recall of live queries: alarms that were raised and cleared, snapshots that were rolled back because of one, rollbacks that could not be done, and times that queries could not be audited.",
 	}, []string{"change"})
 	spans := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "tandem_trace_spans_total",
@@ -106,7 +106,7 @@ func newHappened() *happened {
 	for change, outcome := range map[events.RecordingChange]string{events.Written: "written", events.Dropped: "dropped", events.Lost: "lost"} {
 		h.records[change] = records.WithLabelValues(outcome)
 	}
-	for change, name := range map[events.RecallChange]string{events.RecallAlarm: "alarm", events.RecallCleared: "cleared", events.RecallRolledBack: "rolled_back", events.RecallKept: "kept"} {
+	for change, name := range map[events.RecallChange]string{events.RecallAlarm: "alarm", events.RecallCleared: "cleared", events.RecallRolledBack: "rolled_back", events.RecallKept: "kept", events.RecallUnaudited: "unaudited"} {
 		h.recall[change] = recall.WithLabelValues(name)
 	}
 	h.all = []prometheus.Collector{shed, records, recall, spans, limited, loads, h.refused, h.lost}

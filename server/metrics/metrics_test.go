@@ -96,6 +96,9 @@ func strata(arm string, segments int) (list []audit.Stratum) {
 	}
 	add(audit.Segment, audit.OtherSegments)
 	add(audit.Ef, "")
+	for i := range 64 {
+		add(audit.Node, fmt.Sprint("node", i))
+	}
 	return list
 }
 

@@ -5,25 +5,42 @@ import "github.com/tandem-ann/tandem/server/audit"
 const (
 	// recallSeries are those of a stratum of audited queries, and auditSeries those of audits
 	// that are of no arm.
-	recallSeries, auditSeries = 9, 12
+	recallSeries, auditSeries = 9, 13
 	// armStrata are those of an arm, beside those of its segments: all, those that give an ef,
 	// four plans, and the segments together that have none.
 	armStrata = 7
+	// maxNodes is how many nodes have series of their own, over all arms: each arm has the same
+	// number, and those with an alarm come first.
+	maxNodes = 64
 )
+
+// shown are those strata of one of so many arms that have series.
+func shown(all []audit.Stratum, arms int) (list []*audit.Stratum) {
+	segments, nodes := maxPairs/arms, maxNodes/arms
+	for _, alarmed := range []bool{true, false} {
+		for i := range all {
+			one := &all[i]
+			switch own := one.Kind == audit.Segment && one.Name != audit.OtherSegments; {
+			case one.Kind == audit.Node && (one.Alarm != nil) == alarmed && nodes > 0:
+				nodes--
+				list = append(list, one)
+			case one.Kind == audit.Node || alarmed || own && segments == 0:
+			default:
+				if own {
+					segments--
+				}
+				list = append(list, one)
+			}
+		}
+	}
+	return list
+}
 
 // ofStrata is a metric of one value for each stratum of each arm, of those that have one.
 func ofStrata(name, help string, value func(*audit.Stratum) (float64, bool)) stateMetric {
 	return stateMetric{name: name, help: help, labels: []string{"arm", "stratum", "name"}, values: func(s *State, set setter) {
 		for i := range s.Arms {
-			segments := maxPairs / len(s.Arms)
-			for j := range s.Arms[i].Recall {
-				one := &s.Arms[i].Recall[j]
-				if one.Kind == audit.Segment && one.Name != audit.OtherSegments {
-					if segments == 0 {
-						continue
-					}
-					segments--
-				}
+			for _, one := range shown(s.Arms[i].Recall, len(s.Arms)) {
 				if v, ok := value(one); ok {
 					set(v, s.Arms[i].Name, one.Kind.String(), one.Name)
 				}
@@ -61,25 +78,25 @@ func recallMetrics() []stateMetric {
 
 func auditMetrics() []stateMetric {
 	audited := func(s *State) bool { return s.Audits != nil }
-	used := gauge("tandem_audit_cpu_seconds_total", "Time of one processor that audits took, in seconds.", audited,
+	used := gauge("tandem_audit_cpu_seconds_total", "Time of one processor that audits took, in seconds: of a router on all nodes together, for its own; of a node there, for those of all routers.", audited,
 		func(s *State) float64 { return s.Audits.Used.Seconds() })
 	used.counter = true
 	return []stateMetric{
 		{
 			name: "tandem_audits_total", labels: []string{"outcome"}, counter: true,
-			help: "Queries that were taken to be audited, by what became of them: done, or left out because the queue was full, they had waited for too long, their arm answered no more, they were too large, or the exact scan failed.",
+			help: "Queries that were taken to be audited, by what became of them: done, or left out because the queue was full, they had waited for too long, their arm answered no more, they were too large, nodes had no room for them, or the exact scan failed. Of a node: what routers have asked it to scan.",
 			values: func(s *State, set setter) {
 				c := s.Audits
 				if c == nil {
 					return
 				}
-				for outcome, n := range map[string]uint64{"done": c.Audits, "full": c.Full, "aged": c.Aged, "gone": c.Gone, "large": c.Large, "failed": c.Failed} {
+				for outcome, n := range map[string]uint64{"done": c.Audits, "full": c.Full, "aged": c.Aged, "gone": c.Gone, "large": c.Large, "busy": c.Busy, "failed": c.Failed} {
 					set(float64(n), outcome)
 				}
 			},
 		},
 		used,
-		gauge("tandem_audit_longest_slice_seconds", "Longest time that an audit took a processor at a stretch, in seconds.", audited,
+		gauge("tandem_audit_longest_slice_seconds", "Longest time that an audit took a processor of this process at a stretch, in seconds.", audited,
 			func(s *State) float64 { return s.Audits.Longest.Seconds() }),
 	}
 }

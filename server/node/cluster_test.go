@@ -19,6 +19,7 @@ import (
 	"github.com/tandem-ann/tandem/server/livelog"
 	"github.com/tandem-ann/tandem/server/node"
 	"github.com/tandem-ann/tandem/server/remote"
+	"github.com/tandem-ann/tandem/server/remote/remotetest"
 	"github.com/tandem-ann/tandem/shard"
 	"github.com/tandem-ann/tandem/shard/attribute"
 	"github.com/tandem-ann/tandem/shard/live"
@@ -126,7 +127,7 @@ func (w *world) towerAt(t *testing.T, r *rand.Rand, nodes []*running, asks []*re
 			h := heldOf(nodes[n].until(t, has), of)
 			require.LessOrEqual(t, h.GetOldest(), at.Sequence)
 			info := shard.Info{Name: fmt.Sprint(of), Rows: int(h.GetRows()), Costs: base.Parts()[number].Info().Costs}
-			parts = append(parts, remote.NewPart(asks[n], of, at, info, remote.NewNames(index.Dot)))
+			parts = append(parts, remotetest.NewPart(asks[n], of, at, info, remote.NewNames(index.Dot)))
 			break
 		}
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/tandem-ann/tandem/index"
 	"github.com/tandem-ann/tandem/server/remote"
+	"github.com/tandem-ann/tandem/server/remote/remotetest"
 	"github.com/tandem-ann/tandem/shard"
 	"github.com/tandem-ann/tandem/shard/attribute"
 	"github.com/tandem-ann/tandem/shard/manifest"
@@ -65,7 +66,7 @@ func BenchmarkSearch(b *testing.B) {
 	n := ask(b, serve(b, path, h))
 	for name, part := range map[string]shard.Part{
 		"local":  w.ground.Parts()[0],
-		"remote": remote.NewPart(n, w.id(0), shard.Position{}, shard.Info{}, remote.NewNames(w.metric)),
+		"remote": remotetest.NewPart(n, w.id(0), shard.Position{}, shard.Info{}, remote.NewNames(w.metric)),
 	} {
 		b.Run(name, func(b *testing.B) {
 			var reply shard.Reply

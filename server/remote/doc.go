@@ -1,6 +1,6 @@
 // Package remote has shards of other machines asked as if they were of this one: the shard
 // RPC of package shardv1, of which [NewHandler] is the side of a node and [Node] that of a
-// router. [Part] is a part of a tower whose shard is on a node.
+// router.
 //
 // # Goals
 //

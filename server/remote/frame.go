@@ -51,7 +51,7 @@ const (
 	answerHead = 8
 )
 
-// lineMethods are the methods of lines.
+// lineMethods are the methods of lines. A frame has the place of one here, so more come at the end.
 var lineMethods = []string{
 	shardv1connect.ShardServiceSearchProcedure, shardv1connect.ShardServiceExplainProcedure, shardv1connect.ShardServiceVectorsProcedure,
 	shardv1connect.ShardServiceAttributesProcedure, shardv1connect.ShardServiceGetShardProcedure,

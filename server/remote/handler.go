@@ -16,6 +16,7 @@ import (
 	shardv1 "github.com/tandem-ann/tandem/api/tandem/shard/v1"
 	"github.com/tandem-ann/tandem/api/tandem/shard/v1/shardv1connect"
 	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
+	"github.com/tandem-ann/tandem/server/audit"
 	"github.com/tandem-ann/tandem/server/wire"
 	"github.com/tandem-ann/tandem/shard"
 	"github.com/tandem-ann/tandem/shard/manifest"
@@ -40,6 +41,8 @@ type Options struct {
 	// Allowed, if set, returns an error unless a connection that speaks in frames may still be
 	// answered, by the request that it began as. It is called for each call. Default: it may.
 	Allowed func(*http.Request) error
+	// Audits does the scans of audits. Default: nobody does, and routers are told so.
+	Audits *audit.Scans
 	// Panicked, if set, is told of each panic, with its stack. Default: nobody is.
 	Panicked func(*shard.PanicError)
 	// Unreadable, if set, is told of each request that could not read the file of a shard.
@@ -74,7 +77,7 @@ type Handler struct {
 	o                Options
 	protocol, oldest uint32
 	inFlight         atomic.Int32
-	watches          atomic.Int32
+	watches, audits  atomic.Int32
 	lineCount        atomic.Int32
 	alone            atomic.Int64 // see load.go
 	jobs             sync.Pool    // *job

@@ -18,7 +18,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-	"google.golang.org/genproto/googleapis/rpc/status"
+	rpcstatus "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/protobuf/proto"
 
 	shardv1 "github.com/tandem-ann/tandem/api/tandem/shard/v1"
@@ -357,7 +357,7 @@ func TestLinesByTheClock(t *testing.T) {
 			require.NoError(t, err)
 			kind, body := read(conn)
 			require.EqualValues(t, 1, kind)
-			var told status.Status
+			var told rpcstatus.Status
 			require.NoError(t, proto.Unmarshal(body, &told))
 			require.EqualValues(t, 4, told.GetCode(), "deadline_exceeded")
 			_, err = conn.Write(frame(4, 0, nil))
@@ -466,7 +466,7 @@ func FuzzAnswers(f *testing.F) {
 		head[4] = kind
 		return append(head, body...)
 	}
-	refused, err := proto.Marshal(&status.Status{Code: 5, Message: "not held"})
+	refused, err := proto.Marshal(&rpcstatus.Status{Code: 5, Message: "not held"})
 	require.NoError(f, err)
 	f.Add(answer(0, good))
 	f.Add(append(answer(2, nil), answer(0, good)...))

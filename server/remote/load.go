@@ -3,6 +3,7 @@ package remote
 import (
 	"net/http"
 	"runtime"
+	"sync/atomic"
 	"time"
 
 	"connectrpc.com/connect"
@@ -28,28 +29,35 @@ func (h *Handler) enter() (done func(), err error) {
 	}, nil
 }
 
-// enterWatch counts a stream of a router, as enter does a call.
-func (h *Handler) enterWatch() (done func(), err error) {
-	n := int(h.watches.Add(1))
-	done = func() { h.watches.Add(-1) }
-	if n > h.o.MaxWatches {
+// enterAside counts what is no work on a query now, by a count of its own, as enter does a call.
+func enterAside(count *atomic.Int32, most int, what string) (done func(), err error) {
+	n := int(count.Add(1))
+	done = func() { count.Add(-1) }
+	if n > most {
 		done()
-		refused := refusef(Overloaded, "%d routers watch, and %d may", n-1, h.o.MaxWatches)
+		refused := refusef(Overloaded, "%d %s are in flight, and %d may be", n-1, what, most)
 		refused.InFlight = n - 1
 		return nil, refused.wire()
 	}
 	return done, nil
 }
 
+// enterFor is enter for a request of a procedure.
+func (h *Handler) enterFor(procedure string) (done func(), err error) {
+	switch procedure {
+	case shardv1connect.ShardServiceWatchProcedure:
+		return enterAside(&h.watches, h.o.MaxWatches, "streams of routers")
+	case shardv1connect.ShardServiceAuditProcedure:
+		return enterAside(&h.audits, maxAudits, "audits")
+	}
+	return h.enter()
+}
+
 // admitting refuses requests that are too many before anything of them is read.
 func (h *Handler) admitting(next http.Handler) http.Handler {
 	errors := connect.NewErrorWriter()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		enter := h.enter
-		if r.URL.Path == shardv1connect.ShardServiceWatchProcedure {
-			enter = h.enterWatch
-		}
-		done, err := enter()
+		done, err := h.enterFor(r.URL.Path)
 		if err != nil {
 			_ = errors.Write(w, r, err) // who does not read it has gone
 			return

@@ -244,6 +244,33 @@ func (n *Node) Explain(ctx context.Context, of ShardID, r *shard.Request, ids []
 	return rows, nil
 }
 
+// Rows are what there is of an id, whatever lies over it.
+type Rows struct {
+	Told       bool // whether the node tells; older ones do not
+	InSnapshot bool // a row of the snapshot, dead or not
+	Fresh      bool // a fresh one that is not dead, at whatever times
+}
+
+// Rows returns what a shard of vectors of so many components has of an id.
+func (n *Node) Rows(ctx context.Context, of ShardID, at shard.Moment, dim int, id string) (Rows, error) {
+	state, err := n.stateOf(of, at)
+	if err != nil {
+		return Rows{}, err
+	}
+	some := make([]float32, dim) // an older node explains the id, and wants something to compare it with
+	some[0] = 1
+	m := &shardv1.ExplainRequest{State: state, Vectors: some, VectorCount: 1, Ids: textsOf([]string{id}), Rows: true}
+	got, err := do[shardv1.ExplainResponse](ctx, n, of, state, m, shardv1connect.ShardServiceExplainProcedure)
+	if err != nil {
+		return Rows{}, err
+	}
+	if len(got.GetRows()) != 1 {
+		return Rows{}, n.broken(of, fmt.Errorf("%d rows for 1 id", len(got.GetRows())))
+	}
+	row := got.Rows[0]
+	return Rows{Told: row.InSnapshot != nil, InSnapshot: row.GetInSnapshot(), Fresh: row.GetFreshRow()}, nil
+}
+
 func readExplained(m *shardv1.ExplainResponse, want int, limited []int) ([]shard.ExplainedRow, error) {
 	if len(m.GetRows()) != want {
 		return nil, fmt.Errorf("%d rows for %d ids", len(m.GetRows()), want)

@@ -28,6 +28,7 @@ const (
 	BadQuery      Reason = "BAD_QUERY"      // what is asked is wrong, and so on every node
 	Overloaded    Reason = "OVERLOADED"     // it is answering as many requests as it may
 	Stopping      Reason = "STOPPING"       // it is told to stop
+	NotAudited    Reason = "NOT_AUDITED"    // it does no scans for audits
 	Panicked      Reason = "PANICKED"       // a bug
 )
 
@@ -40,7 +41,7 @@ const maxText = 4 << 10
 var codes = map[Reason]connect.Code{
 	WrongProtocol: connect.CodeFailedPrecondition, NotHeld: connect.CodeNotFound, Behind: connect.CodeUnavailable,
 	PositionGone: connect.CodeOutOfRange, Unreadable: connect.CodeDataLoss, BadQuery: connect.CodeInvalidArgument,
-	Overloaded: connect.CodeResourceExhausted, Stopping: connect.CodeUnavailable, Panicked: connect.CodeInternal,
+	Overloaded: connect.CodeResourceExhausted, Stopping: connect.CodeUnavailable, NotAudited: connect.CodeUnimplemented, Panicked: connect.CodeInternal,
 }
 
 // Refusal is the error of a node that did not answer. That of BadQuery is of class

@@ -377,3 +377,41 @@ func TestLargeRequest(t *testing.T) {
 	require.ErrorIs(t, w.search(t.Context(), n, w.id(0), r), index.ErrQuery)
 	require.NoError(t, w.search(t.Context(), n, w.id(0), w.request()))
 }
+
+// What rows there are of an id is told whatever lies over them; an older node, which explains the id
+// instead, tells nothing.
+func TestRows(t *testing.T) {
+	w := newWorld(t, 16, 200, 2)
+	path, h := remote.NewHandler(w, remote.Options{})
+	n := ask(t, serve(t, path, h))
+	dead := 0
+	for position, layers := range w.parts {
+		at := shard.Moment{Snapshot: string(w.digest), Position: w.positions[position], Time: clock}
+		for range 100 {
+			id := pick(w.d, pick(w.d, w.ids...), w.freshID(), "nobody")
+			number := shard.Partition(id, len(layers))
+			ordinal, base := w.shards[number].Ordinal(id)
+			want := remote.Rows{Told: true, InSnapshot: base}
+			if base && layers[number].over.Overlay().IsDead(ordinal) {
+				dead++
+			}
+			for _, run := range layers[number].fresh {
+				ordinal, has := run.Shard().Ordinal(id)
+				want.Fresh = want.Fresh || has && !run.Overlay().IsDead(ordinal)
+			}
+			got, err := n.Rows(t.Context(), w.id(number), at, w.dim, id)
+			require.NoError(t, err)
+			require.Equal(t, want, got, "%s at %s", id, at.Position)
+		}
+	}
+	require.Positive(t, dead)
+	w.wrap = func(p shard.Part) shard.Part { return untold{p} }
+	got, err := n.Rows(t.Context(), w.id(0), shard.Moment{Snapshot: string(w.digest), Position: w.positions[0], Time: clock}, w.dim, "nobody")
+	require.NoError(t, err)
+	require.Equal(t, remote.Rows{}, got)
+}
+
+// untold is a part that is no shard of the process of a node.
+type untold struct{ shard.Part }
+
+func (untold) Refs(shard.Moment, []string, []uint32, []bool) error { return nil }

@@ -34,6 +34,9 @@ func (h *Handler) explain(ctx context.Context, s *held, m *shardv1.ExplainReques
 	for i := range ids {
 		out.Rows[i] = &shardv1.ExplainedRow{}
 	}
+	if m.GetRows() {
+		return out, tellRows(s.parts, ids, out.Rows)
+	}
 	for number, p := range s.parts {
 		rows, err := p.Explain(ctx, r, ids)
 		if err != nil {
@@ -56,6 +59,27 @@ func (h *Handler) explain(ctx context.Context, s *held, m *shardv1.ExplainReques
 		}
 	}
 	return out, nil
+}
+
+// tellRows tells of which ids there are rows, whatever lies over them. It tells nothing where a
+// part is not a shard of this process.
+func tellRows(parts []part, ids []string, rows []*shardv1.ExplainedRow) (err error) {
+	defer sections.Guard(&err)()
+	for number, p := range parts {
+		l, ok := p.(*shard.Local)
+		if !ok {
+			return nil
+		}
+		for i, id := range ids {
+			ordinal, has := l.Shard().Ordinal(id)
+			if number == 0 {
+				rows[i].InSnapshot = new(has)
+			} else if has && !l.Overlay().IsDead(ordinal) {
+				rows[i].FreshRow = true
+			}
+		}
+	}
+	return nil
 }
 
 // vectors answers a request.

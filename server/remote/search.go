@@ -39,11 +39,17 @@ type hit struct {
 
 // search answers a request.
 func (h *Handler) search(ctx context.Context, s *held, m *shardv1.SearchRequest) (*shardv1.SearchResponse, error) {
+	return h.searchPausing(ctx, s, m, nil)
+}
+
+// searchPausing answers a request, and calls pause, unless it is nil, in the midst of it.
+func (h *Handler) searchPausing(ctx context.Context, s *held, m *shardv1.SearchRequest, pause func()) (*shardv1.SearchResponse, error) {
 	j := h.jobs.Get().(*job)
 	defer j.release(h)
 	if err := j.read(ctx, s, m); err != nil {
 		return nil, badQuery(err)
 	}
+	j.request.Pause = pause
 	for len(j.replies) < len(s.parts) {
 		j.replies = append(j.replies, new(shard.Reply))
 	}

@@ -39,7 +39,7 @@ func (h *Handler) watch(ctx context.Context, m *shardv1.WatchRequest, stream *co
 		status, changed := h.holder.Status()
 		told := proto.CloneOf(status)
 		told.Protocol, told.OldestProtocol = h.protocol, h.oldest
-		told.Load = h.load()
+		told.Load, told.Audits = h.load(), h.o.Audits != nil
 		if err := stream.Send(&shardv1.WatchResponse{Status: told}); err != nil {
 			return err
 		}

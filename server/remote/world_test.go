@@ -18,6 +18,7 @@ import (
 	shardv1 "github.com/tandem-ann/tandem/api/tandem/shard/v1"
 	"github.com/tandem-ann/tandem/index"
 	"github.com/tandem-ann/tandem/server/remote"
+	"github.com/tandem-ann/tandem/server/remote/remotetest"
 	"github.com/tandem-ann/tandem/shard"
 	"github.com/tandem-ann/tandem/shard/attribute"
 	"github.com/tandem-ann/tandem/shard/manifest"
@@ -389,7 +390,7 @@ func (w *world) id(number int) remote.ShardID {
 
 // near is a part that is asked in its turn, as parts of this process are: which floor a part is
 // given depends on the order, and shows in what is counted.
-type near struct{ *remote.Part }
+type near struct{ *remotetest.Part }
 
 func (n near) Info() shard.Info {
 	info := n.Part.Info()
@@ -410,7 +411,7 @@ func (w *world) remoteTower(t testing.TB, n *remote.Node, position int) *shard.T
 				info.SegmentRows[s] += rows
 			}
 		}
-		part := remote.NewPart(n, w.id(i), w.positions[position], info, remote.NewNames(w.metric))
+		part := remotetest.NewPart(n, w.id(i), w.positions[position], info, remote.NewNames(w.metric))
 		if position == 0 {
 			parts = append(parts, near{part})
 			continue

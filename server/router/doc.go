@@ -26,5 +26,5 @@
 // Dean and L. A. Barroso, "The tail at scale", Communications of the ACM 56, 2013); what fails
 // is asked of another. Both have budgets, so that a cluster that is overloaded is not asked
 // twice. A node that fails or loses several times in a row is left alone until it has answered
-// a probe, and is then given more and more again.
+// a probe, and is then given more and more again. None of that is so of audits, see [Router.Audit].
 package router

@@ -84,6 +84,16 @@ func (l *Layer) Digest() manifest.Digest { return l.digest }
 // Tower returns a tower, as it is asked now.
 func (l *Layer) Tower(kind shard.Kind) *shard.Tower { return l.now.Load().Tower(kind) }
 
+// Rows returns what nodes have of an id in a tower of a layer, whatever lies over it.
+func Rows(ctx context.Context, t *shard.Tower, at shard.Moment, id string) (remote.Rows, error) {
+	list := t.Parts()
+	p, ok := list[shard.Partition(id, len(list))].(*part)
+	if !ok {
+		return remote.Rows{}, fmt.Errorf("rows of %s are on no node", list[0].Info().Name)
+	}
+	return p.rows(ctx, at, t.Dim(), id)
+}
+
 // Trim lets go of the memory that nobody needed since it was called last.
 func (l *Layer) Trim() {
 	for _, b := range l.towers {

@@ -46,13 +46,16 @@ func (p *part) Search(ctx context.Context, r *shard.Request, reply *shard.Reply)
 	asked.Moment = at
 	var spare *shard.Reply
 	won, err := p.do(ctx, p.at, &p.search[bandOf(r.K*len(r.Vectors))], func(ctx context.Context, n *remote.Node, to slot) error {
-		if to == own {
-			return n.Search(ctx, p.of, &asked, p.names, reply)
+		into := reply
+		if to == hedged {
+			into = &shard.Reply{}
 		}
-		beside := &shard.Reply{}
-		err := n.Search(ctx, p.of, &asked, p.names, beside)
+		err := n.Search(ctx, p.of, &asked, p.names, into)
 		if err == nil {
-			spare = beside // who reads it waits for this call
+			into.From = n.Address()
+		}
+		if err == nil && to == hedged {
+			spare = into // who reads it waits for this call
 		}
 		return err
 	})
@@ -73,6 +76,20 @@ func (p *part) Explain(ctx context.Context, r *shard.Request, ids []string) ([]s
 	var rows [2][]shard.ExplainedRow
 	won, err := p.do(ctx, p.at, &p.other, func(ctx context.Context, n *remote.Node, to slot) (err error) {
 		rows[to], err = n.Explain(ctx, p.of, &asked, ids)
+		return err
+	})
+	return rows[won], err
+}
+
+// rows returns what there is of an id of the shard.
+func (p *part) rows(ctx context.Context, m shard.Moment, dim int, id string) (remote.Rows, error) {
+	at, err := p.moment(m)
+	if err != nil {
+		return remote.Rows{}, err
+	}
+	var rows [2]remote.Rows
+	won, err := p.do(ctx, p.at, &p.other, func(ctx context.Context, n *remote.Node, to slot) (err error) {
+		rows[to], err = n.Rows(ctx, p.of, at, dim, id)
 		return err
 	})
 	return rows[won], err

@@ -23,6 +23,7 @@ type replica struct {
 	held           held // what it says of the shard
 	spare          bool // it is to be asked only where there is no other
 	late           bool // it has been behind the log for longer than the fence
+	audits         bool // it takes audits
 }
 
 // has reports whether it can be asked at a position.

@@ -86,7 +86,7 @@ func (l *Layer) gather(nodes []*member, now time.Time) {
 				lag := l.router.seen.lag(shard.Position{Log: h.GetLog(), Sequence: h.GetNewest()}, now)
 				next[i][h.GetNumber()] = append(next[i][h.GetNumber()], replica{
 					peer: m.peer, spare: spare, log: h.GetLog(), oldest: h.GetOldest(), newest: h.GetNewest(), held: heldIn(h),
-					late: l.router.o.Fence > 0 && lag > l.router.o.Fence,
+					audits: m.status.GetAudits(), late: l.router.o.Fence > 0 && lag > l.router.o.Fence,
 				})
 			}
 		}

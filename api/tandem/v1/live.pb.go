@@ -1768,7 +1768,7 @@ type AppInSnapshot struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The digest of the snapshot.
 	Snapshot string `protobuf:"bytes,1,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
-	// Whether the snapshot has a row of it; where a router is asked, also a fresh one.
+	// Whether the snapshot has a row of it.
 	InSnapshot bool `protobuf:"varint,2,opt,name=in_snapshot,json=inSnapshot,proto3" json:"in_snapshot,omitempty"`
 	// Whether there is a fresh row of it.
 	Fresh bool `protobuf:"varint,3,opt,name=fresh,proto3" json:"fresh,omitempty"`
@@ -1777,8 +1777,8 @@ type AppInSnapshot struct {
 	// Whether a query would find it at another time: its window does not contain that of the
 	// request.
 	OutsideWindow bool `protobuf:"varint,5,opt,name=outside_window,json=outsideWindow,proto3" json:"outside_window,omitempty"`
-	// Whether in_snapshot and fresh are not known, and false: a router's nodes do not tell of
-	// rows that are not returned.
+	// Whether in_snapshot and fresh are not known, and false: the node that a router has asked is
+	// older than that it tells.
 	RowsUnknown   bool `protobuf:"varint,6,opt,name=rows_unknown,json=rowsUnknown,proto3" json:"rows_unknown,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

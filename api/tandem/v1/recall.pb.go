@@ -38,7 +38,12 @@ type ArmRecall struct {
 	Ef *RecallStratum `protobuf:"bytes,4,opt,name=ef,proto3" json:"ef,omitempty"`
 	// What has become of the rollback that the release asks for where there is an alarm; empty
 	// if there is nothing to say.
-	Rollback      string `protobuf:"bytes,5,opt,name=rollback,proto3" json:"rollback,omitempty"`
+	Rollback string `protobuf:"bytes,5,opt,name=rollback,proto3" json:"rollback,omitempty"`
+	// On a router, what each node has found of the rows that it was asked for, as a share: of those
+	// that the exact answers have of its shards. An alarm of a node rolls nothing back.
+	Nodes []*RecallStratum `protobuf:"bytes,6,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	// Why the last query that was to be audited could not be; empty if it could.
+	Failure       string `protobuf:"bytes,7,opt,name=failure,proto3" json:"failure,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -108,10 +113,24 @@ func (x *ArmRecall) GetRollback() string {
 	return ""
 }
 
+func (x *ArmRecall) GetNodes() []*RecallStratum {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
+func (x *ArmRecall) GetFailure() string {
+	if x != nil {
+		return x.Failure
+	}
+	return ""
+}
+
 // RecallStratum is what audits know of some queries.
 type RecallStratum struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The plan or the segment; else empty.
+	// The plan, the segment, or the address of the node; else empty.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// How many audits are in the window, which has the last 512 of the last 15 minutes at most.
 	Audits uint32 `protobuf:"varint,2,opt,name=audits,proto3" json:"audits,omitempty"`
@@ -323,13 +342,15 @@ var File_tandem_v1_recall_proto protoreflect.FileDescriptor
 
 const file_tandem_v1_recall_proto_rawDesc = "" +
 	"\n" +
-	"\x16tandem/v1/recall.proto\x12\ttandem.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe3\x01\n" +
+	"\x16tandem/v1/recall.proto\x12\ttandem.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xad\x02\n" +
 	"\tArmRecall\x12*\n" +
 	"\x03all\x18\x01 \x01(\v2\x18.tandem.v1.RecallStratumR\x03all\x12.\n" +
 	"\x05plans\x18\x02 \x03(\v2\x18.tandem.v1.RecallStratumR\x05plans\x124\n" +
 	"\bsegments\x18\x03 \x03(\v2\x18.tandem.v1.RecallStratumR\bsegments\x12(\n" +
 	"\x02ef\x18\x04 \x01(\v2\x18.tandem.v1.RecallStratumR\x02ef\x12\x1a\n" +
-	"\brollback\x18\x05 \x01(\tR\brollback\"\xf4\x02\n" +
+	"\brollback\x18\x05 \x01(\tR\brollback\x12.\n" +
+	"\x05nodes\x18\x06 \x03(\v2\x18.tandem.v1.RecallStratumR\x05nodes\x12\x18\n" +
+	"\afailure\x18\a \x01(\tR\afailure\"\xf4\x02\n" +
 	"\rRecallStratum\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06audits\x18\x02 \x01(\rR\x06audits\x12!\n" +
@@ -374,15 +395,16 @@ var file_tandem_v1_recall_proto_depIdxs = []int32{
 	1, // 1: tandem.v1.ArmRecall.plans:type_name -> tandem.v1.RecallStratum
 	1, // 2: tandem.v1.ArmRecall.segments:type_name -> tandem.v1.RecallStratum
 	1, // 3: tandem.v1.ArmRecall.ef:type_name -> tandem.v1.RecallStratum
-	3, // 4: tandem.v1.RecallStratum.since:type_name -> google.protobuf.Timestamp
-	2, // 5: tandem.v1.RecallStratum.alarm:type_name -> tandem.v1.RecallAlarm
-	3, // 6: tandem.v1.RecallAlarm.since:type_name -> google.protobuf.Timestamp
-	3, // 7: tandem.v1.RecallAlarm.onset:type_name -> google.protobuf.Timestamp
-	8, // [8:8] is the sub-list for method output_type
-	8, // [8:8] is the sub-list for method input_type
-	8, // [8:8] is the sub-list for extension type_name
-	8, // [8:8] is the sub-list for extension extendee
-	0, // [0:8] is the sub-list for field type_name
+	1, // 4: tandem.v1.ArmRecall.nodes:type_name -> tandem.v1.RecallStratum
+	3, // 5: tandem.v1.RecallStratum.since:type_name -> google.protobuf.Timestamp
+	2, // 6: tandem.v1.RecallStratum.alarm:type_name -> tandem.v1.RecallAlarm
+	3, // 7: tandem.v1.RecallAlarm.since:type_name -> google.protobuf.Timestamp
+	3, // 8: tandem.v1.RecallAlarm.onset:type_name -> google.protobuf.Timestamp
+	9, // [9:9] is the sub-list for method output_type
+	9, // [9:9] is the sub-list for method input_type
+	9, // [9:9] is the sub-list for extension type_name
+	9, // [9:9] is the sub-list for extension extendee
+	0, // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_tandem_v1_recall_proto_init() }

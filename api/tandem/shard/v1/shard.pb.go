@@ -1213,6 +1213,107 @@ func (x *SearchStats) GetWalkCost() float64 {
 	return 0
 }
 
+// AuditRequest asks a shard for the rows that an exact scan finds.
+type AuditRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What is asked. The plan is PLAN_EXACT_SCAN.
+	Search        *SearchRequest `protobuf:"bytes,1,opt,name=search,proto3" json:"search,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AuditRequest) Reset() {
+	*x = AuditRequest{}
+	mi := &file_tandem_shard_v1_shard_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AuditRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AuditRequest) ProtoMessage() {}
+
+func (x *AuditRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_tandem_shard_v1_shard_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AuditRequest.ProtoReflect.Descriptor instead.
+func (*AuditRequest) Descriptor() ([]byte, []int) {
+	return file_tandem_shard_v1_shard_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *AuditRequest) GetSearch() *SearchRequest {
+	if x != nil {
+		return x.Search
+	}
+	return nil
+}
+
+// AuditResponse is what an exact scan has found.
+type AuditResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The rows.
+	Search *SearchResponse `protobuf:"bytes,1,opt,name=search,proto3" json:"search,omitempty"`
+	// Nanoseconds of a processor that it took.
+	UsedNanos     uint64 `protobuf:"varint,2,opt,name=used_nanos,json=usedNanos,proto3" json:"used_nanos,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AuditResponse) Reset() {
+	*x = AuditResponse{}
+	mi := &file_tandem_shard_v1_shard_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AuditResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AuditResponse) ProtoMessage() {}
+
+func (x *AuditResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_tandem_shard_v1_shard_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AuditResponse.ProtoReflect.Descriptor instead.
+func (*AuditResponse) Descriptor() ([]byte, []int) {
+	return file_tandem_shard_v1_shard_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *AuditResponse) GetSearch() *SearchResponse {
+	if x != nil {
+		return x.Search
+	}
+	return nil
+}
+
+func (x *AuditResponse) GetUsedNanos() uint64 {
+	if x != nil {
+		return x.UsedNanos
+	}
+	return 0
+}
+
 // ExplainRequest asks what a shard knows of rows.
 type ExplainRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1229,14 +1330,16 @@ type ExplainRequest struct {
 	// As in SearchRequest.
 	Limited []uint32 `protobuf:"varint,6,rep,packed,name=limited,proto3" json:"limited,omitempty"`
 	// The ids of the rows.
-	Ids           *Texts `protobuf:"bytes,7,opt,name=ids,proto3" json:"ids,omitempty"`
+	Ids *Texts `protobuf:"bytes,7,opt,name=ids,proto3" json:"ids,omitempty"`
+	// Whether ExplainedRow.in_snapshot and fresh_row are to be told, and nothing else.
+	Rows          bool `protobuf:"varint,8,opt,name=rows,proto3" json:"rows,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_tandem_shard_v1_shard_proto_msgTypes[11]
+	mi := &file_tandem_shard_v1_shard_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1248,7 +1351,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_shard_v1_shard_proto_msgTypes[11]
+	mi := &file_tandem_shard_v1_shard_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1261,7 +1364,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_tandem_shard_v1_shard_proto_rawDescGZIP(), []int{11}
+	return file_tandem_shard_v1_shard_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ExplainRequest) GetState() *ShardState {
@@ -1313,6 +1416,13 @@ func (x *ExplainRequest) GetIds() *Texts {
 	return nil
 }
 
+func (x *ExplainRequest) GetRows() bool {
+	if x != nil {
+		return x.Rows
+	}
+	return false
+}
+
 // ExplainResponse is what a shard knows of the rows that it was asked about, in their order.
 type ExplainResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1324,7 +1434,7 @@ type ExplainResponse struct {
 
 func (x *ExplainResponse) Reset() {
 	*x = ExplainResponse{}
-	mi := &file_tandem_shard_v1_shard_proto_msgTypes[12]
+	mi := &file_tandem_shard_v1_shard_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1336,7 +1446,7 @@ func (x *ExplainResponse) String() string {
 func (*ExplainResponse) ProtoMessage() {}
 
 func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_shard_v1_shard_proto_msgTypes[12]
+	mi := &file_tandem_shard_v1_shard_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1349,7 +1459,7 @@ func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
 func (*ExplainResponse) Descriptor() ([]byte, []int) {
-	return file_tandem_shard_v1_shard_proto_rawDescGZIP(), []int{12}
+	return file_tandem_shard_v1_shard_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ExplainResponse) GetRows() []*ExplainedRow {
@@ -1377,14 +1487,20 @@ type ExplainedRow struct {
 	// The first clause that is false for it, of the segment's expression or the filter.
 	Clause string `protobuf:"bytes,7,opt,name=clause,proto3" json:"clause,omitempty"`
 	// Its values of the limited attributes, attribute by attribute.
-	Values        *FieldValues `protobuf:"bytes,8,opt,name=values,proto3" json:"values,omitempty"`
+	Values *FieldValues `protobuf:"bytes,8,opt,name=values,proto3" json:"values,omitempty"`
+	// Whether the snapshot has a row of the id, though that may be dead. Not set where that was
+	// not asked for, or by a node that does not tell.
+	InSnapshot *bool `protobuf:"varint,9,opt,name=in_snapshot,json=inSnapshot,proto3,oneof" json:"in_snapshot,omitempty"`
+	// Whether there is a fresh row of the id that is not dead, at whatever times. Set with
+	// in_snapshot.
+	FreshRow      bool `protobuf:"varint,10,opt,name=fresh_row,json=freshRow,proto3" json:"fresh_row,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ExplainedRow) Reset() {
 	*x = ExplainedRow{}
-	mi := &file_tandem_shard_v1_shard_proto_msgTypes[13]
+	mi := &file_tandem_shard_v1_shard_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1396,7 +1512,7 @@ func (x *ExplainedRow) String() string {
 func (*ExplainedRow) ProtoMessage() {}
 
 func (x *ExplainedRow) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_shard_v1_shard_proto_msgTypes[13]
+	mi := &file_tandem_shard_v1_shard_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1409,7 +1525,7 @@ func (x *ExplainedRow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainedRow.ProtoReflect.Descriptor instead.
 func (*ExplainedRow) Descriptor() ([]byte, []int) {
-	return file_tandem_shard_v1_shard_proto_rawDescGZIP(), []int{13}
+	return file_tandem_shard_v1_shard_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ExplainedRow) GetKnown() bool {
@@ -1468,6 +1584,20 @@ func (x *ExplainedRow) GetValues() *FieldValues {
 	return nil
 }
 
+func (x *ExplainedRow) GetInSnapshot() bool {
+	if x != nil && x.InSnapshot != nil {
+		return *x.InSnapshot
+	}
+	return false
+}
+
+func (x *ExplainedRow) GetFreshRow() bool {
+	if x != nil {
+		return x.FreshRow
+	}
+	return false
+}
+
 // VectorsRequest asks for embeddings.
 type VectorsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1481,7 +1611,7 @@ type VectorsRequest struct {
 
 func (x *VectorsRequest) Reset() {
 	*x = VectorsRequest{}
-	mi := &file_tandem_shard_v1_shard_proto_msgTypes[14]
+	mi := &file_tandem_shard_v1_shard_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1493,7 +1623,7 @@ func (x *VectorsRequest) String() string {
 func (*VectorsRequest) ProtoMessage() {}
 
 func (x *VectorsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_shard_v1_shard_proto_msgTypes[14]
+	mi := &file_tandem_shard_v1_shard_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1506,7 +1636,7 @@ func (x *VectorsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VectorsRequest.ProtoReflect.Descriptor instead.
 func (*VectorsRequest) Descriptor() ([]byte, []int) {
-	return file_tandem_shard_v1_shard_proto_rawDescGZIP(), []int{14}
+	return file_tandem_shard_v1_shard_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *VectorsRequest) GetState() *ShardState {
@@ -1539,7 +1669,7 @@ type VectorsResponse struct {
 
 func (x *VectorsResponse) Reset() {
 	*x = VectorsResponse{}
-	mi := &file_tandem_shard_v1_shard_proto_msgTypes[15]
+	mi := &file_tandem_shard_v1_shard_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1551,7 +1681,7 @@ func (x *VectorsResponse) String() string {
 func (*VectorsResponse) ProtoMessage() {}
 
 func (x *VectorsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_shard_v1_shard_proto_msgTypes[15]
+	mi := &file_tandem_shard_v1_shard_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1564,7 +1694,7 @@ func (x *VectorsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VectorsResponse.ProtoReflect.Descriptor instead.
 func (*VectorsResponse) Descriptor() ([]byte, []int) {
-	return file_tandem_shard_v1_shard_proto_rawDescGZIP(), []int{15}
+	return file_tandem_shard_v1_shard_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *VectorsResponse) GetDone() uint32 {
@@ -1608,7 +1738,7 @@ type AttributesRequest struct {
 
 func (x *AttributesRequest) Reset() {
 	*x = AttributesRequest{}
-	mi := &file_tandem_shard_v1_shard_proto_msgTypes[16]
+	mi := &file_tandem_shard_v1_shard_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1620,7 +1750,7 @@ func (x *AttributesRequest) String() string {
 func (*AttributesRequest) ProtoMessage() {}
 
 func (x *AttributesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_shard_v1_shard_proto_msgTypes[16]
+	mi := &file_tandem_shard_v1_shard_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1633,7 +1763,7 @@ func (x *AttributesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttributesRequest.ProtoReflect.Descriptor instead.
 func (*AttributesRequest) Descriptor() ([]byte, []int) {
-	return file_tandem_shard_v1_shard_proto_rawDescGZIP(), []int{16}
+	return file_tandem_shard_v1_shard_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *AttributesRequest) GetState() *ShardState {
@@ -1696,7 +1826,7 @@ type AttributesResponse struct {
 
 func (x *AttributesResponse) Reset() {
 	*x = AttributesResponse{}
-	mi := &file_tandem_shard_v1_shard_proto_msgTypes[17]
+	mi := &file_tandem_shard_v1_shard_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1708,7 +1838,7 @@ func (x *AttributesResponse) String() string {
 func (*AttributesResponse) ProtoMessage() {}
 
 func (x *AttributesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_shard_v1_shard_proto_msgTypes[17]
+	mi := &file_tandem_shard_v1_shard_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1721,7 +1851,7 @@ func (x *AttributesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttributesResponse.ProtoReflect.Descriptor instead.
 func (*AttributesResponse) Descriptor() ([]byte, []int) {
-	return file_tandem_shard_v1_shard_proto_rawDescGZIP(), []int{17}
+	return file_tandem_shard_v1_shard_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *AttributesResponse) GetRows() uint32 {
@@ -1777,7 +1907,7 @@ type GetShardRequest struct {
 
 func (x *GetShardRequest) Reset() {
 	*x = GetShardRequest{}
-	mi := &file_tandem_shard_v1_shard_proto_msgTypes[18]
+	mi := &file_tandem_shard_v1_shard_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1789,7 +1919,7 @@ func (x *GetShardRequest) String() string {
 func (*GetShardRequest) ProtoMessage() {}
 
 func (x *GetShardRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_shard_v1_shard_proto_msgTypes[18]
+	mi := &file_tandem_shard_v1_shard_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1802,7 +1932,7 @@ func (x *GetShardRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetShardRequest.ProtoReflect.Descriptor instead.
 func (*GetShardRequest) Descriptor() ([]byte, []int) {
-	return file_tandem_shard_v1_shard_proto_rawDescGZIP(), []int{18}
+	return file_tandem_shard_v1_shard_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *GetShardRequest) GetState() *ShardState {
@@ -1831,7 +1961,7 @@ type GetShardResponse struct {
 
 func (x *GetShardResponse) Reset() {
 	*x = GetShardResponse{}
-	mi := &file_tandem_shard_v1_shard_proto_msgTypes[19]
+	mi := &file_tandem_shard_v1_shard_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1843,7 +1973,7 @@ func (x *GetShardResponse) String() string {
 func (*GetShardResponse) ProtoMessage() {}
 
 func (x *GetShardResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_shard_v1_shard_proto_msgTypes[19]
+	mi := &file_tandem_shard_v1_shard_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1856,7 +1986,7 @@ func (x *GetShardResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetShardResponse.ProtoReflect.Descriptor instead.
 func (*GetShardResponse) Descriptor() ([]byte, []int) {
-	return file_tandem_shard_v1_shard_proto_rawDescGZIP(), []int{19}
+	return file_tandem_shard_v1_shard_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *GetShardResponse) GetName() string {
@@ -1909,7 +2039,7 @@ type AttributeSize struct {
 
 func (x *AttributeSize) Reset() {
 	*x = AttributeSize{}
-	mi := &file_tandem_shard_v1_shard_proto_msgTypes[20]
+	mi := &file_tandem_shard_v1_shard_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1921,7 +2051,7 @@ func (x *AttributeSize) String() string {
 func (*AttributeSize) ProtoMessage() {}
 
 func (x *AttributeSize) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_shard_v1_shard_proto_msgTypes[20]
+	mi := &file_tandem_shard_v1_shard_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1934,7 +2064,7 @@ func (x *AttributeSize) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttributeSize.ProtoReflect.Descriptor instead.
 func (*AttributeSize) Descriptor() ([]byte, []int) {
-	return file_tandem_shard_v1_shard_proto_rawDescGZIP(), []int{20}
+	return file_tandem_shard_v1_shard_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *AttributeSize) GetShare() float64 {
@@ -1973,7 +2103,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_tandem_shard_v1_shard_proto_msgTypes[21]
+	mi := &file_tandem_shard_v1_shard_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1985,7 +2115,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_shard_v1_shard_proto_msgTypes[21]
+	mi := &file_tandem_shard_v1_shard_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1998,7 +2128,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_tandem_shard_v1_shard_proto_rawDescGZIP(), []int{21}
+	return file_tandem_shard_v1_shard_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *WatchRequest) GetProtocol() uint32 {
@@ -2033,7 +2163,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_tandem_shard_v1_shard_proto_msgTypes[22]
+	mi := &file_tandem_shard_v1_shard_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2045,7 +2175,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_shard_v1_shard_proto_msgTypes[22]
+	mi := &file_tandem_shard_v1_shard_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2058,7 +2188,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_tandem_shard_v1_shard_proto_rawDescGZIP(), []int{22}
+	return file_tandem_shard_v1_shard_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *WatchResponse) GetStatus() *NodeStatus {
@@ -2095,14 +2225,16 @@ type NodeStatus struct {
 	Read *v1.LivePosition `protobuf:"bytes,11,opt,name=read,proto3" json:"read,omitempty"`
 	// The hash of the entry there, by which two copies of a store are told apart that were both
 	// written to. Empty: there is no entry, or the node is older than this field.
-	Entry         []byte `protobuf:"bytes,12,opt,name=entry,proto3" json:"entry,omitempty"`
+	Entry []byte `protobuf:"bytes,12,opt,name=entry,proto3" json:"entry,omitempty"`
+	// Whether it takes calls of Audit.
+	Audits        bool `protobuf:"varint,13,opt,name=audits,proto3" json:"audits,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *NodeStatus) Reset() {
 	*x = NodeStatus{}
-	mi := &file_tandem_shard_v1_shard_proto_msgTypes[23]
+	mi := &file_tandem_shard_v1_shard_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2114,7 +2246,7 @@ func (x *NodeStatus) String() string {
 func (*NodeStatus) ProtoMessage() {}
 
 func (x *NodeStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_shard_v1_shard_proto_msgTypes[23]
+	mi := &file_tandem_shard_v1_shard_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2127,7 +2259,7 @@ func (x *NodeStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeStatus.ProtoReflect.Descriptor instead.
 func (*NodeStatus) Descriptor() ([]byte, []int) {
-	return file_tandem_shard_v1_shard_proto_rawDescGZIP(), []int{23}
+	return file_tandem_shard_v1_shard_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *NodeStatus) GetProtocol() uint32 {
@@ -2214,6 +2346,13 @@ func (x *NodeStatus) GetEntry() []byte {
 	return nil
 }
 
+func (x *NodeStatus) GetAudits() bool {
+	if x != nil {
+		return x.Audits
+	}
+	return false
+}
+
 // NodeLoad is how busy a node is.
 type NodeLoad struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2227,7 +2366,7 @@ type NodeLoad struct {
 
 func (x *NodeLoad) Reset() {
 	*x = NodeLoad{}
-	mi := &file_tandem_shard_v1_shard_proto_msgTypes[24]
+	mi := &file_tandem_shard_v1_shard_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2239,7 +2378,7 @@ func (x *NodeLoad) String() string {
 func (*NodeLoad) ProtoMessage() {}
 
 func (x *NodeLoad) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_shard_v1_shard_proto_msgTypes[24]
+	mi := &file_tandem_shard_v1_shard_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2252,7 +2391,7 @@ func (x *NodeLoad) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeLoad.ProtoReflect.Descriptor instead.
 func (*NodeLoad) Descriptor() ([]byte, []int) {
-	return file_tandem_shard_v1_shard_proto_rawDescGZIP(), []int{24}
+	return file_tandem_shard_v1_shard_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *NodeLoad) GetInFlight() uint32 {
@@ -2282,7 +2421,7 @@ type HeldSnapshot struct {
 
 func (x *HeldSnapshot) Reset() {
 	*x = HeldSnapshot{}
-	mi := &file_tandem_shard_v1_shard_proto_msgTypes[25]
+	mi := &file_tandem_shard_v1_shard_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2294,7 +2433,7 @@ func (x *HeldSnapshot) String() string {
 func (*HeldSnapshot) ProtoMessage() {}
 
 func (x *HeldSnapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_shard_v1_shard_proto_msgTypes[25]
+	mi := &file_tandem_shard_v1_shard_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2307,7 +2446,7 @@ func (x *HeldSnapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeldSnapshot.ProtoReflect.Descriptor instead.
 func (*HeldSnapshot) Descriptor() ([]byte, []int) {
-	return file_tandem_shard_v1_shard_proto_rawDescGZIP(), []int{25}
+	return file_tandem_shard_v1_shard_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *HeldSnapshot) GetSnapshot() string {
@@ -2358,7 +2497,7 @@ type HeldShard struct {
 
 func (x *HeldShard) Reset() {
 	*x = HeldShard{}
-	mi := &file_tandem_shard_v1_shard_proto_msgTypes[26]
+	mi := &file_tandem_shard_v1_shard_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2370,7 +2509,7 @@ func (x *HeldShard) String() string {
 func (*HeldShard) ProtoMessage() {}
 
 func (x *HeldShard) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_shard_v1_shard_proto_msgTypes[26]
+	mi := &file_tandem_shard_v1_shard_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2383,7 +2522,7 @@ func (x *HeldShard) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeldShard.ProtoReflect.Descriptor instead.
 func (*HeldShard) Descriptor() ([]byte, []int) {
-	return file_tandem_shard_v1_shard_proto_rawDescGZIP(), []int{26}
+	return file_tandem_shard_v1_shard_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *HeldShard) GetTower() v1.Tower {
@@ -2562,7 +2701,13 @@ const file_tandem_shard_v1_shard_proto_rawDesc = "" +
 	"\n" +
 	"exact_cost\x18\n" +
 	" \x01(\x01R\texactCost\x12\x1b\n" +
-	"\twalk_cost\x18\v \x01(\x01R\bwalkCost\"\x8f\x02\n" +
+	"\twalk_cost\x18\v \x01(\x01R\bwalkCost\"F\n" +
+	"\fAuditRequest\x126\n" +
+	"\x06search\x18\x01 \x01(\v2\x1e.tandem.shard.v1.SearchRequestR\x06search\"g\n" +
+	"\rAuditResponse\x127\n" +
+	"\x06search\x18\x01 \x01(\v2\x1f.tandem.shard.v1.SearchResponseR\x06search\x12\x1d\n" +
+	"\n" +
+	"used_nanos\x18\x02 \x01(\x04R\tusedNanos\"\xa3\x02\n" +
 	"\x0eExplainRequest\x121\n" +
 	"\x05state\x18\x01 \x01(\v2\x1b.tandem.shard.v1.ShardStateR\x05state\x12\x18\n" +
 	"\avectors\x18\x02 \x03(\x02R\avectors\x12!\n" +
@@ -2570,9 +2715,10 @@ const file_tandem_shard_v1_shard_proto_rawDesc = "" +
 	"\x06filter\x18\x04 \x01(\v2\x17.tandem.shard.v1.FilterR\x06filter\x12\x18\n" +
 	"\asegment\x18\x05 \x01(\tR\asegment\x12\x18\n" +
 	"\alimited\x18\x06 \x03(\rR\alimited\x12(\n" +
-	"\x03ids\x18\a \x01(\v2\x16.tandem.shard.v1.TextsR\x03ids\"D\n" +
+	"\x03ids\x18\a \x01(\v2\x16.tandem.shard.v1.TextsR\x03ids\x12\x12\n" +
+	"\x04rows\x18\b \x01(\bR\x04rows\"D\n" +
 	"\x0fExplainResponse\x121\n" +
-	"\x04rows\x18\x01 \x03(\v2\x1d.tandem.shard.v1.ExplainedRowR\x04rows\"\xfb\x01\n" +
+	"\x04rows\x18\x01 \x03(\v2\x1d.tandem.shard.v1.ExplainedRowR\x04rows\"\xce\x02\n" +
 	"\fExplainedRow\x12\x14\n" +
 	"\x05known\x18\x01 \x01(\bR\x05known\x12%\n" +
 	"\x0eoutside_window\x18\x02 \x01(\bR\routsideWindow\x12\x14\n" +
@@ -2581,7 +2727,12 @@ const file_tandem_shard_v1_shard_proto_rawDesc = "" +
 	"\aoutside\x18\x05 \x01(\bR\aoutside\x12\x1a\n" +
 	"\beligible\x18\x06 \x01(\bR\beligible\x12\x16\n" +
 	"\x06clause\x18\a \x01(\tR\x06clause\x124\n" +
-	"\x06values\x18\b \x01(\v2\x1c.tandem.shard.v1.FieldValuesR\x06values\"m\n" +
+	"\x06values\x18\b \x01(\v2\x1c.tandem.shard.v1.FieldValuesR\x06values\x12$\n" +
+	"\vin_snapshot\x18\t \x01(\bH\x00R\n" +
+	"inSnapshot\x88\x01\x01\x12\x1b\n" +
+	"\tfresh_row\x18\n" +
+	" \x01(\bR\bfreshRowB\x0e\n" +
+	"\f_in_snapshot\"m\n" +
 	"\x0eVectorsRequest\x121\n" +
 	"\x05state\x18\x01 \x01(\v2\x1b.tandem.shard.v1.ShardStateR\x05state\x12(\n" +
 	"\x03ids\x18\x02 \x01(\v2\x16.tandem.shard.v1.TextsR\x03ids\"U\n" +
@@ -2623,7 +2774,7 @@ const file_tandem_shard_v1_shard_proto_rawDesc = "" +
 	"\x06router\x18\x02 \x01(\tR\x06router\x12\x1c\n" +
 	"\tsnapshots\x18\x03 \x03(\tR\tsnapshots\"D\n" +
 	"\rWatchResponse\x123\n" +
-	"\x06status\x18\x01 \x01(\v2\x1b.tandem.shard.v1.NodeStatusR\x06status\"\xaa\x03\n" +
+	"\x06status\x18\x01 \x01(\v2\x1b.tandem.shard.v1.NodeStatusR\x06status\"\xc2\x03\n" +
 	"\n" +
 	"NodeStatus\x12\x1a\n" +
 	"\bprotocol\x18\x01 \x01(\rR\bprotocol\x12'\n" +
@@ -2640,7 +2791,8 @@ const file_tandem_shard_v1_shard_proto_rawDesc = "" +
 	"\tsnapshots\x18\n" +
 	" \x03(\v2\x1d.tandem.shard.v1.HeldSnapshotR\tsnapshots\x12+\n" +
 	"\x04read\x18\v \x01(\v2\x17.tandem.v1.LivePositionR\x04read\x12\x14\n" +
-	"\x05entry\x18\f \x01(\fR\x05entry\"J\n" +
+	"\x05entry\x18\f \x01(\fR\x05entry\x12\x16\n" +
+	"\x06audits\x18\r \x01(\bR\x06audits\"J\n" +
 	"\bNodeLoad\x12\x1b\n" +
 	"\tin_flight\x18\x01 \x01(\rR\binFlight\x12!\n" +
 	"\fqueue_millis\x18\x02 \x01(\x01R\vqueueMillis\"^\n" +
@@ -2670,9 +2822,10 @@ const file_tandem_shard_v1_shard_proto_rawDesc = "" +
 	"\x16HELD_STATE_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12HELD_STATE_LOADING\x10\x01\x12\x14\n" +
 	"\x10HELD_STATE_READY\x10\x02\x12\x15\n" +
-	"\x11HELD_STATE_FAILED\x10\x032\xe7\x03\n" +
+	"\x11HELD_STATE_FAILED\x10\x032\xaf\x04\n" +
 	"\fShardService\x12I\n" +
-	"\x06Search\x12\x1e.tandem.shard.v1.SearchRequest\x1a\x1f.tandem.shard.v1.SearchResponse\x12L\n" +
+	"\x06Search\x12\x1e.tandem.shard.v1.SearchRequest\x1a\x1f.tandem.shard.v1.SearchResponse\x12F\n" +
+	"\x05Audit\x12\x1d.tandem.shard.v1.AuditRequest\x1a\x1e.tandem.shard.v1.AuditResponse\x12L\n" +
 	"\aExplain\x12\x1f.tandem.shard.v1.ExplainRequest\x1a .tandem.shard.v1.ExplainResponse\x12L\n" +
 	"\aVectors\x12\x1f.tandem.shard.v1.VectorsRequest\x1a .tandem.shard.v1.VectorsResponse\x12U\n" +
 	"\n" +
@@ -2693,7 +2846,7 @@ func file_tandem_shard_v1_shard_proto_rawDescGZIP() []byte {
 }
 
 var file_tandem_shard_v1_shard_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_tandem_shard_v1_shard_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_tandem_shard_v1_shard_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
 var file_tandem_shard_v1_shard_proto_goTypes = []any{
 	(NodePhase)(0),             // 0: tandem.shard.v1.NodePhase
 	(HeldState)(0),             // 1: tandem.shard.v1.HeldState
@@ -2708,29 +2861,31 @@ var file_tandem_shard_v1_shard_proto_goTypes = []any{
 	(*SearchRequest)(nil),      // 10: tandem.shard.v1.SearchRequest
 	(*SearchResponse)(nil),     // 11: tandem.shard.v1.SearchResponse
 	(*SearchStats)(nil),        // 12: tandem.shard.v1.SearchStats
-	(*ExplainRequest)(nil),     // 13: tandem.shard.v1.ExplainRequest
-	(*ExplainResponse)(nil),    // 14: tandem.shard.v1.ExplainResponse
-	(*ExplainedRow)(nil),       // 15: tandem.shard.v1.ExplainedRow
-	(*VectorsRequest)(nil),     // 16: tandem.shard.v1.VectorsRequest
-	(*VectorsResponse)(nil),    // 17: tandem.shard.v1.VectorsResponse
-	(*AttributesRequest)(nil),  // 18: tandem.shard.v1.AttributesRequest
-	(*AttributesResponse)(nil), // 19: tandem.shard.v1.AttributesResponse
-	(*GetShardRequest)(nil),    // 20: tandem.shard.v1.GetShardRequest
-	(*GetShardResponse)(nil),   // 21: tandem.shard.v1.GetShardResponse
-	(*AttributeSize)(nil),      // 22: tandem.shard.v1.AttributeSize
-	(*WatchRequest)(nil),       // 23: tandem.shard.v1.WatchRequest
-	(*WatchResponse)(nil),      // 24: tandem.shard.v1.WatchResponse
-	(*NodeStatus)(nil),         // 25: tandem.shard.v1.NodeStatus
-	(*NodeLoad)(nil),           // 26: tandem.shard.v1.NodeLoad
-	(*HeldSnapshot)(nil),       // 27: tandem.shard.v1.HeldSnapshot
-	(*HeldShard)(nil),          // 28: tandem.shard.v1.HeldShard
-	(v1.Tower)(0),              // 29: tandem.v1.Tower
-	(*v1.LivePosition)(nil),    // 30: tandem.v1.LivePosition
-	(v1.Plan)(0),               // 31: tandem.v1.Plan
+	(*AuditRequest)(nil),       // 13: tandem.shard.v1.AuditRequest
+	(*AuditResponse)(nil),      // 14: tandem.shard.v1.AuditResponse
+	(*ExplainRequest)(nil),     // 15: tandem.shard.v1.ExplainRequest
+	(*ExplainResponse)(nil),    // 16: tandem.shard.v1.ExplainResponse
+	(*ExplainedRow)(nil),       // 17: tandem.shard.v1.ExplainedRow
+	(*VectorsRequest)(nil),     // 18: tandem.shard.v1.VectorsRequest
+	(*VectorsResponse)(nil),    // 19: tandem.shard.v1.VectorsResponse
+	(*AttributesRequest)(nil),  // 20: tandem.shard.v1.AttributesRequest
+	(*AttributesResponse)(nil), // 21: tandem.shard.v1.AttributesResponse
+	(*GetShardRequest)(nil),    // 22: tandem.shard.v1.GetShardRequest
+	(*GetShardResponse)(nil),   // 23: tandem.shard.v1.GetShardResponse
+	(*AttributeSize)(nil),      // 24: tandem.shard.v1.AttributeSize
+	(*WatchRequest)(nil),       // 25: tandem.shard.v1.WatchRequest
+	(*WatchResponse)(nil),      // 26: tandem.shard.v1.WatchResponse
+	(*NodeStatus)(nil),         // 27: tandem.shard.v1.NodeStatus
+	(*NodeLoad)(nil),           // 28: tandem.shard.v1.NodeLoad
+	(*HeldSnapshot)(nil),       // 29: tandem.shard.v1.HeldSnapshot
+	(*HeldShard)(nil),          // 30: tandem.shard.v1.HeldShard
+	(v1.Tower)(0),              // 31: tandem.v1.Tower
+	(*v1.LivePosition)(nil),    // 32: tandem.v1.LivePosition
+	(v1.Plan)(0),               // 33: tandem.v1.Plan
 }
 var file_tandem_shard_v1_shard_proto_depIdxs = []int32{
-	29, // 0: tandem.shard.v1.ShardState.tower:type_name -> tandem.v1.Tower
-	30, // 1: tandem.shard.v1.ShardState.position:type_name -> tandem.v1.LivePosition
+	31, // 0: tandem.shard.v1.ShardState.tower:type_name -> tandem.v1.Tower
+	32, // 1: tandem.shard.v1.ShardState.position:type_name -> tandem.v1.LivePosition
 	5,  // 2: tandem.shard.v1.Filter.bindings:type_name -> tandem.shard.v1.Binding
 	7,  // 3: tandem.shard.v1.Binding.one:type_name -> tandem.shard.v1.Scalar
 	6,  // 4: tandem.shard.v1.Binding.list:type_name -> tandem.shard.v1.ScalarList
@@ -2738,7 +2893,7 @@ var file_tandem_shard_v1_shard_proto_depIdxs = []int32{
 	8,  // 6: tandem.shard.v1.Scalar.instant:type_name -> tandem.shard.v1.Instant
 	3,  // 7: tandem.shard.v1.FieldValues.texts:type_name -> tandem.shard.v1.Texts
 	2,  // 8: tandem.shard.v1.SearchRequest.state:type_name -> tandem.shard.v1.ShardState
-	31, // 9: tandem.shard.v1.SearchRequest.plan:type_name -> tandem.v1.Plan
+	33, // 9: tandem.shard.v1.SearchRequest.plan:type_name -> tandem.v1.Plan
 	4,  // 10: tandem.shard.v1.SearchRequest.filter:type_name -> tandem.shard.v1.Filter
 	3,  // 11: tandem.shard.v1.SearchRequest.include:type_name -> tandem.shard.v1.Texts
 	3,  // 12: tandem.shard.v1.SearchRequest.exclude:type_name -> tandem.shard.v1.Texts
@@ -2747,45 +2902,49 @@ var file_tandem_shard_v1_shard_proto_depIdxs = []int32{
 	3,  // 15: tandem.shard.v1.SearchResponse.ids:type_name -> tandem.shard.v1.Texts
 	9,  // 16: tandem.shard.v1.SearchResponse.values:type_name -> tandem.shard.v1.FieldValues
 	12, // 17: tandem.shard.v1.SearchResponse.stats:type_name -> tandem.shard.v1.SearchStats
-	31, // 18: tandem.shard.v1.SearchStats.plan:type_name -> tandem.v1.Plan
-	31, // 19: tandem.shard.v1.SearchStats.walk:type_name -> tandem.v1.Plan
-	2,  // 20: tandem.shard.v1.ExplainRequest.state:type_name -> tandem.shard.v1.ShardState
-	4,  // 21: tandem.shard.v1.ExplainRequest.filter:type_name -> tandem.shard.v1.Filter
-	3,  // 22: tandem.shard.v1.ExplainRequest.ids:type_name -> tandem.shard.v1.Texts
-	15, // 23: tandem.shard.v1.ExplainResponse.rows:type_name -> tandem.shard.v1.ExplainedRow
-	9,  // 24: tandem.shard.v1.ExplainedRow.values:type_name -> tandem.shard.v1.FieldValues
-	2,  // 25: tandem.shard.v1.VectorsRequest.state:type_name -> tandem.shard.v1.ShardState
-	3,  // 26: tandem.shard.v1.VectorsRequest.ids:type_name -> tandem.shard.v1.Texts
-	2,  // 27: tandem.shard.v1.AttributesRequest.state:type_name -> tandem.shard.v1.ShardState
-	3,  // 28: tandem.shard.v1.AttributesRequest.fresh:type_name -> tandem.shard.v1.Texts
-	3,  // 29: tandem.shard.v1.AttributesResponse.keywords:type_name -> tandem.shard.v1.Texts
-	2,  // 30: tandem.shard.v1.GetShardRequest.state:type_name -> tandem.shard.v1.ShardState
-	22, // 31: tandem.shard.v1.GetShardResponse.attributes:type_name -> tandem.shard.v1.AttributeSize
-	25, // 32: tandem.shard.v1.WatchResponse.status:type_name -> tandem.shard.v1.NodeStatus
-	0,  // 33: tandem.shard.v1.NodeStatus.phase:type_name -> tandem.shard.v1.NodePhase
-	26, // 34: tandem.shard.v1.NodeStatus.load:type_name -> tandem.shard.v1.NodeLoad
-	27, // 35: tandem.shard.v1.NodeStatus.snapshots:type_name -> tandem.shard.v1.HeldSnapshot
-	30, // 36: tandem.shard.v1.NodeStatus.read:type_name -> tandem.v1.LivePosition
-	28, // 37: tandem.shard.v1.HeldSnapshot.shards:type_name -> tandem.shard.v1.HeldShard
-	29, // 38: tandem.shard.v1.HeldShard.tower:type_name -> tandem.v1.Tower
-	1,  // 39: tandem.shard.v1.HeldShard.state:type_name -> tandem.shard.v1.HeldState
-	10, // 40: tandem.shard.v1.ShardService.Search:input_type -> tandem.shard.v1.SearchRequest
-	13, // 41: tandem.shard.v1.ShardService.Explain:input_type -> tandem.shard.v1.ExplainRequest
-	16, // 42: tandem.shard.v1.ShardService.Vectors:input_type -> tandem.shard.v1.VectorsRequest
-	18, // 43: tandem.shard.v1.ShardService.Attributes:input_type -> tandem.shard.v1.AttributesRequest
-	20, // 44: tandem.shard.v1.ShardService.GetShard:input_type -> tandem.shard.v1.GetShardRequest
-	23, // 45: tandem.shard.v1.ShardService.Watch:input_type -> tandem.shard.v1.WatchRequest
-	11, // 46: tandem.shard.v1.ShardService.Search:output_type -> tandem.shard.v1.SearchResponse
-	14, // 47: tandem.shard.v1.ShardService.Explain:output_type -> tandem.shard.v1.ExplainResponse
-	17, // 48: tandem.shard.v1.ShardService.Vectors:output_type -> tandem.shard.v1.VectorsResponse
-	19, // 49: tandem.shard.v1.ShardService.Attributes:output_type -> tandem.shard.v1.AttributesResponse
-	21, // 50: tandem.shard.v1.ShardService.GetShard:output_type -> tandem.shard.v1.GetShardResponse
-	24, // 51: tandem.shard.v1.ShardService.Watch:output_type -> tandem.shard.v1.WatchResponse
-	46, // [46:52] is the sub-list for method output_type
-	40, // [40:46] is the sub-list for method input_type
-	40, // [40:40] is the sub-list for extension type_name
-	40, // [40:40] is the sub-list for extension extendee
-	0,  // [0:40] is the sub-list for field type_name
+	33, // 18: tandem.shard.v1.SearchStats.plan:type_name -> tandem.v1.Plan
+	33, // 19: tandem.shard.v1.SearchStats.walk:type_name -> tandem.v1.Plan
+	10, // 20: tandem.shard.v1.AuditRequest.search:type_name -> tandem.shard.v1.SearchRequest
+	11, // 21: tandem.shard.v1.AuditResponse.search:type_name -> tandem.shard.v1.SearchResponse
+	2,  // 22: tandem.shard.v1.ExplainRequest.state:type_name -> tandem.shard.v1.ShardState
+	4,  // 23: tandem.shard.v1.ExplainRequest.filter:type_name -> tandem.shard.v1.Filter
+	3,  // 24: tandem.shard.v1.ExplainRequest.ids:type_name -> tandem.shard.v1.Texts
+	17, // 25: tandem.shard.v1.ExplainResponse.rows:type_name -> tandem.shard.v1.ExplainedRow
+	9,  // 26: tandem.shard.v1.ExplainedRow.values:type_name -> tandem.shard.v1.FieldValues
+	2,  // 27: tandem.shard.v1.VectorsRequest.state:type_name -> tandem.shard.v1.ShardState
+	3,  // 28: tandem.shard.v1.VectorsRequest.ids:type_name -> tandem.shard.v1.Texts
+	2,  // 29: tandem.shard.v1.AttributesRequest.state:type_name -> tandem.shard.v1.ShardState
+	3,  // 30: tandem.shard.v1.AttributesRequest.fresh:type_name -> tandem.shard.v1.Texts
+	3,  // 31: tandem.shard.v1.AttributesResponse.keywords:type_name -> tandem.shard.v1.Texts
+	2,  // 32: tandem.shard.v1.GetShardRequest.state:type_name -> tandem.shard.v1.ShardState
+	24, // 33: tandem.shard.v1.GetShardResponse.attributes:type_name -> tandem.shard.v1.AttributeSize
+	27, // 34: tandem.shard.v1.WatchResponse.status:type_name -> tandem.shard.v1.NodeStatus
+	0,  // 35: tandem.shard.v1.NodeStatus.phase:type_name -> tandem.shard.v1.NodePhase
+	28, // 36: tandem.shard.v1.NodeStatus.load:type_name -> tandem.shard.v1.NodeLoad
+	29, // 37: tandem.shard.v1.NodeStatus.snapshots:type_name -> tandem.shard.v1.HeldSnapshot
+	32, // 38: tandem.shard.v1.NodeStatus.read:type_name -> tandem.v1.LivePosition
+	30, // 39: tandem.shard.v1.HeldSnapshot.shards:type_name -> tandem.shard.v1.HeldShard
+	31, // 40: tandem.shard.v1.HeldShard.tower:type_name -> tandem.v1.Tower
+	1,  // 41: tandem.shard.v1.HeldShard.state:type_name -> tandem.shard.v1.HeldState
+	10, // 42: tandem.shard.v1.ShardService.Search:input_type -> tandem.shard.v1.SearchRequest
+	13, // 43: tandem.shard.v1.ShardService.Audit:input_type -> tandem.shard.v1.AuditRequest
+	15, // 44: tandem.shard.v1.ShardService.Explain:input_type -> tandem.shard.v1.ExplainRequest
+	18, // 45: tandem.shard.v1.ShardService.Vectors:input_type -> tandem.shard.v1.VectorsRequest
+	20, // 46: tandem.shard.v1.ShardService.Attributes:input_type -> tandem.shard.v1.AttributesRequest
+	22, // 47: tandem.shard.v1.ShardService.GetShard:input_type -> tandem.shard.v1.GetShardRequest
+	25, // 48: tandem.shard.v1.ShardService.Watch:input_type -> tandem.shard.v1.WatchRequest
+	11, // 49: tandem.shard.v1.ShardService.Search:output_type -> tandem.shard.v1.SearchResponse
+	14, // 50: tandem.shard.v1.ShardService.Audit:output_type -> tandem.shard.v1.AuditResponse
+	16, // 51: tandem.shard.v1.ShardService.Explain:output_type -> tandem.shard.v1.ExplainResponse
+	19, // 52: tandem.shard.v1.ShardService.Vectors:output_type -> tandem.shard.v1.VectorsResponse
+	21, // 53: tandem.shard.v1.ShardService.Attributes:output_type -> tandem.shard.v1.AttributesResponse
+	23, // 54: tandem.shard.v1.ShardService.GetShard:output_type -> tandem.shard.v1.GetShardResponse
+	26, // 55: tandem.shard.v1.ShardService.Watch:output_type -> tandem.shard.v1.WatchResponse
+	49, // [49:56] is the sub-list for method output_type
+	42, // [42:49] is the sub-list for method input_type
+	42, // [42:42] is the sub-list for extension type_name
+	42, // [42:42] is the sub-list for extension extendee
+	0,  // [0:42] is the sub-list for field type_name
 }
 
 func init() { file_tandem_shard_v1_shard_proto_init() }
@@ -2801,13 +2960,14 @@ func file_tandem_shard_v1_shard_proto_init() {
 		(*Scalar_Instant)(nil),
 	}
 	file_tandem_shard_v1_shard_proto_msgTypes[8].OneofWrappers = []any{}
+	file_tandem_shard_v1_shard_proto_msgTypes[15].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tandem_shard_v1_shard_proto_rawDesc), len(file_tandem_shard_v1_shard_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   27,
+			NumMessages:   29,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -41,6 +41,8 @@ const (
 const (
 	// ShardServiceSearchProcedure is the fully-qualified name of the ShardService's Search RPC.
 	ShardServiceSearchProcedure = "/tandem.shard.v1.ShardService/Search"
+	// ShardServiceAuditProcedure is the fully-qualified name of the ShardService's Audit RPC.
+	ShardServiceAuditProcedure = "/tandem.shard.v1.ShardService/Audit"
 	// ShardServiceExplainProcedure is the fully-qualified name of the ShardService's Explain RPC.
 	ShardServiceExplainProcedure = "/tandem.shard.v1.ShardService/Explain"
 	// ShardServiceVectorsProcedure is the fully-qualified name of the ShardService's Vectors RPC.
@@ -57,6 +59,14 @@ const (
 type ShardServiceClient interface {
 	// Search returns the best rows that the shard has of those which are asked for.
 	Search(context.Context, *connect.Request[v1.SearchRequest]) (*connect.Response[v1.SearchResponse], error)
+	// Audit returns the best rows that the shard has, whatever the graph is like: those that an
+	// exact scan finds. The scan waits for its turn, gives way to all else that the node does, and
+	// takes no more of a processor, with others of all routers, than the node's own budget, however
+	// long that is. A node that audits nothing says so by NodeStatus.audits.
+	//
+	// It refuses as Search does: with OVERLOADED where as many wait for their turn as may, and with
+	// BAD_QUERY a plan that is not the exact scan.
+	Audit(context.Context, *connect.Request[v1.AuditRequest]) (*connect.Response[v1.AuditResponse], error)
 	// Explain returns what the shard knows of rows.
 	Explain(context.Context, *connect.Request[v1.ExplainRequest]) (*connect.Response[v1.ExplainResponse], error)
 	// Vectors returns embeddings.
@@ -85,6 +95,12 @@ func NewShardServiceClient(httpClient connect.HTTPClient, baseURL string, opts .
 			httpClient,
 			baseURL+ShardServiceSearchProcedure,
 			connect.WithSchema(shardServiceMethods.ByName("Search")),
+			connect.WithClientOptions(opts...),
+		),
+		audit: connect.NewClient[v1.AuditRequest, v1.AuditResponse](
+			httpClient,
+			baseURL+ShardServiceAuditProcedure,
+			connect.WithSchema(shardServiceMethods.ByName("Audit")),
 			connect.WithClientOptions(opts...),
 		),
 		explain: connect.NewClient[v1.ExplainRequest, v1.ExplainResponse](
@@ -123,6 +139,7 @@ func NewShardServiceClient(httpClient connect.HTTPClient, baseURL string, opts .
 // shardServiceClient implements ShardServiceClient.
 type shardServiceClient struct {
 	search     *connect.Client[v1.SearchRequest, v1.SearchResponse]
+	audit      *connect.Client[v1.AuditRequest, v1.AuditResponse]
 	explain    *connect.Client[v1.ExplainRequest, v1.ExplainResponse]
 	vectors    *connect.Client[v1.VectorsRequest, v1.VectorsResponse]
 	attributes *connect.Client[v1.AttributesRequest, v1.AttributesResponse]
@@ -133,6 +150,11 @@ type shardServiceClient struct {
 // Search calls tandem.shard.v1.ShardService.Search.
 func (c *shardServiceClient) Search(ctx context.Context, req *connect.Request[v1.SearchRequest]) (*connect.Response[v1.SearchResponse], error) {
 	return c.search.CallUnary(ctx, req)
+}
+
+// Audit calls tandem.shard.v1.ShardService.Audit.
+func (c *shardServiceClient) Audit(ctx context.Context, req *connect.Request[v1.AuditRequest]) (*connect.Response[v1.AuditResponse], error) {
+	return c.audit.CallUnary(ctx, req)
 }
 
 // Explain calls tandem.shard.v1.ShardService.Explain.
@@ -164,6 +186,14 @@ func (c *shardServiceClient) Watch(ctx context.Context, req *connect.Request[v1.
 type ShardServiceHandler interface {
 	// Search returns the best rows that the shard has of those which are asked for.
 	Search(context.Context, *connect.Request[v1.SearchRequest]) (*connect.Response[v1.SearchResponse], error)
+	// Audit returns the best rows that the shard has, whatever the graph is like: those that an
+	// exact scan finds. The scan waits for its turn, gives way to all else that the node does, and
+	// takes no more of a processor, with others of all routers, than the node's own budget, however
+	// long that is. A node that audits nothing says so by NodeStatus.audits.
+	//
+	// It refuses as Search does: with OVERLOADED where as many wait for their turn as may, and with
+	// BAD_QUERY a plan that is not the exact scan.
+	Audit(context.Context, *connect.Request[v1.AuditRequest]) (*connect.Response[v1.AuditResponse], error)
 	// Explain returns what the shard knows of rows.
 	Explain(context.Context, *connect.Request[v1.ExplainRequest]) (*connect.Response[v1.ExplainResponse], error)
 	// Vectors returns embeddings.
@@ -188,6 +218,12 @@ func NewShardServiceHandler(svc ShardServiceHandler, opts ...connect.HandlerOpti
 		ShardServiceSearchProcedure,
 		svc.Search,
 		connect.WithSchema(shardServiceMethods.ByName("Search")),
+		connect.WithHandlerOptions(opts...),
+	)
+	shardServiceAuditHandler := connect.NewUnaryHandler(
+		ShardServiceAuditProcedure,
+		svc.Audit,
+		connect.WithSchema(shardServiceMethods.ByName("Audit")),
 		connect.WithHandlerOptions(opts...),
 	)
 	shardServiceExplainHandler := connect.NewUnaryHandler(
@@ -224,6 +260,8 @@ func NewShardServiceHandler(svc ShardServiceHandler, opts ...connect.HandlerOpti
 		switch r.URL.Path {
 		case ShardServiceSearchProcedure:
 			shardServiceSearchHandler.ServeHTTP(w, r)
+		case ShardServiceAuditProcedure:
+			shardServiceAuditHandler.ServeHTTP(w, r)
 		case ShardServiceExplainProcedure:
 			shardServiceExplainHandler.ServeHTTP(w, r)
 		case ShardServiceVectorsProcedure:
@@ -245,6 +283,10 @@ type UnimplementedShardServiceHandler struct{}
 
 func (UnimplementedShardServiceHandler) Search(context.Context, *connect.Request[v1.SearchRequest]) (*connect.Response[v1.SearchResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("tandem.shard.v1.ShardService.Search is not implemented"))
+}
+
+func (UnimplementedShardServiceHandler) Audit(context.Context, *connect.Request[v1.AuditRequest]) (*connect.Response[v1.AuditResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("tandem.shard.v1.ShardService.Audit is not implemented"))
 }
 
 func (UnimplementedShardServiceHandler) Explain(context.Context, *connect.Request[v1.ExplainRequest]) (*connect.Response[v1.ExplainResponse], error) {
