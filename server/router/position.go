@@ -123,6 +123,9 @@ func (l *Layer) choose(view *live.View, last *livelog.Laid, now time.Time) (shar
 	if l.router.seen.lag(at, now) > patientLag || !l.covered(at) {
 		at.Sequence = some
 	}
+	if last != nil && last.Position().Log != at.Log && !l.covered(at) {
+		return last.Position(), true // a person has accepted another log, which nodes are about to read
+	}
 	if last != nil && last.Position().Log == at.Log && last.Position().Sequence > at.Sequence {
 		return last.Position(), true
 	}
