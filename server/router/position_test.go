@@ -167,6 +167,29 @@ func TestBehindForTooLong(t *testing.T) {
 	require.ErrorAs(t, err, new(*NoReplicaError))
 }
 
+// A router that comes back to the log waits for no node where that would have answers refused.
+func TestNobodyIsAwaitedBeyondTheFence(t *testing.T) {
+	now := time.Now()
+	for _, c := range []struct {
+		ago  time.Duration // of the last proof before
+		want uint64
+	}{{time.Second, 5}, {9 * time.Second, 6}, {0, 6}} {
+		r, l := ready(func() time.Time { return now }, 5*time.Second, 5, 6)
+		proof := time.Time{} // none
+		if c.ago > 0 {
+			proof = now.Add(-c.ago)
+		}
+		r.mu.Lock()
+		r.seen.add(viewAt("", 5, proof), now)
+		r.seen.add(viewAt("", 6, now), now)
+		r.mu.Unlock()
+		r.update()
+		at, ok := l.choose(r.seen.view, nil, now)
+		require.True(t, ok)
+		assert.Equal(t, c.want, at.Sequence, "%s", c.ago)
+	}
+}
+
 // Once a person has accepted another log, queries go on to be asked of the one before, which is as
 // old as its last proof, until all shards have the new one, or for as long as the fence.
 func TestAcceptedLogIsAwaited(t *testing.T) {
