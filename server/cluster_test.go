@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -45,6 +46,8 @@ type clusterServer struct {
 	retrieval tandemv1connect.RetrievalServiceClient
 	live      tandemv1connect.LiveServiceClient
 	admin     tandemv1connect.AdminServiceClient
+	client    *http.Client
+	url       string
 	ready     chan struct{}
 }
 
@@ -117,7 +120,7 @@ func (w *clusterWorld) serve(name string, c *Cluster) *clusterServer {
 		assert.NoError(w.t, <-done)
 	})
 	client, url := &http.Client{Transport: transport}, "http://"+l.Addr().String()
-	s.retrieval = tandemv1connect.NewRetrievalServiceClient(client, url)
+	s.client, s.url, s.retrieval = client, url, tandemv1connect.NewRetrievalServiceClient(client, url)
 	s.admin = tandemv1connect.NewAdminServiceClient(client, url)
 	s.live = tandemv1connect.NewLiveServiceClient(client, url)
 	return s
@@ -128,6 +131,14 @@ func (w *clusterWorld) route(name string) *clusterServer {
 	s := w.serve(name, w.config(name))
 	<-s.ready
 	return s
+}
+
+// isReady reports whether a server says that it is ready.
+func (s *clusterServer) isReady(t *testing.T) bool {
+	r, err := s.client.Get(s.url + readyPath)
+	require.NoError(t, err)
+	require.NoError(t, r.Body.Close())
+	return r.StatusCode == http.StatusOK
 }
 
 func (s *clusterServer) ask(t *testing.T, r *tandemv1.RetrieveRequest) (*tandemv1.RetrieveResponse, error) {
@@ -228,6 +239,9 @@ func TestClusterTakedownBindsWhileNodesStand(t *testing.T) {
 		_, err = s.ask(t, all())
 		return err != nil
 	}, "beyond the fence nodes are not asked")
+	if strings.Contains(err.Error(), "the fence is") { // they are behind, and not lost yet
+		assert.False(t, s.isReady(t), "%v", err)
+	}
 	assert.Equal(t, connect.CodeUnavailable, connect.CodeOf(err), "%v", err)
 	w.faults.Heal()
 	soon(t, func() bool {

@@ -41,6 +41,22 @@ func (s *Service) route(c *Config) {
 		o.Fence = cmp.Or(c.Live.Fence, DefaultFence)
 	}
 	s.router = router.New(o)
+	s.health.behind = s.nodesBehind
+}
+
+// nodesBehind reports whether queries are refused since the position that nodes are asked at is
+// beyond the fence, though the router has read the log.
+func (s *Service) nodesBehind() bool {
+	now := s.current.Load()
+	if now == nil {
+		return false
+	}
+	for i := range now.arms {
+		if s.begin(now.arms[i].pin(time.Time{})) != nil {
+			return true
+		}
+	}
+	return false
 }
 
 // startRouting has the nodes watched until end is called.

@@ -32,6 +32,7 @@ var phaseNames = [...]string{phaseLoading: "loading", phaseReady: "ready", phase
 type health struct {
 	staleness *staleness        // of what is served
 	live      *livelog.Follower // set before the first request, or nil
+	behind    func() bool       // whether nodes are so far behind that answers are refused; set likewise, or nil
 	terse     bool              // whoever asks is told ready or not, and not why; set likewise
 
 	mu      sync.Mutex
@@ -118,7 +119,9 @@ func (h *health) serves(p phase) bool {
 }
 
 // refuses reports whether queries are refused because of the fence.
-func (h *health) refuses() bool { return h.live != nil && h.live.Refuses() }
+func (h *health) refuses() bool {
+	return h.live != nil && h.live.Refuses() || h.behind != nil && h.behind()
+}
 
 // Watch implements [grpchealth.Watcher].
 func (h *health) Watch(ctx context.Context, _ *grpchealth.CheckRequest, changed func()) (func(), error) {
@@ -180,6 +183,9 @@ func (h *health) readiness(w http.ResponseWriter, r *http.Request) {
 	}
 	if ready && h.refuses() {
 		ready, text = false, fmt.Sprintf("stale: the live log was last proved %s, and the fence is %s", ago(h.live.Age()), h.live.Fence())
+		if !h.live.Refuses() {
+			text = fmt.Sprintf("stale: nodes are behind the live log, by more than the fence, which is %s", h.live.Fence())
+		}
 	}
 	if !ready {
 		if x := exchangeFrom(r.Context()); x != nil {

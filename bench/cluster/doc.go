@@ -1,7 +1,8 @@
 // Package cluster measures a cluster of processes of this machine, and judges all that it
 // answers, while something goes wrong all the time: nodes are killed, stopped, slowed and cut
 // off, the store is away, caches and the list of members are lost, processes are restarted and
-// are of another version, nodes come and go, and releases are switched.
+// are of another version, nodes come and go, routers are killed, disks are full, the store is
+// restored to some seconds before, and releases are switched.
 //
 // # Goals
 //
@@ -24,5 +25,8 @@
 // An answer is judged by the snapshot, the generation and the position that it names. By the
 // writes that were acknowledged before, an app is up at that position, down, or either; what is
 // taken down after it may be missing, and is missing once the fence and the deadline have passed
-// since the takedown was acknowledged.
+// since the takedown was acknowledged. No process answers from an earlier position than it has.
+//
+// Queries may fail that the fence has refused, in faults that say so, and by the one router whose
+// disk is full; and those that were on their way to a router that is killed. Nothing else may.
 package cluster

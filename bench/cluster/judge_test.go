@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"errors"
 	"fmt"
 	"testing"
 	"time"
@@ -8,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
+	"github.com/tandem-ann/tandem/shard"
 )
 
 // small is an oracle of one user, 40 apps and two snapshots: app i has score 100-i in the first
@@ -99,6 +101,54 @@ func TestJudge(t *testing.T) {
 		require.Equal(t, c.want, got, "%s: %s", c.name, text)
 		require.Equal(t, c.want == right, text == "", "%s: %s", c.name, text)
 	}
+}
+
+// TestJudgeRestored judges answers by the log that they are of, once a person has accepted
+// another one.
+func TestJudgeRestored(t *testing.T) {
+	start := time.Now()
+	after := func(d time.Duration) time.Time { return start.Add(d) }
+	r := newRegisters("l")
+	r.ack(r.issue(0, true, start), 3, start)                            // lost, and written again
+	r.ack(r.issue(1, true, start), 4, start)                            // likewise, and so
+	r.ack(r.issue(1, false, after(time.Second)), 5, after(time.Second)) // is this
+	pending := r.issue(2, true, after(time.Second))                     // nobody knows
+	require.Error(t, r.accept(func([]int32, []int32) (shard.Position, error) { return shard.Position{}, errors.New("it is away") }))
+	require.NoError(t, r.accept(func(down, up []int32) (shard.Position, error) {
+		require.Equal(t, [][]int32{{0}, {1}}, [][]int32{down, up})
+		return shard.Position{Log: "m", Sequence: 4}, nil
+	}))
+	for _, c := range []struct {
+		name string
+		log  string
+		at   uint64
+		apps []int
+		came time.Duration
+		want finding
+	}{
+		{"as it was written again", "m", 4, []int{1, 2, 3}, 2 * time.Second, right},
+		{"or with what nobody knows", "m", 4, []int{1, 3, 4}, 2 * time.Second, right},
+		{"without what was written again", "m", 4, []int{0, 1, 2}, 2 * time.Second, wrong},
+		{"without it, for too long", "m", 4, []int{0, 1, 2}, 12 * time.Second, late},
+		{"without what is up again", "m", 4, []int{2, 3, 4}, 2 * time.Second, wrong},
+		{"of the log before", "l", 4, []int{2, 3, 4}, 2 * time.Second, right},
+		{"of the log before, wrongly", "l", 5, []int{2, 3, 4}, 2 * time.Second, wrong},
+		{"of the log before the takedown, for too long", "l", 2, []int{0, 1, 2}, 12 * time.Second, late},
+		{"of no log", "n", 4, []int{1, 2, 3}, 2 * time.Second, wrong},
+	} {
+		a := answer(c.at, c.apps...)
+		a.Live.Log = c.log
+		got, text := small().judge(a, question{K: 3, Exact: true}, 0, after(c.came), r, 10*time.Second)
+		require.Equal(t, c.want, got, "%s: %s", c.name, text)
+	}
+	r.ack(pending, 6, after(3*time.Second))
+	a := answer(6, 1, 2, 3)
+	a.Live.Log = "m"
+	got, _ := small().judge(a, question{K: 3, Exact: true}, 0, after(4*time.Second), r, 10*time.Second)
+	require.Equal(t, wrong, got, "it is known now")
+	a.Live = &tandemv1.LivePosition{Log: "l", Sequence: 6}
+	got, text := small().judge(a, question{K: 3, Exact: true}, 0, after(4*time.Second), r, 10*time.Second)
+	require.Equal(t, right, got, text)
 }
 
 // TestJudgeMixed finds answers that are of several snapshots.

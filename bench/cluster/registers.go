@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"slices"
 	"sync"
 	"time"
 
@@ -81,21 +82,11 @@ func (r *registers) retried() {
 func (r *registers) accept(do func(down, up []int32) (shard.Position, error)) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	next := &history{writes: map[int32][]*write{}}
 	var down, up []int32
 	for app, list := range r.now.writes {
-		for i, w := range list {
-			if w.by == 0 { // it goes on, and may be in either log
-				left := *w
-				list[i], w.after = &left, 0
-				next.writes[app] = append(next.writes[app], w)
-				continue
-			}
-			next.writes[app] = []*write{{down: w.down, by: 1, issued: w.issued, acked: w.acked}}
-		}
-		switch first := next.writes[app][0]; {
-		case first.by == 0: // it was never acknowledged
-		case first.down:
+		switch w := lastAcked(list); {
+		case w == nil:
+		case w.down:
 			down = append(down, app)
 		default:
 			up = append(up, app)
@@ -105,8 +96,30 @@ func (r *registers) accept(do func(down, up []int32) (shard.Position, error)) er
 	if err != nil {
 		return err
 	}
-	next.log, next.known = at.Log, at.Sequence
+	next := &history{log: at.Log, known: at.Sequence, writes: map[int32][]*write{}}
+	for app, list := range r.now.writes {
+		if w := lastAcked(list); w != nil {
+			next.writes[app] = []*write{{down: w.down, by: 1, issued: w.issued, acked: w.acked}}
+		}
+		for i, w := range list {
+			if w.by == 0 { // it goes on, and may be in either log
+				left := *w
+				list[i], w.after = &left, 0
+				next.writes[app] = append(next.writes[app], w)
+			}
+		}
+	}
 	r.left, r.now = append(r.left, r.now), next
+	return nil
+}
+
+// lastAcked returns the last write that was acknowledged, nil if none was.
+func lastAcked(list []*write) *write {
+	for _, w := range slices.Backward(list) {
+		if w.by > 0 {
+			return w
+		}
+	}
 	return nil
 }
 

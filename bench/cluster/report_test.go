@@ -2,11 +2,15 @@ package cluster
 
 import (
 	"bytes"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/tandem-ann/tandem/shard"
 )
 
 // TestTally counts failures that the fence demands apart, and finds when latencies are back.
@@ -24,6 +28,8 @@ func TestTally(t *testing.T) {
 	tally.failed(at, at, "unavailable", "it is gone", noExcuse)
 	tally.begin("kill", false)
 	tally.failed(at, at, "LIVE_STALE", "", noExcuse)
+	tally.failed(at, at, "LIVE_STALE", "", fullDisk)
+	tally.failed(at, at, "unavailable", "", wasKilled)
 	tally.begin(steadyPhase, false)
 	ask(0, 2*time.Millisecond)
 	tally.begin("stop", false)
@@ -43,6 +49,9 @@ func TestTally(t *testing.T) {
 	back := map[string]float64{}
 	for _, p := range r.Phases {
 		back[p.Name] = p.Back
+		if p.Name == "kill" {
+			require.Equal(t, []int64{1, 1}, []int64{p.Fenced, p.Killed})
+		}
 	}
 	require.Equal(t, steadyPhase, r.Phases[0].Name)
 	require.InDelta(t, 0.5, back["stop"], 1e-9)
@@ -87,4 +96,36 @@ func TestRowsJudge(t *testing.T) {
 		require.Len(t, r.Broken(), 1, want)
 		require.True(t, strings.HasPrefix(r.Broken()[0], strings.TrimSpace(want)+":"), r.Broken()[0])
 	}
+}
+
+// TestExcuse forgives a router that is killed what it has not answered, and one whose disk is full
+// no more than that the fence refuses.
+func TestExcuse(t *testing.T) {
+	r, process := &routing{}, &clients{}
+	require.Equal(t, noExcuse, r.excuse(process, false, "unavailable"))
+	process.killed.Store(true)
+	require.Equal(t, wasKilled, r.excuse(process, false, "unavailable"))
+	require.Equal(t, noExcuse, r.excuse(process, false, "COVERAGE_TOO_LOW"), "it has said so itself")
+	require.Equal(t, fullDisk, r.excuse(&clients{}, true, stale))
+	tally := newTally()
+	tally.failed(time.Now(), time.Now(), "COVERAGE_TOO_LOW", "", fullDisk)
+	require.EqualValues(t, 1, tally.phase().failed["COVERAGE_TOO_LOW"])
+
+	process.answered(shard.Position{Log: "b", Sequence: 4})
+	process.answered(shard.Position{Log: "a", Sequence: 9})
+	require.Equal(t, shard.Position{Log: "b", Sequence: 4}, *process.newest.Load())
+}
+
+// TestDiskIsFull fills a disk of its own, where one may be mounted.
+func TestDiskIsFull(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "disk")
+	if err := mountDisk(dir); err != nil {
+		t.Skip(err)
+	}
+	defer func() { require.NoError(t, unmountDisk(dir)) }()
+	file := filepath.Join(dir, "file")
+	require.NoError(t, fillDisk(dir))
+	require.Error(t, os.WriteFile(file, []byte("more"), 0o600))
+	require.NoError(t, emptyDisk(dir))
+	require.NoError(t, os.WriteFile(file, []byte("more"), 0o600))
 }

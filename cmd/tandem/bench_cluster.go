@@ -134,7 +134,7 @@ type benchClusterChaosCommand struct {
 }
 
 func (benchClusterChaosCommand) Help() string {
-	return `Makes a store with two small snapshots, starts one server with all shards, nodes and routers on loopback, and asks the routers at times that are drawn beforehand, while apps are taken down and restored, releases are switched, and one thing after the other goes wrong: nodes are killed, stopped, slowed, cut off, the store and the list of members are away, processes are restarted, nodes join and leave. Each answer is compared with what one server answers. Exits with 1 if one was wrong, of several snapshots, or had an app later than its bound after it was taken down, and if a query failed that the fence did not demand. With the same --seed the same faults come again. For Linux.
+	return `Makes a store with two small snapshots, starts one server with all shards, nodes and routers on loopback, and asks the routers at times that are drawn beforehand, while apps are taken down and restored, releases are switched, and one thing after the other goes wrong: nodes are killed, stopped, slowed, cut off, the store and the list of members are away, processes are restarted, nodes join and leave, routers are killed, disks are full, and the store is restored to some seconds before. Each answer is compared with what one server answers. Exits with 1 if one was wrong, of several snapshots, or had an app later than its bound after it was taken down, or was of an earlier position than the same process had answered from, and if a query failed that the fence did not demand, and that was not on its way to a router that was killed. With the same --seed the same faults come again. For Linux.
 
 Example:
 

@@ -140,6 +140,13 @@ func (p *positions) proved(at shard.Position) (proof time.Time, lags bool) {
 	return time.Time{}, false
 }
 
+// beyondFence reports whether answers at a position would be refused: a router that was away from
+// the log reads several entries at once, none of which it has seen the log end with but the last.
+func (r *Router) beyondFence(at shard.Position, now time.Time) bool {
+	proof, lags := r.seen.proved(at)
+	return lags && r.o.Fence > 0 && now.Sub(proof) > r.o.Fence
+}
+
 // choose returns the position that queries are to be asked at, and false if the shards have
 // none in common. It is no earlier one than the last: a replica that has not got there yet is
 // about to.
@@ -164,8 +171,11 @@ func (l *Layer) choose(view *live.View, last *livelog.Laid, now time.Time) (shar
 		}
 	}
 	at := shard.Position{Log: newest.Log, Sequence: all}
-	if l.router.seen.lag(at, now) > patientLag || !l.covered(at) {
+	if l.router.seen.lag(at, now) > patientLag || l.router.beyondFence(at, now) || !l.covered(at) {
 		at.Sequence = some
+	}
+	if last != nil && last.Position().Log != at.Log && !l.covered(at) {
+		return last.Position(), true // a person has accepted another log, which nodes are about to read
 	}
 	if last != nil && last.Position().Log == at.Log && last.Position().Sequence > at.Sequence {
 		return last.Position(), true

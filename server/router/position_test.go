@@ -210,6 +210,67 @@ func TestNodeOfAnotherCopy(t *testing.T) {
 	assert.True(t, asked(), "nodes before this version do not say")
 }
 
+// A router that comes back to the log waits for no node where that would have answers refused.
+func TestNobodyIsAwaitedBeyondTheFence(t *testing.T) {
+	now := time.Now()
+	for _, c := range []struct {
+		ago  time.Duration // of the last proof before
+		want uint64
+	}{{time.Second, 5}, {9 * time.Second, 6}, {0, 6}} {
+		r, l := ready(func() time.Time { return now }, 5*time.Second, 5, 6)
+		proof := time.Time{} // none
+		if c.ago > 0 {
+			proof = now.Add(-c.ago)
+		}
+		r.mu.Lock()
+		r.seen.add(viewAt("", 5, proof), now)
+		r.seen.add(viewAt("", 6, now), now)
+		r.mu.Unlock()
+		r.update()
+		at, ok := l.choose(r.seen.view, nil, now)
+		require.True(t, ok)
+		assert.Equal(t, c.want, at.Sequence, "%s", c.ago)
+	}
+}
+
+// Once a person has accepted another log, queries go on to be asked of the one before, which is as
+// old as its last proof, until all shards have the new one, or for as long as the fence.
+func TestAcceptedLogIsAwaited(t *testing.T) {
+	now := time.Now()
+	r, l := ready(func() time.Time { return now }, 5*time.Second, 5, 5)
+	r.mu.Lock()
+	r.seen.add(viewAt("", 5, now.Add(-2*time.Second)), now)
+	r.seen.add(viewAt("b", 4, now), now)
+	r.mu.Unlock()
+	last := &livelog.Laid{Overlaid: &overlay.Overlaid{Position: shard.Position{Sequence: 5}}, View: viewAt("", 5, now)}
+	choose := func() shard.Position {
+		for _, m := range r.members {
+			r.take(m, m.status, nil)
+		}
+		r.update()
+		at, ok := l.choose(r.seen.view, last, now)
+		require.True(t, ok)
+		return at
+	}
+	assert.Equal(t, shard.Position{Sequence: 5}, choose())
+	proof, lags := r.seen.proved(shard.Position{Sequence: 5})
+	require.True(t, lags)
+	assert.InDelta(t, 2*time.Second, now.Sub(proof), float64(time.Second), "it is as old as that")
+
+	for _, h := range r.members["a"].status.Snapshots[0].Shards {
+		h.Log, h.Newest = "b", 4
+	}
+	assert.Equal(t, shard.Position{Log: "b", Sequence: 4}, choose(), "each shard has a node that has read it")
+	for _, h := range r.members["a"].status.Snapshots[0].Shards {
+		h.Log, h.Newest = "", 5
+	}
+	for range 30 {
+		now = now.Add(updateEvery)
+		choose()
+	}
+	assert.Equal(t, shard.Position{Log: "b", Sequence: 4}, choose(), "those that do not follow are lost")
+}
+
 // Nodes may go between being counted and being asked.
 func TestLearnWhileNodesGo(t *testing.T) {
 	_, l := ready(time.Now, 0)

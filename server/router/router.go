@@ -62,10 +62,10 @@ const (
 
 	// Retries may be a fifth of the requests to nodes, and ten a second (as those of Finagle).
 	retryShare, retryPerSecond, retryMost = 0.2, 10, 100
-	// Hedges may be a twentieth of the queries, whatever those ask of nodes, and what was saved
-	// up of that. Some are kept for calls that take several times as long as most: where all is
-	// well, calls that are a little slower take all that there is.
-	hedgeShare, hedgeMost, hedgeKept = 0.05, 20, 10
+	// Hedges may be a share of the queries, however many shards those ask, and what was saved up
+	// of that: of any thousand queries a twentieth. Some are kept for calls that take several
+	// times as long as most: where all is well, those that are a little slower take all others.
+	hedgeShare, hedgeMost, hedgeKept = 0.03, 20, 10
 )
 
 // Router knows the nodes, and which shards each can be asked for. Its methods are safe for any
