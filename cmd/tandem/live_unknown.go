@@ -73,7 +73,7 @@ func (f *liveWriteFlags) warnUnknown(e *environment, store *snapshots.Store, at 
 }
 
 // askForApps asks the servers that are named; nil if none says what it has mapped, or one, a
-// router, cannot say which of the apps are there.
+// router of nodes that are older, cannot say which of the apps are there.
 func (f *liveWriteFlags) askForApps(ctx context.Context, at shard.Position, apps []string) *appSearch {
 	servers, err := f.fleet()
 	if err != nil {
