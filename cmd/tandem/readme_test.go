@@ -151,7 +151,7 @@ func (p *page) blocks() (list []block) {
 func (p *page) run(t *testing.T, blocks []block) {
 	s := newShell(t)
 	var addresses []string
-	for _, port := range []string{"8080", "8081", "7071", "7072", "7073"} {
+	for _, port := range []string{"8080", "8081", "7071", "7072", "7073", "6060"} {
 		addresses = append(addresses, "127.0.0.1:"+port, freeAddress(t))
 	}
 	ports := strings.NewReplacer(addresses...)
