@@ -49,8 +49,9 @@ func TestClusterAudits(t *testing.T) {
 			Id: fmt.Sprint("a", 20+done%20), Attributes: map[string]*tandemv1.AttributeValue{"price": {Value: &tandemv1.AttributeValue_Float{Float: float64(done)}}},
 		}))
 		for range 5 {
-			_, err := s.ask(t, w.question(r))
-			require.NoError(t, err)
+			if _, err := s.ask(t, w.question(r)); err != nil {
+				return false // a machine that does much else may lose sight of nodes
+			}
 		}
 		for len(audits) > 0 {
 			a := <-audits
@@ -81,8 +82,7 @@ func TestClusterDoesNotAudit(t *testing.T) {
 	asking := func(until func() bool) {
 		soon(t, func() bool {
 			_, err := s.ask(t, all())
-			require.NoError(t, err)
-			return until()
+			return err == nil && until()
 		}, "audits")
 	}
 	asking(func() bool { return s.recall(t).Failure != "" })

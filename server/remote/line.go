@@ -245,6 +245,7 @@ func (one *line) upgrade(host string) error {
 	if err != nil { // it may speak HTTP/2 only
 		return errPlain
 	}
+	defer answer.Body.Close() //nolint:errcheck // of the connection, which goes on in frames or is closed
 	if answer.StatusCode == http.StatusSwitchingProtocols {
 		return nil
 	}

@@ -274,6 +274,7 @@ func pipe(t testing.TB, h *remote.Handler) (router net.Conn, ended <-chan struct
 	}()
 	answer, err := http.ReadResponse(bufio.NewReaderSize(router, 16), r)
 	require.NoError(t, err)
+	require.NoError(t, answer.Body.Close())
 	require.Equal(t, http.StatusSwitchingProtocols, answer.StatusCode)
 	return router, done
 }
