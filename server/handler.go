@@ -13,6 +13,7 @@ import (
 
 	"github.com/tandem-ann/tandem/api/tandem/v1/tandemv1connect"
 	"github.com/tandem-ann/tandem/server/auth"
+	"github.com/tandem-ann/tandem/shard/stack"
 )
 
 // DefaultMaxMessageBytes is the largest request that is accepted by default.
@@ -129,6 +130,14 @@ func NewHandler(s *Service, options Options) http.Handler {
 	return h
 }
 
+// grown has requests begin with the stack that they take: HTTP/2 has a new goroutine for each.
+func grown(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		stack.Grow()
+		next.ServeHTTP(w, r)
+	})
+}
+
 // newHandler returns the handler and what bounds its requests.
 func newHandler(s *Service, options Options) (http.Handler, *limiter) {
 	options = options.withDefaults()
@@ -173,5 +182,5 @@ func newHandler(s *Service, options Options) (http.Handler, *limiter) {
 	mux.HandleFunc("GET "+readyPath, s.health.readiness)
 	shed, refused := &shedder{}, &refusals{errors: l.errors}
 	allowed := guarded(options.Guard, refused, continued(gated(shed, &l.work, refused, mux)))
-	return s.exchanged(shared(timed(s.health.draining, allowed, l.read, writeTimeout), options.CORSOrigins), l.errors, newGate(placesFor(options.Processors)), shed), l
+	return grown(s.exchanged(shared(timed(s.health.draining, allowed, l.read, writeTimeout), options.CORSOrigins), l.errors, newGate(placesFor(options.Processors)), shed)), l
 }

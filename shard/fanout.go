@@ -13,6 +13,7 @@ import (
 
 	"github.com/tandem-ann/tandem/index"
 	"github.com/tandem-ann/tandem/shard/attribute"
+	"github.com/tandem-ann/tandem/shard/stack"
 )
 
 // fanOut is the memory of one query.
@@ -394,7 +395,10 @@ func (t *Tower) ask(ctx context.Context, q *Query, f *fanOut, parts []int, first
 	var group sync.WaitGroup
 	for _, i := range parts {
 		if t.infos[i].Elsewhere {
-			group.Go(func() { t.askOne(ctx, q, f, i, first) })
+			group.Go(func() {
+				stack.Grow()
+				t.askOne(ctx, q, f, i, first)
+			})
 		}
 	}
 	if t.elsewhere < len(t.parts) {
