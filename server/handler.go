@@ -130,7 +130,8 @@ func NewHandler(s *Service, options Options) http.Handler {
 	return h
 }
 
-// grown has requests begin with the stack that they take: HTTP/2 has a new goroutine for each.
+// grown has requests that are admitted go on with the stack that they take: HTTP/2 has a new
+// goroutine for each.
 func grown(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		stack.Grow()
@@ -181,6 +182,6 @@ func newHandler(s *Service, options Options) (http.Handler, *limiter) {
 	mux.HandleFunc("GET "+healthPath, alive)
 	mux.HandleFunc("GET "+readyPath, s.health.readiness)
 	shed, refused := &shedder{}, &refusals{errors: l.errors}
-	allowed := guarded(options.Guard, refused, continued(gated(shed, &l.work, refused, mux)))
-	return grown(s.exchanged(shared(timed(s.health.draining, allowed, l.read, writeTimeout), options.CORSOrigins), l.errors, newGate(placesFor(options.Processors)), shed)), l
+	allowed := guarded(options.Guard, refused, continued(gated(shed, &l.work, refused, grown(mux))))
+	return s.exchanged(shared(timed(s.health.draining, allowed, l.read, writeTimeout), options.CORSOrigins), l.errors, newGate(placesFor(options.Processors)), shed), l
 }

@@ -29,4 +29,7 @@
 //
 // Queries may fail that the fence has refused, in faults that say so, and by the one router whose
 // disk is full; and those that were on their way to a router that is killed. Nothing else may.
+//
+// The package has more than 3,000 lines because faults, load and judge know the same site: what may
+// fail while a fault goes on is what the judge allows of the answers that the load has got.
 package cluster

@@ -218,7 +218,7 @@ func (l *lines) begin(ctx context.Context, token string) (*line, error) {
 	one := &line{conn: conn, r: bufio.NewReaderSize(conn, lineBuffer), token: token, fresh: true}
 	err = one.upgrade(l.o.Address)
 	if ctx.Err() != nil { // its deadline may be in the past
-		err = errSilent
+		err = ErrSilent
 	}
 	if err != nil {
 		_ = conn.Close() // it is of no use
@@ -260,8 +260,8 @@ func (one *line) upgrade(host string) error {
 	return errPlain
 }
 
-// errSilent says that nothing was heard of a node.
-var errSilent = errors.New("the node has given no sign of life")
+// ErrSilent says that nothing was heard of a node for [NodeOptions].Silence.
+var ErrSilent = errors.New("the node has given no sign of life")
 
 // errCut says that a call was given up for all that are made of the node.
 var errCut = errors.New("the node was given up, with all that it was asked")
@@ -336,7 +336,7 @@ func (one *line) failure(err error, unanswered bool) error {
 	case one.isCut.Load():
 		return errCut
 	case isTimeout(err):
-		return errSilent
+		return ErrSilent
 	case unanswered:
 		return fmt.Errorf("%w: %w", errStale, err)
 	}

@@ -141,6 +141,8 @@ type try struct {
 	mu    sync.Mutex
 	asked [maxTries + 1]*peer
 	n     int
+	// silent is one that has given no sign of life, to be asked again if there is no other.
+	silent *peer
 
 	// Of the hedge.
 	both   context.Context // of both calls
@@ -159,9 +161,19 @@ func (t *try) each(ctx context.Context, to slot, p *peer) error {
 		if err == nil || !retryable(ctx, err) {
 			return err
 		}
-		last = err
+		if last = err; errors.Is(err, remote.ErrSilent) {
+			t.again(p)
+		}
 	}
 	return &NoReplicaError{t.of, t.at, last}
+}
+
+// again has a replica asked again that has given no sign of life, if there is no other: it may have
+// had no processor.
+func (t *try) again(p *peer) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.silent = p
 }
 
 // next returns the replica to ask after one has failed, nil if there is none, or the budget does
@@ -210,6 +222,9 @@ func (t *try) pick() *peer {
 	}
 	if nBest == 0 {
 		best, nBest = spare, nSpare
+	}
+	if nBest == 0 && t.silent != nil {
+		best[0], nBest, t.silent = t.silent, 1, nil
 	}
 	if nBest == 0 || t.n == len(t.asked) {
 		return nil
