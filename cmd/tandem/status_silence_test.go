@@ -162,6 +162,6 @@ func TestEndlessAnswers(t *testing.T) {
 	})
 	require.Equal(t, "NotTandem", now.Servers[0].Findings[0].Alert)
 	require.Contains(t, now.Servers[0].Error, "larger than configured max")
-	const requests, buffered = 2, 16 << 20
+	const requests, buffered = 2, 32 << 20
 	require.Less(t, sent.Load(), int64(requests*(fleet.MaxAnswer+buffered)))
 }

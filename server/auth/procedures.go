@@ -29,6 +29,7 @@ var Procedures = map[string]Scopes{
 
 	// What servers of a cluster ask one another.
 	shardv1connect.ShardServiceSearchProcedure:     Internal,
+	shardv1connect.ShardServiceAuditProcedure:      Internal,
 	shardv1connect.ShardServiceExplainProcedure:    Internal,
 	shardv1connect.ShardServiceVectorsProcedure:    Internal,
 	shardv1connect.ShardServiceAttributesProcedure: Internal,
