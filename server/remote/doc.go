@@ -18,8 +18,8 @@
 // gives those numbers of its own, see [Names].
 //
 // Calls go in frames over connections of their own, see frame.go, of which there are as many as
-// calls are under way at a time. Only the status of a node is a stream of Connect. A node answers
-// calls of Connect too: those of anybody with a client of it, and of routers of before.
+// calls are under way at a time. Only the status of a node, which is a stream, and audits, which
+// nobody waits for, go by Connect. A node answers other calls of Connect too: those of anybody with a client of it, and of routers of before.
 //
 // Lists are in columns, which the generated code reads and writes without an allocation for
 // each row. Every reply is checked before it is believed: merging relies on its order.

@@ -23,8 +23,8 @@ import (
 // the token, for linePath, which asks to go on in frames: the node says 101 (RFC 9110, section
 // 7.8). Then the router sends a frame for each call, and the node one or more for its answer.
 // One call is under way on a line at a time, so whoever asks writes and reads by itself, and no
-// goroutine is woken but by the kernel: a call of HTTP/2 takes eight times as much of the
-// processors on both sides (docs/cluster.md). A node of before, which has no lines, is asked by
+// goroutine is woken but by the kernel: a call of HTTP/2 takes four times as much of the
+// processors on both sides (BenchmarkSearch). A node of before, which has no lines, is asked by
 // Connect; see unary.go.
 //
 // A frame of a router is a head, little-endian, and a message in protobuf:
