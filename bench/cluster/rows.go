@@ -73,12 +73,13 @@ const (
 	rowTopK     = "topk"
 	rowLatency  = "latency"
 	rowCPU      = "cpu"
+	rowGrowth   = "growth"
 	rowOverload = "overload"
 )
 
 // RowNames are the names of all rows.
 func RowNames() []string {
-	return append(append([]string{rowTopK, rowLatency, rowCPU}, FaultNames()...), rowOverload)
+	return append(append([]string{rowTopK, rowLatency, rowCPU, rowGrowth}, FaultNames()...), rowOverload)
 }
 
 // CheckRows returns an error that names the first of some rows that there is not.
@@ -129,7 +130,7 @@ func (r *RowsReport) measure(ctx context.Context, o *Options, wants func(string)
 	for _, row := range []struct {
 		name string
 		do   func(context.Context, *world) error
-	}{{rowTopK, r.topK}, {rowLatency, r.latency}, {rowCPU, r.cpu}} {
+	}{{rowTopK, r.topK}, {rowLatency, r.latency}, {rowCPU, r.cpu}, {rowGrowth, r.growth}} {
 		if wants(row.name) {
 			o.Progress(row.name)
 			if err := row.do(ctx, w); err != nil {
@@ -224,6 +225,49 @@ func (r *RowsReport) latency(ctx context.Context, w *world) error {
 	grown := after.grown(before)
 	r.add(rowLatency, "added p50 at most 0.4 ms; goroutines and connections do not grow", through-beside > 0.4 || grown != "",
 		"p50 %.3f ms through a router, %.3f ms of one machine, of %d pairs: %.3f ms more; %s", through, beside, len(took[0]), through-beside, after.text(before))
+	return nil
+}
+
+// growthLooks is how often processes are looked at while they are asked steadily. The first third
+// of the time is not compared: what is opened for the most that is asked at a time, and kept for a
+// while, comes then.
+const growthLooks = 60
+
+// growth asks routers at a steady rate, and compares the most goroutines and open files that each
+// process has in the second third of the time with those of the last third.
+func (r *RowsReport) growth(ctx context.Context, w *world) error {
+	steady := &sender{o: w.o, site: w.site, oracle: w.oracle, registers: newRegisters(""), tally: newTally()}
+	asking, end := context.WithCancel(ctx)
+	var sending sync.WaitGroup
+	sending.Go(func() { steady.run(asking, 4) })
+	defer sending.Wait()
+	defer end()
+	var middle, last sizes
+	for i := range growthLooks {
+		if err := rest(ctx, w.o.Time/growthLooks); err != nil {
+			return err
+		}
+		now, err := w.site.sizes()
+		if err != nil {
+			return err
+		}
+		switch 3 * i / growthLooks {
+		case 1:
+			middle = now.most(middle)
+		case 2:
+			last = now.most(last)
+		}
+	}
+	end()
+	sending.Wait()
+	counted := steady.tally.phases[steadyPhase]
+	var failed int64
+	for _, n := range counted.failed {
+		failed += n
+	}
+	grown := last.grown(middle)
+	r.add(rowGrowth, "goroutines and connections do not grow", grown != "" || failed > 0,
+		"%d queries in %s, %d failed; the most, in the second and in the last third: %s", counted.times.TotalCount(), w.o.Time, failed, last.text(middle))
 	return nil
 }
 

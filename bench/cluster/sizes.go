@@ -43,6 +43,15 @@ func (s *Site) sizes() (sizes, error) {
 	return out, nil
 }
 
+// most returns the larger ones of two times.
+func (s sizes) most(other sizes) sizes {
+	out := sizes{}
+	for name, n := range s {
+		out[name] = [2]int{max(n[0], other[name][0]), max(n[1], other[name][1])}
+	}
+	return out
+}
+
 // grown names what has grown, empty for nothing.
 func (s sizes) grown(before sizes) string {
 	var list []string
