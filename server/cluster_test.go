@@ -7,7 +7,6 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -239,10 +238,9 @@ func TestClusterTakedownBindsWhileNodesStand(t *testing.T) {
 		_, err = s.ask(t, all())
 		return err != nil
 	}, "beyond the fence nodes are not asked")
-	if strings.Contains(err.Error(), "the fence is") { // they are behind, and not lost yet
-		assert.False(t, s.isReady(t), "%v", err)
-	}
-	assert.Equal(t, connect.CodeUnavailable, connect.CodeOf(err), "%v", err)
+	assert.False(t, s.isReady(t), "%v", err)
+	reason, text := modelReason(err)
+	assert.Equal(t, "LIVE_STALE", reason, text)
 	w.faults.Heal()
 	soon(t, func() bool {
 		_, err = s.ask(t, all())
@@ -262,6 +260,44 @@ func TestClusterNodeCutOff(t *testing.T) {
 	}
 	w.faults.Heal()
 	w.requireEqual(s, r, w.whole.write(t, takedown("a9")))
+}
+
+// Where one shard's only node cannot read the log for longer than the fence, a query fails by the
+// fence, and not as if the node were lost; who takes less is given what the others have.
+func TestClusterShardBehind(t *testing.T) {
+	w := newClusterWorld(t, 3, 1, 2*time.Second)
+	s := w.route("router")
+	_, err := s.ask(t, all())
+	require.NoError(t, err)
+	w.faults.Inject(objectstest.Rule{Client: "node1", Key: "live/"})
+	at := w.whole.write(t, takedown("a1"))
+	part := all()
+	part.MinCoverage = new(0.1)
+	var got *tandemv1.RetrieveResponse
+	soon(t, func() bool {
+		got, err = s.ask(t, part)
+		if err != nil {
+			reason, text := modelReason(err)
+			require.Equal(t, "LIVE_STALE", reason, text)
+		}
+		return err == nil && got.Live.Sequence == at.Sequence
+	}, "the others have read the takedown")
+	soon(t, func() bool {
+		got, err = s.ask(t, part)
+		return err == nil && got.Coverage.ShardsAnswered < got.Coverage.Shards
+	}, "the node is behind for too long")
+	assert.False(t, has(got, "a1"))
+	_, err = s.ask(t, all())
+	require.Error(t, err)
+	reason, text := modelReason(err)
+	assert.Equal(t, "LIVE_STALE", reason, text)
+	assert.Contains(t, text, "have read less of the live log than to position")
+	w.faults.Heal()
+	soon(t, func() bool {
+		_, err = s.ask(t, all())
+		return err == nil
+	}, "it has read the log again")
+	w.requireEqual(s, rand.New(rand.NewPCG(7, 1)), at)
 }
 
 // Where a shard has no node, a query fails with the reason, each of a batch by itself; who takes

@@ -17,6 +17,8 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/tandem-ann/tandem/index"
+	"github.com/tandem-ann/tandem/server/events"
+	"github.com/tandem-ann/tandem/server/remote"
 	"github.com/tandem-ann/tandem/server/router"
 	"github.com/tandem-ann/tandem/shard"
 )
@@ -310,8 +312,24 @@ func searchError(ctx context.Context, err error) error {
 	case errors.Is(short.Err, context.DeadlineExceeded):
 		return errorf(connect.CodeDeadlineExceeded, reasonDeadline, "the deadline passed when %s", based)
 	}
-	return errorf(connect.CodeUnavailable, reasonCoverage, "%d of %d shards answered; coverage is %.3g, min_coverage is %g: %w",
+	return lostError(short.Err, "%d of %d shards answered; coverage is %.3g, min_coverage is %g: %w",
 		short.Answered, short.Shards, short.Coverage, short.MinCoverage, short.Err)
+}
+
+// lostError returns the error of a request that lacks a shard for an error, with a text. Shards of
+// which all nodes are behind the live log are beyond the fence, and nodes that have too much to do
+// are not lost: callers are to come again.
+func lostError(err error, format string, args ...any) *connect.Error {
+	none, ok := errors.AsType[*router.NoReplicaError](err)
+	if ok && none.Behind {
+		stale := errorf(connect.CodeUnavailable, reasonStale, format, args...)
+		retryLater(stale)
+		return stale
+	}
+	if refused, is := errors.AsType[*remote.Refusal](err); ok && is && refused.Reason == remote.Overloaded {
+		return overloaded(events.ShedNodes, format, args...)
+	}
+	return errorf(connect.CodeUnavailable, reasonCoverage, format, args...)
 }
 
 // callerError returns err as the caller sees it, of bounded size: every error that we
@@ -326,7 +344,7 @@ func callerError(err error, id string) *connect.Error {
 	}
 	switch {
 	case errors.As(err, new(*router.NoReplicaError)):
-		return bounded(errorf(connect.CodeUnavailable, reasonCoverage, "%w", err))
+		return bounded(lostError(err, "%w", err))
 	case errors.Is(err, context.Canceled):
 		return errorf(connect.CodeCanceled, reasonGone, "the caller went away")
 	case errors.Is(err, context.DeadlineExceeded):

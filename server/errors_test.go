@@ -1,12 +1,14 @@
 package server
 
 import (
+	"errors"
 	"math"
 	"net/http"
 	"strings"
 	"testing"
 
 	"connectrpc.com/connect"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/protobuf/proto"
@@ -14,6 +16,10 @@ import (
 
 	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
 	"github.com/tandem-ann/tandem/index"
+	"github.com/tandem-ann/tandem/server/events"
+	"github.com/tandem-ann/tandem/server/remote"
+	"github.com/tandem-ann/tandem/server/router"
+	"github.com/tandem-ann/tandem/shard"
 )
 
 // TestBadRequests states what a caller is told about each mistake.
@@ -326,4 +332,35 @@ func TestBadEmbeddingRequests(t *testing.T) {
 func TestExcerpt(t *testing.T) {
 	require.Equal(t, "short", excerpt("short"))
 	require.Equal(t, strings.Repeat("x", 127)+"...", excerpt(strings.Repeat("x", 127)+"éé"))
+}
+
+// What a shard is missing for decides what callers are told: to come again where nodes have too much
+// to do, that the fence has refused them where all are behind, and else that it is not covered.
+func TestReasonsOfLostShards(t *testing.T) {
+	for want, err := range map[reason]error{
+		reasonStale:      &router.NoReplicaError{Behind: true, Furthest: 5, At: shard.Position{Sequence: 6}},
+		reasonOverloaded: &router.NoReplicaError{Err: &remote.Refusal{Reason: remote.Overloaded, Text: "32 requests are in flight"}},
+		reasonCoverage:   &router.NoReplicaError{Err: remote.ErrSilent},
+	} {
+		for _, err := range []error{err, searchError(t.Context(), &shard.CoverageError{Answered: 3, Shards: 4, Coverage: 0.75, MinCoverage: 1, Err: err})} {
+			told := callerError(err, "q")
+			var got string
+			retry := false
+			for _, d := range told.Details() {
+				value, err := d.Value()
+				require.NoError(t, err)
+				switch value := value.(type) {
+				case *errdetails.ErrorInfo:
+					got = value.Reason
+				case *errdetails.RetryInfo:
+					retry = true
+				}
+			}
+			assert.Equal(t, string(want), got, "%v", told)
+			assert.Equal(t, want != reasonCoverage, retry, "%v", told)
+			assert.Equal(t, want == reasonOverloaded, shedOf(told) == events.ShedNodes)
+		}
+	}
+	lost := searchError(t.Context(), &shard.CoverageError{Shards: 1, MinCoverage: 1, Err: errors.New("it is gone")})
+	assert.ErrorContains(t, lost, "0 of 1 shards answered")
 }

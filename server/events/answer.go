@@ -94,6 +94,7 @@ const (
 	ShedArrival   Shed = "arrival"    // time that it took to arrive, while others needed its place
 	ShedStreams   Shed = "streams"    // open streams
 	ShedWait      Shed = "wait"       // time that requests wait to begin
+	ShedNodes     Shed = "nodes"      // requests in flight of all nodes that have a shard
 	// Of a caller, which has taken its quota, while others may be answered.
 	ShedQuotaCPU      Shed = "quota_cpu"       // time of processors
 	ShedQuotaInFlight Shed = "quota_in_flight" // requests in flight
@@ -105,7 +106,7 @@ func (s Shed) IsQuota() bool { return s == ShedQuotaCPU || s == ShedQuotaInFligh
 // Sheds are all of them.
 func Sheds() []Shed {
 	return []Shed{
-		ShedRequests, ShedShortWork, ShedLongWork, ShedBytes, ShedQueue, ShedArrival, ShedStreams, ShedWait,
+		ShedRequests, ShedShortWork, ShedLongWork, ShedBytes, ShedQueue, ShedArrival, ShedStreams, ShedWait, ShedNodes,
 		ShedQuotaCPU, ShedQuotaInFlight,
 	}
 }

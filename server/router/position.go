@@ -152,27 +152,16 @@ func (r *Router) beyondFence(at shard.Position, now time.Time) bool {
 // about to.
 func (l *Layer) choose(view *live.View, last *livelog.Laid, now time.Time) (shard.Position, bool) {
 	newest := view.Position.Shard()
-	all, some := newest.Sequence, newest.Sequence
-	for _, b := range l.towers {
-		for _, s := range b.sets {
-			least, most, any := uint64(0), uint64(0), false
-			for _, r := range *s.now.Load() {
-				if r.log != newest.Log || r.spare || r.late || r.isOut() {
-					continue
-				}
-				if !any {
-					least, most, any = r.newest, r.newest, true
-				}
-				least, most = min(least, r.newest), max(most, r.newest)
-			}
-			if any { // else it is lost, whatever is asked
-				all, some = min(all, least), min(some, most)
-			}
-		}
+	have := l.extent(newest, false)
+	if !have.any {
+		have = l.extent(newest, true)
 	}
-	at := shard.Position{Log: newest.Log, Sequence: all}
+	at := shard.Position{Log: newest.Log, Sequence: have.all}
 	if l.router.seen.lag(at, now) > patientLag || l.router.beyondFence(at, now) || !l.covered(at) {
-		at.Sequence = some
+		at.Sequence = have.some
+	}
+	if l.router.beyondFence(at, now) {
+		at.Sequence = have.furthest // nodes wait for it, and some can read it
 	}
 	if last != nil && last.Position().Log != at.Log && !l.covered(at) {
 		return last.Position(), true // a person has accepted another log, which nodes are about to read
@@ -181,6 +170,42 @@ func (l *Layer) choose(view *live.View, last *livelog.Laid, now time.Time) (shar
 		return last.Position(), true
 	}
 	return at, last != nil || l.covered(at)
+}
+
+// extent is how far the replicas of all shards have read the log that is followed.
+type extent struct {
+	any      bool   // whether any has
+	all      uint64 // to where all replicas have
+	some     uint64 // to where one of each shard that has replicas has
+	furthest uint64 // to where one has
+}
+
+// extent returns how far replicas have read, of those that are asked, with or without those that
+// are behind for too long. A shard without any is lost, whatever is asked.
+func (l *Layer) extent(newest shard.Position, late bool) extent {
+	e := extent{all: newest.Sequence, some: newest.Sequence}
+	for _, b := range l.towers {
+		for _, s := range b.sets {
+			least, most, any := uint64(0), uint64(0), false
+			for _, r := range *s.now.Load() {
+				if r.log != newest.Log || r.spare || r.late && !late || r.isOut() {
+					continue
+				}
+				read := min(r.newest, newest.Sequence)
+				if !any {
+					least, most, any = read, read, true
+				}
+				least, most = min(least, read), max(most, read)
+			}
+			if any {
+				e.any, e.all, e.some, e.furthest = true, min(e.all, least), min(e.some, most), max(e.furthest, most)
+			}
+		}
+	}
+	if !e.any {
+		e.furthest = newest.Sequence
+	}
+	return e
 }
 
 // covered reports whether each shard that has a replica has one which can be asked at a

@@ -1,7 +1,11 @@
 package router
 
 import (
+	"errors"
+	"fmt"
+	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -163,10 +167,160 @@ func TestBehindForTooLong(t *testing.T) {
 		alone.router.update()
 	}
 	at, _ = alone.choose(r.seen.view, nil, now)
-	assert.EqualValues(t, 6, at.Sequence, "it has lost the shard")
-	s := alone.towers[0].sets[0]
+	assert.EqualValues(t, 5, at.Sequence, "there is nobody to ask otherwise")
+	assert.True(t, alone.router.beyondFence(at, now), "and it answers nobody")
+}
+
+// A shard of which all replicas are behind for longer than the fence is lost to the queries that
+// others can be asked for, who are told why.
+func TestShardThatIsBehindForTooLong(t *testing.T) {
+	now := time.Now()
+	r, l := ready(func() time.Time { return now }, 5*time.Second, 5, 6)
+	r.mu.Lock()
+	r.seen.add(viewAt("", 5, now), now)
+	r.seen.add(viewAt("", 6, now), now)
+	r.mu.Unlock()
+	b := r.members["b"]
+	says := proto.CloneOf(b.status)
+	says.Snapshots[0].Shards = says.Snapshots[0].Shards[:1] // of the apps alone
+	for range 30 {
+		now = now.Add(updateEvery)
+		r.take(r.members["a"], r.members["a"].status, nil)
+		r.take(b, says, nil)
+		r.update()
+	}
+	at, ok := l.choose(r.seen.view, nil, now)
+	require.True(t, ok)
+	assert.EqualValues(t, 6, at.Sequence)
+	s := l.towers[1].sets[0]
 	_, err := s.do(t.Context(), at, &s.other, nil)
-	require.ErrorAs(t, err, new(*NoReplicaError))
+	none, ok := errors.AsType[*NoReplicaError](err)
+	require.True(t, ok)
+	assert.True(t, none.Behind)
+	assert.EqualError(t, none, "all nodes that are ready for users shard 0 of 1 of snapshot d have read less of the live log than to position 6, the furthest to 5")
+}
+
+// While a router answers at a position, each shard has a node that can be asked at it, or is about
+// to: what no node has is not asked. A store that is away from all, and nodes that read again later
+// than the router, are told by the fence.
+func TestAnswersAreOfPositionsThatNodesHave(t *testing.T) {
+	step := rapid.Custom(func(t *rapid.T) historyStep {
+		return historyStep{
+			rapid.SampledFrom([]string{"append", "prove", "node", "wait"}).Draw(t, "kind"),
+			rapid.IntRange(0, 1).Draw(t, "node"), time.Duration(rapid.IntRange(1, 40).Draw(t, "quarters")) * updateEvery,
+		}
+	})
+	rapid.Check(t, func(rt *rapid.T) {
+		steps := rapid.SliceOfN(step, 1, 60).Draw(rt, "steps")
+		wrong := ""
+		synctest.Test(t, func(*testing.T) { wrong = askedOfNobody(steps) })
+		require.Empty(rt, wrong)
+	})
+}
+
+// historyStep is something that happens to a router with two nodes.
+type historyStep struct {
+	kind string
+	node int           // that reads the log, of "node"
+	wait time.Duration // of "wait"
+}
+
+// askedOfNobody has steps happen, and says when queries are asked at a position that no node can be
+// asked at; empty if they never are.
+func askedOfNobody(steps []historyStep) string {
+	const fence = 5 * time.Second
+	r, l := ready(time.Now, fence, 5, 5)
+	newest, read := uint64(5), [2]uint64{5, 5}
+	view := viewAt("", newest, time.Now())
+	r.Published(view)
+	var last *livelog.Laid
+	waited := time.Duration(0)
+	for i := 0; i < len(steps); {
+		switch step := steps[i]; step.kind {
+		case "append":
+			newest++
+			fallthrough
+		case "prove":
+			view = viewAt("", newest, time.Now())
+			r.Published(view)
+		case "node":
+			read[step.node] = newest
+		case "wait":
+			time.Sleep(updateEvery)
+			waited += updateEvery
+		}
+		if steps[i].kind != "wait" || waited >= steps[i].wait {
+			i, waited = i+1, 0
+		}
+		for i, m := range []*member{r.members["a"], r.members["b"]} {
+			s := proto.CloneOf(m.status)
+			for _, h := range s.Snapshots[0].Shards {
+				h.Newest = read[i]
+			}
+			r.take(m, s, nil)
+		}
+		r.update()
+		at, ok := l.choose(view, last, time.Now())
+		if !ok {
+			continue
+		}
+		last = &livelog.Laid{Overlaid: &overlay.Overlaid{Position: at}, View: view}
+		proof, lags := r.seen.proved(at)
+		age := time.Since(proof)
+		if !lags {
+			age = view.Proof.Age()
+		}
+		for _, b := range l.towers {
+			may := func(one replica) bool { return one.has(at) || one.behind(at) }
+			if age <= fence && !slices.ContainsFunc(*b.sets[0].now.Load(), may) {
+				return fmt.Sprintf("at %s, proved %s ago, after step %d: nodes have read to %d, the router to %d", at, age, i, read, newest)
+			}
+		}
+	}
+	return ""
+}
+
+// A router that has read an entry which no node has, before the store is away from all, goes on at
+// the position that nodes have, and so refuses by the fence; nor does it ask nobody once the store
+// is back and it is the first to read.
+func TestStoreAwayAfterTheRouterHasRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const fence = 5 * time.Second
+		r, l := ready(time.Now, fence, 5)
+		says := func() {
+			m := r.members["a"]
+			r.take(m, m.status, nil)
+			r.update()
+		}
+		view := viewAt("", 5, time.Now())
+		r.Published(view)
+		time.Sleep(updateEvery)
+		r.Published(viewAt("", 6, time.Now()))
+		time.Sleep(100 * time.Millisecond)
+		view = viewAt("", 6, time.Now()) // the last proof
+		r.Published(view)
+		refused := func() bool {
+			at, ok := l.choose(view, nil, time.Now())
+			require.True(t, ok)
+			require.EqualValues(t, 5, at.Sequence)
+			return r.beyondFence(at, time.Now())
+		}
+		for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+			says()
+			require.Equal(t, view.Proof.Age()+100*time.Millisecond+updateEvery > fence, refused())
+		}
+		view = viewAt("", 6, time.Now()) // it is back for the router
+		r.Published(view)
+		says()
+		require.True(t, refused())
+		for _, h := range r.members["a"].status.Snapshots[0].Shards {
+			h.Newest = 6
+		}
+		says()
+		at, _ := l.choose(view, nil, time.Now())
+		require.EqualValues(t, 6, at.Sequence)
+		require.False(t, r.beyondFence(at, time.Now()))
+	})
 }
 
 // Of two copies of a store that were both written to, nodes of the other one are not asked, once

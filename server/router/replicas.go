@@ -50,11 +50,18 @@ type NoReplicaError struct {
 	Of  remote.ShardID
 	At  shard.Position
 	Err error // of the last one that was asked; nil if none was
+	// Behind is whether there are nodes that are ready for it, and none of them has read the live
+	// log to the position: the furthest has to Furthest. They lack what came since.
+	Behind   bool
+	Furthest uint64
 }
 
 // Error implements error.
 func (e *NoReplicaError) Error() string {
-	if e.Err == nil {
+	switch {
+	case e.Behind:
+		return fmt.Sprintf("all nodes that are ready for %s have read less of the live log than to position %s, the furthest to %d", e.Of, e.At, e.Furthest)
+	case e.Err == nil:
 		return fmt.Sprintf("no node is ready for %s at position %s of the live log", e.Of, e.At)
 	}
 	return fmt.Sprintf("no node has answered for %s: %v", e.Of, e.Err)
@@ -156,20 +163,49 @@ type try struct {
 // answered. If all that may be asked have failed, the error is a [*NoReplicaError].
 func (t *try) each(ctx context.Context, to slot, p *peer) error {
 	var last error
-	for ; p != nil; p = t.next() {
-		err := t.one(ctx, p, to)
+	for p != nil {
+		instead, err := t.one(ctx, p, to)
+		if instead != nil {
+			t.again(p)
+			p, last = instead, errSlow
+			continue
+		}
 		if err == nil || !retryable(ctx, err) {
 			return err
 		}
 		if last = err; errors.Is(err, remote.ErrSilent) {
 			t.again(p)
 		}
+		p = t.next()
 	}
-	return &NoReplicaError{t.of, t.at, last}
+	return t.nobody(last)
 }
 
-// again has a replica asked again that has given no sign of life, if there is no other: it may have
-// had no processor.
+// nobody returns the error that none of those that may be asked has answered, the last one for a
+// reason, nil if none was asked.
+func (t *try) nobody(last error) error {
+	e := &NoReplicaError{Of: t.of, At: t.at, Err: last}
+	if last != nil && !isBehind(last) {
+		return e
+	}
+	list := *t.now.Load()
+	e.Behind = len(list) > 0
+	for i := range list {
+		r := &list[i]
+		e.Behind = e.Behind && r.log == t.at.Log && r.newest < t.at.Sequence
+		e.Furthest = max(e.Furthest, r.newest)
+	}
+	return e
+}
+
+// isBehind reports whether a node refuses since it has not read the live log as far.
+func isBehind(err error) bool {
+	r, ok := errors.AsType[*remote.Refusal](err)
+	return ok && r.Reason == remote.Behind
+}
+
+// again has a replica asked again that has given no sign of life, or was given up for another, if
+// there is no other: it may have had no processor.
 func (t *try) again(p *peer) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -252,14 +288,21 @@ func (t *try) has(p *peer) bool {
 	return false
 }
 
-// one asks one replica, and notes how that went.
-func (t *try) one(ctx context.Context, p *peer, to slot) error {
+// one asks one replica, and notes how that went. A hedge that hangs, too, is given up for a replica
+// that was not asked, if there is one: the error is of no meaning then.
+func (t *try) one(ctx context.Context, p *peer, to slot) (instead *peer, err error) {
 	p.begin()
 	start := t.router.clock()
-	err := t.call(ctx, p.node, to)
+	if to == own {
+		err = t.call(ctx, p.node, to)
+	} else {
+		instead, err = t.unlessItHangs(ctx, p, to)
+	}
 	now := t.router.clock()
 	took := now.Sub(start)
 	switch {
+	case instead != nil:
+		t.router.lost(p, p.end(now, took, late), errSlow)
 	case err == nil:
 		t.latencies.add(took)
 		p.end(now, took, answered)
@@ -274,7 +317,47 @@ func (t *try) one(ctx context.Context, p *peer, to slot) error {
 		}
 		t.router.lost(p, p.end(now, max(took, t.latencies.hedge()), how), err)
 	}
-	return err
+	return instead, err
+}
+
+// hangFactor is how many times as long as most calls a hedge takes until it is given up for another.
+const hangFactor = 8
+
+// unlessItHangs makes a call, and gives it up for a replica that was not asked if it takes many times
+// as long as most, and the budget allows another hedge.
+func (t *try) unlessItHangs(ctx context.Context, p *peer, to slot) (*peer, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var instead *peer
+	looked := make(chan struct{})
+	timer := time.AfterFunc(hangFactor*t.latencies.hedge(), func() {
+		defer close(looked)
+		if !t.hasOthers() || !t.router.hedges.spend(0) {
+			return
+		}
+		if instead = t.pick(); instead == nil {
+			t.router.hedges.earn(1) // it is not used
+			return
+		}
+		cancel()
+	})
+	err := t.call(ctx, p.node, to)
+	if timer.Stop() {
+		return nil, err
+	}
+	<-looked
+	if err == nil || instead == nil || t.both.Err() != nil {
+		return nil, err
+	}
+	t.router.counts.hedges.Add(1)
+	return instead, err
+}
+
+// hasOthers reports whether there are replicas that were not asked.
+func (t *try) hasOthers() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.n < len(*t.now.Load())
 }
 
 // ended notes that a call has ended before it was answered: another replica was faster, or there
@@ -305,8 +388,7 @@ func isRefusal(err error) bool {
 // contradicts reports whether a node refuses since it has not read the live log as far as it
 // says of itself.
 func (t *try) contradicts(p *peer, err error) bool {
-	r, ok := errors.AsType[*remote.Refusal](err)
-	return ok && r.Reason == remote.Behind && slices.ContainsFunc(*t.now.Load(), func(one replica) bool { return one.peer == p && one.has(t.at) })
+	return isBehind(err) && slices.ContainsFunc(*t.now.Load(), func(one replica) bool { return one.peer == p && one.has(t.at) })
 }
 
 // hedge asks other replicas beside the first, once the budget allows it, unless all has ended

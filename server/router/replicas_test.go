@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -292,6 +293,46 @@ func TestThirdReplicaIsAsked(t *testing.T) {
 					s.peer(i).probed(time.Now())
 				}
 				s.router.hedges.earn(1)
+			}
+			synctest.Wait()
+			assert.Zero(t, s.peer(0).inFlight.Load()+s.peer(1).inFlight.Load()+s.peer(2).inFlight.Load())
+		})
+	}
+}
+
+// Where two replicas hang at once, a third is asked; if that one fails, the second is once more,
+// which may only have been slow.
+func TestThirdReplicaIsAskedWhileTwoHang(t *testing.T) {
+	for _, fails := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			s := newTrial(3)
+			for range 100 {
+				_, err := s.ask(t.Context(), func(ctx context.Context, _ int) error { return hang(ctx, 2*time.Millisecond) })
+				require.NoError(t, err)
+			}
+			asked := make([]int, 0, 4)
+			var mu sync.Mutex
+			start := time.Now()
+			_, err := s.ask(t.Context(), func(ctx context.Context, node int) error {
+				mu.Lock()
+				asked = append(asked, node)
+				nth := len(asked)
+				mu.Unlock()
+				switch {
+				case nth <= 2:
+					return hang(ctx, time.Hour)
+				case nth == 3 && fails:
+					return errors.New("connection refused")
+				}
+				return hang(ctx, 2*time.Millisecond)
+			})
+			require.NoError(t, err)
+			assert.Less(t, time.Since(start), (hangFactor+4)*2*time.Millisecond*9/8)
+			if fails {
+				require.Len(t, asked, 4)
+				assert.Equal(t, asked[1], asked[3])
+			} else {
+				require.Len(t, asked, 3)
 			}
 			synctest.Wait()
 			assert.Zero(t, s.peer(0).inFlight.Load()+s.peer(1).inFlight.Load()+s.peer(2).inFlight.Load())

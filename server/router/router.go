@@ -88,6 +88,9 @@ type Router struct {
 	updated chan struct{} // closed when layers were updated
 	looked  time.Time     // when that was
 	seen    positions
+	// unproved is when the log was last seen not to be proved to end where this process has read it
+	// to, within the fence.
+	unproved time.Time
 }
 
 // counts are what was done, since the beginning.

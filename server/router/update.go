@@ -22,6 +22,9 @@ func (r *Router) update() {
 		stood = since
 	}
 	r.looked = now
+	if v := r.seen.view; v == nil || r.o.Fence > 0 && v.Proof.Age() > r.o.Fence {
+		r.unproved = now
+	}
 	list := make([]*member, 0, len(r.members))
 	for address, m := range r.members {
 		m.heard = m.heard.Add(stood)
@@ -83,7 +86,8 @@ func (l *Layer) gather(nodes []*member, now time.Time) {
 				if h.GetState() != shardv1.HeldState_HELD_STATE_READY || uint64(h.GetNumber()) >= uint64(len(next[i])) {
 					continue
 				}
-				lag := l.router.seen.lag(shard.Position{Log: h.GetLog(), Sequence: h.GetNewest()}, now)
+				// A store that is away from all says nothing about who is behind.
+				lag := min(l.router.seen.lag(shard.Position{Log: h.GetLog(), Sequence: h.GetNewest()}, now), now.Sub(l.router.unproved))
 				next[i][h.GetNumber()] = append(next[i][h.GetNumber()], replica{
 					peer: m.peer, spare: spare, log: h.GetLog(), oldest: h.GetOldest(), newest: h.GetNewest(), held: heldIn(h),
 					audits: m.status.GetAudits(), late: l.router.o.Fence > 0 && lag > l.router.o.Fence,
