@@ -490,9 +490,12 @@ func (l *Local) segmentClauses(ctx context.Context, name string) ([]eligibility.
 	return t.all()[i].Clauses(ctx)
 }
 
-// score gives rows their scores, as the exact scan finds them. It uses the set as scratch
+// score gives rows their scores, as the exact scan finds them; without vectors they have none. It uses the set as scratch
 // memory.
 func (v *view) score(ctx context.Context, vectors [][]float32, rows []explainedRow, set index.Bitset) error {
+	if len(vectors) == 0 {
+		return nil
+	}
 	set.Clear()
 	for _, row := range rows {
 		set.Set(row.ordinal)

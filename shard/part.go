@@ -45,7 +45,7 @@ type Part interface {
 	Search(ctx context.Context, r *Request, reply *Reply) error
 
 	// Explain returns for each id what the part knows of its row. It reads of the request
-	// what rows are judged by: Vectors, Filter, Segment and Limited.
+	// what rows are judged by: Vectors, Filter, Segment and Limited. Without vectors scores are 0.
 	Explain(ctx context.Context, r *Request, ids []string) ([]ExplainedRow, error)
 
 	// Vectors sets each place of dst, which is as long as ids, to a copy of the embedding

@@ -46,6 +46,7 @@ type lines struct {
 
 	mu    sync.Mutex
 	busy  map[*line]struct{}
+	dials map[*dial]struct{}
 	idle  []*line // those in use last at the end
 	ended uint64  // how often all lines were given up
 	plain time.Time
@@ -63,8 +64,14 @@ type line struct {
 	head  [answerHead]byte
 }
 
+// dial is a line that is being made.
+type dial struct {
+	end   context.CancelFunc
+	isCut atomic.Bool
+}
+
 func newLines(o *NodeOptions) *lines {
-	l := &lines{o: o, room: make(chan struct{}, maxLines), busy: map[*line]struct{}{}}
+	l := &lines{o: o, room: make(chan struct{}, maxLines), busy: map[*line]struct{}{}, dials: map[*dial]struct{}{}}
 	if o.TLS != nil {
 		l.tls = o.TLS.Clone()
 		l.tls.NextProtos = []string{"http/1.1"}
@@ -133,13 +140,25 @@ func (l *lines) take(ctx context.Context) (*line, error) {
 		_ = one.conn.Close() // nothing is under way on it
 	}
 	ended, isPlain := l.ended, now.Before(l.plain)
-	l.mu.Unlock()
 	if isPlain {
+		l.mu.Unlock()
 		return nil, errPlain
 	}
-	one, err := l.begin(ctx, token)
+	dialing, end := context.WithTimeout(ctx, min(handshakeTime, l.o.Silence))
+	defer end()
+	d := &dial{end: end}
+	l.dials[d] = struct{}{}
+	l.mu.Unlock()
+	one, err := l.begin(dialing, token)
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	delete(l.dials, d)
+	if d.isCut.Load() { // what was made is not cut later
+		if err == nil {
+			_ = one.conn.Close() // nothing is under way on it
+		}
+		return nil, errCut
+	}
 	if errors.Is(err, errPlain) {
 		l.plain = now.Add(plainTime)
 	}
@@ -192,7 +211,7 @@ func (l *lines) end() {
 	}
 }
 
-// cut ends all calls that are under way.
+// cut ends all calls that are under way, and those that wait for a connection to be made.
 func (l *lines) cut() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -200,12 +219,14 @@ func (l *lines) cut() {
 		one.isCut.Store(true)
 		_ = one.conn.SetDeadline(past) // if that fails, so does the call
 	}
+	for d := range l.dials {
+		d.isCut.Store(true)
+		d.end()
+	}
 }
 
-// begin connects, and has the node go on in frames.
+// begin connects, and has the node go on in frames, before ctx ends.
 func (l *lines) begin(ctx context.Context, token string) (*line, error) {
-	ctx, cancel := context.WithTimeout(ctx, min(handshakeTime, l.o.Silence))
-	defer cancel()
 	dialer := net.Dialer{Timeout: dialTime, KeepAliveConfig: net.KeepAliveConfig{Enable: false}} // a call has an end
 	conn, err := dialer.DialContext(ctx, "tcp", l.o.Address)
 	if err != nil {
@@ -238,8 +259,13 @@ func (one *line) upgrade(host string) error {
 	if one.token != "" {
 		r.Header["Authorization"] = []string{"Bearer " + one.token}
 	}
-	if err := r.Write(one.conn); err != nil {
+	if err := r.Write(one.conn); saysClear(err) {
+		return errWantsClear
+	} else if err != nil {
 		return errPlain
+	}
+	if first, err := one.r.Peek(1); err == nil && first[0] == recordAlert {
+		return errWantsTLS
 	}
 	answer, err := http.ReadResponse(one.r, r)
 	if err != nil { // it may speak HTTP/2 only
@@ -254,6 +280,10 @@ func (one *line) upgrade(host string) error {
 		return errPlain
 	}
 	switch answer.StatusCode {
+	case http.StatusBadRequest:
+		if saysTLS(body) {
+			return errWantsTLS
+		}
 	case http.StatusUnauthorized, http.StatusForbidden, http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
 		return readWireError(answer, body)
 	}

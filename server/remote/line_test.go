@@ -246,6 +246,24 @@ func TestCut(t *testing.T) {
 	require.NoError(t, w.search(t.Context(), n, w.id(0), w.request()))
 }
 
+// A node that is given up while it does not answer who connects costs no more time than that.
+func TestCutOfConnecting(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	w := newWorld(t, 3, 20, 1)
+	n := remote.NewNode(remote.NodeOptions{Address: l.Addr().String(), Silence: time.Hour})
+	t.Cleanup(n.Close)
+	var asking sync.WaitGroup
+	asking.Go(func() { require.ErrorContains(t, w.search(t.Context(), n, w.id(0), w.request()), "was given up") })
+	conn, err := l.Accept()
+	require.NoError(t, err)
+	_, err = http.ReadRequest(bufio.NewReader(conn)) // it waits for the answer
+	require.NoError(t, err)
+	n.Cut()
+	asking.Wait()
+	require.NoError(t, errors.Join(conn.Close(), l.Close()))
+}
+
 // piped is the answer to a request over a pipe, which may be hijacked.
 type piped struct {
 	header http.Header

@@ -2,18 +2,23 @@ package remote_test
 
 import (
 	"context"
+	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"io"
+	"log"
 	"math"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"connectrpc.com/connect"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/protobuf/proto"
@@ -24,6 +29,8 @@ import (
 	"github.com/tandem-ann/tandem/index"
 	"github.com/tandem-ann/tandem/index/sections"
 	"github.com/tandem-ann/tandem/server/remote"
+	"github.com/tandem-ann/tandem/server/secure"
+	"github.com/tandem-ann/tandem/server/secure/certtest"
 	"github.com/tandem-ann/tandem/shard"
 	"github.com/tandem-ann/tandem/shard/attribute"
 )
@@ -337,6 +344,83 @@ func TestTLS(t *testing.T) {
 	err := w.search(t.Context(), n, w.id(0), w.request())
 	require.ErrorContains(t, err, "unauthenticated")
 	s.Client().CloseIdleConnections()
+}
+
+// Where one side speaks TLS and the other clear text, errors of calls and of the status say so.
+func TestOneSideSpeaksTLS(t *testing.T) {
+	w := newWorld(t, 3, 20, 1)
+	path, h := remote.NewHandler(w, remote.Options{})
+	mux := http.NewServeMux()
+	mux.Handle(path, h)
+	encrypted := httptest.NewUnstartedServer(mux)
+	encrypted.EnableHTTP2 = true
+	encrypted.Config.ErrorLog = log.New(io.Discard, "", 0) // of handshakes
+	encrypted.StartTLS()
+	t.Cleanup(encrypted.Close)
+	clear, stop := start(t, "127.0.0.1:0", path, h)
+	t.Cleanup(stop)
+	dir := t.TempDir()
+	certtest.New(t, "authority").Write(t, dir)
+	own, err := secure.Open(secure.Options{Cert: filepath.Join(dir, "cert.pem"), Key: filepath.Join(dir, "key.pem")})
+	require.NoError(t, err)
+	inner, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	ours := &http.Server{Handler: mux}
+	var serving sync.WaitGroup
+	serving.Go(func() { _ = ours.Serve(own.Listener(inner, 1, func(string) {})) })
+	t.Cleanup(func() { require.NoError(t, ours.Close()); serving.Wait() })
+	// One that says so as the protocol has it.
+	alerting, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	serving.Go(func() {
+		for {
+			conn, err := alerting.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = conn.Read(make([]byte, 1024))
+			_, _ = conn.Write([]byte{21, 3, 3, 0, 2, 2, 70})
+			_ = conn.Close()
+		}
+	})
+	t.Cleanup(func() { require.NoError(t, alerting.Close()) })
+	for _, c := range []struct {
+		to   net.Addr
+		tls  *tls.Config
+		want string
+	}{
+		{encrypted.Listener.Addr(), nil, "the node speaks TLS, and is asked in clear text"},
+		{inner.Addr(), nil, "the node speaks TLS, and is asked in clear text"},
+		{alerting.Addr(), nil, "the node speaks TLS, and is asked in clear text"},
+		{clear.Addr(), &tls.Config{RootCAs: x509.NewCertPool()}, "the node speaks clear text, and is asked in TLS"},
+	} {
+		n := remote.NewNode(remote.NodeOptions{Address: c.to.String(), TLS: c.tls})
+		assert.ErrorContains(t, w.search(t.Context(), n, w.id(0), w.request()), c.want, "%s", c.to)
+		assert.ErrorContains(t, n.Watch(t.Context(), "router", nil, func(*shardv1.NodeStatus) {}), c.want, "%s", c.to)
+		n.Close()
+	}
+}
+
+// What is asked of rows without vectors has no score, and all else.
+func TestExplainWithoutVectors(t *testing.T) {
+	w, n := served(t, remote.Options{})
+	r := w.request()
+	r.Position, r.Filter = w.positions[0], nil
+	asked := *r
+	asked.Vectors = nil
+	want, err := n.Explain(t.Context(), w.id(0), r, w.ids)
+	require.NoError(t, err)
+	got, err := n.Explain(t.Context(), w.id(0), &asked, w.ids)
+	require.NoError(t, err)
+	known := 0
+	for i := range want {
+		if want[i].Known {
+			known++
+		}
+		want[i].Score = 0
+	}
+	require.Positive(t, known)
+	require.Equal(t, want, got)
 }
 
 // What is too much for one reply is asked for again, until there is all.
