@@ -77,6 +77,7 @@ func nodeStatus(n *router.Node) *tandemv1.ClusterNode {
 	out := &tandemv1.ClusterNode{
 		Name: n.Name, Address: n.Address, Zone: n.Zone, State: nodeState(n),
 		InFlight: n.Status.GetLoad().GetInFlight(), MappedBytes: n.Status.GetMapped(), MemoryLimit: n.Status.GetWeight(), Generation: n.Status.GetGeneration(),
+		Replicas: n.Status.GetReplicas(),
 	}
 	if zone := n.Status.GetZone(); out.Zone == "" {
 		out.Zone = shortText(zone)

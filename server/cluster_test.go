@@ -4,9 +4,11 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -58,6 +60,11 @@ func newClusterWorld(t *testing.T, nodes, replicas int, fence time.Duration) *cl
 
 // newClusterWorldOf is newClusterWorld with nodes that audit.
 func newClusterWorldOf(t *testing.T, audits Audit, nodes, replicas int, fence time.Duration) *clusterWorld {
+	return newClusterWorldFrom(t, smallTowers(index.Dot), audits, nodes, replicas, fence)
+}
+
+// newClusterWorldFrom is newClusterWorldOf a snapshot of some towers.
+func newClusterWorldFrom(t *testing.T, data *towers, audits Audit, nodes, replicas int, fence time.Duration) *clusterWorld {
 	w := &clusterWorld{t: t, faults: objectstest.NewFaults(), live: Live{Fence: fence, Poll: 5 * time.Millisecond}}
 	w.cluster = newCluster(replicas, w.live)
 	w.cluster.audit = audits
@@ -66,7 +73,7 @@ func newClusterWorldOf(t *testing.T, audits Audit, nodes, replicas int, fence ti
 		w.gates = append(w.gates, g)
 		return g.address()
 	}
-	from := smallTowers(index.Dot).publish(t)
+	from := data.publish(t)
 	t.Cleanup(func() { require.NoError(t, from.Close()) })
 	digest, err := from.Resolve(t.Context(), "")
 	require.NoError(t, err)
@@ -298,6 +305,30 @@ func TestClusterShardBehind(t *testing.T) {
 		return err == nil
 	}, "it has read the log again")
 	w.requireEqual(s, rand.New(rand.NewPCG(7, 1)), at)
+}
+
+// Ids that are in no Unicode form are found by those that look the same, though no node is asked by
+// its form.
+func TestClusterOtherForms(t *testing.T) {
+	data := smallTowers(index.Dot)
+	want := map[string]string{"ABC": "\uff21\uff22\uff23", "fish": "\ufb01sh", "\u00c5": "\u212b", "e\u0301\u00e9": "\u00e9e\u0301"}
+	var asked []string
+	for i, id := range slices.Sorted(maps.Keys(want)) {
+		data.apps[i].id = want[id]
+		asked = append(asked, id, "none of "+id)
+	}
+	w := newClusterWorldFrom(t, data, Audit{}, 2, 2, time.Minute)
+	s := w.route("router")
+	for _, server := range []*clusterServer{w.whole, s} {
+		got, err := server.retrieval.GetEmbeddings(t.Context(), connect.NewRequest(&tandemv1.GetEmbeddingsRequest{Ids: asked}))
+		require.NoError(t, err)
+		require.Equal(t, want, got.Msg.OtherForms)
+		r := all()
+		r.Explain, r.IncludeIds = true, asked
+		answer, err := server.ask(t, r)
+		require.NoError(t, err)
+		require.Equal(t, want, answer.Explain.OtherForms)
+	}
 }
 
 // Where a shard has no node, a query fails with the reason, each of a batch by itself; who takes

@@ -34,6 +34,8 @@ type Holding struct {
 	// [node.Config].
 	Replicas int
 	Holds    func(ctx context.Context, member string, of remote.ShardID, at shard.Position) bool
+	// StoreID is the id of the store; empty if it has none.
+	StoreID string
 	// Hearing is as in [node.Config].
 	Hearing time.Duration
 	// Watch tells which nodes there are, and which of their names this node has, whenever that
@@ -67,7 +69,7 @@ func RunNode(ctx context.Context, c Config, h Holding) (err error) {
 	defer func() { err = errors.Join(err, endAdmin()) }()
 	service.events.MemoryLimit(limitMemory(&c, os.DirFS("/")))
 	n, err := node.New(node.Config{
-		Store: c.Store, Name: h.Name, Zone: h.Zone, MemoryLimit: c.MemoryLimit, Factor: h.Replicas, Holds: h.Holds, Keep: c.Keep, Hearing: h.Hearing,
+		Store: c.Store, Name: h.Name, Zone: h.Zone, MemoryLimit: c.MemoryLimit, Factor: h.Replicas, StoreID: h.StoreID, Holds: h.Holds, Keep: c.Keep, Hearing: h.Hearing,
 		Memory: c.Memory, Events: service.events, Live: livelog.Options{
 			Fence: c.Live.Fence, Poll: c.Live.Poll, Memory: c.Live.Memory, Accept: c.Live.Accept,
 			Room:    live.Room{Rows: c.Live.MaxFreshRows, Bytes: c.Live.MaxFreshBytes},

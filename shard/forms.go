@@ -36,6 +36,53 @@ type formed struct {
 	row   uint32
 }
 
+// formedID is an id that is in neither NFKC nor NFKD, of a part that is elsewhere.
+type formedID struct {
+	hash uint64 // of its NFKD
+	id   string
+}
+
+// UnformedIDs returns copies of ids of [Tower.Local] that are in neither of the Unicode forms NFKC
+// and NFKD, as far as the tower knows them and their texts have so many bytes at most. It is for
+// [Tower.KnowForms] of towers whose parts are elsewhere. The error says what could not be read.
+func (t *Tower) UnformedIDs(bytes int) ([]string, error) {
+	var ids []string
+	for _, f := range t.formed {
+		id, err := t.local[f.shard].idOf(f.row)
+		if err != nil {
+			return nil, t.local[f.shard].named(err)
+		}
+		if bytes -= len(id); bytes < 0 {
+			break
+		}
+		ids = append(ids, id)
+	}
+	return ids, nil
+}
+
+// KnowForms has the tower know ids of parts that are elsewhere, so that [Tower.OtherForm] finds
+// those that are in neither NFKC nor NFKD. Of more than 65,536 it takes as many. It is called before
+// the tower is used, and for towers that [Tower.With] makes of it too.
+func (t *Tower) KnowForms(ids []string) {
+	for _, id := range ids[:min(len(ids), maxForms)] {
+		if inNoForm(id) {
+			t.formedElsewhere = append(t.formedElsewhere, formedID{xxhash.Sum64String(norm.NFKD.String(id)), id})
+		}
+	}
+	slices.SortFunc(t.formedElsewhere, func(a, b formedID) int { return cmp.Or(cmp.Compare(a.hash, b.hash), cmp.Compare(a.id, b.id)) })
+}
+
+// elsewhereBy returns what is known of parts that are elsewhere by a hash.
+func (t *Tower) elsewhereBy(hash uint64) []formedID {
+	list := t.formedElsewhere
+	from, _ := slices.BinarySearchFunc(list, hash, func(f formedID, hash uint64) int { return cmp.Compare(f.hash, hash) })
+	to := from
+	for to < len(list) && list[to].hash == hash {
+		to++
+	}
+	return list[from:to]
+}
+
 // inNoForm reports whether an id is in neither NFKC nor NFKD.
 func inNoForm(id string) bool {
 	return !isASCII(id) && !norm.NFKC.IsNormalString(id) && !norm.NFKD.IsNormalString(id)
@@ -71,6 +118,9 @@ func (t *Tower) MayHaveOtherForm(id string) bool {
 	if !isASCII(id) {
 		return true
 	}
+	if len(t.formedElsewhere) > 0 && len(t.elsewhereBy(xxhash.Sum64String(id))) > 0 {
+		return true
+	}
 	hash := uint64(0)
 	for _, list := range t.allFormed() {
 		if len(list) == 0 {
@@ -103,7 +153,8 @@ func (t *Tower) allFormed() iter.Seq2[[]*Shard, []formed] {
 // OtherForm returns an id that the tower has and that is another Unicode form of id, and the
 // name of the form that it is in, "" if it is in none; ok is false if there is no such id. Of
 // ids that are in neither NFKC nor NFKD a tower knows those of [Tower.Local], and of more
-// than 65,536 only as many, and those of parts that are [Tower.InMemory]. An error is as of
+// than 65,536 only as many, those that it was told of ([Tower.KnowForms]), and those of parts that
+// are [Tower.InMemory]. An error is as of
 // [Tower.Vector].
 func (t *Tower) OtherForm(ctx context.Context, at Moment, id string) (other, form string, ok bool, err error) {
 	if !isASCII(id) {
@@ -159,6 +210,18 @@ func (t *Tower) keptForm(ctx context.Context, at Moment, id string) (other strin
 			if ok, err = t.Has(ctx, at, other); ok || err != nil {
 				return other, ok, err
 			}
+		}
+	}
+	if len(t.formedElsewhere) == 0 {
+		return "", false, nil
+	}
+	plain = norm.NFKD.String(id)
+	for _, f := range t.elsewhereBy(xxhash.Sum64String(plain)) {
+		if f.id == id || norm.NFKD.String(f.id) != plain {
+			continue
+		}
+		if ok, err = t.Has(ctx, at, f.id); ok || err != nil {
+			return f.id, ok, err
 		}
 	}
 	return "", false, nil

@@ -49,7 +49,9 @@ type Tower struct {
 	compiler    *eligibility.Compiler
 	tests       *tests
 	formed      []formed // ids that no form of what is asked for is; see forms
-	memory      *memory
+	// formedElsewhere are such of parts that are elsewhere.
+	formedElsewhere []formedID
+	memory          *memory
 }
 
 // memory is what queries of a tower, and of those that lie over it, work with.

@@ -167,11 +167,12 @@ type benchClusterRowsCommand struct {
 }
 
 func (benchClusterRowsCommand) Help() string {
-	return `Starts a cluster as tandem bench cluster chaos does, and measures it: whether its answers are those of one server, how much later they are, for one client that asks both in turn, what one server takes for a query beside --old-binary, and what becomes of queries while each fault goes on by itself, with a release during it; then a router, with all servers on one processor, that is asked twice what it can answer. Exits with 1 if something is not as it is wanted, and says what. Compare on a machine with nothing else to do.
+	return `Starts a cluster as tandem bench cluster chaos does, and measures it: whether its answers are those of one server, how much later they are, for one client that asks both in turn, what one server takes for a query beside --old-binary, whether goroutines and connections grow while routers are asked at a steady --rate for --time, and what becomes of queries while each fault goes on by itself, with a release during it; then a router, with all servers on one processor, that is asked twice what it can answer. Exits with 1 if something is not as it is wanted, and says what. Compare on a machine with nothing else to do.
 
 Examples:
 
     tandem bench cluster rows --apps 10000 --shards 16 --row topk
+    tandem bench cluster rows --row growth --nodes 4 --time 10m
     tandem bench cluster rows --row kill,stop,slow --old-binary tandem-before`
 }
 

@@ -221,15 +221,22 @@ func (c *serveCommand) Run(e *environment) (err error) {
 
 // run has the server be what its role is.
 func (c *serveCommand) run(e *environment, config server.Config) error {
+	if c.Role == "all" {
+		return server.Run(e.ctx, config)
+	}
+	id, err := config.Store.Objects().Identity(e.ctx)
+	if err != nil {
+		return err
+	}
 	switch c.Role {
 	case "shard":
-		h, err := c.hold(e.ctx, c.Listen)
+		h, err := c.hold(e.ctx, c.Listen, id)
 		if err != nil {
 			return err
 		}
 		return server.RunNode(e.ctx, config, h)
 	case "router":
-		if err := c.route(&config); err != nil {
+		if err := c.route(&config, id); err != nil {
 			return err
 		}
 	}

@@ -121,7 +121,7 @@ func withName(c *tls.Config, address string) *tls.Config {
 }
 
 // route has a server be a router.
-func (f *clusterFlags) route(c *server.Config) error {
+func (f *clusterFlags) route(c *server.Config, storeID string) error {
 	source, err := f.source()
 	if err != nil {
 		return err
@@ -135,7 +135,7 @@ func (f *clusterFlags) route(c *server.Config) error {
 		name = "router"
 	}
 	c.Cluster = &server.Cluster{
-		Router: router.Options{Name: fmt.Sprintf("%s/%d", name, os.Getpid()), Node: ask, Replicas: f.replicas()},
+		Router: router.Options{Name: fmt.Sprintf("%s/%d", name, os.Getpid()), Node: ask, Replicas: f.replicas(), StoreID: storeID},
 		Watch: func(ctx context.Context, told func([]router.Member), failed func(error)) {
 			source.Watch(ctx, func(m members.Members) {
 				failed(m.Err)
@@ -154,7 +154,7 @@ func (f *clusterFlags) route(c *server.Config) error {
 }
 
 // hold says what a node is among the others, for which it hears who there are, if it can.
-func (f *clusterFlags) hold(ctx context.Context, listen string) (server.Holding, error) {
+func (f *clusterFlags) hold(ctx context.Context, listen, storeID string) (server.Holding, error) {
 	source, err := f.source()
 	if err != nil {
 		return server.Holding{}, err
@@ -172,7 +172,7 @@ func (f *clusterFlags) hold(ctx context.Context, listen string) (server.Holding,
 		}
 		own.hear(ctx, source)
 	}
-	h := server.Holding{Name: own.name, Zone: f.Zone, Replicas: f.replicas(), Holds: peers.holds}
+	h := server.Holding{Name: own.name, Zone: f.Zone, Replicas: f.replicas(), Holds: peers.holds, StoreID: storeID}
 	h.Watch = func(ctx context.Context, told func(string, []placement.Member), failed func(error)) {
 		source.Watch(ctx, func(m members.Members) {
 			failed(m.Err)

@@ -20,7 +20,7 @@ func TestOwnName(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		file := filepath.Join(t.TempDir(), "nodes.yaml")
 		f := &clusterFlags{Role: "shard", Nodes: "file:" + file}
-		h, err := f.hold(t.Context(), "127.0.0.1:7071") // there is no list yet
+		h, err := f.hold(t.Context(), "127.0.0.1:7071", "") // there is no list yet
 		require.NoError(t, err)
 		host, err := os.Hostname()
 		require.NoError(t, err)

@@ -120,8 +120,11 @@ func judgeCluster(c *tandemv1.ClusterStatus) (list []finding) {
 		list = append(list, newFinding("TandemMembersFailing", "mend what --nodes names: those that are known are asked, and who starts now knows none",
 			"who lists the nodes cannot be asked: %s", c.MembersError))
 	}
-	var out, behind []string
+	var out, behind, differ []string
 	for _, n := range c.Nodes {
+		if n.Replicas > 0 && n.Replicas != c.Replicas {
+			differ = append(differ, fmt.Sprintf("%s %d", n.Address, n.Replicas))
+		}
 		switch n.State {
 		case tandemv1.ClusterNodeState_CLUSTER_NODE_STATE_LOST:
 			out = append(out, n.Address+" cannot be asked"+because(n.Error))
@@ -135,6 +138,10 @@ func judgeCluster(c *tandemv1.ClusterStatus) (list []finding) {
 	if len(out) > 0 {
 		list = append(list, newFinding("TandemNodesOut", "go by what it says, as the runbook has it: whether the node runs, and its name, store, token and certificate; take it off --nodes if it is not to come back",
 			"%s", few(out)))
+	}
+	if len(differ) > 0 {
+		list = append(list, newFinding("TandemShardsShort", "start them with the same --replicas: each loads what is to be its own by the number that it was told",
+			"--replicas of the router is %d, and of nodes another: %s", c.Replicas, few(differ)))
 	}
 	if len(behind) > 0 {
 		list = append(list, newFinding("TandemNodesBehind", "look whether the store answers those nodes, and in their logs",

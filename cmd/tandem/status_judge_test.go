@@ -142,6 +142,9 @@ func TestJudge(t *testing.T) {
 			s.Status.Cluster.Nodes[0].State, s.Status.Cluster.Nodes[0].Error = tandemv1.ClusterNodeState_CLUSTER_NODE_STATE_LOST, "nobody listens"
 			s.Status.Cluster.Nodes[1].State = tandemv1.ClusterNodeState_CLUSTER_NODE_STATE_OUT
 		}},
+		{"TandemShardsShort", "--replicas of the router is 2, and of nodes another: c:1 3", func(s *serverStatus) {
+			s.Status.Cluster.Nodes[0].Replicas, s.Status.Cluster.Nodes[1].Replicas = 2, 3
+		}},
 		{"TandemNodesBehind", "c:1 by 3.0s", func(s *serverStatus) { s.Status.Cluster.Nodes[1].Lag = durationpb.New(3 * time.Second) }},
 		{"TandemMembersFailing", "no such file", func(s *serverStatus) { s.Status.Cluster.MembersError = "no such file" }},
 		{"TandemErrors", "40 of 3,070 queries", func(s *serverStatus) { s.Status.Load.LastMinute.Failed = 40 }},

@@ -45,6 +45,8 @@ type Config struct {
 	MemoryLimit int64
 	// Factor is how many nodes are to hold each shard.
 	Factor int
+	// StoreID is the id of the store, which routers compare with that of theirs; empty if it has none.
+	StoreID string
 	// Holds reports whether a member holds a shard at a position, by asking it; it takes no
 	// longer than ctx lasts. Default: nobody is known to, and what this node once held it lets
 	// go of with its snapshot alone.

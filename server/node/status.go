@@ -77,6 +77,7 @@ func (n *Node) status() *shardv1.NodeStatus {
 	defer n.mu.RUnlock()
 	m := &shardv1.NodeStatus{
 		Name: n.name, Zone: n.c.Zone, Weight: uint64(n.c.MemoryLimit), Mapped: uint64(n.mapped(nil)), Phase: n.phase,
+		Replicas: uint32(n.c.Factor), StoreId: n.c.StoreID,
 	}
 	if n.newest != nil {
 		m.Generation = n.newest.Generation

@@ -403,6 +403,9 @@ func (n *Node) GetShard(ctx context.Context, of ShardID, at shard.Moment) (*shar
 	if err := costs.Validate(); err != nil {
 		return nil, nil, n.broken(of, fmt.Errorf("cost model: %w", err))
 	}
+	if err := checkTexts("unformed_ids", got.GetUnformedIds()); err != nil {
+		return nil, nil, n.broken(of, err)
+	}
 	return got, costs, nil
 }
 

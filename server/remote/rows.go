@@ -249,8 +249,18 @@ func (h *Handler) getShard(_ context.Context, s *held, _ *shardv1.GetShardReques
 	if err := sample(l.Shard(), out); err != nil {
 		return nil, err
 	}
+	ids, err := s.tower.UnformedIDs(unformedBytes)
+	if err != nil {
+		return nil, err
+	}
+	if len(ids) > 0 {
+		out.UnformedIds = textsOf(ids)
+	}
 	return out, nil
 }
+
+// unformedBytes is how many bytes of ids in no Unicode form a node tells of a shard at most.
+const unformedBytes = 1 << 20
 
 // sample adds what rows of a shard have, by some that are spread over all.
 func sample(l *shard.Shard, out *shardv1.GetShardResponse) (err error) {

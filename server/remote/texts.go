@@ -54,6 +54,9 @@ func appendTexts(dst []string, t *shardv1.Texts) []string {
 	return dst
 }
 
+// Texts returns texts that were checked as they were read, such as those of a [Node.GetShard].
+func Texts(t *shardv1.Texts) []string { return appendTexts(nil, t) }
+
 // readTexts returns texts.
 func readTexts(name string, t *shardv1.Texts) ([]string, error) {
 	if err := checkTexts(name, t); err != nil {

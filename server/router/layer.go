@@ -259,7 +259,16 @@ func (b *base) learn(ctx context.Context, m *manifest.Manifest) (*shard.Tower, e
 		}
 		parts[i] = &part{set: s, info: b.partInfo(i, list[0].held, m)}
 	}
-	return shard.NewTowerOf(b.kind, parts, len(parts), m.Metric, m.Dim, m.Tower(b.kind).Schema)
+	tower, err := shard.NewTowerOf(b.kind, parts, len(parts), m.Metric, m.Dim, m.Tower(b.kind).Schema)
+	if err != nil {
+		return nil, err
+	}
+	var unformed []string
+	for _, f := range b.facts {
+		unformed = append(unformed, remote.Texts(f.GetUnformedIds())...)
+	}
+	tower.KnowForms(unformed)
+	return tower, nil
 }
 
 // partInfo is what a tower knows of a shard.

@@ -106,6 +106,13 @@ func (e *otherLogError) Error() string {
 	return fmt.Sprintf("its store is another one, or another copy: entry %s of its live log is %s, and the router's is %s", e.at, e.its.Short(), e.router.Short())
 }
 
+// otherStoreError says that a node follows another store than the router.
+type otherStoreError struct{ its, router string }
+
+func (e *otherStoreError) Error() string {
+	return fmt.Sprintf("its store is another one: that has the id %.40q, and the router's %.40q", e.its, e.router)
+}
+
 // parted returns an error if the log that a node has read has parted from that of the router. Where
 // the two cannot be compared, what was found before holds.
 func (p *positions) parted(s *shardv1.NodeStatus, before error) error {

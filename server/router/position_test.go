@@ -364,6 +364,25 @@ func TestNodeOfAnotherCopy(t *testing.T) {
 	assert.True(t, asked(), "nodes before this version do not say")
 }
 
+// A node of another store is not asked, whatever its log; one that does not say of which is.
+func TestNodeOfAnotherStore(t *testing.T) {
+	now := time.Now()
+	r, l := ready(func() time.Time { return now }, 5*time.Second, 0)
+	r.o.StoreID = "1234"
+	m := r.members["a"]
+	says := m.status
+	for id, asked := range map[string]bool{"": true, "1234": true, "5678": false} {
+		s := proto.CloneOf(says)
+		s.StoreId = id
+		r.take(m, s, nil)
+		r.update()
+		assert.Equal(t, asked, len(*l.towers[0].sets[0].now.Load()) > 0, "%q", id)
+		if !asked {
+			assert.EqualError(t, r.Look().Nodes[0].Err, `its store is another one: that has the id "5678", and the router's "1234"`)
+		}
+	}
+}
+
 // A router that comes back to the log waits for no node where that would have answers refused.
 func TestNobodyIsAwaitedBeyondTheFence(t *testing.T) {
 	now := time.Now()

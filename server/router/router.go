@@ -25,6 +25,8 @@ type Options struct {
 	Node func(address string) *remote.Node
 	// Replicas is how many nodes are to have each shard. Default: 1.
 	Replicas int
+	// StoreID is the id of the store. A node of another one is not asked. Default: none, all are.
+	StoreID string
 	// Fence is for how long a node may be behind the live log: beyond that it is not asked.
 	// Default: 0, for any time.
 	Fence time.Duration
@@ -271,6 +273,9 @@ func (r *Router) take(m *member, s *shardv1.NodeStatus, err error) {
 	if name := s.GetName(); s != nil && m.Name != "" && m.Name != m.address && name != m.Name {
 		// Addresses are used again, and who lists members may be late.
 		s, err = nil, fmt.Errorf("it says that it is %.100q, and not %.100q", name, m.Name)
+	}
+	if id := s.GetStoreId(); id != "" && r.o.StoreID != "" && id != r.o.StoreID {
+		s, err = nil, &otherStoreError{id, r.o.StoreID}
 	}
 	if m.parted = r.seen.parted(s, m.parted); m.parted != nil && s != nil {
 		s, err = nil, m.parted

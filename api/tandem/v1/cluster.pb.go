@@ -249,7 +249,10 @@ type ClusterNode struct {
 	// How many it may map.
 	MemoryLimit uint64 `protobuf:"varint,13,opt,name=memory_limit,json=memoryLimit,proto3" json:"memory_limit,omitempty"`
 	// The newest generation that it has read.
-	Generation    uint64 `protobuf:"varint,14,opt,name=generation,proto3" json:"generation,omitempty"`
+	Generation uint64 `protobuf:"varint,14,opt,name=generation,proto3" json:"generation,omitempty"`
+	// How many nodes are to hold each shard, as it was told; all servers of a cluster are to be told
+	// the same. 0 if it does not say.
+	Replicas      uint32 `protobuf:"varint,15,opt,name=replicas,proto3" json:"replicas,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -378,6 +381,13 @@ func (x *ClusterNode) GetMemoryLimit() uint64 {
 func (x *ClusterNode) GetGeneration() uint64 {
 	if x != nil {
 		return x.Generation
+	}
+	return 0
+}
+
+func (x *ClusterNode) GetReplicas() uint32 {
+	if x != nil {
+		return x.Replicas
 	}
 	return 0
 }
@@ -565,7 +575,7 @@ const file_tandem_v1_cluster_proto_rawDesc = "" +
 	"\x0funcovered_count\x18\b \x01(\rR\x0euncoveredCount\x12+\n" +
 	"\x03lag\x18\t \x01(\v2\x19.google.protobuf.DurationR\x03lag\x126\n" +
 	"\brequests\x18\n" +
-	" \x01(\v2\x1a.tandem.v1.ClusterRequestsR\brequests\"\xec\x03\n" +
+	" \x01(\v2\x1a.tandem.v1.ClusterRequestsR\brequests\"\x88\x04\n" +
 	"\vClusterNode\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x12\n" +
@@ -583,7 +593,8 @@ const file_tandem_v1_cluster_proto_rawDesc = "" +
 	"\fmemory_limit\x18\r \x01(\x04R\vmemoryLimit\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x0e \x01(\x04R\n" +
-	"generation\"\x92\x01\n" +
+	"generation\x12\x1a\n" +
+	"\breplicas\x18\x0f \x01(\rR\breplicas\"\x92\x01\n" +
 	"\fClusterShard\x12\x1a\n" +
 	"\bsnapshot\x18\x01 \x01(\tR\bsnapshot\x12&\n" +
 	"\x05tower\x18\x02 \x01(\x0e2\x10.tandem.v1.TowerR\x05tower\x12\x16\n" +

@@ -1478,7 +1478,7 @@ type ExplainedRow struct {
 	OutsideWindow bool `protobuf:"varint,2,opt,name=outside_window,json=outsideWindow,proto3" json:"outside_window,omitempty"`
 	// Whether it is newer than the snapshot.
 	Fresh bool `protobuf:"varint,3,opt,name=fresh,proto3" json:"fresh,omitempty"`
-	// Its exact score, the best over the vectors.
+	// Its exact score, the best over the vectors; 0 if there are none.
 	Score float32 `protobuf:"fixed32,4,opt,name=score,proto3" json:"score,omitempty"`
 	// Whether it is not in the segment.
 	Outside bool `protobuf:"varint,5,opt,name=outside,proto3" json:"outside,omitempty"`
@@ -1954,7 +1954,10 @@ type GetShardResponse struct {
 	// The mean bytes of an id, over a sample of the rows.
 	IdBytes float64 `protobuf:"fixed64,4,opt,name=id_bytes,json=idBytes,proto3" json:"id_bytes,omitempty"`
 	// What rows have of each attribute, in the order of the schema, over the same sample.
-	Attributes    []*AttributeSize `protobuf:"bytes,5,rep,name=attributes,proto3" json:"attributes,omitempty"`
+	Attributes []*AttributeSize `protobuf:"bytes,5,rep,name=attributes,proto3" json:"attributes,omitempty"`
+	// Ids of rows that are in neither of the Unicode forms NFKC and NFKD, so that routers can say that
+	// an id that they do not know is there in another form: up to 1 MiB of them.
+	UnformedIds   *Texts `protobuf:"bytes,6,opt,name=unformed_ids,json=unformedIds,proto3" json:"unformed_ids,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2020,6 +2023,13 @@ func (x *GetShardResponse) GetIdBytes() float64 {
 func (x *GetShardResponse) GetAttributes() []*AttributeSize {
 	if x != nil {
 		return x.Attributes
+	}
+	return nil
+}
+
+func (x *GetShardResponse) GetUnformedIds() *Texts {
+	if x != nil {
+		return x.UnformedIds
 	}
 	return nil
 }
@@ -2227,7 +2237,12 @@ type NodeStatus struct {
 	// written to. Empty: there is no entry, or the node is older than this field.
 	Entry []byte `protobuf:"bytes,12,opt,name=entry,proto3" json:"entry,omitempty"`
 	// Whether it takes calls of Audit.
-	Audits        bool `protobuf:"varint,13,opt,name=audits,proto3" json:"audits,omitempty"`
+	Audits bool `protobuf:"varint,13,opt,name=audits,proto3" json:"audits,omitempty"`
+	// How many nodes are to hold each shard, as it was told. 0: it is older than this field.
+	Replicas uint32 `protobuf:"varint,14,opt,name=replicas,proto3" json:"replicas,omitempty"`
+	// The id of its store, which copies of the store have too. Empty: the store has none, or the node
+	// is older than this field.
+	StoreId       string `protobuf:"bytes,15,opt,name=store_id,json=storeId,proto3" json:"store_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2351,6 +2366,20 @@ func (x *NodeStatus) GetAudits() bool {
 		return x.Audits
 	}
 	return false
+}
+
+func (x *NodeStatus) GetReplicas() uint32 {
+	if x != nil {
+		return x.Replicas
+	}
+	return 0
+}
+
+func (x *NodeStatus) GetStoreId() string {
+	if x != nil {
+		return x.StoreId
+	}
+	return ""
 }
 
 // NodeLoad is how busy a node is.
@@ -2754,7 +2783,7 @@ const file_tandem_shard_v1_shard_proto_rawDesc = "" +
 	"\x06counts\x18\x05 \x03(\rR\x06counts\x122\n" +
 	"\bkeywords\x18\x06 \x01(\v2\x16.tandem.shard.v1.TextsR\bkeywords\"D\n" +
 	"\x0fGetShardRequest\x121\n" +
-	"\x05state\x18\x01 \x01(\v2\x1b.tandem.shard.v1.ShardStateR\x05state\"\xb4\x01\n" +
+	"\x05state\x18\x01 \x01(\v2\x1b.tandem.shard.v1.ShardStateR\x05state\"\xef\x01\n" +
 	"\x10GetShardResponse\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04rows\x18\x02 \x01(\x04R\x04rows\x12\x1d\n" +
@@ -2763,7 +2792,8 @@ const file_tandem_shard_v1_shard_proto_rawDesc = "" +
 	"\bid_bytes\x18\x04 \x01(\x01R\aidBytes\x12>\n" +
 	"\n" +
 	"attributes\x18\x05 \x03(\v2\x1e.tandem.shard.v1.AttributeSizeR\n" +
-	"attributes\"Z\n" +
+	"attributes\x129\n" +
+	"\funformed_ids\x18\x06 \x01(\v2\x16.tandem.shard.v1.TextsR\vunformedIds\"Z\n" +
 	"\rAttributeSize\x12\x14\n" +
 	"\x05share\x18\x01 \x01(\x01R\x05share\x12\x14\n" +
 	"\x05texts\x18\x02 \x01(\x01R\x05texts\x12\x1d\n" +
@@ -2774,7 +2804,7 @@ const file_tandem_shard_v1_shard_proto_rawDesc = "" +
 	"\x06router\x18\x02 \x01(\tR\x06router\x12\x1c\n" +
 	"\tsnapshots\x18\x03 \x03(\tR\tsnapshots\"D\n" +
 	"\rWatchResponse\x123\n" +
-	"\x06status\x18\x01 \x01(\v2\x1b.tandem.shard.v1.NodeStatusR\x06status\"\xc2\x03\n" +
+	"\x06status\x18\x01 \x01(\v2\x1b.tandem.shard.v1.NodeStatusR\x06status\"\xf9\x03\n" +
 	"\n" +
 	"NodeStatus\x12\x1a\n" +
 	"\bprotocol\x18\x01 \x01(\rR\bprotocol\x12'\n" +
@@ -2792,7 +2822,9 @@ const file_tandem_shard_v1_shard_proto_rawDesc = "" +
 	" \x03(\v2\x1d.tandem.shard.v1.HeldSnapshotR\tsnapshots\x12+\n" +
 	"\x04read\x18\v \x01(\v2\x17.tandem.v1.LivePositionR\x04read\x12\x14\n" +
 	"\x05entry\x18\f \x01(\fR\x05entry\x12\x16\n" +
-	"\x06audits\x18\r \x01(\bR\x06audits\"J\n" +
+	"\x06audits\x18\r \x01(\bR\x06audits\x12\x1a\n" +
+	"\breplicas\x18\x0e \x01(\rR\breplicas\x12\x19\n" +
+	"\bstore_id\x18\x0f \x01(\tR\astoreId\"J\n" +
 	"\bNodeLoad\x12\x1b\n" +
 	"\tin_flight\x18\x01 \x01(\rR\binFlight\x12!\n" +
 	"\fqueue_millis\x18\x02 \x01(\x01R\vqueueMillis\"^\n" +
@@ -2918,33 +2950,34 @@ var file_tandem_shard_v1_shard_proto_depIdxs = []int32{
 	3,  // 31: tandem.shard.v1.AttributesResponse.keywords:type_name -> tandem.shard.v1.Texts
 	2,  // 32: tandem.shard.v1.GetShardRequest.state:type_name -> tandem.shard.v1.ShardState
 	24, // 33: tandem.shard.v1.GetShardResponse.attributes:type_name -> tandem.shard.v1.AttributeSize
-	27, // 34: tandem.shard.v1.WatchResponse.status:type_name -> tandem.shard.v1.NodeStatus
-	0,  // 35: tandem.shard.v1.NodeStatus.phase:type_name -> tandem.shard.v1.NodePhase
-	28, // 36: tandem.shard.v1.NodeStatus.load:type_name -> tandem.shard.v1.NodeLoad
-	29, // 37: tandem.shard.v1.NodeStatus.snapshots:type_name -> tandem.shard.v1.HeldSnapshot
-	32, // 38: tandem.shard.v1.NodeStatus.read:type_name -> tandem.v1.LivePosition
-	30, // 39: tandem.shard.v1.HeldSnapshot.shards:type_name -> tandem.shard.v1.HeldShard
-	31, // 40: tandem.shard.v1.HeldShard.tower:type_name -> tandem.v1.Tower
-	1,  // 41: tandem.shard.v1.HeldShard.state:type_name -> tandem.shard.v1.HeldState
-	10, // 42: tandem.shard.v1.ShardService.Search:input_type -> tandem.shard.v1.SearchRequest
-	13, // 43: tandem.shard.v1.ShardService.Audit:input_type -> tandem.shard.v1.AuditRequest
-	15, // 44: tandem.shard.v1.ShardService.Explain:input_type -> tandem.shard.v1.ExplainRequest
-	18, // 45: tandem.shard.v1.ShardService.Vectors:input_type -> tandem.shard.v1.VectorsRequest
-	20, // 46: tandem.shard.v1.ShardService.Attributes:input_type -> tandem.shard.v1.AttributesRequest
-	22, // 47: tandem.shard.v1.ShardService.GetShard:input_type -> tandem.shard.v1.GetShardRequest
-	25, // 48: tandem.shard.v1.ShardService.Watch:input_type -> tandem.shard.v1.WatchRequest
-	11, // 49: tandem.shard.v1.ShardService.Search:output_type -> tandem.shard.v1.SearchResponse
-	14, // 50: tandem.shard.v1.ShardService.Audit:output_type -> tandem.shard.v1.AuditResponse
-	16, // 51: tandem.shard.v1.ShardService.Explain:output_type -> tandem.shard.v1.ExplainResponse
-	19, // 52: tandem.shard.v1.ShardService.Vectors:output_type -> tandem.shard.v1.VectorsResponse
-	21, // 53: tandem.shard.v1.ShardService.Attributes:output_type -> tandem.shard.v1.AttributesResponse
-	23, // 54: tandem.shard.v1.ShardService.GetShard:output_type -> tandem.shard.v1.GetShardResponse
-	26, // 55: tandem.shard.v1.ShardService.Watch:output_type -> tandem.shard.v1.WatchResponse
-	49, // [49:56] is the sub-list for method output_type
-	42, // [42:49] is the sub-list for method input_type
-	42, // [42:42] is the sub-list for extension type_name
-	42, // [42:42] is the sub-list for extension extendee
-	0,  // [0:42] is the sub-list for field type_name
+	3,  // 34: tandem.shard.v1.GetShardResponse.unformed_ids:type_name -> tandem.shard.v1.Texts
+	27, // 35: tandem.shard.v1.WatchResponse.status:type_name -> tandem.shard.v1.NodeStatus
+	0,  // 36: tandem.shard.v1.NodeStatus.phase:type_name -> tandem.shard.v1.NodePhase
+	28, // 37: tandem.shard.v1.NodeStatus.load:type_name -> tandem.shard.v1.NodeLoad
+	29, // 38: tandem.shard.v1.NodeStatus.snapshots:type_name -> tandem.shard.v1.HeldSnapshot
+	32, // 39: tandem.shard.v1.NodeStatus.read:type_name -> tandem.v1.LivePosition
+	30, // 40: tandem.shard.v1.HeldSnapshot.shards:type_name -> tandem.shard.v1.HeldShard
+	31, // 41: tandem.shard.v1.HeldShard.tower:type_name -> tandem.v1.Tower
+	1,  // 42: tandem.shard.v1.HeldShard.state:type_name -> tandem.shard.v1.HeldState
+	10, // 43: tandem.shard.v1.ShardService.Search:input_type -> tandem.shard.v1.SearchRequest
+	13, // 44: tandem.shard.v1.ShardService.Audit:input_type -> tandem.shard.v1.AuditRequest
+	15, // 45: tandem.shard.v1.ShardService.Explain:input_type -> tandem.shard.v1.ExplainRequest
+	18, // 46: tandem.shard.v1.ShardService.Vectors:input_type -> tandem.shard.v1.VectorsRequest
+	20, // 47: tandem.shard.v1.ShardService.Attributes:input_type -> tandem.shard.v1.AttributesRequest
+	22, // 48: tandem.shard.v1.ShardService.GetShard:input_type -> tandem.shard.v1.GetShardRequest
+	25, // 49: tandem.shard.v1.ShardService.Watch:input_type -> tandem.shard.v1.WatchRequest
+	11, // 50: tandem.shard.v1.ShardService.Search:output_type -> tandem.shard.v1.SearchResponse
+	14, // 51: tandem.shard.v1.ShardService.Audit:output_type -> tandem.shard.v1.AuditResponse
+	16, // 52: tandem.shard.v1.ShardService.Explain:output_type -> tandem.shard.v1.ExplainResponse
+	19, // 53: tandem.shard.v1.ShardService.Vectors:output_type -> tandem.shard.v1.VectorsResponse
+	21, // 54: tandem.shard.v1.ShardService.Attributes:output_type -> tandem.shard.v1.AttributesResponse
+	23, // 55: tandem.shard.v1.ShardService.GetShard:output_type -> tandem.shard.v1.GetShardResponse
+	26, // 56: tandem.shard.v1.ShardService.Watch:output_type -> tandem.shard.v1.WatchResponse
+	50, // [50:57] is the sub-list for method output_type
+	43, // [43:50] is the sub-list for method input_type
+	43, // [43:43] is the sub-list for extension type_name
+	43, // [43:43] is the sub-list for extension extendee
+	0,  // [0:43] is the sub-list for field type_name
 }
 
 func init() { file_tandem_shard_v1_shard_proto_init() }
