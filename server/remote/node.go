@@ -430,7 +430,7 @@ func (n *Node) Watch(ctx context.Context, router string, snapshots []string, tol
 		if err == nil {
 			return fmt.Errorf("watch node %s: it has ended its status", n.o.Address)
 		}
-		if !connect.IsWireError(err) && ctx.Err() == nil {
+		if !connect.IsWireError(err) && !isUnreached(err) && ctx.Err() == nil {
 			err = cmp.Or(n.lines.speech(ctx), err)
 		}
 		err = n.readError(ctx, "its status", err)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"net"
 	"net/http"
 )
 
@@ -29,6 +30,12 @@ func saysTLS(answer []byte) bool {
 func saysClear(err error) bool {
 	_, ok := errors.AsType[tls.RecordHeaderError](err)
 	return ok || errors.Is(err, http.ErrSchemeMismatch)
+}
+
+// isUnreached reports whether there was no connection, or nothing came on it.
+func isUnreached(err error) bool {
+	e, ok := errors.AsType[*net.OpError](err)
+	return ok && e.Op == "dial" || isTimeout(err)
 }
 
 // speech returns an error if a node does not speak TLS, or nothing else, unlike who asks it; of all
