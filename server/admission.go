@@ -91,6 +91,25 @@ func (a *admission) isFull(p auth.Priority) (most time.Duration, full bool) {
 	return most, a.long > 0 && a.long+shortWork > most
 }
 
+// isCrowded reports whether no request of a priority would be admitted, whatever it costs, and how
+// many are.
+func (a *admission) isCrowded(p auth.Priority) (most int, full bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.crowded(p)
+}
+
+// crowded is isCrowded of who holds mu.
+func (a *admission) crowded(p auth.Priority) (most int, full bool) {
+	most = a.maxRequests * priorityShares[p] / allShares
+	return most, a.requests > 0 && a.requests >= most
+}
+
+// crowdedError is the error of a request that is refused for those in flight.
+func crowdedError(most int, p auth.Priority) *connect.Error {
+	return overloaded(events.ShedRequests, "%d requests are in flight, as many as are accepted%s", most, ofPriority(p))
+}
+
 // workError is the error of work that is refused for what is in flight.
 func workError(shed events.Shed, most time.Duration, p auth.Priority) *connect.Error {
 	return overloaded(shed, "work of %s is in flight, as much as is accepted%s", most.Round(time.Microsecond), ofPriority(p))
@@ -108,8 +127,8 @@ func (a *admission) enter(k *cost) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	share := priorityShares[k.priority]
-	if most := a.maxRequests * share / allShares; a.requests > 0 && a.requests >= most {
-		return overloaded(events.ShedRequests, "%d requests are in flight, as many as are accepted%s", most, ofPriority(k.priority))
+	if most, full := a.crowded(k.priority); full {
+		return crowdedError(most, k.priority)
 	}
 	k.counted = max(time.Duration(float64(k.work)*a.ratio), 1)
 	kind, most, shed := &a.short, a.maxWork/shortShare, events.ShedShortWork

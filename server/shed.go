@@ -28,6 +28,10 @@ import (
 // for an interval the server sheds, and takes no more than what waits for as long as the
 // target, until there was less for an interval. What is less urgent has less of the target.
 //
+// As many requests as may be are soon in flight where most of them wait for others, as those of a
+// router for nodes. One more query would wait for the gate, be read, and be refused by [admission]: it
+// is refused by its headers.
+//
 // Long work waits for turns, not for the gate, and [admission] knows what it costs once it is
 // read. To refuse it then costs a tenth of it, or more. So a connection whose last requests
 // were all long is taken to send more of it, and is refused by its headers where none would be
@@ -109,6 +113,12 @@ func gated(s *shedder, work *admission, refused *refusals, next http.Handler) ht
 				wait = coarse(wait)
 				refused.refuse(w, r, refusalKey{shed: events.ShedWait, said: wait}, func() *connect.Error {
 					return overloaded(events.ShedWait, "requests wait for %s to begin, longer than is accepted", wait)
+				})
+				return
+			}
+			if most, full := work.isCrowded(priority); full && auth.Needed(r.URL.Path) == auth.Query {
+				refused.refuse(w, r, refusalKey{shed: events.ShedRequests, said: time.Duration(most), priority: priority}, func() *connect.Error {
+					return crowdedError(most, priority)
 				})
 				return
 			}

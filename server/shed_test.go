@@ -1,11 +1,15 @@
 package server
 
 import (
+	"net/http"
+	"net/http/httptest"
 	"testing"
 	"time"
 
+	"connectrpc.com/connect"
 	"github.com/stretchr/testify/require"
 
+	"github.com/tandem-ann/tandem/api/tandem/v1/tandemv1connect"
 	"github.com/tandem-ann/tandem/server/auth"
 )
 
@@ -82,6 +86,38 @@ func TestShedsAnyway(t *testing.T) {
 	q.run(50*time.Millisecond, 100*time.Microsecond, 200*time.Microsecond, auth.LivePriority)
 	asked, in := q.run(90*time.Millisecond, 50*time.Microsecond, time.Millisecond, auth.LivePriority)
 	require.Less(t, in, asked)
+}
+
+// Where as many requests are in flight as may be, one more is refused by its headers: it does not wait
+// for the gate. A write does, for there may be room when it is read.
+func TestCrowdedIsRefusedByHeaders(t *testing.T) {
+	a := testAdmission()
+	a.maxRequests = 4
+	handler := gated(&shedder{}, a, &refusals{errors: connect.NewErrorWriter()}, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }))
+	ask := func(path, priority string) (int, string) {
+		r := httptest.NewRequest(http.MethodPost, path, http.NoBody)
+		r.Header.Set("Content-Type", "application/json")
+		r.Header.Set(PriorityHeader, priority)
+		w := httptest.NewRecorder()
+		handler.ServeHTTP(w, r)
+		return w.Code, w.Body.String()
+	}
+	for range 2 {
+		require.NoError(t, a.enter(&cost{work: time.Microsecond}))
+	}
+	code, _ := ask(tandemv1connect.RetrievalServiceRetrieveProcedure, "live")
+	require.Equal(t, http.StatusNoContent, code)
+	code, body := ask(tandemv1connect.RetrievalServiceRetrieveProcedure, "batch")
+	require.Equal(t, http.StatusTooManyRequests, code)
+	require.Contains(t, body, "2 requests are in flight, as many as are accepted of priority batch")
+	for range 2 {
+		require.NoError(t, a.enter(&cost{work: time.Microsecond}))
+	}
+	code, body = ask(tandemv1connect.RetrievalServiceRetrieveProcedure, "live")
+	require.Equal(t, http.StatusTooManyRequests, code)
+	require.Contains(t, body, "4 requests are in flight, as many as are accepted")
+	code, _ = ask(tandemv1connect.LiveServiceWriteProcedure, "live")
+	require.Equal(t, http.StatusNoContent, code)
 }
 
 // TestLongRunsAreExpected takes a connection for one of long work after several in a row, looks at
