@@ -164,10 +164,11 @@ func (l *Layer) choose(view *live.View, last *livelog.Laid, now time.Time) (shar
 		have = l.extent(newest, true)
 	}
 	at := shard.Position{Log: newest.Log, Sequence: have.all}
-	if l.router.seen.lag(at, now) > patientLag || l.router.beyondFence(at, now) || !l.covered(at) {
+	next := now.Add(updateEvery) // when it is looked at again
+	if l.router.seen.lag(at, now) > patientLag || l.router.beyondFence(at, next) || !l.covered(at) {
 		at.Sequence = have.some
 	}
-	if l.router.beyondFence(at, now) {
+	if l.router.beyondFence(at, next) {
 		at.Sequence = have.furthest // nodes wait for it, and some can read it
 	}
 	if last != nil && last.Position().Log != at.Log && !l.covered(at) {

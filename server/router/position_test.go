@@ -389,7 +389,7 @@ func TestNobodyIsAwaitedBeyondTheFence(t *testing.T) {
 	for _, c := range []struct {
 		ago  time.Duration // of the last proof before
 		want uint64
-	}{{time.Second, 5}, {9 * time.Second, 6}, {0, 6}} {
+	}{{time.Second, 5}, {5*time.Second - 2*updateEvery, 5}, {5*time.Second - updateEvery/2, 6}, {9 * time.Second, 6}, {0, 6}} {
 		r, l := ready(func() time.Time { return now }, 5*time.Second, 5, 6)
 		proof := time.Time{} // none
 		if c.ago > 0 {
