@@ -8,6 +8,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"connectrpc.com/connect"
 )
 
 // world is a site with those who ask and write.
@@ -88,6 +90,7 @@ func (w *world) do(ctx context.Context, f *fault, lasts time.Duration, switching
 	}
 	ended, cancel := context.WithTimeout(context.WithoutCancel(ctx), healing)
 	defer cancel()
+	healed := time.Now()
 	if heal != nil {
 		err = errors.Join(err, heal(ended))
 	}
@@ -97,7 +100,28 @@ func (w *world) do(ctx context.Context, f *fault, lasts time.Duration, switching
 	if err == nil {
 		err = w.site.settle(ended)
 	}
+	if err == nil && f.fences {
+		err = w.fresh(ended, healed)
+	}
 	return err
+}
+
+// fresh waits until routers answer by proofs of the live log that were made after a time. Before
+// they look again, the last proof may become older than the fence, and they were ready until then.
+func (w *world) fresh(ctx context.Context, since time.Time) error {
+	for _, r := range w.site.routers {
+		for {
+			asked := time.Now()
+			a, err := r.asked.Load().retrieval.Retrieve(ctx, connect.NewRequest(question{K: 1}.request(w.o.Users[0])))
+			if err == nil && a.Msg.Staleness.AsDuration() < asked.Sub(since) {
+				break
+			}
+			if restErr := rest(ctx, lookEvery); restErr != nil {
+				return fmt.Errorf("%s does not answer by a proof of after the fault: %w", r.name, errors.Join(restErr, err))
+			}
+		}
+	}
+	return nil
 }
 
 // switchRelease has the next snapshot serve.
