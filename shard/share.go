@@ -44,6 +44,13 @@ type share struct {
 	expected int
 }
 
+// Share returns how many rows each of so many shards is asked for at first, of a query for the best
+// k of a tower, and how many of them effort is chosen for.
+func Share(k, shards int) (rows, expected int) {
+	s := shareOf(k, shards)
+	return s.rows, s.expected
+}
+
 // shareOf returns the share for the best k of rows in so many shards.
 func shareOf(k, shards int) share {
 	if shards <= 1 {

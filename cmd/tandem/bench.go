@@ -20,6 +20,7 @@ type benchCommand struct {
 	Switches  benchSwitchesCommand  `cmd:"" help:"Measure a server while it switches between two snapshots."`
 	Attack    benchAttackCommand    `cmd:"" help:"Measure a server while others send it the worst requests."`
 	Overload  benchOverloadCommand  `cmd:"" help:"Measure a server that is asked more than it can answer."`
+	Capacity  benchCapacityCommand  `cmd:"" help:"Measure this machine for tandem capacity, and hold its simulation against clusters."`
 	Cluster   benchClusterCommand   `cmd:"" help:"Judge and measure a cluster of processes that it starts, while it makes them fail."`
 	Live      benchLiveCommand      `cmd:"" help:"Measure takedowns and other live events, on servers that it starts."`
 	Overlay   benchOverlayCommand   `cmd:"" help:"Measure queries of a snapshot that takedowns and fresh apps lie over."`
