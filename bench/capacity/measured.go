@@ -34,6 +34,27 @@ type Measured struct {
 	// asked for.
 	Searches []Searched `json:"searches"`
 
+	// Steps are what calls and queries take, by how often a process is asked: one that is asked
+	// seldom takes more for each, since threads sleep meanwhile and caches are lost.
+	Steps []Steps `json:"steps"`
+	// Wake is how long a processor without work took to begin: quantiles, from the lowest to the
+	// highest.
+	Wake []float64 `json:"wake"`
+	// Beside is the share of a processor that a process takes which is not asked.
+	Beside float64 `json:"beside"`
+
+	// NodeBytes and RouterBytes are what a process has in memory beside shards, while it is asked:
+	// the program counts once for all who run it.
+	NodeBytes   float64 `json:"node_bytes"`
+	RouterBytes float64 `json:"router_bytes"`
+
+	// Builds are builds of one shard of apps.
+	Builds []Built `json:"builds"`
+}
+
+// Steps are what a process takes that is asked Rate times a second, in the mean.
+type Steps struct {
+	Rate float64 `json:"rate"`
 	// NodeCall is what a search takes a node beside the search itself, and NodeLookup what the
 	// vector of a user takes it. RouterCall is what each call takes a router, RouterQuery what
 	// each query takes it beside, and Client what a query takes who asks.
@@ -42,19 +63,6 @@ type Measured struct {
 	RouterCall  float64 `json:"router_call"`
 	RouterQuery float64 `json:"router_query"`
 	Client      float64 `json:"client"`
-	// Wake is how long a processor without work took to begin: quantiles, from the lowest to the
-	// highest.
-	Wake []float64 `json:"wake"`
-	// Beside is the share of a processor that a process takes which is not asked.
-	Beside float64 `json:"beside"`
-
-	// NodeBytes and RouterBytes are what a process has in memory beside what it maps, while it
-	// is asked.
-	NodeBytes   float64 `json:"node_bytes"`
-	RouterBytes float64 `json:"router_bytes"`
-
-	// Builds are builds of one shard of apps.
-	Builds []Built `json:"builds"`
 }
 
 // Searched is what searches of one shard took.
@@ -127,11 +135,7 @@ func (m *Measured) Validate() error {
 		{"dim", float64(m.Dim), 1, maxDim},
 		{"k", float64(m.K), 1, maxK},
 		{"target", m.Target, 0.01, 1},
-		{"node_call", m.NodeCall, 0, maxMeasuredTime},
-		{"node_lookup", m.NodeLookup, 0, maxMeasuredTime},
-		{"router_call", m.RouterCall, 0, maxMeasuredTime},
-		{"router_query", m.RouterQuery, 0, maxMeasuredTime},
-		{"client", m.Client, 0, maxMeasuredTime},
+		{"the number of steps", float64(len(m.Steps)), 1, maxList},
 		{"beside", m.Beside, 0, 0.9},
 		{"node_bytes", m.NodeBytes, 0, 1 << 50},
 		{"router_bytes", m.RouterBytes, 0, 1 << 50},
@@ -141,6 +145,16 @@ func (m *Measured) Validate() error {
 	} {
 		if !(f.value >= f.low && f.value <= f.high) { // NaN is neither
 			return fmt.Errorf("%s is %v, want %v to %v", f.name, f.value, f.low, f.high)
+		}
+	}
+	for i, s := range m.Steps {
+		for _, v := range []float64{s.Rate, s.NodeCall, s.NodeLookup, s.RouterCall, s.RouterQuery, s.Client} {
+			if !(v >= 0 && v <= maxMeasuredTime) {
+				return fmt.Errorf("steps %d has %v, want 0 to %v", i, v, maxMeasuredTime)
+			}
+		}
+		if s.Rate == 0 || i > 0 && s.Rate <= m.Steps[i-1].Rate {
+			return fmt.Errorf("steps %d is of %v a second, want ascending rates above 0", i, s.Rate)
 		}
 	}
 	for i, s := range m.Searches {
@@ -166,6 +180,22 @@ func (m *Measured) Validate() error {
 		}
 	}
 	return nil
+}
+
+// at returns the steps of a process that is asked so often: between two rates by their logarithms,
+// and beyond the last ones as they are.
+func (m *Measured) at(rate float64) Steps {
+	i := 0
+	for i < len(m.Steps) && m.Steps[i].Rate < rate {
+		i++
+	}
+	if i == 0 || i == len(m.Steps) {
+		return m.Steps[min(i, len(m.Steps)-1)]
+	}
+	a, b := &m.Steps[i-1], &m.Steps[i]
+	part := math.Log(rate/a.Rate) / math.Log(b.Rate/a.Rate)
+	mix := func(a, b float64) float64 { return a + (b-a)*part }
+	return Steps{rate, mix(a.NodeCall, b.NodeCall), mix(a.NodeLookup, b.NodeLookup), mix(a.RouterCall, b.RouterCall), mix(a.RouterQuery, b.RouterQuery), mix(a.Client, b.Client)}
 }
 
 // near returns the search that is nearest to what is wanted, by the logarithms of rows and of what

@@ -27,7 +27,6 @@ type capacityBenchFlags struct {
 	Dim    int           `default:"64" placeholder:"N" help:"Dimension of the towers (default ${default})."`
 	K      int           `default:"100" placeholder:"N" help:"How many candidates queries ask for (default ${default})."`
 	Recall float64       `default:"0.99" placeholder:"X" help:"Recall that they aim at (default ${default})."`
-	Rate   float64       `default:"300" placeholder:"X" help:"How often a process is asked a second that is measured by itself (default ${default})."`
 	Time   time.Duration `default:"3s" placeholder:"TIME" help:"How long each turn of a measurement takes (default ${default})."`
 	Rounds int           `default:"5" placeholder:"N" help:"Turns of each, of which the medians count (default ${default})."`
 	Seed   uint64        `default:"1" placeholder:"N" help:"Seed of the towers, and of what is asked and when (default ${default})."`
@@ -36,7 +35,7 @@ type capacityBenchFlags struct {
 // options makes a folder, which the caller removes.
 func (f *capacityBenchFlags) options(e *environment) (o machine.Options, err error) {
 	o = machine.Options{
-		Dim: f.Dim, K: f.K, Target: f.Recall, Rate: f.Rate, Time: f.Time, Rounds: f.Rounds, Seed: f.Seed, Make: makeStore,
+		Dim: f.Dim, K: f.K, Target: f.Recall, Time: f.Time, Rounds: f.Rounds, Seed: f.Seed, Make: makeStore,
 		Progress: func(what string) { fmt.Fprintf(e.stderr, "%s %s\n", time.Now().Format(time.TimeOnly), what) },
 	}
 	if o.Program, err = os.Executable(); err != nil {
@@ -87,8 +86,9 @@ func inTemporaryFolder(do func(dir string) error) (err error) {
 // benchCapacityMeasureCommand is `tandem bench capacity measure`.
 type benchCapacityMeasureCommand struct {
 	capacityBenchFlags
-	Rows []int  `default:"10000,40000,160000" placeholder:"N" help:"Sizes of the shards that are searched (default ${default})."`
-	Out  string `default:"-" placeholder:"FILE" help:"Where to write the JSON (default ${default}, standard output)."`
+	Rates []float64 `default:"50,200,800" placeholder:"X" help:"How often a process is asked a second (default ${default})."`
+	Rows  []int     `default:"10000,40000,160000" placeholder:"N" help:"Sizes of the shards that are searched (default ${default})."`
+	Out   string    `default:"-" placeholder:"FILE" help:"Where to write the JSON (default ${default}, standard output)."`
 }
 
 func (benchCapacityMeasureCommand) Help() string {
@@ -104,7 +104,7 @@ func (c *benchCapacityMeasureCommand) Run(e *environment) error {
 	if err != nil {
 		return err
 	}
-	o.Rows = c.Rows
+	o.Rows, o.Rates = c.Rows, c.Rates
 	if err := o.Validate(); err != nil {
 		return usageError{err}
 	}
@@ -114,12 +114,17 @@ func (c *benchCapacityMeasureCommand) Run(e *environment) error {
 		if err != nil {
 			return err
 		}
-		m.Command = fmt.Sprintf("tandem bench capacity measure --dim %d --k %d --recall %v --rate %v --time %s --rounds %d --seed %d --rows %s", c.Dim, c.K, c.Recall, c.Rate, c.Time, c.Rounds, c.Seed, strings.Trim(strings.ReplaceAll(fmt.Sprint(c.Rows), " ", ","), "[]"))
+		m.Command = fmt.Sprintf("tandem bench capacity measure --dim %d --k %d --recall %v --time %s --rounds %d --seed %d --rates %s --rows %s", c.Dim, c.K, c.Recall, c.Time, c.Rounds, c.Seed, commas(c.Rates), commas(c.Rows))
 		if c.Out == "-" {
 			return wording.WriteJSON(e.stdout, m)
 		}
 		return writeFile(c.Out, m.WriteJSON)
 	})
+}
+
+// commas writes a list as a flag takes it.
+func commas[E any](list []E) string {
+	return strings.Trim(strings.ReplaceAll(fmt.Sprint(list), " ", ","), "[]")
 }
 
 // benchCapacityValidateCommand is `tandem bench capacity validate`.

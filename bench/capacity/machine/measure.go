@@ -35,11 +35,11 @@ type Options struct {
 	Make func(ctx context.Context, store string, t Towers) (snapshot string, err error)
 	// Rows are the sizes of shards that are searched, 2 to 16 of them.
 	Rows []int
-	// Dim is that of the towers, K what queries ask for, Target the recall that they aim at, and
-	// Rate how often processes are asked a second.
+	// Dim is that of the towers, K what queries ask for, and Target the recall that they aim at.
 	Dim, K int
 	Target float64
-	Rate   float64
+	// Rates are how often processes are asked a second, ascending, 1 to 16 of them.
+	Rates []float64
 	// Time is how long each turn asks, and Rounds how many turns there are, of which the medians
 	// count.
 	Time   time.Duration
@@ -72,12 +72,17 @@ func (o *Options) Validate() error {
 		return fmt.Errorf("k is %d, want 1 to %d", o.K, leastRows)
 	case !(o.Target > 0 && o.Target < 1):
 		return fmt.Errorf("target is %v, want more than 0, less than 1", o.Target)
-	case !(o.Rate >= 10 && o.Rate <= mostRate):
-		return fmt.Errorf("rate is %v a second, want 10 to %d", o.Rate, mostRate)
+	case len(o.Rates) < 1 || len(o.Rates) > mostSizes:
+		return fmt.Errorf("there are %d rates, want 1 to %d", len(o.Rates), mostSizes)
 	case o.Time < 100*time.Millisecond || o.Time > time.Hour:
 		return fmt.Errorf("time is %s, want 100ms to 1h", o.Time)
 	case o.Rounds < 1 || o.Rounds > mostRounds:
 		return fmt.Errorf("rounds is %d, want 1 to %d", o.Rounds, mostRounds)
+	}
+	for i, rate := range o.Rates {
+		if !(rate >= 1 && rate <= mostRate) || i > 0 && rate <= o.Rates[i-1] {
+			return fmt.Errorf("rate %d is %v a second, want ascending ones from 1 to %d", i+1, rate, mostRate)
+		}
 	}
 	for _, rows := range o.Rows {
 		if rows < leastRows || rows > mostRows {
@@ -106,9 +111,9 @@ type site struct {
 }
 
 // open builds towers, and opens the snapshot. The site must be closed, even after an error.
-func (o *Options) open(ctx context.Context, name string, t Towers) (s *site, err error) {
+func (o *Options) open(ctx context.Context, t Towers) (s *site, err error) {
 	s = &site{o: o, towers: t}
-	location := filepath.Join(o.Dir, name)
+	location := filepath.Join(o.Dir, nameOf(t))
 	before, err := ownCPU()
 	if err != nil {
 		return s, err
@@ -153,7 +158,7 @@ func (s *site) serve(ctx context.Context, nodes int) (err error) {
 
 func (s *site) name() string { return nameOf(s.towers) }
 
-func nameOf(t Towers) string { return strconv.Itoa(t.Shards) + "x" + strconv.Itoa(t.Apps) }
+func nameOf(t Towers) string { return fmt.Sprintf("%d-shards-%d-apps-%d", t.Shards, t.Apps, t.Seed) }
 
 func (s *site) close() (err error) {
 	if s == nil {
@@ -176,73 +181,153 @@ func (s *site) id(tower shard.Kind) remote.ShardID {
 	return remote.ShardID{Snapshot: s.snapshot.Digest(), Tower: tower, Number: 0, Of: s.towers.Shards}
 }
 
-// parts is what was measured of each step, in turns: seconds of processors, and times.
+// parts is what was measured of each step at one rate, in turns: seconds of processors, and times.
 type parts struct {
-	search                                   []float64
-	nodeCall, callerCall, lookup             []float64
-	routerQuery, routerCall, client          []float64
-	call, beside, nodeBytes, routerBytes     []float64
-	others, routerOne, routerMore, lookupCPU []float64
+	nodeCall, callerCall, lookup, routerQuery, routerCall, client []float64
+	call                                                          []float64 // how long they took
+	others                                                        []float64
+	// aloneCall is nodeCall while nobody else was asked, and each what a query of one shard takes.
+	aloneCall []float64
+	each      float64
+	rate      float64
+	// fill is the share of the processors that is to be at work meanwhile, in whatever: 0 for no more
+	// than what is measured.
+	fill float64
 }
 
-// one measures a shard by itself, asked as one of so many.
-func (s *site) one(ctx context.Context, p *parts, shards int, seed uint64) error {
+// common is what was measured that does not depend on the rate.
+type common struct {
+	search                         []float64
+	beside, nodeBytes, routerBytes []float64
+}
+
+// filler returns what has the processors be at work for as much of the time as they are to be, beside
+// what takes so many seconds of one for each that is asked; nil if that is enough. It asks another
+// cluster of the same program, as where processes share a machine.
+func (p *parts) filler(ctx context.Context, spare *spare, each float64) *filler {
+	missing := p.fill*float64(runtime.NumCPU()) - p.rate*each
+	if spare == nil || missing <= 0 {
+		return nil
+	}
+	return &filler{func(i int) error { return spare.asker.ask(ctx, i) }, missing / spare.each, spare.client}
+}
+
+// spare is a cluster that is asked beside what is measured.
+type spare struct {
+	asker        *asker
+	each, client float64 // seconds of processors for each query, and of them of this process
+}
+
+// newSpare measures what a cluster takes for a query, for which it is asked so often a second.
+func newSpare(ctx context.Context, s *site, rate float64) (*spare, error) {
+	t, err := queries(ctx, s.servers, s.users, s.o.K, rate, s.o.Time, s.o.Seed, nil)
+	if err != nil {
+		return nil, fmt.Errorf("ask a cluster beside: %w", err)
+	}
+	out := &spare{each: t.self, client: t.self}
+	for _, v := range t.cpu {
+		out.each += v
+	}
+	out.asker, err = newAsker(s.servers.Routers()[0].Address, s.users, s.o.K)
+	return out, err
+}
+
+// one measures a shard by itself, asked as one of so many: how long it takes while nobody else is
+// asked, and what it takes of processors beside the filler.
+func (s *site) one(ctx context.Context, c *common, list []*parts, spare *spare, shards int, seed uint64) error {
 	rows, expected := shard.Share(s.o.K, shards)
 	took, err := searches(ctx, s.snapshot.Tower(shard.Apps), s.vectors, rows, expected, s.o.Target)
 	if err != nil {
 		return err
 	}
-	p.search = append(p.search, took...)
-	node := s.servers.Nodes()[0]
-	t, err := calls(ctx, node, s.id(shard.Apps), s.snapshot.Tower(shard.Apps), s.vectors, rows, expected, s.o.Target, s.o.Rate, s.o.Time, seed)
-	if err != nil {
-		return fmt.Errorf("ask one shard: %w", err)
-	}
+	c.search = append(c.search, took...)
 	mean := tail.NewTimes(took, len(took)).Mean()
-	p.nodeCall = append(p.nodeCall, t.cpu[node.PID]-mean)
-	p.callerCall = append(p.callerCall, t.self)
-	p.call = append(p.call, t.took...)
-	p.others = append(p.others, t.others)
-	t, err = lookups(ctx, node, s.id(shard.Users), s.users, s.o.Rate, s.o.Time/2, seed)
-	if err != nil {
-		return fmt.Errorf("ask for vectors: %w", err)
-	}
-	p.lookup = append(p.lookup, t.cpu[node.PID])
-	m, err := memoryOf(node.PID)
-	p.nodeBytes = append(p.nodeBytes, m.own)
-	return err
-}
-
-// router measures a router of one shard, and one of several, of one node each.
-func router(ctx context.Context, p *parts, one, more *site, seed uint64) error {
-	for _, s := range []*site{one, more} {
-		t, err := queries(ctx, s.servers, s.users, s.o.K, s.o.Rate, s.o.Time, seed)
-		if err != nil {
-			return fmt.Errorf("ask a router: %w", err)
+	node := s.servers.Nodes()[0]
+	for _, p := range list {
+		search := func(d time.Duration, f *filler) (turn, error) {
+			t, err := calls(ctx, node, s.id(shard.Apps), s.snapshot.Tower(shard.Apps), s.vectors, rows, expected, s.o.Target, p.rate, d, seed, f)
+			if err != nil {
+				return t, fmt.Errorf("ask one shard: %w", err)
+			}
+			p.others = append(p.others, t.others)
+			return t, nil
 		}
-		r := s.servers.Routers()[0]
-		if s == one {
-			p.routerOne = append(p.routerOne, t.cpu[r.PID])
-		} else {
-			p.routerMore = append(p.routerMore, t.cpu[r.PID])
-		}
-		p.client = append(p.client, t.self)
-		p.others = append(p.others, t.others)
-		m, err := memoryOf(r.PID)
+		t, err := search(s.o.Time, nil)
 		if err != nil {
 			return err
 		}
-		p.routerBytes = append(p.routerBytes, m.own)
+		p.call, p.callerCall = append(p.call, t.took...), append(p.callerCall, t.self)
+		p.aloneCall = append(p.aloneCall, t.cpu[node.PID]-mean)
+		if f := p.filler(ctx, spare, t.self+t.cpu[node.PID]); f != nil {
+			if t, err = search(s.o.Time, f); err != nil {
+				return err
+			}
+		}
+		p.nodeCall = append(p.nodeCall, t.cpu[node.PID]-mean)
+		t, err = lookups(ctx, node, s.id(shard.Users), s.users, p.rate, s.o.Time/2, seed, p.filler(ctx, spare, t.self+t.cpu[node.PID]))
+		if err != nil {
+			return fmt.Errorf("ask for vectors: %w", err)
+		}
+		p.lookup = append(p.lookup, t.cpu[node.PID])
 	}
-	n := len(p.routerOne) - 1
-	call := (p.routerMore[n] - p.routerOne[n]) / float64(more.towers.Shards-1)
-	p.routerCall = append(p.routerCall, call)
-	p.routerQuery = append(p.routerQuery, p.routerOne[n]-2*call) // the vector of the user is a call too
+	return nil
+}
+
+// memories reads what a node and a router have in memory beside shards.
+func (s *site) memories(c *common) error {
+	own, files, err := memoryOf(s.servers.Nodes()[0].PID)
+	if err != nil {
+		return err
+	}
+	c.nodeBytes = append(c.nodeBytes, max(0, own+files-s.bytes()))
+	own, files, err = memoryOf(s.servers.Routers()[0].PID)
+	c.routerBytes = append(c.routerBytes, own+files)
+	return err
+}
+
+// bytes are those of the files of the snapshot.
+func (s *site) bytes() float64 {
+	sum := 0.0
+	for _, kind := range []shard.Kind{shard.Apps, shard.Users} {
+		for _, one := range s.snapshot.Manifest().Tower(kind).Shards {
+			sum += float64(one.Size)
+		}
+	}
+	return sum
+}
+
+// router measures a router of one shard, and one of several, of one node each.
+func router(ctx context.Context, list []*parts, spare *spare, one, more *site, seed uint64) error {
+	for _, p := range list {
+		var took [2]float64
+		for j, s := range []*site{one, more} {
+			var f *filler
+			if j == 0 && p.each > 0 {
+				f = p.filler(ctx, spare, p.each)
+			}
+			t, err := queries(ctx, s.servers, s.users, s.o.K, p.rate, s.o.Time, seed, f)
+			if err != nil {
+				return fmt.Errorf("ask a router: %w", err)
+			}
+			took[j] = t.cpu[s.servers.Routers()[0].PID]
+			p.client = append(p.client, t.self)
+			p.others = append(p.others, t.others)
+			if j == 0 {
+				p.each = t.self
+				for _, v := range t.cpu {
+					p.each += v
+				}
+			}
+		}
+		call := (took[1] - took[0]) / float64(more.towers.Shards-1)
+		p.routerCall = append(p.routerCall, call)
+		p.routerQuery = append(p.routerQuery, took[0]-2*call) // the vector of the user is a call too
+	}
 	return nil
 }
 
 // idle measures what processes take that nobody asks.
-func idle(ctx context.Context, p *parts, sites []*site, d time.Duration) error {
+func idle(ctx context.Context, c *common, sites []*site, d time.Duration) error {
 	var pids []int
 	for _, s := range sites {
 		for _, one := range slices.Concat(s.servers.Nodes(), s.servers.Routers()) {
@@ -270,7 +355,7 @@ func idle(ctx context.Context, p *parts, sites []*site, d time.Duration) error {
 		if err != nil {
 			return err
 		}
-		p.beside = append(p.beside, (after-before[pid])/seconds)
+		c.beside = append(c.beside, (after-before[pid])/seconds)
 	}
 	return nil
 }
@@ -280,9 +365,9 @@ const wakes = 3
 
 // wake returns how long processors take to begin, by what calls took beyond what they take of
 // processors. Where processors were shared with others, it has what that cost.
-func (p *parts) wake() tail.Times {
-	call, search := tail.NewTimes(p.call, quantiles), tail.NewTimes(p.search, quantiles)
-	work := middle(p.nodeCall) + middle(p.callerCall)
+func (p *parts) wake(c *common) tail.Times {
+	call, search := tail.NewTimes(p.call, quantiles), tail.NewTimes(c.search, quantiles)
+	work := middle(p.aloneCall) + middle(p.callerCall)
 	var beyond tail.Times
 	for i := range call {
 		beyond = append(beyond, call[i]-search.At(float64(i)/float64(len(call)-1))-work)
@@ -313,7 +398,7 @@ func Measure(ctx context.Context, o Options) (_ *capacity.Measured, err error) {
 	}()
 	for _, rows := range o.Rows {
 		o.progress("build a shard of %d rows", rows)
-		s, err := o.open(ctx, nameOf(Towers{Apps: rows, Shards: 1}), Towers{Apps: rows, Users: users, Dim: o.Dim, Shards: 1, Seed: o.Seed})
+		s, err := o.open(ctx, Towers{Apps: rows, Users: users, Dim: o.Dim, Shards: 1, Seed: o.Seed})
 		sites = append(sites, s)
 		if err != nil {
 			return nil, err
@@ -328,35 +413,48 @@ func Measure(ctx context.Context, o Options) (_ *capacity.Measured, err error) {
 			m.Searches = append(m.Searches, capacity.Searched{Rows: rows, Asked: asked, Expected: expected, Times: micros(tail.NewTimes(took, quantiles))})
 		}
 	}
-	more, err := o.open(ctx, nameOf(Towers{Apps: routerParts * leastRows, Shards: routerParts}), Towers{Apps: routerParts * leastRows, Users: users, Dim: o.Dim, Shards: routerParts, Seed: o.Seed})
+	more, err := o.open(ctx, Towers{Apps: routerParts * leastRows, Users: users, Dim: o.Dim, Shards: routerParts, Seed: o.Seed})
 	sites = append(sites, more)
 	if err != nil {
 		return nil, err
 	}
 	one := sites[0]
-	p := &parts{}
+	c, list := &common{}, make([]*parts, len(o.Rates))
+	for i := range list {
+		list[i] = &parts{rate: o.Rates[i]}
+	}
 	for _, s := range []*site{one, more} {
 		if err := s.serve(ctx, 1); err != nil {
 			return nil, err
 		}
 	}
+	if err := one.memories(c); err != nil {
+		return nil, err
+	}
 	for round := range o.Rounds {
 		o.progress("round %d of %d", round+1, o.Rounds)
 		seed := o.Seed + uint64(round)
-		if err := one.one(ctx, p, 4, seed); err != nil {
+		if err := one.one(ctx, c, list, nil, 4, seed); err != nil {
 			return nil, err
 		}
-		if err := router(ctx, p, one, more, seed); err != nil {
+		if err := router(ctx, list, nil, one, more, seed); err != nil {
 			return nil, err
 		}
-		if err := idle(ctx, p, []*site{one, more}, o.Time/2); err != nil {
+		if err := idle(ctx, c, []*site{one, more}, o.Time/2); err != nil {
 			return nil, err
 		}
 	}
-	m.NodeCall, m.NodeLookup, m.RouterCall, m.RouterQuery = micro(p.nodeCall), micro(p.lookup), micro(p.routerCall), micro(p.routerQuery)
-	m.Client, m.Beside, m.Others = micro(p.client), rounded(middle(p.beside)), rounded(middle(p.others))
-	m.Wake = micros(p.wake())
-	m.NodeBytes, m.RouterBytes = rounded(middle(p.nodeBytes)), rounded(middle(p.routerBytes))
+	var others []float64
+	for i, p := range list {
+		m.Steps = append(m.Steps, capacity.Steps{
+			Rate: o.Rates[i], NodeCall: micro(p.nodeCall), NodeLookup: micro(p.lookup),
+			RouterCall: micro(p.routerCall), RouterQuery: micro(p.routerQuery), Client: micro(p.client),
+		})
+		others = append(others, p.others...)
+	}
+	m.Beside, m.Others = rounded(middle(c.beside)), rounded(middle(others))
+	m.Wake = micros(list[len(list)/2].wake(c))
+	m.NodeBytes, m.RouterBytes = rounded(middle(c.nodeBytes)), rounded(middle(c.routerBytes))
 	return m, nil
 }
 

@@ -56,22 +56,21 @@ func processCPU(pid int) (float64, error) {
 	return sum, nil
 }
 
-// memory is what a process has in memory, in bytes: of its own, and of files that it maps.
-type memory struct{ own, files float64 }
-
-func memoryOf(pid int) (m memory, err error) {
-	f, err := os.Open(fmt.Sprintf("/proc/%d/status", pid))
+// memoryOf returns the bytes that a process has in memory: of its own, and its part of files that it
+// maps, which are divided by how many map them.
+func memoryOf(pid int) (own, files float64, err error) {
+	f, err := os.Open(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
 	if err != nil {
-		return m, fmt.Errorf("read the memory of process %d: %w", pid, err)
+		return 0, 0, fmt.Errorf("read the memory of process %d: %w", pid, err)
 	}
 	defer f.Close()
 	found := 0
 	for lines := bufio.NewScanner(f); lines.Scan(); {
-		for name, to := range map[string]*float64{"RssAnon:": &m.own, "RssFile:": &m.files} {
+		for name, to := range map[string]*float64{"Pss_Anon:": &own, "Pss_File:": &files} {
 			if rest, ok := strings.CutPrefix(lines.Text(), name); ok {
-				kb, err := strconv.ParseUint(strings.TrimSuffix(strings.TrimSpace(rest), " kB"), 10, 64)
+				kb, err := strconv.ParseUint(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(rest), "kB")), 10, 64)
 				if err != nil {
-					return m, fmt.Errorf("read the memory of process %d: %s is %q, want a number of kB", pid, name, strings.TrimSpace(rest))
+					return 0, 0, fmt.Errorf("read the memory of process %d: %s is %q, want a number of kB", pid, name, strings.TrimSpace(rest))
 				}
 				*to = float64(kb) * 1024
 				found++
@@ -79,9 +78,9 @@ func memoryOf(pid int) (m memory, err error) {
 		}
 	}
 	if found != 2 {
-		return m, fmt.Errorf("read the memory of process %d: its status has no RssAnon or RssFile", pid)
+		return 0, 0, fmt.Errorf("read the memory of process %d: the kernel does not tell Pss_Anon and Pss_File", pid)
 	}
-	return m, nil
+	return own, files, nil
 }
 
 // machineCPU returns the seconds that all processors of the machine have worked.

@@ -2,6 +2,7 @@ package machine
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime"
 	"slices"
@@ -22,8 +23,46 @@ type turn struct {
 	rate   float64         // that was asked
 }
 
-// over measures while something is asked.
-func over(ctx context.Context, pids []int, rate float64, d time.Duration, seed uint64, ask func(i int) error) (t turn, err error) {
+// filler is work beside what is measured.
+type filler struct {
+	ask    func(i int) error
+	rate   float64
+	client float64 // seconds of this process for each
+}
+
+// beside has a filler at work while do is.
+func (f *filler) beside(ctx context.Context, seed uint64, do func() error) error {
+	if f == nil || f.rate < 1 {
+		return do()
+	}
+	filling, end := context.WithCancel(ctx)
+	done := make(chan error, 1)
+	go func() {
+		_, err := pace(filling, f.rate, time.Hour, seed+2, f.ask)
+		if filling.Err() != nil && ctx.Err() == nil {
+			err = nil // it was to end
+		}
+		done <- err
+	}()
+	err := do()
+	end()
+	return errors.Join(err, <-done)
+}
+
+// over measures while something is asked, beside a filler, if it is not nil.
+func over(ctx context.Context, pids []int, rate float64, d time.Duration, seed uint64, f *filler, ask func(i int) error) (t turn, err error) {
+	err = f.beside(ctx, seed, func() (err error) {
+		t, err = whileAsked(ctx, pids, rate, d, seed, ask)
+		return err
+	})
+	if f != nil {
+		t.self -= f.rate * f.client / t.rate
+	}
+	return t, err
+}
+
+// whileAsked measures while something is asked.
+func whileAsked(ctx context.Context, pids []int, rate float64, d time.Duration, seed uint64, ask func(i int) error) (t turn, err error) {
 	read := func() (map[int]float64, float64, float64, error) {
 		out := map[int]float64{}
 		for _, pid := range pids {
@@ -94,11 +133,11 @@ func searches(ctx context.Context, t *shard.Tower, vectors [][]float32, rows, ex
 }
 
 // calls asks a node to search its shard.
-func calls(ctx context.Context, s cluster.Server, of remote.ShardID, t *shard.Tower, vectors [][]float32, rows, expected int, target, rate float64, d time.Duration, seed uint64) (turn, error) {
+func calls(ctx context.Context, s cluster.Server, of remote.ShardID, t *shard.Tower, vectors [][]float32, rows, expected int, target, rate float64, d time.Duration, seed uint64, f *filler) (turn, error) {
 	n := remote.NewNode(remote.NodeOptions{Address: s.Address})
 	defer n.Close()
 	names := remote.NewNames(t.Metric())
-	return over(ctx, []int{s.PID}, rate, d, seed, func(i int) error {
+	return over(ctx, []int{s.PID}, rate, d, seed, f, func(i int) error {
 		limited, cancel := context.WithTimeout(ctx, 30*time.Second)
 		defer cancel()
 		var reply shard.Reply
@@ -108,10 +147,10 @@ func calls(ctx context.Context, s cluster.Server, of remote.ShardID, t *shard.To
 }
 
 // lookups asks a node for vectors of users.
-func lookups(ctx context.Context, s cluster.Server, of remote.ShardID, users []string, rate float64, d time.Duration, seed uint64) (turn, error) {
+func lookups(ctx context.Context, s cluster.Server, of remote.ShardID, users []string, rate float64, d time.Duration, seed uint64, f *filler) (turn, error) {
 	n := remote.NewNode(remote.NodeOptions{Address: s.Address})
 	defer n.Close()
-	return over(ctx, []int{s.PID}, rate, d, seed, func(i int) error {
+	return over(ctx, []int{s.PID}, rate, d, seed, f, func(i int) error {
 		limited, cancel := context.WithTimeout(ctx, 30*time.Second)
 		defer cancel()
 		var dst [1][]float32
@@ -120,7 +159,7 @@ func lookups(ctx context.Context, s cluster.Server, of remote.ShardID, users []s
 }
 
 // queries asks a router.
-func queries(ctx context.Context, servers *cluster.Servers, users []string, k int, rate float64, d time.Duration, seed uint64) (turn, error) {
+func queries(ctx context.Context, servers *cluster.Servers, users []string, k int, rate float64, d time.Duration, seed uint64, f *filler) (turn, error) {
 	a, err := newAsker(servers.Routers()[0].Address, users, k)
 	if err != nil {
 		return turn{}, err
@@ -130,7 +169,7 @@ func queries(ctx context.Context, servers *cluster.Servers, users []string, k in
 	for _, one := range slices.Concat(servers.Routers(), servers.Nodes()) {
 		pids = append(pids, one.PID)
 	}
-	return over(ctx, pids, rate, d, seed, func(i int) error { return a.ask(ctx, i) })
+	return over(ctx, pids, rate, d, seed, f, func(i int) error { return a.ask(ctx, i) })
 }
 
 // middle returns the median.

@@ -1,6 +1,7 @@
 package machine
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"math"
 	"runtime"
 	"slices"
+	"strings"
 	"text/tabwriter"
 
 	"github.com/tandem-ann/tandem/bench/capacity/tail"
@@ -26,7 +28,7 @@ type ValidateOptions struct {
 
 // Validate returns an error that names the option out of bounds.
 func (o *ValidateOptions) Validate() error {
-	o.Rows = nil
+	o.Rows, o.Rates = nil, []float64{firstRate}
 	if len(o.Shards) == 0 || len(o.Loads) == 0 {
 		return errors.New("there are no shards or no loads")
 	}
@@ -57,8 +59,9 @@ type Validation struct {
 type Validated struct {
 	Shards int `json:"shards"`
 	Rows   int `json:"rows"` // of a shard
-	// Steps are what was measured apart, in microseconds of a processor.
-	Steps map[string]float64 `json:"steps"`
+	// Search is the mean of searches of one shard, measured apart, in microseconds of a processor.
+	Search float64 `json:"search"`
+	Idle   float64 `json:"idle"` // the share of a processor of one that is not asked
 	// Figures do not depend on the load.
 	Figures []Figure `json:"figures"`
 	Loads   []Loaded `json:"loads"`
@@ -66,10 +69,12 @@ type Validated struct {
 
 // Loaded is a cluster at one load.
 type Loaded struct {
-	Load    float64  `json:"load"`
-	Rate    float64  `json:"rate"`   // queries a second
-	Others  float64  `json:"others"` // processors that others have taken, in the median
-	Figures []Figure `json:"figures"`
+	Load   float64 `json:"load"`
+	Rate   float64 `json:"rate"`   // queries a second
+	Others float64 `json:"others"` // processors that others have taken, in the median
+	// Steps are what was measured apart, in microseconds of a processor.
+	Steps   map[string]float64 `json:"steps"`
+	Figures []Figure           `json:"figures"`
 }
 
 // Figure is one thing, as it was simulated and measured.
@@ -136,26 +141,34 @@ func (v *Validation) WriteTable(w io.Writer) error {
 	}
 	for i := range v.Clusters {
 		c := &v.Clusters[i]
-		fmt.Fprintf(w, "\n%d shards of %d rows, measured apart (µs of a processor):", c.Shards, c.Rows)
-		for _, name := range steps {
-			fmt.Fprintf(w, " %s %.3g", name, c.Steps[name])
+		fmt.Fprintf(w, "\n%d shards of %d rows, measured apart: a search takes %.3g µs of a processor, a process that nobody asks %.2g%% of it; in µs:\n", c.Shards, c.Rows, c.Search, 100*c.Idle)
+		t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+		fmt.Fprintf(t, "load\tothers\t%s\n", strings.Join(steps, "\t"))
+		for _, l := range c.Loads {
+			fmt.Fprintf(t, "%.2g\t%.2g", l.Load, l.Others)
+			for _, name := range steps {
+				fmt.Fprintf(t, "\t%.3g", l.Steps[name])
+			}
+			fmt.Fprintln(t)
+		}
+		if err := t.Flush(); err != nil {
+			return err
 		}
 	}
-	_, err := fmt.Fprintln(w)
-	return err
+	return nil
 }
 
 // steps are the names of what is measured apart.
-var steps = []string{"search", "node call", "lookup", "router call", "router query", "client", "wake p50", "wake p90", "wake p99", "idle %"}
+var steps = []string{"node call", "lookup", "router call", "router query", "client", "wake p50", "wake p90", "wake p99"}
 
 // measurable is one cluster while it is measured.
 type measurable struct {
 	whole, one *site // all shards, and one of them by itself
-	parts      parts
+	common     common
+	parts      []*parts // by load
 	rates      []float64
 	turns      [][]turn // by load
 	memory     []float64
-	file       float64 // bytes that are mapped
 }
 
 // Validated measures clusters and what they consist of, in turns, and simulates them.
@@ -172,8 +185,8 @@ func Validate(ctx context.Context, o ValidateOptions) (_ *Validation, err error)
 	}()
 	open := func(t Towers, nodes int) (*site, error) {
 		o.progress("build %d apps in %d shards", t.Apps, t.Shards)
-		t.Users, t.Dim, t.Seed = users, o.Dim, o.Seed
-		s, err := o.open(ctx, nameOf(t), t)
+		t.Users, t.Dim, t.Seed = users, o.Dim, cmp.Or(t.Seed, o.Seed)
+		s, err := o.open(ctx, t)
 		sites = append(sites, s)
 		if err == nil {
 			err = s.serve(ctx, nodes)
@@ -184,6 +197,15 @@ func Validate(ctx context.Context, o ValidateOptions) (_ *Validation, err error)
 	if err != nil {
 		return nil, err
 	}
+	other, err := open(Towers{Apps: routerParts * leastRows, Shards: routerParts, Seed: o.Seed + 1}, 2)
+	if err != nil {
+		return nil, err
+	}
+	beside, err := newSpare(ctx, other, firstRate/3)
+	if err != nil {
+		return nil, err
+	}
+	defer beside.asker.close()
 	var list []*measurable
 	for _, n := range o.Shards {
 		m := &measurable{}
@@ -193,6 +215,9 @@ func Validate(ctx context.Context, o ValidateOptions) (_ *Validation, err error)
 		if m.whole, err = open(Towers{Apps: o.Apps, Shards: n}, n); err != nil {
 			return nil, err
 		}
+		if err := m.remember(); err != nil {
+			return nil, err
+		}
 		m.turns = make([][]turn, len(o.Loads))
 		list = append(list, m)
 	}
@@ -200,7 +225,7 @@ func Validate(ctx context.Context, o ValidateOptions) (_ *Validation, err error)
 		o.progress("round %d of %d", round+1, o.Rounds)
 		seed := o.Seed + uint64(100*round)
 		for _, m := range list {
-			if err := m.round(ctx, &o, more, seed); err != nil {
+			if err := m.round(ctx, &o, more, beside, seed); err != nil {
 				return nil, err
 			}
 		}
@@ -215,58 +240,70 @@ func Validate(ctx context.Context, o ValidateOptions) (_ *Validation, err error)
 	return v, nil
 }
 
+// firstRate is how often a process is asked a second at first.
+const firstRate = 300
+
 // round measures what a cluster consists of, and then the cluster.
-func (m *measurable) round(ctx context.Context, o *ValidateOptions, more *site, seed uint64) error {
-	p := &m.parts
-	if err := m.one.one(ctx, p, m.whole.towers.Shards, seed); err != nil {
-		return err
-	}
-	if err := router(ctx, p, m.one, more, seed); err != nil {
-		return err
-	}
-	if err := idle(ctx, p, []*site{m.one, more, m.whole}, o.Time/2); err != nil {
-		return err
-	}
-	if m.rates == nil {
-		w := p.work()
+func (m *measurable) round(ctx context.Context, o *ValidateOptions, more *site, spare *spare, seed uint64) error {
+	if m.rates == nil { // a first look says what the processors can do
+		c, p := &common{}, []*parts{{rate: firstRate}}
+		if err := errors.Join(m.one.one(ctx, c, p, nil, m.whole.towers.Shards, seed), router(ctx, p, nil, m.one, more, seed), idle(ctx, c, []*site{m.one}, o.Time/2)); err != nil {
+			return err
+		}
+		w := p[0].work(c)
 		n := float64(m.whole.towers.Shards)
 		each := w.Client + w.Query + (n+1)*w.Call + w.Lookup.Mean() + n*w.Search.Mean()
 		for _, load := range o.Loads {
-			m.rates = append(m.rates, load*float64(runtime.NumCPU())/each)
+			rate := load * float64(runtime.NumCPU()) / each
+			m.rates, m.parts = append(m.rates, rate), append(m.parts, &parts{rate: rate, fill: load})
 		}
 	}
+	if err := m.one.one(ctx, &m.common, m.parts, spare, m.whole.towers.Shards, seed); err != nil {
+		return err
+	}
+	if err := router(ctx, m.parts, spare, m.one, more, seed); err != nil {
+		return err
+	}
+	if err := idle(ctx, &m.common, []*site{m.one, more, m.whole}, o.Time/2); err != nil {
+		return err
+	}
 	for i, rate := range m.rates {
-		t, err := queries(ctx, m.whole.servers, m.whole.users, o.K, rate, o.Time, seed+uint64(i))
+		t, err := queries(ctx, m.whole.servers, m.whole.users, o.K, rate, o.Time, seed+uint64(i), nil)
 		if err != nil {
 			return fmt.Errorf("ask a cluster of %d: %w", m.whole.towers.Shards, err)
 		}
 		m.turns[i] = append(m.turns[i], t)
 	}
-	sum := 0.0
-	for _, s := range slices.Concat(m.whole.servers.Nodes(), m.whole.servers.Routers()) {
-		got, err := memoryOf(s.PID)
-		if err != nil {
-			return err
-		}
-		sum += got.own + got.files
-	}
-	m.memory = append(m.memory, sum)
 	return nil
 }
 
+// remember reads what is in memory.
+func (m *measurable) remember() error {
+	sum := 0.0
+	for _, s := range slices.Concat(m.whole.servers.Nodes(), m.whole.servers.Routers()) {
+		own, files, err := memoryOf(s.PID)
+		if err != nil {
+			return err
+		}
+		sum += own + files
+	}
+	m.memory = append(m.memory, sum)
+	return m.one.memories(&m.common)
+}
+
 // work is what the simulation takes of what was measured apart.
-func (p *parts) work() tail.Work {
-	beside := max(0, middle(p.beside))
+func (p *parts) work(c *common) tail.Work {
+	beside := max(0, middle(c.beside))
 	return tail.Work{
 		Client: middle(p.client), Query: middle(p.routerQuery), Call: middle(p.routerCall),
-		Search: tail.NewTimes(p.search, 1000).Plus(middle(p.nodeCall)), Lookup: tail.Times{middle(p.lookup)},
+		Search: tail.NewTimes(c.search, 1000).Plus(middle(p.nodeCall)), Lookup: tail.Times{middle(p.lookup)},
 		Beside: beside, Piece: 100e-6,
 	}
 }
 
 // cluster is the simulated one: all processes share the processors of this machine.
-func (m *measurable) cluster() tail.Cluster {
-	c := tail.Cluster{Cores: []int{runtime.NumCPU()}, Routers: []int{0}, Client: 0, Wake: m.parts.wake()}
+func (m *measurable) cluster(p *parts) tail.Cluster {
+	c := tail.Cluster{Cores: []int{runtime.NumCPU()}, Routers: []int{0}, Client: 0, Wake: p.wake(&m.common)}
 	n := m.whole.towers.Shards
 	c.Shards, c.Users = make([][]int, n), make([][]int, n)
 	for i, s := range m.whole.servers.Nodes() {
@@ -287,28 +324,20 @@ const simulated = 40_000
 
 // compare simulates a cluster.
 func (m *measurable) compare(o *ValidateOptions) (*Validated, error) {
-	p := &m.parts
 	n := m.whole.towers.Shards
-	w := p.work()
-	wake := p.wake()
-	v := &Validated{Shards: n, Rows: o.Apps / n, Steps: map[string]float64{
-		"search": 1e6 * tail.NewTimes(p.search, 1000).Mean(), "node call": 1e6 * middle(p.nodeCall), "lookup": 1e6 * w.Lookup.Mean(), "router call": 1e6 * w.Call,
-		"router query": 1e6 * w.Query, "client": 1e6 * w.Client, "idle %": 100 * w.Beside,
-		"wake p50": 1e6 * wake.At(0.5), "wake p90": 1e6 * wake.At(0.9), "wake p99": 1e6 * wake.At(0.99),
-	}}
-	bytes := 0.0
-	for _, kind := range []shard.Kind{shard.Apps, shard.Users} {
-		for _, s := range m.whole.snapshot.Manifest().Tower(kind).Shards {
-			bytes += float64(s.Size)
-		}
-	}
-	v.Figures = append(v.Figures, figure("memory", "MiB", 1.0/(1<<20), float64(n)*middle(p.nodeBytes)+middle(p.routerBytes)+bytes, m.memory))
+	v := &Validated{Shards: n, Rows: o.Apps / n, Search: 1e6 * tail.NewTimes(m.common.search, 1000).Mean(), Idle: middle(m.common.beside)}
+	v.Figures = append(v.Figures, figure("memory", "MiB", 1.0/(1<<20), float64(n)*middle(m.common.nodeBytes)+middle(m.common.routerBytes)+m.whole.bytes(), m.memory))
 	for i, rate := range m.rates {
-		r, err := tail.Simulate(m.cluster(), w, tail.Load{Rate: rate, Queries: simulated, Again: 0.005, Seed: o.Seed})
+		p := m.parts[i]
+		w, wake := p.work(&m.common), p.wake(&m.common)
+		r, err := tail.Simulate(m.cluster(p), w, tail.Load{Rate: rate, Queries: simulated, Again: 0.005, Seed: o.Seed})
 		if err != nil {
 			return nil, err
 		}
-		l := Loaded{Load: o.Loads[i], Rate: rate}
+		l := Loaded{Load: o.Loads[i], Rate: rate, Steps: map[string]float64{
+			"node call": 1e6 * middle(p.nodeCall), "lookup": 1e6 * w.Lookup.Mean(), "router call": 1e6 * w.Call, "router query": 1e6 * w.Query, "client": 1e6 * w.Client,
+			"wake p50": 1e6 * wake.At(0.5), "wake p90": 1e6 * wake.At(0.9), "wake p99": 1e6 * wake.At(0.99),
+		}}
 		var others, nodes, router, client []float64
 		quantile := func(q float64) (list []float64) {
 			for _, t := range m.turns[i] {
