@@ -446,9 +446,10 @@ func Measure(ctx context.Context, o Options) (_ *capacity.Measured, err error) {
 	}
 	var others []float64
 	for i, p := range list {
+		w := p.work(c)
 		m.Steps = append(m.Steps, capacity.Steps{
-			Rate: o.Rates[i], NodeCall: micro(p.nodeCall), NodeLookup: micro(p.lookup),
-			RouterCall: micro(p.routerCall), RouterQuery: micro(p.routerQuery), Client: micro(p.client),
+			Rate: o.Rates[i], NodeCall: rounded(1e6 * (w.Search.Mean() - tail.NewTimes(c.search, 1000).Mean())), NodeLookup: rounded(1e6 * w.Lookup.Mean()),
+			RouterCall: rounded(1e6 * w.Call), RouterQuery: rounded(1e6 * w.Query), Client: rounded(1e6 * w.Client),
 		})
 		others = append(others, p.others...)
 	}
@@ -466,8 +467,6 @@ func rounded(v float64) float64 {
 	}
 	return out
 }
-
-func micro(seconds []float64) float64 { return rounded(max(0, 1e6*middle(seconds))) }
 
 func micros(t tail.Times) []float64 {
 	out := make([]float64, len(t))
