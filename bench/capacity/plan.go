@@ -97,11 +97,14 @@ type calculation struct {
 	n numbers
 	// apps and users are the sizes of a shard of each.
 	apps, users Bytes
+	// simulated has what was simulated before, by all that it is of: most assumptions change nothing
+	// of it.
+	simulated map[string]*Tail
 }
 
 func newCalculation(s *Scenario, m *Measured, n numbers) *calculation {
 	return &calculation{
-		s: s, m: m, n: n,
+		s: s, m: m, n: n, simulated: map[string]*Tail{},
 		apps:  sizeOf(s.rows(s.Apps), s, s.AppAttributes, s.Segments, n.of(idBytes)),
 		users: sizeOf(s.rows(s.Users), s, s.UserAttributes, 0, n.of(idBytes)),
 	}
@@ -153,7 +156,7 @@ func (c *calculation) byMemory(usable float64) (nodes int, why string, err error
 // fleet returns what an instance makes of the scenario.
 func (c *calculation) fleet(i Instance) (*Fleet, error) {
 	f := &Fleet{Instance: i}
-	f.Usable = float64(i.Memory)*c.n.of(memoryShare) - c.n.of(heapBytes) - c.m.NodeBytes
+	f.Usable = float64(i.Memory)*c.n.of(memoryShare) - c.n.of(heapBytes)*(1<<20) - c.m.NodeBytes
 	if f.Usable < 1 {
 		f.Cannot = fmt.Sprintf("of %s of memory nothing is left to map", bytesText(float64(i.Memory)))
 		return f, nil
@@ -285,14 +288,21 @@ func (c *calculation) simulate(f *Fleet, queries, calls int) (*Tail, error) {
 		return &Tail{Overloaded: true}, nil
 	}
 	n := min(queries, max(leastQueries, calls/c.s.shards()))
+	key := fmt.Sprint(f.Nodes, f.Routers, f.Instance.VCPU, n, f.work.Query, f.work.Call, f.work.Search, f.work.Lookup,
+		c.n.of(networkTime), c.n.of(wakeFactor), c.n.of(sameShare), c.n.of(againShare), c.n.of(byID), f.plan.Shards())
+	if t, ok := c.simulated[key]; ok {
+		return t, nil
+	}
 	r, err := tail.Simulate(c.cluster(f), f.work, tail.Load{Rate: c.s.QPS, Queries: n, Same: c.n.of(sameShare), Again: c.n.of(againShare), Hedge: true, Seed: c.s.Seed})
 	if err != nil {
 		return nil, err
 	}
-	return &Tail{
+	t := &Tail{
 		P50: 1e3 * r.Latency.At(0.5), P99: 1e3 * r.Latency.At(0.99), P999: 1e3 * r.Latency.At(0.999),
 		CallP50: 1e3 * r.Call.At(0.5), CallP99: 1e3 * r.Call.At(0.99), Hedged: r.Hedged, Queries: n, Overloaded: r.Overloaded,
-	}, nil
+	}
+	c.simulated[key] = t
+	return t, nil
 }
 
 // cheapest returns the fleet that costs least of those that can be, nil if none can.

@@ -60,8 +60,8 @@ type Range struct {
 	P99   float64 `json:"p99_ms"`
 }
 
-// Sensitivity is what becomes of the plan if an assumption is half as much, and twice as much: by
-// which part cost and p99 change.
+// Sensitivity is what becomes of the plan if an assumption is half as much, and twice as much, as far as
+// it may be; of a power, if it is 0.1 less and more. It is by which part cost and p99 change.
 type Sensitivity struct {
 	Name      string  `json:"name"`
 	Half      float64 `json:"half"`
@@ -144,8 +144,11 @@ const variedCalls = 200_000
 
 // vary reckons again, with one assumption after the other half and twice as much.
 func (r *Report) vary(s *Scenario, m *Measured, n numbers) error {
+	simulated := map[string]*Tail{}
 	try := func(name string, value float64) (*Range, error) {
-		v, err := newCalculation(s, m, n.with(name, value)).report(s.Queries/4+100, variedCalls)
+		c := newCalculation(s, m, n.with(name, value))
+		c.simulated = simulated
+		v, err := c.report(s.Queries/4+100, variedCalls)
 		if err != nil {
 			return nil, err
 		}
@@ -175,15 +178,16 @@ func (r *Report) vary(s *Scenario, m *Measured, n numbers) error {
 		return a/b - 1
 	}
 	for _, a := range n {
-		if a.Name == byID || a.Value == 0 {
-			continue // a half of it is nothing else
+		low, high := a.varied()
+		if a.fixed || low == high {
+			continue
 		}
-		v := Sensitivity{Name: a.Name, Half: n.with(a.Name, a.Value/2).of(a.Name), Twice: n.with(a.Name, 2*a.Value).of(a.Name)}
-		half, err := try(a.Name, a.Value/2)
+		v := Sensitivity{Name: a.Name, Half: low, Twice: high}
+		half, err := try(a.Name, low)
 		if err != nil {
 			return err
 		}
-		twice, err := try(a.Name, 2*a.Value)
+		twice, err := try(a.Name, high)
 		if err != nil {
 			return err
 		}
@@ -366,7 +370,7 @@ func (r *Report) writeBest(t *rows, f *Fleet) {
 	t.row("a month", fmt.Sprintf("%s, of which machines that serve %s", text(r.Month), text(r.Machines)))
 	t.row()
 	if len(r.Sensitivity) > 0 {
-		t.row("If it is half or twice as much", "half", "a month", "p99", "twice", "a month", "p99")
+		t.row("If it is half or twice as much (powers: 0.1 less or more)", "half", "a month", "p99", "twice", "a month", "p99")
 		for _, v := range r.Sensitivity {
 			t.row(v.Name, text(v.Half), partText(v.MonthHalf), partText(v.P99Half), text(v.Twice), partText(v.MonthTwo), partText(v.P99Two))
 		}

@@ -37,6 +37,7 @@ type cli struct {
 	Live     liveCommand     `cmd:"" help:"Change what serves without a build: take apps down, add some, prove it."`
 	Inspect  inspectCommand  `cmd:"" help:"Show what is in a snapshot or in shard files."`
 	Verify   verifyCommand   `cmd:"" help:"Prove that a snapshot is whole, or that shard files are."`
+	Capacity capacityCommand `cmd:"" help:"Reckon what a catalogue takes to be served, and what it costs."`
 	Bench    benchCommand    `cmd:"" help:"Measure a snapshot, or our index beside other engines."`
 	Load     loadCommand     `cmd:"" help:"Measure a running server under load."`
 	Replay   replayCommand   `cmd:"" help:"Ask a snapshot the queries that a server has recorded."`

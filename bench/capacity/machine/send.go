@@ -3,6 +3,7 @@ package machine
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -17,8 +18,9 @@ import (
 )
 
 // pace calls ask at times that are drawn beforehand, so many a second in the mean, for some time,
-// and returns how long each took from when it was due, in seconds.
-func pace(ctx context.Context, rate float64, d time.Duration, seed uint64, ask func(i int) error) (took []float64, err error) {
+// and returns how long each took from when it was due, in seconds, and how many were refused because
+// too many were under way. Any other failure is an error.
+func pace(ctx context.Context, rate float64, d time.Duration, seed uint64, ask func(i int) error) (took []float64, refused int, err error) {
 	random := rand.New(rand.NewPCG(seed, 0x9ace))
 	var mu sync.Mutex
 	var asking sync.WaitGroup
@@ -43,11 +45,14 @@ func pace(ctx context.Context, rate float64, d time.Duration, seed uint64, ask f
 			end := time.Since(due).Seconds()
 			mu.Lock()
 			defer mu.Unlock()
-			if failed != nil {
+			switch {
+			case errors.Is(failed, errRefused):
+				refused++
+			case failed != nil:
 				err = failed
-				return
+			default:
+				took = append(took, end)
 			}
-			took = append(took, end)
 		})
 	}
 	asking.Wait()
@@ -57,8 +62,11 @@ func pace(ctx context.Context, rate float64, d time.Duration, seed uint64, ask f
 	if err == nil && len(took) == 0 {
 		err = fmt.Errorf("nothing was asked within %s at %v a second", d, rate)
 	}
-	return took, err
+	return took, refused, err
 }
+
+// errRefused says that a server is asked more than it can answer.
+var errRefused = errors.New("the server has refused a query")
 
 // asker asks a router.
 type asker struct {
@@ -105,6 +113,10 @@ func (a *asker) ask(ctx context.Context, i int) error {
 		return err
 	}
 	defer response.Body.Close()
+	if response.StatusCode == http.StatusTooManyRequests {
+		_, err := io.Copy(io.Discard, response.Body)
+		return errors.Join(errRefused, err)
+	}
 	if response.StatusCode != http.StatusOK {
 		text, _ := io.ReadAll(io.LimitReader(response.Body, 500)) // its status is what counts
 		return fmt.Errorf("a query was answered with %s: %q", response.Status, text)

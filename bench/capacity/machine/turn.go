@@ -16,11 +16,12 @@ import (
 
 // turn is what one measurement of processes has found.
 type turn struct {
-	took   []float64       // seconds
-	cpu    map[int]float64 // seconds of processors for each that was asked, by process
-	self   float64         // the same of this one
-	others float64         // processors that others have taken meanwhile
-	rate   float64         // that was asked
+	took    []float64       // seconds
+	cpu     map[int]float64 // seconds of processors for each that was asked, by process
+	self    float64         // the same of this one
+	others  float64         // processors that others have taken meanwhile
+	rate    float64         // that was answered
+	refused int             // queries
 }
 
 // filler is work beside what is measured.
@@ -38,7 +39,7 @@ func (f *filler) beside(ctx context.Context, seed uint64, do func() error) error
 	filling, end := context.WithCancel(ctx)
 	done := make(chan error, 1)
 	go func() {
-		_, err := pace(filling, f.rate, time.Hour, seed+2, f.ask)
+		_, _, err := pace(filling, f.rate, time.Hour, seed+2, f.ask)
 		if filling.Err() != nil && ctx.Err() == nil {
 			err = nil // it was to end
 		}
@@ -78,7 +79,7 @@ func whileAsked(ctx context.Context, pids []int, rate float64, d time.Duration, 
 		all, err := machineCPU()
 		return out, self, all, err
 	}
-	if _, err := pace(ctx, rate, d/10+100*time.Millisecond, seed+1, ask); err != nil { // warm
+	if _, _, err := pace(ctx, rate, d/10+100*time.Millisecond, seed+1, ask); err != nil { // warm
 		return t, err
 	}
 	start := time.Now()
@@ -86,7 +87,7 @@ func whileAsked(ctx context.Context, pids []int, rate float64, d time.Duration, 
 	if err != nil {
 		return t, err
 	}
-	if t.took, err = pace(ctx, rate, d, seed, ask); err != nil {
+	if t.took, t.refused, err = pace(ctx, rate, d, seed, ask); err != nil {
 		return t, err
 	}
 	after, selfAfter, allAfter, err := read()

@@ -143,9 +143,9 @@ func (v *Validation) WriteTable(w io.Writer) error {
 		c := &v.Clusters[i]
 		fmt.Fprintf(w, "\n%d shards of %d rows, measured apart: a search takes %.3g µs of a processor, a process that nobody asks %.2g%% of it; in µs:\n", c.Shards, c.Rows, c.Search, 100*c.Idle)
 		t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-		fmt.Fprintf(t, "load\tothers\t%s\n", strings.Join(steps, "\t"))
+		fmt.Fprintf(t, "load\tothers\trefused\t%s\n", strings.Join(steps, "\t"))
 		for _, l := range c.Loads {
-			fmt.Fprintf(t, "%.2g\t%.2g", l.Load, l.Others)
+			fmt.Fprintf(t, "%.2g\t%.2g\t%d", l.Load, l.Others, l.Refused)
 			for _, name := range steps {
 				fmt.Fprintf(t, "\t%.3g", l.Steps[name])
 			}
@@ -349,6 +349,7 @@ func (m *measurable) compare(o *ValidateOptions) (*Validated, error) {
 		}
 		at := m.whole.servers.Routers()[0].PID
 		for _, t := range m.turns[i] {
+			l.Refused += t.refused
 			others, client, router = append(others, t.others), append(client, t.self), append(router, t.cpu[at])
 			sum := 0.0
 			for pid, cpu := range t.cpu {
