@@ -69,9 +69,10 @@ type Validated struct {
 
 // Loaded is a cluster at one load.
 type Loaded struct {
-	Load   float64 `json:"load"`
-	Rate   float64 `json:"rate"`   // queries a second
-	Others float64 `json:"others"` // processors that others have taken, in the median
+	Load    float64 `json:"load"`
+	Rate    float64 `json:"rate"`    // queries a second
+	Others  float64 `json:"others"`  // processors that others have taken, in the median
+	Refused int     `json:"refused"` // queries that the router has refused
 	// Steps are what was measured apart, in microseconds of a processor.
 	Steps   map[string]float64 `json:"steps"`
 	Figures []Figure           `json:"figures"`
