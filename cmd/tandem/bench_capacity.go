@@ -86,7 +86,7 @@ func inTemporaryFolder(do func(dir string) error) (err error) {
 // benchCapacityMeasureCommand is `tandem bench capacity measure`.
 type benchCapacityMeasureCommand struct {
 	capacityBenchFlags
-	Rates []float64 `default:"50,200,800" placeholder:"X" help:"How often a process is asked a second (default ${default})."`
+	Rates []float64 `default:"30,100,300" placeholder:"X" help:"How often a process is asked a second (default ${default})."`
 	Rows  []int     `default:"10000,50000,250000" placeholder:"N" help:"Sizes of the shards that are searched (default ${default})."`
 	Out   string    `default:"-" placeholder:"FILE" help:"Where to write the JSON (default ${default}, standard output)."`
 }
