@@ -111,6 +111,9 @@ func assumptions(m *Measured) []Assumption {
 	for name, value := range map[string]float64{rowsExponent: rows, askedExponent: asked, buildExponent: m.buildExponent()} {
 		i := slices.IndexFunc(list, func(a Assumption) bool { return a.Name == name })
 		if a := &list[i]; !math.IsNaN(value) && value >= a.low && value <= a.high {
+			if name == buildExponent && value < 1 {
+				continue // it is of what a build does once, which a large one hardly takes longer for
+			}
 			a.Value, a.Source = two(value), "measured"
 		}
 	}

@@ -3,7 +3,6 @@ package capacity
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -113,9 +112,6 @@ func ReadMeasured(r io.Reader) (*Measured, error) {
 	d.DisallowUnknownFields()
 	if err := d.Decode(m); err != nil {
 		return nil, fmt.Errorf("it is no JSON that tandem bench capacity measure writes: %w", err)
-	}
-	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return nil, errors.New("something follows the JSON object, want nothing")
 	}
 	if err := m.Validate(); err != nil {
 		return nil, err

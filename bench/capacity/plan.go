@@ -9,6 +9,7 @@ import (
 	"github.com/tandem-ann/tandem/bench/capacity/tail"
 	"github.com/tandem-ann/tandem/server/placement"
 	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/wording"
 )
 
 // Fleet is what one kind of instance makes of a scenario.
@@ -193,7 +194,7 @@ func (c *calculation) fleet(i Instance) (*Fleet, error) {
 			return nil, err
 		}
 		if n := len(f.plan.Short()); n > 0 {
-			f.Cannot = fmt.Sprintf("%d nodes lack room for copies of %d shards of one snapshot", f.Nodes, n)
+			f.Cannot = fmt.Sprintf("%s cannot hold all copies of %s of one snapshot", wording.Plural(f.Nodes, "node"), wording.Plural(n, "shard"))
 			return f, nil
 		}
 		f.Held = 0
