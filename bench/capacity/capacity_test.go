@@ -165,7 +165,7 @@ func TestSizesAreThoseOfFiles(t *testing.T) {
 	})
 	require.NoError(t, err)
 	s := catalogue()
-	s.Apps, s.Users, s.Dim, s.Degree, s.Shards, s.Segments = apps, users, 48, 8, 2, 0
+	s.Apps, s.Users, s.Dim, s.Degree, s.Shards, s.UserShards, s.Segments = apps, users, 48, 8, 2, 2, 0
 	var ids float64
 	s.AppAttributes, ids = statistics(t, appPath, synthetic.AppIDColumn)
 	s.UserAttributes, _ = statistics(t, userPath, synthetic.UserIDColumn)
@@ -184,7 +184,7 @@ func drawScenario(t *rapid.T) *capacity.Scenario {
 	s.Apps = rapid.Int64Range(1000, 200_000_000).Draw(t, "apps")
 	s.Users = rapid.Int64Range(1000, 200_000_000).Draw(t, "users")
 	s.Dim = rapid.IntRange(1, 512).Draw(t, "dim")
-	s.Shards = rapid.IntRange(1, 8).Draw(t, "shards")
+	s.Shards, s.UserShards = rapid.IntRange(1, 8).Draw(t, "shards"), rapid.IntRange(1, 8).Draw(t, "user shards")
 	s.QPS = float64(rapid.IntRange(1, 5000).Draw(t, "qps"))
 	s.Replicas = rapid.IntRange(1, 3).Draw(t, "replicas")
 	s.Zones = rapid.IntRange(1, 3).Draw(t, "zones")
@@ -269,7 +269,7 @@ func TestASwitchThatDoesNotFit(t *testing.T) {
 	require.NoError(t, plan(t, s, nil).WriteTable(&text))
 	require.Contains(t, text.String(), "DOES NOT FIT")
 	s.Nodes = 1
-	require.Equal(t, "1 node cannot hold all copies of 20 shards of one snapshot", plan(t, s, nil).Fleets[0].Cannot)
+	require.Equal(t, "1 node cannot hold all copies of 40 shards of one snapshot", plan(t, s, nil).Fleets[0].Cannot)
 }
 
 // Each assumption changes something of the report, unless it says that it does not.
@@ -314,22 +314,22 @@ func TestUnits(t *testing.T) {
 
 func TestBadScenariosAreRefused(t *testing.T) {
 	for want, change := range map[string]func(s *capacity.Scenario){
-		"apps is 0, want 1":                              func(s *capacity.Scenario) { s.Apps = 0 },
-		"dim is 9000, want 1 to 8192":                    func(s *capacity.Scenario) { s.Dim = 9000 },
-		"qps is NaN, want":                               func(s *capacity.Scenario) { s.QPS = math.NaN() },
-		"recall is 1, want 0.5 to":                       func(s *capacity.Scenario) { s.Recall = 1 },
-		"replicas is 17, want 1 to 16":                   func(s *capacity.Scenario) { s.Replicas = 17 },
-		`element is "int4", want float32`:                func(s *capacity.Scenario) { s.Element = "int4" },
-		"are 100000 shards of 1000 rows, want at most":   func(s *capacity.Scenario) { s.ShardRows = 1000 },
-		"there are 0 instances, want 1":                  func(s *capacity.Scenario) { s.Instances = nil },
-		`instance "large" has 0 vcpu, want 1`:            func(s *capacity.Scenario) { s.Instances[0].VCPU = 0 },
-		`instance "large" has 5 bytes of memory`:         func(s *capacity.Scenario) { s.Instances[0].Memory = 5 },
-		`instance "large" costs 0 an hour, want more`:    func(s *capacity.Scenario) { s.Instances[0].Price = 0 },
-		`instance "large" is there twice`:                func(s *capacity.Scenario) { s.Instances[1] = s.Instances[0] },
-		`attribute "country" has 0 values, want 1`:       func(s *capacity.Scenario) { s.AppAttributes[0].Values = 0 },
-		`attribute "free" is of type bool, which has no`: func(s *capacity.Scenario) { s.AppAttributes[2].Bytes = 3 },
-		`attribute "free" is present in 2 of the rows`:   func(s *capacity.Scenario) { s.AppAttributes[2].Present = 2 },
-		`a row has 7 values of attribute "platforms"`:    func(s *capacity.Scenario) { s.AppAttributes[1].Each = 7 },
+		"apps is 0, want 1":                                   func(s *capacity.Scenario) { s.Apps = 0 },
+		"dim is 9000, want 1 to 8192":                         func(s *capacity.Scenario) { s.Dim = 9000 },
+		"qps is NaN, want":                                    func(s *capacity.Scenario) { s.QPS = math.NaN() },
+		"recall is 1, want 0.5 to":                            func(s *capacity.Scenario) { s.Recall = 1 },
+		"replicas is 17, want 1 to 16":                        func(s *capacity.Scenario) { s.Replicas = 17 },
+		`element is "int4", want float32`:                     func(s *capacity.Scenario) { s.Element = "int4" },
+		"100000000 apps are in 100000 shards, want 1 to 4096": func(s *capacity.Scenario) { s.ShardRows = 1000 },
+		"there are 0 instances, want 1":                       func(s *capacity.Scenario) { s.Instances = nil },
+		`instance "large" has 0 vcpu, want 1`:                 func(s *capacity.Scenario) { s.Instances[0].VCPU = 0 },
+		`instance "large" has 5 bytes of memory`:              func(s *capacity.Scenario) { s.Instances[0].Memory = 5 },
+		`instance "large" costs 0 an hour, want more`:         func(s *capacity.Scenario) { s.Instances[0].Price = 0 },
+		`instance "large" is there twice`:                     func(s *capacity.Scenario) { s.Instances[1] = s.Instances[0] },
+		`attribute "country" has 0 values, want 1`:            func(s *capacity.Scenario) { s.AppAttributes[0].Values = 0 },
+		`attribute "free" is of type bool, which has no`:      func(s *capacity.Scenario) { s.AppAttributes[2].Bytes = 3 },
+		`attribute "free" is present in 2 of the rows`:        func(s *capacity.Scenario) { s.AppAttributes[2].Present = 2 },
+		`a row has 7 values of attribute "platforms"`:         func(s *capacity.Scenario) { s.AppAttributes[1].Each = 7 },
 	} {
 		s := catalogue()
 		change(s)

@@ -22,4 +22,4 @@ var Default = sync.OnceValue(func() *Measured {
 	return m
 })
 
-func shareOf(s *Scenario) (asked, expected int) { return shard.Share(s.K, s.shards()) }
+func shareOf(s *Scenario) (asked, expected int) { return shard.Share(s.K, int(s.shards())) }

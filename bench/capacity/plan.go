@@ -65,8 +65,8 @@ type Tail struct {
 
 // search returns the times of a search of a shard, in seconds of a vcpu, without its call.
 func (c *calculation) search() tail.Times {
-	_, expected := shard.Share(c.s.K, c.s.shards())
-	rows := c.s.rows(c.s.Apps)
+	_, expected := shareOf(c.s)
+	rows := c.s.appRows()
 	from := c.m.near(rows, float64(expected))
 	by := math.Pow(rows/float64(from.Rows), c.n.of(rowsExponent)) * math.Pow(float64(expected)/float64(from.Expected), c.n.of(askedExponent))
 	by *= math.Pow((1-c.m.Target)/(1-c.s.Recall), c.n.of(recallPower))
@@ -106,14 +106,14 @@ type calculation struct {
 func newCalculation(s *Scenario, m *Measured, n numbers) *calculation {
 	return &calculation{
 		s: s, m: m, n: n, simulated: map[string]*Tail{},
-		apps:  sizeOf(s.rows(s.Apps), s, s.AppAttributes, s.Segments, n.of(idBytes)),
-		users: sizeOf(s.rows(s.Users), s, s.UserAttributes, 0, n.of(idBytes)),
+		apps:  sizeOf(s.appRows(), s, s.AppAttributes, s.Segments, n.of(idBytes)),
+		users: sizeOf(s.userRows(), s, s.UserAttributes, 0, n.of(idBytes)),
 	}
 }
 
 // snapshot returns what one snapshot takes.
 func (c *calculation) snapshot() float64 {
-	return float64(c.s.shards()) * (c.apps.All() + c.users.All())
+	return float64(c.s.shards())*c.apps.All() + float64(c.s.userShards())*c.users.All()
 }
 
 // members are so many nodes of an instance, by zones in turn.
@@ -129,9 +129,10 @@ func (c *calculation) members(nodes int, usable float64) []placement.Member {
 func (c *calculation) shards(snapshots float64) []placement.Shard {
 	var list []placement.Shard
 	for i := range c.s.shards() {
-		list = append(list,
-			placement.Shard{Key: fmt.Sprintf("%s/%d", shard.Apps, i), Bytes: int64(c.apps.All() * snapshots)},
-			placement.Shard{Key: fmt.Sprintf("%s/%d", shard.Users, i), Bytes: int64(c.users.All() * snapshots)})
+		list = append(list, placement.Shard{Key: fmt.Sprintf("%s/%d", shard.Apps, i), Bytes: int64(c.apps.All() * snapshots)})
+	}
+	for i := range c.s.userShards() {
+		list = append(list, placement.Shard{Key: fmt.Sprintf("%s/%d", shard.Users, i), Bytes: int64(c.users.All() * snapshots)})
 	}
 	return list
 }
@@ -270,7 +271,9 @@ func (c *calculation) cluster(f *Fleet) tail.Cluster {
 	}
 	for i := range c.s.shards() {
 		out.Shards = append(out.Shards, holders[fmt.Sprintf("%s/%d", shard.Apps, i)])
-		if c.n.of(byID) > 0 {
+	}
+	if c.n.of(byID) > 0 {
+		for i := range c.s.userShards() {
 			out.Users = append(out.Users, holders[fmt.Sprintf("%s/%d", shard.Users, i)])
 		}
 	}
@@ -288,7 +291,7 @@ func (c *calculation) simulate(f *Fleet, queries, calls int) (*Tail, error) {
 	if c.s.QPS*f.NodeCPU/1e6 >= float64(f.Nodes*f.Instance.VCPU) || f.BusyRouters >= 1 {
 		return &Tail{Overloaded: true}, nil
 	}
-	n := min(queries, max(leastQueries, calls/c.s.shards()))
+	n := min(queries, max(leastQueries, calls/int(c.s.shards())))
 	key := fmt.Sprint(f.Nodes, f.Routers, f.Instance.VCPU, n, f.work.Query, f.work.Call, f.work.Search, f.work.Lookup,
 		c.n.of(networkTime), c.n.of(wakeFactor), c.n.of(sameShare), c.n.of(againShare), c.n.of(byID), f.plan.Shards())
 	if t, ok := c.simulated[key]; ok {

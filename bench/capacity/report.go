@@ -17,7 +17,9 @@ import (
 // Report is what a scenario takes. The names of its JSON fields are stable.
 type Report struct {
 	Scenario *Scenario `json:"scenario"`
-	Shards   int       `json:"shards"`
+	Shards   int64     `json:"shards"`
+	// UserShards are of the user tower.
+	UserShards int64 `json:"user_shards"`
 	// AppRows and UserRows are of a shard.
 	AppRows  float64 `json:"app_rows"`
 	UserRows float64 `json:"user_rows"`
@@ -109,7 +111,7 @@ func Plan(s *Scenario, o Options) (*Report, error) {
 // report reckons once.
 func (c *calculation) report(queries, calls int) (*Report, error) {
 	r := &Report{
-		Scenario: c.s, Shards: c.s.shards(), AppRows: c.s.rows(c.s.Apps), UserRows: c.s.rows(c.s.Users), AppShard: c.apps, UserShard: c.users,
+		Scenario: c.s, Shards: c.s.shards(), UserShards: c.s.userShards(), AppRows: c.s.appRows(), UserRows: c.s.userRows(), AppShard: c.apps, UserShard: c.users,
 		Snapshot: c.snapshot(), Replicated: c.snapshot() * float64(c.s.Replicas), Stored: c.stored(), Assumptions: c.n, Measured: c.m.describe(), Extrapolated: c.extrapolated(),
 	}
 	r.Asked, _ = shareOf(c.s)
@@ -210,9 +212,9 @@ func (m *Measured) describe() string {
 // extrapolated says what is far from what was measured.
 func (c *calculation) extrapolated() (list []string) {
 	_, expected := shareOf(c.s)
-	from := c.m.near(c.s.rows(c.s.Apps), float64(expected))
-	if times := c.s.rows(c.s.Apps) / float64(from.Rows); times > 2 || times < 0.5 {
-		list = append(list, fmt.Sprintf("searches of shards of %s rows, from shards of %s", text(c.s.rows(c.s.Apps)), text(float64(from.Rows))))
+	from := c.m.near(c.s.appRows(), float64(expected))
+	if times := c.s.appRows() / float64(from.Rows); times > 2 || times < 0.5 {
+		list = append(list, fmt.Sprintf("searches of shards of %s rows, from shards of %s", text(c.s.appRows()), text(float64(from.Rows))))
 	}
 	if times := float64(expected) / float64(from.Expected); times > 2 || times < 0.5 {
 		list = append(list, fmt.Sprintf("searches that are to find %d rows, from those that find %d", expected, from.Expected))
@@ -224,7 +226,7 @@ func (c *calculation) extrapolated() (list []string) {
 		list = append(list, fmt.Sprintf("searches at a recall of %v, from %v", c.s.Recall, c.m.Target))
 	}
 	last := c.m.Builds[len(c.m.Builds)-1]
-	if rows := c.s.rows(c.s.Apps) + c.s.rows(c.s.Users); rows > 2*float64(last.Apps+last.Users) {
+	if rows := max(c.s.appRows(), c.s.userRows()); rows > 2*float64(last.Apps+last.Users) {
 		list = append(list, fmt.Sprintf("builds of shards of %s rows, from %s", text(rows), text(float64(last.Apps+last.Users))))
 	}
 	return list
@@ -289,12 +291,11 @@ func (r *rows) row(cells ...string) {
 func (r *Report) WriteTable(w io.Writer) error {
 	s := r.Scenario
 	t := &rows{t: tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)}
-	t.row(fmt.Sprintf("%s apps and %s users of %d %s components, %s, %d attributes of apps and %d of users, %s of each shard in %s",
-		text(float64(s.Apps)), text(float64(s.Users)), s.Dim, s.Element, wording.Plural(r.Shards, "shard"), len(s.AppAttributes), len(s.UserAttributes), wording.Plural(s.Replicas, "replica"), wording.Plural(s.Zones, "zone")))
+	t.row(fmt.Sprintf("%s apps and %s users of %d %s components, %s of apps and %d of users, %d attributes and %d, %s of each shard in %s",
+		text(float64(s.Apps)), text(float64(s.Users)), s.Dim, s.Element, wording.Plural(r.Shards, "shard"), r.UserShards, len(s.AppAttributes), len(s.UserAttributes), wording.Plural(s.Replicas, "replica"), wording.Plural(s.Zones, "zone")))
 	t.row(fmt.Sprintf("%s queries a second for %d candidates at a recall of %v; each shard is asked for %d rows", text(s.QPS), s.K, s.Recall, r.Asked))
 	t.row()
 	t.row("bytes", "an app shard", "a user shard", "a snapshot")
-	n := float64(r.Shards)
 	for _, part := range []struct {
 		name string
 		of   func(Bytes) float64
@@ -304,7 +305,7 @@ func (r *Report) WriteTable(w io.Writer) error {
 		{"all: on disk, mapped, and in memory", Bytes.All},
 	} {
 		a, u := part.of(r.AppShard), part.of(r.UserShard)
-		t.row(part.name, bytesText(a), bytesText(u), bytesText(n*(a+u)))
+		t.row(part.name, bytesText(a), bytesText(u), bytesText(float64(r.Shards)*a+float64(r.UserShards)*u))
 	}
 	t.row("rows", text(r.AppRows), text(r.UserRows), "")
 	t.row("all replicas", "", "", bytesText(r.Replicated))
@@ -405,7 +406,7 @@ func WriteSummary(w io.Writer, list []*Report) error {
 	}
 	line("apps", func(r *Report) string { return text(float64(r.Scenario.Apps)) })
 	line("users", func(r *Report) string { return text(float64(r.Scenario.Users)) })
-	line("shards", func(r *Report) string { return fmt.Sprint(r.Shards) })
+	line("shards of apps, of users", func(r *Report) string { return fmt.Sprintf("%d, %d", r.Shards, r.UserShards) })
 	line("rows of an app shard", func(r *Report) string { return text(r.AppRows) })
 	line("an app shard", func(r *Report) string { return bytesText(r.AppShard.All()) })
 	line("a snapshot", func(r *Report) string { return bytesText(r.Snapshot) })

@@ -23,10 +23,11 @@ type Scenario struct {
 	AppAttributes  []Attribute `json:"app_attributes"`
 	UserAttributes []Attribute `json:"user_attributes"`
 	Segments       int         `json:"segments"`
-	// Shards are of the app tower, 0 for as many as there are shards of ShardRows rows; the user
-	// tower has as many.
-	Shards    int   `json:"shards"`
-	ShardRows int64 `json:"shard_rows"`
+	// Shards are of the app tower and UserShards of the user tower, 0 for as many as there are shards
+	// of ShardRows rows.
+	Shards     int   `json:"shards"`
+	UserShards int   `json:"user_shards"`
+	ShardRows  int64 `json:"shard_rows"`
 	// QPS are queries a second at the peak, which ask for K candidates at a recall of Recall.
 	QPS    float64 `json:"qps"`
 	K      int     `json:"k"`
@@ -123,6 +124,7 @@ func (s *Scenario) Validate() error {
 		{"m", float64(s.Degree), 2, 128},
 		{"segments", float64(s.Segments), 0, maxSegments},
 		{"shards", float64(s.Shards), 0, maxShards},
+		{"user shards", float64(s.UserShards), 0, maxShards},
 		{"shard rows", float64(s.ShardRows), 1, maxRows},
 		{"qps", s.QPS, 0.001, maxQPS},
 		{"k", float64(s.K), 1, maxK},
@@ -143,11 +145,18 @@ func (s *Scenario) Validate() error {
 	if !slices.Contains([]Element{Float32, Float16, Uint8}, s.Element) {
 		return fmt.Errorf("element is %.64q, want %s, %s or %s", s.Element, Float32, Float16, Uint8)
 	}
-	if n := s.shards(); n > maxShards {
-		return fmt.Errorf("%d apps are %d shards of %d rows, want at most %d shards", s.Apps, n, s.ShardRows, maxShards)
-	}
-	if rows := s.rows(s.Apps); rows > maxRows || s.rows(s.Users) > maxRows {
-		return fmt.Errorf("%d apps and %d users in %d shards are more than %d rows a shard, want more shards", s.Apps, s.Users, s.shards(), maxRows)
+	for _, tower := range []struct {
+		name   string
+		rows   int64
+		shards int64
+		each   float64
+	}{{"apps", s.Apps, s.shards(), s.appRows()}, {"users", s.Users, s.userShards(), s.userRows()}} {
+		if tower.shards > maxShards || tower.shards > tower.rows {
+			return fmt.Errorf("%d %s are in %d shards, want 1 to %d, and no more than there are rows", tower.rows, tower.name, tower.shards, maxShards)
+		}
+		if tower.each > maxRows {
+			return fmt.Errorf("%d %s in %d shards are more than %d rows a shard, want more shards", tower.rows, tower.name, tower.shards, maxRows)
+		}
 	}
 	if len(s.AppAttributes) > maxAttributes || len(s.UserAttributes) > maxAttributes {
 		return fmt.Errorf("there are %d attributes of apps and %d of users, want at most %d", len(s.AppAttributes), len(s.UserAttributes), maxAttributes)
@@ -204,16 +213,20 @@ func (i Instance) validate() error {
 	return nil
 }
 
-// shards returns how many shards each tower has.
-func (s *Scenario) shards() int {
-	if s.Shards > 0 {
-		return s.Shards
+// shards and userShards return how many shards the towers have.
+func (s *Scenario) shards() int64     { return s.shardsOf(s.Apps, s.Shards) }
+func (s *Scenario) userShards() int64 { return s.shardsOf(s.Users, s.UserShards) }
+
+func (s *Scenario) shardsOf(rows int64, given int) int64 {
+	if given > 0 {
+		return int64(given)
 	}
-	return int((s.Apps + s.ShardRows - 1) / s.ShardRows)
+	return (rows + s.ShardRows - 1) / s.ShardRows
 }
 
-// rows returns how many rows of a tower a shard has.
-func (s *Scenario) rows(all int64) float64 { return math.Ceil(float64(all) / float64(s.shards())) }
+// appRows and userRows return how many rows a shard has.
+func (s *Scenario) appRows() float64  { return math.Ceil(float64(s.Apps) / float64(s.shards())) }
+func (s *Scenario) userRows() float64 { return math.Ceil(float64(s.Users) / float64(s.userShards())) }
 
 // errTooMany says that no number of machines will do.
 var errTooMany = errors.New("no number of nodes that a cluster may have will do")

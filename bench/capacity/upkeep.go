@@ -16,12 +16,13 @@ type Build struct {
 // build reckons with builds that were measured: CPU by rows, to the power that was found.
 func (c *calculation) build(i Instance) Build {
 	from := c.m.Builds[len(c.m.Builds)-1]
-	rows := c.s.rows(c.s.Apps) + c.s.rows(c.s.Users)
 	dims := (1 + c.n.of(dimCost)*float64(c.s.Dim)) / (1 + c.n.of(dimCost)*float64(c.m.Dim))
-	each := from.CPU * math.Pow(rows/float64(from.Apps+from.Users), c.n.of(buildExponent)) * dims / c.n.of(coreSpeed)
+	each := func(rows float64) float64 { // seconds of a shard
+		return from.CPU * math.Pow(rows/float64(from.Apps+from.Users), c.n.of(buildExponent)) * dims / c.n.of(coreSpeed)
+	}
 	b := Build{
 		PartitionCPU: float64(c.s.Apps+c.s.Users) * c.n.of(partitionTime) / 1e6 / c.n.of(coreSpeed) / 3600,
-		ShardsCPU:    float64(c.s.shards()) * each / 3600,
+		ShardsCPU:    (float64(c.s.shards())*each(c.s.appRows()) + float64(c.s.userShards())*each(c.s.userRows())) / 3600,
 		UploadHours:  c.snapshot() * c.n.of(changedShare) / (c.n.of(uploadRate) * 1e6) / 3600,
 	}
 	b.MachineHours = (b.PartitionCPU+b.ShardsCPU)/(float64(i.VCPU)*c.n.of(buildBusy)) + b.UploadHours
@@ -52,11 +53,14 @@ const partBytes = 8 << 20
 
 // release returns what a release of a new snapshot asks of the store.
 func (c *calculation) release(f *Fleet) Store {
-	shards, changed := float64(c.s.shards()), c.n.of(changedShare)
+	changed := c.n.of(changedShare)
 	var s Store
-	for _, b := range []Bytes{c.apps, c.users} {
-		s.Writes += shards * changed * (math.Ceil(b.All()/partBytes) + 2)
-		s.Reads += shards * changed * float64(c.s.Replicas)
+	for _, tower := range []struct {
+		shards int64
+		bytes  Bytes
+	}{{c.s.shards(), c.apps}, {c.s.userShards(), c.users}} {
+		s.Writes += float64(tower.shards) * changed * (math.Ceil(tower.bytes.All()/partBytes) + 2)
+		s.Reads += float64(tower.shards) * changed * float64(c.s.Replicas)
 	}
 	followers := float64(f.Nodes + f.Routers)
 	s.Writes += 3            // manifest, gates, entry

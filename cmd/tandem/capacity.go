@@ -23,8 +23,9 @@ type capacityCommand struct {
 	Attribute     []attributeFlag `sep:"none" placeholder:"FIELDS" help:"Attribute of apps: type=TYPE and, as the type has it, values=N, bytes=N, each=N, present=SHARE. May be repeated."`
 	UserAttribute []attributeFlag `sep:"none" placeholder:"FIELDS" help:"The same of users."`
 	Segments      int             `placeholder:"N" help:"Segments of apps."`
-	Shards        int             `placeholder:"N" help:"Shards of each tower, instead of --shard-rows."`
-	ShardRows     countFlag       `default:"10M" placeholder:"N" help:"Apps of a shard (default 10M)."`
+	Shards        int             `placeholder:"N" help:"Shards of the app tower, instead of --shard-rows."`
+	UserShards    int             `placeholder:"N" help:"Shards of the user tower, instead of --shard-rows."`
+	ShardRows     countFlag       `default:"10M" placeholder:"N" help:"Rows of a shard of either tower (default 10M)."`
 	QPS           float64         `name:"qps" default:"1000" placeholder:"X" help:"Queries a second, at the peak (default ${default})."`
 	K             int             `default:"100" placeholder:"N" help:"How many candidates they ask for (default ${default})."`
 	Recall        float64         `default:"0.99" placeholder:"X" help:"Recall that they aim at (default ${default})."`
@@ -177,7 +178,7 @@ func typeList() string {
 func (c *capacityCommand) scenario(apps int64) *capacity.Scenario {
 	s := &capacity.Scenario{
 		Apps: apps, Users: int64(c.Users), Dim: c.Dim, Element: capacity.Element(c.Element), Degree: c.M, Segments: c.Segments,
-		Shards: c.Shards, ShardRows: int64(c.ShardRows), QPS: c.QPS, K: c.K, Recall: c.Recall, Replicas: c.Replicas, Zones: c.Zones, Nodes: c.Nodes,
+		Shards: c.Shards, UserShards: c.UserShards, ShardRows: int64(c.ShardRows), QPS: c.QPS, K: c.K, Recall: c.Recall, Replicas: c.Replicas, Zones: c.Zones, Nodes: c.Nodes,
 		Prices:  capacity.Prices{Put: c.PricePut, Get: c.PriceGet, Stored: c.PriceStored, Transfer: c.PriceTransfer},
 		Queries: c.Queries, Seed: c.Seed,
 	}
