@@ -155,7 +155,7 @@ func (r *Report) vary(s *Scenario, m *Measured, n numbers) error {
 			return nil, err
 		}
 		if v.Best == "" {
-			return &Range{Month: math.Inf(1)}, nil
+			return &Range{Month: math.Inf(1), P99: math.Inf(1)}, nil
 		}
 		return &Range{v.best().Nodes, v.Month, v.best().Tail.P99}, nil
 	}
@@ -172,6 +172,9 @@ func (r *Report) vary(s *Scenario, m *Measured, n numbers) error {
 	}
 	if r.Low.P99 > r.High.P99 { // where searches are extrapolated to smaller shards
 		r.Low, r.High = r.High, r.Low
+	}
+	if math.IsInf(r.Low.Month, 1) || math.IsInf(r.High.Month, 1) {
+		r.Low, r.High = nil, nil
 	}
 	part := func(a, b float64) float64 {
 		if math.IsInf(a, 1) || b == 0 {

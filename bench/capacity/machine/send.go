@@ -18,8 +18,8 @@ import (
 )
 
 // pace calls ask at times that are drawn beforehand, so many a second in the mean, for some time,
-// and returns how long each took from when it was due, in seconds, and how many were refused because
-// too many were under way. Any other failure is an error.
+// and returns how long each took from when it was due, in seconds, and how many were refused by
+// servers that are asked more than they can answer. Any other failure is an error.
 func pace(ctx context.Context, rate float64, d time.Duration, seed uint64, ask func(i int) error) (took []float64, refused int, err error) {
 	random := rand.New(rand.NewPCG(seed, 0x9ace))
 	var mu sync.Mutex
@@ -65,7 +65,8 @@ func pace(ctx context.Context, rate float64, d time.Duration, seed uint64, ask f
 	return took, refused, err
 }
 
-// errRefused says that a server is asked more than it can answer.
+// errRefused says that a server is asked more than it can answer: by too many, or since a node that it
+// asks gets no processor.
 var errRefused = errors.New("the server has refused a query")
 
 // asker asks a router.
@@ -113,7 +114,7 @@ func (a *asker) ask(ctx context.Context, i int) error {
 		return err
 	}
 	defer response.Body.Close()
-	if response.StatusCode == http.StatusTooManyRequests {
+	if response.StatusCode == http.StatusTooManyRequests || response.StatusCode == http.StatusServiceUnavailable {
 		_, err := io.Copy(io.Discard, response.Body)
 		return errors.Join(errRefused, err)
 	}
