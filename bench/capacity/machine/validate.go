@@ -172,7 +172,7 @@ type measurable struct {
 	memory     []float64
 }
 
-// Validated measures clusters and what they consist of, in turns, and simulates them.
+// Validate measures clusters and what they consist of, in turns, and simulates them.
 func Validate(ctx context.Context, o ValidateOptions) (_ *Validation, err error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
