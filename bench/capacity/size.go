@@ -9,26 +9,17 @@ import (
 // Bytes are what parts of one shard take in its file, which is mapped as it is. See index/format.md
 // and shard/format.md.
 type Bytes struct {
-	Vectors    float64 `json:"vectors"`
-	Codes      float64 `json:"codes"`
-	Links      float64 `json:"links"`
-	IDs        float64 `json:"ids"`
-	Values     float64 `json:"values"`  // of attributes, by row
-	Bitmaps    float64 `json:"bitmaps"` // of attributes and segments, and what else filters read
-	Attributes int     `json:"-"`
+	Vectors float64 `json:"vectors"`
+	Codes   float64 `json:"codes"`
+	Links   float64 `json:"links"`
+	IDs     float64 `json:"ids"`
+	Values  float64 `json:"values"`  // of attributes, by row
+	Bitmaps float64 `json:"bitmaps"` // of attributes and segments, and what else filters read
 }
 
 // All is the size of the file.
 func (b Bytes) All() float64 {
 	return b.Vectors + b.Codes + b.Links + b.IDs + b.Values + b.Bitmaps
-}
-
-func (b Bytes) times(n float64) Bytes {
-	return Bytes{b.Vectors * n, b.Codes * n, b.Links * n, b.IDs * n, b.Values * n, b.Bitmaps * n, b.Attributes}
-}
-
-func (b Bytes) plus(o Bytes) Bytes {
-	return Bytes{b.Vectors + o.Vectors, b.Codes + o.Codes, b.Links + o.Links, b.IDs + o.IDs, b.Values + o.Values, b.Bitmaps + o.Bitmaps, b.Attributes}
 }
 
 func roundUp(n, to float64) float64 { return math.Ceil(n/to) * to }

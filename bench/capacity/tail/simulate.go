@@ -82,15 +82,16 @@ type host struct {
 
 // query is one that is under way.
 type query struct {
-	came    float64
-	u       float64 // how slow it is
-	router  int32
-	left    int32
-	again   bool
-	lookup  int32
-	calls   []fan // by shard
-	pending bool
+	came   float64
+	u      float64 // how slow it is
+	router int32
+	left   int32
+	again  bool
+	calls  []fan // by shard
 }
+
+// has reports whether a shard has answered, or the whole query was.
+func (q *query) has(shard int32) bool { return len(q.calls) == 0 || q.calls[shard].ended }
 
 // fan is a call of one shard.
 type fan struct {
@@ -121,7 +122,6 @@ type simulation struct {
 	budget float64
 	hedges int
 	done   int
-	worked bool
 }
 
 // Simulate runs the queries, and returns what they took. The error names what cannot be.
@@ -266,7 +266,7 @@ func (s *simulation) moot(p piece) bool {
 		return false
 	}
 	q := &s.queries[p.query]
-	if q.calls != nil && !q.calls[p.shard].ended {
+	if !q.has(p.shard) {
 		return false
 	}
 	s.underWay[p.node]--
@@ -360,7 +360,7 @@ func (s *simulation) fanOut(number int32, q *query) {
 
 // ask has a node search.
 func (s *simulation) ask(p piece, q *query) {
-	if q.calls == nil || p.copy == 1 && q.calls[p.shard].ended {
+	if len(q.calls) == 0 || p.copy == 1 && q.has(p.shard) {
 		return // the other replica was first
 	}
 	call := &q.calls[p.shard]
@@ -410,7 +410,7 @@ func (s *simulation) pick(replicas []int, not int32) int32 {
 
 // hedge asks another replica beside one that takes long, if the budget allows it.
 func (s *simulation) hedge(p piece, q *query) {
-	if q.calls == nil || q.calls[p.shard].ended {
+	if q.has(p.shard) {
 		return
 	}
 	kept := hedgeKept
@@ -433,7 +433,7 @@ func (s *simulation) replied(p piece, q *query) {
 		s.merge(p.query, q)
 		return
 	}
-	if q.calls == nil || q.calls[p.shard].ended {
+	if q.has(p.shard) {
 		return
 	}
 	call := &q.calls[p.shard]
