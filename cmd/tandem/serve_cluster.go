@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -31,6 +32,7 @@ type clusterFlags struct {
 	NodesCA    string `name:"nodes-tls-ca" type:"path" placeholder:"FILE" help:"Certificates in PEM of the authorities that sign those of nodes: they are spoken to in TLS."`
 	NodesCert  string `name:"nodes-tls-cert" type:"path" placeholder:"FILE" help:"Certificate in PEM to show to nodes that ask for one."`
 	NodesKey   string `name:"nodes-tls-key" type:"path" placeholder:"FILE" help:"Private key of --nodes-tls-cert in PEM."`
+	NodesName  string `name:"nodes-tls-name" placeholder:"HOST" help:"Name, or IP address, that the certificates of all nodes are to be for (default the host of the address of each among --nodes)."`
 }
 
 // defaultReplicas is how many nodes hold each shard by default: one may be away.
@@ -56,7 +58,7 @@ func (f *clusterFlags) check(c *serveCommand) error {
 		}{
 			{"--nodes", f.Nodes != ""}, {"--replicas", f.Replicas != nil}, {"--node-name", f.NodeName != ""}, {"--zone", f.Zone != ""},
 			{"--nodes-token", f.NodesToken != ""}, {"--nodes-tls-ca", f.NodesCA != ""}, {"--nodes-tls-cert", f.NodesCert != ""},
-			{"--nodes-tls-key", f.NodesKey != ""},
+			{"--nodes-tls-key", f.NodesKey != ""}, {"--nodes-tls-name", f.NodesName != ""},
 		} {
 			if given.is {
 				return usagef("%s goes with --role router or --role shard", given.flag)
@@ -75,6 +77,10 @@ func (f *clusterFlags) check(c *serveCommand) error {
 		return usagef("--live-writes, --release-writes and --record-share do not go with --role shard: routers do that")
 	case f.Role == "router" && (f.NodeName != "" || f.Zone != ""):
 		return usagef("--node-name and --zone go with --role shard")
+	case f.NodesName != "" && f.NodesCA == "" && f.NodesCert == "":
+		return usagef("--nodes-tls-name goes with --nodes-tls-ca or --nodes-tls-cert: nodes are not spoken to in TLS")
+	case f.NodesName != "" && !isHost(f.NodesName):
+		return usagef("--nodes-tls-name is %.100q, want a name such as nodes.example, or an IP address, without a port", f.NodesName)
 	}
 	_, err := f.source()
 	return err
@@ -102,7 +108,7 @@ func (f *clusterFlags) asking() (func(address string) *remote.Node, error) {
 	return func(address string) *remote.Node {
 		o := remote.NodeOptions{Address: address}
 		if config != nil {
-			o.TLS = withName(config, address)
+			o.TLS = f.named(config, address)
 		}
 		if token != "" {
 			o.Token = func() string { return token }
@@ -111,13 +117,29 @@ func (f *clusterFlags) asking() (func(address string) *remote.Node, error) {
 	}, nil
 }
 
-// withName has the certificate of a server be one for the host of its address.
-func withName(c *tls.Config, address string) *tls.Config {
+// named has the certificate of a node be one for the host of its address, or for the name that
+// those of all nodes have. Addresses of pods come and go, and no authority signs for them.
+func (f *clusterFlags) named(c *tls.Config, address string) *tls.Config {
 	c = c.Clone()
-	if host, _, err := net.SplitHostPort(address); err == nil {
+	if f.NodesName != "" {
+		c.ServerName = f.NodesName
+	} else if host, _, err := net.SplitHostPort(address); err == nil {
 		c.ServerName = host
 	}
 	return c
+}
+
+// maxHost is how long the name of a host may be.
+const maxHost = 253
+
+// isHost reports whether a text may be the name of a host, or is an IP address.
+func isHost(text string) bool {
+	if _, err := netip.ParseAddr(text); err == nil {
+		return true
+	}
+	return len(text) <= maxHost && !strings.ContainsFunc(text, func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-' && r != '_' && r != '.'
+	})
 }
 
 // route has a server be a router.
