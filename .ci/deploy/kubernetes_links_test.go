@@ -219,7 +219,7 @@ func (all *objects) rightsProblems() (list []string) {
 		}
 	}
 	for _, w := range all.pods {
-		asks := slices.ContainsFunc(w.pod.Spec.Containers, func(c corev1.Container) bool { return flag(c, "--nodes") != "" })
+		asks := slices.ContainsFunc(w.pod.Spec.Containers, func(c corev1.Container) bool { return given(c, "--nodes") != "" })
 		if auto := w.pod.Spec.AutomountServiceAccountToken; !asks && (auto == nil || *auto) {
 			list = append(list, w.name+": has a token of the API, and asks it nothing")
 		}

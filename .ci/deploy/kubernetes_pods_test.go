@@ -15,8 +15,8 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 )
 
-// flag returns what is given for a flag among the arguments of a container.
-func flag(c corev1.Container, name string) string {
+// given returns what is given for a flag among the arguments of a container.
+func given(c corev1.Container, name string) string {
 	for _, arg := range c.Args {
 		if value, ok := strings.CutPrefix(arg, name+"="); ok {
 			return value
@@ -72,14 +72,14 @@ func probeProblems(c corev1.Container) (list []string) {
 		return nil
 	}
 	scheme := corev1.URISchemeHTTP
-	if flag(c, "--tls-cert") != "" {
+	if given(c, "--tls-cert") != "" {
 		scheme = corev1.URISchemeHTTPS
 	}
 	for _, name := range []string{"--listen", "--admin"} {
 		if !slices.ContainsFunc(c.Ports, func(p corev1.ContainerPort) bool {
-			return fmt.Sprint(":", p.ContainerPort) == flag(c, name) && (p.Name == "admin") == (name == "--admin")
+			return fmt.Sprint(":", p.ContainerPort) == given(c, name) && (p.Name == "admin") == (name == "--admin")
 		}) {
-			say("listens on no port of %s=%s", name, flag(c, name))
+			say("listens on no port of %s=%s", name, given(c, name))
 		}
 	}
 	for want, p := range map[string]*corev1.Probe{"/healthz": c.StartupProbe, "/healthz ": c.LivenessProbe, "/readyz": c.ReadinessProbe} {
@@ -119,7 +119,7 @@ func drainProblems(spec corev1.PodSpec, c corev1.Container) []string {
 	}
 	var drains time.Duration
 	for _, name := range []string{"--drain-delay", "--drain-timeout"} {
-		d, err := time.ParseDuration(flag(c, name))
+		d, err := time.ParseDuration(given(c, name))
 		if err != nil {
 			return []string{fmt.Sprintf("%s: %v", name, err)}
 		}
@@ -232,7 +232,7 @@ func (all *objects) referenceProblems(w workload, secrets map[string][]string) (
 			if slices.Contains([]string{"--state", "--cache", "--staging", "--work"}, name) && (mount.ReadOnly || in.known) {
 				say("%s is written, and mounted to be read only", value)
 			}
-			if text := flag(c, "--cache-size"); name == "--cache" && text != "" && in.size != nil {
+			if text := given(c, "--cache-size"); name == "--cache" && text != "" && in.size != nil {
 				size, err := resource.ParseQuantity(strings.TrimSuffix(text, "B"))
 				if err != nil || size.Cmp(*in.size) >= 0 {
 					say("--cache-size is no less than its volume: %s of %s", text, in.size)
@@ -246,7 +246,7 @@ func (all *objects) referenceProblems(w workload, secrets map[string][]string) (
 // flagProblems says what is wrong with flags that name what is in the cluster.
 func (all *objects) flagProblems(w workload) (list []string) {
 	for _, c := range w.pod.Spec.Containers {
-		source := flag(c, "--nodes")
+		source := given(c, "--nodes")
 		if source == "" {
 			continue
 		}
@@ -267,8 +267,8 @@ func (all *objects) flagProblems(w workload) (list []string) {
 			list = append(list, "may not see who the nodes are")
 		}
 		// What the two are told alike.
-		if want := "$(REPLICAS)"; flag(c, "--replicas") != want {
-			list = append(list, fmt.Sprintf("--replicas is %q, want %q", flag(c, "--replicas"), want))
+		if want := "$(REPLICAS)"; given(c, "--replicas") != want {
+			list = append(list, fmt.Sprintf("--replicas is %q, want %q", given(c, "--replicas"), want))
 		}
 	}
 	return list

@@ -207,7 +207,7 @@ func TestManifestProblems(t *testing.T) {
 		{"      terminationGracePeriodSeconds: 40\n", "", "ends after 30s, and drains for up to 25s: less than 10s more"},
 		{"        runAsNonRoot: true\n", "", "may run as root"},
 		{"            readOnlyRootFilesystem: true\n", "            readOnlyRootFilesystem: false\n", "may write to its image"},
-		{"            allowPrivilegeEscalation: false\n", "", "may escalate"},
+		{"          allowPrivilegeEscalation: false\n", "          allowPrivilegeEscalation: true\n", "may escalate"},
 		{"            cpu: \"4\"\n", "            cpu: 2500m\n", "processors are no whole number"},
 		{"      enableServiceLinks: false\n", "", "has variables of services"},
 		{"      serviceAccountName: tandem-router\n", "      serviceAccountName: tandem-routers\n", `there is no service account "tandem-routers"`},
@@ -215,19 +215,15 @@ func TestManifestProblems(t *testing.T) {
 		{"  name: tandem-router\n  namespace: tandem\n---", "  name: tandem-gc\n  namespace: tandem\n---", "may not see who the nodes are"},
 		{"  maxUnavailable: 1\n", "  maxUnavailable: 2\n", "lets as many go as there are replicas"},
 		{"  selector:\n    matchLabels:\n      app.kubernetes.io/component: shard\n", "  selector:\n    matchLabels:\n      app.kubernetes.io/component: shards\n", "selects no pods"},
-		{"          app.kubernetes.io/component: shard\n    ports:\n    - port: shard\n", "          app.kubernetes.io/component: shards\n    ports:\n    - port: shard\n", "to which no pods belong"},
-		{"    ports:\n    - port: shard\n", "    ports:\n    - port: shards\n", `port "shards" is none of`},
+		{"    - podSelector:\n        matchLabels:\n          app.kubernetes.io/component: shard\n", "    - podSelector:\n        matchLabels:\n          app.kubernetes.io/component: shards\n", "to which no pods belong"},
+		{"  - ports:\n    - port: shard\n", "  - ports:\n    - port: shards\n", `port "shards" is none of`},
 		{"          k8s-app: kube-dns\n", "          k8s-app: kube-dns\n          app.kubernetes.io/name: tandem\n", "DNS is not reached"},
 		{"        name: tandem_requests_per_second\n", "        name: tandem_requests\n", `metric "tandem_requests" is none of adapter.yaml`},
-		{"    name: tandem-router\n  ", "    name: tandem-routers\n  ", `scales "tandem-routers"`},
+		{"    kind: Deployment\n    name: tandem-router\n", "    kind: Deployment\n    name: tandem-routers\n", `scales "tandem-routers"`},
 		{"  minReadySeconds: 10\n  progress", "  replicas: 3\n  minReadySeconds: 10\n  progress", "is scaled, and has a number of replicas"},
-		{"          values:\n          - 2\n", "          values:\n          - 7\n", "exit code 7 is none that is not tried again"},
+		{"            values:\n            - 2\n", "            values:\n            - 7\n", "exit code 7 is none that is not tried again"},
 		{"          containerName: tandem\n", "          containerName: tandems\n", `rule for the container "tandems"`},
-		{"        maxSkew: 1\n", "        maxSkew: 0\n", ""},
 	} {
-		if c.want == "" { // what only the API server knows
-			continue
-		}
 		if !strings.Contains(text, c.old) {
 			t.Errorf("nothing is rendered like %q", c.old)
 			continue

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -20,6 +21,9 @@ import (
 
 // pageTimeout is how long the commands of one page may take on a busy machine.
 const pageTimeout = 15 * time.Minute
+
+// kubectl is for the pages that have a Kubernetes.
+var kubectl = flag.String("kubectl", "", "the kubectl that TestReadme runs commands with, in a cluster as .ci/kube has it; none leaves out the pages that need one")
 
 // TestReadme runs the commands of README.md and of the pages of docs/ as they stand: the
 // blocks of ```sh of a page in one shell, in an empty folder. A block of ```text that
@@ -50,13 +54,16 @@ func TestReadme(t *testing.T) {
 			if _, err := exec.LookPath("openssl"); err != nil && strings.Contains(string(data), "openssl") {
 				t.Skipf("the commands of the page were not run: %v", err)
 			}
+			if *kubectl == "" && strings.Contains(string(data), "\nkubectl ") {
+				t.Skip("the commands of the page were not run: they need a Kubernetes; .ci/run kube has one")
+			}
 			p.run(t, blocks)
 			if *update && !t.Failed() {
 				require.NoError(t, os.WriteFile(path, []byte(strings.Join(p.lines, "\n")), 0o644))
 			}
 		})
 	}
-	require.Equal(t, []string{"README.md", "capacity.md", "cluster.md", "live.md", "metrics.md", "queries.md", "releases.md", "security.md", "traces.md"}, run, "pages with commands to run")
+	require.Equal(t, []string{"README.md", "capacity.md", "cluster.md", "kubernetes.md", "live.md", "metrics.md", "queries.md", "releases.md", "security.md", "traces.md"}, run, "pages with commands to run")
 }
 
 // pages returns the paths of README.md and of the pages of docs/.
@@ -254,6 +261,12 @@ func newShell(t *testing.T) *shell {
 	cmd.Dir, cmd.Stdin, cmd.Stdout, cmd.Stderr = t.TempDir(), stdin, stdout, stdout
 	cmd.Env = append(os.Environ(), "TMPDIR="+filepath.Join(cmd.Dir, ".tmp"), "XDG_STATE_HOME="+filepath.Join(cmd.Dir, ".state"))
 	require.NoError(t, os.Mkdir(filepath.Join(cmd.Dir, ".tmp"), 0o755))
+	if *kubectl != "" { // and what the page names of the repository
+		path, err := filepath.Abs(filepath.Dir(*kubectl))
+		require.NoError(t, err)
+		cmd.Env = append(cmd.Env, "PATH="+path+":"+os.Getenv("PATH"))
+		require.NoError(t, os.CopyFS(filepath.Join(cmd.Dir, "deploy"), os.DirFS("../../deploy")))
+	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	require.NoError(t, cmd.Start())
 	kill := func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) } // it may have ended
