@@ -2,9 +2,12 @@ package deploy
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -36,6 +39,12 @@ func TestArguments(t *testing.T) {
 	values := strings.NewReplacer("$(STORE)", filepath.Join(dir, "none"), "$(NAMESPACE)", "tandem", "$(POD)", "tandem-shard-0", "$(REPLICAS)", "2", "$(BUILD)", "4be1",
 		"/var/lib/tandem", filepath.Join(dir, "lib"), "/etc/tandem", filepath.Join(dir, "etc"), "s3://BUCKET/", filepath.Join(dir, "inputs")+"/", "?region=eu-west-1", "")
 	known, _ := run("build", "plan", "--help")
+	constants := regexp.MustCompile(`(?m)^\texit\w+ += (\d+)$`).FindAllStringSubmatch(read(t, "../../cmd/tandem/run.go"), -1)
+	for code := range notTriedAgain() {
+		if known == 0 && !slices.ContainsFunc(constants, func(m []string) bool { return m[1] == fmt.Sprint(code) }) {
+			t.Errorf("docs/kubernetes.md has exit code %d, which is none of %v", code, constants)
+		}
+	}
 	for name := range overlays {
 		all, _ := decode(t, rendered(t, name))
 		for _, w := range all.pods {

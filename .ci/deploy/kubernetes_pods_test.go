@@ -274,15 +274,15 @@ func (all *objects) flagProblems(w workload) (list []string) {
 	return list
 }
 
-// notTriedAgain are the exit codes of what is as wrong the next time, by the command's source.
+// notTriedAgain are the exit codes that end a job at once, by docs/kubernetes.md.
 func notTriedAgain() map[int32]bool {
-	source, err := os.ReadFile("../../cmd/tandem/run.go")
+	page, err := os.ReadFile(kubernetesPage)
 	if err != nil {
 		return nil
 	}
 	codes := map[int32]bool{}
-	for _, m := range regexp.MustCompile(`(?m)^\texit(Usage|Unfit|Input)\s*=\s*(\d+)$`).FindAllSubmatch(source, -1) {
-		n, _ := strconv.Atoi(string(m[2])) // they are digits
+	for _, m := range regexp.MustCompile(`(?m)^\| (\d+) \|.*\| fails at once \|$`).FindAllSubmatch(page, -1) {
+		n, _ := strconv.Atoi(string(m[1])) // they are digits
 		codes[int32(n)] = true
 	}
 	return codes
@@ -316,7 +316,7 @@ func jobProblems(w workload) (list []string) {
 		for _, code := range r.OnExitCodes.Values {
 			ends[code] = true
 			if !notTriedAgain()[code] {
-				say("exit code %d is none that is not tried again", code)
+				say("exit code %d is none that docs/kubernetes.md has end a job", code)
 			}
 		}
 	}

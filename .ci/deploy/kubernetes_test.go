@@ -143,22 +143,23 @@ func decode(t *testing.T, text string) (all objects, problems []string) {
 	return all, problems
 }
 
-// manifestProblems says what is wrong with documents, of what the API server lets pass, too.
-func manifestProblems(t *testing.T, text string) []string {
+// manifestProblems says what is wrong with documents, of what the API server lets pass, too, beside
+// the secrets that are documented and the metrics that there are.
+func manifestProblems(t *testing.T, text string, secrets map[string][]string, counted metrics) []string {
 	all, problems := decode(t, text)
-	secrets := documentedSecrets(t)
 	for _, w := range all.pods {
 		for _, p := range slices.Concat(all.podProblems(w), all.referenceProblems(w, secrets), all.flagProblems(w), jobProblems(w)) {
 			problems = append(problems, w.name+": "+p)
 		}
 	}
-	return slices.Concat(problems, all.serviceProblems(), all.budgetProblems(), all.networkProblems(), all.rightsProblems(), all.scalerProblems(readMetrics(t)))
+	return slices.Concat(problems, all.serviceProblems(), all.budgetProblems(), all.networkProblems(), all.rightsProblems(), all.scalerProblems(counted))
 }
 
 // TestManifests holds that what is rendered is what the API has, and that its parts fit together.
 func TestManifests(t *testing.T) {
+	secrets, counted := documentedSecrets(t), readMetrics(t)
 	for name := range overlays {
-		for _, p := range manifestProblems(t, rendered(t, name)) {
+		for _, p := range manifestProblems(t, rendered(t, name), secrets, counted) {
 			t.Errorf("%s: %s", name, p)
 		}
 	}
@@ -181,7 +182,7 @@ func TestImagesArePinned(t *testing.T) {
 
 // TestManifestProblems holds that each thing that can be wrong is found, where it is made wrong.
 func TestManifestProblems(t *testing.T) {
-	text := rendered(t, "example")
+	text, secrets, counted := rendered(t, "example"), documentedSecrets(t), readMetrics(t)
 	for _, c := range []struct{ old, new, want string }{
 		{"  replicas: 6\n", "  replica: 6\n", `unknown field "spec.replica"`},
 		{"  replicas: 6\n", "  replicas: six\n", "cannot unmarshal string"},
@@ -196,7 +197,7 @@ func TestManifestProblems(t *testing.T) {
 		{"tandem-shards:shard\n", "tandem-shards:rpc\n", `--nodes names the port "rpc"`},
 		{"tandem-shards:shard\n", "tandem-shard:shard\n", `--nodes names the service "tandem-shard"`},
 		{"- --store=$(STORE)", "- --store=$(STOR)", "$(STOR) is not in env"},
-		{"            key: replicas\n", "            key: replica\n", `ConfigMap/tandem-\w+ has no key "replica"`},
+		{"            key: replicas\n", "            key: replica\n", `has no key "replica"`},
 		{"          secretName: tandem-cluster\n", "          secretName: tandem-clusters\n", `secret "tandem-clusters" is not in docs/kubernetes.md`},
 		{"          - key: cluster.token\n", "          - key: clusters.token\n", `secret "tandem-cluster" has no key "clusters.token"`},
 		{"=/etc/tandem/cluster/tokens.yaml", "=/etc/tandem/cluster/token.yaml", `/etc/tandem/cluster/token.yaml is not mounted`},
@@ -221,15 +222,15 @@ func TestManifestProblems(t *testing.T) {
 		{"        name: tandem_requests_per_second\n", "        name: tandem_requests\n", `metric "tandem_requests" is none of adapter.yaml`},
 		{"    kind: Deployment\n    name: tandem-router\n", "    kind: Deployment\n    name: tandem-routers\n", `scales "tandem-routers"`},
 		{"  minReadySeconds: 10\n  progress", "  replicas: 3\n  minReadySeconds: 10\n  progress", "is scaled, and has a number of replicas"},
-		{"            values:\n            - 2\n", "            values:\n            - 7\n", "exit code 7 is none that is not tried again"},
+		{"            values:\n            - 2\n", "            values:\n            - 7\n", "exit code 7 is none that docs/kubernetes.md has end a job"},
 		{"          containerName: tandem\n", "          containerName: tandems\n", `rule for the container "tandems"`},
 	} {
 		if !strings.Contains(text, c.old) {
 			t.Errorf("nothing is rendered like %q", c.old)
 			continue
 		}
-		found := strings.Join(manifestProblems(t, strings.ReplaceAll(text, c.old, c.new)), "\n")
-		if !regexp.MustCompile(strings.NewReplacer("(", `\(`, ")", `\)`, "$", `\$`).Replace(c.want)).MatchString(found) && !strings.Contains(found, c.want) {
+		found := strings.Join(manifestProblems(t, strings.ReplaceAll(text, c.old, c.new), secrets, counted), "\n")
+		if !strings.Contains(found, c.want) {
 			t.Errorf("%q in place of %q: found %q, want %q", c.new, c.old, found, c.want)
 		}
 	}
