@@ -85,7 +85,7 @@ func start(ctx context.Context, bin, stages, dir string) (*cluster, error) {
 		"--controllers=statefulset-controller,replicaset-controller,deployment-controller,job-controller,cronjob-controller,"+
 			"endpointslice-controller,endpointslice-mirroring-controller,disruption-controller,"+
 			"serviceaccount-controller,root-ca-certificate-publisher-controller,namespace-controller,garbage-collector-controller,"+
-			"ephemeral-volume-controller,ttl-after-finished-controller",
+			"ephemeral-volume-controller,persistentvolumeclaim-protection-controller,persistentvolume-protection-controller,ttl-after-finished-controller",
 		"--root-ca-file", c.path("ca.crt"), "--kube-api-qps=100", "--kube-api-burst=200"); err != nil {
 		return c, err
 	}

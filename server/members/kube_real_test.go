@@ -131,6 +131,20 @@ func manifests(t *testing.T, file string, kinds ...string) (list []object) {
 	}
 }
 
+// grant gives the accounts of a namespace the rights of the manifests.
+func (a *realAPI) grant(namespace string) {
+	path := "/apis/rbac.authorization.k8s.io/v1/namespaces/" + namespace
+	for _, o := range manifests(a.t, "rights.yaml", "Role") {
+		a.do(http.MethodPost, path+"/roles", o)
+	}
+	for _, o := range manifests(a.t, "rights.yaml", "RoleBinding") {
+		for _, s := range o["subjects"].([]any) { // as an overlay does, which has a namespace
+			s.(object)["namespace"] = namespace
+		}
+		a.do(http.MethodPost, path+"/rolebindings", o)
+	}
+}
+
 // account is a service account, with the files that a pod has of one.
 type account struct {
 	api             *realAPI
@@ -226,11 +240,7 @@ func TestRealKube(t *testing.T) {
 
 	// Rights: those of the manifests, and no more.
 	w.failing(t, "list: the API says 403")
-	for kind, path := range map[string]string{"Role": "roles", "RoleBinding": "rolebindings"} {
-		for _, o := range manifests(t, "rights.yaml", kind) {
-			admin.do(http.MethodPost, "/apis/rbac.authorization.k8s.io/v1/namespaces/"+namespace+"/"+path, o)
-		}
-	}
+	admin.grant(namespace)
 	w.failing(t, "it has no members")
 	own := *admin
 	own.token = token
@@ -356,8 +366,7 @@ func TestRealKubePods(t *testing.T) {
 	namespace := fmt.Sprintf("pods-%d", time.Now().UnixNano())
 	admin.do(http.MethodPost, "/api/v1/namespaces", object{"metadata": object{"name": namespace}})
 	core, apps := "/api/v1/namespaces/"+namespace, "/apis/apps/v1/namespaces/"+namespace+"/statefulsets"
-	admin.do(http.MethodPost, "/apis/rbac.authorization.k8s.io/v1/namespaces/"+namespace+"/roles", manifests(t, "rights.yaml", "Role")[0])
-	admin.do(http.MethodPost, "/apis/rbac.authorization.k8s.io/v1/namespaces/"+namespace+"/rolebindings", manifests(t, "rights.yaml", "RoleBinding")[0])
+	admin.grant(namespace)
 	for _, a := range manifests(t, "shards.yaml", "ServiceAccount") {
 		admin.do(http.MethodPost, core+"/serviceaccounts", a)
 	}
