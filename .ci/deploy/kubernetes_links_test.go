@@ -216,6 +216,9 @@ func (all *objects) rightsProblems() (list []string) {
 			if s.Kind != "ServiceAccount" || all.accounts[s.Name].Name == "" {
 				list = append(list, fmt.Sprintf("RoleBinding/%s: there is no service account %q", b.Name, s.Name))
 			}
+			if s.Namespace != b.Namespace {
+				list = append(list, fmt.Sprintf("RoleBinding/%s: service account %q is of the namespace %q", b.Name, s.Name, s.Namespace))
+			}
 		}
 	}
 	for _, w := range all.pods {

@@ -214,6 +214,7 @@ func TestManifestProblems(t *testing.T) {
 		{"      serviceAccountName: tandem-router\n", "      serviceAccountName: tandem-routers\n", `there is no service account "tandem-routers"`},
 		{"  - list\n  - watch\n", "  - list\n  - watch\n  - create\n", "rights are more than list and watch"},
 		{"  name: tandem-router\n  namespace: tandem\n---", "  name: tandem-gc\n  namespace: tandem\n---", "may not see who the nodes are"},
+		{"  name: tandem-router\n  namespace: tandem\n---", "  name: tandem-router\n  namespace: ads\n---", `service account "tandem-router" is of the namespace "ads"`},
 		{"  maxUnavailable: 1\n", "  maxUnavailable: 2\n", "lets as many go as there are replicas"},
 		{"  selector:\n    matchLabels:\n      app.kubernetes.io/component: shard\n", "  selector:\n    matchLabels:\n      app.kubernetes.io/component: shards\n", "selects no pods"},
 		{"    - podSelector:\n        matchLabels:\n          app.kubernetes.io/component: shard\n", "    - podSelector:\n        matchLabels:\n          app.kubernetes.io/component: shards\n", "to which no pods belong"},

@@ -30,6 +30,11 @@ func main() {
 
 // run runs a command beside a cluster, and returns its exit code.
 func run(bin, stages string, command []string) (code int, err error) {
+	for _, folder := range []*string{&bin, &stages} { // programs have a folder of their own
+		if *folder, err = filepath.Abs(*folder); err != nil {
+			return 0, err
+		}
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	dir, err := os.MkdirTemp("", "tandem-kube-")
