@@ -41,6 +41,7 @@ type bucketSearch struct {
 	*search
 	objects *objects.Bucket
 	base    string // scheme://BUCKET/, for people
+	query   string // that opens the bucket, with its question mark
 }
 
 // bucket finds the objects of the path and copies them.
@@ -50,8 +51,15 @@ func (s *search) bucket(ctx context.Context) (_ []*file, err error) {
 	if b.objects, err = objects.Open(ctx, location); err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, b.objects.Close()) }()
-	b.base, _, _ = strings.Cut(location, "?")
+	if s.spool.InPlace {
+		s.open = append(s.open, b.objects)
+	} else {
+		defer func() { err = errors.Join(err, b.objects.Close()) }()
+	}
+	var queried bool
+	if b.base, b.query, queried = strings.Cut(location, "?"); queried {
+		b.query = "?" + b.query
+	}
 	b.base += "/"
 	return b.run(ctx, key)
 }
@@ -210,6 +218,9 @@ func (b *bucketSearch) fetch(ctx context.Context, f found) (_ *file, err error) 
 	if err != nil {
 		return nil, err
 	}
+	if b.spool.InPlace {
+		return b.inPlace(ctx, f, before)
+	}
 	c, err := b.spool.newCounter()
 	if err != nil {
 		return nil, err
@@ -251,7 +262,31 @@ func (b *bucketSearch) fetch(ctx context.Context, f found) (_ *file, err error) 
 			return nil, fmt.Errorf("%s has changed while it was read", url)
 		}
 	}
-	return c.file(url, f.recorded), nil
+	copied := c.file(url, f.recorded)
+	copied.location = b.location(f.place)
+	return copied, nil
+}
+
+// location returns the URL that opens an object again, empty if none does.
+func (b *bucketSearch) location(key string) string {
+	if url := b.base + key + b.query; !strings.Contains(key, "?") {
+		return url
+	}
+	return ""
+}
+
+// inPlace opens an object where it is, unless it is of another sort.
+func (b *bucketSearch) inPlace(ctx context.Context, f found, o objects.Object) (*file, error) {
+	url := b.base + f.place
+	in := &object{ctx: ctx, bucket: b.objects, Object: o}
+	head := make([]byte, min(headSize, o.Size))
+	if _, err := in.ReadAt(head, 0); err != nil && !errors.Is(err, io.EOF) {
+		return nil, errors.Join(err, in.close())
+	}
+	if err := b.judge(url, head); err != nil {
+		return nil, errors.Join(err, in.close())
+	}
+	return &file{ReaderAt: in, object: in, size: o.Size, path: url, location: b.location(f.place), recorded: f.recorded}, nil
 }
 
 // fetchRest copies what is missing of an object of a size.

@@ -24,11 +24,14 @@ type File interface {
 	Name() string
 }
 
-// file is a [File] that is a descriptor.
+// file is a [File] that is a descriptor, or an object that is read where it is.
 type file struct {
-	*os.File
+	io.ReaderAt
+	os       *os.File // nil for an object that is read where it is
+	object   *object  // nil for a descriptor
 	size     int64
 	path     string          // for people
+	location string          // that opens it again; empty for what cannot be
 	recorded string          // in a manifest
 	written  time.Time       // when it was last written, as it was opened
 	spooled  bool            // it is a copy that nobody else can write
@@ -37,6 +40,14 @@ type file struct {
 
 func (f *file) Size() int64  { return f.size }
 func (f *file) Name() string { return f.path }
+
+// Close closes it.
+func (f *file) Close() error {
+	if f.object != nil {
+		return f.object.close()
+	}
+	return f.os.Close()
+}
 
 // pipeName is what is recorded as the name of what has none: a pipe, or a descriptor that
 // the shell has opened.
@@ -69,6 +80,9 @@ func (s *spool) openFile(path, recorded string) (*file, error) {
 		return nil, err
 	}
 	if !info.Mode().IsRegular() {
+		if s.InPlace {
+			return nil, errInPlace
+		}
 		return s.copyPipe(path)
 	}
 	f, err := os.Open(path)
@@ -81,10 +95,11 @@ func (s *spool) openFile(path, recorded string) (*file, error) {
 	if info, err = f.Stat(); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
+	location := path
 	if isDescriptor(path) {
-		recorded = pipeName
+		recorded, location = pipeName, ""
 	}
-	return &file{File: f, size: info.Size(), path: path, recorded: recorded, written: info.ModTime()}, nil
+	return &file{ReaderAt: f, os: f, size: info.Size(), path: path, location: location, recorded: recorded, written: info.ModTime()}, nil
 }
 
 // unchanged returns an error if the file was written to since it was opened.
@@ -92,7 +107,10 @@ func (f *file) unchanged() error {
 	if f.spooled {
 		return nil
 	}
-	info, err := f.Stat()
+	if f.object != nil {
+		return f.object.unchanged(f.path)
+	}
+	info, err := f.os.Stat()
 	switch {
 	case err != nil:
 		return fmt.Errorf("look at %s again: %w", f.path, err)
@@ -107,11 +125,11 @@ func (f *file) unchanged() error {
 
 // is reports whether two files, which look alike, are one.
 func (f *file) is(other *file) (bool, error) {
-	if f.spooled {
+	if f.spooled || f.object != nil {
 		return true, nil // of one URL
 	}
-	a, err1 := f.Stat()
-	b, err2 := other.Stat()
+	a, err1 := f.os.Stat()
+	b, err2 := other.os.Stat()
 	if err := errors.Join(err1, err2); err != nil {
 		return false, fmt.Errorf("open %s: %w", f.path, err)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path"
 	"path/filepath"
@@ -22,7 +23,8 @@ type search struct {
 
 	pattern pattern // nil for all that is in a folder
 	found   []found
-	hidden  []string // names that were left out, relative to the folder
+	open    []io.Closer // what files are read from
+	hidden  []string    // names that were left out, relative to the folder
 	foreign []string
 }
 
@@ -137,6 +139,9 @@ func (s *search) openLocal(f found) (*file, error) {
 	}
 	return opened, nil
 }
+
+// errInPlace refuses what can be read once only.
+var errInPlace = errors.New("it is a pipe, or another thing that can be read once only; accepted here: files and objects, which several processes read")
 
 func (s *search) judge(name string, head []byte) error {
 	if s.accept == nil {

@@ -19,6 +19,7 @@ import (
 type Set struct {
 	files []*file
 	notes []string
+	open  []io.Closer // what files are read from
 }
 
 // Open opens the files that paths mean, in the order of the paths, and of each in the
@@ -38,6 +39,7 @@ func Open(ctx context.Context, paths []string, accept Accept, o Options) (_ *Set
 		s := &search{path: path, accept: accept, spool: &spool{Options: o, ctx: ctx}}
 		files, err := s.run(ctx)
 		set.files = append(set.files, files...) // to be closed
+		set.open = append(set.open, s.open...)
 		if err != nil {
 			if of := (*fs.PathError)(nil); errors.As(err, &of) && of.Path == path {
 				err = of.Err // the path is named here
@@ -64,7 +66,7 @@ func (s *Set) checkTwice() error {
 			continue
 		}
 		key := looks{size: f.size, url: f.path}
-		if !f.spooled {
+		if !f.spooled && f.object == nil {
 			key = looks{size: f.size, written: f.written.UnixNano()}
 		}
 		for _, other := range alike[key] {
@@ -86,6 +88,25 @@ func (s *Set) Files() []File {
 	list := make([]File, len(s.files))
 	for i, f := range s.files {
 		list[i] = f
+	}
+	return list
+}
+
+// Places returns of each file the path or URL that opens it again, wherever that means the
+// same; empty for a pipe, and for an object whose name no URL can have.
+func (s *Set) Places() []string {
+	list := make([]string, len(s.files))
+	for i, f := range s.files {
+		list[i] = f.location
+	}
+	return list
+}
+
+// Recorded returns the names that a manifest records of the files.
+func (s *Set) Recorded() []string {
+	list := make([]string, len(s.files))
+	for i, f := range s.files {
+		list[i] = f.recorded
 	}
 	return list
 }
@@ -166,6 +187,9 @@ func (s *Set) Close() error {
 	for _, f := range s.files {
 		errs = append(errs, f.Close())
 	}
-	s.files = nil
+	for _, c := range s.open {
+		errs = append(errs, c.Close())
+	}
+	s.files, s.open = nil, nil
 	return errors.Join(errs...)
 }

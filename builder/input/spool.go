@@ -29,6 +29,9 @@ type Options struct {
 	// Partitions makes the names that are recorded begin with the first folder of a path
 	// that is a Hive partition, such as dt=2026-11-20, for [Set.Partition].
 	Partitions bool
+	// InPlace reads objects in ranges where they are, instead of copying them, which is for
+	// those who need little of them. Pipes are refused.
+	InPlace bool
 }
 
 // spool is where the files of one input are copied that cannot be read where they are.
@@ -106,7 +109,7 @@ func (c *counter) Write(p []byte) (int, error) {
 
 // file returns the copy as a file.
 func (c *counter) file(path, recorded string) *file {
-	return &file{File: c.to, size: c.size, path: path, recorded: recorded, spooled: true, digest: manifest.Digest(hex.EncodeToString(c.hash.Sum(nil)))}
+	return &file{ReaderAt: c.to, os: c.to, size: c.size, path: path, recorded: recorded, spooled: true, digest: manifest.Digest(hex.EncodeToString(c.hash.Sum(nil)))}
 }
 
 // copyBuffer is how many bytes are copied at a time.

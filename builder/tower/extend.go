@@ -15,6 +15,7 @@ type extended struct {
 	schema     attribute.Schema
 	columns    []int               // the position in schema of each attribute of the reader
 	fields     []attribute.Field   // of partitions
+	surveyed   []Partition         // the same, with their texts
 	partitions [][]attribute.Value // of each file, aligned with fields
 	told       []told
 	tally      tally
@@ -38,6 +39,12 @@ func extend(r Reader, o Options) (Reader, error) {
 			return nil, errors.Join(err, r.Close())
 		}
 	}
+	return x.finish(o)
+}
+
+// finish sets the schema, once partitions are known.
+func (x *extended) finish(o Options) (Reader, error) {
+	r := x.Reader
 	fields := r.Schema().Fields()
 	changed := len(x.fields) > 0
 	for i, f := range fields {
@@ -100,15 +107,21 @@ func (x *extended) addPartition(o Options, key string) error {
 	if t, ok := o.AttributeTypes[field.Name]; ok {
 		field.Type = t
 	}
+	x.surveyed = append(x.surveyed, Partition{field, texts})
+	return x.addField(field, texts, key, func(i int) string { return files[i].Name() })
+}
+
+// addField adds a key of partitions with what files say of it. Named names a file.
+func (x *extended) addField(field attribute.Field, texts []string, key string, named func(int) string) error {
 	if x.partitions == nil {
-		x.partitions = make([][]attribute.Value, len(files))
+		x.partitions = make([][]attribute.Value, len(texts))
 	}
-	for i, f := range files {
+	for i, text := range texts {
 		var v attribute.Value
-		if texts[i] != defaultPartition {
+		if text != defaultPartition {
 			var err error
-			if v, _, err = parseValue(field.Type, texts[i]); err != nil {
-				return fmt.Errorf("open %s: partition %s=%.80s: %w", f.Name(), key, texts[i], err)
+			if v, _, err = parseValue(field.Type, text); err != nil {
+				return fmt.Errorf("open %s: partition %s=%.80s: %w", named(i), key, text, err)
 			}
 		}
 		x.partitions[i] = append(x.partitions[i], v)
@@ -118,6 +131,13 @@ func (x *extended) addPartition(o Options, key string) error {
 }
 
 func (x *extended) Schema() attribute.Schema { return x.schema }
+
+func (x *extended) Survey() *Survey {
+	s := x.Reader.Survey()
+	s.Partitions = x.surveyed
+	return s
+}
+
 func (x *extended) Notes() []string {
 	return append(slices.Clone(x.Reader.Notes()), x.tally.notes()...)
 }

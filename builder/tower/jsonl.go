@@ -31,6 +31,8 @@ type AttributeOptions struct {
 	// Types are the types of keys, by name, whatever their values look like. A scalar is
 	// then what its text is as that type. Names that the input does not have are ignored.
 	Types map[string]attribute.Type
+	// Part says that Files are not the whole input; nil if they are.
+	Part *AttributePart
 }
 
 // An AttributeRow is one line of attributes. Lines may come in any order; the
@@ -64,6 +66,7 @@ type AttributeRow struct {
 // skipped. NaN, which is no JSON but what Python writes, stands for null.
 type AttributeReader struct {
 	files   []input.File
+	names   []string // of all files of the input
 	own     sets
 	lasts   []int64 // the last line of each file, counted over all
 	idKey   string
@@ -112,10 +115,19 @@ func OpenAttributes(ctx context.Context, o AttributeOptions) (r *AttributeReader
 		}
 	}
 	r.files, r.found = o.Files.Files(), o.Files.Notes()
-	if err := r.infer(ctx); err != nil {
-		return r, err
+	if o.Part != nil {
+		if err := r.takePart(o.Part); err != nil {
+			return r, err
+		}
+	} else {
+		for _, f := range r.files {
+			r.names = append(r.names, f.Name())
+		}
+		if err := r.infer(ctx); err != nil {
+			return r, err
+		}
+		r.file, r.before = 0, 0
 	}
-	r.file, r.before = 0, 0
 	r.row.Attributes = make([]attribute.Value, r.schema.Len())
 	return r, nil
 }
@@ -161,17 +173,17 @@ func (r *AttributeReader) line() int64 { return r.before + r.lines.number }
 
 // Place says where a line is, by its number in the whole input.
 func (r *AttributeReader) Place(line int64) string {
-	if len(r.files) < 2 {
+	if len(r.names) < 2 {
 		return fmt.Sprintf("line %d", line)
 	}
 	file, _ := slices.BinarySearch(r.lasts, line)
-	if file == len(r.files) {
+	if file == len(r.names) {
 		file--
 	}
 	if file > 0 {
 		line -= r.lasts[file-1]
 	}
-	return fmt.Sprintf("line %d of %s", line, r.files[file].Name())
+	return fmt.Sprintf("line %d of %s", line, r.names[file])
 }
 
 // checkEvery is how many lines pass between looks at the context.

@@ -27,8 +27,11 @@ type parquetReader struct {
 	unknown []string          // columns that were to be ignored
 	dated   map[string]*dated // of attributes by name
 	run     run               // that wrote the rows
+	nulls   []string          // attributes without a value, and so without a type
+	counts  []int64           // rows of each file
 	packed  string            // how embeddings that are bytes are read, "" before the first
 
+	first   int // position of the first file in the input
 	next    int // file
 	file    *parquetfile.File
 	group   int   // that is read next
@@ -36,6 +39,8 @@ type parquetReader struct {
 	id      *column
 	vectors *vectors
 	runs    *column   // that names the training run; nil without
+	origins *origins  // of rows that were shuffled; nil if they are where they were
+	starts  []int64   // of the files of the input of those
 	columns []*column // attributes
 	cursors []*column // all columns
 
@@ -49,10 +54,27 @@ func openParquet(o Options, files []input.File) (*parquetReader, error) {
 	if o.IDColumn == "" {
 		return nil, fmt.Errorf("open %s: no id column is named", files[0].Name())
 	}
-	if err := r.survey(); err != nil {
-		return nil, err
-	}
 	r.row.Number = -1
+	if part := o.Part; part == nil {
+		if err := r.survey(); err != nil {
+			return nil, err
+		}
+	} else {
+		if part.Shuffled {
+			// They are no attributes, whatever else is one.
+			r.options.IgnoreColumns = append(slices.Clone(o.IgnoreColumns), FileColumn, RowColumn)
+			if err := checkNotOrigins(part.Survey.Columns); err != nil {
+				return nil, fmt.Errorf("open %s: %w", files[0].Name(), err)
+			}
+		}
+		if err := r.surveyPart(); err != nil {
+			return nil, err
+		}
+		if r.starts = part.Survey.Starts(); !part.Shuffled {
+			r.first = part.First
+			r.row.Number += r.starts[r.first]
+		}
+	}
 	r.row.Attributes = make([]attribute.Value, r.schema.Len())
 	return r, nil
 }
@@ -77,6 +99,7 @@ func (r *parquetReader) survey() error {
 		if err != nil {
 			return fmt.Errorf("open %s: %w", f.Name(), err)
 		}
+		r.counts = append(r.counts, pf.Rows())
 		if r.rows += pf.Rows(); r.rows < 0 {
 			return fmt.Errorf("open %s: %w: %d rows", f.Name(), parquetfile.ErrDamaged, pf.Rows())
 		}
@@ -121,10 +144,12 @@ func (r *parquetReader) survey() error {
 	for name, o := range first {
 		if o.shape.null() {
 			notes["column "+o.column+": has nulls only and no type, left out"] = true
+			r.nulls = append(r.nulls, name)
 		} else {
 			fields = append(fields, attribute.Field{Name: name, Type: o.shape.attribute()})
 		}
 	}
+	slices.Sort(r.nulls)
 	for note := range notes {
 		r.notes = append(r.notes, note)
 	}
@@ -160,6 +185,10 @@ func (r *parquetReader) Schema() attribute.Schema { return r.schema }
 func (r *parquetReader) Rows() int64              { return r.rows }
 func (r *parquetReader) Unknown() []string        { return r.unknown }
 func (r *parquetReader) Run() string              { return r.run.name }
+
+func (r *parquetReader) Survey() *Survey {
+	return &Survey{Format: input.Parquet, Rows: r.counts, Columns: r.schema.Fields(), Nulls: r.nulls, Run: r.run.name, Said: r.run.said}
+}
 
 func (r *parquetReader) Notes() []string {
 	notes := slices.Clone(r.notes)
@@ -205,7 +234,7 @@ func (r *parquetReader) read() (err error) {
 	r.row.Number++
 	defer func() {
 		if err != nil && !errors.Is(err, io.EOF) {
-			err = fmt.Errorf("read %s: row %d of the input: %w", r.files[r.row.File].Name(), r.row.Number, err)
+			err = fmt.Errorf("read %s: row %d of the input: %w", r.files[max(r.next-1, 0)].Name(), r.row.Number, err)
 		}
 	}()
 	for r.left == 0 {
@@ -214,6 +243,11 @@ func (r *parquetReader) read() (err error) {
 		}
 	}
 	r.left--
+	if r.origins != nil {
+		if err := r.origins.next(&r.row, r.starts, r.options.Part.Survey.Rows); err != nil {
+			return err
+		}
+	}
 	r.row.Problems = r.row.Problems[:0]
 	if r.row.ID, err = r.id.id(); err != nil {
 		return fmt.Errorf("column %s: %w", r.id.name, err)
@@ -287,7 +321,7 @@ func (r *parquetReader) openNext() error {
 		return err
 	}
 	f := r.files[r.next]
-	r.row.File = r.next
+	r.row.File = r.first + r.next
 	r.next++
 	pf, err := openParquetFile(f)
 	if err != nil {
@@ -325,6 +359,25 @@ func (r *parquetReader) openNext() error {
 	r.cursors = slices.Concat([]*column{r.id}, r.vectors.columns, r.columns)
 	if r.runs != nil {
 		r.cursors = append(r.cursors, r.runs)
+	}
+	if part := r.options.Part; part != nil && part.Shuffled {
+		found, err := selectOrigins(schemaTree(pf.Schema()))
+		if err != nil {
+			return err
+		}
+		r.origins = &found
+		r.cursors = append(r.cursors, found.file, found.row)
+	}
+	return nil
+}
+
+// checkNotOrigins returns an error if an attribute is called as a column that says where
+// shuffled rows are from.
+func checkNotOrigins(fields []attribute.Field) error {
+	for _, f := range fields {
+		if f.Name == FileColumn || f.Name == RowColumn {
+			return fmt.Errorf("column %s is an attribute of the input, and that name is taken where rows are shuffled: rename it or leave it out", f.Name)
+		}
 	}
 	return nil
 }

@@ -221,7 +221,15 @@ func (r *rawReader) Schema() attribute.Schema { return attribute.Schema{} }
 func (r *rawReader) Rows() int64              { return r.rows }
 func (r *rawReader) Notes() []string          { return r.notes }
 func (r *rawReader) Run() string              { return "" }
-func (r *rawReader) Unknown() []string        { return r.unknown }
+
+func (r *rawReader) Survey() *Survey {
+	s := &Survey{Format: input.Npy}
+	for _, f := range r.files {
+		s.Rows = append(s.Rows, int64(f.header.rows))
+	}
+	return s
+}
+func (r *rawReader) Unknown() []string { return r.unknown }
 
 func (r *rawReader) Next() (*Row, error) {
 	if r.err == nil {

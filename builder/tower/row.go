@@ -73,6 +73,8 @@ type Reader interface {
 	Notes() []string
 	// Unknown returns the columns that were to be ignored and are not in the input.
 	Unknown() []string
+	// Survey returns what all files amount to. The run is that of [Reader.Run] by then.
+	Survey() *Survey
 	// Close closes the files. It may be called twice.
 	Close() error
 }
@@ -116,6 +118,8 @@ type Options struct {
 	// AttributeTypes are the types of attributes, by name, that are other than those the
 	// input says. Names that the input does not have are ignored.
 	AttributeTypes map[string]attribute.Type
+	// Part says that Files are not the whole input; nil if they are.
+	Part *Part
 }
 
 // RunKey is what a trainer calls the training run that both towers are of: a key of the
@@ -160,6 +164,9 @@ func Open(ctx context.Context, o Options) (_ Reader, err error) {
 			return nil, err
 		}
 	}
+	if err := o.Part.check(format, len(files)); err != nil {
+		return nil, fmt.Errorf("open %s: %w", files[0].Name(), err)
+	}
 	var r Reader
 	if format == input.Parquet {
 		r, err = openParquet(o, files)
@@ -169,7 +176,12 @@ func Open(ctx context.Context, o Options) (_ Reader, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if r, err = extend(r, o); err != nil {
+	if o.Part != nil {
+		r, err = o.Part.extend(r, o)
+	} else {
+		r, err = extend(r, o)
+	}
+	if err != nil {
 		return nil, err
 	}
 	notes := slices.Clone(o.Files.Notes())
