@@ -28,11 +28,13 @@ type gateInputs struct {
 // readGates looks whether the thresholds fit and the interactions can be read, so that a
 // build fails before it has spent time.
 func (b *build) readGates(ctx context.Context) error {
-	b.gates = gateInputs{thresholds: b.Opened.thresholds, interactions: InteractionOptions(b.Interactions, b.manifest.Parameters)}
+	b.gates = gateInputs{thresholds: b.Opened.thresholds, interactions: InteractionOptions(b.Interactions, b.parameters())}
 	b.gates.interactions.Files = b.Opened.interactions
 	var names []string
-	for _, s := range b.manifest.Apps.Segments {
-		names = append(names, s.Name)
+	if b.Opened.segments != nil {
+		for _, s := range b.Opened.segments.list {
+			names = append(names, s.Name)
+		}
 	}
 	if err := b.gates.thresholds.CheckSegments(names); err != nil {
 		return fmt.Errorf("read gates %s: %w", b.Gates, err)
@@ -82,7 +84,7 @@ func (b *build) runGates(ctx context.Context) (err error) {
 	m.Inputs = append(m.Inputs, b.gates.inputs...)
 	in := gate.Input{
 		Thresholds: b.gates.thresholds, Interactions: b.gates.interactions,
-		Forgotten: b.forgotten.function(), Unnamed: b.LivePosition != nil,
+		Forgotten: b.job.leave(), Unnamed: b.LivePosition != nil,
 		Begin: func(gate string) { b.Progress.Stage("gate "+gate, -1) },
 	}
 	if in.Candidate, err = b.openStaged(ctx); err != nil {
@@ -134,12 +136,9 @@ func (b *build) runGates(ctx context.Context) (err error) {
 // openStaged opens the snapshot as far as it is, for the gates. An error of class
 // [snapshots.ErrSource] says that its files are not what was built.
 func (b *build) openStaged(ctx context.Context) (*snapshots.Snapshot, error) {
-	digest, err := b.staged.Publish(ctx, b.manifest)
+	s, err := snapshots.OpenUnpublished(ctx, b.staged, b.manifest)
 	if err == nil {
-		var s *snapshots.Snapshot
-		if s, err = snapshots.Open(ctx, b.staged, digest); err == nil {
-			return s, nil
-		}
+		return s, nil
 	}
 	if sections.IsDamaged(err) || errors.Is(err, objects.ErrNotFound) {
 		err = fmt.Errorf("%w: %w", snapshots.ErrSource, err)

@@ -22,7 +22,8 @@ type Inputs struct {
 	apps, users  towerFiles
 	segments     *segmentsFile // nil without
 	thresholds   gates.Thresholds
-	gates        []manifest.Input // the file of thresholds, if there is one
+	gatesData    []byte           // the file of thresholds, if there is one
+	gates        []manifest.Input // it, as an input
 	interactions *input.Set       // nil without
 }
 
@@ -63,7 +64,12 @@ func checked(set *input.Set, err error) error {
 // buckets it copies into the folder, which is asked for when it is needed; nil is the
 // system's folder of temporary files. The small files come first, so that a mistake in one
 // is found before anything large has moved.
-func OpenInputs(ctx context.Context, o Options, folder func() (string, error)) (_ *Inputs, err error) {
+func OpenInputs(ctx context.Context, o Options, folder func() (string, error)) (*Inputs, error) {
+	return openInputs(ctx, o, folder, false)
+}
+
+// openInputs is [OpenInputs], which may read objects where they are instead of copying them.
+func openInputs(ctx context.Context, o Options, folder func() (string, error), inPlace bool) (_ *Inputs, err error) {
 	if o.Progress == nil {
 		o.Progress = silent{}
 	}
@@ -81,6 +87,9 @@ func OpenInputs(ctx context.Context, o Options, folder func() (string, error)) (
 	if o.Gates != "" {
 		in.gates = make([]manifest.Input, 1)
 		if in.thresholds, in.gates[0], err = gate.ReadThresholds(o.Gates); err != nil {
+			return nil, err
+		}
+		if in.gatesData, err = gate.ReadFile(o.Gates); err != nil {
 			return nil, err
 		}
 	}
@@ -105,6 +114,7 @@ func OpenInputs(ctx context.Context, o Options, folder func() (string, error)) (
 			}
 			how := input.Options{
 				Folder: folder, Progress: Copying(o.Progress, string(t.kind)+f.what), Partitions: len(t.Input.PartitionAttributes) > 0 && f.what == "",
+				InPlace: inPlace,
 			}
 			if *f.set, err = input.Open(ctx, f.paths, f.accept, how); err != nil {
 				return nil, err
@@ -117,7 +127,7 @@ func OpenInputs(ctx context.Context, o Options, folder func() (string, error)) (
 		}
 	}
 	if len(o.Interactions) > 0 {
-		how := input.Options{Folder: folder, Progress: Copying(o.Progress, "interactions")}
+		how := input.Options{Folder: folder, Progress: Copying(o.Progress, "interactions"), InPlace: inPlace}
 		in.interactions, err = tower.OpenInteractions(ctx, InteractionOptions(o.Interactions, o.parameters()), how)
 		if err != nil {
 			return nil, err

@@ -40,7 +40,7 @@ func (b *build) key() (manifest.Digest, error) {
 		Forgotten             manifest.Digest
 	}{
 		m.Version, m.Builder, m.Tool, m.Model, m.ModelVersion, b.Params.String(), b.Apps.Shards, b.Users.Shards,
-		m.Parameters, b.Previous, m.Inputs, b.gates.inputs, b.LivePosition, b.forgotten.digest(),
+		m.Parameters, b.Previous, m.Inputs, b.gates.inputs, b.LivePosition, b.plan.Forgotten,
 	})
 	return manifest.Sum(data), err
 }
@@ -148,6 +148,14 @@ func (b *build) publish(ctx context.Context) (manifest.Digest, error) {
 	}
 }
 
+// bring brings the snapshot into the store, with its shards unless they are there.
+func (b *build) bring(ctx context.Context) (manifest.Digest, error) {
+	if b.staged == b.store {
+		return b.store.PublishBuilt(ctx, b.manifest)
+	}
+	return b.store.Import(ctx, b.staged, b.manifest)
+}
+
 // tryPublish publishes the snapshot. The gates are recorded first, so that no snapshot is
 // there without.
 func (b *build) tryPublish(ctx context.Context, recorded *bool) (manifest.Digest, error) {
@@ -160,7 +168,7 @@ func (b *build) tryPublish(ctx context.Context, recorded *bool) (manifest.Digest
 		}
 		*recorded = true
 	}
-	digest, err := b.store.Import(ctx, b.staged, b.manifest)
+	digest, err := b.bring(ctx)
 	if err != nil {
 		return "", err
 	}

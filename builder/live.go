@@ -1,17 +1,14 @@
 package builder
 
 import (
-	"bytes"
 	"context"
 	"fmt"
-	"slices"
 
 	"github.com/tandem-ann/tandem/shard"
 	"github.com/tandem-ann/tandem/shard/live"
 	"github.com/tandem-ann/tandem/shard/manifest"
 	"github.com/tandem-ann/tandem/shard/snapshots"
 	"github.com/tandem-ann/tandem/shard/upkeep"
-	"github.com/tandem-ann/tandem/shard/wording"
 )
 
 // readLive reads the live log of the store that is built into, unless the caller has, and
@@ -55,66 +52,20 @@ func CheckLivePosition(p shard.Position, log *live.State) error {
 	return nil
 }
 
-// forgotten are the users of a store who are forgotten, and which of them a build has met.
-// A nil one is nobody.
-type forgotten struct {
-	set live.Forgotten
-	met map[live.UserHash]bool
-}
-
-func newForgotten(log *live.State) *forgotten {
-	set := log.Forgotten()
-	if set.Len() == 0 {
-		return nil
-	}
-	return &forgotten{set: set, met: map[live.UserHash]bool{}}
-}
-
-// leave reports whether a user is to be left out, and notes it.
-func (f *forgotten) leave(id string) bool {
-	if f == nil {
-		return false
-	}
-	hash, is := f.set.Lookup(id)
-	if is {
-		f.met[hash] = true
-	}
-	return is
-}
-
-// function returns what says whether a user is forgotten; nil if nobody is.
-func (f *forgotten) function() func(string) bool {
-	if f == nil {
-		return nil
-	}
-	return f.set.Has
-}
-
-// digest returns that of all who are forgotten; empty if nobody is.
-func (f *forgotten) digest() manifest.Digest {
-	if f == nil {
+// digestOf returns that of all who are forgotten; empty if nobody is.
+func digestOf(f live.Forgotten) manifest.Digest {
+	if f.Len() == 0 {
 		return ""
 	}
-	return manifest.Digest(f.set.Digest())
+	return manifest.Digest(f.Digest())
 }
 
-// input describes those who were met as an input of the snapshot: the same files, and the
-// same users who were left out, give the same digest, whoever else is forgotten.
-func (f *forgotten) input() manifest.Input {
-	var hashes [][]byte
-	for h := range f.met {
-		hashes = append(hashes, h[:])
+// forgottenInput describes those who were met, ascending, as an input of the snapshot: the same
+// files, and the same users who were left out, give the same digest, whoever else is forgotten.
+func forgottenInput(met []live.UserHash) manifest.Input {
+	var data []byte
+	for _, h := range met {
+		data = append(data, h[:]...)
 	}
-	slices.SortFunc(hashes, bytes.Compare)
-	data := bytes.Join(hashes, nil)
 	return manifest.Input{Role: manifest.ForgottenRole, Name: "live", Size: int64(len(data)), Digest: manifest.Sum(data)}
-}
-
-// noteForgotten records which users were left out.
-func (b *build) noteForgotten() {
-	if b.forgotten == nil || len(b.forgotten.met) == 0 {
-		return
-	}
-	b.manifest.Inputs = append(b.manifest.Inputs, b.forgotten.input())
-	b.Progress.Note(fmt.Sprintf("users: left out %s of the inputs", wording.Plural(len(b.forgotten.met), "forgotten user")))
 }

@@ -43,12 +43,7 @@ func FromManifest(m *manifest.Manifest) (Options, error) {
 // indexes. Whether they are frozen follows from whether there is a graph.
 func towerFromManifest(o *TowerOptions, t *manifest.Tower, p manifest.TowerParameters) (params index.Params, err error) {
 	o.Shards = len(t.Shards)
-	o.Input = tower.Options{
-		IDColumn: p.IDColumn, EmbeddingColumn: p.EmbeddingColumn, IgnoreColumns: p.IgnoreColumns, NumberRows: p.NumberRows,
-		PartitionAttributes: p.PartitionAttributes, AttributeTypes: p.AttributeTypes,
-		AttributeColumns: p.AttributeColumns, RenameColumns: p.RenameColumns,
-	}
-	o.Attributes = tower.AttributeOptions{IDKey: p.AttributesIDKey, IgnoreKeys: p.AttributesIgnoreKeys, Types: p.AttributeTypes}
+	o.Input, o.Attributes = inputOptions(p)
 	if p.GraphKeys != "" {
 		if o.GraphKeys, err = hnswexport.ParseKeyType(p.GraphKeys); err != nil {
 			return params, err
@@ -57,4 +52,14 @@ func towerFromManifest(o *TowerOptions, t *manifest.Tower, p manifest.TowerParam
 	params, err = index.ParseParams(t.Params)
 	params.Frozen = false
 	return params, err
+}
+
+// inputOptions returns how the rows and the JSON Lines of a tower are read that was built with
+// these parameters.
+func inputOptions(p manifest.TowerParameters) (tower.Options, tower.AttributeOptions) {
+	return tower.Options{
+		IDColumn: p.IDColumn, EmbeddingColumn: p.EmbeddingColumn, IgnoreColumns: p.IgnoreColumns, NumberRows: p.NumberRows,
+		PartitionAttributes: p.PartitionAttributes, AttributeTypes: p.AttributeTypes,
+		AttributeColumns: p.AttributeColumns, RenameColumns: p.RenameColumns,
+	}, tower.AttributeOptions{IDKey: p.AttributesIDKey, IgnoreKeys: p.AttributesIgnoreKeys, Types: p.AttributeTypes}
 }

@@ -6,89 +6,113 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/tandem-ann/tandem/builder/partition"
 	"github.com/tandem-ann/tandem/index"
+	"github.com/tandem-ann/tandem/index/sections"
 	"github.com/tandem-ann/tandem/shard"
 	"github.com/tandem-ann/tandem/shard/attribute"
 )
 
-// place is where a record of a spill goes.
+// shardRecords are the records of one shard, of rows and of lines of attributes, in any order.
+type shardRecords struct{ rows, lines []*partition.Records }
+
+// eachOf calls do for every record of a list of them, with its position in all.
+func eachOf(list []*partition.Records, want partition.Want, do func(position int, r *partition.Record) error) error {
+	n := 0
+	for _, records := range list {
+		err := records.Each(want, func(r *partition.Record) error {
+			n++
+			return do(n-1, r)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// place is where a record goes.
 type place struct {
-	id     string
-	number int64 // of the input row
-	record int   // position in the spill
+	id       string
+	number   int64 // of the row, or the line, in the input
+	record   int   // its position among the records
+	rejected bool  // of a line: it rejects the row
 }
 
-// fault is why a row or a line is left out.
-type fault struct {
-	number       int64 // of the row or the line
-	kind, detail string
+func (p place) compare(o place) int {
+	return cmp.Or(strings.Compare(p.id, o.id), cmp.Compare(p.number, o.number))
 }
 
-// places reads the ids of one shard and decides its rows: ids ascending, each
-// once, without those that an attribute line rejects. The rows left out are
-// handed to reject.
-func (in *ingested) places(number int, reject func(fault)) ([]place, error) {
-	var list []place
-	err := in.rows[number].each(parts{}, in.inline, func(r *record) error {
-		list = append(list, place{id: r.id, number: r.number, record: len(list)})
+// placed is what is decided of one shard: its rows, ids ascending, each once, without those
+// that a line of attributes rejects.
+type placed struct {
+	rows  []place
+	lines []place // of which attributes are taken; ids ascending
+	// rejections are of the rows and lines left out that were not rejected before.
+	rejections partition.Rejections
+}
+
+// read returns places of a shard in the order of their ids, and then of their numbers.
+func (j *job) readPlaces(kind shard.Kind, number int, what string, list []*partition.Records) ([]place, error) {
+	var places []place
+	shards := j.plan.Tower(kind).Shards
+	err := eachOf(list, partition.Want{}, func(position int, r *partition.Record) error {
+		if own := shard.Partition(r.ID, shards); own != number {
+			return refused(&partition.OtherShardError{Row: fmt.Sprintf("%s %d", what, r.Number), ID: r.ID, Have: number, Own: own})
+		}
+		places = append(places, place{r.ID, r.Number, position, r.Rejected})
 		return nil
 	})
 	if err != nil {
 		return nil, err
 	}
-	bad := map[string]bool{}
-	if in.joined != nil {
-		seen := map[string]int64{}
-		err := in.joined[number].each(parts{}, 0, func(r *record) error {
-			if r.rejected {
-				bad[r.id] = true
-				return nil
-			}
-			if first, again := seen[r.id]; again {
-				reject(fault{r.number, "repeated attributes", fmt.Sprintf("%s (id %.64q): %s has attributes of this id already", in.line(r.number), r.id, in.line(first))})
-				return nil
-			}
-			seen[r.id] = r.number
-			return nil
-		})
-		if err != nil {
-			return nil, err
+	slices.SortFunc(places, place.compare)
+	for i := 1; i < len(places); i++ {
+		if places[i].compare(places[i-1]) == 0 {
+			return nil, refused(fmt.Errorf("%s: %s %d (id %.64q) is there twice", j.called(kind, number), what, places[i].number, places[i].id))
 		}
 	}
-	slices.SortFunc(list, func(a, b place) int {
-		return cmp.Or(strings.Compare(a.id, b.id), cmp.Compare(a.number, b.number))
-	})
-	kept := list[:0]
-	for _, p := range list {
-		switch {
-		case bad[p.id]: // counted with the line
-		case len(kept) > 0 && kept[len(kept)-1].id == p.id:
-			reject(fault{p.number, "duplicate id", fmt.Sprintf("%s (id %.64q): %s has this id already", in.row(p.number), p.id, in.row(kept[len(kept)-1].number))})
-		default:
-			kept = append(kept, p)
-		}
-	}
-	return kept, nil
+	return places, nil
 }
 
-// rejectDuplicates counts what [ingested.places] will leave out of every shard, so
-// that a build fails before it has spent time on a graph.
-func (in *ingested) rejectDuplicates(progress Progress) (rows int, err error) {
-	var faults []fault
-	for number := range in.rows {
-		progress.Step(int64(number))
-		list, err := in.places(number, func(f fault) { faults = append(faults, f) })
-		if err != nil {
-			return 0, err
+// places decides the rows of one shard.
+func (j *job) places(kind shard.Kind, number int, s shardRecords) (*placed, error) {
+	rows, err := j.readPlaces(kind, number, "row", s.rows)
+	if err != nil {
+		return nil, err
+	}
+	lines, err := j.readPlaces(kind, number, "line", s.lines)
+	if err != nil {
+		return nil, err
+	}
+	p := &placed{}
+	terms, survey := j.terms[kind], j.plan.Tower(kind).Lines
+	repeated := func(at int64, kind, detail string) {
+		p.rejections.Add(partition.Place{Phase: partition.OfRepeated, Number: at}, kind, detail)
+	}
+	bad := map[string]bool{}
+	for _, l := range lines {
+		last := len(p.lines) - 1
+		switch {
+		case l.rejected:
+			bad[l.id] = true
+		case last >= 0 && p.lines[last].id == l.id:
+			repeated(l.number, "repeated attributes", fmt.Sprintf("%s (id %.64q): %s has attributes of this id already", survey.Place(l.number), l.id, survey.Place(p.lines[last].number)))
+		default:
+			p.lines = append(p.lines, l)
 		}
-		rows += len(list)
 	}
-	// Shards are an accident of hashing; the order of the messages is not.
-	slices.SortFunc(faults, func(a, b fault) int { return cmp.Compare(a.number, b.number) })
-	for _, f := range faults {
-		in.rejections.add(f.kind, f.detail)
+	for _, r := range rows {
+		last := len(p.rows) - 1
+		switch {
+		case bad[r.id]: // counted with the line
+		case last >= 0 && p.rows[last].id == r.id:
+			repeated(r.number, "duplicate id", fmt.Sprintf("%s (id %.64q): %s has this id already", terms.Row(r.number), r.id, terms.Row(p.rows[last].number)))
+		default:
+			p.rows = append(p.rows, r)
+		}
 	}
-	return rows, nil
+	return p, nil
 }
 
 // contents are the rows of one shard in memory.
@@ -100,64 +124,101 @@ type contents struct {
 
 // unjoined are attribute lines whose ids are of no row, and rows that no line is of.
 type unjoined struct {
-	lines, rows int
-	first       int64 // the number of the first line
-	id          string
+	Lines, Rows int
+	First       int64  // the number of the first line
+	ID          string `json:",omitempty"`
 }
 
 func (u *unjoined) addLine(number int64, id string) {
-	if u.lines++; u.lines == 1 || number < u.first {
-		u.first, u.id = number, id
+	if u.Lines++; u.Lines == 1 || number < u.First {
+		u.First, u.ID = number, id
 	}
 }
 
-// load reads the rows of one shard. Those of it that are not joined it adds to apart.
-func (in *ingested) load(number int, apart *unjoined) (c *contents, err error) {
-	list, err := in.places(number, func(fault) {})
+func (u *unjoined) merge(o unjoined) {
+	if o.Lines > 0 && (u.Lines == 0 || o.First < u.First) {
+		u.First, u.ID = o.First, o.ID
+	}
+	u.Lines += o.Lines
+	u.Rows += o.Rows
+}
+
+// load reads the rows of one shard whose places are decided.
+func (j *job) load(kind shard.Kind, s shardRecords, p *placed) (c *contents, apart unjoined, err error) {
+	terms := j.terms[kind]
+	c = &contents{attributes: attribute.NewWriter(terms.Schema, len(p.rows))}
+	rowOf, err := c.loadVectors(j.plan.Dim, p)
 	if err != nil {
-		return nil, err
+		return nil, apart, err
 	}
-	c = &contents{attributes: attribute.NewWriter(in.schema, len(list))}
-	if c.input.Vectors, err = index.NewMatrix(in.dim, len(list)); err != nil {
-		return nil, err
-	}
-	rowOf := make(map[int]int, len(list)) // by record
-	for row, p := range list {
-		c.ids = append(c.ids, p.id)
-		c.input.Keys = append(c.input.Keys, shard.Key(p.id))
-		rowOf[p.record] = row
-	}
-	c.input.Vectors.Grow(len(list))
-	n := 0
-	err = in.rows[number].each(parts{vector: true, attributes: true}, in.inline, func(r *record) error {
-		row, ok := rowOf[n]
-		n++
+	columns := lookup(terms.Schema, terms.Rows)
+	err = eachOf(s.rows, partition.Want{Vector: true, Attributes: true}, func(position int, r *partition.Record) error {
+		row, ok := rowOf[position]
 		if !ok {
 			return nil
 		}
-		if err := c.input.Vectors.Set(row, r.vector); err != nil {
+		if err := c.input.Vectors.Set(row, r.Vector); err != nil {
 			return err
 		}
-		return c.set(row, in.columns[:in.inline], r.attributes)
+		return c.set(row, columns, r.Attributes)
 	})
-	if err != nil || in.joined == nil {
-		return c, err
+	if err != nil || j.plan.Tower(kind).Lines == nil {
+		return c, apart, err
 	}
-	done := map[int]bool{}
-	err = in.joined[number].each(parts{attributes: true}, len(in.columns)-in.inline, func(r *record) error {
-		row, ok := slices.BinarySearch(c.ids, r.id)
-		switch {
-		case r.rejected || ok && done[row]:
-			return nil
-		case !ok:
-			apart.addLine(r.number, r.id)
+	lineOf := make(map[int]place, len(p.lines)) // by record
+	for _, l := range p.lines {
+		lineOf[l.record] = l
+	}
+	columns, joined := lookup(terms.Schema, terms.Lines), 0
+	err = eachOf(s.lines, partition.Want{Attributes: true}, func(position int, r *partition.Record) error {
+		l, ok := lineOf[position]
+		if !ok {
 			return nil
 		}
-		done[row] = true
-		return c.set(row, in.columns[in.inline:], r.attributes)
+		row, ok := slices.BinarySearch(c.ids, l.id)
+		if !ok {
+			apart.addLine(l.number, l.id)
+			return nil
+		}
+		joined++
+		return c.set(row, columns, r.Attributes)
 	})
-	apart.rows += len(c.ids) - len(done)
-	return c, err
+	apart.Rows = len(c.ids) - joined
+	return c, apart, err
+}
+
+// loadVectors makes room for the rows, and returns their positions by those of their records.
+func (c *contents) loadVectors(dim int, p *placed) (rowOf map[int]int, err error) {
+	if c.input.Vectors, err = index.NewMatrix(dim, len(p.rows)); err != nil {
+		return nil, err
+	}
+	rowOf = make(map[int]int, len(p.rows))
+	for row, r := range p.rows {
+		c.ids = append(c.ids, r.id)
+		c.input.Keys = append(c.input.Keys, shard.Key(r.id))
+		rowOf[r.record] = row
+	}
+	c.input.Vectors.Grow(len(p.rows))
+	return rowOf, nil
+}
+
+// loadMean adds the vectors of one shard of users to a mean, in the order of their ids.
+func (j *job) loadMean(kind shard.Kind, s shardRecords, p *placed, mean *mean) error {
+	c := &contents{}
+	rowOf, err := c.loadVectors(j.plan.Dim, p)
+	if err != nil {
+		return err
+	}
+	err = eachOf(s.rows, partition.Want{Vector: true}, func(position int, r *partition.Record) error {
+		if row, ok := rowOf[position]; ok {
+			return c.input.Vectors.Set(row, r.Vector)
+		}
+		return nil
+	})
+	if err == nil {
+		mean.add(c.input.Vectors)
+	}
+	return err
 }
 
 func (c *contents) set(row int, columns []int, values []attribute.Value) error {
@@ -166,7 +227,7 @@ func (c *contents) set(row int, columns []int, values []attribute.Value) error {
 			continue
 		}
 		if err := c.attributes.Set(row, columns[i], v); err != nil {
-			return fmt.Errorf("id %q: %w", c.ids[row], err)
+			return fmt.Errorf("id %q: %w: %w", c.ids[row], err, sections.ErrCorrupt)
 		}
 	}
 	return nil

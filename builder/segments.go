@@ -27,6 +27,7 @@ const maxSegmentsFile = 2 * shard.MaxSegments * eligibility.MaxLength
 // segmentsFile is what a file of segments says.
 type segmentsFile struct {
 	path  string
+	data  []byte
 	input manifest.Input
 	list  []shard.Segment // names ascending
 	lines map[string]int  // where each expression begins, by name
@@ -47,7 +48,12 @@ func readSegments(path string) (*segmentsFile, error) {
 	if len(data) > maxSegmentsFile {
 		return nil, fmt.Errorf("read segments %s: more than %d bytes", path, maxSegmentsFile)
 	}
-	s := &segmentsFile{path: path, lines: map[string]int{}, input: manifest.Input{
+	return parseSegments(path, data)
+}
+
+// parseSegments is [readSegments] of what a file has.
+func parseSegments(path string, data []byte) (*segmentsFile, error) {
+	s := &segmentsFile{path: path, data: data, lines: map[string]int{}, input: manifest.Input{
 		Role: "app-segments", Name: input.RecordedName(path), Size: int64(len(data)), Digest: manifest.Sum(data),
 	}}
 	if err := s.parse(data); err != nil {
@@ -119,26 +125,26 @@ func (s *segmentsFile) check(compiler *eligibility.Compiler) error {
 }
 
 // listSegments records the segments, if there are any.
-func (b *build) listSegments() {
-	if b.segments = b.Opened.segments; b.segments == nil {
+func (j *job) listSegments(m *manifest.Manifest) {
+	if j.segments == nil {
 		return
 	}
-	for _, s := range b.segments.list {
-		b.manifest.Apps.Segments = append(b.manifest.Apps.Segments, manifest.Segment{Segment: s})
+	for _, s := range j.segments.list {
+		m.Apps.Segments = append(m.Apps.Segments, manifest.Segment{Segment: s})
 	}
 }
 
 // checkSegments compiles the segments, so that a build fails before it has spent
 // time on a graph.
-func (b *build) checkSegments() error {
-	if b.segments == nil {
+func (j *job) checkSegments() error {
+	if j.segments == nil {
 		return nil
 	}
-	compiler, err := eligibility.NewCompiler(b.apps.schema)
+	compiler, err := eligibility.NewCompiler(j.terms[shard.Apps].Schema)
 	if err != nil {
 		return err
 	}
-	return b.segments.check(compiler)
+	return j.segments.check(compiler)
 }
 
 // measureSegments counts the eligible apps of each segment and measures the recall

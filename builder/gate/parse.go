@@ -33,18 +33,32 @@ func ReadThresholds(path string) (gates.Thresholds, manifest.Input, error) {
 }
 
 func readThresholds(path string) (gates.Thresholds, manifest.Input, error) {
+	data, err := ReadFile(path)
+	if err != nil {
+		return gates.Thresholds{}, manifest.Input{}, err
+	}
+	return Thresholds(path, data)
+}
+
+// ReadFile reads a file of gates, which it does not parse.
+func ReadFile(path string) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return gates.Thresholds{}, manifest.Input{}, fmt.Errorf("read gates: %w", err)
+		return nil, fmt.Errorf("read gates: %w", err)
 	}
 	defer f.Close()
 	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
 	if err != nil {
-		return gates.Thresholds{}, manifest.Input{}, fmt.Errorf("read gates: %w", err)
+		return nil, fmt.Errorf("read gates: %w", err)
 	}
 	if len(data) > maxFile {
-		return gates.Thresholds{}, manifest.Input{}, fmt.Errorf("read gates %s: more than %d bytes", path, maxFile)
+		return nil, fmt.Errorf("read gates %s: more than %d bytes", path, maxFile)
 	}
+	return data, nil
+}
+
+// Thresholds is [ReadThresholds] of what a file has.
+func Thresholds(path string, data []byte) (gates.Thresholds, manifest.Input, error) {
 	t, err := ParseThresholds(data)
 	if err != nil {
 		return t, manifest.Input{}, fmt.Errorf("read gates %s: %w", path, err)

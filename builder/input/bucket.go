@@ -281,10 +281,10 @@ func (b *bucketSearch) inPlace(ctx context.Context, f found, o objects.Object) (
 	in := &object{ctx: ctx, bucket: b.objects, Object: o}
 	head := make([]byte, min(headSize, o.Size))
 	if _, err := in.ReadAt(head, 0); err != nil && !errors.Is(err, io.EOF) {
-		return nil, errors.Join(err, in.close())
+		return nil, errors.Join(err, in.Close())
 	}
 	if err := b.judge(url, head); err != nil {
-		return nil, errors.Join(err, in.close())
+		return nil, errors.Join(err, in.Close())
 	}
 	return &file{ReaderAt: in, object: in, size: o.Size, path: url, location: b.location(f.place), recorded: f.recorded}, nil
 }

@@ -44,7 +44,7 @@ func (f *file) Name() string { return f.path }
 // Close closes it.
 func (f *file) Close() error {
 	if f.object != nil {
-		return f.object.close()
+		return f.object.Close()
 	}
 	return f.os.Close()
 }

@@ -10,6 +10,14 @@ import (
 	"github.com/tandem-ann/tandem/shard/objects"
 )
 
+// Object opens an object for reading where it is, until ctx ends. The caller closes it.
+func Object(ctx context.Context, bucket *objects.Bucket, o objects.Object) interface {
+	io.ReaderAt
+	io.Closer
+} {
+	return &object{ctx: ctx, bucket: bucket, Object: o}
+}
+
 // object is an object that is read where it is. Who reads on where the last read has ended
 // goes on with the same request.
 type object struct {
@@ -87,7 +95,8 @@ func (o *object) unchanged(name string) error {
 	return nil
 }
 
-func (o *object) close() error {
+// Close implements [io.Closer].
+func (o *object) Close() error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.closeStream()

@@ -233,3 +233,20 @@ func (k *hashKeys) hash(id string) UserHash {
 	outer := sha256.Sum256(append(buffer[:n], inner[:]...))
 	return UserHash(outer[:16])
 }
+
+// ReadForgotten returns those who are forgotten by hashes that were taken of the log of a
+// store before, with the key of that store.
+func ReadForgotten(ctx context.Context, bucket *objects.Bucket, hashes []UserHash) (Forgotten, error) {
+	if len(hashes) == 0 {
+		return Forgotten{}, nil
+	}
+	key, err := existingKey(ctx, bucket)
+	if err != nil {
+		return Forgotten{}, err
+	}
+	items := make([]item, len(hashes))
+	for i, h := range hashes {
+		items[i] = item{hash: hashKey(string(h[:])), key: string(h[:]), value: Gone{}.encode()}
+	}
+	return Forgotten{&forgotten{set: set{}.with(items), key: newHashKeys(key)}}, nil
+}

@@ -118,12 +118,14 @@ type collection struct {
 	shards    map[manifest.Digest][]manifest.Digest // of each snapshot that was there since then and has not been dropped
 	leftovers map[string]bool                       // the keys of done.Leftovers
 	spared    map[manifest.Digest]bool              // what was to go, and turned out to be needed
+	building  *building                             // builds in steps
 }
 
 func newCollection(s *Store, o CollectOptions) *collection {
 	return &collection{
 		Store: s, CollectOptions: o, done: &Collected{},
 		live: map[manifest.Digest]bool{}, shards: map[manifest.Digest][]manifest.Digest{}, leftovers: map[string]bool{}, spared: map[manifest.Digest]bool{},
+		building: &building{},
 	}
 }
 
@@ -136,6 +138,9 @@ func (c *collection) run(ctx context.Context) error {
 		return err
 	}
 	if c.now, err = c.readClock(ctx); err != nil {
+		return err
+	}
+	if err := c.readBuilds(ctx); err != nil {
 		return err
 	}
 	var old []manifest.Digest
@@ -157,6 +162,9 @@ func (c *collection) run(ctx context.Context) error {
 		return err
 	}
 	if err := c.collectFiles(ctx); err != nil {
+		return err
+	}
+	if err := c.collectBuilds(ctx); err != nil {
 		return err
 	}
 	if err := c.drop(ctx, old, manifestKey, &c.done.Snapshots); err != nil {
@@ -248,7 +256,7 @@ func (c *collection) unusedShards(ctx context.Context) (unused []manifest.Digest
 		}
 		d, ok := digestOf(o.Key, shardsDir, ".shard")
 		switch {
-		case !ok || used[d]:
+		case !ok || used[d] || c.building.needed[d]:
 		case c.older(o.Time, c.Grace):
 			unused = append(unused, d)
 			sizes[d] = o.Size

@@ -44,7 +44,7 @@ func (c *collection) collectObjects(ctx context.Context) error {
 }
 
 // storeFolders are the folders of a store in a folder in which objects are written.
-var storeFolders = []string{doomedDir, "gates", intentsDir, "live", "queries", "releases", shardsDir, snapshotsDir}
+var storeFolders = []string{buildsDir, doomedDir, "gates", intentsDir, "live", "queries", "releases", shardsDir, snapshotsDir}
 
 // temporaryLife is how old a file of the cache must be to be one of a process that died:
 // nobody writes one for so long.

@@ -107,6 +107,11 @@ func (c *collection) look(ctx context.Context) (map[manifest.Digest]bool, error)
 	if err != nil {
 		return nil, err
 	}
+	if c.published != nil {
+		if err := c.readBuilds(ctx); err != nil {
+			return nil, err
+		}
+	}
 	if err := c.readLive(ctx); err != nil {
 		return nil, err
 	}
@@ -115,6 +120,9 @@ func (c *collection) look(ctx context.Context) (map[manifest.Digest]bool, error)
 	}
 	if c.published == nil {
 		return needed, nil // one snapshot is removed, whatever others have
+	}
+	for d := range c.building.needed {
+		needed[d] = true
 	}
 	snapshots, err := c.Snapshots(ctx)
 	if err != nil {

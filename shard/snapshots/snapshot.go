@@ -28,6 +28,11 @@ func Open(ctx context.Context, store *Store, digest manifest.Digest) (*Snapshot,
 	if err != nil {
 		return nil, err
 	}
+	return openManifest(ctx, store, m, digest)
+}
+
+// openManifest opens the snapshot of a manifest.
+func openManifest(ctx context.Context, store *Store, m *manifest.Manifest, digest manifest.Digest) (*Snapshot, error) {
 	done, err := store.Fetch(ctx, m)
 	if err != nil {
 		return nil, fmt.Errorf("open snapshot %s: %w", digest.Short(), err)

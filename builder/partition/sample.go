@@ -1,4 +1,4 @@
-package builder
+package partition
 
 import (
 	"cmp"
@@ -14,39 +14,49 @@ import (
 // sampleSize is how many rows of a tower are kept as queries to the other.
 const sampleSize = probe.SampleSize
 
-// sample keeps the vectors of the rows with the lowest sample keys. Which rows
-// those are does not depend on the order of the input.
-type sample struct {
+// Sample keeps the vectors of the rows with the lowest sample keys. Which rows
+// those are does not depend on the order in which they come: of two with one id it is the
+// number of the row that decides.
+type Sample struct {
 	rows *lowest.Kept[sampled]
 }
 
 type sampled struct {
 	key    uint64
 	id     string
+	number int64
 	vector []float32
 }
 
 func (a sampled) compare(b sampled) int {
-	return cmp.Or(cmp.Compare(a.key, b.key), cmp.Compare(a.id, b.id))
+	return cmp.Or(cmp.Compare(a.key, b.key), cmp.Compare(a.id, b.id), cmp.Compare(a.number, b.number))
 }
 
-func newSample() sample { return sample{lowest.New(sampleSize, sampled.compare)} }
+// NewSample returns one without a row.
+func NewSample() *Sample { return &Sample{lowest.New(sampleSize, sampled.compare)} }
 
-// offer considers a row. It copies the vector if it keeps it.
-func (s *sample) offer(id string, vector []float32) {
-	row := sampled{key: shard.SampleKey(id), id: id}
+// Offer considers a row. It copies the vector if it keeps it.
+func (s *Sample) Offer(id string, number int64, vector []float32) {
+	row := sampled{key: shard.SampleKey(id), id: id, number: number}
 	if s.rows.Takes(row) {
 		row.vector = slices.Clone(vector)
 		s.rows.Add(row)
 	}
 }
 
-// samples are the queries of each purpose, which are disjoint.
-type samples map[manifest.Purpose]*index.Matrix
+// Merge considers the rows of another sample.
+func (s *Sample) Merge(other *Sample) {
+	for _, row := range other.rows.Sorted() {
+		s.rows.Add(row)
+	}
+}
 
-// split divides the queries by their purposes, in the order of their keys.
-func (s *sample) split(dim int) (samples, error) {
-	of := samples{}
+// Queries are those of each purpose, which are disjoint.
+type Queries map[manifest.Purpose]*index.Matrix
+
+// Split divides the queries by their purposes, in the order of their keys.
+func (s *Sample) Split(dim int) (Queries, error) {
+	of := Queries{}
 	for _, p := range []manifest.Purpose{manifest.Shape, manifest.Calibrate, manifest.Gate} {
 		m, err := index.NewMatrix(dim, probe.SampleOf(p))
 		if err != nil {
@@ -62,8 +72,8 @@ func (s *sample) split(dim int) (samples, error) {
 	return of, nil
 }
 
-// counts returns what the manifest says of the samples.
-func (s samples) counts() *manifest.Samples {
+// Counts returns what the manifest says of the samples.
+func (s Queries) Counts() *manifest.Samples {
 	n := &manifest.Samples{Shape: s[manifest.Shape].Rows(), Calibrate: s[manifest.Calibrate].Rows(), Gate: s[manifest.Gate].Rows()}
 	for _, p := range []manifest.Purpose{manifest.Shape, manifest.Calibrate, manifest.Gate} {
 		if s[p].Rows() < probe.SampleOf(p) {
