@@ -59,7 +59,7 @@ func Build(ctx context.Context, store *snapshots.Store, o Options) (_ *Report, e
 
 // run does all steps of a build in turn, or those that are left of one that was kept.
 func (b *build) run(ctx context.Context) (_ *Report, err error) {
-	if err := b.readGates(ctx); err != nil {
+	if err := b.readGates(ctx, b.parameters()); err != nil {
 		return nil, err
 	}
 	if err := b.look(ctx); err != nil {

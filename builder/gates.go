@@ -27,8 +27,8 @@ type gateInputs struct {
 
 // readGates looks whether the thresholds fit and the interactions can be read, so that a
 // build fails before it has spent time.
-func (b *build) readGates(ctx context.Context) error {
-	b.gates = gateInputs{thresholds: b.Opened.thresholds, interactions: InteractionOptions(b.Interactions, b.parameters())}
+func (b *build) readGates(ctx context.Context, p *manifest.Parameters) error {
+	b.gates = gateInputs{thresholds: b.Opened.thresholds, interactions: InteractionOptions(b.Interactions, p)}
 	b.gates.interactions.Files = b.Opened.interactions
 	var names []string
 	if b.Opened.segments != nil {

@@ -162,7 +162,7 @@ func (j *job) read(ctx context.Context, t plan.Task, files taskFiles, w *partiti
 	}
 	defer func() { err = errors.Join(err, r.Close()) }()
 	j.progress.Stage(fmt.Sprintf("read %s", t.Tower), r.Rows())
-	s, err := partition.Rows(ctx, r, terms, w, -1, j.progress.Step)
+	s, err := partition.Rows(ctx, r, terms, w, j.progress.Step)
 	j.note(t.Tower, r.Notes())
 	return s, err
 }

@@ -203,7 +203,7 @@ func (c *contents) loadVectors(dim int, p *placed) (rowOf map[int]int, err error
 }
 
 // loadMean adds the vectors of one shard of users to a mean, in the order of their ids.
-func (j *job) loadMean(kind shard.Kind, s shardRecords, p *placed, mean *mean) error {
+func (j *job) loadMean(s shardRecords, p *placed, mean *mean) error {
 	c := &contents{}
 	rowOf, err := c.loadVectors(j.plan.Dim, p)
 	if err != nil {

@@ -32,8 +32,21 @@ type Reader struct {
 
 type span struct{ offset, length int64 }
 
+// DamagedError says that an object is not what was written. It is of class
+// [sections.ErrCorrupt].
+type DamagedError struct {
+	Name string // of the object, as it was opened
+	Err  error
+}
+
+// Error implements [error].
+func (e *DamagedError) Error() string { return fmt.Sprintf("partition %s: %v", e.Name, e.Err) }
+
+// Unwrap returns what is wrong, and the class.
+func (e *DamagedError) Unwrap() []error { return []error{e.Err, sections.ErrCorrupt} }
+
 func corrupt(name, format string, arguments ...any) error {
-	return fmt.Errorf("partition %s: %w: %w", name, fmt.Errorf(format, arguments...), sections.ErrCorrupt)
+	return &DamagedError{name, fmt.Errorf(format, arguments...)}
 }
 
 // Open reads the footer of an object of a size. Name is what errors call it.

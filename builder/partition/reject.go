@@ -88,8 +88,8 @@ func (r *Rejections) merge(k *Rejection) {
 	})
 }
 
-// check returns an error unless what was decoded is what [Rejections.Add] makes.
-func (r *Rejections) check() error {
+// Check returns an error unless what was decoded is what [Rejections.Add] makes.
+func (r *Rejections) Check() error {
 	total := 0
 	for _, k := range r.Kinds {
 		switch {

@@ -86,9 +86,8 @@ func (e *OtherShardError) Error() string {
 	return fmt.Sprintf("%s (id %.64q) is among the rows of shard %d and belongs to shard %d: the shard is the xxHash64, seed 0, of the bytes of the id as an unsigned number, modulo the number of shards", e.Row, e.ID, e.Have, e.Own)
 }
 
-// Rows deals the rows of a reader to the shards of w. If only is not negative, all must be of
-// that shard.
-func Rows(ctx context.Context, r tower.Reader, t *Terms, w *Writer, only int, step Step) (*Summary, error) {
+// Rows deals the rows of a reader to the shards of w.
+func Rows(ctx context.Context, r tower.Reader, t *Terms, w *Writer, step Step) (*Summary, error) {
 	sp := &spreading{Terms: t, w: w, s: NewSummary(), met: map[live.UserHash]bool{}}
 	columns := t.columns(t.Rows)
 	err := each(ctx, step, func() error {
@@ -97,10 +96,6 @@ func Rows(ctx context.Context, r tower.Reader, t *Terms, w *Writer, only int, st
 			return err
 		}
 		sp.s.Read++
-		number := shard.Partition(row.ID, t.Shards)
-		if only >= 0 && number != only {
-			return &OtherShardError{Row: t.Row(row.Number), ID: row.ID, Have: only, Own: number}
-		}
 		if sp.leave(row.ID) {
 			return nil
 		}
@@ -110,7 +105,7 @@ func Rows(ctx context.Context, r tower.Reader, t *Terms, w *Writer, only int, st
 		}
 		sp.s.Rows++
 		sp.s.Sample.Offer(row.ID, row.Number, row.Vector)
-		return w.Add(number, &Record{Number: row.Number, ID: row.ID, Vector: row.Vector, Attributes: row.Attributes})
+		return w.Add(shard.Partition(row.ID, t.Shards), &Record{Number: row.Number, ID: row.ID, Vector: row.Vector, Attributes: row.Attributes})
 	})
 	sp.finish()
 	return sp.s, err

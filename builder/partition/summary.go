@@ -30,8 +30,7 @@ type Summary struct {
 	Sample     *Sample
 	// Met are the forgotten users who were left out, ascending.
 	Met []live.UserHash
-	// Inputs are the files that were read, as the manifest is to have them; none if they were
-	// shuffled by another engine.
+	// Inputs are the files that were read, as the manifest is to have them.
 	Inputs []manifest.Input
 }
 
@@ -48,6 +47,14 @@ func (s *Summary) Merge(o *Summary) {
 	s.Met = append(s.Met, o.Met...)
 	slices.SortFunc(s.Met, func(a, b live.UserHash) int { return bytes.Compare(a[:], b[:]) })
 	s.Met = slices.Compact(s.Met)
+}
+
+// Counted returns a summary with the same rejections, to which others can be added, and the
+// same counts, without the rest.
+func (s *Summary) Counted() *Summary {
+	c := &Summary{Read: s.Read, Lines: s.Lines, Rows: s.Rows, Met: s.Met}
+	c.Rejections.Merge(&s.Rejections)
+	return c
 }
 
 // wireSummary is the form of a summary in an object.
@@ -114,7 +121,7 @@ func DecodeSummary(data []byte) (*Summary, error) {
 		return nil, errors.New("decode summary: more than one value")
 	}
 	s := &Summary{Read: w.Read, Lines: w.Lines, Rows: w.Rows, Rejections: w.Rejections, Sample: NewSample(), Inputs: w.Inputs}
-	if err := s.Rejections.check(); err != nil {
+	if err := s.Rejections.Check(); err != nil {
 		return nil, fmt.Errorf("decode summary: %w", err)
 	}
 	switch {

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/tandem-ann/tandem/shard"
 	"github.com/tandem-ann/tandem/shard/manifest"
 	"github.com/tandem-ann/tandem/shard/snapshots"
 )
@@ -23,14 +22,6 @@ func (k Keys) Forgotten() string { return k.dir() + "forgotten" }
 // Task is that of what a task has dealt to shards.
 func (k Keys) Task(number int) string { return fmt.Sprintf("%spartition/%06d", k.dir(), number) }
 
-// Digests is that of what a task says of its files, whose rows another engine deals.
-func (k Keys) Digests(number int) string { return fmt.Sprintf("%sdigest/%06d.json", k.dir(), number) }
-
-// Shuffled is that of the rows of one shard that another engine has dealt.
-func (k Keys) Shuffled(kind shard.Kind, number int) string {
-	return fmt.Sprintf("%sshuffled/%s-%04d", k.dir(), kind, number)
-}
-
 // Merged is that of what all tasks found.
 func (k Keys) Merged() string { return k.dir() + "merged.json" }
 
@@ -45,7 +36,7 @@ func (k Keys) Finished() string { return k.dir() + "finished.json" }
 // Committed is that of the digest of the snapshot, once it is published.
 func (k Keys) Committed() string { return k.dir() + snapshots.BuildCommitted }
 
-// Under returns the prefixes of the objects that have rows, or texts about them.
+// Under is what the names of all objects of the build begin with.
 func (k Keys) Under() string { return k.dir() }
 
 // Relative returns the name of an object within the build.

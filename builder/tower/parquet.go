@@ -39,8 +39,6 @@ type parquetReader struct {
 	id      *column
 	vectors *vectors
 	runs    *column   // that names the training run; nil without
-	origins *origins  // of rows that were shuffled; nil if they are where they were
-	starts  []int64   // of the files of the input of those
 	columns []*column // attributes
 	cursors []*column // all columns
 
@@ -60,20 +58,11 @@ func openParquet(o Options, files []input.File) (*parquetReader, error) {
 			return nil, err
 		}
 	} else {
-		if part.Shuffled {
-			// They are no attributes, whatever else is one.
-			r.options.IgnoreColumns = append(slices.Clone(o.IgnoreColumns), FileColumn, RowColumn)
-			if err := checkNotOrigins(part.Survey.Columns); err != nil {
-				return nil, fmt.Errorf("open %s: %w", files[0].Name(), err)
-			}
-		}
 		if err := r.surveyPart(); err != nil {
 			return nil, err
 		}
-		if r.starts = part.Survey.Starts(); !part.Shuffled {
-			r.first = part.First
-			r.row.Number += r.starts[r.first]
-		}
+		r.first = part.First
+		r.row.Number += part.Survey.Starts()[r.first]
 	}
 	r.row.Attributes = make([]attribute.Value, r.schema.Len())
 	return r, nil
@@ -243,11 +232,6 @@ func (r *parquetReader) read() (err error) {
 		}
 	}
 	r.left--
-	if r.origins != nil {
-		if err := r.origins.next(&r.row, r.starts, r.options.Part.Survey.Rows); err != nil {
-			return err
-		}
-	}
 	r.row.Problems = r.row.Problems[:0]
 	if r.row.ID, err = r.id.id(); err != nil {
 		return fmt.Errorf("column %s: %w", r.id.name, err)
@@ -359,25 +343,6 @@ func (r *parquetReader) openNext() error {
 	r.cursors = slices.Concat([]*column{r.id}, r.vectors.columns, r.columns)
 	if r.runs != nil {
 		r.cursors = append(r.cursors, r.runs)
-	}
-	if part := r.options.Part; part != nil && part.Shuffled {
-		found, err := selectOrigins(schemaTree(pf.Schema()))
-		if err != nil {
-			return err
-		}
-		r.origins = &found
-		r.cursors = append(r.cursors, found.file, found.row)
-	}
-	return nil
-}
-
-// checkNotOrigins returns an error if an attribute is called as a column that says where
-// shuffled rows are from.
-func checkNotOrigins(fields []attribute.Field) error {
-	for _, f := range fields {
-		if f.Name == FileColumn || f.Name == RowColumn {
-			return fmt.Errorf("column %s is an attribute of the input, and that name is taken where rows are shuffled: rename it or leave it out", f.Name)
-		}
 	}
 	return nil
 }

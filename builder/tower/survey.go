@@ -33,22 +33,12 @@ type Partition struct {
 	Texts []string `json:"texts"` // of each file
 }
 
-// FileColumn and RowColumn are the columns of shuffled rows that say where each is from: the
-// position of its file among those of the input, and its number there, both from 0.
-const (
-	FileColumn = "tandem_file"
-	RowColumn  = "tandem_row"
-)
-
 // Part says which part of an input files are.
 type Part struct {
 	// Survey is that of the whole input.
 	Survey *Survey
 	// First is the position of the first file, which the others follow.
 	First int
-	// Shuffled says that the files are not those of the input: they have its rows in any
-	// order, with [FileColumn] and [RowColumn]. They are Parquet.
-	Shuffled bool
 }
 
 // Total returns the number of rows of all files.
@@ -74,11 +64,9 @@ func (p *Part) check(format input.Format, files int) error {
 	case p == nil:
 	case format != p.Survey.Format:
 		return fmt.Errorf("its format is not that of the input, %s", p.Survey.Format)
-	case p.Shuffled && format != input.Parquet:
-		return errors.New("rows that were shuffled are Parquet")
-	case !p.Shuffled && (p.First < 0 || p.First+files > len(p.Survey.Rows)):
+	case p.First < 0 || p.First+files > len(p.Survey.Rows):
 		return fmt.Errorf("files %d to %d of an input of %d", p.First, p.First+files-1, len(p.Survey.Rows))
-	case !p.Shuffled && format != input.Parquet && files != len(p.Survey.Rows):
+	case format != input.Parquet && files != len(p.Survey.Rows):
 		return fmt.Errorf("%d of %d files; files of plain numbers are read together", files, len(p.Survey.Rows))
 	}
 	return nil
@@ -115,7 +103,7 @@ func (r *parquetReader) surveyPart() error {
 		if err != nil {
 			return fmt.Errorf("open %s: %w", f.Name(), err)
 		}
-		if part := r.options.Part; !part.Shuffled && pf.Rows() != survey.Rows[part.First+i] {
+		if part := r.options.Part; pf.Rows() != survey.Rows[part.First+i] {
 			return fmt.Errorf("open %s: it has %d rows, and had %d before", f.Name(), pf.Rows(), survey.Rows[part.First+i])
 		}
 		r.rows += pf.Rows()
@@ -142,53 +130,4 @@ func (r *parquetReader) surveyPart() error {
 	}
 	slices.Sort(r.notes)
 	return nil
-}
-
-// origins are the columns of shuffled rows that say where they are from.
-type origins struct{ file, row *column }
-
-// selectOrigins finds the columns of a file of shuffled rows.
-func selectOrigins(root *node) (o origins, err error) {
-	for name, to := range map[string]**column{FileColumn: &o.file, RowColumn: &o.row} {
-		n := root.find(name)
-		if n == nil {
-			return o, fmt.Errorf("no column is called %s; rows that were shuffled have it, and %s, to say where they are from", name, FileColumn+" and "+RowColumn)
-		}
-		s := n.shape()
-		if s.attribute() != attribute.Int || s.decoding == decimal {
-			return o, fmt.Errorf("column %s is %s, want integers", name, s.text)
-		}
-		*to = &column{shape: s, name: name, attribute: -1, typ: attribute.Int}
-	}
-	return o, nil
-}
-
-// next sets where a row is from.
-func (o *origins) next(row *Row, starts, rows []int64) error {
-	file, err := o.value(o.file, int64(len(rows)))
-	if err != nil {
-		return err
-	}
-	number, err := o.value(o.row, rows[file])
-	if err != nil {
-		return err
-	}
-	row.File, row.Number = int(file), starts[file]+number
-	return nil
-}
-
-// value reads an integer that is not null and below a limit.
-func (*origins) value(c *column, below int64) (int64, error) {
-	v, said, err := c.value()
-	if err != nil {
-		return 0, fmt.Errorf("column %s: %w", c.name, err)
-	}
-	if said.problem != nil || v.Absent() || v.Int() < 0 || v.Int() >= below {
-		text := "null"
-		if !v.Absent() {
-			text = v.String()
-		}
-		return 0, fmt.Errorf("column %s is %.80s, want 0 to %d", c.name, text, below-1)
-	}
-	return v.Int(), nil
 }

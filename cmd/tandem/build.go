@@ -20,7 +20,24 @@ import (
 	"github.com/tandem-ann/tandem/shard/wording"
 )
 
+// buildCommand is `tandem build`.
 type buildCommand struct {
+	All       buildAllCommand       `cmd:"" default:"withargs" help:"Build both towers on this machine; the default."`
+	Plan      buildPlanCommand      `cmd:"" help:"Fix what the steps of a build on many machines share, and say what they take."`
+	Partition buildPartitionCommand `cmd:"" help:"Step one of a plan: deal the rows of the inputs to shards."`
+	Shard     buildShardCommand     `cmd:"" help:"Step two of a plan: build one shard."`
+	Commit    buildCommitCommand    `cmd:"" help:"Last step of a plan: measure, run the gates, publish."`
+}
+
+// buildAllCommand is `tandem build all`, which is the default.
+type buildAllCommand struct {
+	buildFlags
+
+	JSON bool `help:"Print the report as JSON."`
+}
+
+// buildFlags say what is built, and of what.
+type buildFlags struct {
 	Apps  []string `required:"" sep:"none" placeholder:"PATH" help:"App tower: Parquet, or .npy, .fbin, .u8bin or .i8bin with --app-ids; a file, a folder of files and folders, a glob in quotes, or a URL of one (s3, gs, azblob). May be repeated."`
 	Users []string `required:"" sep:"none" placeholder:"PATH" help:"User tower, likewise."`
 	requiredStoreFlags
@@ -45,8 +62,6 @@ type buildCommand struct {
 
 	liveInputFlags
 	gateFlags
-
-	JSON bool `help:"Print the report as JSON."`
 }
 
 // towerFiles are the files that a build reads beside those of both towers and of the
@@ -74,7 +89,7 @@ func (in *inputs) set(o *builder.Options) {
 	o.Segments, o.Gates, o.Interactions = in.Segments, in.Gates, in.Interactions
 }
 
-func (buildCommand) Help() string {
+func (buildAllCommand) Help() string {
 	return `The last line of the report is the snapshot's digest. The same files and flags give the same digest, on any number of threads, if what is released to most traffic is the same, which the gates compare with, or --previous.
 
 Example:
@@ -94,7 +109,7 @@ A store with a live log lays what is in it over the snapshot: all of it, unless 
 If the store fails when the snapshot is to be published, or the build is interrupted then, what is built is kept for seven days: the same command goes on from there.`
 }
 
-func (c *buildCommand) options() (builder.Options, error) {
+func (c *buildFlags) options() (builder.Options, error) {
 	userShards := c.Shards
 	if c.UserShards != nil {
 		userShards = *c.UserShards
@@ -120,36 +135,57 @@ func (c *buildCommand) options() (builder.Options, error) {
 	return o, err
 }
 
-func (c *buildCommand) Run(e *environment) (err error) {
+// checked returns the options of a build, or an error of wrong use.
+func (c *buildFlags) checked() (builder.Options, error) {
 	o, err := c.options()
 	switch n := c.UserShards; {
 	case err != nil:
-		return usageError{err}
+		return o, usageError{err}
 	case c.Threads < 1:
-		return usagef("threads is %d, want at least 1", c.Threads)
+		return o, usagef("threads is %d, want at least 1", c.Threads)
 	case n != nil && (*n < 1 || *n > shard.MaxShards):
-		return usagef("--user-shards is %d, want 1 to %d", *n, shard.MaxShards)
+		return o, usagef("--user-shards is %d, want 1 to %d", *n, shard.MaxShards)
 	}
 	if err := o.Validate(); err != nil {
-		return usageError{err}
+		return o, usageError{err}
 	}
-	if err := c.liveInputFlags.check(); err != nil {
-		return err
-	}
-	moving := newTransfers(e.stderr)
-	defer moving.Done()
-	so := c.cacheFlags.options()
-	so.Progress, so.Waiting = moving.Transfer, newWaiting(e.stderr)
-	store, err := snapshots.CreateStore(e.ctx, c.Store, so)
-	if err != nil {
-		return err
-	}
-	defer closing(&err, store)
+	return o, c.liveInputFlags.check()
+}
+
+// ask fills in what a build takes from the store.
+func (c *buildFlags) ask(e *environment, store *snapshots.Store, o *builder.Options) (err error) {
 	if o.Previous, err = c.previous(e, store, ""); err != nil {
 		return err
 	}
 	o.LiveFilters = gates.LiveFilters(store)
-	if o.Live, o.LivePosition, err = c.read(e, store); err != nil {
+	o.Live, o.LivePosition, err = c.read(e, store)
+	return err
+}
+
+// create opens the store for writing, and shows what moves.
+func (c *requiredStoreFlags) create(e *environment) (*snapshots.Store, *transfers, error) {
+	moving := newTransfers(e.stderr)
+	so := c.cacheFlags.options()
+	so.Progress, so.Waiting = moving.Transfer, newWaiting(e.stderr)
+	store, err := snapshots.CreateStore(e.ctx, c.Store, so)
+	if err != nil {
+		moving.Done()
+	}
+	return store, moving, err
+}
+
+func (c *buildAllCommand) Run(e *environment) (err error) {
+	o, err := c.checked()
+	if err != nil {
+		return err
+	}
+	store, moving, err := c.create(e)
+	if err != nil {
+		return err
+	}
+	defer moving.Done()
+	defer closing(&err, store)
+	if err := c.ask(e, store, &o); err != nil {
 		return err
 	}
 	start := time.Now()
@@ -157,15 +193,20 @@ func (c *buildCommand) Run(e *environment) (err error) {
 	if err != nil {
 		return err
 	}
-	if c.JSON {
+	return told(e, report, time.Since(start), o.Threads, c.JSON, c.Store)
+}
+
+// told prints the report of a build, and returns an error if the gates failed.
+func told(e *environment, report *builder.Report, took time.Duration, threads int, asJSON bool, store string) (err error) {
+	if asJSON {
 		if warning := noPosition(report.Manifest, report.LiveHead); warning != "" {
 			fmt.Fprintln(e.stderr, warning)
 		}
-		err = wording.WriteJSON(e.stdout, jsonReport(report, time.Since(start)))
+		err = wording.WriteJSON(e.stdout, jsonReport(report, took))
 	} else {
-		err = writeReport(e.stdout, report, time.Since(start), o.Threads)
+		err = writeReport(e.stdout, report, took, threads)
 	}
-	return cmp.Or(err, passed(report.Gates, c.Store))
+	return cmp.Or(err, passed(report.Gates, store))
 }
 
 // build builds a snapshot and shows how far it is.
@@ -174,10 +215,15 @@ func build(e *environment, store *snapshots.Store, o builder.Options) (*builder.
 	defer p.Done()
 	o.Progress = p
 	report, err := builder.Build(e.ctx, store, o)
+	return report, hinted(err)
+}
+
+// hinted adds to an error the flag that helps.
+func hinted(err error) error {
 	if errors.As(err, new(*tower.ColumnsError)) {
 		err = fmt.Errorf("%w (--ignore-column skips one)", err)
 	}
-	return report, err
+	return err
 }
 
 // writeReport writes what a build did, for people.

@@ -7,6 +7,7 @@ import (
 	"io"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -67,6 +68,7 @@ const (
 	exitUsage       = 2
 	exitUnfit       = 3
 	exitUnreachable = 4
+	exitRefused     = 5
 )
 
 // unfitError says that a snapshot is not fit to be released.
@@ -173,6 +175,8 @@ func report(ctx context.Context, stderr io.Writer, name string, err error) int {
 		return exitUsage
 	case errors.As(err, new(unfitError)):
 		return exitUnfit
+	case errors.As(err, new(refusedError)):
+		return exitRefused
 	case errors.As(err, new(unreachableError)):
 		return exitUnreachable
 	}
@@ -228,11 +232,12 @@ func goOn(err error) string {
 	return ""
 }
 
-// commandName returns the program and the command that was found, if any.
+// commandName returns the program and the command that was found, if any, without one that is
+// the default and was not named.
 func commandName(c *kong.Context) string {
 	name := "tandem"
 	for _, p := range c.Path {
-		if p.Command != nil {
+		if p.Command != nil && (p.Command.Tag.Default == "" || slices.Contains(c.Args, p.Command.Name)) {
 			name += " " + p.Command.Name
 		}
 	}
