@@ -83,6 +83,9 @@ func (s *Steps) Commit(ctx context.Context, o CommitOptions) (_ *Report, err err
 		},
 		job: s.job, store: s.store, staged: s.store, plan: s.plan,
 	}
+	for _, f := range s.plan.Interactions {
+		b.Interactions = append(b.Interactions, f.Place)
+	}
 	if b.Live, err = live.Read(ctx, s.store.Objects()); err != nil {
 		return nil, fmt.Errorf("read the live log: %w", err)
 	}
