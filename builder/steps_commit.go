@@ -219,7 +219,7 @@ func (s *Steps) inputs(m *merged) []manifest.Input {
 func (s *Steps) allRecords(ctx context.Context, m *merged, list map[string]objects.Object) ([]record, error) {
 	records := make([]record, s.plan.Shards())
 	var missing []string
-	f := found{}
+	f, rows, judged := found{}, map[shard.Kind]int64{}, true
 	for kind, of := range m.found() {
 		f[kind] = of.Counted()
 	}
@@ -234,8 +234,10 @@ func (s *Steps) allRecords(ctx context.Context, m *merged, list map[string]objec
 		}
 		if r != nil {
 			f[kind].Rejections.Merge(&r.Rejections)
+			rows[kind] += int64(r.Rows)
 			records[i] = *r
 		}
+		judged = judged && r != nil
 		there := r != nil && r.Shard != nil
 		if there {
 			err := s.store.CheckShards(ctx, &manifest.Manifest{Apps: manifest.Tower{Shards: []manifest.Shard{*r.Shard}}})
@@ -252,7 +254,7 @@ func (s *Steps) allRecords(ctx context.Context, m *merged, list map[string]objec
 	}
 	if len(missing) > 0 {
 		for _, kind := range []shard.Kind{shard.Apps, shard.Users} {
-			if f[kind].Rows == 0 {
+			if f[kind].Rows == 0 && !judged || rows[kind] == 0 && judged {
 				return nil, refused(noRows(kind, &f[kind].Rejections, int64(len(f[kind].Met))))
 			}
 		}

@@ -112,9 +112,9 @@ func (s *Steps) merge(ctx context.Context, list map[string]objects.Object) (*mer
 }
 
 // records brings what the objects have of a shard onto this machine.
-func (s *Steps) records(ctx context.Context, kind shard.Kind, number int, list map[string]objects.Object, dir string) (out shardRecords, done func() error, err error) {
+func (s *Steps) records(ctx context.Context, kind shard.Kind, number int, list map[string]objects.Object, dir string) (out shardRecords, _ func() error, err error) {
 	var open []io.Closer
-	done = func() error {
+	done := func() error {
 		var errs []error
 		for _, c := range open {
 			errs = append(errs, c.Close())

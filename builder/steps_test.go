@@ -200,6 +200,7 @@ type killable struct {
 	left   int // requests until it is killed; negative is never
 	asked  int
 	writes map[string]int
+	die    context.CancelFunc // of the process
 }
 
 func newKillable() *killable {
@@ -214,7 +215,9 @@ func (k *killable) meet(q objectstest.Request) objectstest.Fault {
 	case k.left == 0:
 		return objectstest.Fail
 	case k.left > 0:
-		k.left--
+		if k.left--; k.left == 0 {
+			k.die()
+		}
 	}
 	if large(q.Key) && (q.Op == objectstest.Write || q.Op == objectstest.Create) {
 		k.writes[q.Key]++
@@ -241,7 +244,10 @@ func TestStepsAreKilled(t *testing.T) {
 		store, err := snapshots.NewStore(k.Bucket("", objects.WithTimeout(time.Hour)), snapshots.Options{Cache: t.TempDir()})
 		require.NoError(t, err)
 		defer store.Close()
-		return inSteps(t.Context(), store, o, 1, rand.New(rand.NewPCG(seed, 1)))
+		ctx, die := context.WithCancel(t.Context())
+		defer die()
+		k.die = die
+		return inSteps(ctx, store, o, 1, rand.New(rand.NewPCG(seed, 1)))
 	}
 	k := newKillable()
 	report, err := steps(k, 1)
