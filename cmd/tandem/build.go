@@ -106,7 +106,9 @@ The gates run on the snapshot, and their report is in its manifest. A snapshot t
 
 A store with a live log lays what is in it over the snapshot: all of it, unless --live-position or --extracted-at says what of it the inputs have already. Without, an older upsert lies over a newer row of the inputs, and the report says so. Users who are forgotten are left out, whatever the inputs have of them.
 
-If the store fails when the snapshot is to be published, or the build is interrupted then, what is built is kept for seven days: the same command goes on from there.`
+If the store fails when the snapshot is to be published, or the build is interrupted then, what is built is kept for seven days: the same command goes on from there.
+
+On many machines a build is done in steps: tandem build plan, partition, shard and commit (docs/build-at-scale.md).`
 }
 
 func (c *buildFlags) options() (builder.Options, error) {

@@ -120,7 +120,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (code int
 	if err := checkArguments(args); err != nil {
 		return report(ctx, stderr, "tandem", err)
 	}
-	parsed, err := k.Parse(args)
+	parsed, err := k.Parse(whole(args))
 	if err != nil {
 		name := "tandem"
 		if pe := (*kong.ParseError)(nil); errors.As(err, &pe) {
@@ -130,6 +130,17 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (code int
 		return exitUsage
 	}
 	return report(ctx, stderr, commandName(parsed), guarded(runOf(parsed), &environment{ctx, stdout, stderr}))
+}
+
+// wholeBuild is the name of the command that `tandem build` without a step means.
+const wholeBuild = "all"
+
+// whole returns the arguments with the name of that command, so that its help is shown too.
+func whole(args []string) []string {
+	if len(args) == 0 || args[0] != "build" || len(args) > 1 && slices.Contains([]string{wholeBuild, "plan", "partition", "shard", "commit"}, args[1]) {
+		return args
+	}
+	return slices.Concat(args[:1], []string{wholeBuild}, args[1:])
 }
 
 // checkArguments returns an error unless all arguments are UTF-8. The parser would change what
@@ -232,12 +243,12 @@ func goOn(err error) string {
 	return ""
 }
 
-// commandName returns the program and the command that was found, if any, without one that is
-// the default and was not named.
+// commandName returns the program and the command that was found, if any. That a build is the
+// whole one goes without saying.
 func commandName(c *kong.Context) string {
 	name := "tandem"
 	for _, p := range c.Path {
-		if p.Command != nil && (p.Command.Tag.Default == "" || slices.Contains(c.Args, p.Command.Name)) {
+		if p.Command != nil && p.Command.Name != wholeBuild {
 			name += " " + p.Command.Name
 		}
 	}

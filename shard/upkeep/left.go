@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -36,7 +37,7 @@ type Left struct {
 // recorded queries and the live log it says how many objects there are.
 func Find(ctx context.Context, store *snapshots.Store, log *live.State, user string) ([]Left, error) {
 	f := &finding{store: store, log: log, user: user, list: []Left{}}
-	for _, look := range []func(context.Context) error{f.snapshots, f.texts, f.liveLog, f.queries, f.staging} {
+	for _, look := range []func(context.Context) error{f.snapshots, f.texts, f.liveLog, f.queries, f.staging, f.builds} {
 		if err := look(ctx); err != nil {
 			return nil, fmt.Errorf("look for the user: %w", err)
 		}
@@ -197,6 +198,24 @@ func (f *finding) staging(ctx context.Context) error {
 	}
 	for _, name := range kept {
 		f.maybe(name, "rows of a build that runs, or was interrupted", fmt.Sprintf("the build ends, or %d days later a collection deletes it", int(snapshots.KeptLife.Hours()/24)))
+	}
+	return nil
+}
+
+// builds lists the builds in steps that are not committed.
+func (f *finding) builds(ctx context.Context) error {
+	rows := map[string]bool{}
+	for o, err := range f.store.Objects().List(ctx, "builds/") {
+		if err != nil {
+			return err
+		}
+		id, name, _ := strings.Cut(strings.TrimPrefix(o.Key, "builds/"), "/")
+		if name != snapshots.BuildPlan && name != snapshots.BuildCommitted {
+			rows["builds/"+id] = true
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(rows)) {
+		f.maybe(name, "rows of a build in steps, and texts about them", fmt.Sprintf("the build is committed, or a collection deletes it %d days after something of it was written last", int(snapshots.BuildLife.Hours()/24)))
 	}
 	return nil
 }
