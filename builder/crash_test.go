@@ -30,6 +30,7 @@ var kills = flag.Int("kills", 6, "how often a build is killed in TestKilledBuild
 type job struct {
 	Store, Cache string
 	Options      builder.Options
+	Steps        bool // in steps, and until all are done
 }
 
 // jobVariable has the path of a job's file where this process is to do it.
@@ -64,6 +65,13 @@ func work(path string) error {
 		return err
 	}
 	j.Options.Progress = told{}
+	if j.Steps {
+		report, err := inSteps(context.Background(), store, j.Options, 1, rand.New(rand.NewPCG(1, 1)))
+		if err == nil {
+			fmt.Println("committed", report.Digest)
+		}
+		return err
+	}
 	_, err = builder.Build(context.Background(), store, j.Options)
 	return err
 }
@@ -81,6 +89,68 @@ func (told) Note(string)                {}
 func TestKilledBuilds(t *testing.T) {
 	t.Run("folder", func(t *testing.T) { testKilledBuilds(t, filepath.Join(t.TempDir(), "store")) })
 	t.Run("s3", func(t *testing.T) { testKilledBuilds(t, objectstest.S3Location(t)) })
+}
+
+// Steps that are killed at any point go on when they are run again, and give the digest of one
+// machine. What they had done whole is not done again.
+func TestKilledSteps(t *testing.T) {
+	location := filepath.Join(t.TempDir(), "store")
+	o := options(t, index.Cosine, rows("app", 400, 8, 1), rows("user", 200, 8, 2))
+	_, want := build(t, o)
+	run := func(location string) *exec.Cmd {
+		data, err := json.Marshal(job{Store: location, Cache: t.TempDir(), Options: o, Steps: true})
+		require.NoError(t, err)
+		path := filepath.Join(t.TempDir(), "job.json")
+		require.NoError(t, os.WriteFile(path, data, 0o600))
+		cmd := exec.Command(os.Args[0])
+		cmd.Env = append(os.Environ(), jobVariable+"="+path)
+		cmd.Stderr = os.Stderr
+		return cmd
+	}
+	start := time.Now()
+	require.NoError(t, run(filepath.Join(t.TempDir(), "whole")).Run())
+	whole := time.Since(start)
+	r := rand.New(rand.NewPCG(1, 2))
+	for i := range *kills {
+		at := fmt.Sprint(location, i)
+		for range 3 {
+			before := written(t, at)
+			cmd := run(at)
+			require.NoError(t, cmd.Start())
+			timer := time.AfterFunc(time.Duration(r.Float64()*1.1*float64(whole)), func() { _ = cmd.Process.Kill() })
+			_ = cmd.Wait() // killed, or done before
+			timer.Stop()
+			after := written(t, at)
+			for key, date := range before {
+				if now, is := after[key]; is { // else the build is committed
+					assert.Equal(t, date, now, "%s was written again", key)
+				}
+			}
+			if _, err := os.Stat(at); err == nil {
+				checkWhole(t, at)
+			}
+		}
+		said, err := run(at).Output()
+		require.NoError(t, err)
+		assert.Contains(t, string(said), "committed "+string(want.Digest))
+		checkWhole(t, at)
+	}
+}
+
+// written returns when the shards of a store, and the rows of its builds, were written.
+func written(t *testing.T, location string) map[string]time.Time {
+	t.Helper()
+	list := map[string]time.Time{}
+	for _, pattern := range []string{"shards/*.shard", "builds/*/partition/*"} {
+		names, err := filepath.Glob(filepath.Join(location, pattern))
+		require.NoError(t, err)
+		for _, name := range names {
+			info, err := os.Stat(name)
+			require.NoError(t, err)
+			list[name] = info.ModTime()
+		}
+	}
+	return list
 }
 
 func testKilledBuilds(t *testing.T, location string) {
