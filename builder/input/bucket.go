@@ -219,7 +219,7 @@ func (b *bucketSearch) fetch(ctx context.Context, f found) (_ *file, err error) 
 		return nil, err
 	}
 	if b.spool.InPlace {
-		return b.inPlace(ctx, f, before)
+		return b.inPlace(f, before)
 	}
 	c, err := b.spool.newCounter()
 	if err != nil {
@@ -276,9 +276,9 @@ func (b *bucketSearch) location(key string) string {
 }
 
 // inPlace opens an object where it is, unless it is of another sort.
-func (b *bucketSearch) inPlace(ctx context.Context, f found, o objects.Object) (*file, error) {
+func (b *bucketSearch) inPlace(f found, o objects.Object) (*file, error) {
 	url := b.base + f.place
-	in := &object{ctx: ctx, bucket: b.objects, Object: o}
+	in := &object{ctx: b.spool.ctx, bucket: b.objects, Object: o}
 	head := make([]byte, min(headSize, o.Size))
 	if _, err := in.ReadAt(head, 0); err != nil && !errors.Is(err, io.EOF) {
 		return nil, errors.Join(err, in.Close())
