@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"time"
 
@@ -140,7 +141,7 @@ func (b *build) openStaged(ctx context.Context) (*snapshots.Snapshot, error) {
 	if err == nil {
 		return s, nil
 	}
-	if sections.IsDamaged(err) || errors.Is(err, objects.ErrNotFound) {
+	if sections.IsDamaged(err) || errors.Is(err, objects.ErrNotFound) || errors.Is(err, fs.ErrNotExist) {
 		err = fmt.Errorf("%w: %w", snapshots.ErrSource, err)
 	}
 	return nil, err

@@ -37,7 +37,7 @@ type looked struct {
 // look fixes in a plan what all steps must agree on, and fails if what can be known before
 // rows are read does not fit.
 func (b *build) look(ctx context.Context) error {
-	b.Progress.Stage("look at the inputs", -1)
+	b.Progress.Stage("look at the first embeddings", -1)
 	b.plan = &plan.Plan{
 		Version: plan.Version, Builder: Version, Tool: b.Tool, Model: b.Model, ModelVersion: b.ModelVersion,
 		Metric: b.Params.Metric, Params: b.Params.String(), Parameters: b.parameters(),
