@@ -160,7 +160,7 @@ func (s *Steps) complete(ctx context.Context, b *build, dir string) (err error) 
 	if b.gates.inputs, err = b.Opened.ofGates(ctx); err != nil {
 		return err
 	}
-	mean, err := s.mean(ctx, list, dir)
+	mean, err := s.mean(ctx, m, list, dir)
 	if err != nil {
 		return err
 	}
@@ -265,12 +265,12 @@ func (s *Steps) allRecords(ctx context.Context, m *merged, list map[string]objec
 
 // mean computes the mean user, as one machine does: over the rows as they were, in the order of
 // shards and ids, one after the other.
-func (s *Steps) mean(ctx context.Context, list map[string]objects.Object, dir string) (*mean, error) {
+func (s *Steps) mean(ctx context.Context, m *merged, list map[string]objects.Object, dir string) (*mean, error) {
 	mean := newMean(s.plan.Metric, s.plan.Dim)
 	s.progress.Stage("mean of users", int64(s.plan.Users.Shards))
 	for number := range s.plan.Users.Shards {
 		s.progress.Step(int64(number))
-		records, done, err := s.records(ctx, shard.Users, number, list, dir)
+		records, done, err := s.records(ctx, shard.Users, number, m, nil, list, dir)
 		if err != nil {
 			return nil, err
 		}

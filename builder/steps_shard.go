@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 
 	"github.com/tandem-ann/tandem/builder/partition"
 	"github.com/tandem-ann/tandem/builder/plan"
@@ -21,6 +22,8 @@ import (
 type merged struct {
 	Apps  mergedTower `json:"apps"`
 	Users mergedTower `json:"users"`
+	// Elsewhere are the tasks whose records another engine brings to shards, ascending.
+	Elsewhere []int `json:"elsewhere,omitempty"`
 }
 
 // mergedTower is what the tasks of one tower found.
@@ -55,6 +58,9 @@ func (j *job) decodeMerged(data []byte) (*merged, error) {
 		if dim := f.Dim(); dim != 0 && dim != j.plan.Dim {
 			return nil, fmt.Errorf("%s: a sample of dimension %d, want %d", kind, dim, j.plan.Dim)
 		}
+		if n := len(f.Dealt); n != 0 && n != j.plan.Tower(kind).Shards {
+			return nil, fmt.Errorf("%s: records of %d shards, want %d", kind, n, j.plan.Tower(kind).Shards)
+		}
 	}
 	return m, nil
 }
@@ -86,7 +92,7 @@ func (s *Steps) merge(ctx context.Context, list map[string]objects.Object) (*mer
 	if len(missing) > 0 {
 		return nil, &IncompleteError{What: "partition: tasks that are", Missing: missing}
 	}
-	m := &merged{mergedTower{partition.NewSummary()}, mergedTower{partition.NewSummary()}}
+	m := &merged{Apps: mergedTower{partition.NewSummary()}, Users: mergedTower{partition.NewSummary()}}
 	for i, t := range s.plan.Tasks {
 		key, into := s.keys.Task(i), m.tower(t.Tower).Found
 		summary, err := s.summary(ctx, list[key])
@@ -95,6 +101,12 @@ func (s *Steps) merge(ctx context.Context, list map[string]objects.Object) (*mer
 		}
 		if dim := summary.Dim(); dim != 0 && dim != s.plan.Dim {
 			return nil, refused(fmt.Errorf("%s has vectors of dimension %d, want %d", s.keys.Relative(key), dim, s.plan.Dim))
+		}
+		if n := len(summary.Dealt); n > 0 {
+			if n != s.plan.Tower(t.Tower).Shards {
+				return nil, refused(fmt.Errorf("%s has records of %d shards, want %d", s.keys.Relative(key), n, s.plan.Tower(t.Tower).Shards))
+			}
+			m.Elsewhere = append(m.Elsewhere, i)
 		}
 		into.Merge(summary)
 		into.Inputs = append(into.Inputs, summary.Inputs...)
@@ -111,8 +123,9 @@ func (s *Steps) merge(ctx context.Context, list map[string]objects.Object) (*mer
 	return m, s.create(ctx, s.keys.Merged(), data)
 }
 
-// records brings what the objects have of a shard onto this machine.
-func (s *Steps) records(ctx context.Context, kind shard.Kind, number int, list map[string]objects.Object, dir string) (out shardRecords, _ func() error, err error) {
+// records brings what the objects have of a shard onto this machine. What another engine has
+// brought there is in received, or if that is nil, in objects of the build.
+func (s *Steps) records(ctx context.Context, kind shard.Kind, number int, m *merged, received *received, list map[string]objects.Object, dir string) (out shardRecords, _ func() error, err error) {
 	var open []io.Closer
 	done := func() error {
 		var errs []error
@@ -138,7 +151,6 @@ func (s *Steps) records(ctx context.Context, kind shard.Kind, number int, list m
 			return out, nil, err
 		}
 	}
-	terms := s.terms[kind]
 	take := func(key string, l partition.Layout, to *[]*partition.Records) error {
 		o, is := list[key]
 		if !is {
@@ -165,13 +177,23 @@ func (s *Steps) records(ctx context.Context, kind shard.Kind, number int, list m
 		*to = append(*to, records)
 		return err
 	}
-	rows := partition.Layout{Shards: terms.Shards, Dim: s.plan.Dim, Fields: len(terms.Rows)}
+	rows, lines := s.layouts(kind)
+	switch {
+	case len(m.tower(kind).Found.Dealt) == 0:
+	case received != nil:
+		out.rows, out.lines = append(out.rows, received.rows), append(out.lines, received.lines)
+	default:
+		ofRows, ofLines := s.keys.Received(number)
+		if err := errors.Join(take(ofRows, rows, &out.rows), take(ofLines, lines, &out.lines)); err != nil {
+			return out, nil, err
+		}
+	}
 	for i, t := range s.plan.Tasks {
 		var err error
 		switch {
-		case t.Tower != kind:
+		case t.Tower != kind || slices.Contains(m.Elsewhere, i):
 		case t.Reads == plan.Attributes:
-			err = take(s.keys.Task(i), partition.Layout{Shards: terms.Shards, Fields: len(terms.Lines)}, &out.lines)
+			err = take(s.keys.Task(i), lines, &out.lines)
 		default:
 			err = take(s.keys.Task(i), rows, &out.rows)
 		}
@@ -231,7 +253,12 @@ func (s *Steps) record(ctx context.Context, index int) (*record, error) {
 // Shard builds one shard, those of apps first, uploads it, and writes its record. It returns
 // an [*IncompleteError] if not all tasks are done. A shard that is there, whole, it does not
 // build again.
-func (s *Steps) Shard(ctx context.Context, index int) (err error) {
+func (s *Steps) Shard(ctx context.Context, index int) error { return s.ShardFrom(ctx, index, nil) }
+
+// ShardFrom is [Steps.Shard] with the records that another engine has brought to the shard, of
+// those that [Steps.Give] gave it; see [partition.Take]. It does not read them if the shard is
+// there.
+func (s *Steps) ShardFrom(ctx context.Context, index int, records io.Reader) (err error) {
 	if count := s.plan.Shards(); index < 0 || index >= count {
 		return &RangeError{What: "shard", Index: index, Count: count}
 	}
@@ -245,6 +272,9 @@ func (s *Steps) Shard(ctx context.Context, index int) (err error) {
 	}
 	if r != nil && r.Shard != nil {
 		whole, err := s.store.HasShard(ctx, *r.Shard)
+		if err == nil && whole && records != nil && kind == shard.Users {
+			whole, err = s.hasReceived(ctx, number)
+		}
 		if err != nil {
 			return err
 		}
@@ -269,12 +299,17 @@ func (s *Steps) Shard(ctx context.Context, index int) (err error) {
 	defer func() { err = s.mend(ctx, err) }()
 	defer sections.Guard(&err)()
 	s.progress.Stage("load "+s.called(kind, number), -1)
-	records, done, err := s.records(ctx, kind, number, list, stage.Dir())
+	came, err := s.receive(ctx, kind, number, m, records, stage.Dir())
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, came.close()) }()
+	of, done, err := s.records(ctx, kind, number, m, came, list, stage.Dir())
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, done()) }()
-	p, err := s.places(kind, number, records)
+	p, err := s.places(kind, number, of)
 	if err != nil {
 		return err
 	}
@@ -282,7 +317,7 @@ func (s *Steps) Shard(ctx context.Context, index int) (err error) {
 	if err := s.tooMany(ctx, kind, index, m, r); err != nil {
 		return err
 	}
-	c, apart, err := s.load(kind, records, p)
+	c, apart, err := s.load(kind, of, p)
 	if err != nil {
 		return err
 	}

@@ -229,7 +229,7 @@ func (k *killable) meet(q objectstest.Request) objectstest.Fault {
 
 // large reports whether an object has rows or is a shard.
 func large(key string) bool {
-	return strings.Contains(key, "/partition/") || strings.HasSuffix(key, ".shard")
+	return strings.Contains(key, "/partition/") || strings.Contains(key, "/received/") || strings.HasSuffix(key, ".shard")
 }
 
 // A build whose steps are killed at any request to the store goes on when they are run again:

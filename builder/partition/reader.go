@@ -181,6 +181,11 @@ func (s *Records) Copy(w io.Writer, r io.ReaderAt, offset int64) (*Records, erro
 
 // Each calls do for every record. The record's slices are valid until do returns.
 func (s *Records) Each(want Want, do func(*Record) error) error {
+	return s.each(want, func(r *Record, _ []byte) error { return do(r) })
+}
+
+// each is Each with the bytes of the record too, without its length.
+func (s *Records) each(want Want, do func(r *Record, encoded []byte) error) error {
 	l := s.x.layout
 	r := Record{Vector: make([]float32, l.Dim), Attributes: make([]attribute.Value, l.Fields)}
 	var buffer []byte
@@ -208,7 +213,7 @@ func (s *Records) Each(want Want, do func(*Record) error) error {
 			if err := r.decode(buffer, want); err != nil {
 				return corrupt(s.x.name, "%w", err)
 			}
-			if err := do(&r); err != nil {
+			if err := do(&r, buffer); err != nil {
 				return err
 			}
 		}

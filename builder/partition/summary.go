@@ -32,6 +32,9 @@ type Summary struct {
 	Met []live.UserHash
 	// Inputs are the files that were read, as the manifest is to have them.
 	Inputs []manifest.Input
+	// Dealt is what each shard has of records that another engine brings there; nil if they
+	// are in the object of the task.
+	Dealt []Dealt
 }
 
 // NewSummary returns one of nothing.
@@ -47,6 +50,14 @@ func (s *Summary) Merge(o *Summary) {
 	s.Met = append(s.Met, o.Met...)
 	slices.SortFunc(s.Met, func(a, b live.UserHash) int { return bytes.Compare(a[:], b[:]) })
 	s.Met = slices.Compact(s.Met)
+	if s.Dealt == nil {
+		s.Dealt = slices.Clone(o.Dealt)
+		return
+	}
+	for i, d := range o.Dealt { // of as many shards
+		s.Dealt[i].Records += d.Records
+		s.Dealt[i].Sum += d.Sum
+	}
 }
 
 // Counted returns a summary with the same rejections, to which others can be added, and the
@@ -66,6 +77,7 @@ type wireSummary struct {
 	Sample     []wireSampled    `json:"sample"`
 	Met        []byte           `json:"met,omitempty"` // hashes, one after the other
 	Inputs     []manifest.Input `json:"inputs,omitempty"`
+	Dealt      []Dealt          `json:"dealt,omitempty"`
 }
 
 type wireSampled struct {
@@ -75,7 +87,7 @@ type wireSampled struct {
 }
 
 func (s *Summary) encode() ([]byte, error) {
-	w := wireSummary{Read: s.Read, Lines: s.Lines, Rows: s.Rows, Rejections: s.Rejections, Inputs: s.Inputs, Sample: []wireSampled{}}
+	w := wireSummary{Read: s.Read, Lines: s.Lines, Rows: s.Rows, Rejections: s.Rejections, Inputs: s.Inputs, Dealt: s.Dealt, Sample: []wireSampled{}}
 	for _, row := range s.Sample.rows.Sorted() {
 		vector := make([]byte, 0, 4*len(row.vector))
 		for _, x := range row.vector {
@@ -120,7 +132,7 @@ func DecodeSummary(data []byte) (*Summary, error) {
 	if d.More() {
 		return nil, errors.New("decode summary: more than one value")
 	}
-	s := &Summary{Read: w.Read, Lines: w.Lines, Rows: w.Rows, Rejections: w.Rejections, Sample: NewSample(), Inputs: w.Inputs}
+	s := &Summary{Read: w.Read, Lines: w.Lines, Rows: w.Rows, Rejections: w.Rejections, Sample: NewSample(), Inputs: w.Inputs, Dealt: w.Dealt}
 	if err := s.Rejections.Check(); err != nil {
 		return nil, fmt.Errorf("decode summary: %w", err)
 	}
@@ -129,6 +141,8 @@ func DecodeSummary(data []byte) (*Summary, error) {
 		return nil, fmt.Errorf("decode summary: %d rows of %d, %d lines", w.Rows, w.Read, w.Lines)
 	case len(w.Sample) > sampleSize || int64(len(w.Sample)) > w.Rows:
 		return nil, fmt.Errorf("decode summary: a sample of %d of %d rows", len(w.Sample), w.Rows)
+	case len(w.Dealt) > shard.MaxShards:
+		return nil, fmt.Errorf("decode summary: records of %d shards", len(w.Dealt))
 	case len(w.Met)%manifest.ForgottenSize != 0:
 		return nil, fmt.Errorf("decode summary: %d bytes of hashes", len(w.Met))
 	}

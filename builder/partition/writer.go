@@ -85,6 +85,18 @@ func Create(path string, l Layout, memory int64) (*Writer, error) {
 // Add adds a record to a shard.
 func (w *Writer) Add(shard int, r *Record) error {
 	w.scratch = r.append(w.scratch[:0])
+	return w.add(shard)
+}
+
+// addEncoded adds a record by its bytes, without the length.
+func (w *Writer) addEncoded(shard int, record []byte) error {
+	w.scratch = binary.LittleEndian.AppendUint32(w.scratch[:0], uint32(len(record)))
+	w.scratch = append(w.scratch, record...)
+	return w.add(shard)
+}
+
+// add adds the record in scratch.
+func (w *Writer) add(shard int) error {
 	for b := w.scratch; len(b) > 0; {
 		h := &w.held[shard]
 		if last := len(h.chunks) - 1; last >= 0 && len(h.chunks[last]) < w.chunk {

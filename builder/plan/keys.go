@@ -22,6 +22,13 @@ func (k Keys) Forgotten() string { return k.dir() + "forgotten" }
 // Task is that of what a task has dealt to shards.
 func (k Keys) Task(number int) string { return fmt.Sprintf("%spartition/%06d", k.dir(), number) }
 
+// Received is that of the records of a shard of users that another engine has brought there, of
+// rows and of lines of attributes.
+func (k Keys) Received(number int) (rows, lines string) {
+	dir := fmt.Sprintf("%sreceived/%06d", k.dir(), number)
+	return dir, dir + "-lines"
+}
+
 // Merged is that of what all tasks found.
 func (k Keys) Merged() string { return k.dir() + "merged.json" }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -58,6 +59,8 @@ func stepError(err error) error {
 	switch {
 	case errors.As(err, new(*builder.RangeError)):
 		return usageError{err}
+	case errors.As(err, new(*builder.ElsewhereError)):
+		return usageError{fmt.Errorf("%w: to --records, on stdin", err)}
 	case errors.As(err, new(*builder.RefusedError)):
 		return refusedError{hinted(err)}
 	}
@@ -93,6 +96,7 @@ type buildPartitionCommand struct {
 	All      bool     `help:"All tasks that are not done, whatever a scheduler says."`
 	Parallel int      `default:"1" placeholder:"N" help:"How many tasks to do at a time, where it is all of them (default ${default})."`
 	Memory   byteFlag `default:"128MiB" placeholder:"SIZE" help:"How much of the rows a task holds before it writes them out (default ${default})."`
+	Records  bool     `help:"Write the records of the task to stdout, for another engine to bring them to their shards, and not to the store."`
 }
 
 func (buildPartitionCommand) Help() string {
@@ -101,6 +105,8 @@ func (buildPartitionCommand) Help() string {
 Example:
 
     tandem build partition --store store --build 4be1 --task 0
+
+With --records, an engine such as Spark brings the records to their shards, and gives them to tandem build shard --records. They are an Arrow stream of id, seq and record: bytes whose xxHash64 with the seed 0, without a sign, modulo the number of shards of the tower is the shard; the number in the task; and what only tandem reads. What is to be done once all of it is written; again, it is written again.
 
 Exit codes: 1 try again; 2 and 5 do not: wrong use, inputs that are at fault.`
 }
@@ -111,6 +117,8 @@ func (c *buildPartitionCommand) Run(e *environment) (err error) {
 		return usagef("--parallel is %d, want at least 1", c.Parallel)
 	case c.All && c.Task != nil:
 		return usagef("--all and --task do not go together")
+	case c.Records && c.Task == nil:
+		return usagef("--records takes --task: it writes the records of one")
 	}
 	p := newProgress(e.stderr)
 	defer p.Done()
@@ -123,6 +131,9 @@ func (c *buildPartitionCommand) Run(e *environment) (err error) {
 		return err
 	}
 	defer done(&err)
+	if c.Records {
+		return stepError(steps.Give(e.ctx, *c.Task, e.stdout))
+	}
 	if !c.All {
 		if index, found, err := indexOf(c.Task); found || err != nil {
 			if err == nil {
@@ -162,6 +173,8 @@ type buildShardCommand struct {
 	stepFlags
 	Index *int `placeholder:"N" help:"The shard, from 0: those of apps come first, then those of users. By default that of JOB_COMPLETION_INDEX or SLURM_ARRAY_TASK_ID."`
 	All   bool `help:"All shards that are not built, one after the other."`
+
+	Records bool `help:"Take from stdin the records that another engine has brought to the shard."`
 }
 
 func (buildShardCommand) Help() string {
@@ -171,6 +184,8 @@ Example:
 
     tandem build shard --store store --build 4be1 --index 0
 
+With --records, those of tandem build partition --records come on stdin, as an Arrow stream of task, seq and record (int32, int64, binary), ascending by task and seq. That all are there, once each, and of this shard, is looked at; those of users it uploads. A shard that is there reads none.
+
 Exit codes: 1 try again; 2 and 5 do not: wrong use, inputs that are at fault.`
 }
 
@@ -179,6 +194,8 @@ func (c *buildShardCommand) Run(e *environment) (err error) {
 	switch {
 	case c.All && c.Index != nil:
 		return usagef("--all and --index do not go together")
+	case c.Records && c.Index == nil:
+		return usagef("--records takes --index: they are of one shard")
 	case err != nil && !c.All:
 		return err
 	case !found && !c.All:
@@ -191,6 +208,10 @@ func (c *buildShardCommand) Run(e *environment) (err error) {
 		return err
 	}
 	defer done(&err)
+	if c.Records {
+		defer context.AfterFunc(e.ctx, func() { os.Stdin.Close() })() // what reads it ends
+		return stepError(steps.ShardFrom(e.ctx, index, os.Stdin))
+	}
 	if !c.All {
 		return stepError(steps.Shard(e.ctx, index))
 	}
