@@ -43,7 +43,10 @@ func BenchmarkCall(b *testing.B) {
 			t.Protocols.SetUnencryptedHTTP2(http2)
 			defer t.CloseIdleConnections()
 			bare := tandemv1connect.NewRetrievalServiceClient(&http.Client{Transport: t}, n.URL, connect.WithAcceptCompression("gzip", nil, nil))
-			measure(b, func() error { _, err := bare.Retrieve(b.Context(), connect.NewRequest(query("user-001", 10))); return err })
+			measure(b, func() error {
+				_, err := bare.Retrieve(b.Context(), connect.NewRequest(query("user-001", 10)))
+				return err
+			})
 		})
 		b.Run(name+"/client", func(b *testing.B) {
 			c := newClient(b, client.Addresses(listen(b, s).address()), append(options, client.WithDeadline(time.Minute))...)

@@ -92,7 +92,7 @@ func TestErrors(t *testing.T) {
 		{&tandemv1.RetrieveRequest{UserId: "user-001"}, connect.CodeInvalidArgument, client.RuleBroken, []string{"k"}},
 		{&tandemv1.RetrieveRequest{UserId: "user-001", K: 1, AtMost: []*tandemv1.AtMost{{Attribute: "maker"}}}, connect.CodeInvalidArgument, client.RuleBroken, []string{"at_most[0].n"}},
 		{&tandemv1.RetrieveRequest{Vector: []float32{1}, K: 1}, connect.CodeInvalidArgument, client.VectorInvalid, []string{"vector"}},
-		{&tandemv1.RetrieveRequest{Vector: []float32{1, float32(math.NaN())}, K: 1}, connect.CodeInvalidArgument, client.VectorInvalid, []string{"vector"}},
+		{&tandemv1.RetrieveRequest{Vector: []float32{1, float32(math.NaN())}, K: 1}, connect.CodeInvalidArgument, client.VectorInvalid, []string{"vector[1]"}},
 		{&tandemv1.RetrieveRequest{UserId: "user-001", K: 1, Filter: "price <"}, connect.CodeInvalidArgument, client.FilterInvalid, []string{"filter"}},
 		{&tandemv1.RetrieveRequest{UserId: "user-001", K: 1, Segment: "teens"}, connect.CodeInvalidArgument, client.SegmentInvalid, []string{"segment"}},
 		{&tandemv1.RetrieveRequest{UserId: "user-001", K: 1, Attributes: []string{"maker", "prize"}}, connect.CodeInvalidArgument, client.AttributeInvalid, []string{"attributes[1]"}},

@@ -168,14 +168,14 @@ func (s *Server) queries(r *tandemv1.RetrieveRequest) (list [][]float32, own str
 	for i, v := range list {
 		field := "vector"
 		if len(r.Vector) == 0 {
-			field = fmt.Sprintf("vectors[%d]", i)
+			field = fmt.Sprintf("vectors[%d].values", i)
 		}
 		if len(v) != s.dim {
 			return nil, "", 0, invalid(client.VectorInvalid, field, "%s has %d numbers; accepted: %d, as the model has dimensions", field, len(v), s.dim)
 		}
 		for j, x := range v {
 			if math.IsNaN(float64(x)) || math.IsInf(float64(x), 0) {
-				return nil, "", 0, invalid(client.VectorInvalid, field, "%s[%d] is %g; accepted: finite numbers", field, j, x)
+				return nil, "", 0, invalid(client.VectorInvalid, fmt.Sprintf("%s[%d]", field, j), "%s[%d] is %g; accepted: finite numbers", field, j, x)
 			}
 		}
 	}
