@@ -8,7 +8,7 @@ import tandem
 def rank(address: str) -> tuple[int, int]:
     ranked = popular = 0
     with tandem.Client(address, deadline=10.0) as client:
-        batch = [tandem.RetrieveRequest(user_id=f"user-{i:07d}", k=10) for i in range(100)]
+        batch = [tandem.RetrieveRequest(user_id=f"user-{i:07d}", k=10) for i in range(10, 110)]
         try:
             results = client.batch_retrieve(batch)
         except tandem.TandemError as e:

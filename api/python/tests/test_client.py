@@ -1,4 +1,4 @@
-"""Asks a real server, by TANDEM_URL, and one that breaks each answer. It has 90 of the 100 users of ranker.py."""
+"""Asks a real server, by TANDEM_URL, and one that breaks each answer. It has 90 of the 100 users of ranker.py, user-0000000 to user-0000099."""
 
 import os
 import re

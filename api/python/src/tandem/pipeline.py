@@ -59,7 +59,8 @@ def run(*arguments: str, binary: str | os.PathLike[str] = "tandem", timeout: flo
     log is called with each line of progress. After timeout seconds the command is asked to end, and killed ten
     seconds later; what it was doing can be done again.
     """
-    command = [os.fspath(binary), *arguments, "--json"]
+    # Of gate the flag takes a file.
+    command = [os.fspath(binary), *arguments, "--json=-" if arguments[:1] == ("gate",) else "--json"]
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout is not None and process.stderr is not None
     tail: deque[str] = deque(maxlen=_KEPT_LINES)
@@ -67,15 +68,17 @@ def run(*arguments: str, binary: str | os.PathLike[str] = "tandem", timeout: flo
 
     def read_progress() -> None:
         assert process.stderr is not None
-        for raw in process.stderr:
-            line = raw.decode(errors="replace").rstrip("\n")[:_KEPT_LINE]
-            tail.append(line)
-            if log is not None:
-                log(line)
+        with process.stderr as lines:
+            for raw in lines:
+                line = raw.decode(errors="replace").rstrip("\n")[:_KEPT_LINE]
+                tail.append(line)
+                if log is not None:
+                    log(line)
 
     def read_report() -> None:
         assert process.stdout is not None
-        out.append(process.stdout.read())
+        with process.stdout as f:
+            out.append(f.read())
 
     readers = [Thread(target=read_progress, daemon=True), Thread(target=read_report, daemon=True)]
     for r in readers:

@@ -24,6 +24,9 @@ _MAX_RUN = 256
 _ACCEPTED = "string, list of string, bool, int, float, timestamp"
 
 
+_UNLIKE = (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError)
+
+
 class TowerError(ValueError):
     """A tower that cannot be written: the text names the column, the row and the value."""
 
@@ -117,7 +120,7 @@ def _arrow(values: Any) -> pa.Array:
 def _ids(values: Any) -> pa.Array:
     try:
         array = _arrow(values)
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as e:
+    except _UNLIKE as e:
         raise TowerError(f"ids: they are not all strings: {e!s:.200}") from e
     if pa.types.is_dictionary(array.type):
         array = array.dictionary_decode()
@@ -155,7 +158,7 @@ def _embeddings(values: Any, rows: int) -> pa.Array:
     else:
         try:
             array = _arrow(values)
-        except (pa.ArrowInvalid, pa.ArrowTypeError) as e:
+        except _UNLIKE as e:
             raise TowerError(f"embeddings: they are no lists of numbers: {e!s:.200}") from e
         t = array.type
         if not (pa.types.is_list(t) or pa.types.is_large_list(t) or pa.types.is_fixed_size_list(t)):
@@ -186,7 +189,7 @@ def _embeddings(values: Any, rows: int) -> pa.Array:
 def _attribute(name: str, values: Any, rows: int) -> pa.Array:
     try:
         array = _arrow(values)
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as e:
+    except _UNLIKE as e:
         raise TowerError(f"attribute {name!r:.200}: its values are not of one type: {e!s:.200}; accepted: {_ACCEPTED}") from e
     if len(array) != rows:
         raise TowerError(f"attribute {name!r:.200} has {len(array)} rows, and there are {rows} ids")
