@@ -15,6 +15,7 @@ from typing import Callable
 import ranker
 
 import tandem
+from google.protobuf import descriptor_pb2
 from tandem.v1 import retrieval_pb2 as pb
 
 URL = os.environ["TANDEM_URL"]
@@ -248,6 +249,22 @@ class ClientTest(unittest.TestCase):
             with self.assertRaisesRegex(ValueError, want) as caught:
                 tandem.Client(addresses, **options)
             self.assertNotIn("secret", str(caught.exception))
+
+    def test_code_is_generated_from_the_contract(self) -> None:
+        """The contract but for its rules, which are the server's."""
+        files = descriptor_pb2.FileDescriptorSet.FromString(Path(os.environ["TANDEM_DESCRIPTORS"]).read_bytes())
+        want = next(f for f in files.file if f.name == "tandem/v1/retrieval.proto")
+        got = descriptor_pb2.FileDescriptorProto()
+        pb.DESCRIPTOR.CopyToProto(got)
+        for of in (want, got):
+            del of.dependency[:]
+            of.ClearField("source_code_info")
+            for message in of.message_type:
+                message.ClearField("options")
+                for one in message.field:
+                    one.ClearField("options")
+                    one.ClearField("json_name")
+        self.assertEqual(got, want, "run: .ci/run generate")
 
     def test_reasons_are_those_of_the_page(self) -> None:
         page = (DOCS / "errors.md").read_text()

@@ -49,7 +49,7 @@ _DETAILS: dict[str, Callable[[], Message]] = {
     "google.rpc.RetryInfo": error_details_pb2.RetryInfo,
 }
 
-T = TypeVar("T", bound="Message")
+T = TypeVar("T")
 
 
 def _method(name: str, request: type[Any], answer: type[Any]) -> MethodInfo[Any, Any]:
@@ -88,7 +88,7 @@ class _Server:
     def rank(self, now: float) -> float:
         if self.until and now - self.until < _RAMP and random.random() > max((now - self.until) / _RAMP, 0.05):
             return float("inf")
-        latency = self.latency or _UNKNOWN_LATENCY
+        latency: float = self.latency or _UNKNOWN_LATENCY
         latency = max(latency * 0.5 ** max(now - self.seen, 0.0), _UNKNOWN_LATENCY)  # it may be faster by now
         return latency * (1 + self.in_flight) ** 2
 
@@ -242,8 +242,8 @@ class Client:
                 if r.WhichOneof("outcome") == "response":
                     try:
                         self._fresh(r.response, call)
-                    except TandemError as stale:
-                        out.append(Result(None, stale))
+                    except TandemError as e:
+                        out.append(Result(None, e))
                     else:
                         out.append(Result(r.response, None))
                 elif r.WhichOneof("outcome") == "error":
@@ -294,9 +294,9 @@ class Client:
         else:
             with self._lock:
                 kept = {k: s for k, s in self._servers.items() if k in found}
-                for k, (name, url, ip) in found.items():
+                for k, (name, url, at) in found.items():
                     if k not in kept and not self._ended.is_set():
-                        kept[k] = _Server(name, self._connect(url, ip))
+                        kept[k] = _Server(name, self._connect(url, at))
                 self._servers = kept
         finally:
             self._known.set()
@@ -327,7 +327,7 @@ class Client:
 
     # Calls.
 
-    def _do(self, method: MethodInfo[Any, Any], request: Message, deadline: float | None, request_id: str | None, take: Callable[[Any, _Call], Any]) -> Any:
+    def _do(self, method: MethodInfo[Any, Any], request: Message, deadline: float | None, request_id: str | None, take: Callable[[Any, _Call], T]) -> T:
         allowed = self._deadline if deadline is None else deadline
         call = _Call(allowed, time.monotonic() + allowed)
         if self._ended.is_set():
@@ -400,7 +400,7 @@ class Client:
             self._budget -= 1
             return True
 
-    def _one(self, server: _Server, method: MethodInfo[Any, Any], request: Message, request_id: str | None, call: _Call, take: Callable[[Any, _Call], Any]) -> Any:
+    def _one(self, server: _Server, method: MethodInfo[Any, Any], request: Message, request_id: str | None, call: _Call, take: Callable[[Any, _Call], T]) -> T:
         call.tries += 1
         call.server = server.name
         call.start = time.monotonic()
@@ -504,7 +504,7 @@ class _Call:
 
 
 def _seconds(d: Duration) -> float:
-    return float(d.seconds) + d.nanos / 1e9
+    return float(d.seconds + d.nanos / 1e9)
 
 
 def _is_fixed(host: str) -> bool:
