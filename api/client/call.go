@@ -239,8 +239,7 @@ func (k *call) again(ctx context.Context, l *lane, e *endpoint, err *Error) bool
 	}
 	switch {
 	case err.Reason == TokenInvalid || err.Reason == TokenExpired:
-		changed, _ := k.client.token.look() // an error leaves what the server says
-		if !changed {
+		if !k.client.token.lookBy(ctx) {
 			return false
 		}
 		wait = 0

@@ -121,7 +121,7 @@ func (c *Client) followServers() {
 // followToken keeps up with the file of the token.
 func (c *Client) followToken() {
 	for c.token.path != "" && sleep(c.ctx, tokenEvery) {
-		_, _ = c.token.look() // the one before is still in use; a server that refuses it says so to calls
+		c.token.lookBy(c.ctx)
 	}
 }
 

@@ -55,8 +55,8 @@ type endpoint struct {
 	losses  int       // in a row
 	mute    time.Time // since when it has answered nothing; zero if it has
 	until   time.Time // it is left alone
-	left    int       // how often in a row it was left alone
-	back    time.Time // when it is not left alone any more; zero if it never was
+	left    int       // how often it was left alone since it has answered last
+	back    time.Time // when it has answered again; zero if it never was left alone
 }
 
 // newEndpoint returns a server that is asked as options say.
@@ -173,11 +173,11 @@ func (e *endpoint) end(took time.Duration, how outcome) {
 	switch how {
 	case answered:
 		e.observe(now, float64(took))
-		e.losses, e.left, e.mute = 0, 0, time.Time{}
+		e.works(now)
 		return
 	case refused:
 		e.observe(now, max(float64(took), refusedFactor*max(e.latency, float64(unknownLatency))))
-		e.losses, e.mute = 0, time.Time{}
+		e.works(now)
 		return
 	case silent:
 		e.observe(now, float64(took))
@@ -198,7 +198,15 @@ func (e *endpoint) end(took time.Duration, how outcome) {
 	// Clients that saw the same failure come back at different times.
 	wait := min(leaveFirst<<min(e.left, 10), leaveMost)
 	e.until = now.Add(wait/2 + rand.N(wait/2) + wait/4)
-	e.back, e.left, e.losses = e.until, e.left+1, lossesInARow-1
+	e.left, e.losses = e.left+1, lossesInARow-1
+}
+
+// works takes in that a server has answered. If it was left alone, it is back.
+func (e *endpoint) works(now time.Time) {
+	if e.left > 0 {
+		e.back = now
+	}
+	e.losses, e.left, e.mute = 0, 0, time.Time{}
 }
 
 // observe takes in how long a call took: a call counts a tenth, and what is older less.
@@ -224,7 +232,7 @@ func (e *endpoint) alone(now time.Time) time.Time {
 // rank is how a server compares with another one: the lower the better.
 func (e *endpoint) rank(now time.Time) float64 {
 	e.mu.Lock()
-	latency, at, back := e.latency, e.at, e.back
+	latency, at, back, left := e.latency, e.at, e.back, e.left
 	e.mu.Unlock()
 	if latency == 0 {
 		latency = float64(unknownLatency)
@@ -232,8 +240,11 @@ func (e *endpoint) rank(now time.Time) float64 {
 		latency = max(latency*math.Exp(-idle.Seconds()/latencyTime.Seconds()), float64(unknownLatency))
 	}
 	queue := 1 + float64(e.inFlight.Load())
-	if !back.IsZero() {
-		share := max(now.Sub(back).Seconds()/rampTime.Seconds(), rampLeast)
+	if left > 0 || !back.IsZero() {
+		share := rampLeast
+		if left == 0 {
+			share = max(now.Sub(back).Seconds()/rampTime.Seconds(), rampLeast)
+		}
 		if share < 1 && rand.Float64() > share {
 			return math.Inf(1)
 		}

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -16,6 +17,8 @@ import (
 type token struct {
 	now  atomic.Pointer[string] // nil for none
 	path string                 // empty if it is in no file
+
+	looking atomic.Bool // by lookBy; of several, one is enough
 
 	mu   sync.Mutex
 	seen stamp
@@ -33,6 +36,24 @@ const maxToken = 64 << 10
 // isToken reports whether a text can be sent as a token.
 func isToken(text string) bool {
 	return text != "" && !strings.ContainsFunc(text, func(c rune) bool { return c <= ' ' || c >= 0x7f })
+}
+
+// lookBy is look, but ends with a context, as a folder that is mounted may hang.
+func (t *token) lookBy(ctx context.Context) (changed bool) {
+	if t.path == "" || !t.looking.CompareAndSwap(false, true) {
+		return false
+	}
+	done := make(chan bool, 1)
+	go func() {
+		defer t.looking.Store(false)
+		changed, err := t.look() // an error leaves the one before in use; a server that refuses it says so
+		done <- changed && err == nil
+	}()
+	select {
+	case changed = <-done:
+	case <-ctx.Done():
+	}
+	return changed
 }
 
 // look reads the file if it has changed, and reports whether the token is another one. Errors

@@ -59,6 +59,7 @@ class Server {
   losses = 0;
   left = 0;
   until = 0;
+  back = 0; // when it has answered again after it was left alone
   readonly name: string;
 
   constructor(url: string, readonly rpc: Rpc<typeof RetrievalService>) {
@@ -66,7 +67,10 @@ class Server {
   }
 
   rank(now: number): number {
-    if (this.until && now - this.until < ramp && Math.random() > Math.max((now - this.until) / ramp, 0.05)) return Infinity;
+    if (this.left || (this.back && now - this.back < ramp)) {
+      const share = this.left ? 0.05 : Math.max((now - this.back) / ramp, 0.05);
+      if (Math.random() > share) return Infinity;
+    }
     const latency = Math.max((this.latency || unknownLatency) * 0.5 ** (Math.max(now - this.seen, 0) / 1000), unknownLatency);
     return latency * (1 + this.inFlight) ** 2;
   }
@@ -78,6 +82,7 @@ class Server {
     this.latency = this.latency ? 0.9 * this.latency + 0.1 * took : took;
     this.seen = now;
     if (how !== "failed") {
+      if (this.left) this.back = now;
       this.losses = this.left = 0;
       return;
     }

@@ -84,10 +84,13 @@ class _Server:
     losses: int = 0
     left: int = 0
     until: float = 0.0
+    back: float = 0.0  # when it has answered again after it was left alone
 
     def rank(self, now: float) -> float:
-        if self.until and now - self.until < _RAMP and random.random() > max((now - self.until) / _RAMP, 0.05):
-            return float("inf")
+        if self.left or (self.back and now - self.back < _RAMP):
+            share = 0.05 if self.left else max((now - self.back) / _RAMP, 0.05)
+            if random.random() > share:
+                return float("inf")
         latency: float = self.latency or _UNKNOWN_LATENCY
         latency = max(latency * 0.5 ** max(now - self.seen, 0.0), _UNKNOWN_LATENCY)  # it may be faster by now
         return latency * (1 + self.in_flight) ** 2
@@ -99,6 +102,8 @@ class _Server:
         self.latency = took if not self.latency else 0.9 * self.latency + 0.1 * took
         self.seen = now
         if how != "failed":
+            if self.left:
+                self.back = now
             self.losses = self.left = 0
             return
         self.losses += 1
