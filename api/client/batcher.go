@@ -31,7 +31,7 @@ type batch struct {
 }
 
 // retrieve adds a call to a batch and waits for its result. It takes none that had better go alone.
-func (b *batcher) retrieve(ctx context.Context, r *tandemv1.RetrieveRequest) (*tandemv1.RetrieveResponse, error, bool) {
+func (b *batcher) retrieve(ctx context.Context, r *tandemv1.RetrieveRequest) (answer *tandemv1.RetrieveResponse, taken bool, err error) {
 	o := &b.client.options
 	now := time.Now()
 	end, ok := ctx.Deadline()
@@ -40,14 +40,14 @@ func (b *batcher) retrieve(ctx context.Context, r *tandemv1.RetrieveRequest) (*t
 	}
 	remains := end.Sub(now)
 	if remains < 2*o.batchWait || ctx.Err() != nil || ctx.Value(requestIDKey{}) != nil && r.GetRequestId() == "" {
-		return nil, nil, false
+		return nil, false, nil
 	}
 	// The batch may still be sent when the caller has given up, and has its request back.
 	own := proto.CloneOf(r)
 	got := make(chan Result, 1)
 	k := b.add(ctx, own, got, end, remains)
 	if k == nil {
-		return nil, nil, false
+		return nil, false, nil
 	}
 	timer := time.NewTimer(remains)
 	defer timer.Stop()
@@ -55,16 +55,16 @@ func (b *batcher) retrieve(ctx context.Context, r *tandemv1.RetrieveRequest) (*t
 	select {
 	case result := <-got:
 		if errors.Is(result.Err, AnswerTooLarge) || errors.Is(result.Err, MessageTooLarge) {
-			return nil, nil, false // it may be no more than one call may have
+			return nil, false, nil // it may be no more than one call may have
 		}
-		return result.Response, result.Err, true
+		return result.Response, true, result.Err
 	case <-ctx.Done():
 		over = ctx.Err()
 	case <-timer.C:
 		over = context.DeadlineExceeded
 	}
 	b.leave(k)
-	return nil, errorOf(ctx, over, ""), true
+	return nil, true, errorOf(ctx, over, "")
 }
 
 // add puts a call into the open batch, or a new one; nil if it does not fit the open one.

@@ -87,7 +87,7 @@ func (k *call) run(ctx context.Context) (any, *Error) {
 		return nil, &Error{Code: connect.CodeCanceled, Reason: Closed, Message: "the client is closed"}
 	}
 	defer c.group.Done()
-	cancel := func() {}
+	var cancel context.CancelFunc
 	if end, ok := ctx.Deadline(); ok {
 		k.allowed = max(end.Sub(k.start), 0)
 		ctx, cancel = context.WithCancel(ctx)

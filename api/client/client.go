@@ -169,7 +169,7 @@ var procedures = [...]string{"Retrieve", "BatchRetrieve", "GetEmbeddings"}
 // returns. Errors are an [*Error].
 func (c *Client) Retrieve(ctx context.Context, r *tandemv1.RetrieveRequest) (*tandemv1.RetrieveResponse, error) {
 	if c.batches != nil {
-		if answer, err, taken := c.batches.retrieve(ctx, r); taken {
+		if answer, taken, err := c.batches.retrieve(ctx, r); taken {
 			return answer, err
 		}
 	}
