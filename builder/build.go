@@ -120,7 +120,7 @@ func (b *build) towers(ctx context.Context) (err error) {
 		}
 		found[t.Tower].Merge(summary)
 	}
-	records, err := b.judge(found, objects.of)
+	records, err := b.judge(objects.of)
 	if err != nil {
 		return err
 	}
@@ -143,7 +143,7 @@ func (b *build) towers(ctx context.Context) (err error) {
 
 // judge decides the rows of all shards, so that a build fails before it has spent time on a
 // graph.
-func (b *build) judge(found found, objects map[shard.Kind]*parts) ([]record, error) {
+func (b *build) judge(objects map[shard.Kind]*parts) ([]record, error) {
 	records := make([]record, b.plan.Shards())
 	for _, kind := range []shard.Kind{shard.Apps, shard.Users} {
 		shards := b.plan.Tower(kind).Shards

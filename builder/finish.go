@@ -12,10 +12,12 @@ import (
 	"github.com/tandem-ann/tandem/shard/wording"
 )
 
-// Rejection, Rejections and their kind are those of package partition.
 type (
-	Rejection     = partition.Rejection
-	Rejections    = partition.Rejections
+	// Rejection is that of package partition.
+	Rejection = partition.Rejection
+	// Rejections are those of package partition.
+	Rejections = partition.Rejections
+	// RejectedError is that of package partition.
 	RejectedError = partition.RejectedError
 )
 

@@ -219,7 +219,6 @@ func (j *job) called(kind shard.Kind, number int) string {
 
 // local is the objects of a build on one machine.
 type local struct {
-	dir   string
 	files []io.Closer
 	of    map[shard.Kind]*parts
 }

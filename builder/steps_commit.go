@@ -37,7 +37,7 @@ func (s *Steps) committed(ctx context.Context) (*committed, error) {
 	}
 	c := &committed{}
 	if err := json.Unmarshal(data, c); err != nil || !c.Snapshot.Valid() || c.Gates == nil {
-		return nil, nil // it is committed anew
+		return nil, nil //nolint:nilerr // it is committed anew
 	}
 	_, err = s.store.Manifest(ctx, c.Snapshot)
 	if errors.Is(err, snapshots.ErrNoSnapshot) {

@@ -173,11 +173,17 @@ func (s *Steps) receive(ctx context.Context, kind shard.Kind, number int, m *mer
 	rows, lines := s.layouts(kind)
 	paths := []string{filepath.Join(dir, "rows"), filepath.Join(dir, "lines")}
 	var writers [2]*partition.Writer
+	defer func() {
+		for _, w := range writers {
+			if w != nil {
+				err = errors.Join(err, w.Close())
+			}
+		}
+	}()
 	for i, l := range []partition.Layout{rows, lines} {
 		if writers[i], err = partition.Create(paths[i], l, s.memory()); err != nil {
 			return nil, err
 		}
-		defer func() { err = errors.Join(err, writers[i].Close()) }()
 	}
 	got, err := partition.Take(stream, number, s.plan.Tower(kind).Shards, func(task int) (*partition.Writer, error) {
 		if !slices.Contains(m.Elsewhere, task) || s.plan.Tasks[task].Tower != kind {

@@ -189,7 +189,7 @@ func TestRecordsAreKilled(t *testing.T) {
 	for point := range points {
 		k := newKillable()
 		k.left = 1 + r.IntN(total)
-		if report, err = steps(k, uint64(point)); err != nil {
+		if _, err := steps(k, uint64(point)); err != nil {
 			for _, key := range k.Keys("snapshots/") {
 				assert.Equal(t, "snapshots/"+string(want.Digest)+".json", key, "only what is whole can be seen")
 			}

@@ -259,7 +259,7 @@ func TestStepsAreKilled(t *testing.T) {
 		k := newKillable()
 		for range 1 + point%2 { // the second time it is killed further on, or not at all
 			k.left = 1 + r.IntN(total)
-			if report, err = steps(k, uint64(point)); err != nil {
+			if _, err := steps(k, uint64(point)); err != nil {
 				for _, key := range k.Keys("snapshots/") {
 					assert.Equal(t, "snapshots/"+string(want.Digest)+".json", key, "only what is whole can be seen")
 				}
@@ -392,5 +392,5 @@ func TestStepErrors(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, whole, restored)
 	require.Equal(t, shard.Apps, s.Plan().Tasks[0].Tower)
-	require.True(t, manifest.Digest(id).Valid())
+	require.True(t, id.Valid())
 }
