@@ -264,6 +264,7 @@ func Run(ctx context.Context, c Config) (err error) {
 	aside.Go(func() { giveBack(running, limits.buffers, service.trim) })
 	aside.Go(func() { limitHeap(running, limits.bytes.most) })
 	aside.Go(func() { service.tellOfLeftOut(running) })
+	aside.Go(func() { service.remember(running) })
 	aside.Go(func() { service.rereadSecrets(running, &c) })
 	aside.Go(func() { audits.Run(running) })
 	endRouting := service.startRouting(&c)
