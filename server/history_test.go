@@ -2,7 +2,10 @@ package server
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
+	"net"
+	"net/http"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,6 +17,7 @@ import (
 	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
 	"github.com/tandem-ann/tandem/api/tandem/v1/tandemv1connect"
 	"github.com/tandem-ann/tandem/index"
+	"github.com/tandem-ann/tandem/server/adminhttp"
 	"github.com/tandem-ann/tandem/server/events"
 )
 
@@ -77,6 +81,56 @@ func TestHistory(t *testing.T) {
 	_, err := s.GetHistory(t.Context(), connect.NewRequest(&tandemv1.GetHistoryRequest{After: &timestamppb.Timestamp{Nanos: -1}}))
 	require.Equal(t, connect.CodeInvalidArgument, connect.CodeOf(err))
 	require.ErrorContains(t, err, "after is no time")
+}
+
+// TestConsole asks a server through its console, as the scripts of its page do: what answers, the
+// findings of tandem status, and candidates; and has the log tell where the console is.
+func TestConsole(t *testing.T) {
+	var admin net.Addr
+	var log lockedBuffer
+	c := smallTowers(index.Dot).named(t, Config{
+		Admin:   &adminhttp.Options{Listen: "127.0.0.1:0", Listening: func(a net.Addr) { admin = a }},
+		Console: &Console{}, Logger: slog.New(slog.NewTextHandler(&log, nil)),
+	})
+	p := start(t, c)
+	require.Contains(t, log.String(), fmt.Sprintf("msg=console url=http://%s/console/", admin))
+	a := newSite(t, admin)
+	page := a.get(t, "/console/")
+	require.Equal(t, http.StatusOK, page.status)
+	require.Contains(t, string(page.body), "<!doctype html>")
+	require.Contains(t, string(a.get(t, "/").body), "<!doctype html>", "/ leads to it")
+
+	client := &http.Client{Transport: &http.Transport{}}
+	defer client.CloseIdleConnections()
+	api := fmt.Sprintf("http://%s/console/api", admin)
+	answer, err := tandemv1connect.NewRetrievalServiceClient(client, api).Retrieve(t.Context(), connect.NewRequest(&tandemv1.RetrieveRequest{UserId: "u1", K: 3}))
+	require.NoError(t, err)
+	require.Len(t, answer.Msg.Candidates, 3)
+	operator := tandemv1connect.NewAdminServiceClient(client, api)
+	found, err := operator.GetFindings(t.Context(), connect.NewRequest(&tandemv1.GetFindingsRequest{}))
+	require.NoError(t, err)
+	require.Len(t, found.Msg.Findings, 1)
+	f := found.Msg.Findings[0]
+	require.Equal(t, "TandemNoRelease", f.Alert)
+	require.Contains(t, f.Why, "it serves a snapshot whatever is released")
+	require.Contains(t, f.Next, "so that it follows the releases")
+	require.Equal(t, "docs/runbook.md#tandemnorelease", f.Runbook)
+	require.WithinDuration(t, time.Now(), found.Msg.Time.AsTime(), time.Minute)
+	_, err = tandemv1connect.NewRetrievalServiceClient(client, api).Retrieve(t.Context(), connect.NewRequest(&tandemv1.RetrieveRequest{UserId: "u1"}))
+	require.Equal(t, connect.CodeInvalidArgument, connect.CodeOf(err))
+	require.ErrorContains(t, err, "k is 0", "refusals are those of the server")
+
+	// Nothing else shows it, and a server that is not to have one has none.
+	require.Equal(t, http.StatusNotFound, p.get(t, "/console/").status)
+	p.stop()
+	require.NoError(t, <-p.done)
+	c.Console, c.Metrics = nil, nil
+	p = start(t, c)
+	for _, path := range []string{"/console/", "/console/session", "/"} {
+		require.Equal(t, http.StatusNotFound, newSite(t, admin).get(t, path).status)
+	}
+	p.stop()
+	require.NoError(t, <-p.done)
 }
 
 // TestSampleOfArms holds what a sample has of what answers.
