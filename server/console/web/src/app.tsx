@@ -1,8 +1,9 @@
 // What is around every page: navigation, who is signed in, and whether the server is there.
-import type { ComponentType } from "preact";
+import { Component, type ComponentChildren, type ComponentType } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
 import { Explore } from "./explore";
 import { Now } from "./now";
+import { Snapshots } from "./snapshots";
 import { href, route } from "./route";
 import { away, look, may, mustSignIn, over, session, signIn, signOut } from "./session";
 import { useSignal } from "./signal";
@@ -12,7 +13,7 @@ import { Empty, Icon, Loading } from "./ui";
 interface Page {
   name: string;
   title: string;
-  icon: "now" | "explore";
+  icon: "now" | "explore" | "snapshots";
   scopes: string[];
   view: ComponentType;
 }
@@ -20,6 +21,7 @@ interface Page {
 const pages: Page[] = [
   { name: "now", title: "Now", icon: "now", scopes: ["live", "publish", "admin"], view: Now },
   { name: "explore", title: "Explore", icon: "explore", scopes: ["query"], view: Explore },
+  { name: "snapshots", title: "Snapshots", icon: "snapshots", scopes: ["publish", "admin"], view: Snapshots },
 ];
 
 export function App() {
@@ -95,7 +97,9 @@ export function App() {
             It has the scopes {who.scopes.join(", ")}; the page {page.title} needs {page.scopes.join(" or ")}. Sign out, and sign in with another one.
           </Empty>
         ) : (
-          <page.view />
+          <Boundary key={page.name}>
+            <page.view />
+          </Boundary>
         )}
       </main>
     </>
@@ -121,6 +125,30 @@ function ThemeButton() {
       <Icon name={now === "auto" ? "auto" : now === "light" ? "sun" : "moon"} />
     </button>
   );
+}
+
+/** Keeps a defect of a page from taking the others with it. */
+class Boundary extends Component<{ children: ComponentChildren }, { error: string }> {
+  state = { error: "" };
+
+  componentDidCatch(e: unknown) {
+    console.error(e);
+    this.setState({ error: e instanceof Error ? e.message : String(e) });
+  }
+
+  render() {
+    if (!this.state.error) return this.props.children;
+    return (
+      <div class="trouble bad" role="alert">
+        <strong>This page cannot show what it was told</strong>
+        <p>{this.state.error}</p>
+        <p class="muted">That is a defect of the console. The command line tells the same: tandem status, tandem snapshot, tandem query.</p>
+        <button type="button" onClick={() => this.setState({ error: "" })}>
+          Try again
+        </button>
+      </div>
+    );
+  }
 }
 
 /** What is there before the server has said who is signed in. */

@@ -124,7 +124,7 @@ export function Explore() {
             </select>
           </label>
         )}
-        <AtMost form={form} change={change} attributes={attributes.filter((a) => ["keyword", "keywords", "int", "bool"].includes(a.type)).map((a) => a.name)} />
+        <AtMost form={form} change={change} attributes={attributes.filter((a) => ["keyword", "keyword_list", "int", "bool"].includes(a.type)).map((a) => a.name)} />
         {form.exclude.length > 0 && (
           <div>
             <span class="label">Left out</span>
@@ -394,7 +394,7 @@ function Candidates({ answer, name, target, leaveOut, metric, from }: { answer: 
   const list = answer.candidates;
   const drawn = useGrowing(list, 40);
   const columns = useMemo(() => seenIn(list).filter((a) => a.name !== name), [list, name]);
-  const numeric = (type: string) => type === "int" || type === "float";
+  const numeric = (type: string) => type === "int" || type === "float" || type === "float32";
   const better = metric === "l2" ? -1 : 1; // a squared distance is better where it is less
   const scores = list.map((c) => better * c.score);
   const [least, most] = [Math.min(...scores), Math.max(...scores)];

@@ -43,7 +43,7 @@ function options(attributes: Attribute[], values: Map<string, string[]>, before:
   const inside = /"([^"\\]*)$/.exec(before.replace(/"[^"\\]*"/g, (m) => " ".repeat(m.length)));
   if (inside) {
     const start = inside[1]!;
-    const all = [...values].filter(([name]) => attributes.some((a) => a.name === name && a.type === "keywords")).flatMap(([name, list]) => list.map((v) => ({ text: `${v.replace(/["\\]/g, "\\$&")}" in ${name}`, note: "seen" })));
+    const all = [...values].filter(([name]) => attributes.some((a) => a.name === name && a.type === "keyword_list")).flatMap(([name, list]) => list.map((v) => ({ text: `${v.replace(/["\\]/g, "\\$&")}" in ${name}`, note: "seen" })));
     return { from: before.length - start.length, list: all.filter((o) => o.text.toLowerCase().startsWith(start.toLowerCase())).slice(0, 40) };
   }
   const word = /[A-Za-z_]\w*$/.exec(before)?.[0] ?? "";
@@ -53,9 +53,9 @@ function options(attributes: Attribute[], values: Map<string, string[]>, before:
     const of = /([A-Za-z_]\w*)\.$/.exec(before.slice(0, before.length - word.length))?.[1];
     const type = attributes.find((a) => a.name === of)?.type;
     if (type === "keyword") list.push({ text: 'startsWith("")', note: "begins with a text", back: 2 });
-    if (type === "keywords") list.push({ text: 'exists(x, x == "")', note: "has a value for which", back: 2 });
+    if (type === "keyword_list") list.push({ text: 'exists(x, x == "")', note: "has a value for which", back: 2 });
   } else {
-    for (const a of attributes) list.push({ text: a.name, note: a.type === "keywords" ? "list of keywords" : a.type });
+    for (const a of attributes) list.push({ text: a.name, note: a.type === "keyword_list" ? "list of keywords" : a.type });
     list.push(...operators, { text: "user.", note: "a binding" });
   }
   return { from: before.length - word.length, list: list.filter((o) => word === "" || (o.text.toLowerCase().startsWith(word.toLowerCase()) && o.text !== word)) };

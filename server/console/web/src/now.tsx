@@ -251,7 +251,7 @@ function History({ fence }: { fence: number }) {
         <h2>The last hours</h2>
         <Choice label="How far back" value={range} options={ranges} onChange={setRange} />
       </header>
-      {trouble && <TroubleBox trouble={trouble} />}
+      {trouble && trouble.kind !== "away" && <TroubleBox trouble={trouble} />}
       {!last ? (
         asked ? <Empty title="No sample yet">The server takes one every 10 seconds, and has begun just now.</Empty> : <Loading what="samples" lines={4} />
       ) : (

@@ -4,7 +4,7 @@ import { releases } from "./api";
 import type { Candidate } from "./gen/tandem/v1/retrieval_pb";
 import { may } from "./session";
 
-export type AttributeType = "keyword" | "keywords" | "bool" | "int" | "float" | "float32" | "timestamp";
+
 
 export interface Attribute {
   name: string;
@@ -45,7 +45,7 @@ export async function schemaOf(snapshot: string, signal?: AbortSignal): Promise<
   return schema;
 }
 
-const typeOf: Record<string, string> = { keyword: "keyword", keywords: "keywords", bool: "bool", int: "int", float: "float", timestamp: "timestamp" };
+const typeOf: Record<string, string> = { keyword: "keyword", keywords: "keyword_list", bool: "bool", int: "int", float: "float", timestamp: "timestamp" };
 
 /** The attributes that some candidates have. */
 export function seenIn(candidates: Candidate[]): Attribute[] {

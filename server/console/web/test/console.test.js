@@ -46,6 +46,9 @@ test("every page, at each width, light and dark", { timeout: 300_000 }, async ()
     now: ["#/now", "text=What it holds"],
     begin: ["#/explore", "text=Whom do you ask for?"],
     explore: [explore({ user: "user-0000042", why: renamed, filter: "price_usd < user.budget", "user.budget": "5" }), ".why .answer"],
+    snapshots: ["#/snapshots", "text=3 snapshots"],
+    refused: [`#/snapshots?of=${world.digests[2]}`, "text=Recall that the build measured"],
+    diff: [`#/snapshots?of=${world.digests[1]}&beside=${world.digests[0]}`, "text=Candidates, before and after"],
     beside: [explore({ user: "user-0000042", arm: "control", beside: "candidate" }), "text=are in both"],
   };
   for (const [width, height] of [[1440, 900], [390, 844]]) {
@@ -137,6 +140,10 @@ test("a filter is completed, and its errors are under the character", { timeout:
   await page.keyboard.type("s");
   await pre.waitFor({ state: "detached" });
   await page.locator(".summary").getByText(/eligible/).waitFor();
+  await page.locator("#filter").fill("");
+  await page.locator("#filter").pressSequentially('"ma');
+  await page.getByRole("option", { name: 'mac" in platforms' }).click();
+  assert.equal(await page.locator("#filter").inputValue(), '"mac" in platforms');
   await page.locator("#filter").fill("price_usd < user.budget");
   await page.getByLabel("user.budget").fill("3");
   await page.locator(".filter-error").waitFor({ state: "detached" });
@@ -171,6 +178,20 @@ test("pages, what is left out, at most so many of each, cards", { timeout: 60_00
   await page.waitForFunction(() => document.querySelector(".summary .short")?.textContent?.includes("at_most"));
   await page.getByRole("radio", { name: "Cards" }).click();
   await page.locator(".cards li").first().waitFor();
+  assert.deepEqual(wrong, []);
+  await context.close();
+});
+
+test("a gate report of a refused snapshot, read to its cause", { timeout: 60_000 }, async () => {
+  const { context, page, wrong } = await open(browser, `${server.url}#/snapshots`);
+  await page.locator("tbody tr").filter({ hasText: "failed:" }).getByRole("link").click();
+  const gate = page.locator(".gates > li").filter({ hasText: "axes" });
+  assert.match((await gate.locator("summary").textContent()) ?? "", /axes\s*failed/);
+  await gate.getByText("the towers do not belong together").last().waitFor();
+  assert.ok((await gate.locator(".limit svg circle.bad").count()) > 0, "a check is beyond its limit");
+  await page.getByRole("link", { name: "Beside the one before" }).click();
+  await page.getByRole("heading", { name: "wednesday beside" }).waitFor();
+  await page.locator("tbody .tag").filter({ hasText: "new" }).first().waitFor();
   assert.deepEqual(wrong, []);
   await context.close();
 });

@@ -29,8 +29,18 @@ export class World {
         "--model", "feed", "--model-version", version, "--metric", "dot", "--shards", "2", "--store", "store");
       return out.trim().split("\n").at(-1);
     });
+    // One whose towers do not belong together, which the gates refuse.
+    this.run("generate", "--out", "other", "--apps", "2000", "--users", "500", "--dim", "16", "--seed", "9", "--interactions-per-user", "0");
     this.run("release", "start", "--store", "store", this.digests[0], "--reason", "the first");
     this.run("release", "start", "--store", "store", this.digests[1], "--weight", "100", "--override", "a test of the console", "--reason", "the second");
+    try {
+      this.run("build", "--apps", "monday/apps.parquet", "--users", "other/users.parquet", "--segments", "segments.yaml", "--model", "feed", "--model-version", "wednesday",
+        "--metric", "dot", "--shards", "2", "--store", "store");
+      throw new Error("the gates let it pass");
+    } catch (e) {
+      if (!e.stdout) throw e;
+      this.digests.push(e.stdout.trim().split("\n").at(-1));
+    }
     this.run("live", "set", "--store", "store", "--app", renamed, "--attribute", `name=${hostile}`);
     this.tokens = {};
     for (const [name, scopes] of [["oncall", "admin,query"], ["ranker", "query"], ["scraper", "live"]]) {
