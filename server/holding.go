@@ -62,7 +62,7 @@ func RunNode(ctx context.Context, c Config, h Holding) (err error) {
 	}
 	service := NewService(c.Logger, c.Events...) // for events, probes and metrics
 	service.certificates = c.TLS
-	endAdmin, err := service.startAdmin(&c)
+	endAdmin, err := service.startAdmin(&c, nil)
 	if err != nil {
 		return errors.Join(err, c.Listener.Close())
 	}

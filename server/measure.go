@@ -5,6 +5,7 @@ import (
 	"math"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"slices"
 	"time"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/tandem-ann/tandem/server/adminhttp"
 	"github.com/tandem-ann/tandem/server/auth"
+	"github.com/tandem-ann/tandem/server/console"
 	"github.com/tandem-ann/tandem/server/events"
 	"github.com/tandem-ann/tandem/server/livelog"
 	"github.com/tandem-ann/tandem/server/metrics"
@@ -26,8 +28,9 @@ import (
 const adminClose = time.Second
 
 // startAdmin starts the listener for those who operate the server, if there is to be one. The
-// caller calls end when all else has ended.
-func (s *Service) startAdmin(c *Config) (end func() error, err error) {
+// caller calls end when all else has ended. The procedures of the console are answered by api; nil
+// for a server that has none of them.
+func (s *Service) startAdmin(c *Config, api http.Handler) (end func() error, err error) {
 	if c.Admin == nil {
 		return func() error { return nil }, nil
 	}
@@ -46,13 +49,32 @@ func (s *Service) startAdmin(c *Config) (end func() error, err error) {
 			listening(a)
 		}
 	}
-	admin, err := adminhttp.Start(o, adminhttp.Handlers{
-		Metrics: c.Metrics.Handler(), Alive: alive, Ready: s.health.readiness, Started: s.health.startup,
-	})
+	handlers := adminhttp.Handlers{Metrics: c.Metrics.Handler(), Alive: alive, Ready: s.health.readiness, Started: s.health.startup}
+	if c.Console != nil && api != nil {
+		handlers.Console = console.New(console.Options{API: api, Guard: c.Options.Guard, Hosts: c.Console.Hosts, TLS: o.TLS != nil})
+		heard := o.Listening
+		o.Listening = func(a net.Addr) {
+			heard(a)
+			s.events.Console(consoleURL(a, o.TLS != nil))
+		}
+	}
+	admin, err := adminhttp.Start(o, handlers)
 	if err != nil {
 		return nil, err
 	}
 	return func() error { return admin.Close(adminClose) }, nil
+}
+
+// consoleURL returns where a browser of this machine opens the console of a listener.
+func consoleURL(a net.Addr, tls bool) string {
+	u := url.URL{Scheme: "http", Host: a.String(), Path: console.Path}
+	if tls {
+		u.Scheme = "https"
+	}
+	if host, port, err := net.SplitHostPort(u.Host); err == nil && net.ParseIP(host).IsUnspecified() {
+		u.Host = net.JoinHostPort("localhost", port)
+	}
+	return u.String()
 }
 
 // adminRefused tells of a request that the listener for those who operate the server refuses.

@@ -327,7 +327,7 @@ func TestAdminLastsLongest(t *testing.T) {
 	c := &Config{Metrics: metrics.New()}
 	var addr net.Addr
 	c.Admin = &adminhttp.Options{Listen: "127.0.0.1:0", Listening: func(a net.Addr) { addr = a }}
-	end, err := service.startAdmin(c)
+	end, err := service.startAdmin(c, nil)
 	require.NoError(t, err)
 	a := newSite(t, addr)
 	probe := func(path string, status int, text string) {

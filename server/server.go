@@ -107,6 +107,9 @@ type Config struct {
 	// where there is a guard its profiles need the scope admin, unless it says otherwise itself.
 	// Default: nil, none.
 	Admin *adminhttp.Options
+	// Console has Admin show the console too, whose procedures are those of the server, to whoever
+	// may call them there. Default: nil, there is none.
+	Console *Console
 	// Traces say which requests are traced, and where traces go. Default: nil, none are.
 	Traces *traces.Options
 	// Metrics are what the server counts into and shows. Default: new ones if there is an
@@ -119,6 +122,13 @@ type Config struct {
 	// Ready, if set, is called when queries are answered, with the snapshot of the first
 	// arm. It must not keep the snapshot.
 	Ready func(Snapshot)
+}
+
+// Console says how the console is reached.
+type Console struct {
+	// Hosts are names by which browsers may ask for it, beside localhost and IP addresses: any
+	// other may be that of a page which leads here to read what is not its own.
+	Hosts []string
 }
 
 // Live says how a server follows the live log of its store, and whether it writes to it. A zero
@@ -223,7 +233,7 @@ func Run(ctx context.Context, c Config) (err error) {
 	service.log.IDs, service.log.Slow = c.LogIDs, c.LogSlow
 	service.measured, service.certificates = c.Metrics != nil, c.TLS
 	handler, limits := newHandler(service, c.Options)
-	endAdmin, err := service.startAdmin(&c)
+	endAdmin, err := service.startAdmin(&c, handler)
 	if err != nil {
 		return errors.Join(err, c.Listener.Close())
 	}
@@ -264,6 +274,7 @@ func Run(ctx context.Context, c Config) (err error) {
 	aside.Go(func() { giveBack(running, limits.buffers, service.trim) })
 	aside.Go(func() { limitHeap(running, limits.bytes.most) })
 	aside.Go(func() { service.tellOfLeftOut(running) })
+	aside.Go(func() { service.remember(running) })
 	aside.Go(func() { service.rereadSecrets(running, &c) })
 	aside.Go(func() { audits.Run(running) })
 	endRouting := service.startRouting(&c)

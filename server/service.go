@@ -72,10 +72,11 @@ type Service struct {
 	clock    func() time.Time  // what windows are judged by; likewise
 	measured bool              // whether there are metrics; likewise
 	// load is what requests and connections take; likewise, or nil.
-	load   func() (*metrics.Load, *metrics.Connections)
-	recent *recent.Recent // one of those who are told
-	traces *traces.Tracer // set before the first request, or nil
-	desk   releaseDesk
+	load    func() (*metrics.Load, *metrics.Connections)
+	recent  *recent.Recent // one of those who are told
+	history samples
+	traces  *traces.Tracer // set before the first request, or nil
+	desk    releaseDesk
 	// certificates are those of the server; set before the first request, nil in clear text.
 	certificates *secure.Certificates
 }

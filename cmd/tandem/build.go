@@ -251,7 +251,7 @@ func writeReport(w io.Writer, r *builder.Report, took time.Duration, threads int
 	if err := writeGates(w, r.Gates); err != nil {
 		return err
 	}
-	_, err := fmt.Fprintf(w, "\nbuilt in %s on %s; the snapshot is\n%s\n", seconds(took), wording.Plural(threads, "thread"), r.Digest)
+	_, err := fmt.Fprintf(w, "\nbuilt in %s on %s; the snapshot is\n%s\n", wording.Seconds(took), wording.Plural(threads, "thread"), r.Digest)
 	return err
 }
 
@@ -265,7 +265,7 @@ func writeTowers(w io.Writer, m *manifest.Manifest) error {
 		for _, s := range tm.Shards {
 			size += s.Size
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%d\t%s\n", kind, wording.Count(tm.Rows), wording.Count(tm.Rejected), tm.Schema.Len(), len(tm.Shards), byteSize(size))
+		fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%d\t%s\n", kind, wording.Count(tm.Rows), wording.Count(tm.Rejected), tm.Schema.Len(), len(tm.Shards), wording.Bytes(size))
 	}
 	return t.Flush()
 }

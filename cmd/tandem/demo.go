@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/tandem-ann/tandem/server"
+	"github.com/tandem-ann/tandem/server/adminhttp"
+	"github.com/tandem-ann/tandem/server/console"
 	"github.com/tandem-ann/tandem/shard/snapshots"
 	"github.com/tandem-ann/tandem/shard/wording"
 )
@@ -52,15 +54,23 @@ func (c *demoCommand) Run(e *environment) (err error) {
 		return err
 	}
 	defer listener.Close() // the server closes it, if it comes to that
+	admin, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return fmt.Errorf("listen for the console: %w", err)
+	}
+	defer admin.Close() // likewise
 	dir, remove, err := c.folder()
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, remove()) }()
 	s := &story{environment: e, dir: dir, address: listener.Addr().String(), users: c.Users, began: time.Now()}
+	if !c.Once {
+		fmt.Fprintf(e.stdout, "Console: http://%s%s (it opens once there is something to serve)\n", admin.Addr(), console.Path)
+	}
 	fmt.Fprintf(e.stdout, "Tandem in half a minute, on towers of %s and %s, in %s\n", wording.Plural(c.Apps, "app"), wording.Plural(c.Users, "user"), dir)
 	if err = s.first(c.Apps); err == nil {
-		err = c.serve(e, listener, s)
+		err = c.serve(e, listener, admin, s)
 	}
 	return err
 }
@@ -102,7 +112,7 @@ func (c *demoCommand) folder() (dir string, remove func() error, err error) {
 
 // serve serves the store of the story, tells the rest of it, and goes on serving until ctx
 // ends.
-func (c *demoCommand) serve(e *environment, listener net.Listener, s *story) (err error) {
+func (c *demoCommand) serve(e *environment, listener, admin net.Listener, s *story) (err error) {
 	store, err := snapshots.OpenStore(e.ctx, filepath.Join(s.dir, demoStore), snapshots.Options{})
 	if err != nil {
 		return err
@@ -115,8 +125,10 @@ func (c *demoCommand) serve(e *environment, listener net.Listener, s *story) (er
 	go func() {
 		served <- server.Run(ctx, server.Config{
 			Store: store, Listener: listener,
-			Logger: newLogger(e.stderr, "text", slog.LevelWarn),
-			Ready:  func(server.Snapshot) { close(ready) },
+			Admin:   &adminhttp.Options{Listen: admin.Addr().String(), Listener: admin},
+			Console: &server.Console{},
+			Logger:  newLogger(e.stderr, "text", slog.LevelWarn),
+			Ready:   func(server.Snapshot) { close(ready) },
 		})
 	}()
 	select {

@@ -22,6 +22,7 @@ import (
 	"github.com/tandem-ann/tandem/server/fleet"
 	"github.com/tandem-ann/tandem/shard/gates"
 	"github.com/tandem-ann/tandem/shard/manifest"
+	"github.com/tandem-ann/tandem/shard/wording"
 )
 
 const (
@@ -159,7 +160,7 @@ func (s *story) build(apps, users, version string) (*built, error) {
 	if err != nil {
 		return nil, fmt.Errorf("build: %w", err)
 	}
-	s.say("    snapshot %s in %s; gates: %s", b.Snapshot.Short(), seconds(time.Since(began)), gates.Summary(b.Gates.Rows()))
+	s.say("    snapshot %s in %s; gates: %s", b.Snapshot.Short(), wording.Seconds(time.Since(began)), gates.Summary(b.Gates.Rows()))
 	return b, nil
 }
 
@@ -332,7 +333,7 @@ func (s *story) back() error {
 // invite says how to try what is served.
 func (s *story) invite(removed bool) {
 	user := synthetic.UserID(s.users / 2)
-	s.say("\nThat took %s.\nServing on http://%s; ask it:", seconds(time.Since(s.began)), s.address)
+	s.say("\nThat took %s.\nServing on http://%s; ask it:", wording.Seconds(time.Since(s.began)), s.address)
 	s.say("  curl -s http://%s/tandem.v1.RetrievalService/Retrieve \\\n    -H 'Content-Type: application/json' -d '{\"userId\":%q,\"k\":3,\"attributes\":[\"name\"]}'", s.address, user)
 	s.say("  tandem query --server %s --user %s --k 3 --attributes name,genres", s.address, user)
 	s.say("  tandem release history --store %s", quoteWord(filepath.Join(s.dir, demoStore)))

@@ -49,10 +49,10 @@ func (c *generateCommand) Run(e *environment) error {
 	for _, name := range []string{synthetic.AppsFile, synthetic.UsersFile, synthetic.InteractionsFile} {
 		path := filepath.Join(c.Out, name)
 		if info, err := os.Stat(path); err == nil {
-			fmt.Fprintf(t, "%s\t%s\n", path, byteSize(info.Size()))
+			fmt.Fprintf(t, "%s\t%s\n", path, wording.Bytes(info.Size()))
 		}
 	}
-	fmt.Fprintf(t, "%s, %s, dim %d, %s\n", wording.Plural(o.Apps, "app"), wording.Plural(o.Users, "user"), o.Dim, seconds(time.Since(start)))
+	fmt.Fprintf(t, "%s, %s, dim %d, %s\n", wording.Plural(o.Apps, "app"), wording.Plural(o.Users, "user"), o.Dim, wording.Seconds(time.Since(start)))
 	return t.Flush()
 }
 

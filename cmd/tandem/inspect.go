@@ -128,12 +128,12 @@ func writeSnapshot(w io.Writer, digest manifest.Digest, m *manifest.Manifest, ve
 	fmt.Fprintln(t, "\nshard\trows\tbytes\tSHA-256")
 	for _, kind := range []shard.Kind{shard.Apps, shard.Users} {
 		for number, s := range m.Tower(kind).Shards {
-			fmt.Fprintf(t, "%s-%04d\t%s\t%s\t%s\n", kind, number, wording.Count(s.Rows), byteSize(s.Size), s.Digest)
+			fmt.Fprintf(t, "%s-%04d\t%s\t%s\t%s\n", kind, number, wording.Count(s.Rows), wording.Bytes(s.Size), s.Digest)
 		}
 	}
 	fmt.Fprintln(t, "\ninput\tfile\tbytes\tSHA-256")
 	for _, in := range m.Inputs {
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", in.Role, in.Name, byteSize(in.Size), in.Digest)
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", in.Role, in.Name, wording.Bytes(in.Size), in.Digest)
 	}
 	if err := t.Flush(); err != nil {
 		return err
@@ -175,7 +175,7 @@ func parenthesised(text string) string {
 
 // writeShard writes what is in a shard file for people.
 func writeShard(w io.Writer, s *inspect.Shard) error {
-	fmt.Fprintf(w, "shard %s\n%s, checksum %s\n", s.Path, byteSize(s.Size), s.Checksum)
+	fmt.Fprintf(w, "shard %s\n%s, checksum %s\n", s.Path, wording.Bytes(s.Size), s.Checksum)
 	fmt.Fprintf(w, "%s on %s (%s with the vector of another), dim %d of %s\nparams %s\n\n",
 		wording.Plural(s.Rows, "row"), wording.Plural(s.Nodes, "node"), wording.Count(s.Duplicates), s.Dim, s.Element, s.Params)
 	t := newTable(w)

@@ -120,7 +120,7 @@ func writeLiveStatus(w io.Writer, log *liveLogInfo, servers []liveServerInfo) er
 		}
 		fmt.Fprintf(t, "%s\t%s\t%.12s\t%s\t%s\t%s\t%s\t%s of %s\t%s\n", s.Server, release.Escape(s.at.String()), s.Status.Digest,
 			provedText(s.Status), fenceText(s.Status), wording.Count(int64(s.Status.Takedowns)), wording.Count(int64(s.Status.ForgottenUsers)),
-			byteSize(int64(s.Status.FreshBytes)), byteSize(int64(s.Status.FreshBytesLimit)), onOff(s.Status.Writes))
+			wording.Bytes(int64(s.Status.FreshBytes)), wording.Bytes(int64(s.Status.FreshBytesLimit)), onOff(s.Status.Writes))
 	}
 	if err := t.Flush(); err != nil {
 		return err
@@ -146,7 +146,7 @@ func provedText(s *tandemv1.GetLiveStatusResponse) string {
 
 // fenceText says beyond which age of the proof a server does not answer, or answers flagged.
 func fenceText(s *tandemv1.GetLiveStatusResponse) string {
-	text := seconds(s.Fence.AsDuration())
+	text := wording.Seconds(s.Fence.AsDuration())
 	if s.AnswersStale {
 		text += ", flagged"
 	}

@@ -291,10 +291,10 @@ func (i *liveLogInfo) write(w io.Writer) error {
 	fmt.Fprintf(t, "digest\t%.12s\n", i.Digest)
 	summed := "none"
 	if i.Checkpoint > 0 {
-		summed = fmt.Sprintf("of entries 1 to %d, %s", i.Checkpoint, byteSize(i.Objects.CheckpointBytes))
+		summed = fmt.Sprintf("of entries 1 to %d, %s", i.Checkpoint, wording.Bytes(i.Objects.CheckpointBytes))
 	}
 	fmt.Fprintf(t, "checkpoint\t%s\n", summed)
-	fmt.Fprintf(t, "entries\t%s, %s\n", wording.Count(i.Objects.Entries), byteSize(i.Objects.EntryBytes))
+	fmt.Fprintf(t, "entries\t%s, %s\n", wording.Count(i.Objects.Entries), wording.Bytes(i.Objects.EntryBytes))
 	fmt.Fprintf(t, "takedowns\t%s\n", wording.Count(i.Takedowns))
 	fmt.Fprintf(t, "forgotten\t%s\n", wording.Count(i.Forgotten))
 	for n, u := range i.Upserted {
@@ -306,7 +306,7 @@ func (i *liveLogInfo) write(w io.Writer) error {
 			pending = "; no snapshot of it is released"
 		}
 		fmt.Fprintf(t, "%s\t%s at %s: %s, %s, %s, since %s%s\n", name, release.Escape(u.Model), release.Escape(u.ModelVersion),
-			wording.Plural(u.Apps, "app"), wording.Plural(u.Users, "user"), byteSize(u.Bytes), u.Since.Format(time.RFC3339), pending)
+			wording.Plural(u.Apps, "app"), wording.Plural(u.Users, "user"), wording.Bytes(u.Bytes), u.Since.Format(time.RFC3339), pending)
 	}
 	if i.RequestsADay > 0 {
 		fmt.Fprintf(t, "polls\t%s\n", pollText(live.DefaultPoll))

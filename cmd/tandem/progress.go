@@ -122,12 +122,12 @@ func (l *lines) print() {
 	case elapsed < settle:
 		text += "begun"
 	default:
-		text += "for " + seconds(elapsed)
+		text += "for " + wording.Seconds(elapsed)
 	}
 	if rate := float64(l.done) / elapsed.Seconds(); elapsed >= settle && rate >= 1 {
 		text += fmt.Sprintf(", %s/s", wording.Count(int64(rate)))
 		if left := l.total - l.done; left > 0 && 100*l.done >= l.total {
-			text += fmt.Sprintf(", %s left", seconds(time.Duration(float64(left)/rate*float64(time.Second))))
+			text += fmt.Sprintf(", %s left", wording.Seconds(time.Duration(float64(left)/rate*float64(time.Second))))
 		}
 	}
 	fmt.Fprintln(l.w, text)

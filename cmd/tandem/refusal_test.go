@@ -22,6 +22,7 @@ import (
 // refuser answers every request by an error.
 type refuser struct {
 	tandemv1connect.UnimplementedRetrievalServiceHandler
+	tandemv1connect.UnimplementedAdminServiceHandler
 	err *connect.Error
 }
 

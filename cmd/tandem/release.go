@@ -319,7 +319,7 @@ func writeStatus(w io.Writer, log *logInfo, servers []serverInfo) error {
 			seen = agoText(fleet.Staleness(age))
 		}
 		fmt.Fprintf(t, "%s\t%d\t%s\t%s\t%s\t%s\t%d\t%s\n", s.Server, s.Status.Generation, s.phase, seen,
-			byteSize(int64(s.Status.MappedBytes)), byteSize(int64(s.Status.MemoryLimit)), len(s.Status.KeptSnapshots), s.Live)
+			wording.Bytes(int64(s.Status.MappedBytes)), wording.Bytes(int64(s.Status.MemoryLimit)), len(s.Status.KeptSnapshots), s.Live)
 	}
 	if err := t.Flush(); err != nil {
 		return err

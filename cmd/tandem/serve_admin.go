@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"strconv"
+	"strings"
 
 	"github.com/tandem-ann/tandem/server"
 	"github.com/tandem-ann/tandem/server/adminhttp"
@@ -16,7 +17,9 @@ import (
 // There is none by default: several servers on one machine would want the same port, and who
 // has not asked for a listener does not look after it.
 type adminFlags struct {
-	Admin        string `placeholder:"HOST:PORT" help:"Address to listen on for those who operate the server, such as 127.0.0.1:6060: GET /metrics, /debug/pprof, /healthz, /readyz and /startupz; port 0 takes a free one. Profiles need the scope admin where callers are asked who they are, and beyond loopback it goes with --tokens, --tls-client-ca or --insecure (default none; BASEPLATE_SIDECAR_ADMIN_PORT has it listen on 127.0.0.1, and sets the port whatever is said here)."`
+	Admin       string   `placeholder:"HOST:PORT" help:"Address to listen on for those who operate the server, such as 127.0.0.1:6060: the console for browsers, GET /metrics, /debug/pprof, /healthz, /readyz and /startupz; port 0 takes a free one. Profiles need the scope admin where callers are asked who they are, and beyond loopback it goes with --tokens, --tls-client-ca or --insecure (default none; BASEPLATE_SIDECAR_ADMIN_PORT has it listen on 127.0.0.1, and sets the port whatever is said here)."`
+	ConsoleHost []string `sep:"none" placeholder:"NAME" help:"Name by which browsers may ask for the console of --admin, such as tandem-0.prod.example, beside localhost and IP addresses; may be repeated (default none)."`
+
 	MetricsScope string `placeholder:"SCOPE" help:"Scope that GET /metrics of --admin needs: query, live, publish, admin or internal (default none: it is open)."`
 }
 
@@ -51,6 +54,14 @@ func (f *adminFlags) options(s *securityFlags) (*adminhttp.Options, error) {
 			return nil, usagef("--metrics-scope goes with --tokens or --tls-client-ca: nobody is asked who they are")
 		}
 	}
+	for _, name := range f.ConsoleHost {
+		switch {
+		case address == "":
+			return nil, usagef("--console-host goes with --admin")
+		case name == "" || strings.ContainsAny(name, ":/ "):
+			return nil, usagef("--console-host is %.100q, want a name without a port, such as tandem-0.prod.example", name)
+		}
+	}
 	if address == "" {
 		return nil, nil
 	}
@@ -70,7 +81,13 @@ func (f *adminFlags) apply(c *server.Config, log *slog.Logger) {
 		scope, _ := auth.ParseScope(f.MetricsScope) // options has looked
 		c.Admin.ProtectMetrics = c.Options.Guard.Require(scope)
 	}
-	switch beyond := !isLoopback(c.Admin.Listen); {
+	beyond := !isLoopback(c.Admin.Listen)
+	if writes := c.Live.Writes || c.ReleaseWrites; beyond && writes && c.Options.Guard == nil {
+		log.Warn("there is no console: it would let whoever reaches it write; accepted: --admin on a loopback address, --tokens or --tls-client-ca", "admin", c.Admin.Listen)
+	} else {
+		c.Console = &server.Console{Hosts: f.ConsoleHost}
+	}
+	switch {
 	case beyond && c.Options.Guard == nil:
 		log.Warn("LISTENING FOR ADMIN BEYOND THIS MACHINE WITHOUT AUTHENTICATION: whoever reaches it may take profiles", "admin", c.Admin.Listen)
 	case beyond && c.TLS == nil:

@@ -165,7 +165,7 @@ func writeSnapshots(w io.Writer, list []listedSnapshot) error {
 	fmt.Fprintln(t, "snapshot\tmodel\tversion\tpublished\tapps\tusers\tshards\tsize\tarm\tgates")
 	for _, s := range list {
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\t%s\t%s\n", s.Snapshot.Short(), s.Model, s.ModelVersion,
-			s.Published.Format(time.RFC3339), wording.Count(s.Apps), wording.Count(s.Users), s.Shards, byteSize(s.Bytes), s.Arm, s.Gates)
+			s.Published.Format(time.RFC3339), wording.Count(s.Apps), wording.Count(s.Users), s.Shards, wording.Bytes(s.Bytes), s.Arm, s.Gates)
 	}
 	return t.Flush()
 }
@@ -457,7 +457,7 @@ func (c *snapshotGcCommand) write(w io.Writer, done *snapshots.Collected, kept [
 
 func describeCollected(done *snapshots.Collected) string {
 	return fmt.Sprintf("%s, %s with %s, %s", wording.Plural(len(done.Snapshots), "snapshot"),
-		wording.Plural(len(done.Shards), "shard"), byteSize(done.Bytes), wording.Plural(len(done.Leftovers), "leftover"))
+		wording.Plural(len(done.Shards), "shard"), wording.Bytes(done.Bytes), wording.Plural(len(done.Leftovers), "leftover"))
 }
 
 // neededBy returns what lists the snapshots that releases need.

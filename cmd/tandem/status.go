@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 
 	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
 	"github.com/tandem-ann/tandem/server/fleet"
+	"github.com/tandem-ann/tandem/server/judge"
 	"github.com/tandem-ann/tandem/shard/wording"
 )
 
@@ -46,6 +48,18 @@ Examples:
     tandem status --server 127.0.0.1:8080 --server 127.0.0.1:8081 --watch`
 }
 
+// judge returns what is not good with a server.
+func (x *expectations) judge(s *serverStatus, now time.Time) []judge.Finding {
+	if s.Status == nil {
+		return []judge.Finding{judgeSilence(s)}
+	}
+	of := judge.Server{Status: s.Status, Live: s.Live}
+	if s.Live == nil {
+		of.LiveError = ofServer(s.live.Err)
+	}
+	return (*judge.Expectations)(x).Judge(&of, now)
+}
+
 // serverStatus is one server at one moment, for people and as JSON.
 type serverStatus struct {
 	Server string                          `json:"server"`
@@ -54,7 +68,7 @@ type serverStatus struct {
 	Status *tandemv1.GetStatusResponse     `json:"status,omitempty"` // nil then
 	Live   *tandemv1.GetLiveStatusResponse `json:"live,omitempty"`   // nil if it does not say
 	// Findings are what is not good.
-	Findings []finding `json:"findings,omitempty"`
+	Findings []judge.Finding `json:"findings,omitempty"`
 
 	err  error // of Error
 	live fleet.LiveAnswer
@@ -66,7 +80,7 @@ type fleetStatus struct {
 	Good    bool           `json:"good"`
 	Servers []serverStatus `json:"servers"`
 	// Findings are what is not good of all servers together.
-	Findings []finding `json:"findings,omitempty"`
+	Findings []judge.Finding `json:"findings,omitempty"`
 }
 
 func (c *statusCommand) Run(e *environment) error {
@@ -174,4 +188,24 @@ func (f *fleetStatus) err() error {
 		return fmt.Errorf("%d of %s not good", bad, of)
 	}
 	return errors.New("the servers do not serve the same")
+}
+
+// differences returns what is not good of all servers together.
+func differences(servers []serverStatus) []judge.Finding {
+	by := map[string][]string{}
+	for _, s := range servers {
+		if s.Status.GetHash() != "" {
+			what := fmt.Sprintf("generation %d (%.12s)", s.Status.Generation, s.Status.Hash)
+			by[what] = append(by[what], s.Server)
+		}
+	}
+	if len(by) < 2 {
+		return nil
+	}
+	var parts []string
+	for _, what := range sortedKeys(by) {
+		parts = append(parts, fmt.Sprintf("%s by %s", what, strings.Join(by[what], ", ")))
+	}
+	return []judge.Finding{judge.New("TandemReleaseNotServed", "wait a moment while servers load; then tandem release status --store STORE with each server",
+		"servers do not serve the same: %s", strings.Join(parts, "; "))}
 }

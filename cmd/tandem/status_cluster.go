@@ -5,45 +5,13 @@ import (
 	"strings"
 
 	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
+	"github.com/tandem-ann/tandem/server/judge"
 	"github.com/tandem-ann/tandem/server/wire"
 	"github.com/tandem-ann/tandem/shard/wording"
 )
 
 // shownNodes and shownShort are how many nodes and short shards a screen has of a router.
 const shownNodes, shownShort = 16, 4
-
-// few is a list that is cut where it is long.
-func few(list []string) string {
-	const most = 3
-	text := strings.Join(list[:min(len(list), most)], "; ")
-	if more := len(list) - most; more > 0 {
-		text += fmt.Sprintf("; and %d more", more)
-	}
-	return text
-}
-
-// shortText says which shards have too few nodes, up to so many.
-func shortText(c *tandemv1.ClusterStatus, most int) string {
-	var texts []string
-	for _, s := range c.Short[:min(len(c.Short), most)] {
-		text := fmt.Sprintf("%s %d of snapshot %.12s has %d", towerText(s.Tower), s.Number, s.Snapshot, s.Ready)
-		if s.Why != "" {
-			text += " (" + s.Why + ")"
-		}
-		texts = append(texts, text)
-	}
-	if more := int(c.ShortCount) - len(texts); more > 0 && most > 1 {
-		texts = append(texts, fmt.Sprintf("and %d more", more))
-	}
-	return strings.Join(texts, ", ")
-}
-
-func towerText(t tandemv1.Tower) string {
-	if t == tandemv1.Tower_TOWER_USERS {
-		return "users"
-	}
-	return "apps"
-}
 
 // clusterLines are what there is to see of the nodes of a router, nothing of other servers.
 func clusterLines(c *tandemv1.ClusterStatus) (list [][2]string) {
@@ -52,12 +20,12 @@ func clusterLines(c *tandemv1.ClusterStatus) (list [][2]string) {
 	}
 	asked := "asked at the newest position"
 	if lag := c.Lag.AsDuration(); lag > 0 {
-		asked = fmt.Sprintf("asked at a position that is %s behind", seconds(lag))
+		asked = fmt.Sprintf("asked at a position that is %s behind", wording.Seconds(lag))
 	}
 	list = append(list, [2]string{"shards", fmt.Sprintf("%d, %d with fewer than %s ready, %d with none; %s",
 		c.ShardCount, c.ShortCount, wording.Plural(int64(c.Replicas), "node"), c.UncoveredCount, asked)})
 	if len(c.Short) > 0 {
-		list = append(list, [2]string{"short", shortText(c, shownShort)})
+		list = append(list, [2]string{"short", judge.ShortShards(c, shownShort)})
 	}
 	r := c.Requests
 	list = append(list, [2]string{"requests", fmt.Sprintf("beside one to each shard: %s retried, %s not for want of a budget, %s hedged, %s of them faster; nodes left alone %s times",
@@ -86,7 +54,7 @@ func nodeText(n *tandemv1.ClusterNode) string {
 	}
 	text += ", " + strings.ToLower(strings.TrimPrefix(n.State.String(), "CLUSTER_NODE_STATE_"))
 	if n.State == tandemv1.ClusterNodeState_CLUSTER_NODE_STATE_LOST {
-		return text + because(n.Error)
+		return text + judge.Because(n.Error)
 	}
 	text += fmt.Sprintf(", %s ready", wording.Plural(int64(n.ReadyShards), "shard"))
 	if n.LoadingShards > 0 {
@@ -98,8 +66,8 @@ func nodeText(n *tandemv1.ClusterNode) string {
 	if n.Position != nil {
 		text += ", position " + wire.Position(n.Position).String()
 		if lag := n.Lag.AsDuration(); lag > 0 {
-			text += fmt.Sprintf(", %s behind", seconds(lag))
+			text += fmt.Sprintf(", %s behind", wording.Seconds(lag))
 		}
 	}
-	return text + fmt.Sprintf(", %s of %s mapped, %s", byteSize(int64(n.MappedBytes)), byteSize(int64(n.MemoryLimit)), wording.Plural(int64(n.InFlight), "request"))
+	return text + fmt.Sprintf(", %s of %s mapped, %s", wording.Bytes(int64(n.MappedBytes)), wording.Bytes(int64(n.MemoryLimit)), wording.Plural(int64(n.InFlight), "request"))
 }

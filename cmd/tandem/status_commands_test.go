@@ -21,7 +21,7 @@ func TestAdvice(t *testing.T) {
 	require.NoError(t, err)
 	texts := regexp.MustCompile(`(?m)^ +tandem .*$`).FindAllString(string(page), -1)
 	require.Greater(t, len(texts), 15)
-	file, err := parser.ParseFile(token.NewFileSet(), "status_judge.go", nil, 0)
+	file, err := parser.ParseFile(token.NewFileSet(), "../../server/judge/judge.go", nil, 0)
 	require.NoError(t, err)
 	ast.Inspect(file, func(n ast.Node) bool {
 		if s, ok := n.(*ast.BasicLit); ok && s.Kind == token.STRING {

@@ -10,12 +10,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/alecthomas/kong"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
 	"github.com/tandem-ann/tandem/server/fleet"
+	"github.com/tandem-ann/tandem/server/judge"
 )
 
 // noon is when servers are looked at.
@@ -56,7 +58,17 @@ func goodServer() *serverStatus {
 	}
 }
 
-var expected = expectations{MaxP99: 100 * time.Millisecond, MaxStaleness: time.Minute, MaxSnapshotAge: 48 * time.Hour}
+var expected = expectations(judge.Usual)
+
+// TestUsual holds that status expects what the console does, where it is told nothing else.
+func TestUsual(t *testing.T) {
+	var c cli
+	k, err := kong.New(&c, vars())
+	require.NoError(t, err)
+	_, err = k.Parse([]string{"status"})
+	require.NoError(t, err)
+	require.Equal(t, expected, c.Status.expectations)
+}
 
 // TestJudge makes one thing bad after another, and holds that it alone is found, and that the
 // runbook has an entry for it.
@@ -200,11 +212,11 @@ func TestAlerts(t *testing.T) {
 		slices.Sort(list)
 		return slices.Compact(list)
 	}
-	judge, err := os.ReadFile("status_judge.go")
+	judged, err := os.ReadFile("../../server/judge/judge.go")
 	require.NoError(t, err)
 	silence, err := os.ReadFile("status_silence.go")
 	require.NoError(t, err)
-	require.Equal(t, names(`(?m)^ +- alert: (\w+)$`, rules), names(`newFinding\("(Tandem\w+)"`, judge, silence))
+	require.Equal(t, names(`(?m)^ +- alert: (\w+)$`, rules), names(`\bNew\("(Tandem\w+)"`, judged, silence))
 }
 
 // TestNext holds that what is to be done next leads on from what is known.

@@ -10,6 +10,8 @@ import (
 	"net/http"
 
 	"connectrpc.com/connect"
+
+	"github.com/tandem-ann/tandem/server/judge"
 )
 
 // answers reports whether something at the address of a server has answered with an error, as
@@ -44,10 +46,10 @@ func tlsFailed(err error) bool {
 }
 
 // judgeTLS says why TLS with a server has failed.
-func judgeTLS(s *serverStatus) finding {
+func judgeTLS(s *serverStatus) judge.Finding {
 	invalid, ok := errors.AsType[x509.CertificateInvalidError](s.err)
 	if ok && invalid.Reason == x509.Expired {
-		return newFinding("TandemCertificateExpires", "put a certificate that counts and its key in place: the server reads them by itself", "nobody connects, for its certificate does not count now: %s", s.Error)
+		return judge.New("TandemCertificateExpires", "put a certificate that counts and its key in place: the server reads them by itself", "nobody connects, for its certificate does not count now: %s", s.Error)
 	}
 	next := "show a certificate that it takes: --tls-cert, --tls-key"
 	switch {
@@ -56,11 +58,11 @@ func judgeTLS(s *serverStatus) finding {
 	case errors.As(s.err, new(*tls.CertificateVerificationError)):
 		next = "name the authority that has signed its certificate (--tls-ca), and the server by a name that the certificate has"
 	}
-	return newFinding("TLSFailed", next, "it answers, and TLS with it fails: %s", s.Error)
+	return judge.New("TLSFailed", next, "it answers, and TLS with it fails: %s", s.Error)
 }
 
 // judgeSilence says why a server has not told its status.
-func judgeSilence(s *serverStatus) finding {
+func judgeSilence(s *serverStatus) judge.Finding {
 	if tlsFailed(s.err) {
 		return judgeTLS(s)
 	}
@@ -69,19 +71,19 @@ func judgeSilence(s *serverStatus) finding {
 		if wasCut(s.err) { // a certificate that it does not take may end like this, too
 			next = "ask again; if it cuts every connection off, " + next
 		}
-		return newFinding("TandemDown", next, "it does not answer: %s", s.Error)
+		return judge.New("TandemDown", next, "it does not answer: %s", s.Error)
 	}
 	code := connect.CodeOf(s.err)
 	if next := afterRefusal(code); next != "" {
-		return newFinding("StatusRefused", next, "it answers, and refuses to say how it is: %s", s.Error)
+		return judge.New("StatusRefused", next, "it answers, and refuses to say how it is: %s", s.Error)
 	}
 	switch {
 	case !connect.IsWireError(s.err), code == connect.CodeUnimplemented:
-		return newFinding("NotTandem", "name the address that tandem serve --listen has, with https:// if it speaks TLS, not that of its admin listener or of something else; a node (--role shard) answers routers only: ask those", "what answers is no Tandem server: %s", s.Error)
+		return judge.New("NotTandem", "name the address that tandem serve --listen has, with https:// if it speaks TLS, not that of its admin listener or of something else; a node (--role shard) answers routers only: ask those", "what answers is no Tandem server: %s", s.Error)
 	case code == connect.CodeResourceExhausted:
-		return newFinding("TandemOverloaded", "ask again; if it goes on, look of what there is too much: tandem_shed_requests_total in the metrics, by reason", "it answers, and refuses to say how it is: %s", s.Error)
+		return judge.New("TandemOverloaded", "ask again; if it goes on, look of what there is too much: tandem_shed_requests_total in the metrics, by reason", "it answers, and refuses to say how it is: %s", s.Error)
 	}
-	return newFinding("TandemErrors", "look at the server's log, which has the request", "it answers, and fails to say how it is: %s", s.Error)
+	return judge.New("TandemErrors", "look at the server's log, which has the request", "it answers, and fails to say how it is: %s", s.Error)
 }
 
 // statusScopes are those that a token needs one of to ask how a server is.

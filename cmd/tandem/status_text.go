@@ -11,6 +11,7 @@ import (
 
 	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
 	"github.com/tandem-ann/tandem/server/fleet"
+	"github.com/tandem-ann/tandem/server/judge"
 	"github.com/tandem-ann/tandem/server/wire"
 	"github.com/tandem-ann/tandem/shard/release"
 	"github.com/tandem-ann/tandem/shard/wording"
@@ -35,7 +36,7 @@ func (f *fleetStatus) write(w io.Writer) error {
 	return writeFindings(w, f.Findings)
 }
 
-func writeFindings(w io.Writer, list []finding) error {
+func writeFindings(w io.Writer, list []judge.Finding) error {
 	for _, x := range list {
 		if _, err := fmt.Fprintf(w, "! %s: %s\n    next: %s (%s)\n", x.Alert, release.Escape(x.Why), x.Next, x.Runbook); err != nil {
 			return err
@@ -65,9 +66,9 @@ func (s *serverStatus) lines(now time.Time) (list [][2]string) {
 	for _, a := range s.Status.Arms {
 		add("arm", armText(a, now))
 		add("recall", recallText(a.Recall))
-		for _, x := range strata(a.Recall) {
-			if x.kind != "" && x.Alarm != nil {
-				add("", fmt.Sprintf("%s %s: %s", x.kind, x.Name, stratumText(x.RecallStratum)))
+		for _, x := range judge.Strata(a.Recall) {
+			if x.Kind != "" && x.Alarm != nil {
+				add("", fmt.Sprintf("%s %s: %s", x.Kind, x.Name, stratumText(x.RecallStratum)))
 			}
 		}
 		if text := a.Recall.GetFailure(); text != "" {
@@ -108,14 +109,14 @@ func servesText(s *tandemv1.GetStatusResponse, now time.Time) string {
 
 // ago says when something was, and how long ago.
 func ago(t, now time.Time) string {
-	return fmt.Sprintf("%s (%s ago)", t.Format(time.RFC3339), seconds(max(now.Sub(t), 0)))
+	return fmt.Sprintf("%s (%s ago)", t.Format(time.RFC3339), wording.Seconds(max(now.Sub(t), 0)))
 }
 
 func armText(a *tandemv1.ArmStatus, now time.Time) string {
 	text := fmt.Sprintf("%s %d per mille, %s at %s, snapshot %.12s, %s, %s", a.Name, a.Weight, a.Model, a.ModelVersion, a.Snapshot,
 		wording.Plural(int64(a.Apps), "app"), wording.Plural(int64(a.Users), "user"))
 	if a.Published != nil {
-		text += fmt.Sprintf(", published %s ago", seconds(max(now.Sub(a.Published.AsTime()), 0)))
+		text += fmt.Sprintf(", published %s ago", wording.Seconds(max(now.Sub(a.Published.AsTime()), 0)))
 	}
 	if n := a.UnreadableShards; n > 0 {
 		text += fmt.Sprintf(", %s LOST", wording.Plural(int(n), "shard"))
@@ -151,11 +152,11 @@ func latencyText(q *tandemv1.RecentQueries) string {
 	if q == nil {
 		return "not told: it is of an earlier version"
 	}
-	over := "the last " + seconds(q.Window.AsDuration())
+	over := "the last " + wording.Seconds(q.Window.AsDuration())
 	if q.Answered == 0 {
 		return fmt.Sprintf("no query was answered in %s%s", over, notAnswered(q))
 	}
-	return fmt.Sprintf("half within %s, 99 of 100 within %s, of %s answered in %s%s", round(q.P50.AsDuration()), round(q.P99.AsDuration()),
+	return fmt.Sprintf("half within %s, 99 of 100 within %s, of %s answered in %s%s", wording.Round(q.P50.AsDuration()), wording.Round(q.P99.AsDuration()),
 		wording.Count(int64(q.Answered)), over, notAnswered(q))
 }
 
@@ -163,22 +164,12 @@ func notAnswered(q *tandemv1.RecentQueries) string {
 	return fmt.Sprintf("; %s refused, %s failed", wording.Count(int64(q.Refused)), wording.Count(int64(q.Failed)))
 }
 
-// round leaves of a latency what was measured of it.
-func round(d time.Duration) time.Duration {
-	for unit := time.Second; unit >= time.Microsecond; unit /= 10 {
-		if d >= unit {
-			return d.Round(unit / 100)
-		}
-	}
-	return d
-}
-
 func loadText(l *tandemv1.ServerLoad) string {
 	if l.GetRequestsLimit() == 0 {
 		return "not told"
 	}
 	return fmt.Sprintf("%d of %s, %s of %s for them, %d of %s", l.Requests, wording.Plural(int(l.RequestsLimit), "request"),
-		byteSize(int64(l.RequestMemory)), byteSize(int64(l.RequestMemoryLimit)), l.Connections, wording.Plural(int(l.ConnectionsLimit), "connection"))
+		wording.Bytes(int64(l.RequestMemory)), wording.Bytes(int64(l.RequestMemoryLimit)), l.Connections, wording.Plural(int(l.ConnectionsLimit), "connection"))
 }
 
 func seenText(s *tandemv1.GetStatusResponse) string {
@@ -197,15 +188,15 @@ func liveText(l *tandemv1.GetLiveStatusResponse) string {
 		return "not told"
 	}
 	return fmt.Sprintf("position %s, proved %s, fence %s, %s taken down, %s of %s upserted", wire.Position(l.Position), provedText(l), fenceText(l),
-		wording.Plural(int64(l.Takedowns), "app"), byteSize(int64(l.FreshBytes)), byteSize(int64(l.FreshBytesLimit)))
+		wording.Plural(int64(l.Takedowns), "app"), wording.Bytes(int64(l.FreshBytes)), wording.Bytes(int64(l.FreshBytesLimit)))
 }
 
 func memoryText(s *tandemv1.GetStatusResponse) string {
 	limit := "no limit"
 	if s.MemoryLimit < math.MaxInt64 {
-		limit = "of " + byteSize(int64(s.MemoryLimit))
+		limit = "of " + wording.Bytes(int64(s.MemoryLimit))
 	}
-	return fmt.Sprintf("%s mapped, %s, %s kept for a rollback", byteSize(int64(s.MappedBytes)), limit, wording.Plural(len(s.KeptSnapshots), "snapshot"))
+	return fmt.Sprintf("%s mapped, %s, %s kept for a rollback", wording.Bytes(int64(s.MappedBytes)), limit, wording.Plural(len(s.KeptSnapshots), "snapshot"))
 }
 
 func failureText(f *tandemv1.ServerFailure, now time.Time) string {

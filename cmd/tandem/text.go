@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"io"
 	"math"
 	"strings"
@@ -9,23 +8,11 @@ import (
 	"time"
 
 	"github.com/tandem-ann/tandem/shard/release"
+	"github.com/tandem-ann/tandem/shard/wording"
 )
 
 // newTable returns a writer of aligned columns, cells separated by tabs.
 func newTable(w io.Writer) *tabwriter.Writer { return tabwriter.NewWriter(w, 0, 0, 2, ' ', 0) }
-
-// byteSize formats a number of bytes.
-func byteSize(n int64) string {
-	const units = "KMGTPE"
-	if n < 1<<10 {
-		return fmt.Sprintf("%d B", n)
-	}
-	x, unit := float64(n)/(1<<10), 0
-	for x >= 1023.95 && unit < len(units)-1 {
-		x, unit = x/(1<<10), unit+1
-	}
-	return fmt.Sprintf("%.1f %ciB", x, units[unit])
-}
 
 // escapeLines returns lines with what a terminal does not print escaped.
 func escapeLines(text string) string {
@@ -36,21 +23,13 @@ func escapeLines(text string) string {
 	return strings.Join(lines, "\n")
 }
 
-// seconds formats a duration for people.
-func seconds(d time.Duration) string {
-	if d < time.Minute {
-		return fmt.Sprintf("%.1fs", d.Seconds())
-	}
-	return d.Round(time.Second).String()
-}
-
 // agoText says how long ago something was; the longest duration is that of what is not known to
 // have been.
 func agoText(d time.Duration) string {
 	if d == math.MaxInt64 {
 		return "at a time that is not known"
 	}
-	return seconds(d) + " ago"
+	return wording.Seconds(d) + " ago"
 }
 
 // barWidth is the length of the longest bar, in characters.

@@ -10,14 +10,15 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/tandem-ann/tandem/builder/tower/hnswexport"
+	"github.com/tandem-ann/tandem/shard/wording"
 )
 
 func TestNumbersForPeople(t *testing.T) {
 	for n, want := range map[int64]string{0: "0 B", 1023: "1023 B", 1024: "1.0 KiB", 1 << 20: "1.0 MiB", 1<<20 - 1: "1.0 MiB", 3 << 29: "1.5 GiB", 1<<63 - 1: "8.0 EiB"} {
-		assert.Equal(t, want, byteSize(n))
+		assert.Equal(t, want, wording.Bytes(n))
 	}
-	assert.Equal(t, "59.9s", seconds(59900*time.Millisecond))
-	assert.Equal(t, "1m2s", seconds(62100*time.Millisecond))
+	assert.Equal(t, "59.9s", wording.Seconds(59900*time.Millisecond))
+	assert.Equal(t, "1m2s", wording.Seconds(62100*time.Millisecond))
 	assert.Equal(t, "", bar(0))
 	assert.Equal(t, ".", bar(0.001))
 	assert.Len(t, bar(1), barWidth)

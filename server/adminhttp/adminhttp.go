@@ -1,5 +1,5 @@
-// Package adminhttp is the listener for those who operate a server: metrics, profiles and
-// probes, apart from what callers reach.
+// Package adminhttp is the listener for those who operate a server: metrics, profiles, probes and
+// the console, apart from what callers reach.
 //
 // It is bounded, since whoever reaches it may be anyone on the machine, and it begins before
 // the server loads anything and ends after all else, so that a server that is stuck can be
@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/tandem-ann/tandem/server/auth"
+	"github.com/tandem-ann/tandem/server/console"
 	"github.com/tandem-ann/tandem/server/secure"
 )
 
@@ -39,6 +40,9 @@ type Options struct {
 	// Refused, if set, is told of requests that a guard refuses (see [auth.WithRefusals]), and of
 	// those by another name than one of this machine, likewise.
 	Refused func(r *http.Request, caller string, denied *auth.DeniedError)
+	// Listener is used instead of Listen if it is set, and must be on that address. Start takes
+	// ownership of it.
+	Listener net.Listener
 	// Listening, if set, is called once it listens.
 	Listening func(net.Addr)
 }
@@ -72,6 +76,9 @@ type Handlers struct {
 	// Alive, Ready and Started are the probes: GET /healthz, /readyz and /startupz. They are
 	// open to everybody.
 	Alive, Ready, Started http.HandlerFunc
+	// Console is what is under [console.Path]; nil for none. It says itself who may do what, and
+	// / leads to it.
+	Console http.Handler
 }
 
 const (
@@ -100,9 +107,12 @@ func Start(o Options, h Handlers) (*Server, error) {
 	if err := o.Check(); err != nil {
 		return nil, err
 	}
-	l, err := net.Listen("tcp", o.Listen)
-	if err != nil {
-		return nil, fmt.Errorf("listen for admin: %w", err)
+	l := o.Listener
+	if l == nil {
+		var err error
+		if l, err = net.Listen("tcp", o.Listen); err != nil {
+			return nil, fmt.Errorf("listen for admin: %w", err)
+		}
 	}
 	s := &Server{served: make(chan error, 1), http: &http.Server{
 		Handler:           newHandler(&o, &h),
@@ -160,6 +170,10 @@ func newHandler(o *Options, h *Handlers) http.Handler {
 	mux.HandleFunc("GET /healthz", h.Alive)
 	mux.HandleFunc("GET /readyz", h.Ready)
 	mux.HandleFunc("GET /startupz", h.Started)
+	if h.Console != nil {
+		mux.Handle(console.Path, h.Console)
+		mux.Handle("GET /{$}", http.RedirectHandler(console.Path, http.StatusSeeOther))
+	}
 	out := http.MaxBytesHandler(mux, maxBodyBytes)
 	if o.Refused != nil {
 		out = telling(o.Refused, out)

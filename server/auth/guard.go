@@ -2,6 +2,7 @@ package auth
 
 import (
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"net/http"
 	"strings"
@@ -169,11 +170,15 @@ func (g *Guard) Identify(r *http.Request) (*Identity, *DeniedError) {
 		// There is no quota by certificate, so nothing is kept of its caller.
 		return &Identity{Caller: &Caller{Name: name}, Scopes: g.options.CertificateScopes}, nil
 	}
-	secret, denied := bearer(r.Header)
-	if denied != nil {
-		return nil, denied
+	hash, held := r.Context().Value(hashKey{}).([sha256.Size]byte)
+	if !held {
+		secret, denied := bearer(r.Header)
+		if denied != nil {
+			return nil, denied
+		}
+		hash = HashOf(secret)
 	}
-	token := g.tokens.Load().byHash[HashOf(secret)]
+	token := g.tokens.Load().byHash[hash]
 	switch {
 	case token == nil:
 		return nil, &DeniedError{UnknownToken, "the token is not known"}
@@ -218,6 +223,17 @@ func bearer(header http.Header) (string, *DeniedError) {
 	}
 	return secret, nil
 }
+
+type hashKey struct{}
+
+// WithTokenHash has a request be from whoever has the token of a hash (see [HashOf]), whatever its
+// header says. It is for what has seen the token before, and does not keep it.
+func WithTokenHash(ctx context.Context, hash [sha256.Size]byte) context.Context {
+	return context.WithValue(ctx, hashKey{}, hash)
+}
+
+// TakesTokens reports whether callers need a token.
+func (g *Guard) TakesTokens() bool { return g != nil && g.options.TokenFile != "" }
 
 type refusalsKey struct{}
 

@@ -39,6 +39,9 @@ var Procedures = map[string]Scopes{
 	// Whoever writes or releases waits until servers have it.
 	tandemv1connect.LiveServiceGetLiveStatusProcedure: Live | Publish | Admin,
 	tandemv1connect.AdminServiceGetStatusProcedure:    Live | Publish | Admin,
+	// Whoever is told the state may be told what is not good with it, and what it was.
+	tandemv1connect.AdminServiceGetHistoryProcedure:  Live | Publish | Admin,
+	tandemv1connect.AdminServiceGetFindingsProcedure: Live | Publish | Admin,
 }
 
 // open are the paths that need nothing: they say whether the server lives and is ready.

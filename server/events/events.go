@@ -15,6 +15,8 @@ type Listener struct {
 	// Listening is called when health can be asked, and AdminListening when those who operate
 	// the server can ask.
 	Listening, AdminListening func(net.Addr)
+	// Console is called with the address of the console, once it can be opened.
+	Console func(url string)
 	// MemoryLimit is called once it is known how much may be mapped.
 	MemoryLimit func(MemoryLimit)
 	// Unreleased is called when a snapshot is to be served that no release does.

@@ -37,6 +37,7 @@ func NewLog(logger *slog.Logger) *Log {
 	l.Listener = Listener{
 		Listening:      func(a net.Addr) { logger.Info("listening", "address", a.String()) },
 		AdminListening: func(a net.Addr) { logger.Info("listening for admin", "address", a.String()) },
+		Console:        func(url string) { logger.Info("console", "url", url) },
 		MemoryLimit:    l.memoryLimit,
 		Unreleased:     l.unreleased,
 		LoadBegin:      l.loadBegin,

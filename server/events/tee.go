@@ -12,6 +12,7 @@ func Tee(list ...*Listener) *Listener {
 	return &Listener{
 		Listening:        tee(list, func(l *Listener) func(net.Addr) { return l.Listening }),
 		AdminListening:   tee(list, func(l *Listener) func(net.Addr) { return l.AdminListening }),
+		Console:          tee(list, func(l *Listener) func(string) { return l.Console }),
 		MemoryLimit:      tee(list, func(l *Listener) func(MemoryLimit) { return l.MemoryLimit }),
 		Unreleased:       tee(list, func(l *Listener) func(Unreleased) { return l.Unreleased }),
 		LoadBegin:        tee(list, func(l *Listener) func(Load) { return l.LoadBegin }),

@@ -28,12 +28,15 @@ import (
 )
 
 // sayings is a server that says one status after another, and the last for ever.
-type sayings []*tandemv1.GetStatusResponse
+type sayings struct {
+	tandemv1connect.UnimplementedAdminServiceHandler
+	list []*tandemv1.GetStatusResponse
+}
 
 func (s *sayings) GetStatus(_ context.Context, _ *connect.Request[tandemv1.GetStatusRequest]) (*connect.Response[tandemv1.GetStatusResponse], error) {
-	now := (*s)[0]
-	if len(*s) > 1 {
-		*s = (*s)[1:]
+	now := s.list[0]
+	if len(s.list) > 1 {
+		s.list = s.list[1:]
 	}
 	return connect.NewResponse(now), nil
 }
@@ -64,8 +67,7 @@ func newFleet(all ...[]*tandemv1.GetStatusResponse) *fleet.Fleet {
 	for i, list := range all {
 		name := string(rune('a' + i))
 		if hosts[name] = nil; list != nil {
-			said := sayings(list)
-			_, hosts[name] = tandemv1connect.NewAdminServiceHandler(&said)
+			_, hosts[name] = tandemv1connect.NewAdminServiceHandler(&sayings{list: list})
 		}
 		f.Servers = append(f.Servers, fleet.Server{Name: name, URL: "http://" + name})
 	}

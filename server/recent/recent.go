@@ -19,10 +19,13 @@ import (
 	"github.com/tandem-ann/tandem/server/events"
 )
 
+// PartTime is how long a [Part] is.
+const PartTime = 10 * time.Second
+
 const (
 	// slotTime is how long each part of the window is, of which there are slots: the last is
 	// filled, so that the window is between 50 s and a minute long.
-	slotTime = 10 * time.Second
+	slotTime = PartTime
 	slots    = 6
 	// The buckets of latencies begin at firstBucket, and each is a tenth wider than the one
 	// before; the last, from about a minute on, has what is longer.
@@ -53,6 +56,8 @@ type slot struct {
 	answered, refused, failed uint64
 	overQuota                 uint64 // of those that were refused
 	took                      [buckets]uint64
+	answers                   uint64  // items of batches count
+	coverage, lowest          float64 // of the answers: the sum, and the least
 }
 
 // New returns one that nothing has happened to. It tells the time by now, or by [time.Now] if
@@ -68,7 +73,8 @@ func New(now func() time.Time) *Recent {
 func (r *Recent) Listener() *events.Listener {
 	var load atomic.Pointer[error] // why a snapshot could not be opened at last
 	return &events.Listener{
-		RPCEnd: r.ended,
+		RPCEnd:   r.ended,
+		Answered: r.covered,
 		LoadEnd: func(l events.Load) {
 			if l.Err != nil {
 				load.Store(&l.Err)
@@ -119,6 +125,18 @@ func (r *Recent) ended(e events.RPC) {
 	default:
 		s.failed++
 	}
+}
+
+// covered notes what an answer is based on.
+func (r *Recent) covered(a *events.Answer) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s := r.slot()
+	if s.answers == 0 || a.Coverage < s.lowest {
+		s.lowest = a.Coverage
+	}
+	s.answers++
+	s.coverage += a.Coverage
 }
 
 // slot returns that of this moment. The lock is held.
@@ -174,6 +192,37 @@ func (r *Recent) Queries() Queries {
 	}
 	out.P50, out.P99 = quantile(&took, out.Answered, 0.5), quantile(&took, out.Answered, 0.99)
 	return out
+}
+
+// Part is what became of the queries of one step of [PartTime].
+type Part struct {
+	End time.Time
+	Queries
+	// Answers are how many there were, those to items of batches among them; Coverage is their
+	// mean coverage, and LowestCoverage the least. Both are 0 without answers.
+	Answers                  uint64
+	Coverage, LowestCoverage float64
+}
+
+// Ended returns the parts that have ended since number after, the oldest first, and the number to
+// go on from. Of those that ended more than 50 s ago nothing is known any more, and they are left
+// out. After is -1 at first.
+func (r *Recent) Ended(after int64) (list []Part, last int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := int64(r.now().Sub(r.began) / slotTime)
+	for n := max(after+1, now-slots+1); n < now; n++ {
+		p := Part{End: r.began.Add(time.Duration(n+1) * slotTime), Queries: Queries{Window: slotTime}}
+		if s := &r.ring[n%slots]; s.number == n {
+			p.Answered, p.Refused, p.Failed, p.OverQuota = s.answered, s.refused, s.failed, s.overQuota
+			p.P50, p.P99 = quantile(&s.took, s.answered, 0.5), quantile(&s.took, s.answered, 0.99)
+			if p.Answers, p.LowestCoverage = s.answers, s.lowest; s.answers > 0 {
+				p.Coverage = s.coverage / float64(s.answers)
+			}
+		}
+		list = append(list, p)
+	}
+	return list, max(after, now-1)
 }
 
 // quantile returns what a share of n latencies are at most, 0 if there are none.

@@ -122,3 +122,54 @@ func TestOneFailureIsToldOnce(t *testing.T) {
 	require.Len(t, list, 2)
 	require.Equal(t, "generation 5: it is damaged", list[0].Text)
 }
+
+// TestEnded takes the parts of the window once they are over, each once.
+func TestEnded(t *testing.T) {
+	r, l, c := newRecent()
+	began := c.Time
+	l.RPCEnd(query(0, 4*time.Millisecond))
+	l.Answered(&events.Answer{Coverage: 1})
+	l.Answered(&events.Answer{Coverage: 0.5})
+	l.RPCEnd(query(connect.CodeUnavailable, time.Hour))
+	list, last := r.Ended(-1)
+	require.Empty(t, list, "the first is not over")
+	c.pass(recent.PartTime)
+	over := query(connect.CodeResourceExhausted, time.Hour)
+	over.Shed = events.ShedQuotaCPU
+	l.RPCEnd(over)
+	list, last = r.Ended(last)
+	require.Len(t, list, 1)
+	p := list[0]
+	require.Equal(t, began.Add(recent.PartTime), p.End)
+	require.Equal(t, []uint64{1, 0, 1, 2}, []uint64{p.Answered, p.Refused, p.Failed, p.Answers})
+	require.Equal(t, []float64{0.75, 0.5}, []float64{p.Coverage, p.LowestCoverage})
+	require.InEpsilon(t, 4*time.Millisecond, p.P99, 0.1)
+	require.Equal(t, recent.PartTime, p.Window)
+	again, same := r.Ended(last)
+	require.Empty(t, again)
+	require.Equal(t, last, same)
+
+	// Two later, of which nothing happened in the second.
+	c.pass(2 * recent.PartTime)
+	list, last = r.Ended(last)
+	require.Len(t, list, 2)
+	require.EqualValues(t, 1, list[0].Refused)
+	require.EqualValues(t, 1, list[0].OverQuota)
+	require.Zero(t, list[0].Answers)
+	require.Equal(t, recent.Part{End: began.Add(3 * recent.PartTime), Queries: recent.Queries{Window: recent.PartTime}}, list[1])
+
+	// After a pause that is longer than the window, what is known is told.
+	l.RPCEnd(query(0, time.Millisecond))
+	c.pass(time.Hour)
+	l.RPCEnd(query(0, time.Millisecond))
+	list, last = r.Ended(last)
+	require.Len(t, list, 5)
+	for i, p := range list {
+		require.Zero(t, p.Answered, "what it had is gone, and is not taken for what is later")
+		require.Equal(t, began.Add(3*recent.PartTime+time.Hour-time.Duration(4-i)*recent.PartTime), p.End)
+	}
+	c.pass(recent.PartTime)
+	list, _ = r.Ended(last)
+	require.Len(t, list, 1)
+	require.EqualValues(t, 1, list[0].Answered)
+}

@@ -1,11 +1,13 @@
-// Package wording has the forms in which all of Tandem writes counts and reports, and finds
-// the names that were perhaps meant.
+// Package wording has the forms in which all of Tandem writes counts, sizes, times and reports, and
+// finds the names that were perhaps meant.
 package wording
 
 import (
 	"encoding/json"
+	"fmt"
 	"io"
 	"strconv"
+	"time"
 )
 
 // Count formats n of something with thousands separated.
@@ -53,4 +55,35 @@ func WriteJSON(w io.Writer, v any) error {
 	e.SetEscapeHTML(false)
 	e.SetIndent("", "  ")
 	return e.Encode(v)
+}
+
+// Bytes formats a number of bytes.
+func Bytes(n int64) string {
+	const units = "KMGTPE"
+	if n < 1<<10 {
+		return fmt.Sprintf("%d B", n)
+	}
+	x, unit := float64(n)/(1<<10), 0
+	for x >= 1023.95 && unit < len(units)-1 {
+		x, unit = x/(1<<10), unit+1
+	}
+	return fmt.Sprintf("%.1f %ciB", x, units[unit])
+}
+
+// Seconds formats a duration for people, of a minute and more in whole seconds.
+func Seconds(d time.Duration) string {
+	if d < time.Minute {
+		return fmt.Sprintf("%.1fs", d.Seconds())
+	}
+	return d.Round(time.Second).String()
+}
+
+// Round leaves of a latency what was measured of it: three digits.
+func Round(d time.Duration) time.Duration {
+	for unit := time.Second; unit >= time.Microsecond; unit /= 10 {
+		if d >= unit {
+			return d.Round(unit / 100)
+		}
+	}
+	return d
 }

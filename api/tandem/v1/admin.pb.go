@@ -550,7 +550,7 @@ var File_tandem_v1_admin_proto protoreflect.FileDescriptor
 
 const file_tandem_v1_admin_proto_rawDesc = "" +
 	"\n" +
-	"\x15tandem/v1/admin.proto\x12\ttandem.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17tandem/v1/cluster.proto\x1a\x14tandem/v1/load.proto\x1a\x16tandem/v1/recall.proto\"\x12\n" +
+	"\x15tandem/v1/admin.proto\x12\ttandem.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17tandem/v1/cluster.proto\x1a\x17tandem/v1/history.proto\x1a\x14tandem/v1/load.proto\x1a\x16tandem/v1/recall.proto\"\x12\n" +
 	"\x10GetStatusRequest\"\x9f\x06\n" +
 	"\x11GetStatusResponse\x12&\n" +
 	"\x05phase\x18\x01 \x01(\x0e2\x10.tandem.v1.PhaseR\x05phase\x12\x1e\n" +
@@ -603,9 +603,12 @@ const file_tandem_v1_admin_proto_rawDesc = "" +
 	"\x10LOG_STATE_UNREAD\x10\x02\x12\x14\n" +
 	"\x10LOG_STATE_FORKED\x10\x03\x12\x14\n" +
 	"\x10LOG_STATE_BEHIND\x10\x04\x12\x11\n" +
-	"\rLOG_STATE_GAP\x10\x052[\n" +
+	"\rLOG_STATE_GAP\x10\x052\xfe\x01\n" +
 	"\fAdminService\x12K\n" +
-	"\tGetStatus\x12\x1b.tandem.v1.GetStatusRequest\x1a\x1c.tandem.v1.GetStatusResponse\"\x03\x90\x02\x01B5Z3github.com/tandem-ann/tandem/api/tandem/v1;tandemv1b\x06proto3"
+	"\tGetStatus\x12\x1b.tandem.v1.GetStatusRequest\x1a\x1c.tandem.v1.GetStatusResponse\"\x03\x90\x02\x01\x12N\n" +
+	"\n" +
+	"GetHistory\x12\x1c.tandem.v1.GetHistoryRequest\x1a\x1d.tandem.v1.GetHistoryResponse\"\x03\x90\x02\x01\x12Q\n" +
+	"\vGetFindings\x12\x1d.tandem.v1.GetFindingsRequest\x1a\x1e.tandem.v1.GetFindingsResponse\"\x03\x90\x02\x01B5Z3github.com/tandem-ann/tandem/api/tandem/v1;tandemv1b\x06proto3"
 
 var (
 	file_tandem_v1_admin_proto_rawDescOnce sync.Once
@@ -634,6 +637,10 @@ var file_tandem_v1_admin_proto_goTypes = []any{
 	(*ServerSecrets)(nil),         // 9: tandem.v1.ServerSecrets
 	(*ClusterStatus)(nil),         // 10: tandem.v1.ClusterStatus
 	(*ArmRecall)(nil),             // 11: tandem.v1.ArmRecall
+	(*GetHistoryRequest)(nil),     // 12: tandem.v1.GetHistoryRequest
+	(*GetFindingsRequest)(nil),    // 13: tandem.v1.GetFindingsRequest
+	(*GetHistoryResponse)(nil),    // 14: tandem.v1.GetHistoryResponse
+	(*GetFindingsResponse)(nil),   // 15: tandem.v1.GetFindingsResponse
 }
 var file_tandem_v1_admin_proto_depIdxs = []int32{
 	0,  // 0: tandem.v1.GetStatusResponse.phase:type_name -> tandem.v1.Phase
@@ -648,9 +655,13 @@ var file_tandem_v1_admin_proto_depIdxs = []int32{
 	11, // 9: tandem.v1.ArmStatus.recall:type_name -> tandem.v1.ArmRecall
 	5,  // 10: tandem.v1.ArmStatus.published:type_name -> google.protobuf.Timestamp
 	2,  // 11: tandem.v1.AdminService.GetStatus:input_type -> tandem.v1.GetStatusRequest
-	3,  // 12: tandem.v1.AdminService.GetStatus:output_type -> tandem.v1.GetStatusResponse
-	12, // [12:13] is the sub-list for method output_type
-	11, // [11:12] is the sub-list for method input_type
+	12, // 12: tandem.v1.AdminService.GetHistory:input_type -> tandem.v1.GetHistoryRequest
+	13, // 13: tandem.v1.AdminService.GetFindings:input_type -> tandem.v1.GetFindingsRequest
+	3,  // 14: tandem.v1.AdminService.GetStatus:output_type -> tandem.v1.GetStatusResponse
+	14, // 15: tandem.v1.AdminService.GetHistory:output_type -> tandem.v1.GetHistoryResponse
+	15, // 16: tandem.v1.AdminService.GetFindings:output_type -> tandem.v1.GetFindingsResponse
+	14, // [14:17] is the sub-list for method output_type
+	11, // [11:14] is the sub-list for method input_type
 	11, // [11:11] is the sub-list for extension type_name
 	11, // [11:11] is the sub-list for extension extendee
 	0,  // [0:11] is the sub-list for field type_name
@@ -662,6 +673,7 @@ func file_tandem_v1_admin_proto_init() {
 		return
 	}
 	file_tandem_v1_cluster_proto_init()
+	file_tandem_v1_history_proto_init()
 	file_tandem_v1_load_proto_init()
 	file_tandem_v1_recall_proto_init()
 	type x struct{}

@@ -37,12 +37,21 @@ const (
 const (
 	// AdminServiceGetStatusProcedure is the fully-qualified name of the AdminService's GetStatus RPC.
 	AdminServiceGetStatusProcedure = "/tandem.v1.AdminService/GetStatus"
+	// AdminServiceGetHistoryProcedure is the fully-qualified name of the AdminService's GetHistory RPC.
+	AdminServiceGetHistoryProcedure = "/tandem.v1.AdminService/GetHistory"
+	// AdminServiceGetFindingsProcedure is the fully-qualified name of the AdminService's GetFindings
+	// RPC.
+	AdminServiceGetFindingsProcedure = "/tandem.v1.AdminService/GetFindings"
 )
 
 // AdminServiceClient is a client for the tandem.v1.AdminService service.
 type AdminServiceClient interface {
 	// GetStatus returns the state of one server at this moment.
 	GetStatus(context.Context, *connect.Request[v1.GetStatusRequest]) (*connect.Response[v1.GetStatusResponse], error)
+	// GetHistory returns what the server was doing over the last hours, by its own samples.
+	GetHistory(context.Context, *connect.Request[v1.GetHistoryRequest]) (*connect.Response[v1.GetHistoryResponse], error)
+	// GetFindings returns what is not good with the server at this moment, why, and what to do.
+	GetFindings(context.Context, *connect.Request[v1.GetFindingsRequest]) (*connect.Response[v1.GetFindingsResponse], error)
 }
 
 // NewAdminServiceClient constructs a client for the tandem.v1.AdminService service. By default, it
@@ -63,12 +72,28 @@ func NewAdminServiceClient(httpClient connect.HTTPClient, baseURL string, opts .
 			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 			connect.WithClientOptions(opts...),
 		),
+		getHistory: connect.NewClient[v1.GetHistoryRequest, v1.GetHistoryResponse](
+			httpClient,
+			baseURL+AdminServiceGetHistoryProcedure,
+			connect.WithSchema(adminServiceMethods.ByName("GetHistory")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
+		getFindings: connect.NewClient[v1.GetFindingsRequest, v1.GetFindingsResponse](
+			httpClient,
+			baseURL+AdminServiceGetFindingsProcedure,
+			connect.WithSchema(adminServiceMethods.ByName("GetFindings")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
 // adminServiceClient implements AdminServiceClient.
 type adminServiceClient struct {
-	getStatus *connect.Client[v1.GetStatusRequest, v1.GetStatusResponse]
+	getStatus   *connect.Client[v1.GetStatusRequest, v1.GetStatusResponse]
+	getHistory  *connect.Client[v1.GetHistoryRequest, v1.GetHistoryResponse]
+	getFindings *connect.Client[v1.GetFindingsRequest, v1.GetFindingsResponse]
 }
 
 // GetStatus calls tandem.v1.AdminService.GetStatus.
@@ -76,10 +101,24 @@ func (c *adminServiceClient) GetStatus(ctx context.Context, req *connect.Request
 	return c.getStatus.CallUnary(ctx, req)
 }
 
+// GetHistory calls tandem.v1.AdminService.GetHistory.
+func (c *adminServiceClient) GetHistory(ctx context.Context, req *connect.Request[v1.GetHistoryRequest]) (*connect.Response[v1.GetHistoryResponse], error) {
+	return c.getHistory.CallUnary(ctx, req)
+}
+
+// GetFindings calls tandem.v1.AdminService.GetFindings.
+func (c *adminServiceClient) GetFindings(ctx context.Context, req *connect.Request[v1.GetFindingsRequest]) (*connect.Response[v1.GetFindingsResponse], error) {
+	return c.getFindings.CallUnary(ctx, req)
+}
+
 // AdminServiceHandler is an implementation of the tandem.v1.AdminService service.
 type AdminServiceHandler interface {
 	// GetStatus returns the state of one server at this moment.
 	GetStatus(context.Context, *connect.Request[v1.GetStatusRequest]) (*connect.Response[v1.GetStatusResponse], error)
+	// GetHistory returns what the server was doing over the last hours, by its own samples.
+	GetHistory(context.Context, *connect.Request[v1.GetHistoryRequest]) (*connect.Response[v1.GetHistoryResponse], error)
+	// GetFindings returns what is not good with the server at this moment, why, and what to do.
+	GetFindings(context.Context, *connect.Request[v1.GetFindingsRequest]) (*connect.Response[v1.GetFindingsResponse], error)
 }
 
 // NewAdminServiceHandler builds an HTTP handler from the service implementation. It returns the
@@ -96,10 +135,28 @@ func NewAdminServiceHandler(svc AdminServiceHandler, opts ...connect.HandlerOpti
 		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 		connect.WithHandlerOptions(opts...),
 	)
+	adminServiceGetHistoryHandler := connect.NewUnaryHandler(
+		AdminServiceGetHistoryProcedure,
+		svc.GetHistory,
+		connect.WithSchema(adminServiceMethods.ByName("GetHistory")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
+	adminServiceGetFindingsHandler := connect.NewUnaryHandler(
+		AdminServiceGetFindingsProcedure,
+		svc.GetFindings,
+		connect.WithSchema(adminServiceMethods.ByName("GetFindings")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/tandem.v1.AdminService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case AdminServiceGetStatusProcedure:
 			adminServiceGetStatusHandler.ServeHTTP(w, r)
+		case AdminServiceGetHistoryProcedure:
+			adminServiceGetHistoryHandler.ServeHTTP(w, r)
+		case AdminServiceGetFindingsProcedure:
+			adminServiceGetFindingsHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -111,4 +168,12 @@ type UnimplementedAdminServiceHandler struct{}
 
 func (UnimplementedAdminServiceHandler) GetStatus(context.Context, *connect.Request[v1.GetStatusRequest]) (*connect.Response[v1.GetStatusResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("tandem.v1.AdminService.GetStatus is not implemented"))
+}
+
+func (UnimplementedAdminServiceHandler) GetHistory(context.Context, *connect.Request[v1.GetHistoryRequest]) (*connect.Response[v1.GetHistoryResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("tandem.v1.AdminService.GetHistory is not implemented"))
+}
+
+func (UnimplementedAdminServiceHandler) GetFindings(context.Context, *connect.Request[v1.GetFindingsRequest]) (*connect.Response[v1.GetFindingsResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("tandem.v1.AdminService.GetFindings is not implemented"))
 }

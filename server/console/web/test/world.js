@@ -1,0 +1,95 @@
+// Real servers over a small store that is made here, and a browser to look at them with.
+import { spawn, execFileSync } from "node:child_process";
+import { existsSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { chromium } from "playwright-core";
+
+const tandem = process.env.TANDEM ?? "tandem";
+export const shots = process.env.CONSOLE_SCREENSHOTS ?? "";
+
+/** A name as somebody writes it who wants it to be markup. */
+export const hostile = '<img src=x onerror="document.title=1">';
+export const renamed = "app-0000001";
+
+export class World {
+  dir = mkdtempSync(join(tmpdir(), "tandem-console-"));
+  servers = [];
+
+  run(...args) {
+    return execFileSync(tandem, args, { cwd: this.dir, encoding: "utf8", stdio: ["ignore", "pipe", "pipe"] });
+  }
+
+  /** A store with two model versions, both released, and an app whose name is markup. */
+  make() {
+    writeFileSync(join(this.dir, "segments.yaml"), "free_to_play: free\nios_teen: '\"ios\" in platforms && min_age < 18'\n");
+    this.digests = ["monday", "tuesday"].map((version, i) => {
+      this.run("generate", "--out", version, "--apps", "2000", "--users", String(500 + 20 * i), "--dim", "16", "--interactions-per-user", "0");
+      const out = this.run("build", "--apps", `${version}/apps.parquet`, "--users", `${version}/users.parquet`, "--segments", "segments.yaml",
+        "--model", "feed", "--model-version", version, "--metric", "dot", "--shards", "2", "--store", "store");
+      return out.trim().split("\n").at(-1);
+    });
+    // One whose towers do not belong together, which the gates refuse.
+    this.run("generate", "--out", "other", "--apps", "2000", "--users", "500", "--dim", "16", "--seed", "9", "--interactions-per-user", "0");
+    this.run("release", "start", "--store", "store", this.digests[0], "--reason", "the first");
+    this.run("release", "start", "--store", "store", this.digests[1], "--weight", "100", "--override", "a test of the console", "--reason", "the second");
+    try {
+      this.run("build", "--apps", "monday/apps.parquet", "--users", "other/users.parquet", "--segments", "segments.yaml", "--model", "feed", "--model-version", "wednesday",
+        "--metric", "dot", "--shards", "2", "--store", "store");
+      throw new Error("the gates let it pass");
+    } catch (e) {
+      if (!e.stdout) throw e;
+      this.digests.push(e.stdout.trim().split("\n").at(-1));
+    }
+    this.run("live", "set", "--store", "store", "--app", renamed, "--attribute", `name=${hostile}`);
+    this.tokens = {};
+    for (const [name, scopes] of [["oncall", "admin,query"], ["ranker", "query"], ["scraper", "live"]]) {
+      this.tokens[name] = this.run("token", "new", name, "--scope", scopes, "--file", "tokens.yaml").trim();
+    }
+  }
+
+  /** The address of the console of a server that begins now. */
+  async serve(...flags) {
+    const log = join(this.dir, `serve-${this.servers.length}.log`);
+    const child = spawn(tandem, ["serve", "--store", "store", "--state", `state-${this.servers.length}`, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--drain-delay", "0s", ...flags],
+      { cwd: this.dir, stdio: ["ignore", "ignore", openSync(log, "w")] });
+    this.servers.push(child);
+    for (let i = 0; i < 1200; i++) {
+      const text = existsSync(log) ? readFileSync(log, "utf8") : "";
+      const url = /msg=console url=(\S+)/.exec(text)?.[1];
+      if (url && /msg=(serving|ready)/.test(text)) return { url, child, listen: /msg=listening address=(\S+)/.exec(text)[1] };
+      if (child.exitCode !== null) throw new Error(text);
+      await new Promise((f) => setTimeout(f, 100));
+    }
+    throw new Error("the server is not ready");
+  }
+
+  async end() {
+    for (const s of this.servers) {
+      if (s.exitCode !== null || s.signalCode !== null) continue;
+      const gone = new Promise((f) => s.once("exit", f));
+      s.kill();
+      await gone;
+    }
+    rmSync(this.dir, { recursive: true, force: true });
+  }
+}
+
+export const browse = () =>
+  chromium.launch({
+    executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
+    args: ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"],
+  });
+
+/** A page, with what went wrong on it: errors, and requests to anybody else. */
+export async function open(browser, url, options = {}) {
+  const context = await browser.newContext({ viewport: { width: 1440, height: 900 }, ...options });
+  const page = await context.newPage();
+  const wrong = [];
+  page.on("console", (m) => ["error", "warning"].includes(m.type()) && wrong.push(`${m.type()}: ${m.text()}`));
+  page.on("pageerror", (e) => wrong.push(e.stack ?? e.message));
+  page.on("request", (r) => new URL(r.url()).origin !== new URL(url).origin && wrong.push(`asks ${r.url()}`));
+  page.setDefaultTimeout(30_000);
+  await page.goto(url);
+  return { context, page, wrong };
+}
