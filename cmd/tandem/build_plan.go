@@ -199,7 +199,7 @@ func (r *planReport) write(w io.Writer, threads int, priced bool) error {
 	}
 	fmt.Fprintln(t, head)
 	for _, s := range r.Steps {
-		fmt.Fprintf(t, "%s\t%d\t%s\t%s\t%s", s.Step, s.Runs, byteSize(s.Memory), byteSize(s.Disk), cpuTime(s.CPU))
+		fmt.Fprintf(t, "%s\t%d\t%s\t%s\t%s", s.Step, s.Runs, wording.Bytes(s.Memory), wording.Bytes(s.Disk), cpuTime(s.CPU))
 		if s.Cost != nil {
 			fmt.Fprintf(t, "\t%.2f", *s.Cost)
 		}
