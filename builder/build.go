@@ -111,7 +111,7 @@ func (b *build) towers(ctx context.Context) (err error) {
 		}
 		path := filepath.Join(work, fmt.Sprintf("task-%d", i))
 		none := func() ([]manifest.Input, error) { return nil, nil } // they are described
-		if err := b.spread(ctx, t, files, path, partition.DefaultMemory, none); err != nil {
+		if err := b.spread(ctx, t, files, path, partition.DefaultMemory, 0, none); err != nil {
 			return err
 		}
 		summary, err := objects.open(t, path)

@@ -119,9 +119,9 @@ func (f *taskFiles) checked(err error) error {
 }
 
 // spread reads the files of a task and writes what it deals to shards to a file.
-func (j *job) spread(ctx context.Context, t plan.Task, files taskFiles, path string, memory int64, inputs func() ([]manifest.Input, error)) (err error) {
+func (j *job) spread(ctx context.Context, t plan.Task, files taskFiles, path string, memory int64, of uint64, inputs func() ([]manifest.Input, error)) (err error) {
 	terms := j.terms[t.Tower]
-	layout := partition.Layout{Shards: terms.Shards, Dim: j.plan.Dim, Fields: len(terms.Rows)}
+	layout := partition.Layout{Shards: terms.Shards, Dim: j.plan.Dim, Fields: len(terms.Rows), Of: of}
 	if t.Reads == plan.Attributes {
 		layout.Dim, layout.Fields = 0, len(terms.Lines)
 	}

@@ -19,7 +19,6 @@ import (
 	"github.com/tandem-ann/tandem/shard/manifest"
 	"github.com/tandem-ann/tandem/shard/objects"
 	"github.com/tandem-ann/tandem/shard/snapshots"
-	"github.com/tandem-ann/tandem/shard/wording"
 )
 
 // ErrNoBuild is the class of every error that says that a store has no build of that id.
@@ -172,8 +171,13 @@ func OpenSteps(ctx context.Context, store *snapshots.Store, ref string, o StepOp
 			return nil, err
 		}
 		list = slices.DeleteFunc(list, func(d manifest.Digest) bool { return !strings.HasPrefix(string(d), ref) })
-		if len(list) != 1 || ref == "" {
-			return nil, refused(fmt.Errorf("build %.80q means %s of store %s: %w", ref, wording.Plural(len(list), "build"), store.Location(), ErrNoBuild))
+		switch {
+		case ref == "":
+			return nil, refused(fmt.Errorf("build is empty, want the id of one, or its beginning: %w", ErrNoBuild))
+		case len(list) > 1:
+			return nil, refused(fmt.Errorf("build %.80q is the beginning of %d builds of store %s: %w", ref, len(list), store.Location(), ErrNoBuild))
+		case len(list) == 0:
+			return nil, refused(fmt.Errorf("store %s has no build whose id begins with %.80q: %w", store.Location(), ref, ErrNoBuild))
 		}
 		id = list[0]
 	}
@@ -422,7 +426,7 @@ func (s *Steps) Partition(ctx context.Context, number int) (err error) {
 		}
 	}()
 	path := filepath.Join(stage.Dir(), "task")
-	err = s.spread(ctx, t, files, path, s.memory(), func() ([]manifest.Input, error) { return s.describe(ctx, t, files) })
+	err = s.spread(ctx, t, files, path, s.memory(), partition.Name(key), func() ([]manifest.Input, error) { return s.describe(ctx, t, files) })
 	if err != nil {
 		return err
 	}
@@ -495,6 +499,9 @@ func (s *Steps) reader(ctx context.Context, o objects.Object) (*partition.Reader
 			return nil, nil, err
 		}
 		r, err := partition.Open(f, o.Size, s.keys.Relative(o.Key))
+		if err == nil {
+			err = r.CheckName(o.Key)
+		}
 		if err != nil {
 			return nil, nil, errors.Join(err, f.Close())
 		}
@@ -502,6 +509,9 @@ func (s *Steps) reader(ctx context.Context, o objects.Object) (*partition.Reader
 	}
 	in := input.Object(ctx, s.store.Objects(), o)
 	r, err := partition.Open(in, o.Size, s.keys.Relative(o.Key))
+	if err == nil {
+		err = r.CheckName(o.Key)
+	}
 	if err != nil {
 		return nil, nil, errors.Join(err, in.Close())
 	}

@@ -320,5 +320,9 @@ func (s *Steps) clean(ctx context.Context) error {
 			return fmt.Errorf("delete what is left of the build: %w", err)
 		}
 	}
+	// What a process had begun to write that was killed has rows, too.
+	if err := s.store.Objects().RemoveDead(ctx, s.keys.Under()); err != nil {
+		return fmt.Errorf("delete what is left of the build: %w", err)
+	}
 	return nil
 }

@@ -67,7 +67,7 @@ func (s *Steps) Give(ctx context.Context, number int, w io.Writer) (err error) {
 		}
 	}()
 	path := filepath.Join(stage.Dir(), "records")
-	err = s.spread(ctx, t, files, path, s.memory(), func() ([]manifest.Input, error) { return s.describe(ctx, t, files) })
+	err = s.spread(ctx, t, files, path, s.memory(), 0, func() ([]manifest.Input, error) { return s.describe(ctx, t, files) })
 	if err != nil {
 		return err
 	}
@@ -86,10 +86,12 @@ func (s *Steps) Give(ctx context.Context, number int, w io.Writer) (err error) {
 	if t.Reads == plan.Attributes {
 		rows = lines
 	}
+	key := s.keys.Task(number)
+	rows.Of = partition.Name(key)
 	if err := writeEmpty(rest, rows, summary); err != nil {
 		return err
 	}
-	return s.bring(ctx, t.Tower, rest, s.keys.Task(number))
+	return s.bring(ctx, t.Tower, rest, key)
 }
 
 // given returns what a task found, nil if it is not done.
@@ -172,6 +174,10 @@ func (s *Steps) receive(ctx context.Context, kind shard.Kind, number int, m *mer
 	}
 	rows, lines := s.layouts(kind)
 	paths := []string{filepath.Join(dir, "rows"), filepath.Join(dir, "lines")}
+	if kind == shard.Users {
+		ofRows, ofLines := s.keys.Received(number)
+		rows.Of, lines.Of = partition.Name(ofRows), partition.Name(ofLines)
+	}
 	var writers [2]*partition.Writer
 	defer func() {
 		for _, w := range writers {

@@ -161,6 +161,7 @@ func (s *Steps) records(ctx context.Context, kind shard.Kind, number int, m *mer
 			return err
 		}
 		open = append(open, c)
+		l.Of = partition.Name(key)
 		if r.Layout() != l {
 			return refused(fmt.Errorf("%s has records of %+v, want %+v", s.keys.Relative(key), r.Layout(), l))
 		}

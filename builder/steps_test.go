@@ -393,4 +393,25 @@ func TestStepErrors(t *testing.T) {
 	require.Equal(t, whole, restored)
 	require.Equal(t, shard.Apps, s.Plan().Tasks[0].Tower)
 	require.True(t, id.Valid())
+
+	// So is one in whose place another lies, whole as that is.
+	other, err := store.Objects().Read(t.Context(), "builds/"+string(id)+"/partition/000001")
+	require.NoError(t, err)
+	require.NoError(t, store.Objects().Write(t.Context(), key, other))
+	require.NoError(t, store.Objects().Delete(t.Context(), "builds/"+string(id)+"/merged.json"))
+	err = s.Shard(t.Context(), 0)
+	require.ErrorContains(t, err, "partition/000000: it is another object, which was put in its place; it is deleted, to be done again")
+	require.False(t, errors.As(err, new(*builder.RefusedError)), "%v", err)
+	require.NoError(t, s.Partition(t.Context(), 0))
+	require.NoError(t, s.Shard(t.Context(), 0))
+
+	// What a process that died had begun to write has rows, and goes with the others.
+	dead := filepath.Join(store.Objects().Dir(), "builds", string(id), "partition", ".000001.1.tmp")
+	require.NoError(t, os.WriteFile(dead, other, 0o600))
+	for i := range s.Plan().Shards() {
+		require.NoError(t, s.Shard(t.Context(), i))
+	}
+	_, err = s.Commit(t.Context(), builder.CommitOptions{})
+	require.NoError(t, err)
+	require.NoFileExists(t, dead)
 }

@@ -79,7 +79,7 @@ func Open(r io.ReaderAt, size int64, name string) (*Reader, error) {
 		return nil, corrupt(name, "a summary of %d bytes at %d and %d runs of %d shards do not make %d bytes", length, at, runs, shards, size)
 	}
 	x := &Reader{
-		layout: Layout{Shards: int(shards), Dim: int(dim), Fields: int(fields)}, r: r, name: name, runs: int(runs),
+		layout: Layout{Shards: int(shards), Dim: int(dim), Fields: int(fields), Of: words[9]}, r: r, name: name, runs: int(runs),
 		summary: span{int64(at), int64(length)}, index: int64(at + length),
 	}
 	x.sums.summary, x.sums.index = words[7], words[8]
@@ -95,6 +95,15 @@ func readAt(r io.ReaderAt, b []byte, offset int64) error {
 		return io.ErrUnexpectedEOF
 	}
 	return err
+}
+
+// CheckName returns an error of class [sections.ErrCorrupt] unless the object is that of a name: a
+// copy of another is as whole as it was there.
+func (x *Reader) CheckName(name string) error {
+	if x.layout.Of != Name(name) {
+		return corrupt(x.name, "it is another object, which was put in its place")
+	}
+	return nil
 }
 
 // Layout returns that of the records.

@@ -16,14 +16,20 @@ type Layout struct {
 	Shards int // at least 1
 	Dim    int // of the vectors; 0 for records without one
 	Fields int // attributes of each record
+	// Of is the hash of the name that the object has in its build, by which one that lies in the
+	// place of another is known; 0 if it has none.
+	Of uint64
 }
+
+// Name returns the hash of the name of an object, for [Layout].
+func Name(name string) uint64 { return xxhash.Sum64String(name) }
 
 // The parts of an object: the magic, pieces of records, the summary, the index, the footer.
 const (
 	magic       = "TNDMPART"
 	version     = 1
 	entrySize   = 8 + 8 + 8 + 8 // of the index: offset, length, records, hash
-	footerWords = 10
+	footerWords = 11
 	footerSize  = footerWords*8 + len(magic)
 )
 
@@ -190,7 +196,7 @@ func (w *Writer) Finish(s *Summary) error {
 	var footer []byte
 	for _, x := range [footerWords - 1]uint64{
 		version, uint64(w.layout.Shards), uint64(w.layout.Dim), uint64(w.layout.Fields), uint64(len(w.runs)),
-		uint64(at), uint64(len(summary)), xxhash.Sum64(summary), xxhash.Sum64(index),
+		uint64(at), uint64(len(summary)), xxhash.Sum64(summary), xxhash.Sum64(index), w.layout.Of,
 	} {
 		footer = binary.LittleEndian.AppendUint64(footer, x)
 	}

@@ -57,7 +57,7 @@ func (e refusedError) Unwrap() error { return e.error }
 // stepError gives the error of a step its exit code.
 func stepError(err error) error {
 	switch {
-	case errors.As(err, new(*builder.RangeError)):
+	case errors.As(err, new(*builder.RangeError)), errors.Is(err, builder.ErrNoBuild):
 		return usageError{err}
 	case errors.As(err, new(*builder.ElsewhereError)):
 		return usageError{fmt.Errorf("%w: to --records, on stdin", err)}
@@ -78,16 +78,19 @@ func indexOf(flag *int) (index int, found bool, err error) {
 	}
 	for _, name := range indexVariables {
 		text, is := os.LookupEnv(name)
-		if !is || text == "" {
+		if !is {
 			continue
 		}
 		n, err := strconv.Atoi(text)
 		if err != nil || n < 0 {
 			return 0, false, usagef("%s is %.80q, want a number from 0", name, text)
 		}
-		return n, true, nil
+		if found && n != index {
+			return 0, false, usagef("%s is %d and %s is %d: give the number by its flag, or take one of them out of the environment", indexVariables[0], index, name, n)
+		}
+		index, found = n, true
 	}
-	return 0, false, nil
+	return index, found, nil
 }
 
 type buildPartitionCommand struct {

@@ -1,6 +1,7 @@
 package objects
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"os"
@@ -15,6 +16,26 @@ const temporarySuffix = ".tmp"
 // when its writer died.
 func IsTemporary(name string) bool {
 	return strings.HasPrefix(name, ".") && strings.HasSuffix(name, temporarySuffix)
+}
+
+// RemoveDead removes what lies in a folder of the bucket, and in those in it, of objects whose
+// writers died before they were whole. In a bucket that is no folder there is nothing such: what
+// was not uploaded to its end is no object.
+func (b *Bucket) RemoveDead(ctx context.Context, folder string) error {
+	if b.folder == nil {
+		return nil
+	}
+	dir := b.folder.path(strings.TrimSuffix(folder, "/"))
+	if _, err := os.Lstat(dir); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return Walk(ctx, dir, func(string) bool { return true }, func(path string, info fs.FileInfo) error {
+		if !IsTemporary(info.Name()) {
+			return nil
+		}
+		_, err := RemoveTemporary(path, false)
+		return err
+	})
 }
 
 // createLocked makes a temporary file that [RemoveTemporary] leaves alone until it is
