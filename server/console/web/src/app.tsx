@@ -3,8 +3,9 @@ import { Component, type ComponentChildren, type ComponentType } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
 import { Explore } from "./explore";
 import { Now } from "./now";
-import { Snapshots } from "./snapshots";
+import { Releases } from "./releases";
 import { href, route } from "./route";
+import { Snapshots } from "./snapshots";
 import { away, look, may, mustSignIn, over, session, signIn, signOut } from "./session";
 import { useSignal } from "./signal";
 import { choose, theme, type Theme } from "./theme";
@@ -13,7 +14,7 @@ import { Empty, Icon, Loading } from "./ui";
 interface Page {
   name: string;
   title: string;
-  icon: "now" | "explore" | "snapshots";
+  icon: "now" | "explore" | "snapshots" | "releases";
   scopes: string[];
   view: ComponentType;
 }
@@ -22,6 +23,7 @@ const pages: Page[] = [
   { name: "now", title: "Now", icon: "now", scopes: ["live", "publish", "admin"], view: Now },
   { name: "explore", title: "Explore", icon: "explore", scopes: ["query"], view: Explore },
   { name: "snapshots", title: "Snapshots", icon: "snapshots", scopes: ["publish", "admin"], view: Snapshots },
+  { name: "releases", title: "Releases", icon: "releases", scopes: ["publish", "admin", "live"], view: Releases },
 ];
 
 export function App() {

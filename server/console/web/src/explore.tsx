@@ -62,7 +62,7 @@ export function Explore() {
   const request = useMemo(() => (form.id ? requestOf(form, version) : null), [form, version]);
 
   return (
-    <div class="explore">
+    <div class={`explore ${form.id ? "" : "blank"}`}>
       <h1 class="offscreen">Explore</h1>
       <form class="card query" aria-label="The query" onSubmit={(e) => { e.preventDefault(); setRound((n) => n + 1); }}>
         <div class="row">

@@ -126,7 +126,7 @@ function Serves({ s }: { s: GetStatusResponse }) {
   );
 }
 
-function Share({ weight, color }: { weight: number; color: string }) {
+export function Share({ weight, color }: { weight: number; color: string }) {
   const ref = useRef<HTMLSpanElement>(null);
   useEffect(() => {
     ref.current!.style.flexGrow = String(Math.max(weight, 4));

@@ -5,6 +5,7 @@ import { ago, bytes, count, dateOf, percent, plural, shortDigest } from "./forma
 import { GateState, type GateRow, type GetSnapshotResponse, type ListSnapshotsResponse, type SnapshotSummary } from "./gen/tandem/v1/release_pb";
 import { usePoll } from "./poll";
 import { href, route } from "./route";
+import { may } from "./session";
 import { useSignal } from "./signal";
 import { Digest, Empty, Loading, TroubleBox } from "./ui";
 
@@ -28,7 +29,7 @@ const states: Record<GateState, [string, string]> = {
 };
 
 /** What the gates came to, in a few words. */
-function Verdict({ rows }: { rows: GateRow[] | undefined }) {
+export function GatesInShort({ rows }: { rows: GateRow[] | undefined }) {
   if (!rows) return <span class="muted">none were run</span>;
   const failed = rows.filter((r) => r.state === GateState.FAILED);
   const open = rows.filter((r) => r.state !== GateState.PASSED && r.state !== GateState.FAILED);
@@ -102,7 +103,7 @@ function List() {
                       <td>
                         <Digest of={s.snapshot} />
                       </td>
-                      <td>{s.error ? <span class="tag bad" title={s.error}>cannot be read</span> : <Verdict rows={s.gates?.rows} />}</td>
+                      <td>{s.error ? <span class="tag bad" title={s.error}>cannot be read</span> : <GatesInShort rows={s.gates?.rows} />}</td>
                       <td>{s.arms.length ? s.arms.map((a) => <span key={a} class="tag good">{a}</span>) : <span class="muted">–</span>}</td>
                       <td class="n">{count(s.apps)}</td>
                       <td class="n">{count(s.users)}</td>
@@ -193,7 +194,12 @@ function One({ digest }: { digest: string }) {
         <header class="head">
           <h1>Snapshot {shortDigest(snapshot.snapshot)}</h1>
           {snapshot.arms.map((a) => <span key={a} class="tag good">{a}</span>)}
-          <Verdict rows={snapshot.gates?.rows} />
+          <GatesInShort rows={snapshot.gates?.rows} />
+          {may("publish") && snapshot.arms.length === 0 && (
+            <a class="button" href={href("releases", { start: snapshot.snapshot })}>
+              Give it traffic
+            </a>
+          )}
           {previous && (
             <a class="button" href={href("snapshots", { of: snapshot.snapshot, beside: previous })}>
               Beside the one before

@@ -12,12 +12,12 @@ import { browse, hostile, open, renamed, shots, World } from "./world.js";
 
 const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 const world = new World();
-let browser, server, asking;
+let browser, server, asking, writing;
 
 before(async () => {
   if (shots) mkdirSync(shots, { recursive: true });
   world.make();
-  [browser, server, asking] = await Promise.all([browse(), world.serve(), world.serve("--tokens", "tokens.yaml")]);
+  [browser, server, asking, writing] = await Promise.all([browse(), world.serve(), world.serve("--tokens", "tokens.yaml"), world.serve("--live-writes", "--release-writes")]);
   for (const userId of ["user-0000001", "user-0000042", "user-0000100"]) {
     await fetch(`http://${server.listen}/tandem.v1.RetrievalService/Retrieve`, { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify({ userId, k: 20 }) });
   }
@@ -49,6 +49,7 @@ test("every page, at each width, light and dark", { timeout: 300_000 }, async ()
     snapshots: ["#/snapshots", "text=3 snapshots"],
     refused: [`#/snapshots?of=${world.digests[2]}`, "text=Recall that the build measured"],
     diff: [`#/snapshots?of=${world.digests[1]}&beside=${world.digests[0]}`, "text=Candidates, before and after"],
+    releases: ["#/releases", "text=the second"],
     beside: [explore({ user: "user-0000042", arm: "control", beside: "candidate" }), "text=are in both"],
   };
   for (const [width, height] of [[1440, 900], [390, 844]]) {
@@ -268,5 +269,130 @@ test("it is quick: first paint, and no task is long while one types and goes fro
     assert.ok(median < 300, `${median} ms`);
     assert.ok(longest < 200, `${longest} ms`);
   }
+  await context.close();
+});
+
+/** The dialog of a change, filled in and looked at. */
+async function decide(context, page, shot, reason) {
+  const dialog = page.locator("dialog[open]");
+  await dialog.locator("td .tag").first().waitFor();
+  await dialog.getByLabel("Reason").fill(reason);
+  if (shots) await page.screenshot({ path: join(shots, `${shot}.png`) });
+  assert.deepEqual(await faults(context, page), [], shot);
+  return dialog;
+}
+
+test("a bad model is rolled back, after a look at what that changes", { timeout: 120_000 }, async () => {
+  const { context, page, wrong } = await open(browser, `${writing.url}#/releases`);
+  await page.getByRole("heading", { name: "Generation 2" }).waitFor();
+  await page.getByRole("button", { name: "Promote candidate" }).click();
+  let dialog = await decide(context, page, "promote", "it looks good");
+  assert.match((await dialog.locator("tbody tr").filter({ hasText: "tuesday" }).textContent()) ?? "", /candidate 10%control 100%/);
+  assert.match((await dialog.locator("tbody tr").filter({ hasText: "monday" }).textContent()) ?? "", /control 90%nothing/);
+  await dialog.getByRole("button", { name: "Promote", exact: true }).click();
+  await page.getByText("done, as generation 3").waitFor();
+  await page.getByRole("heading", { name: "Generation 3" }).waitFor();
+
+  await page.getByRole("button", { name: "Roll back", exact: true }).click();
+  await page.getByRole("heading", { name: "Roll back to generation 1" }).waitFor();
+  dialog = await decide(context, page, "rollback", "tuesday is bad");
+  assert.match((await dialog.locator("tbody tr").filter({ hasText: "tuesday" }).textContent()) ?? "", /control 100%nothing/);
+  assert.match((await dialog.locator("tbody tr").filter({ hasText: "monday" }).textContent()) ?? "", /nothingcontrol 100%/);
+  await dialog.getByText("Made to generation 3").waitFor();
+  await dialog.getByRole("button", { name: "Roll back", exact: true }).click();
+  await page.getByText("done, as generation 4").waitFor();
+  await page.getByRole("heading", { name: "Generation 4" }).waitFor();
+  const newest = page.locator(".history tbody tr").first();
+  await newest.getByText("tuesday is bad").waitFor();
+  assert.match((await newest.textContent()) ?? "", /rolled back to 1/);
+  assert.ok(world.run("release", "history", "--store", "store").includes("tuesday is bad"), "the command line tells the same");
+  assert.equal(await page.getByRole("button", { name: "Roll back", exact: true }).count(), 1, "of the card; what a rollback took off is offered in the history alone");
+  assert.deepEqual(wrong, []);
+  await context.close();
+});
+
+test("of two changes one is made, and the other is told", { timeout: 120_000 }, async () => {
+  const { context, page } = await open(browser, `${writing.url}#/releases`);
+  await page.getByRole("heading", { name: "Generation 4" }).waitFor();
+  await page.getByRole("button", { name: "Roll back to generation 2" }).click();
+  const dialog = page.locator("dialog[open]");
+  await dialog.getByLabel("Reason").fill("both again");
+  world.run("release", "rollback", "--store", "store", "--to", "2", "--reason", "somebody else was first");
+  await dialog.getByRole("button", { name: "Roll back", exact: true }).click({ timeout: 2000 }).catch(() => {}); // the page may know already
+  await dialog.getByText("Another change was first").waitFor();
+  if (shots) await page.screenshot({ path: join(shots, "conflict.png") });
+  await dialog.getByRole("button", { name: "Leave it" }).click();
+  await page.getByRole("heading", { name: "Generation 5" }).waitFor();
+  await page.getByRole("button", { name: "Divide anew" }).click();
+  await dialog.getByLabel("candidate, %").fill("0");
+  await dialog.getByLabel("Reason").fill("nobody for now");
+  await dialog.getByRole("button", { name: "Divide", exact: true }).click();
+  await page.getByText("done, as generation 6").waitFor();
+  await page.getByRole("button", { name: "Stop candidate" }).click();
+  await dialog.getByLabel("Reason").fill("it ends");
+  await dialog.getByRole("button", { name: "Stop", exact: true }).click();
+  await page.getByText("done, as generation 7").waitFor();
+  await page.goto(`${writing.url}#/releases?start=${world.digests[2]}`);
+  await page.getByRole("button", { name: "Start it" }).click();
+  await dialog.locator("td .tag").getByText("failed:").waitFor();
+  await dialog.getByLabel("Reason").fill("it is tried");
+  await dialog.getByRole("button", { name: "Start it" }).click();
+  await dialog.getByText("That is refused").waitFor();
+  if (shots) await page.screenshot({ path: join(shots, "refused-by-gates.png") });
+  assert.deepEqual(await faults(context, page), []);
+  await context.close();
+});
+
+test("an app is taken down, is gone in Explore, and comes back", { timeout: 120_000 }, async () => {
+  const { context, page, wrong } = await open(browser, writing.url + explore({ user: "user-0000042" }));
+  const top = page.locator(".candidates tbody th code").first();
+  await top.waitFor();
+  const id = (await top.textContent()) ?? "";
+  await page.goto(`${writing.url}#/releases`);
+  await page.getByRole("combobox", { name: "App to look at" }).fill(id);
+  await page.keyboard.press("Enter");
+  await page.getByRole("heading", { name: "It can be returned" }).waitFor();
+  await page.getByRole("button", { name: "Take it down" }).click();
+  const dialog = page.locator("dialog[open]");
+  assert.ok(await dialog.getByRole("button", { name: "Take it down" }).isDisabled(), "a reason is asked for");
+  await dialog.getByLabel("Reason").fill("malware");
+  if (shots) await page.screenshot({ path: join(shots, "takedown.png") });
+  assert.deepEqual(await faults(context, page), []);
+  await dialog.getByRole("button", { name: "Take it down" }).click();
+  await page.getByRole("heading", { name: "It is taken down" }).waitFor();
+  await page.locator(".proof").getByText(/malware/).waitFor();
+  if (shots) await page.screenshot({ path: join(shots, "taken-down.png"), fullPage: true });
+  assert.deepEqual(await faults(context, page), []);
+  await page.goto(writing.url + explore({ user: "user-0000042", why: id }));
+  await page.getByRole("heading", { name: "It was taken down" }).waitFor();
+  assert.ok(!(await page.locator(".candidates tbody th code").allTextContents()).includes(id));
+  await page.goto(`${writing.url}#/releases`);
+  await page.getByRole("combobox", { name: "App to look at" }).fill(id);
+  await page.keyboard.press("Enter");
+  await page.getByRole("button", { name: "Restore it" }).click();
+  await dialog.getByLabel("Reason").fill("a mistake");
+  await dialog.getByRole("button", { name: "Restore it" }).click();
+  await page.getByRole("heading", { name: "It can be returned" }).waitFor();
+  await page.goto(writing.url + explore({ user: "user-0000042" }));
+  await page.locator(".candidates tbody th code").getByText(id, { exact: true }).waitFor();
+  assert.deepEqual(wrong, []);
+  await context.close();
+});
+
+test("who may not change what is released is not asked to, and is refused", { timeout: 60_000 }, async () => {
+  const guarded = await world.serve("--tokens", "callers.yaml");
+  const { context, page } = await open(browser, guarded.url);
+  await page.getByLabel("Token").fill(world.tokens.oncall);
+  await page.keyboard.press("Enter");
+  await page.getByRole("link", { name: "Releases" }).click();
+  await page.getByText("A token with the scope publish changes what is released.").waitFor();
+  await page.getByText("A token with the scope live takes apps down and restores them.").waitFor();
+  assert.equal(await page.getByRole("button", { name: /Roll back|Promote|Stop|Take it down/ }).count(), 0);
+  await page.getByLabel("Sign out").click();
+  await page.getByLabel("Token").fill(world.tokens.scraper);
+  await page.keyboard.press("Enter");
+  await page.getByRole("link", { name: "Releases" }).click();
+  await page.getByText("This server takes no writes").waitFor();
+  assert.equal(await page.getByText("History").count(), 0);
   await context.close();
 });

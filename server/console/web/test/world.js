@@ -1,6 +1,6 @@
 // Real servers over a small store that is made here, and a browser to look at them with.
 import { spawn, execFileSync } from "node:child_process";
-import { existsSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { copyFileSync, existsSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { chromium } from "playwright-core";
@@ -46,6 +46,7 @@ export class World {
     for (const [name, scopes] of [["oncall", "admin,query"], ["ranker", "query"], ["scraper", "live"]]) {
       this.tokens[name] = this.run("token", "new", name, "--scope", scopes, "--file", "tokens.yaml").trim();
     }
+    copyFileSync(join(this.dir, "tokens.yaml"), join(this.dir, "callers.yaml")); // of which none is taken back
   }
 
   /** The address of the console of a server that begins now. */
