@@ -137,7 +137,8 @@ metadata:
 }
 
 // ends are how pods end: those of jobs by themselves, and others some time after they were told to,
-// as those do that drain.
+// as those do that drain. One that was told ends before it is deleted, as the kubelet has it: a job
+// with a policy of failures waits for that.
 const ends = `apiVersion: kwok.x-k8s.io/v1alpha1
 kind: Stage
 metadata: {name: pod-end}
@@ -173,13 +174,43 @@ spec:
 ---
 apiVersion: kwok.x-k8s.io/v1alpha1
 kind: Stage
+metadata: {name: pod-told}
+spec:
+  resourceRef: {apiGroup: v1, kind: Pod}
+  selector:
+    matchExpressions:
+      - {key: .metadata.deletionTimestamp, operator: Exists}
+      - {key: .status.phase, operator: In, values: [Pending, Running]}
+      - {key: '.metadata.annotations["tandem.test/hold"]', operator: DoesNotExist}
+  delay: {durationMilliseconds: 1500}
+  next:
+    statusTemplate: |
+      {{ $now := Now }}
+      containerStatuses:
+      {{ range .spec.containers }}
+      - image: {{ .image | Quote }}
+        name: {{ .name | Quote }}
+        ready: false
+        restartCount: 0
+        started: false
+        state:
+          terminated:
+            exitCode: 143
+            finishedAt: {{ $now | Quote }}
+            reason: Error
+            startedAt: {{ $now | Quote }}
+      {{ end }}
+      phase: Failed
+---
+apiVersion: kwok.x-k8s.io/v1alpha1
+kind: Stage
 metadata: {name: pod-delete}
 spec:
   resourceRef: {apiGroup: v1, kind: Pod}
   selector:
     matchExpressions:
       - {key: .metadata.deletionTimestamp, operator: Exists}
-  delay: {durationMilliseconds: 1500}
+      - {key: .status.phase, operator: In, values: [Succeeded, Failed]}
   next: {delete: true}
 `
 
