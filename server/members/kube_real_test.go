@@ -353,6 +353,8 @@ func TestRealKubeTooOld(t *testing.T) {
 	admin.do(http.MethodPost, "/api/v1/namespaces", object{"metadata": object{"name": namespace}})
 	in := "/apis/discovery.k8s.io/v1/namespaces/" + namespace + "/endpointslices"
 	admin.do(http.MethodPost, in, realSlice("a", sliceOf(realPod(0))))
+	admin.control("/stop") // one that was just started knows no version from before
+	admin.control("/start")
 	_, out := admin.try(http.MethodGet, in+"?watch=true&timeoutSeconds=1&resourceVersion=1", nil)
 	require.Equal(t, "ERROR", out["type"], "%v", out)
 	require.EqualValues(t, http.StatusGone, out["object"].(object)["code"], "%v", out)
