@@ -129,9 +129,9 @@ func TestCluster(t *testing.T) {
 	text := rendered(t, "example")
 	// What the server refuses; what it lets pass is what TestManifestProblems is for.
 	for _, c := range []struct{ old, new, want string }{
-		{"  replicas: 6\n", "  replica: 6\n", `unknown field "spec.replica"`},
+		{"  replicas: 6\n", "  replica: 6\n", ".spec.replica: field not declared in schema"},
 		{"        maxSkew: 1\n", "        maxSkew: 0\n", "maxSkew"},
-		{"  verbs:\n", "  verbz:\n", `unknown field "rules[0].verbz"`},
+		{"  verbs:\n", "  verbz:\n", ".rules[0].verbz: field not declared in schema"},
 		{"      restartPolicy: Never\n", "      restartPolicy: OnFailure\n", "restartPolicy"},
 		{"  completionMode: Indexed\n", "", "backoffLimitPerIndex"},
 		{"  clusterIP: None\n", "  clusterIP: none\n", "clusterIP"},
