@@ -129,9 +129,9 @@ func TestCluster(t *testing.T) {
 	text := rendered(t, "example")
 	// What the server refuses; what it lets pass is what TestManifestProblems is for.
 	for _, c := range []struct{ old, new, want string }{
-		{"  replicas: 6\n", "  replica: 6\n", `unknown field "spec.replica"`},
+		{"  replicas: 6\n", "  replica: 6\n", ".spec.replica: field not declared in schema"},
 		{"        maxSkew: 1\n", "        maxSkew: 0\n", "maxSkew"},
-		{"  verbs:\n", "  verbz:\n", `unknown field "rules[0].verbz"`},
+		{"  verbs:\n", "  verbz:\n", ".rules[0].verbz: field not declared in schema"},
 		{"      restartPolicy: Never\n", "      restartPolicy: OnFailure\n", "restartPolicy"},
 		{"  completionMode: Indexed\n", "", "backoffLimitPerIndex"},
 		{"  clusterIP: None\n", "  clusterIP: none\n", "clusterIP"},
@@ -199,10 +199,12 @@ func testPodsGo(k *kubectl) {
 			"create", "--raw", "/api/v1/namespaces/tandem/pods/"+name+"/eviction", "-f", "-")
 		return err
 	}
+	k.do("", "cordon", "-l", "topology.kubernetes.io/zone") // what goes stays away
 	eventually(k.t, "the budget lets one go", func() bool { return evict(pods[1].Name) == nil })
 	if err := evict(pods[2].Name); err == nil || !strings.Contains(err.Error(), "disruption budget") {
 		k.t.Errorf("a second node may go beside one that is away: %v", err)
 	}
+	k.do("", "uncordon", "-l", "topology.kubernetes.io/zone")
 	k.rolled()
 
 	pods, _ = k.shards()
@@ -252,22 +254,37 @@ func testUpgrade(k *kubectl) {
 	k.rolled()
 }
 
-// testZoneLost takes the machines of a zone away: its nodes are started in the others.
+// testZoneLost takes the machines of a zone away: who was there is started in the others.
 func testZoneLost(k *kubectl) {
 	k.do("", "taint", "nodes", "-l", "topology.kubernetes.io/zone=c", "lost=yes:NoExecute")
-	pods, _ := k.shards()
-	for _, p := range pods {
-		var m corev1.Node
-		k.get(&m, "nodes", p.Spec.NodeName)
-		if m.Labels["topology.kubernetes.io/zone"] == "c" {
+	var machines corev1.NodeList
+	k.get(&machines, "nodes", "-l", "topology.kubernetes.io/zone=c")
+	lost := func(p corev1.Pod) bool {
+		return slices.ContainsFunc(machines.Items, func(m corev1.Node) bool { return m.Name == p.Spec.NodeName })
+	}
+	pods := func() []corev1.Pod {
+		var list corev1.PodList
+		k.get(&list, "pods", "-l", "app.kubernetes.io/component in (shard, router)")
+		return slices.DeleteFunc(list.Items, func(p corev1.Pod) bool { return p.DeletionTimestamp != nil })
+	}
+	gone := 0
+	for _, p := range pods() {
+		if lost(p) {
+			gone++
 			k.do("", "-n", "tandem", "delete", "pod", p.Name, "--wait=false")
 		}
 	}
+	if gone < 3 {
+		k.t.Errorf("%d pods were in the zone, want two nodes, and a router", gone)
+	}
 	eventually(k.t, "three nodes in each of two zones", func() bool {
-		pods, zones := k.shards()
-		return len(pods) == 6 && zones["a"] == 3 && zones["b"] == 3
+		nodes, zones := k.shards()
+		return len(nodes) == 6 && zones["a"] == 3 && zones["b"] == 3
 	})
 	k.rolled()
+	if slices.ContainsFunc(pods(), lost) {
+		k.t.Error("there are pods in the zone that is lost")
+	}
 	k.do("", "taint", "nodes", "-l", "topology.kubernetes.io/zone=c", "lost-")
 }
 

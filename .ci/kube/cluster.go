@@ -24,7 +24,7 @@ const (
 	// token is that of who may do everything. The API listens on loopback for the time of a test.
 	token = "tandem-test"
 	// patience is how long a program may take to be ready on a busy machine.
-	patience = 3 * time.Minute
+	patience = 10 * time.Minute
 	// tail is how much of each log is shown after a failure.
 	tail = 2000
 )
@@ -36,13 +36,19 @@ type cluster struct {
 	control  *http.Server
 
 	mu       sync.Mutex
-	programs map[string]*exec.Cmd // by name; without those that were killed
-	api      []string             // the arguments of the API server
+	programs map[string]*program // by name; without those that were killed
+	api      []string            // the arguments of the API server
+}
+
+// program is one that was started.
+type program struct {
+	process *os.Process
+	ended   chan struct{} // closed once it has ended, by itself or not
 }
 
 // start starts all programs. What it returns is to be stopped, after an error, too.
 func start(ctx context.Context, bin, stages, dir string) (*cluster, error) {
-	c := &cluster{bin: bin, dir: dir, programs: map[string]*exec.Cmd{}}
+	c := &cluster{bin: bin, dir: dir, programs: map[string]*program{}}
 	var ports [3]int
 	for i := range ports {
 		var err error
@@ -114,7 +120,7 @@ func start(ctx context.Context, bin, stages, dir string) (*cluster, error) {
 // machines is how many machines there are, in zones a, b and c.
 const machines = 9
 
-// furnish makes machines, and volumes for whoever claims some.
+// furnish makes machines, waits for them, and makes volumes for whoever claims some.
 func (c *cluster) furnish(ctx context.Context, storage string) error {
 	var b strings.Builder
 	for i := range machines {
@@ -129,15 +135,22 @@ metadata:
 	if err := os.WriteFile(c.path("machines.yaml"), []byte(b.String()), 0o600); err != nil {
 		return err
 	}
-	out, err := exec.CommandContext(ctx, filepath.Join(c.bin, "kubectl"), "--kubeconfig", c.path("kubeconfig"), "apply", "-f", c.path("machines.yaml"), "-f", storage).CombinedOutput()
-	if err != nil {
-		return fmt.Errorf("machines: %w: %s", err, out)
+	for _, args := range [][]string{
+		{"apply", "-f", c.path("machines.yaml"), "-f", storage},
+		// kwok says so. Until it does, it ends if the API goes.
+		{"wait", "--for=condition=Ready", "nodes", "--all", "--timeout", patience.String()},
+	} {
+		cmd := exec.CommandContext(ctx, filepath.Join(c.bin, "kubectl"), append([]string{"--kubeconfig", c.path("kubeconfig")}, args...)...)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("machines: %w: %s", err, out)
+		}
 	}
 	return nil
 }
 
 // ends are how pods end: those of jobs by themselves, and others some time after they were told to,
-// as those do that drain.
+// as those do that drain. One that was told ends before it is deleted, as the kubelet has it: a job
+// with a policy of failures waits for that.
 const ends = `apiVersion: kwok.x-k8s.io/v1alpha1
 kind: Stage
 metadata: {name: pod-end}
@@ -173,13 +186,43 @@ spec:
 ---
 apiVersion: kwok.x-k8s.io/v1alpha1
 kind: Stage
+metadata: {name: pod-told}
+spec:
+  resourceRef: {apiGroup: v1, kind: Pod}
+  selector:
+    matchExpressions:
+      - {key: .metadata.deletionTimestamp, operator: Exists}
+      - {key: .status.phase, operator: In, values: [Pending, Running]}
+      - {key: '.metadata.annotations["tandem.test/hold"]', operator: DoesNotExist}
+  delay: {durationMilliseconds: 1500}
+  next:
+    statusTemplate: |
+      {{ $now := Now }}
+      containerStatuses:
+      {{ range .spec.containers }}
+      - image: {{ .image | Quote }}
+        name: {{ .name | Quote }}
+        ready: false
+        restartCount: 0
+        started: false
+        state:
+          terminated:
+            exitCode: 143
+            finishedAt: {{ $now | Quote }}
+            reason: Error
+            startedAt: {{ $now | Quote }}
+      {{ end }}
+      phase: Failed
+---
+apiVersion: kwok.x-k8s.io/v1alpha1
+kind: Stage
 metadata: {name: pod-delete}
 spec:
   resourceRef: {apiGroup: v1, kind: Pod}
   selector:
     matchExpressions:
       - {key: .metadata.deletionTimestamp, operator: Exists}
-  delay: {durationMilliseconds: 1500}
+      - {key: .status.phase, operator: In, values: [Succeeded, Failed]}
   next: {delete: true}
 `
 
@@ -229,9 +272,14 @@ func (c *cluster) launch(name string, args ...string) error {
 	if err := cmd.Start(); err != nil {
 		return err
 	}
+	p := &program{cmd.Process, make(chan struct{})}
+	go func() {
+		defer close(p.ended)
+		_ = cmd.Wait() // its log says why it has ended
+	}()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.programs[name] = cmd
+	c.programs[name] = p
 	return nil
 }
 
@@ -239,14 +287,17 @@ func (c *cluster) launch(name string, args ...string) error {
 func (c *cluster) kill(name string) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	cmd := c.programs[name]
-	if cmd == nil {
+	p := c.programs[name]
+	if p == nil {
 		return fmt.Errorf("%s does not run", name)
 	}
 	delete(c.programs, name)
-	err := cmd.Process.Kill()
-	_ = cmd.Wait() // by the signal
-	return err
+	err := p.process.Kill()
+	<-p.ended
+	if err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	return nil
 }
 
 // startAPI starts the API server, and waits until it is ready.
@@ -254,6 +305,9 @@ func (c *cluster) startAPI(ctx context.Context) error {
 	if err := c.launch("kube-apiserver", c.api...); err != nil {
 		return err
 	}
+	c.mu.Lock()
+	ended := c.programs["kube-apiserver"].ended
+	c.mu.Unlock()
 	client := &http.Client{
 		Timeout:   5 * time.Second,
 		Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true},
@@ -271,6 +325,11 @@ func (c *cluster) startAPI(ctx context.Context) error {
 				return nil
 			}
 			err = fmt.Errorf("status %d", answer.StatusCode)
+		}
+		select {
+		case <-ended:
+			return errors.New("the API server has ended by itself")
+		default:
 		}
 		if ctx.Err() != nil || time.Now().After(deadline) {
 			return fmt.Errorf("the API server is not ready: %w", err)

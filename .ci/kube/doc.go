@@ -11,7 +11,8 @@
 //     POST /stop kills the API server, POST /start starts it again, at the same address.
 //
 // A pod of a job ends with the exit code that its annotation tandem.test/exit-INDEX-FAILURES has, or
-// 0: INDEX is that of an Indexed Job, or none, and FAILURES how often that index has failed.
+// 0: INDEX is that of an Indexed Job, or none, and FAILURES how often that index has failed. A pod that
+// is deleted ends some time later, and not before its annotation tandem.test/hold is gone.
 //
 // It is a module of its own, whose go.mod pins the programs: .ci/run kube builds them.
 package main
