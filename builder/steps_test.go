@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -197,7 +198,8 @@ func encoded(t require.TestingT, m *manifest.Manifest) string {
 // it; and it counts what was written whole.
 type killable struct {
 	*objectstest.Faults
-	left   int // requests until it is killed; negative is never
+	mu     sync.Mutex // shards are asked for side by side
+	left   int        // requests until it is killed; negative is never
 	asked  int
 	writes map[string]int
 	die    context.CancelFunc // of the process
@@ -210,6 +212,8 @@ func newKillable() *killable {
 }
 
 func (k *killable) meet(q objectstest.Request) objectstest.Fault {
+	k.mu.Lock()
+	defer k.mu.Unlock()
 	k.asked++
 	switch {
 	case k.left == 0:

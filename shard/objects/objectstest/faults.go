@@ -107,7 +107,8 @@ type Rule struct {
 	// Do, if not nil, is called before the fault, and is all that happens if Fault is
 	// empty. It may use the store: that is how two come in each other's way.
 	Do func(Request)
-	// Choose, if not nil, returns what Fault is, once it is decided: it may wait.
+	// Choose, if not nil, returns what Fault is, once it is decided: it may wait. Requests that
+	// are made side by side call it side by side.
 	Choose func(Request) Fault
 }
 
