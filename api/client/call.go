@@ -160,7 +160,7 @@ func (k *call) ask(ctx context.Context) (any, *Error) {
 		ended <- outcome{answer, err, n}
 	}
 	go run(0)
-	timer := time.NewTimer(c.speed[k.procedure].hedge())
+	timer := time.NewTimer(c.speed[k.procedure].Hedge())
 	defer timer.Stop()
 	var first *Error
 	for {
@@ -272,7 +272,7 @@ func (k *call) one(ctx context.Context, e *endpoint, l *lane) (any, *Error) {
 	took := time.Since(t.start)
 	if err == nil {
 		e.end(took, answered)
-		k.client.speed[k.procedure].add(took)
+		k.client.speed[k.procedure].Add(took)
 		return answer, nil
 	}
 	of, ok := err.(*Error) //nolint:errorlint // made by fresh or malformed, and not wrapped

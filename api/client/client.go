@@ -9,6 +9,7 @@ import (
 
 	"connectrpc.com/connect"
 
+	"github.com/tandem-ann/tandem/api/latency"
 	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
 )
 
@@ -20,8 +21,8 @@ type Client struct {
 	token   token
 	retries *budget
 	hedges  *budget
-	speed   [3]latencies // by procedure
-	batches *batcher     // nil unless calls are collected
+	speed   [3]latency.Calls // by procedure
+	batches *batcher         // nil unless calls are collected
 
 	ctx    context.Context // ends with the client
 	end    context.CancelFunc

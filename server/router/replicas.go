@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/tandem-ann/tandem/api/latency"
 	"github.com/tandem-ann/tandem/index"
 	"github.com/tandem-ann/tandem/server/remote"
 	"github.com/tandem-ann/tandem/shard"
@@ -41,8 +42,8 @@ type set struct {
 	of     remote.ShardID
 	router *Router
 	now    atomic.Pointer[[]replica] // those that are ready
-	search [bands]latencies
-	other  latencies
+	search [bands]latency.Calls
+	other  latency.Calls
 }
 
 // NoReplicaError says that no node can be asked for a shard.
@@ -93,7 +94,7 @@ func (s *set) searched() { s.router.hedges.earn(hedgeShare / float64(max(s.of.Of
 // has written to. If that takes longer than most, another replica is asked beside it, and if
 // that one fails the next: they write to memory that the call makes for them. When do returns,
 // all calls have ended: none reads or writes memory of the caller.
-func (s *set) do(ctx context.Context, at shard.Position, l *latencies, c call) (slot, error) {
+func (s *set) do(ctx context.Context, at shard.Position, l *latency.Calls, c call) (slot, error) {
 	s.router.retries.earn(retryShare)
 	t := &try{set: s, caller: ctx, at: at, latencies: l, call: c}
 	if len(*s.now.Load()) < 2 { // there is nobody to ask beside it
@@ -104,7 +105,7 @@ func (s *set) do(ctx context.Context, at shard.Position, l *latencies, c call) (
 	t.both, cancel = context.WithCancel(ctx)
 	t.cancel = cancel
 	defer cancel()
-	timer := time.AfterFunc(l.hedge(), t.hedge)
+	timer := time.AfterFunc(l.Hedge(), t.hedge)
 	err := t.each(t.both, own, t.pick())
 	if timer.Stop() {
 		return own, err
@@ -142,7 +143,7 @@ type try struct {
 	*set
 	caller    context.Context
 	at        shard.Position
-	latencies *latencies
+	latencies *latency.Calls
 	call      call
 
 	mu    sync.Mutex
@@ -304,7 +305,7 @@ func (t *try) one(ctx context.Context, p *peer, to slot) (instead *peer, err err
 	case instead != nil:
 		t.router.lost(p, p.end(now, took, late), errSlow)
 	case err == nil:
-		t.latencies.add(took)
+		t.latencies.Add(took)
 		p.end(now, took, answered)
 	case errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded):
 		t.ended(ctx, p, to, now, took)
@@ -315,7 +316,7 @@ func (t *try) one(ctx context.Context, p *peer, to slot) (instead *peer, err err
 		if isRefusal(err) && !t.contradicts(p, err) {
 			how = answered
 		}
-		t.router.lost(p, p.end(now, max(took, t.latencies.hedge()), how), err)
+		t.router.lost(p, p.end(now, max(took, t.latencies.Hedge()), how), err)
 	}
 	return instead, err
 }
@@ -330,7 +331,7 @@ func (t *try) unlessItHangs(ctx context.Context, p *peer, to slot) (*peer, error
 	defer cancel()
 	var instead *peer
 	looked := make(chan struct{})
-	timer := time.AfterFunc(hangFactor*t.latencies.hedge(), func() {
+	timer := time.AfterFunc(hangFactor*t.latencies.Hedge(), func() {
 		defer close(looked)
 		if !t.hasOthers() || !t.router.hedges.spend(0) {
 			return
@@ -364,7 +365,7 @@ func (t *try) hasOthers() bool {
 // was no more time. Of the latter only a node that has kept a caller waiting for as long as one
 // that stands still is the cause: all replicas may take longer for some queries than for most.
 func (t *try) ended(ctx context.Context, p *peer, to slot, now time.Time, took time.Duration) {
-	usual, known := t.latencies.usual()
+	usual, known := t.latencies.Usual()
 	beaten := ctx.Err() != nil && t.caller.Err() == nil
 	switch {
 	case to == hedged || took < usual:
@@ -415,7 +416,7 @@ func (t *try) hedge() {
 // awaitHedge waits until the budget allows a hedge, and reports whether it does. Calls that take
 // much longer than most may have what is kept for them.
 func (t *try) awaitHedge() bool {
-	for wait, kept := t.latencies.hedge(), float64(hedgeKept); t.both.Err() == nil; wait, kept = 2*wait, 0 {
+	for wait, kept := t.latencies.Hedge(), float64(hedgeKept); t.both.Err() == nil; wait, kept = 2*wait, 0 {
 		if t.router.hedges.spend(kept) {
 			return true
 		}

@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
+	"github.com/tandem-ann/tandem/api/latency"
 	"github.com/tandem-ann/tandem/index"
 	"github.com/tandem-ann/tandem/server/remote"
 	"github.com/tandem-ann/tandem/shard"
@@ -281,13 +282,13 @@ func TestThirdReplicaIsAsked(t *testing.T) {
 					case 3:
 						return hang(ctx, time.Millisecond)
 					}
-					if err := hang(ctx, 2*firstHedge); err != nil {
+					if err := hang(ctx, 2*latency.First); err != nil {
 						return err
 					}
 					return errors.New("connection reset")
 				})
 				require.NoError(t, err)
-				require.LessOrEqual(t, time.Since(start), 4*firstHedge)
+				require.LessOrEqual(t, time.Since(start), 4*latency.First)
 				require.EqualValues(t, 3, nth.Load())
 				for i := range 3 {
 					s.peer(i).probed(time.Now())
@@ -548,7 +549,7 @@ func TestHedgeThatLosesHasEnded(t *testing.T) {
 		var begun, ended atomic.Int32
 		_, err := s.set.do(t.Context(), at5, &s.other, func(ctx context.Context, _ *remote.Node, to slot) error {
 			if to == own {
-				return hang(ctx, 2*firstHedge)
+				return hang(ctx, 2*latency.First)
 			}
 			begun.Add(1)
 			<-ctx.Done()
