@@ -408,3 +408,28 @@ func ExamplePlan() {
 	fmt.Printf("%d shard, %.0f MB\n", r.Shards, r.Snapshot/1e6)
 	// Output: 1 shard, 977 MB
 }
+
+// Processes that share one machine take what the same do that have one each, and wait for one another.
+func TestPlanShared(t *testing.T) {
+	s := catalogue()
+	s.Apps, s.Users, s.Shards, s.UserShards, s.QPS, s.Queries = 4_000_000, 40_000, 4, 4, 50, 2000
+	o := capacity.Options{Measured: measured(t), Assume: map[string]float64{"wake_factor": 0}}
+	few, err := capacity.PlanShared(s, o, 2)
+	require.NoError(t, err)
+	s.QPS = 1.6e6 / (few.NodeCPU + few.RouterCPU + few.ClientCPU) // four fifths of two processors
+	few, err = capacity.PlanShared(s, o, 2)
+	require.NoError(t, err)
+	many, err := capacity.PlanShared(s, o, 64)
+	require.NoError(t, err)
+	require.Equal(t, few.NodeCPU, many.NodeCPU)
+	require.Greater(t, few.P50, many.P50, "searches of four shards wait for two processors")
+	require.GreaterOrEqual(t, few.P99, few.P90)
+	plan, err := capacity.Plan(s, capacity.Options{Measured: o.Measured, Brief: true})
+	require.NoError(t, err)
+	require.Equal(t, plan.AppShard, few.AppShard)
+	require.InDelta(t, 3600*plan.Build.ShardsCPU, few.ShardsCPU, 1e-6)
+	require.Greater(t, few.Memory, plan.Snapshot)
+	s.UserShards = 3
+	_, err = capacity.PlanShared(s, o, 2)
+	require.ErrorContains(t, err, "there are 3 shards of users, want as many as of apps, 4")
+}

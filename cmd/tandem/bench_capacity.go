@@ -20,6 +20,7 @@ import (
 type benchCapacityCommand struct {
 	Measure  benchCapacityMeasureCommand  `cmd:"" help:"Measure this machine, for tandem capacity --measured."`
 	Validate benchCapacityValidateCommand `cmd:"" help:"Start clusters, and compare what is measured of them with what is simulated."`
+	Large    benchCapacityLargeCommand    `cmd:"" help:"Build a large snapshot in steps, serve it, and compare both with what was said of them."`
 }
 
 // capacityBenchFlags say how processes are measured.
@@ -73,9 +74,10 @@ func makeStore(ctx context.Context, store string, t machine.Towers) (digest stri
 	return digest, nil
 }
 
-// inTemporaryFolder gives a measurement a folder, which is removed after it.
-func inTemporaryFolder(do func(dir string) error) (err error) {
-	dir, err := os.MkdirTemp("", "tandem-bench-capacity-")
+// inTemporaryFolder gives a measurement a folder within another, or within the system's for temporary
+// files, which is removed after it.
+func inTemporaryFolder(within string, do func(dir string) error) (err error) {
+	dir, err := os.MkdirTemp(within, "tandem-bench-capacity-")
 	if err != nil {
 		return err
 	}
@@ -108,7 +110,7 @@ func (c *benchCapacityMeasureCommand) Run(e *environment) error {
 	if err := o.Validate(); err != nil {
 		return usageError{err}
 	}
-	return inTemporaryFolder(func(dir string) error {
+	return inTemporaryFolder("", func(dir string) error {
 		o.Dir = dir
 		m, err := machine.Measure(e.ctx, o)
 		if err != nil {
@@ -153,7 +155,7 @@ func (c *benchCapacityValidateCommand) Run(e *environment) error {
 	if err := v.Validate(); err != nil {
 		return usageError{err}
 	}
-	return inTemporaryFolder(func(dir string) error {
+	return inTemporaryFolder("", func(dir string) error {
 		v.Dir = dir
 		found, err := machine.Validate(e.ctx, v)
 		if err != nil {
@@ -168,5 +170,57 @@ func (c *benchCapacityValidateCommand) Run(e *environment) error {
 			err = fmt.Errorf("the simulation is off by more than %.0f%%: %s", 100*machine.Wanted, strings.Join(off, "; "))
 		}
 		return err
+	})
+}
+
+// benchCapacityLargeCommand is `tandem bench capacity large`.
+type benchCapacityLargeCommand struct {
+	capacityBenchFlags
+	Apps     countFlag `default:"10M" placeholder:"N" help:"Apps, such as 10M (default ${default})."`
+	Users    countFlag `default:"20000" placeholder:"N" help:"Users (default ${default})."`
+	Shards   int       `default:"4" placeholder:"N" help:"Shards of each tower, and nodes (default ${default})."`
+	Threads  int       `default:"${threads}" placeholder:"N" help:"Threads of each step (default all cores, here ${default})."`
+	Rate     float64   `default:"100" placeholder:"X" help:"How many queries a second are asked (default ${default})."`
+	Recalled int       `name:"compare" default:"200" placeholder:"N" help:"How many answers are compared with exact ones (default ${default})."`
+	Measured string    `placeholder:"FILE" type:"existingfile" help:"What tandem bench capacity measure has written (default what was measured of one machine)."`
+	Dir      string    `placeholder:"DIR" help:"Where to make a folder for towers and store, which is removed at the end (default the system's for temporary files)."`
+	JSON     bool      `help:"Print JSON."`
+}
+
+func (benchCapacityLargeCommand) Help() string {
+	return `Generates towers, builds them by build plan, partition, shard and commit, each a process of its own, serves the snapshot by a router and a process for each shard, asks it, and prints what all of it took in time, CPU and memory, recall and latency, beside what build plan and capacity said before. 10M apps of 64 components take 15 GB of disk. For Linux.
+
+Example:
+
+    tandem bench capacity large --apps 10M --shards 4`
+}
+
+func (c *benchCapacityLargeCommand) Run(e *environment) error {
+	o, err := c.options(e)
+	if err != nil {
+		return err
+	}
+	large := machine.LargeOptions{
+		Options: o, Towers: machine.Towers{Apps: int(c.Apps), Users: int(c.Users), Shards: c.Shards, Seed: c.Seed},
+		Threads: c.Threads, Rate: c.Rate, Recalled: c.Recalled,
+	}
+	if err := large.Validate(); err != nil {
+		return usageError{err}
+	}
+	if c.Measured != "" {
+		if large.Measured, err = readMeasured(c.Measured); err != nil {
+			return usageError{fmt.Errorf("read %s: %w", c.Measured, err)}
+		}
+	}
+	return inTemporaryFolder(c.Dir, func(dir string) error {
+		large.Dir = dir
+		r, err := machine.Large(e.ctx, large)
+		if err != nil {
+			return err
+		}
+		if c.JSON {
+			return wording.WriteJSON(e.stdout, r)
+		}
+		return r.WriteTable(e.stdout)
 	})
 }

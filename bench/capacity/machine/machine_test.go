@@ -10,6 +10,9 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/tandem-ann/tandem/bench/capacity"
+	"github.com/tandem-ann/tandem/shard/attribute"
 )
 
 // A figure is off by more than a fifth on either side, or if it is none.
@@ -114,4 +117,42 @@ func TestBadOptionsAreRefused(t *testing.T) {
 		change(o)
 		require.ErrorContains(t, o.Validate(), want)
 	}
+}
+
+func TestBadLargeOptionsAreRefused(t *testing.T) {
+	good := func() *LargeOptions {
+		return &LargeOptions{
+			Options: Options{Dim: 8, K: 10, Target: 0.9, Time: time.Second, Rounds: 1},
+			Towers:  Towers{Apps: 10_000, Users: users, Shards: 4}, Threads: 1, Rate: 10, Recalled: 5,
+		}
+	}
+	require.NoError(t, good().Validate())
+	for want, change := range map[string]func(*LargeOptions){
+		"apps is 10, want 1000":            func(o *LargeOptions) { o.Towers.Apps = 10 },
+		"users is 10, want 2000":           func(o *LargeOptions) { o.Towers.Users = 10 },
+		"shards is 1, want 2 to 64":        func(o *LargeOptions) { o.Towers.Shards = 1 },
+		"threads is 0, want 1 to 1024":     func(o *LargeOptions) { o.Threads = 0 },
+		"compared is 0, want 1 to 10000":   func(o *LargeOptions) { o.Recalled = 0 },
+		"rate 1 is 0 a second, want ascen": func(o *LargeOptions) { o.Rate = 0 },
+		"k is 5000, want 1 to 1000":        func(o *LargeOptions) { o.K = 5000 },
+	} {
+		o := good()
+		change(o)
+		require.ErrorContains(t, o.Validate(), want)
+	}
+}
+
+func TestAttributesOfGeneratedTowers(t *testing.T) {
+	apps, users, err := attributesOf(Towers{Apps: 3000, Users: 500, Dim: 4, Seed: 1})
+	require.NoError(t, err)
+	of := map[string]capacity.Attribute{}
+	for _, a := range apps {
+		of[a.Name] = a
+	}
+	require.Equal(t, capacity.Attribute{Name: "moderation", Type: attribute.Keyword, Values: 3, Bytes: 22.0 / 3, Present: 1}, of["moderation"], "approved, limited, blocked")
+	require.EqualValues(t, 6, of["platforms"].Values)
+	require.InDelta(t, 3, of["platforms"].Each, 1.5)
+	require.InDelta(t, 0.98, of["price_usd"].Present, 0.02, "a twentieth of those that are not free have none")
+	require.Zero(t, of["price_usd"].Values)
+	require.Len(t, users, 4)
 }
