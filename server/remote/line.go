@@ -157,7 +157,7 @@ func (l *lines) take(ctx context.Context) (*line, error) {
 		if err == nil {
 			_ = one.conn.Close() // nothing is under way on it
 		}
-		return nil, errCut
+		return nil, ErrCut
 	}
 	if errors.Is(err, errPlain) {
 		l.plain = now.Add(plainTime)
@@ -293,8 +293,8 @@ func (one *line) upgrade(host string) error {
 // ErrSilent says that nothing was heard of a node for [NodeOptions].Silence.
 var ErrSilent = errors.New("the node has given no sign of life")
 
-// errCut says that a call was given up for all that are made of the node.
-var errCut = errors.New("the node was given up, with all that it was asked")
+// ErrCut says that a call was given up with all others of its node, by [Node.Cut].
+var ErrCut = errors.New("the node was given up, with all that it was asked")
 
 // call sends a frame, and reads what is answered. The line is of no use after an error.
 func (one *line) call(ctx context.Context, frame []byte, method int, in *bytes.Buffer, o *NodeOptions) (kind byte, err error) {
@@ -354,7 +354,7 @@ func (one *line) wait(ctx context.Context, most time.Duration) error {
 		return err
 	}
 	if one.isCut.Load() {
-		return errCut
+		return ErrCut
 	}
 	return ctx.Err() // if it ends later, so does the wait
 }
@@ -364,7 +364,7 @@ func (one *line) wait(ctx context.Context, most time.Duration) error {
 func (one *line) failure(err error, unanswered bool) error {
 	switch {
 	case one.isCut.Load():
-		return errCut
+		return ErrCut
 	case isTimeout(err):
 		return ErrSilent
 	case unanswered:

@@ -149,7 +149,8 @@ type try struct {
 	mu    sync.Mutex
 	asked [maxTries + 1]*peer
 	n     int
-	// silent is one that has given no sign of life, to be asked again if there is no other.
+	// silent is one that has given no sign of life, or was given up, to be asked again if there is no
+	// other.
 	silent *peer
 
 	// Of the hedge.
@@ -174,7 +175,7 @@ func (t *try) each(ctx context.Context, to slot, p *peer) error {
 		if err == nil || !retryable(ctx, err) {
 			return err
 		}
-		if last = err; errors.Is(err, remote.ErrSilent) {
+		if last = err; errors.Is(err, remote.ErrSilent) || errors.Is(err, remote.ErrCut) {
 			t.again(p)
 		}
 		p = t.next()
@@ -205,8 +206,8 @@ func isBehind(err error) bool {
 	return ok && r.Reason == remote.Behind
 }
 
-// again has a replica asked again that has given no sign of life, or was given up for another, if
-// there is no other: it may have had no processor.
+// again has a replica asked again that has given no sign of life, or was given up for another or with
+// all calls of its node, if there is no other: it may have had no processor.
 func (t *try) again(p *peer) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -341,31 +341,33 @@ func TestThirdReplicaIsAskedWhileTwoHang(t *testing.T) {
 	}
 }
 
-// A node that gave no sign of life is asked again before nobody has answered: it may have had no
-// processor.
+// A node that gave no sign of life, or was given up for what others had asked it, is asked again
+// before nobody has answered: it may have had no processor.
 func TestSilentIsAskedAgain(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		for nodes := 1; nodes <= 2; nodes++ {
-			s, calls := newTrial(nodes), 0
-			answered, err := s.ask(t.Context(), func(context.Context, int) error {
-				if calls++; calls <= nodes {
-					return fmt.Errorf("ask node: %w", remote.ErrSilent)
-				}
-				return nil
-			})
-			require.NoError(t, err)
-			require.Less(t, answered, nodes)
-			require.Equal(t, nodes+1, calls)
+	for _, why := range []error{remote.ErrSilent, remote.ErrCut} {
+		synctest.Test(t, func(t *testing.T) {
+			for nodes := 1; nodes <= 2; nodes++ {
+				s, calls := newTrial(nodes), 0
+				answered, err := s.ask(t.Context(), func(context.Context, int) error {
+					if calls++; calls <= nodes {
+						return fmt.Errorf("ask node: %w", why)
+					}
+					return nil
+				})
+				require.NoError(t, err)
+				require.Less(t, answered, nodes)
+				require.Equal(t, nodes+1, calls)
 
-			calls = 0
-			_, err = s.ask(t.Context(), func(context.Context, int) error {
-				calls++
-				return remote.ErrSilent
-			})
-			require.ErrorIs(t, err, remote.ErrSilent)
-			require.LessOrEqual(t, calls, maxTries+1)
-		}
-	})
+				calls = 0
+				_, err = s.ask(t.Context(), func(context.Context, int) error {
+					calls++
+					return why
+				})
+				require.ErrorIs(t, err, why)
+				require.LessOrEqual(t, calls, maxTries+1)
+			}
+		})
+	}
 }
 
 // Where all fail but one that hangs, all are asked once, and the deadline ends the call.
