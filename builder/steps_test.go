@@ -258,8 +258,7 @@ func TestStepsAreKilled(t *testing.T) {
 	require.Equal(t, want.Digest, report.Digest)
 	total := k.asked
 	r := rand.New(rand.NewPCG(4, 4))
-	const points = 100
-	for point := range points {
+	for point := range killPoints {
 		k := newKillable()
 		for range 1 + point%2 { // the second time it is killed further on, or not at all
 			k.left = 1 + r.IntN(total)
