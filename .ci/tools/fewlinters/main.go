@@ -62,7 +62,7 @@ func write(configuration, folder string) error {
 	if err != nil {
 		return err
 	}
-	// Copies stay if the sources are of another version: all of it is written anew.
+	// Files that only another version has must not stay among those of this one.
 	if err := os.RemoveAll(folder); err != nil {
 		return err
 	}
