@@ -45,6 +45,7 @@ type cli struct {
 	Demo     demoCommand     `cmd:"" help:"See all of it in half a minute, in a temporary folder."`
 
 	Completion completionCommand `cmd:"" help:"Have the shell complete commands and flags."`
+	Docs       docsCommand       `cmd:"" help:"Read the documentation, which is in the binary."`
 	Version    versionCommand    `cmd:"" help:"Say which version this is, and which formats it reads and writes."`
 
 	VersionFlag kong.VersionFlag `name:"version" help:"Print the version and exit."`
