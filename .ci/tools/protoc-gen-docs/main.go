@@ -150,7 +150,7 @@ func cell(c protogen.CommentSet) string {
 
 // escape keeps what looks like Markdown or HTML from being any.
 func escape(line string) string {
-	return strings.NewReplacer("<", "\\<", "*", "\\*", "_", "\\_", "[", "\\[").Replace(line)
+	return strings.NewReplacer("<", "\\<", "*", "\\*").Replace(line)
 }
 
 // name is that of a message or an enum within its package.
