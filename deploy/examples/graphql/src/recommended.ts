@@ -5,15 +5,18 @@ import { TandemError } from "@tandem-ann/client";
 
 /** How many queries one operation may ask: one batch. */
 export const mostQueries = 256;
-/** How many apps a page may have. */
-export const mostApps = 100;
+/** How many apps a page may have, and all pages of a user: more no server gives. */
+export const mostApps = 100, mostOfUser = 10_000;
 
 type Ask = { userId: string; k: number; pageToken: string };
 
 /** What an answer is based on, for the extensions of a response. */
 export interface Basis {
   path: readonly (string | number)[];
+  /** The share of eligible apps, 0 to 1, and of how many shards how many answered. */
   coverage: number;
+  shards: number;
+  shardsAnswered: number;
   modelVersion: string;
   arm: string;
   requestId: string;
@@ -23,9 +26,12 @@ export interface Basis {
 export class Recommender {
   readonly bases: Basis[] = [];
   readonly #loader: DataLoader<Ask, RetrieveResponse, string>;
+  readonly #tell: (error: TandemError) => void;
   #asked = 0;
 
-  constructor(client: Client, options: CallOptions = {}) {
+  /** Failures that are nobody's mistake are told; who asks gets no text of them. */
+  constructor(client: Client, tell: (error: TandemError) => void, options: CallOptions = {}) {
+    this.#tell = tell;
     this.#loader = new DataLoader<Ask, RetrieveResponse, string>(async (asks) => {
       const results = await client.batchRetrieve(asks, options);
       return results.map(({ response, error }) => response ?? error);
@@ -41,9 +47,10 @@ export class Recommender {
     try {
       answer = await this.#loader.load({ userId, k: begin.skip + first, pageToken: begin.token });
     } catch (error) {
-      throw explained(error);
+      throw this.#explained(error);
     }
-    this.bases.push({ path, coverage: answer.coverage, modelVersion: answer.modelVersion, arm: answer.arm, requestId: answer.requestId });
+    const { eligibleShare: coverage = 0, shards = 0, shardsAnswered = 0 } = answer.coverage ?? {};
+    this.bases.push({ path, coverage, shards, shardsAnswered, modelVersion: answer.modelVersion, arm: answer.arm, requestId: answer.requestId });
     const last = answer.candidates.length - 1;
     const edges = answer.candidates.slice(begin.skip).map((candidate, i) => {
       const at = begin.skip + i;
@@ -60,6 +67,20 @@ export class Recommender {
       },
     };
   }
+
+  /** What programs need of an error. */
+  #explained(error: unknown): unknown {
+    if (!(error instanceof TandemError)) return error;
+    const { reason, retryAfter, requestId, fields } = error;
+    let code = "INTERNAL_SERVER_ERROR", text = "there are no recommendations now";
+    if (reason === "ENTITY_UNKNOWN") [code, text] = ["NOT_FOUND", "there is no such user"];
+    else if (error.mistake) [code, text] = ["BAD_USER_INPUT", error.message];
+    else {
+      if (error.temporary) code = "SERVICE_UNAVAILABLE";
+      this.#tell(error);
+    }
+    return new GraphQLError(text, { extensions: { code, reason, retryAfter, requestId, fields } });
+  }
 }
 
 /**
@@ -67,23 +88,12 @@ export class Recommender {
  * are before the next one, and the token of its page: 3.TOKEN.
  */
 function parse(cursor: string): { token: string; skip: number } {
-  const parts = /^(?:([0-9]{1,3})\.)?([A-Za-z0-9_-]{0,1000})$/.exec(cursor);
+  const parts = /^(?:([0-9]{1,4})\.)?([A-Za-z0-9_-]{0,1000})$/.exec(cursor);
   const skip = Number(parts?.[1] ?? 0);
-  if (!parts || skip > 2 * mostApps) throw wrong("after", `after is ${JSON.stringify(cursor.slice(0, 100))}; accepted: a cursor of an earlier answer`);
+  if (!parts || skip > mostOfUser - mostApps) throw wrong("after", `after is ${JSON.stringify(cursor.slice(0, 100))}; accepted: a cursor of an earlier answer`);
   return { token: parts[2]!, skip };
 }
 
 function wrong(field: string, text: string): GraphQLError {
   return new GraphQLError(text, { extensions: { code: "BAD_USER_INPUT", fields: field ? [{ path: field, description: text }] : [] } });
-}
-
-/** What programs need of an error. The text of a mistake is for whoever asks; that of other failures is for our log. */
-function explained(error: unknown): GraphQLError {
-  if (!(error instanceof TandemError)) throw error;
-  const extensions = {
-    code: error.mistake ? "BAD_USER_INPUT" : error.temporary ? "SERVICE_UNAVAILABLE" : "INTERNAL_SERVER_ERROR",
-    reason: error.reason, retryAfter: error.retryAfter, requestId: error.requestId, fields: error.fields,
-  };
-  if (error.reason === "ENTITY_UNKNOWN") extensions.code = "NOT_FOUND";
-  return new GraphQLError(error.mistake ? error.message : "there are no recommendations now", { extensions, originalError: error });
 }

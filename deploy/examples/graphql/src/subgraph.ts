@@ -1,7 +1,7 @@
 import { createSchema, createYoga } from "graphql-yoga";
 import type { Plugin, YogaInitialContext } from "graphql-yoga";
 import type { ExecutionResult, GraphQLResolveInfo } from "graphql";
-import type { CallOptions, Client } from "@tandem-ann/client";
+import type { CallOptions, Client, TandemError } from "@tandem-ann/client";
 import { Recommender } from "./recommended.js";
 
 const types = `
@@ -42,8 +42,8 @@ const basis: Plugin<Context> = {
   },
 };
 
-/** A handler of GraphQL over HTTP that asks Tandem by a client. */
-export function createSubgraph(client: Client) {
+/** A handler of GraphQL over HTTP that asks Tandem by a client, and tells of failures that are nobody's mistake. */
+export function createSubgraph(client: Client, tell: (error: TandemError) => void = console.error) {
   return createYoga<object, { recommender: Recommender }>({
     landingPage: false,
     graphiql: false,
@@ -61,7 +61,7 @@ export function createSubgraph(client: Client) {
         },
       },
     }),
-    context: ({ request }) => ({ recommender: new Recommender(client, options(request)) }),
+    context: ({ request }) => ({ recommender: new Recommender(client, tell, options(request)) }),
   });
 }
 

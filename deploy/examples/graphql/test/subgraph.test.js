@@ -14,14 +14,15 @@ function over(t, address = process.env.TANDEM_URL, options = {}) {
   let calls = 0;
   const batch = client.batchRetrieve.bind(client);
   client.batchRetrieve = (...args) => (calls++, batch(...args));
-  const yoga = createSubgraph(client);
+  const told = [];
+  const yoga = createSubgraph(client, (error) => told.push(error.reason));
   const ask = async (query, variables = {}, headers = {}) => {
     const response = await yoga.fetch("http://127.0.0.1/graphql", {
       method: "POST", headers: { "content-type": "application/json", ...headers }, body: JSON.stringify({ query, variables }),
     });
     return response.json();
   };
-  return { ask, calls: () => calls };
+  return { ask, told, calls: () => calls };
 }
 
 const page = `query($user: ID!, $first: Int!, $after: String) {
@@ -68,6 +69,7 @@ test("fields of one operation are one call, and say what they are based on", asy
   const [first] = answer.extensions.tandem;
   assert.deepEqual(first.path, ["u0"]);
   assert.equal(first.coverage, 1);
+  assert.equal(first.shards, first.shardsAnswered);
   assert.equal(first.modelVersion, "v1");
   assert.equal(first.arm, "control");
 });
@@ -86,7 +88,7 @@ test("a user whom nobody knows is one field's error", async (t) => {
 
 test("what is wrong is said, with the field", async (t) => {
   const { ask, calls } = over(t);
-  for (const [variables, field] of [[{ first: 0 }, "first"], [{ first: 101 }, "first"], [{ first: 1, after: "a b" }, "after"], [{ first: 1, after: "999.x" }, "after"]]) {
+  for (const [variables, field] of [[{ first: 0 }, "first"], [{ first: 101 }, "first"], [{ first: 1, after: "a b" }, "after"], [{ first: 1, after: "9999.x" }, "after"]]) {
     const { data, errors } = await ask(page, { user, ...variables });
     assert.equal(data.recommendedApps, null);
     assert.equal(errors[0].extensions.code, "BAD_USER_INPUT");
@@ -104,12 +106,13 @@ test("what is wrong is said, with the field", async (t) => {
 });
 
 test("a server that is not there is no page, and no secret", async (t) => {
-  const { ask } = over(t, "127.0.0.1:1", { deadline: 200 });
+  const { ask, told } = over(t, "127.0.0.1:1", { deadline: 200 });
   const { data, errors } = await ask(page, { user, first: 1 });
   assert.equal(data.recommendedApps, null);
   assert.equal(errors[0].extensions.code, "SERVICE_UNAVAILABLE");
   assert.equal(errors[0].extensions.reason, "UNREACHABLE");
   assert.equal(errors[0].message, "there are no recommendations now");
+  assert.deepEqual(told, ["UNREACHABLE"]);
 });
 
 test("a router composes it", async (t) => {
