@@ -32,6 +32,8 @@ func TestReportsAreJSON(t *testing.T) {
 		"serve":                  "its log, which --log-format has as JSON",
 		"demo":                   "a story",
 		"completion":             "a program of a shell",
+		"build partition":        "nothing: what it has done is in the store, or an Arrow stream",
+		"build shard":            "nothing: what it has done is in the store",
 		"token new":              "one token, alone on its line",
 		"live export":            "JSON Lines",
 		"bench record":           "the record, which is JSON",

@@ -31,6 +31,7 @@ func TestGateMessagesAreDocumented(t *testing.T) {
 		files = append(files, found...)
 	}
 	texts := 0
+	var missing []string
 	for _, file := range files {
 		if strings.HasSuffix(file, "_test.go") || elsewhere[filepath.Base(file)] {
 			continue
@@ -54,15 +55,18 @@ func TestGateMessagesAreDocumented(t *testing.T) {
 				}
 			}
 			part = strings.Trim(part, " ;,:()\n")
-			if len(part) < 25 || !strings.Contains(part, " ") {
+			if len(part) < 26 || !strings.Contains(part, " ") {
 				return true // a subject, or a name
 			}
 			texts++
-			require.Contains(t, page, part, "docs/gate-messages.md lacks what %s says: %q", file, text)
+			if !strings.Contains(page, part) {
+				missing = append(missing, filepath.Base(file)+": "+text)
+			}
 			return true
 		})
 	}
 	require.Greater(t, texts, 60)
+	require.Empty(t, missing, "texts that docs/gate-messages.md lacks")
 }
 
 // elsewhere are files whose texts are of refusals, limits and records, and of no check.
