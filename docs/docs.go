@@ -16,8 +16,12 @@ import (
 //go:embed *.md *.svg
 var files embed.FS
 
-// Index is the name of the page that leads to all others.
-const Index = "index"
+const (
+	// Index is the name of the page that leads to all others.
+	Index = "index"
+	// Reference is that of the page of the API, which names everything and explains little.
+	Reference = "api"
+)
 
 // Page is a page of the documentation.
 type Page struct {
@@ -123,7 +127,7 @@ func Unique(used map[string]int, anchor string) string {
 
 // Search returns the sections that have all words, wherever they begin in a word of the text, and
 // in capital letters or small ones. Those come first that have them in their headings, then those
-// that have them most often for their length.
+// that have them most often for their length; those of the reference come after all others.
 func Search(words string) []Section {
 	wanted := strings.Fields(strings.ToLower(words))
 	if len(wanted) == 0 {
@@ -154,7 +158,12 @@ func Search(words string) []Section {
 			}
 		}
 	}
-	slices.SortStableFunc(hits, func(a, b hit) int { return cmp.Compare(b.score, a.score) })
+	slices.SortStableFunc(hits, func(a, b hit) int {
+		if a, b := a.Page.Name == Reference, b.Page.Name == Reference; a != b {
+			return map[bool]int{true: 1, false: -1}[a]
+		}
+		return cmp.Compare(b.score, a.score)
+	})
 	list := make([]Section, len(hits))
 	for i, h := range hits {
 		list[i] = h.Section

@@ -68,7 +68,12 @@ func TestSections(t *testing.T) {
 // A search finds the sections that have all words, and no others.
 func TestSearch(t *testing.T) {
 	require.Empty(t, docs.Search(" "))
-	require.Equal(t, "live", docs.Search("takedown")[0].Page.Name)
+	var first []string
+	for _, s := range docs.Search("takedown")[:5] {
+		first = append(first, s.Page.Name)
+	}
+	require.Contains(t, first, "live")
+	require.NotContains(t, first, docs.Reference, "it names everything")
 	var words []string
 	for _, p := range docs.Pages() {
 		for _, s := range p.Sections() {

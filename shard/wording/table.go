@@ -169,11 +169,11 @@ func (t *Table) narrowed(rows [][]string, count int) []int {
 
 // row writes the cells of a row, which go on in the lines below where they are too wide.
 func (t *Table) row(w *bytes.Buffer, cells []string, widths []int) {
-	parts, height := make([][]string, len(cells)), 1
 	open := len(cells) - 1 // no tab ends it, so that it is aligned to the left
 	if len(cells) > 1 && cells[open] == "" {
 		cells, open = cells[:open], -1
 	}
+	parts, height := make([][]string, len(cells)), 1
 	for i, cell := range cells {
 		parts[i] = Wrap(cell, widths[i])
 		height = max(height, len(parts[i]))
