@@ -73,6 +73,17 @@ func TestVariablesStandForFlags(t *testing.T) {
 	}
 }
 
+// One package aligns tables, so that all of them fit a terminal.
+func TestTablesAreAlignedByOne(t *testing.T) {
+	for dir, p := range readPackages(t, os.DirFS("../..")) {
+		for file, imports := range p.imports {
+			if dir != "shard/wording" && !strings.HasSuffix(file, "_test.go") {
+				require.NotContains(t, imports, "text/tabwriter", "%s: tables are those of shard/wording", file)
+			}
+		}
+	}
+}
+
 // What the command says of formats is what the page of formats says.
 func TestFormatsAreDocumented(t *testing.T) {
 	page, err := os.ReadFile("../../shard/format.md")
