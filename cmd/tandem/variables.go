@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -45,10 +44,7 @@ func (v *variables) Resolve(c *kong.Context, parent *kong.Path, flag *kong.Flag)
 		return nil, nil
 	}
 	v.used = append(v.used, usedVariable{flag.Name, name, value})
-	if flag.Target.Kind() == reflect.Slice {
-		return []string{value}, nil
-	}
-	return value, nil
+	return value, nil // of a list, one
 }
 
 // passedOver says whether a variable does not count for a command, since something else says
