@@ -27,7 +27,7 @@ import (
 
 type queryCommand struct {
 	clientFlags
-	Server string `default:"127.0.0.1:8080" placeholder:"HOST:PORT" help:"Server to ask, by its address or its URL (default ${default})."`
+	Server string `default:"127.0.0.1:8080" variable:"TANDEM_SERVER" placeholder:"HOST:PORT" help:"Server to ask, by its address or its URL (default ${default})."`
 
 	User   string   `required:"" xor:"query" placeholder:"ID" help:"Ask with the vector of this user."`
 	App    string   `required:"" xor:"query" placeholder:"ID" help:"Ask with the vector of this app: more like this."`

@@ -210,7 +210,8 @@ func (c *snapshotShowCommand) Run(e *environment) (err error) {
 
 type snapshotCopyCommand struct {
 	snapshotFlags
-	To string `required:"" placeholder:"STORE" help:"Store to copy to; a folder is made if need be."`
+	To   string `required:"" placeholder:"STORE" help:"Store to copy to; a folder is made if need be."`
+	JSON bool   `help:"Print JSON."`
 }
 
 func (snapshotCopyCommand) Help() string {
@@ -259,13 +260,21 @@ func (c *snapshotCopyCommand) Run(e *environment) (err error) {
 	if !same {
 		fmt.Fprintf(e.stderr, "%s has runs of the gates of its own, and those of %s were not copied; tandem gate runs them anew\n", c.To, c.Store)
 	}
-	fmt.Fprintf(e.stdout, "snapshot %s is in %s\n", digest, c.To)
-	return nil
+	if c.JSON {
+		return wording.WriteJSON(e.stdout, struct {
+			Snapshot    manifest.Digest `json:"snapshot"`
+			To          string          `json:"to"`
+			GatesCopied bool            `json:"gates_copied"` // else the store has runs of its own
+		}{digest, c.To, same})
+	}
+	_, err = fmt.Fprintf(e.stdout, "snapshot %s is in %s\n", digest, c.To)
+	return err
 }
 
 type snapshotRmCommand struct {
 	requiredStoreFlags
 	Snapshots []string `arg:"" name:"digest" help:"Digests of snapshots, or the beginnings of them."`
+	JSON      bool     `help:"Print JSON."`
 }
 
 func (snapshotRmCommand) Help() string {
@@ -293,13 +302,22 @@ func (c *snapshotRmCommand) Run(e *environment) (err error) {
 		}
 		digests = append(digests, d)
 	}
+	removed := []manifest.Digest{}
 	for _, d := range digests {
-		if err := store.Remove(e.ctx, d, neededBy(store)); err != nil {
-			return err
+		if err = store.Remove(e.ctx, d, neededBy(store)); err != nil {
+			break
 		}
-		fmt.Fprintf(e.stdout, "removed snapshot %s\n", d)
+		removed = append(removed, d)
+		if !c.JSON {
+			fmt.Fprintf(e.stdout, "removed snapshot %s\n", d)
+		}
 	}
-	return nil
+	if c.JSON { // those before an error, too
+		err = errors.Join(err, wording.WriteJSON(e.stdout, struct {
+			Removed []manifest.Digest `json:"removed"`
+		}{removed}))
+	}
+	return err
 }
 
 type snapshotGcCommand struct {

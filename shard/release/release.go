@@ -27,8 +27,8 @@ const (
 	maxOff  = 64   // gates that were off
 )
 
-// version is that of the encoding.
-const version = 1
+// Version is that of the encoding, which is written and read.
+const Version = 1
 
 // Kind is what a release did.
 type Kind string
@@ -207,8 +207,8 @@ func Decode(data []byte) (*Release, error) {
 	if err := json.Unmarshal(data, &head); err != nil {
 		return nil, fmt.Errorf("release: %w", err)
 	}
-	if head.Version != version {
-		return nil, fmt.Errorf("release: version is %d, this build reads version %d", head.Version, version)
+	if head.Version != Version {
+		return nil, fmt.Errorf("release: version is %d, this build reads version %d", head.Version, Version)
 	}
 	r := &Release{}
 	d := json.NewDecoder(bytes.NewReader(data))
@@ -245,8 +245,8 @@ func newLog(now time.Time) string {
 
 func (r *Release) validate() error {
 	switch {
-	case r.Version != version:
-		return fmt.Errorf("version is %d, want %d", r.Version, version)
+	case r.Version != Version:
+		return fmt.Errorf("version is %d, want %d", r.Version, Version)
 	case r.Generation == 0 || r.ID == "" || len(r.ID) > maxName:
 		return fmt.Errorf("generation %d has the id %.80q", r.Generation, r.ID)
 	case len(r.Log) > maxName:

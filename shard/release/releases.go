@@ -288,7 +288,7 @@ func (r *Releases) change(ctx context.Context, c Change, kind Kind, protect func
 		}
 	}()
 	next := &Release{
-		Version: version, Generation: now.Generation + 1, ID: newID(), Previous: now.Hash, Log: now.Log, Kind: kind,
+		Version: Version, Generation: now.Generation + 1, ID: newID(), Previous: now.Hash, Log: now.Log, Kind: kind,
 		Time: time.Now().UTC().Truncate(time.Millisecond), Author: c.Author, Reason: c.Reason, Override: c.Override,
 		AutoRollback: c.AutoRollback, Model: now.Model, Salt: now.Salt, Arms: slices.Clone(now.Arms),
 	}
