@@ -14,7 +14,7 @@ import { Picker } from "./picker";
 import { href, replaceQuery, route } from "./route";
 import { nameAttribute, schemaOf, seenIn, type Schema } from "./schema";
 import { may } from "./session";
-import { Choice, Digest, Empty, Icon, Loading, TroubleBox } from "./ui";
+import { Choice, Digest, Empty, Icon, Loading, Table, TroubleBox } from "./ui";
 
 interface Found {
   answer: RetrieveResponse;
@@ -408,8 +408,7 @@ function Candidates({ answer, name, target, leaveOut, metric, from }: { answer: 
         <Choice label="Shown as" value={view} options={[["table", "Table"], ["cards", "Cards"]] as const} onChange={setView} />
       </header>
       {view === "table" ? (
-        <div class="scroll" tabIndex={0} role="region" aria-label="Candidates as a table">
-          <table class="candidates">
+        <Table label="Candidates as a table" class="candidates">
             <thead>
               <tr>
                 <th scope="col" class="n">#</th>
@@ -448,8 +447,7 @@ function Candidates({ answer, name, target, leaveOut, metric, from }: { answer: 
                 </tr>
               ))}
             </tbody>
-          </table>
-        </div>
+          </Table>
       ) : (
         <ol class="cards" start={from + 1}>
           {drawn.map((c, i) => (
@@ -538,8 +536,7 @@ function Beside({ one, two, name, names, arms }: { one: RetrieveResponse; two: R
         </h2>
         {one.snapshot === two.snapshot && <span class="tag warn">both answers are by snapshot {shortDigest(one.snapshot)}: the arms have one model version</span>}
       </header>
-      <div class="scroll" tabIndex={0} role="region" aria-label="Two arms as a table">
-        <table class="beside">
+      <Table label="Two arms as a table" class="beside">
           <thead>
             <tr>
               <th scope="col" class="n">#</th>
@@ -560,8 +557,7 @@ function Beside({ one, two, name, names, arms }: { one: RetrieveResponse; two: R
               </tr>
             ))}
           </tbody>
-        </table>
-      </div>
+        </Table>
     </section>
   );
 }

@@ -7,7 +7,7 @@ import { usePoll } from "./poll";
 import { href, route } from "./route";
 import { may } from "./session";
 import { useSignal } from "./signal";
-import { Digest, Empty, Loading, TroubleBox } from "./ui";
+import { Digest, Empty, Loading, Table, TroubleBox } from "./ui";
 
 const decode = (data: Uint8Array): unknown => JSON.parse(new TextDecoder().decode(data));
 
@@ -78,8 +78,7 @@ function List() {
             <h2>{`${count(list.length)}${next ? " and more" : ""} snapshot${list.length === 1 && !next ? "" : "s"}`}</h2>
             <span class="muted">the one that was published last is first</span>
           </header>
-          <div class="scroll" tabIndex={0} role="region" aria-label="Snapshots as a table">
-            <table>
+          <Table label="Snapshots as a table">
               <thead>
                 <tr>
                   <th scope="col">Model version</th>
@@ -113,8 +112,7 @@ function List() {
                   );
                 })}
               </tbody>
-            </table>
-          </div>
+            </Table>
           {next && (
             <div class="row pages more">
               <button type="button" onClick={() => void ask()}>More</button>
@@ -299,8 +297,7 @@ function RecallTable({ m }: { m: Manifest }) {
         <h2>Recall that the build measured</h2>
         <span class="muted">on users that it held out</span>
       </header>
-      <div class="scroll" tabIndex={0} role="region" aria-label="Recall as a table">
-        <table>
+      <Table label="Recall as a table">
           <thead>
             <tr>
               <th scope="col">Apps</th>
@@ -329,8 +326,7 @@ function RecallTable({ m }: { m: Manifest }) {
               </tr>
             ))}
           </tbody>
-        </table>
-      </div>
+        </Table>
     </section>
   );
 }
@@ -380,8 +376,7 @@ function Diff({ candidate, previous }: { candidate: string; previous: string }) 
             <header class="head">
               <h1>{d.candidate.model_version} beside {d.previous.model_version}</h1>
             </header>
-            <div class="scroll" tabIndex={0} role="region" aria-label="Rows">
-              <table>
+            <Table label="Rows">
                 <thead>
                   <tr><th scope="col">Tower</th><th scope="col" class="n">Rows</th><th scope="col" class="n">Before</th><th scope="col" class="n">Added</th><th scope="col" class="n">Removed</th><th scope="col" class="n">Kept</th></tr>
                 </thead>
@@ -390,13 +385,11 @@ function Diff({ candidate, previous }: { candidate: string; previous: string }) 
                     <tr key={name}><th scope="row">{name}</th><td class="n">{count(t.rows)}</td><td class="n">{count(t.previous_rows)}</td><td class="n">{count(t.added)}</td><td class="n">{count(t.removed)}</td><td class="n">{count(t.kept)}</td></tr>
                   ))}
                 </tbody>
-              </table>
-            </div>
+              </Table>
           </section>
           <section class="card flush">
             <header class="head"><h2>What the same users are given</h2><span class="muted">the share of candidates that both have</span></header>
-            <div class="scroll" tabIndex={0} role="region" aria-label="Overlap">
-              <table>
+            <Table label="Overlap">
                 <thead>
                   <tr><th scope="col">Apps</th><th scope="col" class="n">Eligible</th><th scope="col" class="n">Before</th><th scope="col" class="n">Overlap@10</th><th scope="col" class="n">Overlap@100</th></tr>
                 </thead>
@@ -407,8 +400,7 @@ function Diff({ candidate, previous }: { candidate: string; previous: string }) 
                     </tr>
                   ))}
                 </tbody>
-              </table>
-            </div>
+              </Table>
           </section>
           {example && (
             <section class="card flush" aria-label="Candidates of a user, before and after">
@@ -421,8 +413,7 @@ function Diff({ candidate, previous }: { candidate: string; previous: string }) 
                   </select>
                 </label>
               </header>
-              <div class="scroll" tabIndex={0} role="region" aria-label="Candidates">
-                <table>
+              <Table label="Candidates">
                   <thead><tr><th scope="col" class="n">#</th><th scope="col">Before: {d.previous.model_version}</th><th scope="col">After: {d.candidate.model_version}</th></tr></thead>
                   <tbody>
                     {Array.from({ length: Math.max(example.given.length, example.previous.length) }, (_, i) => (
@@ -434,8 +425,7 @@ function Diff({ candidate, previous }: { candidate: string; previous: string }) 
                       </tr>
                     ))}
                   </tbody>
-                </table>
-              </div>
+                </Table>
             </section>
           )}
         </>
