@@ -10,6 +10,7 @@ import { count, percent, plural, score, secondsOf, shortDigest, took, valueTexts
 import type { ArmStatus } from "./gen/tandem/v1/admin_pb";
 import { Plan, RetrieveRequestSchema, Tower, Verdict, type Candidate, type IdExplain, type RetrieveResponse } from "./gen/tandem/v1/retrieval_pb";
 import { armColor, Dot } from "./now";
+import { PointMap } from "./map";
 import { Picker } from "./picker";
 import { href, replaceQuery, route } from "./route";
 import { nameAttribute, schemaOf, seenIn, type Schema } from "./schema";
@@ -40,11 +41,11 @@ export function Explore() {
   const version = versionOf(form.arm);
   const [tokens, setTokens] = useState<string[]>([]); // of the pages after the first
   const [round, setRound] = useState(0);
-  const key = JSON.stringify([{ ...form, why: "" }, version, tokens, round]);
+  const key = JSON.stringify([{ ...form, why: "", map: false }, version, tokens, round]);
   const one = useAnswer(form, version, tokens.at(-1) ?? "", key);
   const second = arms.find((a) => a.name === form.other && a.name !== form.arm);
   const two = useAnswer(second ? form : null, second?.modelVersion ?? "", "", key);
-  useEffect(() => setTokens([]), [JSON.stringify({ ...form, k: 0, why: "" })]);
+  useEffect(() => setTokens([]), [JSON.stringify({ ...form, k: 0, why: "", map: false })]);
 
   const schema = useSchema(one.found?.answer.snapshot, one.found?.answer.candidates);
   const attributes = form.target === "users" ? schema.users : schema.apps;
@@ -201,6 +202,13 @@ export function Explore() {
                     </button>
                   </nav>
                 )}
+                <section class="card" aria-label="Map">
+                  <header class="head">
+                    <h2>Where they lie</h2>
+                    <button type="button" aria-expanded={form.map} onClick={() => change({ map: !form.map })}>{form.map ? "Hide the map" : "Show the map"}</button>
+                  </header>
+                  {form.map && <PointMap key={`${form.by}${form.target}${form.id}`} form={form} answer={one.found.answer} name={name} metric={schema.metric} />}
+                </section>
                 <Why form={form} change={change} version={version} name={name} />
               </div>
             ) : (

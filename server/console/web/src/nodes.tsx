@@ -1,5 +1,5 @@
 // The nodes of a cluster, what each holds, and which differ from the others.
-import { useEffect, useMemo, useState } from "preact/hooks";
+import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { admin, live } from "./api";
 import { differences, shardsOf, type Difference, type ShardLine } from "./differ";
 import { bytes, count, plural, secondsOf, shortDigest, span, words } from "./format";
@@ -168,16 +168,29 @@ function Short({ c }: { c: ClusterStatus }) {
   );
 }
 
-/** How many rows are drawn: some at a time, so that the page answers meanwhile; none is taken back. */
-function useDrawn(length: number, some: number): number {
+/**
+ * How many rows are drawn: those that somebody sees or is about to. What comes after them is a button,
+ * which draws more as soon as it is near the window.
+ */
+function useDrawn(length: number, key: string): [number, preact.ComponentChildren] {
   const [n, set] = useState(some);
+  useEffect(() => set(some), [key]);
+  const ref = useRef<HTMLButtonElement>(null);
+  const left = length - n;
   useEffect(() => {
-    if (n >= length) return;
-    const timer = setTimeout(() => set(n + some));
-    return () => clearTimeout(timer);
-  }, [n, length]);
-  return Math.min(n, length);
+    if (left <= 0) return;
+    const watch = new IntersectionObserver((seen) => seen.some((e) => e.isIntersecting) && set((was) => was + some), { rootMargin: "600px" });
+    watch.observe(ref.current!);
+    return () => watch.disconnect();
+  }, [left]);
+  const more = left > 0 && (
+    <div class="row pages more">
+      <button type="button" ref={ref} onClick={() => set(n + some)}>{count(left)} more</button>
+    </div>
+  );
+  return [Math.min(n, length), more];
 }
+const some = 60;
 
 function NodeTable({ c, differ, only }: { c: ClusterStatus; differ: Map<string, Difference[]>; only: string }) {
   const list = useMemo(() => {
@@ -187,11 +200,12 @@ function NodeTable({ c, differ, only }: { c: ClusterStatus; differ: Map<string, 
     // Those that somebody has to look at come first; sort keeps the order of the others.
     return [...kept].sort((a, b) => Number(differ.has(b.address)) - Number(differ.has(a.address)));
   }, [c, differ, only]);
-  const drawn = useDrawn(list.length, 60);
+  const [drawn, more] = useDrawn(list.length, only);
   const [open, setOpen] = useState("");
   const zones = c.nodes.some((n) => n.zone);
   if (list.length === 0) return <Empty title={only ? "No node has that" : "No node is known"}>{only ? "" : "Who lists the nodes names none: look at --nodes of this server."}</Empty>;
   return (
+    <>
     <Table label="Nodes as a table" class="nodes">
         <thead>
           <tr>
@@ -212,7 +226,9 @@ function NodeTable({ c, differ, only }: { c: ClusterStatus; differ: Map<string, 
             <NodeRow key={n.address} n={n} zones={zones} differ={differ.get(n.address)} open={open === n.address} toggle={() => setOpen(open === n.address ? "" : n.address)} />
           ))}
         </tbody>
-      </Table>
+    </Table>
+    {more}
+    </>
   );
 }
 
@@ -233,8 +249,8 @@ function NodeRow({ n, zones, differ, open, toggle }: { n: ClusterNode; zones: bo
         <td class="n">{silent ? "–" : count(n.inFlight)}</td>
         <td class="act">
           {n.held.length > 0 && (
-            <button type="button" class="quiet" aria-expanded={open} aria-label={`What ${n.name} holds`} onClick={toggle}>
-              {open ? "less" : "more"}
+            <button type="button" class="quiet" aria-expanded={open} onClick={toggle}>
+              Shards<span class="offscreen"> of {n.name}</span>
             </button>
           )}
         </td>
@@ -288,9 +304,10 @@ function ShardTable({ c, only }: { c: ClusterStatus; only: string }) {
     const words = only.toLowerCase().split(/\s+/).filter(Boolean);
     return all.filter((x) => { const t = `${x.snapshot} ${towerText(x.tower)} ${x.number} ${x.differ}`; return words.every((w) => t.includes(w)); });
   }, [all, only]);
-  const drawn = useDrawn(list.length, 60);
+  const [drawn, more] = useDrawn(list.length, only);
   if (list.length === 0) return <Empty title={only ? "No shard has that" : "No node says what it holds"} />;
   return (
+    <>
     <Table label="Shards as a table">
         <thead>
           <tr>
@@ -319,5 +336,7 @@ function ShardTable({ c, only }: { c: ClusterStatus; only: string }) {
           ))}
         </tbody>
       </Table>
+    {more}
+    </>
   );
 }

@@ -80,7 +80,7 @@ export function Digest({ of }: { of: string }) {
   );
 }
 
-const narrow = matchMedia("(max-width: 700px)");
+export const narrow = matchMedia("(max-width: 700px)");
 
 /**
  * A table that can be scrolled by keyboard where it is too wide. Where a window is narrow its rows stand
@@ -113,7 +113,7 @@ export function Table({ label, class: name, children }: { label: string; class?:
 }
 
 /** Whether a media query holds, followed. */
-function useMatch(query: MediaQueryList): boolean {
+export function useMatch(query: MediaQueryList): boolean {
   const [holds, set] = useState(query.matches);
   useEffect(() => {
     const look = () => set(query.matches);

@@ -4,13 +4,11 @@
 //
 // Screenshots go to the folder that CONSOLE_SCREENSHOTS names, if it does.
 import assert from "node:assert/strict";
-import { mkdirSync, readFileSync, renameSync } from "node:fs";
-import { createRequire } from "node:module";
+import { mkdirSync, renameSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
-import { browse, hostile, open, renamed, shots, World } from "./world.js";
+import { browse, faults, hostile, open, renamed, shots, watchTasks, World } from "./world.js";
 
-const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 const world = new World();
 let browser, server, asking, writing;
 
@@ -27,18 +25,6 @@ after(async () => {
   await world.end();
 });
 
-/** What axe finds that is serious. Its script goes in past the page's policy, as a person's tool does. */
-async function faults(context, page) {
-  const client = await context.newCDPSession(page);
-  await client.send("Page.setBypassCSP", { enabled: true });
-  await client.send("Runtime.evaluate", { expression: axe });
-  const { result } = await client.send("Runtime.evaluate", {
-    expression: `axe.run(document).then((r) => JSON.stringify(r.passes.length < 10 ? ["axe has looked at nothing"] : r.violations.filter((v) => ["serious", "critical"].includes(v.impact)).map((v) => v.id + ": " + v.nodes.map((n) => n.target + " " + n.failureSummary).join("; "))))`,
-    awaitPromise: true,
-  });
-  return JSON.parse(result.value);
-}
-
 const explore = (query) => `#/explore?${new URLSearchParams(query)}`;
 
 test("every page, at each width, light and dark", { timeout: 300_000 }, async () => {
@@ -46,6 +32,8 @@ test("every page, at each width, light and dark", { timeout: 300_000 }, async ()
     now: ["#/now", "text=What it holds"],
     begin: ["#/explore", "text=Whom do you ask for?"],
     explore: [explore({ user: "user-0000042", why: renamed, filter: "price_usd < user.budget", "user.budget": "5" }), ".why .answer"],
+    map: [explore({ user: "user-0000042", map: "1" }), ".map .legend"],
+    nodes: ["#/nodes", "text=This server holds all shards itself"],
     snapshots: ["#/snapshots", "text=3 snapshots"],
     refused: [`#/snapshots?of=${world.digests[2]}`, "text=Recall that the build measured"],
     diff: [`#/snapshots?of=${world.digests[1]}&beside=${world.digests[0]}`, "text=Candidates, before and after"],
@@ -208,6 +196,43 @@ test("two arms side by side", { timeout: 60_000 }, async () => {
   await context.close();
 });
 
+test("the map: by keyboard from point to point, centred on one, and the same as a table", { timeout: 60_000 }, async () => {
+  const { context, page, wrong } = await open(browser, server.url + explore({ user: "user-0000042" }));
+  await page.getByRole("button", { name: "Show the map" }).click();
+  const points = page.locator(".map svg [role=button]");
+  await points.first().waitFor();
+  assert.equal(await points.count(), 21);
+  assert.match((await page.locator(".map .legend").textContent()) ?? "", /\d{3} others of the catalogue.*Centred on the middle/);
+  const dots = ((await page.locator(".map path.catalogue").getAttribute("d")) ?? "").split("M").length - 1;
+  assert.ok(dots > 200, `${dots} of the catalogue`);
+  await points.first().focus();
+  const seen = page.locator(".map .seen");
+  assert.match((await seen.textContent()) ?? "", /the query, user user-0000042/);
+  const reached = new Set();
+  for (const key of ["ArrowRight", "ArrowDown", "ArrowLeft", "ArrowUp", "End", "Home"]) {
+    await page.keyboard.press(key);
+    reached.add(await seen.textContent());
+  }
+  assert.ok(reached.size > 2, [...reached].join("; "));
+  await page.keyboard.press("End");
+  await page.keyboard.press("Enter");
+  await page.locator(".map .chosen").waitFor();
+  assert.match((await seen.textContent()) ?? "", /^20: .*, 0\.00 from the centre/);
+  // The point that the map is centred on is in its middle.
+  assert.equal(await page.locator(".map .chosen").getAttribute("transform"), "translate(390 220)");
+  await page.getByText("The same as a table").click();
+  assert.equal(await page.getByRole("region", { name: "Points of the map" }).locator("tbody tr").count(), 21);
+  await page.keyboard.press("Tab");
+  await page.getByRole("button", { name: "Centre on the middle" }).click();
+  assert.equal(await page.locator(".map .chosen").count(), 0);
+  const took = await page.evaluate(() => performance.getEntriesByName("map").map((e) => e.duration));
+  console.log(`the plane of some 900 points: ${took.map((x) => x.toFixed(0)).join(", ")} ms`);
+  assert.match(page.url(), /map=1/);
+  assert.deepEqual(await faults(context, page), []);
+  assert.deepEqual(wrong, []);
+  await context.close();
+});
+
 test("a name that is markup is text", { timeout: 60_000 }, async () => {
   const { context, page, wrong } = await open(browser, server.url + explore({ app: renamed }));
   await page.locator(".summary").waitFor();
@@ -251,10 +276,7 @@ test("it is quick: first paint, and no task is long while one types and goes fro
   paints.sort((a, b) => a - b);
   const median = (paints[4] + paints[5]) / 2;
   const { context, page } = await open(browser, "about:blank");
-  await page.addInitScript(() => {
-    globalThis.longest = 0;
-    new PerformanceObserver((l) => l.getEntries().forEach((e) => (globalThis.longest = Math.max(globalThis.longest, e.duration)))).observe({ entryTypes: ["longtask"] });
-  });
+  await watchTasks(page);
   await page.goto(server.url + explore({ user: "user-0000042", k: "200" }));
   await page.getByText("200 candidates").waitFor();
   await page.locator("#filter").pressSequentially('price_usd < 20.0 && "mac" in platforms', { delay: 15 });

@@ -1,10 +1,12 @@
 // Real servers over a small store that is made here, and a browser to look at them with.
 import { spawn, execFileSync } from "node:child_process";
 import { copyFileSync, existsSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { chromium } from "playwright-core";
 
+const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 const tandem = process.env.TANDEM ?? "tandem";
 export const shots = process.env.CONSOLE_SCREENSHOTS ?? "";
 
@@ -94,3 +96,22 @@ export async function open(browser, url, options = {}) {
   await page.goto(url);
   return { context, page, wrong };
 }
+
+/** What axe finds that is serious. Its script goes in past the page's policy, as a person's tool does. */
+export async function faults(context, page) {
+  const client = await context.newCDPSession(page);
+  await client.send("Page.setBypassCSP", { enabled: true });
+  await client.send("Runtime.evaluate", { expression: axe });
+  const { result } = await client.send("Runtime.evaluate", {
+    expression: `axe.run(document).then((r) => JSON.stringify(r.passes.length < 10 ? ["axe has looked at nothing"] : r.violations.filter((v) => ["serious", "critical"].includes(v.impact)).map((v) => v.id + ": " + v.nodes.map((n) => n.target + " " + n.failureSummary).join("; "))))`,
+    awaitPromise: true,
+  });
+  return JSON.parse(result.value);
+}
+
+/** Counts the longest task of a page that is opened next. */
+export const watchTasks = (page) =>
+  page.addInitScript(() => {
+    globalThis.longest = 0;
+    new PerformanceObserver((l) => l.getEntries().forEach((e) => (globalThis.longest = Math.max(globalThis.longest, e.duration)))).observe({ entryTypes: ["longtask"] });
+  });
