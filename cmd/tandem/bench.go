@@ -7,6 +7,7 @@ import (
 	"os"
 
 	"github.com/tandem-ann/tandem/bench"
+	"github.com/tandem-ann/tandem/server/reportpage"
 	"github.com/tandem-ann/tandem/shard"
 	"github.com/tandem-ann/tandem/shard/eligibility"
 	"github.com/tandem-ann/tandem/shard/snapshots"
@@ -46,6 +47,7 @@ type benchSnapshotCommand struct {
 	Rounds       int        `default:"3" placeholder:"N" help:"How often each setting takes its turn (default ${default})."`
 	Seed         uint64     `default:"0" placeholder:"N" help:"Seed of the order of the turns (default ${default})."`
 	JSON         string     `placeholder:"FILE" help:"Write the report as JSON too; - prints it instead of the table."`
+	htmlFlag
 }
 
 func (benchSnapshotCommand) Help() string {
@@ -81,7 +83,7 @@ func (c *benchSnapshotCommand) Run(e *environment) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := c.check(); err != nil {
+	if err := errors.Join(c.check(), c.htmlFlag.check()); err != nil {
 		return err
 	}
 	p := newProgress(e.stderr)
@@ -111,7 +113,7 @@ func (c *benchSnapshotCommand) Run(e *environment) (err error) {
 		return err
 	}
 	defer closing(&err, s)
-	report, err := bench.Run(e.ctx, s, o)
+	found, err := bench.Run(e.ctx, s, o)
 	if errors.As(err, new(*eligibility.Error)) || errors.As(err, new(*eligibility.BindError)) || errors.As(err, new(*shard.SegmentError)) {
 		return usageError{err}
 	}
@@ -119,15 +121,18 @@ func (c *benchSnapshotCommand) Run(e *environment) (err error) {
 		return err
 	}
 	p.Done()
+	if err := c.write(reportpage.Bench, fmt.Sprintf("Recall against latency on snapshot %s", found.Snapshot.Short()), found); err != nil {
+		return err
+	}
 	if c.JSON == "-" {
-		return report.WriteJSON(e.stdout)
+		return found.WriteJSON(e.stdout)
 	}
 	if c.JSON != "" {
-		if err := writeFile(c.JSON, report.WriteJSON); err != nil {
+		if err := writeFile(c.JSON, found.WriteJSON); err != nil {
 			return err
 		}
 	}
-	return report.WriteTable(e.stdout)
+	return found.WriteTable(e.stdout)
 }
 
 // writeFile writes a file that does not matter enough to be written atomically.
