@@ -27,7 +27,7 @@ after(async () => {
 
 const explore = (query) => `#/explore?${new URLSearchParams(query)}`;
 
-test("every page, at each width, light and dark", { timeout: 300_000 }, async () => {
+test("every page, at each width, light and dark", { timeout: 900_000 }, async () => {
   const pages = {
     now: ["#/now", "text=What it holds"],
     begin: ["#/explore", "text=Whom do you ask for?"],
@@ -57,7 +57,7 @@ test("every page, at each width, light and dark", { timeout: 300_000 }, async ()
   }
 });
 
-test("a session, from sign-in to a token that is taken back", { timeout: 120_000 }, async () => {
+test("a session, from sign-in to a token that is taken back", { timeout: 300_000 }, async () => {
   const { context, page, wrong } = await open(browser, asking.url);
   await page.getByLabel("Token").waitFor();
   if (shots) await page.screenshot({ path: join(shots, "sign-in.png") });
@@ -92,7 +92,7 @@ test("a session, from sign-in to a token that is taken back", { timeout: 120_000
   await context.close();
 });
 
-test("why a given app is not shown to a given user", { timeout: 60_000 }, async () => {
+test("why a given app is not shown to a given user", { timeout: 300_000 }, async () => {
   const { context, page, wrong } = await open(browser, `${server.url}#/explore`);
   await page.getByRole("combobox", { name: "User" }).last().fill("user-0000042");
   await page.keyboard.press("Enter");
@@ -112,7 +112,7 @@ test("why a given app is not shown to a given user", { timeout: 60_000 }, async 
   await context.close();
 });
 
-test("a filter is completed, and its errors are under the character", { timeout: 60_000 }, async () => {
+test("a filter is completed, and its errors are under the character", { timeout: 300_000 }, async () => {
   const { context, page } = await open(browser, server.url + explore({ user: "user-0000042" }));
   await page.getByText("20 candidates").waitFor();
   await page.locator("#filter").focus();
@@ -147,7 +147,7 @@ test("a filter is completed, and its errors are under the character", { timeout:
   await context.close();
 });
 
-test("pages, what is left out, at most so many of each, cards", { timeout: 60_000 }, async () => {
+test("pages, what is left out, at most so many of each, cards", { timeout: 300_000 }, async () => {
   const { context, page, wrong } = await open(browser, server.url + explore({ user: "user-0000042", arm: "control" }));
   const ids = () => page.locator(".candidates tbody th code").allTextContents();
   await page.getByText("20 candidates").waitFor();
@@ -171,7 +171,7 @@ test("pages, what is left out, at most so many of each, cards", { timeout: 60_00
   await context.close();
 });
 
-test("a gate report of a refused snapshot, read to its cause", { timeout: 60_000 }, async () => {
+test("a gate report of a refused snapshot, read to its cause", { timeout: 300_000 }, async () => {
   const { context, page, wrong } = await open(browser, `${server.url}#/snapshots`);
   await page.locator("tbody tr").filter({ hasText: "failed:" }).getByRole("link").click();
   const gate = page.locator(".gates > li").filter({ hasText: "axes" });
@@ -185,7 +185,7 @@ test("a gate report of a refused snapshot, read to its cause", { timeout: 60_000
   await context.close();
 });
 
-test("two arms side by side", { timeout: 60_000 }, async () => {
+test("two arms side by side", { timeout: 300_000 }, async () => {
   const { context, page, wrong } = await open(browser, server.url + explore({ user: "user-0000042" }));
   await page.getByText("20 candidates").waitFor();
   await page.getByLabel("Beside").selectOption("candidate");
@@ -196,7 +196,7 @@ test("two arms side by side", { timeout: 60_000 }, async () => {
   await context.close();
 });
 
-test("the map: by keyboard from point to point, centred on one, and the same as a table", { timeout: 60_000 }, async () => {
+test("the map: by keyboard from point to point, centred on one, and the same as a table", { timeout: 300_000 }, async () => {
   const { context, page, wrong } = await open(browser, server.url + explore({ user: "user-0000042" }));
   await page.getByRole("button", { name: "Show the map" }).click();
   const points = page.locator(".map svg [role=button]");
@@ -233,7 +233,7 @@ test("the map: by keyboard from point to point, centred on one, and the same as 
   await context.close();
 });
 
-test("a name that is markup is text", { timeout: 60_000 }, async () => {
+test("a name that is markup is text", { timeout: 300_000 }, async () => {
   const { context, page, wrong } = await open(browser, server.url + explore({ app: renamed }));
   await page.locator(".summary").waitFor();
   await page.goto(server.url + explore({ user: "user-0000042", k: "5", filter: `name == ${JSON.stringify(hostile)}`, why: renamed }));
@@ -250,7 +250,7 @@ test("a name that is markup is text", { timeout: 60_000 }, async () => {
   await context.close();
 });
 
-test("a server that is gone, and comes back to whom it had", { timeout: 120_000 }, async () => {
+test("a server that is gone, and comes back to whom it had", { timeout: 300_000 }, async () => {
   const lost = await world.serve("--snapshot", world.digests[0]);
   const { context, page } = await open(browser, lost.url);
   await page.getByRole("heading", { name: "1 thing not good" }).waitFor();
@@ -265,7 +265,7 @@ test("a server that is gone, and comes back to whom it had", { timeout: 120_000 
   await context.close();
 });
 
-test("it is quick: first paint, and no task is long while one types and goes from page to page", { timeout: 120_000 }, async () => {
+test("it is quick: first paint, and no task is long while one types and goes from page to page", { timeout: 300_000 }, async () => {
   const paints = [];
   for (let i = 0; i < 10; i++) {
     const { context, page } = await open(browser, server.url);
@@ -304,7 +304,7 @@ async function decide(context, page, shot, reason) {
   return dialog;
 }
 
-test("a bad model is rolled back, after a look at what that changes", { timeout: 120_000 }, async () => {
+test("a bad model is rolled back, after a look at what that changes", { timeout: 300_000 }, async () => {
   const { context, page, wrong } = await open(browser, `${writing.url}#/releases`);
   await page.getByRole("heading", { name: "Generation 2" }).waitFor();
   await page.getByRole("button", { name: "Promote candidate" }).click();
@@ -333,7 +333,7 @@ test("a bad model is rolled back, after a look at what that changes", { timeout:
   await context.close();
 });
 
-test("of two changes one is made, and the other is told", { timeout: 120_000 }, async () => {
+test("of two changes one is made, and the other is told", { timeout: 300_000 }, async () => {
   const { context, page } = await open(browser, `${writing.url}#/releases`);
   await page.getByRole("heading", { name: "Generation 4" }).waitFor();
   await page.getByRole("button", { name: "Roll back to generation 2" }).click();
@@ -365,7 +365,7 @@ test("of two changes one is made, and the other is told", { timeout: 120_000 }, 
   await context.close();
 });
 
-test("an app is taken down, is gone in Explore, and comes back", { timeout: 120_000 }, async () => {
+test("an app is taken down, is gone in Explore, and comes back", { timeout: 300_000 }, async () => {
   const { context, page, wrong } = await open(browser, writing.url + explore({ user: "user-0000042" }));
   const top = page.locator(".candidates tbody th code").first();
   await top.waitFor();
@@ -401,7 +401,7 @@ test("an app is taken down, is gone in Explore, and comes back", { timeout: 120_
   await context.close();
 });
 
-test("who may not change what is released is not asked to, and is refused", { timeout: 60_000 }, async () => {
+test("who may not change what is released is not asked to, and is refused", { timeout: 300_000 }, async () => {
   const guarded = await world.serve("--tokens", "callers.yaml");
   const { context, page } = await open(browser, guarded.url);
   await page.getByLabel("Token").fill(world.tokens.oncall);

@@ -30,7 +30,7 @@ after(async () => {
   await gone;
 });
 
-test("of a thousand nodes those that differ come first, each with what to do", { timeout: 120_000 }, async () => {
+test("of a thousand nodes those that differ come first, each with what to do", { timeout: 300_000 }, async () => {
   for (const [width, height] of [[1440, 900], [390, 844]]) {
     for (const colorScheme of ["light", "dark"]) {
       const { context, page, wrong } = await open(browser, `${url}#/nodes`, { viewport: { width, height }, colorScheme });
@@ -65,7 +65,7 @@ test("of a thousand nodes those that differ come first, each with what to do", {
   }
 });
 
-test("a thousand nodes keep nobody waiting", { timeout: 120_000 }, async () => {
+test("a thousand nodes keep nobody waiting", { timeout: 300_000 }, async () => {
   const { context, page } = await open(browser, "about:blank");
   await watchTasks(page);
   await page.goto(`${url}#/nodes`);

@@ -91,8 +91,8 @@ export async function open(browser, url, options = {}) {
   const wrong = [];
   page.on("console", (m) => ["error", "warning"].includes(m.type()) && wrong.push(`${m.type()}: ${m.text()}`));
   page.on("pageerror", (e) => wrong.push(e.stack ?? e.message));
-  page.on("request", (r) => new URL(r.url()).origin !== new URL(url).origin && wrong.push(`asks ${r.url()}`));
-  page.setDefaultTimeout(30_000);
+  page.on("request", (r) => r.url() !== url && !r.url().startsWith("data:") && (url.startsWith("file:") || new URL(r.url()).origin !== new URL(url).origin) && wrong.push(`asks ${r.url()}`));
+  page.setDefaultTimeout(120_000);
   await page.goto(url);
   return { context, page, wrong };
 }
