@@ -46,7 +46,8 @@ const sampled = new Map<string, Embedding[]>();
 
 /**
  * Some of the catalogue: there is no call for rows at random, so it is asked in random directions, and of
- * each answer rows are taken that are apart in rank. What is drawn so lies somewhat farther out than all.
+ * each answer rows are taken that are apart in rank. What is drawn so lies somewhat farther out than all. With an
+ * effort of their own these queries are no part of what is known of the recall of callers.
  */
 async function sample(answer: RetrieveResponse, tower: Tower, dim: number, norm: number, signal: AbortSignal): Promise<Embedding[]> {
   const key = `${answer.snapshot}/${tower}`;
@@ -57,7 +58,7 @@ async function sample(answer: RetrieveResponse, tower: Tower, dim: number, norm:
   const requests = Array.from({ length: directions }, () => {
     const vector = Array.from({ length: dim }, normal);
     const scale = norm / (length(vector) || 1);
-    return create(RetrieveRequestSchema, { vector: vector.map((x) => x * scale), target: tower, k: depth, modelVersion: answer.modelVersion });
+    return create(RetrieveRequestSchema, { vector: vector.map((x) => x * scale), target: tower, k: depth, ef: depth, modelVersion: answer.modelVersion });
   });
   const found = await retrieval.batchRetrieve({ requests }, { signal, timeoutMs: 30_000 });
   const most = Math.min(mostDrawn, Math.floor(mostNumbers / dim));
