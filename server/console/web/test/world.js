@@ -8,6 +8,8 @@ import { chromium } from "playwright-core";
 
 const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 const tandem = process.env.TANDEM ?? "tandem";
+/** A folder of files to show in place of those that servers have: of a page that somebody works on. */
+const dist = process.env.CONSOLE_DIST ?? "";
 export const shots = process.env.CONSOLE_SCREENSHOTS ?? "";
 
 /** A name as somebody writes it who wants it to be markup. */
@@ -93,6 +95,15 @@ export async function open(browser, url, options = {}) {
   page.on("pageerror", (e) => wrong.push(e.stack ?? e.message));
   page.on("request", (r) => r.url() !== url && !r.url().startsWith("data:") && (url.startsWith("file:") || new URL(r.url()).origin !== new URL(url).origin) && wrong.push(`asks ${r.url()}`));
   page.setDefaultTimeout(120_000);
+  if (dist) {
+    await page.route(/\/console\/([\w.-]*|assets\/.*)$/, async (route) => {
+      const name = new URL(route.request().url()).pathname.replace(/^\/console\//, "") || "index.html";
+      if (!existsSync(join(dist, name))) return route.continue();
+      const had = await route.fetch();
+      const kinds = { html: "text/html; charset=utf-8", js: "text/javascript; charset=utf-8", css: "text/css; charset=utf-8", svg: "image/svg+xml" };
+      await route.fulfill({ status: 200, headers: { ...had.headers(), "content-type": kinds[name.split(".").at(-1)], "content-encoding": "" }, path: join(dist, name) });
+    });
+  }
   await page.goto(url);
   return { context, page, wrong };
 }
