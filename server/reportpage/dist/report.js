@@ -442,7 +442,7 @@ function K(t, n, r, i, a, o) {
 }
 // src/plot.tsx
 var [q, J] = [560, 260], Y = {
-	left: 58,
+	left: 72,
 	right: 16,
 	top: 12,
 	bottom: 40

@@ -26,7 +26,7 @@ interface Props {
 }
 
 const [width, height] = [560, 260];
-const edge = { left: 58, right: 16, top: 12, bottom: 40 };
+const edge = { left: 72, right: 16, top: 12, bottom: 40 };
 
 export const short = (x: number): string => {
   const a = Math.abs(x);
