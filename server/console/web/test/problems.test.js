@@ -23,8 +23,8 @@ const freePort = () =>
 
 before(async () => {
   if (shots) mkdirSync(shots, { recursive: true });
-  world.run("generate", "--out", "towers", "--apps", "12000", "--users", "2000", "--dim", "16", "--interactions-per-user", "0");
-  world.run("generate", "--out", "other", "--apps", "12000", "--users", "2000", "--dim", "16", "--seed", "9", "--interactions-per-user", "0");
+  world.run("generate", "--out", "towers", "--apps", "6000", "--users", "2000", "--dim", "16", "--interactions-per-user", "0");
+  world.run("generate", "--out", "other", "--apps", "6000", "--users", "2000", "--dim", "16", "--seed", "9", "--interactions-per-user", "0");
   const build = (users, version) => ["build", "--apps", "towers/apps.parquet", "--users", users, "--model", "feed", "--model-version", version, "--metric", "dot", "--shards", "2", "--store", "store"];
   const good = world.run(...build("towers/users.parquet", "monday")).trim().split("\n").at(-1);
   world.run("release", "start", "--store", "store", good, "--reason", "the first");
