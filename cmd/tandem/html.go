@@ -41,6 +41,6 @@ func (f *htmlFlag) write(kind reportpage.Kind, title string, of any) error {
 		return nil
 	}
 	return writeFile(f.HTML, func(w io.Writer) error {
-		return reportpage.Write(w, &reportpage.Report{Kind: kind, Title: title, Tool: "tandem " + toolRelease, Made: time.Now(), Of: of})
+		return reportpage.Write(w, &reportpage.Report{Kind: kind, Title: title, Tool: toolRelease, Made: time.Now(), Of: of})
 	})
 }

@@ -50,7 +50,7 @@ func (m *many) GetStatus(_ context.Context, r *connect.Request[tandemv1.GetStatu
 		n := &tandemv1.ClusterNode{
 			Name: fmt.Sprintf("tandem-node-%d", i), Address: fmt.Sprintf("10.0.%d.%d:9090", i/250, i%250), Zone: string(rune('a' + i%3)),
 			State: tandemv1.ClusterNodeState_CLUSTER_NODE_STATE_READY, MappedBytes: 3 << 30, MemoryLimit: 8 << 30, Generation: 7, Replicas: manyCopies,
-			Read: &tandemv1.LivePosition{Sequence: anyPosition}, Position: &tandemv1.LivePosition{Sequence: anyPosition}, Entry: entry, InFlight: uint32(i % 5),
+			Read: &tandemv1.LivePosition{Sequence: anyPosition}, Position: &tandemv1.LivePosition{Sequence: anyPosition}, Entry: entry, InFlight: uint32(i % 5), ReadyShards: manyCopies,
 		}
 		held := &tandemv1.ClusterHeld{Snapshot: digest}
 		for copies := range manyCopies {

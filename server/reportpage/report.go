@@ -60,7 +60,6 @@ func Write(w io.Writer, r *Report) error {
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
 <title>%s</title>
-<link rel="icon" href="data:,">
 <style>`, hash(script), hash(style), html.EscapeString(r.Title))
 	b.Write(style)
 	b.WriteString("</style>\n</head>\n<body>\n<div id=\"page\"></div>\n<noscript>This report is drawn by a script, and scripts are off here. It is below as JSON, in the source of the page.</noscript>\n<script type=\"application/json\" id=\"report\">")

@@ -442,7 +442,7 @@ function K(t, n, r, i, a, o) {
 }
 // src/plot.tsx
 var [q, J] = [560, 260], Y = {
-	left: 58,
+	left: 72,
 	right: 16,
 	top: 12,
 	bottom: 40
@@ -526,7 +526,7 @@ function Fe({ title: e, x: t, y: n, series: r, logX: i, rangeY: a, bound: o, for
 				r.map((e) => {
 					let t = e.points.filter((e) => isFinite(e.x) && isFinite(e.y) && (!i || e.x > 0));
 					return /* @__PURE__ */ K("g", {
-						class: `series arm-${e.color % 4}`,
+						class: `series arm-${e.color % 4} ${e.below ? "below" : ""}`,
 						children: [e.line && t.length > 1 && /* @__PURE__ */ K("path", {
 							class: "line",
 							d: `M${t.map((e) => `${_(e.x)} ${v(e.y)}`).join("L")}`
@@ -550,10 +550,21 @@ function Fe({ title: e, x: t, y: n, series: r, logX: i, rangeY: a, bound: o, for
 }
 function Ie(e, t) {
 	let n = [];
-	for (let r = Math.floor(e); r <= t + 1; r++) for (let i of t - e > 2.5 ? [1] : t - e > 1 ? [1, 3] : [
+	for (let r = Math.floor(e); r <= t + 1; r++) for (let i of t - e > 2.5 ? [1] : t - e > 1 ? [1, 3] : t - e > .6 ? [
 		1,
 		2,
 		5
+	] : [
+		1,
+		1.5,
+		2,
+		3,
+		4,
+		5,
+		6,
+		7,
+		8,
+		9
 	]) {
 		let a = Math.log10(i) + r;
 		a >= e && a <= t && n.push(Number((i * 10 ** r).toPrecision(3)));
@@ -1003,6 +1014,7 @@ var Je = (e) => `${L(e.apps.rows, "app")} in ${L(e.apps.shards.length, "shard")}
 	label: e.previous.model_version || "before",
 	color: 1,
 	line: !0,
+	below: !0,
 	points: t.map((e) => ({
 		x: e.share,
 		y: e.previous

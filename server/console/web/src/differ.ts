@@ -86,7 +86,7 @@ export function differences(c: ClusterStatus, generation: bigint): Map<string, D
         break;
     }
     const lag = secondsOf(n.lag);
-    if (lag > 0) note(n.address, `It is ${span(lag)} behind in the live log${n.position ? `, at position ${n.position.sequence}` : ""}.`, "look whether the store answers this node, and in its log: tandem status of the same store says whether others read it");
+    if (lag > 0) note(n.address, `It is ${span(lag)} behind in the live log${n.position ? `, at position ${n.position.sequence}` : ""}.`, "look whether the store answers this node, and in its log; the others have read on");
     if (n.generation < newest) note(n.address, `It has read generation ${n.generation}; others ${newest}.`, "look whether the store answers this node, and in its log");
     if (n.replicas > 0 && n.replicas !== c.replicas) note(n.address, `It was told --replicas ${n.replicas}; this router ${c.replicas}.`, "start all with the same --replicas: each loads what is to be its own by that number");
     if (n.entry && n.read && entries.several(readAt(n)) && entries.usual(readAt(n)) !== n.entry) {

@@ -328,7 +328,7 @@ export interface DiffReport {
 }
 
 const quantiles = (d: DiffReport, list: Quantile[]): Series[] => [
-  { label: d.previous.model_version || "before", color: 1, line: true, points: list.map((q) => ({ x: q.share, y: q.previous })) },
+  { label: d.previous.model_version || "before", color: 1, line: true, below: true, points: list.map((q) => ({ x: q.share, y: q.previous })) },
   { label: d.candidate.model_version || "after", color: 0, line: true, points: list.map((q) => ({ x: q.share, y: q.candidate })) },
 ];
 

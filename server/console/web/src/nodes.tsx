@@ -1,5 +1,6 @@
 // The nodes of a cluster, what each holds, and which differ from the others.
-import { useEffect, useMemo, useRef, useState } from "preact/hooks";
+import { Component } from "preact";
+import { useCallback, useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { admin, live } from "./api";
 import { differences, shardsOf, type Difference, type ShardLine } from "./differ";
 import { bytes, count, plural, secondsOf, shortDigest, span, words } from "./format";
@@ -173,16 +174,17 @@ function Short({ c }: { c: ClusterStatus }) {
  * which draws more as soon as it is near the window.
  */
 function useDrawn(length: number, key: string): [number, preact.ComponentChildren] {
-  const [n, set] = useState(some);
-  useEffect(() => set(some), [key]);
+  const [state, setState] = useState({ key, n: some });
+  const n = state.key === key ? state.n : some;
+  const set = (to: number) => setState({ key, n: to });
   const ref = useRef<HTMLButtonElement>(null);
   const left = length - n;
   useEffect(() => {
     if (left <= 0) return;
-    const watch = new IntersectionObserver((seen) => seen.some((e) => e.isIntersecting) && set((was) => was + some), { rootMargin: "600px" });
+    const watch = new IntersectionObserver((seen) => seen.some((e) => e.isIntersecting) && set(n + some), { rootMargin: "600px" });
     watch.observe(ref.current!);
     return () => watch.disconnect();
-  }, [left]);
+  }, [left, key]);
   const more = left > 0 && (
     <div class="row pages more">
       <button type="button" ref={ref} onClick={() => set(n + some)}>{count(left)} more</button>
@@ -202,6 +204,7 @@ function NodeTable({ c, differ, only }: { c: ClusterStatus; differ: Map<string, 
   }, [c, differ, only]);
   const [drawn, more] = useDrawn(list.length, only);
   const [open, setOpen] = useState("");
+  const toggle = useCallback((address: string) => setOpen((was) => (was === address ? "" : address)), []);
   const zones = c.nodes.some((n) => n.zone);
   if (list.length === 0) return <Empty title={only ? "No node has that" : "No node is known"}>{only ? "" : "Who lists the nodes names none: look at --nodes of this server."}</Empty>;
   return (
@@ -223,7 +226,7 @@ function NodeTable({ c, differ, only }: { c: ClusterStatus; differ: Map<string, 
         </thead>
         <tbody>
           {list.slice(0, drawn).map((n) => (
-            <NodeRow key={n.address} n={n} zones={zones} differ={differ.get(n.address)} open={open === n.address} toggle={() => setOpen(open === n.address ? "" : n.address)} />
+            <NodeRow key={n.address} n={n} zones={zones} differ={differ.get(n.address)} open={open === n.address} toggle={toggle} />
           ))}
         </tbody>
     </Table>
@@ -232,7 +235,27 @@ function NodeTable({ c, differ, only }: { c: ClusterStatus; differ: Map<string, 
   );
 }
 
-function NodeRow({ n, zones, differ, open, toggle }: { n: ClusterNode; zones: boolean; differ: Difference[] | undefined; open: boolean; toggle: () => void }) {
+interface RowProps {
+  n: ClusterNode;
+  zones: boolean;
+  differ: Difference[] | undefined;
+  open: boolean;
+  toggle: (address: string) => void;
+}
+
+/** Is drawn anew only for other words of its node: more rows leave those that there are alone. */
+class NodeRow extends Component<RowProps> {
+  shouldComponentUpdate(next: RowProps) {
+    const now = this.props;
+    return now.n !== next.n || now.zones !== next.zones || now.differ !== next.differ || now.open !== next.open;
+  }
+
+  render() {
+    return <NodeCells {...this.props} />;
+  }
+}
+
+function NodeCells({ n, zones, differ, open, toggle }: RowProps) {
   const silent = n.state === ClusterNodeState.LOST;
   const shards = `${count(n.readyShards)}${n.loadingShards ? `, ${count(n.loadingShards)} loading` : ""}${n.failedShards ? `, ${count(n.failedShards)} failed` : ""}`;
   return (
@@ -249,7 +272,7 @@ function NodeRow({ n, zones, differ, open, toggle }: { n: ClusterNode; zones: bo
         <td class="n">{silent ? "–" : count(n.inFlight)}</td>
         <td class="act">
           {n.held.length > 0 && (
-            <button type="button" class="quiet" aria-expanded={open} onClick={toggle}>
+            <button type="button" class="quiet" aria-expanded={open} onClick={() => toggle(n.address)}>
               Shards<span class="offscreen"> of {n.name}</span>
             </button>
           )}

@@ -7,6 +7,8 @@ export interface Series {
   color: number;
   points: { x: number; y: number; label?: string; low?: number; high?: number; bad?: boolean }[];
   line?: boolean;
+  /** Whether it is drawn broadly, to be seen below another one that is the same. */
+  below?: boolean;
 }
 
 interface Props {
@@ -24,7 +26,7 @@ interface Props {
 }
 
 const [width, height] = [560, 260];
-const edge = { left: 58, right: 16, top: 12, bottom: 40 };
+const edge = { left: 72, right: 16, top: 12, bottom: 40 };
 
 export const short = (x: number): string => {
   const a = Math.abs(x);
@@ -87,7 +89,7 @@ export function Plot({ title, x, y, series, logX, rangeY, bound, formatX = short
         {series.map((s) => {
           const shown = s.points.filter((p) => isFinite(p.x) && isFinite(p.y) && (!logX || p.x > 0));
           return (
-            <g key={s.label} class={`series arm-${s.color % 4}`}>
+            <g key={s.label} class={`series arm-${s.color % 4} ${s.below ? "below" : ""}`}>
               {s.line && shown.length > 1 && <path class="line" d={`M${shown.map((p) => `${px(p.x)} ${py(p.y)}`).join("L")}`} />}
               {shown.map((p, i) => (
                 <g key={i} class={p.bad ? "bad" : ""}>
@@ -107,7 +109,7 @@ export function Plot({ title, x, y, series, logX, rangeY, bound, formatX = short
 
 function decades(from: number, to: number): number[] {
   const list: number[] = [];
-  for (let e = Math.floor(from); e <= to + 1; e++) for (const m of to - from > 2.5 ? [1] : to - from > 1 ? [1, 3] : [1, 2, 5]) {
+  for (let e = Math.floor(from); e <= to + 1; e++) for (const m of to - from > 2.5 ? [1] : to - from > 1 ? [1, 3] : to - from > 0.6 ? [1, 2, 5] : [1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9]) {
     const v = Math.log10(m) + e;
     if (v >= from && v <= to) list.push(Number((m * 10 ** e).toPrecision(3)));
   }

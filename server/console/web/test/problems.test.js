@@ -23,10 +23,11 @@ const freePort = () =>
 
 before(async () => {
   if (shots) mkdirSync(shots, { recursive: true });
-  world.run("generate", "--out", "towers", "--apps", "12000", "--users", "2000", "--dim", "16", "--interactions-per-user", "0");
-  world.run("generate", "--out", "other", "--apps", "12000", "--users", "2000", "--dim", "16", "--seed", "9", "--interactions-per-user", "0");
+  world.run("generate", "--out", "towers", "--apps", "6000", "--users", "2000", "--dim", "16", "--interactions-per-user", "0");
+  world.run("generate", "--out", "other", "--apps", "6000", "--users", "2000", "--dim", "16", "--seed", "9", "--interactions-per-user", "0");
   const build = (users, version) => ["build", "--apps", "towers/apps.parquet", "--users", users, "--model", "feed", "--model-version", version, "--metric", "dot", "--shards", "2", "--store", "store"];
   const good = world.run(...build("towers/users.parquet", "monday")).trim().split("\n").at(-1);
+  world.run("release", "start", "--store", "store", good, "--reason", "the first");
   try {
     world.run(...build("other/users.parquet", "tuesday"));
     throw new Error("the gates let it pass");
@@ -34,7 +35,6 @@ before(async () => {
     if (!e.stdout) throw e;
     refused = e.stdout.trim().split("\n").at(-1);
   }
-  world.run("release", "start", "--store", "store", good, "--reason", "the first");
   // An arm whose graph lacks links, with checksums that are right.
   cut = execFileSync(process.env.CONSOLE_CUT, ["-test.run", "^TestCutOf$", "-cut-store", join(world.dir, "store"), "-cut-snapshot", good], { encoding: "utf8" }).match(/cut=([0-9a-f]{64})/)[1];
   world.run("release", "start", "--store", "store", cut, "--weight", "500", "--override", "it lacks links", "--reason", "half of the users");

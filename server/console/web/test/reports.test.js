@@ -17,7 +17,7 @@ before(async () => {
   writeFileSync(join(world.dir, "names.jsonl"), ids.map((id, i) => JSON.stringify({ app_id: id, name: `${hostile} ${i}` })).join("\n"));
   writeFileSync(join(world.dir, "segments.yaml"), "free_to_play: free\nios_teen: '\"ios\" in platforms && min_age < 18'\n");
   const build = (users, version, ...more) => {
-    const args = ["build", "--apps", "towers/apps.parquet", "--users", users, "--ignore-column", "name", "--app-attributes", "names.jsonl", "--segments", "segments.yaml",
+    const args = ["build", "--apps", "towers/apps.parquet", "--users", users, "--app-rename-column", "name=plain", "--app-attributes", "names.jsonl", "--segments", "segments.yaml",
       "--model", hostile, "--model-version", version, "--metric", "dot", "--shards", "2", "--store", "store", ...more];
     try {
       return world.run(...args).trim().split("\n").at(-1);
