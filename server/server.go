@@ -89,6 +89,8 @@ type Config struct {
 	Cluster *Cluster
 	// Audit says how the recall of live queries is audited.
 	Audit Audit
+	// Outcomes says whether FeedbackService takes outcomes.
+	Outcomes Outcomes
 	// RecordShare is the share of the requests, 0 to 1, that are recorded into the
 	// store with their answers, for replay. Default: 0, none.
 	RecordShare float64
@@ -263,6 +265,7 @@ func Run(ctx context.Context, c Config) (err error) {
 		service.recorder = startRecorder(c.RecordShare, c.Store.Objects(), service.events, o)
 		defer service.recorder.close() // once the requests have ended
 	}
+	defer service.startOutcomes(&c)() // what it returns, once the requests have ended
 	audits := service.followRecall(&c)
 	service.load = func() (*metrics.Load, *metrics.Connections) { return limits.measure(), listener.measure() }
 	if c.Metrics != nil {

@@ -69,6 +69,7 @@ type Service struct {
 	audits   *audit.Auditor    // likewise
 	scans    *audit.Scans      // of a node, for routers; likewise
 	live     *livelog.Follower // likewise
+	outcomes *outcomeLog       // likewise; nil unless outcomes are taken
 	clock    func() time.Time  // what windows are judged by; likewise
 	measured bool              // whether there are metrics; likewise
 	// load is what requests and connections take; likewise, or nil.
@@ -85,6 +86,7 @@ var (
 	_ tandemv1connect.RetrievalServiceHandler = (*Service)(nil)
 	_ tandemv1connect.AdminServiceHandler     = (*Service)(nil)
 	_ tandemv1connect.LiveServiceHandler      = (*Service)(nil)
+	_ tandemv1connect.FeedbackServiceHandler  = (*Service)(nil)
 )
 
 // NewService returns a service without a snapshot. It writes to a log as [events.Log] says,

@@ -42,7 +42,7 @@ const (
 	MaxUserID    = 256
 	MaxAppID     = 256
 	MaxKind      = 64
-	maxCaller    = 256
+	MaxCaller    = 256
 	// MaxAhead is how much later than it was received an outcome may be, since clocks of callers
 	// are set.
 	MaxAhead = 24 * time.Hour
@@ -117,7 +117,7 @@ var format = &rowlog.Format[Outcome]{
 		},
 		rowlog.Needed(rowlog.Moment("time", func(o *Outcome) *time.Time { return &o.Time })),
 		rowlog.Needed(rowlog.Moment("received", func(o *Outcome) *time.Time { return &o.Received })),
-		rowlog.Text("caller", maxCaller, true, func(o *Outcome) *string { return &o.Caller }),
+		rowlog.Text("caller", MaxCaller, true, func(o *Outcome) *string { return &o.Caller }),
 	},
 }
 
