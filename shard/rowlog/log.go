@@ -62,11 +62,16 @@ func (f *Format[R]) OpenLog(ctx context.Context, location string) (*Log[R], erro
 // rows too.
 func (l *Log[R]) inStore(ctx context.Context) error {
 	for _, prefix := range []string{l.format.Prefix, "snapshots/"} {
-		for _, err := range l.bucket.List(ctx, prefix) {
-			if err == nil {
-				l.prefix = l.format.Prefix
-			}
+		next, stop := iter.Pull2(l.bucket.List(ctx, prefix))
+		_, err, is := next()
+		stop()
+		switch {
+		case !is:
+		case err != nil:
 			return err
+		default:
+			l.prefix = l.format.Prefix
+			return nil
 		}
 	}
 	return nil
