@@ -140,7 +140,7 @@ func (s *Service) outcomesOf(ctx context.Context, r *tandemv1.LogOutcomesRequest
 	}
 	out := make([]outcomes.Outcome, len(r.Outcomes))
 	for i, in := range r.Outcomes {
-		out[i] = outcomeOf(in, received)
+		out[i] = keptOutcome(in, received)
 		out[i].Caller = caller
 		if field, err := checkOutcome(in, &out[i]); err != nil {
 			place := fmt.Sprintf("outcomes[%d]", i)
@@ -153,8 +153,8 @@ func (s *Service) outcomesOf(ctx context.Context, r *tandemv1.LogOutcomesRequest
 	return out, nil
 }
 
-// outcomeOf returns an outcome that was received at a time, as it is kept.
-func outcomeOf(in *tandemv1.Outcome, received time.Time) outcomes.Outcome {
+// keptOutcome returns an outcome that was received at a time, as it is kept.
+func keptOutcome(in *tandemv1.Outcome, received time.Time) outcomes.Outcome {
 	o := outcomes.Outcome{
 		ID: in.GetId(), RequestID: in.GetRequestId(), UserID: in.GetUserId(), AppID: in.GetAppId(), Kind: in.GetKind(),
 		Time: received, Received: received, Value: in.GetValue(), HasValue: in != nil && in.Value != nil,
@@ -167,7 +167,7 @@ func outcomeOf(in *tandemv1.Outcome, received time.Time) outcomes.Outcome {
 
 // CheckOutcome returns what is wrong with an outcome that is sent at a time, as a server would.
 func CheckOutcome(in *tandemv1.Outcome, at time.Time) error {
-	o := outcomeOf(in, at)
+	o := keptOutcome(in, at)
 	field, err := checkOutcome(in, &o)
 	if err == nil || field == "" {
 		return err
