@@ -47,12 +47,12 @@ func someOutcomes(name string, n int) (list []outcomes.Outcome) {
 
 // outcomesInBubble runs a test with a log whose time passes only when all wait. Its objects have a
 // byte for each outcome.
-func outcomesInBubble(t *testing.T, f *fakeCreator, o outcomeOptions, test func(l *outcomeLog)) {
-	synctest.Test(t, func(*testing.T) {
+func outcomesInBubble(t *testing.T, f *fakeCreator, o outcomeOptions, test func(t *testing.T, l *outcomeLog)) {
+	synctest.Test(t, func(t *testing.T) {
 		o.encode = func(rows []outcomes.Outcome) ([]byte, error) { return make([]byte, len(rows)), nil }
 		l := startOutcomeLog(f, events.Tee(), o)
 		defer l.close()
-		test(l)
+		test(t, l)
 		l.close()
 		assert.Zero(t, l.held.Load(), "nothing is held any more")
 	})
@@ -63,7 +63,7 @@ func TestOutcomesAreGathered(t *testing.T) {
 	f := &fakeCreator{}
 	o := defaultOutcomeOptions()
 	o.rows = 50
-	outcomesInBubble(t, f, o, func(l *outcomeLog) {
+	outcomesInBubble(t, f, o, func(t *testing.T, l *outcomeLog) {
 		began := time.Now()
 		var calls sync.WaitGroup
 		call := func(n int, after, took time.Duration) {
@@ -105,7 +105,7 @@ func TestOutcomesAreBounded(t *testing.T) {
 		size += int64(one[i].Size())
 	}
 	o.rows, o.held = 10, 6*size
-	outcomesInBubble(t, f, o, func(l *outcomeLog) {
+	outcomesInBubble(t, f, o, func(t *testing.T, l *outcomeLog) {
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 		defer cancel()
 		var full, unconfirmed, nothing list[error]
@@ -144,7 +144,7 @@ func TestOutcomesGoOnBesideASlowObject(t *testing.T) {
 		slow.Do(func() { time.Sleep(4 * time.Second) })
 		return nil
 	}}
-	outcomesInBubble(t, f, defaultOutcomeOptions(), func(l *outcomeLog) {
+	outcomesInBubble(t, f, defaultOutcomeOptions(), func(t *testing.T, l *outcomeLog) {
 		var calls sync.WaitGroup
 		calls.Go(func() {
 			_, err := l.keep(t.Context(), someOutcomes("slow", 1))
