@@ -36,6 +36,7 @@ type cli struct {
 	Release  releaseCommand  `cmd:"" help:"Decide which snapshots serve, and with which share of traffic."`
 	Token    tokenCommand    `cmd:"" help:"Make tokens for callers of servers."`
 	Live     liveCommand     `cmd:"" help:"Change what serves without a build: take apps down, add some, prove it."`
+	Feedback feedbackCommand `cmd:"" help:"Tell servers what users did with apps that were served."`
 	Inspect  inspectCommand  `cmd:"" help:"Show what is in a snapshot or in shard files."`
 	Verify   verifyCommand   `cmd:"" help:"Prove that a snapshot is whole, or that shard files are."`
 	Capacity capacityCommand `cmd:"" help:"Reckon what a catalogue takes to be served, and what it costs."`

@@ -82,7 +82,7 @@ func (f *adminFlags) apply(c *server.Config, log *slog.Logger) {
 		c.Admin.ProtectMetrics = c.Options.Guard.Require(scope)
 	}
 	beyond := !isLoopback(c.Admin.Listen)
-	if writes := c.Live.Writes || c.ReleaseWrites; beyond && writes && c.Options.Guard == nil {
+	if writes := c.Live.Writes || c.ReleaseWrites || c.Outcomes.Take; beyond && writes && c.Options.Guard == nil {
 		log.Warn("there is no console: it would let whoever reaches it write; accepted: --admin on a loopback address, --tokens or --tls-client-ca", "admin", c.Admin.Listen)
 	} else {
 		c.Console = &server.Console{Hosts: f.ConsoleHost}

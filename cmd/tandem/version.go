@@ -10,6 +10,7 @@ import (
 	"github.com/tandem-ann/tandem/server/remote"
 	"github.com/tandem-ann/tandem/shard/live"
 	"github.com/tandem-ann/tandem/shard/manifest"
+	"github.com/tandem-ann/tandem/shard/outcomes"
 	"github.com/tandem-ann/tandem/shard/querylog"
 	"github.com/tandem-ann/tandem/shard/release"
 	"github.com/tandem-ann/tandem/shard/wording"
@@ -68,10 +69,11 @@ func formats() []formatVersion {
 	return []formatVersion{
 		one("shard file", sections.FormatVersion, sections.FormatVersion),
 		one("manifest", manifest.FirstVersion, manifest.LiveVersion),
-		one("release", release.Version, release.Version),
+		one("release", release.FirstVersion, release.Version),
 		one("live events", live.EntryVersion, live.EntryVersion),
 		one("checkpoint of live events", live.CheckpointVersion, live.CheckpointVersion),
 		one("recorded queries", querylog.Version, querylog.Version),
+		one("outcomes", outcomes.Version, outcomes.Version),
 		rpc,
 	}
 }
