@@ -216,7 +216,13 @@ func TestPlan(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, int64(2*686), plan.Compared) // Fleiss, of 10% and 15%, without the correction for continuity
 	require.Equal(t, 2*plan.Deciding, plan.Interleaved)
-	require.InDelta(t, 49, plan.Deciding, 3)
+	for n := plan.Deciding - 1; n < plan.Deciding+20; n++ {
+		if n < plan.Deciding {
+			require.Less(t, signPower(n, 0.7), 0.8)
+		} else {
+			require.GreaterOrEqual(t, signPower(n, 0.7), 0.8, "%d", n)
+		}
+	}
 	for want, o := range map[string]feedback.PlanOptions{
 		"rate is 0; accepted: above 0 and below 1":                                                  {Rate: 0, Lift: 0.1, Prefer: 0.6, Decisive: 0.1, Power: 0.8, Level: 0.05},
 		"prefer is 0.5; accepted: above 0.5 and below 1":                                            {Rate: 0.1, Lift: 0.1, Prefer: 0.5, Decisive: 0.1, Power: 0.8, Level: 0.05},
@@ -227,6 +233,18 @@ func TestPlan(t *testing.T) {
 		_, err := feedback.NewPlan(o)
 		require.EqualError(t, err, want)
 	}
+}
+
+// signPower sums the probabilities of all numbers of wins in which the sign test rejects at 5%.
+func signPower(n int64, prefer float64) (power float64) {
+	p := math.Pow(1-prefer, float64(n)) // of no win
+	for wins := range n + 1 {
+		if 2*wins > n && feedback.SignTest(wins, n-wins) <= 0.05 {
+			power += p
+		}
+		p *= prefer / (1 - prefer) * float64(n-wins) / float64(wins+1)
+	}
+	return power
 }
 
 // TestDayIsNotJoined has a report of a day without a set be an error.

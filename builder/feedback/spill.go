@@ -188,7 +188,7 @@ func together(what string, memory int64, spills []*spill, do func(files []*spill
 // again deals files that are too large.
 func again(what string, memory, size int64, spills []*spill, files []*spillPart, do func(files []*spillPart) error) error {
 	var first uint64
-	any, several := false, false
+	some, several := false, false
 	finer := make([]*spill, len(spills))
 	for j, s := range spills {
 		finer[j] = &spill{dir: s.dir, level: s.level + 1}
@@ -197,10 +197,10 @@ func again(what string, memory, size int64, spills []*spill, files []*spillPart,
 			return tooLarge(what, memory, size)
 		}
 		if err := files[j].frames(func(hash uint64, data []byte) error {
-			if any && hash != first {
+			if some && hash != first {
 				several = true
 			}
-			first, any = hash, true
+			first, some = hash, true
 			return finer[j].put(hash, data)
 		}); err != nil {
 			return err

@@ -121,7 +121,7 @@ var own = &rowlog.List[Row]{
 	Grow: func(r *Row) { r.Own = append(r.Own, Own{}) },
 }
 
-// needed, text, repeated and number are columns that each file has.
+// text, repeated and number are columns of texts that differ, of texts that repeat, and of numbers.
 func text(name string, field func(*Row) *string) rowlog.Column[Row] {
 	return rowlog.Needed(rowlog.Text(name, maxText, false, field))
 }
