@@ -15,20 +15,21 @@ import (
 
 // benchCommand is `tandem bench`.
 type benchCommand struct {
-	Snapshot  benchSnapshotCommand  `cmd:"" default:"withargs" help:"Measure recall against latency on a snapshot; the default."`
-	Engines   benchEnginesCommand   `cmd:"" help:"Measure our index and other engines on a set of vectors."`
-	Filters   benchFiltersCommand   `cmd:"" help:"Measure our index and other engines under eligibility filters."`
-	Switches  benchSwitchesCommand  `cmd:"" help:"Measure a server while it switches between two snapshots."`
-	Attack    benchAttackCommand    `cmd:"" help:"Measure a server while others send it the worst requests."`
-	Overload  benchOverloadCommand  `cmd:"" help:"Measure a server that is asked more than it can answer."`
-	Capacity  benchCapacityCommand  `cmd:"" help:"Measure this machine for tandem capacity, and hold its simulation against clusters."`
-	Cluster   benchClusterCommand   `cmd:"" help:"Judge and measure a cluster of processes that it starts, while it makes them fail."`
-	Live      benchLiveCommand      `cmd:"" help:"Measure takedowns and other live events, on servers that it starts."`
-	Overlay   benchOverlayCommand   `cmd:"" help:"Measure queries of a snapshot that takedowns and fresh apps lie over."`
-	Recall    benchRecallCommand    `cmd:"" help:"Measure how soon a server finds that recall is low, and goes back."`
-	Record    benchRecordCommand    `cmd:"" help:"Serve a snapshot and write down what audits find."`
-	Simulate  benchSimulateCommand  `cmd:"" help:"Count false alarms in hours of audits like those of a record."`
-	Alignment benchAlignmentCommand `cmd:"" help:"Measure how often the gate axes is wrong, on towers that it makes."`
+	Snapshot     benchSnapshotCommand     `cmd:"" default:"withargs" help:"Measure recall against latency on a snapshot; the default."`
+	Engines      benchEnginesCommand      `cmd:"" help:"Measure our index and other engines on a set of vectors."`
+	Filters      benchFiltersCommand      `cmd:"" help:"Measure our index and other engines under eligibility filters."`
+	Switches     benchSwitchesCommand     `cmd:"" help:"Measure a server while it switches between two snapshots."`
+	Attack       benchAttackCommand       `cmd:"" help:"Measure a server while others send it the worst requests."`
+	Overload     benchOverloadCommand     `cmd:"" help:"Measure a server that is asked more than it can answer."`
+	Capacity     benchCapacityCommand     `cmd:"" help:"Measure this machine for tandem capacity, and hold its simulation against clusters."`
+	Cluster      benchClusterCommand      `cmd:"" help:"Judge and measure a cluster of processes that it starts, while it makes them fail."`
+	Live         benchLiveCommand         `cmd:"" help:"Measure takedowns and other live events, on servers that it starts."`
+	Overlay      benchOverlayCommand      `cmd:"" help:"Measure queries of a snapshot that takedowns and fresh apps lie over."`
+	Recall       benchRecallCommand       `cmd:"" help:"Measure how soon a server finds that recall is low, and goes back."`
+	Record       benchRecordCommand       `cmd:"" help:"Serve a snapshot and write down what audits find."`
+	Simulate     benchSimulateCommand     `cmd:"" help:"Count false alarms in hours of audits like those of a record."`
+	Alignment    benchAlignmentCommand    `cmd:"" help:"Measure how often the gate axes is wrong, on towers that it makes."`
+	Interleaving benchInterleavingCommand `cmd:"" help:"Simulate experiments, and how many requests they take: interleaved, or by comparing arms."`
 }
 
 // benchSnapshotCommand is `tandem bench snapshot`.

@@ -22,7 +22,10 @@ import (
 
 // feedbackCommand is `tandem feedback`.
 type feedbackCommand struct {
-	Log feedbackLogCommand `cmd:"" help:"Send outcomes of a file to a server: what users did with apps."`
+	Join   feedbackJoinCommand   `cmd:"" help:"Join what was served with what users did, by days."`
+	Log    feedbackLogCommand    `cmd:"" help:"Send outcomes of a file to a server: what users did with apps."`
+	Report feedbackReportCommand `cmd:"" help:"Report on joined days: hit rates, what of the catalogue was shown, which arm users prefer."`
+	Plan   feedbackPlanCommand   `cmd:"" help:"Reckon how many requests an experiment takes."`
 }
 
 // Bounds of what is sent.

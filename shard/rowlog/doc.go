@@ -10,7 +10,9 @@
 // A [Format] says which rows: its columns, its bounds and the class of its errors. It makes the
 // bytes of an object and reads them. A [Log] reads all objects of a store, of a folder or one
 // file, row by row, and deletes those that are too old, and rows of users who are forgotten.
-// Packages shard/querylog and shard/outcomes have a format each; nobody else calls this.
+// Packages shard/querylog and shard/outcomes have a format each, and shard/joined has one whose
+// objects have names of another form; builder/feedback asks names for their times. Nobody else
+// calls this.
 //
 // Any Parquet reader can read such objects as well. A reader passes over columns that it does not
 // know, and takes those that are optional and not there for unknown, so that columns may be added
