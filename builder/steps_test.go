@@ -366,14 +366,16 @@ func TestStepsBesideOthers(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		ended := make(chan error)
+		ended := make(chan error, 1)
 		go func() { ended <- r.Run(ctx) }()
 		for ; ctx.Err() == nil; forgotten++ {
 			if _, err := r.Append(ctx, []live.Event{forgets(fmt.Sprintf("user-%d", forgotten%100))}); err != nil && ctx.Err() == nil {
 				return err
 			}
 		}
-		<-ended // it was stopped
+		if err := <-ended; !errors.Is(err, context.Canceled) { // it was stopped
+			return err
+		}
 		return nil
 	})
 	report, err := func() (*builder.Report, error) {
