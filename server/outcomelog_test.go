@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -139,9 +140,11 @@ func TestOutcomesAreBounded(t *testing.T) {
 
 // One object that takes long keeps no other one from being written.
 func TestOutcomesGoOnBesideASlowObject(t *testing.T) {
-	var slow sync.Once
+	var first atomic.Bool
 	f := &fakeCreator{create: func(ctx context.Context) error {
-		slow.Do(func() { time.Sleep(4 * time.Second) })
+		if first.CompareAndSwap(false, true) {
+			time.Sleep(4 * time.Second)
+		}
 		return nil
 	}}
 	outcomesInBubble(t, f, defaultOutcomeOptions(), func(t *testing.T, l *outcomeLog) {

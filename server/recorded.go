@@ -95,7 +95,10 @@ func RecordedUsers(request []byte) ([]string, error) {
 	if err := proto.Unmarshal(request, r); err != nil {
 		return nil, fmt.Errorf("request: %w: %w", querylog.ErrDamaged, err)
 	}
-	list := append(quotedIn(r.Filter), r.UserId, r.RequestKey, r.RequestId, r.Experiment, r.Variant)
+	list := append(quotedIn(r.Filter), r.UserId, r.RequestKey, r.RequestId)
+	if r.Experiment != "" {
+		list = append(list, r.Experiment, r.Variant)
+	}
 	for _, v := range r.Bindings {
 		list = textsOf(v, list)
 	}
