@@ -181,10 +181,15 @@ func (j *join) run(ctx context.Context, day time.Time) (*Joined, error) {
 			return &Joined{Set: last}, err
 		}
 	}
-	for _, s := range []**spill{&j.byID, &j.userExposures, &j.userOutcomes, &j.exposures, &j.outcomes} {
+	spills := []**spill{&j.byID, &j.userExposures, &j.userOutcomes, &j.exposures, &j.outcomes}
+	for _, s := range spills {
 		*s = &spill{dir: j.Dir}
-		defer (*s).close()
 	}
+	defer func() {
+		for _, s := range spills {
+			(*s).close()
+		}
+	}()
 	if err := each(ctx, j.bucket, acts, outcomes.ErrDamaged, j.SkipDamaged, outcomes.Decode, j.takeOutcome); err != nil {
 		return nil, err
 	}

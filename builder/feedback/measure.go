@@ -402,7 +402,7 @@ func (m *measure) request(r *request) {
 		at(u.groups, group{"team", team})[0]++
 	}
 	for _, a := range r.Acts {
-		hit := append(of, group{"rank", strconv.FormatInt(a.Rank, 10)})
+		hit := append(slices.Clone(of), group{"rank", strconv.FormatInt(a.Rank, 10)})
 		if int64(len(r.Teams)) == r.Shown {
 			hit = append(hit, group{"team", r.Teams[a.Rank-1]})
 		}

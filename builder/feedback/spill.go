@@ -192,7 +192,13 @@ func again(what string, memory, size int64, spills []*spill, files []*spillPart,
 	finer := make([]*spill, len(spills))
 	for j, s := range spills {
 		finer[j] = &spill{dir: s.dir, level: s.level + 1}
-		defer finer[j].close()
+	}
+	defer func() {
+		for _, s := range finer {
+			s.close()
+		}
+	}()
+	for j := range spills {
 		if finer[j].level == dealLevels {
 			return tooLarge(what, memory, size)
 		}
