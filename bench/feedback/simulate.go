@@ -33,7 +33,6 @@ const (
 	k         = 10
 	apps      = 200
 	worth     = 1.5  // of the wanted app, above others, in standard deviations of a score
-	inCommon  = 0.9  // of the variance of noise
 	wanted    = 0.7  // with which probability it is clicked on, where it is looked at
 	unwanted  = 0.01 // and another
 	goOn      = 0.85 // with which probability the next app is looked at
@@ -48,6 +47,9 @@ type Options struct {
 	Seed uint64
 	// Effects are advantages of the better arm, above 0.
 	Effects []float64
+	// Common is the share of the variance of noise that both arms have in common, 0 up to below 1.
+	// The more it is, the more their answers are alike.
+	Common float64
 	// Requests is how many different requests there are, of which experiments draw.
 	Requests int
 	// Null is how many experiments with equal arms are made, and NullRequests of how many
@@ -67,6 +69,8 @@ func (o *Options) Validate() error {
 		}
 	}
 	switch {
+	case !(o.Common >= 0 && o.Common < 1):
+		return fmt.Errorf("common is %v; accepted: 0 up to below 1", o.Common)
 	case len(o.Effects) == 0 || len(o.Effects) > 20:
 		return fmt.Errorf("effect has %d numbers; accepted: 1 to 20", len(o.Effects))
 	case o.Requests < 100 || o.Requests > 10_000_000:
@@ -136,7 +140,7 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 		return ctx.Err()
 	}
 	for i, effect := range o.Effects {
-		pool := draw(rand.New(rand.NewPCG(o.Seed, uint64(i+1))), o.Requests, effect)
+		pool := draw(rand.New(rand.NewPCG(o.Seed, uint64(i+1))), o.Requests, effect, o.Common)
 		for _, u := range kinds {
 			row, err := u.compare(rand.New(rand.NewPCG(o.Seed, uint64(i+1)*pick)), pool, effect)
 			if err != nil {
@@ -148,7 +152,7 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 			}
 		}
 	}
-	pool := draw(rand.New(rand.NewPCG(o.Seed, 0)), o.Requests, 0)
+	pool := draw(rand.New(rand.NewPCG(o.Seed, 0)), o.Requests, 0, o.Common)
 	for _, u := range kinds {
 		report.Nulls = append(report.Nulls, u.null(rand.New(rand.NewPCG(o.Seed, math.MaxUint64)), pool, o.Null, o.NullRequests))
 		if err := step(); err != nil {
@@ -161,8 +165,9 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 // Steps returns how often Progress is called.
 func (o *Options) Steps() int { return len(kinds) * (len(o.Effects) + 1) }
 
-// draw draws requests, whose second arm is better by an effect.
-func draw(r *rand.Rand, n int, effect float64) []answers {
+// draw draws requests, whose second arm is better by an effect, and has so much noise in common
+// with the first.
+func draw(r *rand.Rand, n int, effect, inCommon float64) []answers {
 	pool := make([]answers, n)
 	for i := range pool {
 		var scores [2][apps]float64
@@ -198,7 +203,7 @@ func best(scores *[apps]float64, list *[k]uint8) {
 	}
 }
 
-// looks draws which of an answer is clicked on, and calls hit with each.
+// clicks draws which of an answer is clicked on, and calls hit with each.
 func (u users) clicks(r *rand.Rand, list func(rank int) uint8, n int, hit func(rank int)) {
 	for rank := range n {
 		if u.cascade && rank > 0 && r.Float64() >= goOn {

@@ -12,14 +12,14 @@ import (
 // is ahead more often, interleaving takes fewer requests and finds it about as often as planned,
 // and equal arms are found different about as often as the level says.
 func TestRun(t *testing.T) {
-	o := feedback.Options{Seed: 1, Effects: []float64{0.3}, Requests: 2000, Null: 200, NullRequests: 300}
+	o := feedback.Options{Seed: 1, Effects: []float64{0.3}, Common: 0.9, Requests: 2000, Null: 200, NullRequests: 300}
 	report, err := feedback.Run(t.Context(), o)
 	require.NoError(t, err)
 	require.Len(t, report.Rows, 2)
 	for _, r := range report.Rows {
 		require.Greater(t, r.Rates[1], r.Rates[0], r.Clicks)
 		require.Greater(t, r.Prefer, 0.5, r.Clicks)
-		require.Less(t, r.Ratio, 0.2, r.Clicks)
+		require.Less(t, r.Ratio, 0.5, r.Clicks)
 		for _, power := range r.Powers {
 			require.InDelta(t, 0.8, power, 0.1, r.Clicks) // five standard deviations of 400
 		}
@@ -41,6 +41,7 @@ func TestOptions(t *testing.T) {
 	for want, change := range map[string]func(*feedback.Options){
 		"effect is 0; accepted: above 0, up to 10":   func(o *feedback.Options) { o.Effects = []float64{0} },
 		"effect has 0 numbers; accepted: 1 to 20":    func(o *feedback.Options) { o.Effects = nil },
+		"common is 1; accepted: 0 up to below 1":     func(o *feedback.Options) { o.Common = 1 },
 		"requests is 1; accepted: 100 to 10000000":   func(o *feedback.Options) { o.Requests = 1 },
 		"null is 0; accepted: 1 to 1000000":          func(o *feedback.Options) { o.Null = 0 },
 		"null requests is 0; accepted: 1 to 1000000": func(o *feedback.Options) { o.NullRequests = 0 },

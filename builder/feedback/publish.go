@@ -121,7 +121,7 @@ func (p *parts) write(ctx context.Context, name string, data []byte) (err error)
 			return err
 		}
 	}
-	if p.sizes[name] == int64(len(data)) {
+	if size, there := p.sizes[name]; there && size == int64(len(data)) {
 		return nil
 	}
 	return p.bucket.Write(ctx, joined.Prefix+p.day+"/"+name, data)

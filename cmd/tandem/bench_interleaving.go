@@ -10,6 +10,7 @@ import (
 // benchInterleavingCommand is `tandem bench interleaving`.
 type benchInterleavingCommand struct {
 	Effect       []float64 `default:"0.05,0.1,0.2" placeholder:"X" help:"By how much the better arm scores what users want higher, in standard deviations of a score (default ${default})."`
+	Common       float64   `default:"0.9" placeholder:"X" help:"Share of the variance of scores, of what users do not want, that both arms have in common: near 1, their answers are alike (default ${default})."`
 	Requests     int       `default:"50000" placeholder:"N" help:"Different requests that experiments draw of (default ${default})."`
 	Null         int       `default:"1000" placeholder:"N" help:"Experiments with equal arms (default ${default})."`
 	NullRequests int       `default:"2000" placeholder:"N" help:"Requests of each of them (default ${default})."`
@@ -26,7 +27,7 @@ Example:
 }
 
 func (c *benchInterleavingCommand) Run(e *environment) error {
-	o := feedback.Options{Seed: c.Seed, Effects: c.Effect, Requests: c.Requests, Null: c.Null, NullRequests: c.NullRequests}
+	o := feedback.Options{Seed: c.Seed, Effects: c.Effect, Common: c.Common, Requests: c.Requests, Null: c.Null, NullRequests: c.NullRequests}
 	if err := o.Validate(); err != nil {
 		return usageError{fmt.Errorf("--%w", err)}
 	}
