@@ -411,7 +411,7 @@ func TestLateOutcomes(t *testing.T) {
 func TestJoinOnFaultyStore(t *testing.T) {
 	before, after := many(100), many(200)
 	o := options()
-	o.PartBytes = 40_000
+	o.PartBytes = 400_000
 	for _, op := range []objectstest.Op{objectstest.Read, objectstest.List, objectstest.Write, objectstest.Delete} {
 		for _, fault := range []objectstest.Fault{objectstest.Fail, objectstest.Lose} {
 			for skip := 0; ; skip++ {
