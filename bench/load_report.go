@@ -3,8 +3,6 @@ package bench
 import (
 	"fmt"
 	"io"
-	"strings"
-	"text/tabwriter"
 
 	"github.com/tandem-ann/tandem/shard/manifest"
 	"github.com/tandem-ann/tandem/shard/wording"
@@ -58,27 +56,27 @@ func (r *LoadReport) WriteJSON(w io.Writer) error { return wording.WriteJSON(w, 
 
 // WriteTable writes the report for people.
 func (r *LoadReport) WriteTable(w io.Writer) error {
-	var b strings.Builder
-	fmt.Fprintf(&b, "server    %s over %s: %s at %s, snapshot %s, %d shards\n",
+	b := wording.NewPage(w)
+	fmt.Fprintf(b, "server    %s over %s: %s at %s, snapshot %s, %d shards\n",
 		r.Server, r.Protocol, r.Model, r.ModelVersion, r.Snapshot.Short(), r.Shards)
 	how := fmt.Sprintf("recall target %v", r.Target)
 	if r.Ef > 0 {
 		how = fmt.Sprintf("ef %d", r.Ef)
 	}
-	fmt.Fprintf(&b, "queries   k=%d, %s, of %d real users; an answer has %d bytes\n", r.K, how, r.Users, r.Bytes)
+	fmt.Fprintf(b, "queries   k=%d, %s, of %d real users; an answer has %d bytes\n", r.K, how, r.Users, r.Bytes)
 	switch {
 	case r.Segment != "" && r.Filter != "":
-		fmt.Fprintf(&b, "filter    %s in segment %s\n", r.Filter, r.Segment)
+		fmt.Fprintf(b, "filter    %s in segment %s\n", r.Filter, r.Segment)
 	case r.Segment != "":
-		fmt.Fprintf(&b, "segment   %s\n", r.Segment)
+		fmt.Fprintf(b, "segment   %s\n", r.Segment)
 	case r.Filter != "":
-		fmt.Fprintf(&b, "filter    %s\n", r.Filter)
+		fmt.Fprintf(b, "filter    %s\n", r.Filter)
 	}
 	if r.Recall != nil {
-		fmt.Fprintf(&b, "recall    %.4f on %d users, %.3f on the worst 1%%, against an exact scan\n", *r.Recall, r.RecallQueries, *r.Worst)
+		fmt.Fprintf(b, "recall    %.4f on %d users, %.3f on the worst 1%%, against an exact scan\n", *r.Recall, r.RecallQueries, *r.Worst)
 	}
-	fmt.Fprintf(&b, "clients   a connection each, closed loop, on %s with %d processors, %s\n\n", r.Platform, r.Processors, r.Go)
-	t := tabwriter.NewWriter(&b, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintf(b, "clients   a connection each, closed loop, on %s with %d processors, %s\n\n", r.Platform, r.Processors, r.Go)
+	t := wording.NewTable(b, wording.Right)
 	fmt.Fprintln(t, "clients\tqueries\terrors\tshort\tqps\tmean\tp50\tp95\tp99\tmax\tserver CPU\tclient CPU\t")
 	measured := false
 	for _, x := range r.Results {
@@ -86,7 +84,7 @@ func (r *LoadReport) WriteTable(w io.Writer) error {
 			micros(x.Mean), micros(x.P50), micros(x.P95), micros(x.P99), micros(x.Max), cpuText(x.ServerCPU), cpuText(x.ClientCPU))
 		measured = measured || x.ServerCPU > 0
 	}
-	_ = t.Flush() // a strings.Builder takes everything
+	_ = t.Flush() // a page takes everything
 	b.WriteByte('\n')
 	if measured {
 		b.WriteString("CPU is a query's, of user and kernel, warm-up left out\n")
@@ -95,7 +93,7 @@ func (r *LoadReport) WriteTable(w io.Writer) error {
 	}
 	for _, x := range r.Results {
 		if x.FirstError != "" {
-			fmt.Fprintf(&b, "first error of %d clients: %s\n", x.Clients, x.FirstError)
+			fmt.Fprintf(b, "first error of %d clients: %s\n", x.Clients, x.FirstError)
 		}
 	}
 	_, err := io.WriteString(w, b.String())

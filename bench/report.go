@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/tandem-ann/tandem/index"
 	"github.com/tandem-ann/tandem/shard"
@@ -80,8 +79,8 @@ func (r *Report) WriteJSON(w io.Writer) error { return wording.WriteJSON(w, r) }
 // WriteTable writes the report for people: what was measured, one table for each
 // k with the default marked, and what the default target gave.
 func (r *Report) WriteTable(w io.Writer) error {
-	var b strings.Builder
-	r.header(&b)
+	b := wording.NewPage(w)
+	r.header(b)
 	results := r.Results
 	for len(results) > 0 {
 		n := 1
@@ -89,13 +88,13 @@ func (r *Report) WriteTable(w io.Writer) error {
 			n++
 		}
 		b.WriteByte('\n')
-		table(&b, results[:n])
+		table(b, results[:n])
 		results = results[n:]
 	}
 	b.WriteByte('\n')
 	for _, result := range r.Results {
 		if result.Default {
-			fmt.Fprintf(&b, "recall@%d = %.4f, %.3f for the worst 1%%, at the default target %v: %s, p50 %s, p99 %s, %.1fx the exact scan\n",
+			fmt.Fprintf(b, "recall@%d = %.4f, %.3f for the worst 1%%, at the default target %v: %s, p50 %s, p99 %s, %.1fx the exact scan\n",
 				result.K, result.Recall, result.Worst, result.Target, result.effort(), micros(result.P50), micros(result.P99), result.Speedup)
 		}
 	}
@@ -103,7 +102,7 @@ func (r *Report) WriteTable(w io.Writer) error {
 	return err
 }
 
-func (r *Report) header(b *strings.Builder) {
+func (r *Report) header(b *wording.Page) {
 	fmt.Fprintf(b, "model     %s at %s, snapshot %s by %s\n", r.Model, r.ModelVersion, r.Snapshot.Short(), r.Builder)
 	fmt.Fprintf(b, "tower     %s: %d rows in %d shards, metric %s, dim %d\n", r.Tower, r.Rows, r.Shards, r.Metric, r.Dim)
 	fmt.Fprintf(b, "params    %s\n", r.Params)
@@ -131,15 +130,15 @@ func (r *Report) header(b *strings.Builder) {
 }
 
 // table writes the results of one k.
-func table(b *strings.Builder, results []Result) {
-	w := tabwriter.NewWriter(b, 0, 0, 2, ' ', tabwriter.AlignRight)
+func table(b *wording.Page, results []Result) {
+	w := wording.NewTable(b, wording.Right)
 	fmt.Fprintf(w, "k=%d\trecall\tworst 1%%\tp1\tmin\tmean\tp50\tp95\tp99\tqps\tspeedup\tscored\t  plan\n", results[0].K)
 	for _, r := range results {
 		fmt.Fprintf(w, "%s\t%.4f\t%.3f\t%.3f\t%.3f\t%s\t%s\t%s\t%s\t%.0f\t%.1fx\t%.0f\t  %s\n",
 			r.name(), r.Recall, r.Worst, r.RecallP1, r.RecallMin, micros(r.Mean), micros(r.P50), micros(r.P95), micros(r.P99),
 			r.QPS, r.Speedup, r.Scored, r.how())
 	}
-	_ = w.Flush() // a strings.Builder takes everything
+	_ = w.Flush() // a page takes everything
 }
 
 // name returns the setting, with a star if it is the default.

@@ -130,6 +130,9 @@ func open(t testing.TB, store *snapshots.Store, d manifest.Digest) *snapshots.Sn
 
 func TestBuildHoldsEveryRow(t *testing.T) {
 	for _, metric := range []index.Metric{index.Dot, index.Cosine, index.L2} {
+		if raceEnabled && metric != index.Dot {
+			continue
+		}
 		t.Run(metric.String(), func(t *testing.T) {
 			apps, users := rows("app", 1500, 20, 1), rows("user", 300, 20, 2)
 			store, report := build(t, options(t, metric, apps, users))
@@ -170,7 +173,11 @@ func TestBuildHoldsEveryRow(t *testing.T) {
 }
 
 func TestSameInputsSameSnapshot(t *testing.T) {
-	o := options(t, index.Dot, rows("app", 2000, 16, 3), rows("user", 200, 16, 4))
+	n := 2000
+	if raceEnabled {
+		n = 600
+	}
+	o := options(t, index.Dot, rows("app", n, 16, 3), rows("user", 200, 16, 4))
 	o.Threads = 1
 	_, one := build(t, o)
 	for _, threads := range []int{2, 5} {

@@ -44,7 +44,7 @@ func refused(err error) error {
 			return err
 		}
 	}
-	if err == nil || errors.As(err, new(*RefusedError)) || errors.As(err, new(syscall.Errno)) || errors.As(err, new(*fs.PathError)) || errors.As(err, new(net.Error)) || sections.IsDamaged(err) {
+	if err == nil || errors.As(err, new(*RefusedError)) || errors.As(err, new(syscall.Errno)) || errors.As(err, new(*fs.PathError)) || errors.As(err, new(net.Error)) || errors.As(err, new(*objects.StoreError)) || sections.IsDamaged(err) {
 		return err
 	}
 	return &RefusedError{err}

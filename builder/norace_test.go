@@ -3,3 +3,6 @@
 package builder_test
 
 const raceEnabled = false
+
+// killPoints is at how many points steps are killed.
+const killPoints = 100

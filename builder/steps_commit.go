@@ -299,7 +299,9 @@ func (s *Steps) commit(ctx context.Context, digest manifest.Digest, b *build) er
 	if err != nil {
 		return err
 	}
-	if err := s.store.Objects().Write(ctx, s.keys.Committed(), data); err != nil {
+	// What it lets be deleted makes room.
+	write := func() error { return s.store.Objects().Write(ctx, s.keys.Committed(), data) }
+	if err := s.store.Objects().Spend(write); err != nil {
 		return fmt.Errorf("note that the build is committed: %w", err)
 	}
 	return s.clean(ctx)

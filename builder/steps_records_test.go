@@ -185,8 +185,7 @@ func TestRecordsAreKilled(t *testing.T) {
 	require.Equal(t, want.Digest, report.Digest)
 	total := k.asked
 	r := rand.New(rand.NewPCG(5, 5))
-	const points = 40
-	for point := range points {
+	for point := range killPoints * 2 / 5 {
 		k := newKillable()
 		k.left = 1 + r.IntN(total)
 		if _, err := steps(k, uint64(point)); err != nil {

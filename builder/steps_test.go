@@ -16,6 +16,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sync/errgroup"
 	"pgregory.net/rapid"
 
 	"github.com/tandem-ann/tandem/builder"
@@ -23,6 +24,7 @@ import (
 	"github.com/tandem-ann/tandem/index"
 	"github.com/tandem-ann/tandem/shard"
 	"github.com/tandem-ann/tandem/shard/attribute"
+	"github.com/tandem-ann/tandem/shard/live"
 	"github.com/tandem-ann/tandem/shard/manifest"
 	"github.com/tandem-ann/tandem/shard/objects"
 	"github.com/tandem-ann/tandem/shard/objects/objectstest"
@@ -258,8 +260,7 @@ func TestStepsAreKilled(t *testing.T) {
 	require.Equal(t, want.Digest, report.Digest)
 	total := k.asked
 	r := rand.New(rand.NewPCG(4, 4))
-	const points = 100
-	for point := range points {
+	for point := range killPoints {
 		k := newKillable()
 		for range 1 + point%2 { // the second time it is killed further on, or not at all
 			k.left = 1 + r.IntN(total)
@@ -336,6 +337,70 @@ func TestStepsAreCollected(t *testing.T) {
 	assert.Empty(t, f.Keys("shards/"))
 	_, err = builder.OpenSteps(t.Context(), store, string(s.ID()), builder.StepOptions{})
 	assert.ErrorIs(t, err, builder.ErrNoBuild)
+}
+
+// Steps do not mind what else is done to a store meanwhile: collections delete nothing that they
+// need, and who is forgotten by then is left out by the next build.
+func TestStepsBesideOthers(t *testing.T) {
+	o := options(t, index.Dot, rows("app", 300, 8, 1), rows("user", 100, 8, 2))
+	store := newStore(t)
+	add(t, store, forgets("nobody"))
+	want, err := builder.Build(t.Context(), store, o)
+	require.NoError(t, err)
+	require.NoError(t, store.Remove(t.Context(), want.Digest, nil))
+	_, id, err := builder.MakePlan(t.Context(), store, o, 1)
+	require.NoError(t, err)
+	ctx, stop := context.WithCancel(t.Context())
+	var others errgroup.Group
+	collections, forgotten := 0, 0
+	others.Go(func() error {
+		for ; ctx.Err() == nil; collections++ {
+			if _, err := store.Collect(ctx, snapshots.CollectOptions{Unreleased: true, Keep: 9}); err != nil && ctx.Err() == nil {
+				return err
+			}
+		}
+		return nil
+	})
+	others.Go(func() error {
+		r, err := live.Open(ctx, store.Objects(), live.Options{Author: "a test"})
+		if err != nil {
+			return err
+		}
+		ended := make(chan error, 1)
+		go func() { ended <- r.Run(ctx) }()
+		for ; ctx.Err() == nil; forgotten++ {
+			if _, err := r.Append(ctx, []live.Event{forgets(fmt.Sprintf("user-%d", forgotten%100))}); err != nil && ctx.Err() == nil {
+				return err
+			}
+		}
+		if err := <-ended; !errors.Is(err, context.Canceled) { // it was stopped
+			return err
+		}
+		return nil
+	})
+	report, err := func() (*builder.Report, error) {
+		defer stop()
+		s, err := builder.OpenSteps(t.Context(), store, string(id), builder.StepOptions{Tool: o.Tool})
+		if err != nil {
+			return nil, err
+		}
+		for i := range s.Plan().Tasks {
+			if err := s.Partition(t.Context(), i); err != nil {
+				return nil, err
+			}
+		}
+		for i := range s.Plan().Shards() {
+			if err := s.Shard(t.Context(), i); err != nil {
+				return nil, err
+			}
+		}
+		return s.Commit(t.Context(), builder.CommitOptions{})
+	}()
+	require.NoError(t, errors.Join(err, others.Wait()))
+	assert.Equal(t, want.Digest, report.Digest)
+	require.NoError(t, store.CheckShards(t.Context(), report.Manifest))
+	assert.Positive(t, collections)
+	assert.Positive(t, forgotten)
 }
 
 // What a step is told that cannot be is an error that says so, and which of them pass.

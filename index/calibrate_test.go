@@ -16,6 +16,9 @@ import (
 func TestCalibrateWithManyQueries(t *testing.T) {
 	const dim, queries = 16, 300
 	for _, metric := range metrics {
+		if raceEnabled && metric != index.Dot {
+			continue
+		}
 		r := random(7)
 		data := clustered(r, 2000+queries, dim, 40, 0.7)
 		x := build(t, dim, data[:2000], params(metric))

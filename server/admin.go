@@ -13,7 +13,7 @@ import (
 )
 
 // GetStatus implements [tandemv1connect.AdminServiceHandler].
-func (s *Service) GetStatus(context.Context, *connect.Request[tandemv1.GetStatusRequest]) (*connect.Response[tandemv1.GetStatusResponse], error) {
+func (s *Service) GetStatus(_ context.Context, r *connect.Request[tandemv1.GetStatusRequest]) (*connect.Response[tandemv1.GetStatusResponse], error) {
 	f, target := s.status.Load(), s.target.Load()
 	out := &tandemv1.GetStatusResponse{
 		MappedBytes: uint64(f.bytes), MemoryLimit: uint64(f.limit), Phase: tandemv1.Phase_PHASE_LOADING,
@@ -75,6 +75,6 @@ func (s *Service) GetStatus(context.Context, *connect.Request[tandemv1.GetStatus
 	if out.Error == "" {
 		out.Error = lost
 	}
-	s.operate(out, now)
+	s.operate(r.Msg, out, now)
 	return connect.NewResponse(out), nil
 }

@@ -1,6 +1,8 @@
 package server
 
 import (
+	"encoding/hex"
+	"slices"
 	"strings"
 
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -15,13 +17,15 @@ import (
 
 // What a status tells of at most: of all of a large cluster it would be too long.
 const (
-	toldNodes  = 256
+	toldNodes  = 256 // unless more are asked for
+	allNodes   = 10_000
 	toldShards = 64
 	toldText   = 500 // bytes of why something is so
 )
 
-// clusterStatus is what a router knows of its nodes, nil where there is none.
-func (s *Service) clusterStatus() *tandemv1.ClusterStatus {
+// clusterStatus is what a router knows of its nodes, up to most of them, and if it is asked for what
+// each holds; nil where there is none.
+func (s *Service) clusterStatus(most int, held bool) *tandemv1.ClusterStatus {
 	if s.router == nil {
 		return nil
 	}
@@ -37,8 +41,12 @@ func (s *Service) clusterStatus() *tandemv1.ClusterStatus {
 	if text := s.unlisted.Load(); text != nil {
 		out.MembersError = shortText(*text)
 	}
-	for i := range c.Nodes[:min(len(c.Nodes), toldNodes)] {
-		out.Nodes = append(out.Nodes, nodeStatus(&c.Nodes[i]))
+	for _, i := range chosen(c.Nodes, most) {
+		node := nodeStatus(&c.Nodes[i])
+		if held {
+			node.Held = heldStatus(c.Nodes[i].Status)
+		}
+		out.Nodes = append(out.Nodes, node)
 	}
 	for _, one := range c.Shards { // those with the fewest come first
 		if one.Ready >= c.Replicas || len(out.Short) == toldShards {
@@ -53,6 +61,52 @@ func (s *Service) clusterStatus() *tandemv1.ClusterStatus {
 		})
 	}
 	return out
+}
+
+// chosen returns which nodes are told of where that is most of them: first those that somebody has
+// to look at. They are in the order of the list.
+func chosen(nodes []router.Node, most int) (list []int) {
+	var others []int
+	for i := range nodes {
+		if nodeState(&nodes[i]) != tandemv1.ClusterNodeState_CLUSTER_NODE_STATE_READY || nodes[i].Lag > 0 {
+			list = append(list, i)
+		} else {
+			others = append(others, i)
+		}
+	}
+	list = list[:min(len(list), most)]
+	list = append(list, others[:min(len(others), most-len(list))]...)
+	slices.Sort(list)
+	return list
+}
+
+// heldStatus is what a node says that it holds.
+func heldStatus(s *shardv1.NodeStatus) (list []*tandemv1.ClusterHeld) {
+	for _, snapshot := range s.GetSnapshots() {
+		of := &tandemv1.ClusterHeld{Snapshot: shortText(snapshot.GetSnapshot())}
+		for _, h := range snapshot.GetShards() {
+			one := &tandemv1.ClusterHeldShard{
+				Tower: h.GetTower(), Number: h.GetNumber(), State: heldState(h.GetState()), Error: shortText(h.GetError()),
+				Rows: h.GetRows(), Changed: h.GetChanged(), Dead: h.GetDead(), Fresh: h.GetFresh(),
+			}
+			if one.State == tandemv1.ClusterHeldState_CLUSTER_HELD_STATE_READY {
+				one.Position = &tandemv1.LivePosition{Log: shortText(h.GetLog()), Sequence: h.GetNewest()}
+			}
+			of.Shards = append(of.Shards, one)
+		}
+		list = append(list, of)
+	}
+	return list
+}
+
+func heldState(s shardv1.HeldState) tandemv1.ClusterHeldState {
+	switch s {
+	case shardv1.HeldState_HELD_STATE_READY:
+		return tandemv1.ClusterHeldState_CLUSTER_HELD_STATE_READY
+	case shardv1.HeldState_HELD_STATE_FAILED:
+		return tandemv1.ClusterHeldState_CLUSTER_HELD_STATE_FAILED
+	}
+	return tandemv1.ClusterHeldState_CLUSTER_HELD_STATE_LOADING
 }
 
 // shortText returns the beginning of a text that others have written.
@@ -77,7 +131,7 @@ func nodeStatus(n *router.Node) *tandemv1.ClusterNode {
 	out := &tandemv1.ClusterNode{
 		Name: n.Name, Address: n.Address, Zone: n.Zone, State: nodeState(n),
 		InFlight: n.Status.GetLoad().GetInFlight(), MappedBytes: n.Status.GetMapped(), MemoryLimit: n.Status.GetWeight(), Generation: n.Status.GetGeneration(),
-		Replicas: n.Status.GetReplicas(),
+		Replicas: n.Status.GetReplicas(), Read: n.Status.GetRead(), Entry: hex.EncodeToString(n.Status.GetEntry()),
 	}
 	if zone := n.Status.GetZone(); out.Zone == "" {
 		out.Zone = shortText(zone)

@@ -16,7 +16,7 @@ func (s *Service) GetEmbeddings(ctx context.Context, r *connect.Request[tandemv1
 	if err := s.reach(ctx, r.Msg.MinLive); err != nil {
 		return nil, err
 	}
-	arm, err := s.acquire(r.Msg.ModelVersion, cmp.Or(r.Msg.RequestKey, r.Msg.RequestId))
+	arm, err := s.acquire(wanted{version: r.Msg.ModelVersion, key: cmp.Or(r.Msg.RequestKey, r.Msg.RequestId)})
 	if err != nil {
 		return nil, err
 	}

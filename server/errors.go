@@ -63,6 +63,8 @@ const (
 	reasonScope        reason = "SCOPE_MISSING"
 	reasonQuota        reason = "QUOTA_EXCEEDED"
 	reasonUnconfirmed  reason = "LIVE_UNCONFIRMED"
+	reasonOutcome      reason = "OUTCOME_INVALID"
+	reasonOutcomes     reason = "OUTCOMES_OFF"
 	reasonBroken       reason = "LIVE_LOG_BROKEN"
 	reasonStale        reason = "LIVE_STALE"
 	reasonBehind       reason = "LIVE_BEHIND"
@@ -75,6 +77,8 @@ const (
 	reasonDiff         reason = "DIFF_UNAVAILABLE"
 	reasonStore        reason = "STORE_UNAVAILABLE"
 	reasonStoreBusy    reason = "STORE_BUSY"
+
+	reasonOutcomesUnconfirmed reason = "OUTCOMES_UNCONFIRMED"
 
 	reasonSnapshotDamaged    reason = "SNAPSHOT_DAMAGED"
 	reasonReleaseConflict    reason = "RELEASE_CONFLICT"

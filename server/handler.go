@@ -113,8 +113,8 @@ const (
 
 // NewHandler returns the service's HTTP handler:
 //
-//   - the RPCs of RetrievalService, LiveService, ReleaseService and AdminService by Connect, gRPC
-//     and gRPC-Web, in protobuf and JSON, compressed with gzip or zstd if the caller wants, by
+//   - the RPCs of RetrievalService, LiveService, FeedbackService, ReleaseService and AdminService by
+//     Connect, gRPC and gRPC-Web, in protobuf and JSON, compressed with gzip or zstd if the caller wants, by
 //     GET too where they have no side effects
 //   - gRPC health checks and reflection, v1 and v1alpha
 //   - GET /healthz, which is 200, and GET /readyz, which is 503 until there is a
@@ -163,6 +163,8 @@ func newHandler(s *Service, options Options) (http.Handler, *limiter) {
 	path, h = tandemv1connect.NewLiveServiceHandler(s, rpc...)
 	mux.Handle(path, l.limit(h))
 	mux.Handle(tandemv1connect.LiveServiceImportProcedure, few(make(chan struct{}, maxImports), l.errors, l.stream(s.health.streaming, h)))
+	path, h = tandemv1connect.NewFeedbackServiceHandler(s, rpc...)
+	mux.Handle(path, l.limit(h))
 	path, h = tandemv1connect.NewReleaseServiceHandler(&s.desk, rpc...)
 	mux.Handle(path, few(make(chan struct{}, maxReleaseCalls), l.errors, l.limit(h)))
 	mux.Handle(tandemv1connect.ReleaseServiceDiffSnapshotsProcedure, few(make(chan struct{}, 1), l.errors, l.limit(h)))
@@ -174,7 +176,7 @@ func newHandler(s *Service, options Options) (http.Handler, *limiter) {
 	mux.Handle(path, h)
 	mux.Handle(path+"Watch", fewEach(watchesEach, l.errors, few(make(chan struct{}, maxWatches), l.errors, h)))
 	reflections := make(chan struct{}, maxReflections)
-	reflector := grpcreflect.NewStaticReflector(tandemv1connect.RetrievalServiceName, tandemv1connect.AdminServiceName, tandemv1connect.LiveServiceName, tandemv1connect.ReleaseServiceName, grpchealth.HealthV1ServiceName)
+	reflector := grpcreflect.NewStaticReflector(tandemv1connect.RetrievalServiceName, tandemv1connect.AdminServiceName, tandemv1connect.LiveServiceName, tandemv1connect.FeedbackServiceName, tandemv1connect.ReleaseServiceName, grpchealth.HealthV1ServiceName)
 	path, h = grpcreflect.NewHandlerV1(reflector, others(reflectionBytes))
 	mux.Handle(path, few(reflections, l.errors, streams(s.health.streaming, enveloped(h, reflectionBytes, false, l.errors))))
 	path, h = grpcreflect.NewHandlerV1Alpha(reflector, others(reflectionBytes))

@@ -259,8 +259,8 @@ func TestReflection(t *testing.T) {
 	stream := grpcreflect.NewClient(s.http2, s.url, connect.WithGRPC()).NewStream(t.Context())
 	names, err := stream.ListServices()
 	require.NoError(t, err)
-	require.EqualValues(t, []string{"tandem.v1.RetrievalService", "tandem.v1.AdminService", "tandem.v1.LiveService", "tandem.v1.ReleaseService", "grpc.health.v1.Health"},
-		[]string{string(names[0]), string(names[1]), string(names[2]), string(names[3]), string(names[4])})
+	require.EqualValues(t, []string{"tandem.v1.RetrievalService", "tandem.v1.AdminService", "tandem.v1.LiveService", "tandem.v1.FeedbackService", "tandem.v1.ReleaseService", "grpc.health.v1.Health"},
+		[]string{string(names[0]), string(names[1]), string(names[2]), string(names[3]), string(names[4]), string(names[5])})
 	files, err := stream.FileContainingSymbol("tandem.v1.RetrieveRequest")
 	require.NoError(t, err)
 	require.NotEmpty(t, files)

@@ -144,7 +144,7 @@ func (s *Service) processors() int {
 
 // GetFindings implements [tandemv1connect.AdminServiceHandler].
 func (s *Service) GetFindings(ctx context.Context, _ *connect.Request[tandemv1.GetFindingsRequest]) (*connect.Response[tandemv1.GetFindingsResponse], error) {
-	status, err := s.GetStatus(ctx, connect.NewRequest(&tandemv1.GetStatusRequest{}))
+	status, err := s.GetStatus(ctx, connect.NewRequest(&tandemv1.GetStatusRequest{Nodes: allNodes}))
 	if err != nil {
 		return nil, err
 	}

@@ -43,7 +43,7 @@ type listRule struct {
 }
 
 // listRules has the rules of the messages of the contract by their names.
-var listRules = readListRules(tandemv1.File_tandem_v1_retrieval_proto.Messages(), tandemv1.File_tandem_v1_live_proto.Messages(), tandemv1.File_tandem_v1_release_proto.Messages())
+var listRules = readListRules(tandemv1.File_tandem_v1_retrieval_proto.Messages(), tandemv1.File_tandem_v1_live_proto.Messages(), tandemv1.File_tandem_v1_feedback_proto.Messages(), tandemv1.File_tandem_v1_release_proto.Messages())
 
 // listExpression is the form of a rule on a number of elements.
 var listExpression = regexp.MustCompile(

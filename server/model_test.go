@@ -23,7 +23,7 @@ import (
 	"github.com/tandem-ann/tandem/shard/release"
 )
 
-var modelSteps = flag.Int("model-steps", 1000, "how many steps TestModel takes")
+var modelSteps = flag.Int("model-steps", someSteps, "how many steps TestModel takes")
 
 // TestModel takes random steps in a store that servers follow: events are written, snapshots
 // released, rolled back and rebuilt, servers started anew, the log is summed up, the clock goes

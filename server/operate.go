@@ -8,8 +8,9 @@ import (
 	"github.com/tandem-ann/tandem/server/metrics"
 )
 
-// operate adds to a status what people who operate the server look at, where now answers.
-func (s *Service) operate(out *tandemv1.GetStatusResponse, now *state) {
+// operate adds to a status what people who operate the server look at, where now answers,
+// as much of it as r asks for.
+func (s *Service) operate(r *tandemv1.GetStatusRequest, out *tandemv1.GetStatusResponse, now *state) {
 	for i, a := range out.Arms {
 		arm := &now.arms[i]
 		a.UnreadableShards = uint32(arm.lost.count())
@@ -34,7 +35,11 @@ func (s *Service) operate(out *tandemv1.GetStatusResponse, now *state) {
 		from, until := s.certificates.Validity()
 		out.Secrets.CertificateFrom, out.Secrets.CertificateUntil = timestamppb.New(from), timestamppb.New(until)
 	}
-	out.Cluster = s.clusterStatus()
+	most := int(r.GetNodes())
+	if most == 0 {
+		most = toldNodes
+	}
+	out.Cluster = s.clusterStatus(most, r.GetHeld())
 	for _, f := range s.recent.Failures() {
 		out.Failures = append(out.Failures, &tandemv1.ServerFailure{
 			Time: timestamppb.New(f.Time), Kind: tandemv1.FailureKind(f.Kind), Text: f.Text, Times: f.Times,

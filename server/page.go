@@ -114,7 +114,7 @@ func parseToken(text string) (*pageToken, error) {
 }
 
 // sameRequest says which request a token is of.
-const sameRequest = "accepted: next_page_token of an answer to this request, whatever page_token, k, explain, explain_ids, attributes, min_live, request_id and min_coverage were"
+const sameRequest = "accepted: next_page_token of an answer to this request, whatever page_token, k, explain, explain_ids, attributes, min_live, request_id, experiment, variant and min_coverage were"
 
 // pageOf returns the page that a request asks for, nil if that is the first.
 func pageOf(r *tandemv1.RetrieveRequest) (*pageToken, error) {
@@ -183,7 +183,7 @@ func (s *Service) acquireFor(r *tandemv1.RetrieveRequest) (*arm, error) {
 		return nil, err
 	}
 	if p == nil {
-		return s.acquire(r.ModelVersion, requestKey(r))
+		return s.acquire(wantedBy(r))
 	}
 	for {
 		now, err := s.answering()
@@ -212,7 +212,7 @@ func (s *Service) acquireFor(r *tandemv1.RetrieveRequest) (*arm, error) {
 // holder returns an arm that has the snapshot of a page: the one that a key falls into, if
 // that has it; nil if none has.
 func (s *state) holder(p *pageToken, key string) *arm {
-	if own, err := s.route("", key); err == nil && s.arms[own].short == p.snapshot {
+	if own, err := s.route(wanted{key: key}); err == nil && s.arms[own].short == p.snapshot {
 		return &s.arms[own]
 	}
 	for i := range s.arms {

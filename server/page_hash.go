@@ -11,7 +11,7 @@ import (
 )
 
 // hashRequest returns a hash of all of a request but what may differ from page to page: k,
-// page_token, explain, explain_ids, attributes, min_live, request_id and min_coverage. It is
+// page_token, explain, explain_ids, attributes, min_live, request_id, experiment, variant and min_coverage. It is
 // the same in every process.
 func hashRequest(r *tandemv1.RetrieveRequest) uint64 {
 	var h requestHash

@@ -232,7 +232,7 @@ func TestPageTokens(t *testing.T) {
 	whole, err := base64.RawURLEncoding.DecodeString(good)
 	require.NoError(t, err)
 	cut := base64.RawURLEncoding.EncodeToString(whole[:len(whole)-1])
-	const accepted = "; accepted: next_page_token of an answer to this request, whatever page_token, k, explain, explain_ids, attributes, min_live, request_id and min_coverage were"
+	const accepted = "; accepted: next_page_token of an answer to this request, whatever page_token, k, explain, explain_ids, attributes, min_live, request_id, experiment, variant and min_coverage were"
 	for name, test := range map[string]struct {
 		token, text string
 	}{
@@ -425,7 +425,7 @@ func TestPagesAcrossReleases(t *testing.T) {
 // TestRequestHash: what decides the answer changes the hash, and nothing else does. A field
 // that is new to the contract fails here until it is known which it is.
 func TestRequestHash(t *testing.T) {
-	mayDiffer := []protoreflect.Name{"page_token", "k", "explain", "explain_ids", "attributes", "min_live", "request_id", "min_coverage"}
+	mayDiffer := []protoreflect.Name{"page_token", "k", "explain", "explain_ids", "attributes", "min_live", "request_id", "experiment", "variant", "min_coverage"}
 	base := func() *tandemv1.RetrieveRequest {
 		return &tandemv1.RetrieveRequest{
 			UserId: "u1", K: 10, Filter: "free", Bindings: map[string]*structpb.Value{"a": structpb.NewNumberValue(1), "b": structpb.NewStringValue("x")},

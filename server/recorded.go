@@ -29,6 +29,10 @@ func RecordedQuery(at time.Time, latency time.Duration, r *tandemv1.RetrieveRequ
 		Eligible: int64(a.Eligible), Coverage: a.Coverage.GetEligibleShare(), ShardsCut: int64(a.Coverage.GetShardsCut()), LatencyUS: latency.Microseconds(),
 		Candidates: make([]querylog.Candidate, len(a.Candidates)),
 	}
+	q.Experiment, q.Variant = r.Experiment, r.Variant
+	if a.Live != nil {
+		q.LiveLog, q.LiveSequence = a.Live.Log, int64(a.Live.Sequence)
+	}
 	if a.FallbackUsed != tandemv1.Fallback_FALLBACK_UNSPECIFIED {
 		q.Fallback = a.FallbackUsed.String()
 	}
@@ -92,6 +96,9 @@ func RecordedUsers(request []byte) ([]string, error) {
 		return nil, fmt.Errorf("request: %w: %w", querylog.ErrDamaged, err)
 	}
 	list := append(quotedIn(r.Filter), r.UserId, r.RequestKey, r.RequestId)
+	if r.Experiment != "" {
+		list = append(list, r.Experiment, r.Variant)
+	}
 	for _, v := range r.Bindings {
 		list = textsOf(v, list)
 	}

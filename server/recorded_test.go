@@ -96,11 +96,11 @@ func TestRecordedUsers(t *testing.T) {
 	nested, err := structpb.NewValue([]any{"in a list", 7, map[string]any{"key": "in a struct"}})
 	require.NoError(t, err)
 	r := &tandemv1.RetrieveRequest{
-		UserId: "the user", RequestKey: "the key", RequestId: "the request", ModelVersion: "7", Segment: "teen", AppId: "an app", Attributes: []string{"name"},
+		UserId: "the user", RequestKey: "the key", RequestId: "the request", ModelVersion: "7", Segment: "teen", AppId: "an app", Experiment: "the experiment", Variant: "the variant", Attributes: []string{"name"},
 		Filter: `owner == "a literal" || owner in ['one', "two"]`, IncludeIds: []string{"include"}, ExcludeIds: []string{"exclude"}, ExplainIds: []string{"explain"},
 		Bindings: map[string]*structpb.Value{"bound": structpb.NewStringValue("a value"), "some": nested, "n": structpb.NewNumberValue(7)},
 	}
-	all := []string{"the user", "the key", "the request", "a literal", "one", "two", "a value", "in a list", "in a struct"}
+	all := []string{"the user", "the experiment", "the variant", "the key", "the request", "a literal", "one", "two", "a value", "in a list", "in a struct"}
 	require.Subset(t, users(r), all)
 	for _, no := range []string{"7", "teen", "an app", "name", "bound", "key", "include", "exclude", "explain"} {
 		require.NotContains(t, users(r), no)

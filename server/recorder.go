@@ -37,6 +37,7 @@ type recorder struct {
 	events    *events.Listener
 	o         recorderOptions
 	threshold uint64 // the largest hash of an id that is sampled
+	once      *seen  // of whom something was recorded; nil unless each is to be once
 
 	queue   chan *querylog.Query
 	queued  atomic.Int64 // bytes in queue
@@ -68,6 +69,8 @@ type recorderOptions struct {
 	interval time.Duration // the longest that a query waits for its file
 	timeout  time.Duration // for one write
 	closing  time.Duration // for the last write, when the server stops
+	next     int           // how many candidates that come after an answer are recorded with it
+	once     bool          // whether each user is recorded once for each experiment and generation
 	encode   func([]querylog.Query) ([]byte, error)
 	// forgotten returns the users who are forgotten by now.
 	forgotten func() live.Forgotten
@@ -85,13 +88,16 @@ func defaultRecorderOptions() recorderOptions {
 	}
 }
 
-// startRecorder starts a recorder of a share of the requests, above 0 and at most 1. The
-// caller closes it.
+// startRecorder starts a recorder of a share of the requests, from 0 to 1, and, if the options say
+// so, of the first of each user. The caller closes it.
 func startRecorder(share float64, store uploader, told *events.Listener, o recorderOptions) *recorder {
 	ctx, cancel := context.WithCancel(context.Background())
 	r := &recorder{
 		store: store, events: told, o: o, threshold: thresholdOf(share),
 		queue: make(chan *querylog.Query, o.queue), stop: make(chan struct{}), done: make(chan struct{}), cancel: cancel,
+	}
+	if o.once {
+		r.once = newSeen(maxSeen)
 	}
 	go r.run(ctx)
 	return r
@@ -99,26 +105,38 @@ func startRecorder(share float64, store uploader, told *events.Listener, o recor
 
 // thresholdOf returns which hashes are the share of them.
 func thresholdOf(share float64) uint64 {
-	if share >= 1 {
+	switch {
+	case share >= 1:
 		return math.MaxUint64
+	case !(share > 0):
+		return 0 // one in 2^64 is as good as none
 	}
 	return uint64(math.Ldexp(max(share, 0), 64))
 }
 
-// offer records a request that came at start and its answer, if it is sampled. The
-// choice depends on the request's id alone, so a request that is sent again under its
-// id is chosen again.
-func (r *recorder) offer(start time.Time, request *tandemv1.RetrieveRequest, answer *tandemv1.RetrieveResponse) {
-	if r == nil || xxhash.Sum64String(request.RequestId) > r.threshold {
-		return
+// wants reports whether a request that a generation answers is to be recorded: whether it is
+// sampled, or is the first of its user. The former depends on the request's id alone, so a request
+// that is sent again under its id is chosen again.
+func (r *recorder) wants(request *tandemv1.RetrieveRequest, generation uint64) bool {
+	if r == nil {
+		return false
 	}
+	if r.threshold > 0 && xxhash.Sum64String(request.RequestId) <= r.threshold {
+		return true
+	}
+	return r.once != nil && !r.once.has(onceKey(request, generation))
+}
+
+// record records a request that came at start, its answer, and what would have come next, if there
+// is room.
+func (r *recorder) record(start time.Time, request *tandemv1.RetrieveRequest, answer *tandemv1.RetrieveResponse, next []querylog.Candidate) {
 	q, err := RecordedQuery(start, time.Since(start), request, answer)
 	if err != nil {
 		r.events.Recording(events.Recording{Change: events.Lost, Queries: 1, RequestID: request.RequestId, Err: err})
 		return
 	}
 	q.RequestKey = request.RequestKey
-	q.Generation, q.Arm = int64(answer.Generation), answer.Arm
+	q.Generation, q.Arm, q.Next = int64(answer.Generation), answer.Arm, next
 	size := int64(q.Size())
 	if r.queued.Add(size) > int64(r.o.bytes) {
 		r.queued.Add(-size)
@@ -127,6 +145,7 @@ func (r *recorder) offer(start time.Time, request *tandemv1.RetrieveRequest, ans
 	}
 	select {
 	case r.queue <- &q:
+		r.once.add(onceKey(request, answer.Generation))
 	default:
 		r.queued.Add(-size)
 		r.dropped.Add(1)

@@ -104,7 +104,7 @@ func TestRunRecords(t *testing.T) {
 // offers offers n queries with ids of their own.
 func offers(r *recorder, n int) {
 	for i := range n {
-		r.offer(time.Now(), &tandemv1.RetrieveRequest{RequestId: fmt.Sprint("request ", i)},
+		offerTo(r, time.Now(), &tandemv1.RetrieveRequest{RequestId: fmt.Sprint("request ", i)},
 			&tandemv1.RetrieveResponse{Candidates: []*tandemv1.Candidate{{Id: "a", Score: 1}}})
 	}
 }
@@ -112,7 +112,7 @@ func offers(r *recorder, n int) {
 func TestRecordingNothingIsFree(t *testing.T) {
 	request := &tandemv1.RetrieveRequest{RequestId: "one"}
 	for _, r := range []*recorder{nil, {threshold: thresholdOf(1e-9)}} {
-		require.Zero(t, testing.AllocsPerRun(100, func() { r.offer(time.Time{}, request, nil) }))
+		require.Zero(t, testing.AllocsPerRun(100, func() { offerTo(r, time.Time{}, request, nil) }))
 	}
 }
 
@@ -243,7 +243,7 @@ func TestRecorderBoundsFiles(t *testing.T) {
 	inBubble(t, f, o, func(r *recorder, _ *list[string]) {
 		request := &tandemv1.RetrieveRequest{ExcludeIds: []string{string(make([]byte, 20<<20))}}
 		for range 7 {
-			r.offer(time.Now(), request, &tandemv1.RetrieveResponse{})
+			offerTo(r, time.Now(), request, &tandemv1.RetrieveResponse{})
 			synctest.Wait()
 		}
 		assert.Equal(t, []int{3, 3}, f.rows.since(0), "three fit in 64 MiB")
@@ -371,7 +371,7 @@ func TestRecorderForgetsWhatIsPending(t *testing.T) {
 
 	// Nothing is left of a file in which all name one.
 	now, broken = live.Forgotten{}, true
-	r.offer(time.Now(), &tandemv1.RetrieveRequest{RequestId: "request 7"}, &tandemv1.RetrieveResponse{})
+	offerTo(r, time.Now(), &tandemv1.RetrieveRequest{RequestId: "request 7"}, &tandemv1.RetrieveResponse{})
 	r.add(t.Context(), <-r.queue)
 	r.flush(t.Context())
 	require.NotNil(t, r.pending)
@@ -402,4 +402,11 @@ func forgetting(t *testing.T, b *objects.Bucket, users ...string) {
 	}
 	stop()
 	require.ErrorIs(t, <-done, context.Canceled)
+}
+
+// offerTo records a request and its answer, if it is sampled.
+func offerTo(r *recorder, start time.Time, request *tandemv1.RetrieveRequest, answer *tandemv1.RetrieveResponse) {
+	if r.wants(request, answer.GetGeneration()) {
+		r.record(start, request, answer, nil)
+	}
 }

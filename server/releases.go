@@ -156,6 +156,12 @@ func (d *releaseDesk) Split(ctx context.Context, r *connect.Request[tandemv1.Spl
 	for _, p := range m.Pins {
 		o.Pins[p.GetArm()] = append(o.Pins[p.GetArm()], p.GetKey())
 	}
+	for _, v := range m.Variants {
+		o.Variants = append(o.Variants, wire.VariantOf(v))
+	}
+	for _, v := range m.Unmap {
+		o.Unmap = append(o.Unmap, wire.VariantOf(v))
+	}
 	entry, err := d.change(ctx, m.Change, r.Peer().Addr, func(ctx context.Context, c release.Change) (*release.Release, error) {
 		o.Change = c
 		o.Override, o.AutoRollback = m.Override, m.AutoRollback

@@ -109,7 +109,9 @@ func (s *Service) answer(ctx context.Context, now *pinned, r *tandemv1.RetrieveR
 			return nil, nil, answerTooLong(r, answer, size, 0, b.answer)
 		}
 	}
-	s.recorder.offer(start, r, answer)
+	if s.recorder.wants(r, now.generation) {
+		s.recorder.record(start, r, answer, s.recorder.nextOf(ctx, q, found))
+	}
 	now.offer(q, found)
 	q.tell(now, answer, found)
 	q.told.ID = r.RequestId

@@ -445,14 +445,14 @@ func TestShortReason(t *testing.T) {
 
 func TestServingIsCounted(t *testing.T) {
 	s := smallTowers(index.Dot).loaded(t)
-	first, err := s.acquire("", "")
+	first, err := s.acquire(wanted{})
 	require.NoError(t, err)
 	s.replace(nil)
 	require.True(t, first.acquire(), "a request holds it")
 	first.release()
 	first.release()
 	require.False(t, first.acquire(), "the last request has closed it")
-	_, err = s.acquire("", "")
+	_, err = s.acquire(wanted{})
 	requireError(t, err, connect.CodeUnavailable, "no snapshot is loaded yet")
 }
 

@@ -50,7 +50,7 @@ var contractRules = sync.OnceValue(func() map[protoreflect.FullName]*messageRule
 	if err != nil {
 		panic(err)
 	}
-	for _, file := range []protoreflect.FileDescriptor{tandemv1.File_tandem_v1_retrieval_proto, tandemv1.File_tandem_v1_live_proto, tandemv1.File_tandem_v1_release_proto, tandemv1.File_tandem_v1_admin_proto} {
+	for _, file := range []protoreflect.FileDescriptor{tandemv1.File_tandem_v1_retrieval_proto, tandemv1.File_tandem_v1_live_proto, tandemv1.File_tandem_v1_feedback_proto, tandemv1.File_tandem_v1_release_proto, tandemv1.File_tandem_v1_admin_proto} {
 		services := file.Services()
 		for i := range services.Len() {
 			methods := services.Get(i).Methods()

@@ -89,9 +89,17 @@ type Config struct {
 	Cluster *Cluster
 	// Audit says how the recall of live queries is audited.
 	Audit Audit
+	// Outcomes says whether FeedbackService takes outcomes.
+	Outcomes Outcomes
 	// RecordShare is the share of the requests, 0 to 1, that are recorded into the
 	// store with their answers, for replay. Default: 0, none.
 	RecordShare float64
+	// RecordOnce has a request recorded, beside that share, for each user, experiment and
+	// generation at least: the first, and now and then one more. Default: none.
+	RecordOnce bool
+	// RecordNext is how many of the candidates that would come after an answer are recorded with
+	// it, up to [querylog.MaxNext]. Each takes another search. Default: 0, none.
+	RecordNext int
 	// LogIDs has the log tell the texts of errors that name what callers have sent: vectors,
 	// values, ids of users. Default: their reasons and fields only.
 	LogIDs bool
@@ -255,14 +263,16 @@ func Run(ctx context.Context, c Config) (err error) {
 	service.route(&c)
 	service.followLive(&c)
 	service.desk.releases, service.desk.writes, service.desk.compare = release.New(c.Store), c.ReleaseWrites, c.Compare
-	if c.RecordShare > 0 {
+	if c.RecordShare > 0 || c.RecordOnce {
 		o := defaultRecorderOptions()
+		o.next, o.once = c.RecordNext, c.RecordOnce
 		if service.live != nil {
 			o.forgotten = service.live.Forgotten
 		}
 		service.recorder = startRecorder(c.RecordShare, c.Store.Objects(), service.events, o)
 		defer service.recorder.close() // once the requests have ended
 	}
+	defer service.startOutcomes(&c)() // what it returns, once the requests have ended
 	audits := service.followRecall(&c)
 	service.load = func() (*metrics.Load, *metrics.Connections) { return limits.measure(), listener.measure() }
 	if c.Metrics != nil {

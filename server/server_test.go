@@ -226,7 +226,7 @@ func TestRunReflectsWhileItDrains(t *testing.T) {
 	another := client.NewStream(t.Context())
 	names, err := another.ListServices()
 	require.NoError(t, err)
-	require.Len(t, names, 5)
+	require.Len(t, names, 6)
 	require.NoError(t, <-p.done)
 	_, err = stream.ListServices()
 	require.Error(t, err)

@@ -15,6 +15,7 @@ import (
 
 	"connectrpc.com/connect"
 
+	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
 	"github.com/tandem-ann/tandem/api/tandem/v1/tandemv1connect"
 	"github.com/tandem-ann/tandem/server/audit"
 	"github.com/tandem-ann/tandem/server/events"
@@ -69,6 +70,7 @@ type Service struct {
 	audits   *audit.Auditor    // likewise
 	scans    *audit.Scans      // of a node, for routers; likewise
 	live     *livelog.Follower // likewise
+	outcomes *outcomeLog       // likewise; nil unless outcomes are taken
 	clock    func() time.Time  // what windows are judged by; likewise
 	measured bool              // whether there are metrics; likewise
 	// load is what requests and connections take; likewise, or nil.
@@ -85,6 +87,7 @@ var (
 	_ tandemv1connect.RetrievalServiceHandler = (*Service)(nil)
 	_ tandemv1connect.AdminServiceHandler     = (*Service)(nil)
 	_ tandemv1connect.LiveServiceHandler      = (*Service)(nil)
+	_ tandemv1connect.FeedbackServiceHandler  = (*Service)(nil)
 )
 
 // NewService returns a service without a snapshot. It writes to a log as [events.Log] says,
@@ -197,15 +200,14 @@ func (s *Service) trim() {
 	}
 }
 
-// acquire returns the arm that answers a request: the one that its key falls into,
-// or, if it is pinned to a model version, one that serves it. The caller releases it.
-func (s *Service) acquire(version, key string) (*arm, error) {
+// acquire returns the arm that answers what a caller asks for, which the caller releases.
+func (s *Service) acquire(w wanted) (*arm, error) {
 	for {
 		now, err := s.answering()
 		if err != nil {
 			return nil, err
 		}
-		number, err := now.route(version, key)
+		number, err := now.route(w)
 		if err != nil {
 			return nil, err
 		}
@@ -226,13 +228,31 @@ func (s *Service) answering() (*state, error) {
 	return nil, errorf(connect.CodeUnavailable, reasonNotReady, "no snapshot is loaded yet")
 }
 
+// wanted says what decides the arm of a request: that of its variant, if the release has one for
+// it, or else the one that its key falls into, or, if it is pinned to a model version, one that
+// serves it.
+type wanted struct{ version, key, experiment, variant string }
+
+// wantedBy returns what a request asks for.
+func wantedBy(r *tandemv1.RetrieveRequest) wanted {
+	return wanted{r.ModelVersion, requestKey(r), r.Experiment, r.Variant}
+}
+
 // route returns the number of the arm of a request.
-func (s *state) route(version, key string) (int, error) {
+func (s *state) route(w wanted) (int, error) {
+	version, key := w.version, w.key
 	if s.router == nil {
 		if served := s.arms[0].snapshot.Manifest().ModelVersion; version != "" && version != served {
 			return 0, errorf(connect.CodeFailedPrecondition, reasonModelVersion, "model_version %q is not served; served: %q", version, served)
 		}
 		return 0, nil
+	}
+	if number, ok := s.router.RouteVariant(w.experiment, w.variant); ok {
+		if served := s.arms[number].snapshot.Manifest().ModelVersion; version != "" && version != served {
+			return 0, errorf(connect.CodeFailedPrecondition, reasonModelVersion, "model_version is %q, and experiment %q, variant %q is answered by arm %s, which serves %q",
+				version, excerpt(w.experiment), excerpt(w.variant), s.arms[number].name, served)
+		}
+		return number, nil
 	}
 	if version == "" {
 		return s.router.Route(key), nil

@@ -60,6 +60,7 @@ func keepsRules(r *tandemv1.RetrieveRequest) bool {
 		len(r.IncludeIds) <= 100_000 && len(r.ExcludeIds) <= 100_000 && len(r.ExplainIds) <= 100 &&
 		len(r.ModelVersion) <= 256 && len(r.Attributes) <= 256 && len(r.RequestId) <= 128 &&
 		len(r.Segment) <= 64 && len(r.RequestKey) <= 256 && len(r.GetMinLive().GetLog()) <= 256 && len(r.PageToken) <= 512 &&
+		len(r.Experiment) <= 128 && len(r.Variant) <= 128 && (r.Experiment == "") == (r.Variant == "") &&
 		r.Fallback >= tandemv1.Fallback_FALLBACK_UNSPECIFIED && r.Fallback <= tandemv1.Fallback_FALLBACK_MEAN_USER &&
 		(r.Fallback != tandemv1.Fallback_FALLBACK_MEAN_USER || r.UserId != "") &&
 		(r.RecallTarget == nil || *r.RecallTarget > 0 && *r.RecallTarget <= 1) &&

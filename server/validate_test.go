@@ -16,7 +16,7 @@ import (
 // TestKeepsRules compares the fast check with the rules, about their bounds.
 func TestKeepsRules(t *testing.T) {
 	fields := (&tandemv1.RetrieveRequest{}).ProtoReflect().Descriptor().Fields().Len()
-	require.Equal(t, 24, fields, "a new field: does keepsRules know its rules?")
+	require.Equal(t, 26, fields, "a new field: does keepsRules know its rules?")
 	rapid.Check(t, func(t *rapid.T) {
 		r := &tandemv1.RetrieveRequest{UserId: "u1", K: 10}
 		size := func(name string, most int) int {
@@ -29,7 +29,7 @@ func TestKeepsRules(t *testing.T) {
 		}
 		// One to three fields differ from a good request.
 		for range rapid.IntRange(1, 3).Draw(t, "changes") {
-			switch rapid.IntRange(0, 23).Draw(t, "field") {
+			switch rapid.IntRange(0, 24).Draw(t, "field") {
 			case 0:
 				r.UserId = ""
 			case 1:
@@ -46,6 +46,8 @@ func TestKeepsRules(t *testing.T) {
 				r.MinLive = &tandemv1.LivePosition{Log: text("min_live.log", 256)}
 			case 23:
 				r.PageToken = text("page_token", 512)
+			case 24:
+				r.Experiment, r.Variant = text("experiment", 128), text("variant", 128)
 			case 20:
 				r.RequestKey = text("request_key", 256)
 			case 21:

@@ -18,7 +18,7 @@ import (
 	"github.com/tandem-ann/tandem/shard/attribute"
 )
 
-var overlaid = flag.Int("overlaid", 4, "how many data sets TestOverlaidEqualsRebuilt changes")
+var overlaid = flag.Int("overlaid", someOverlaid, "how many data sets TestOverlaidEqualsRebuilt changes")
 
 // trialClock is a time at which, and around which, rows of trials come and go.
 var trialClock = time.Date(2026, 11, 30, 12, 0, 0, 0, time.UTC)

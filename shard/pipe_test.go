@@ -21,7 +21,7 @@ import (
 	"github.com/tandem-ann/tandem/shard/eligibility"
 )
 
-var piped = flag.Int("piped", 2000, "how many queries TestPartsOverPipes asks")
+var piped = flag.Int("piped", somePiped, "how many queries TestPartsOverPipes asks")
 
 // pipedPart is a part at the other end of a pipe, over which only bytes go. Nothing is
 // kept there from one call to the next.

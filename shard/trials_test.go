@@ -18,13 +18,10 @@ import (
 )
 
 var (
-	trials      = flag.Int("trials", 20_000, "how many queries TestTrials compares with brute force")
+	trials      = flag.Int("trials", someTrials, "how many queries TestTrials compares with brute force")
 	trialsSeed  = flag.Uint64("seed", 1, "what the data sets of TestTrials are drawn from")
 	trialsFirst = flag.Uint64("trials-first", 0, "the number of the first data set of TestTrials")
 )
-
-// trialsPerSet is how many queries each data set is asked.
-const trialsPerSet = 2500
 
 // TestTrials asks random queries under random filters of random data sets, and
 // compares what comes back with brute force: each filter is evaluated row by row in

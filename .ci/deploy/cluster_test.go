@@ -22,7 +22,7 @@ import (
 var kubectlPath = flag.String("kubectl", "", "the kubectl for TestCluster, which finds in KUBECONFIG a cluster as .ci/kube has it; none leaves it out")
 
 // clusterPatience is how long controllers may take on a busy machine.
-const clusterPatience = 3 * time.Minute
+const clusterPatience = 10 * time.Minute
 
 // kubectl runs one command.
 type kubectl struct {
@@ -154,8 +154,14 @@ func TestCluster(t *testing.T) {
 	t.Run("build", func(t *testing.T) { testBuild(&kubectl{t, k.path}) })
 }
 
-// testSpread holds that nodes are on machines of their own, and alike in all zones.
+// testSpread holds that nodes are on machines of their own, and alike in all zones, and that there
+// are routers in each.
 func testSpread(k *kubectl) {
+	eventually(k.t, "the autoscaler has as many routers as it is to have at least", func() bool {
+		var d appsv1.Deployment
+		k.get(&d, "deployment/tandem-router")
+		return d.Status.ReadyReplicas == 3
+	})
 	pods, zones := k.shards()
 	machines := map[string]bool{}
 	for _, p := range pods {
@@ -275,7 +281,7 @@ func testZoneLost(k *kubectl) {
 		}
 	}
 	if gone < 3 {
-		k.t.Errorf("%d pods were in the zone, want two nodes, and a router", gone)
+		k.t.Errorf("%d pods were in the zone, want two nodes and a router", gone)
 	}
 	eventually(k.t, "three nodes in each of two zones", func() bool {
 		nodes, zones := k.shards()

@@ -88,7 +88,7 @@ func start(ctx context.Context, bin, stages, dir string) (*cluster, error) {
 	}
 	kubeconfig := c.path("kubeconfig")
 	if err := c.launch("kube-controller-manager", "--kubeconfig", kubeconfig, "--leader-elect=false", "--secure-port=0",
-		"--controllers=statefulset-controller,replicaset-controller,deployment-controller,job-controller,cronjob-controller,"+
+		"--controllers=statefulset-controller,replicaset-controller,deployment-controller,job-controller,cronjob-controller,horizontal-pod-autoscaler-controller,"+
 			"endpointslice-controller,endpointslice-mirroring-controller,disruption-controller,"+
 			"serviceaccount-controller,root-ca-certificate-publisher-controller,namespace-controller,garbage-collector-controller,"+
 			"ephemeral-volume-controller,persistentvolumeclaim-protection-controller,persistentvolume-protection-controller,ttl-after-finished-controller",

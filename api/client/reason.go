@@ -32,6 +32,7 @@ const (
 	HeaderInvalid      Reason = "HEADER_INVALID"
 	ContentTypeUnknown Reason = "CONTENT_TYPE_UNKNOWN"
 	EventInvalid       Reason = "EVENT_INVALID"
+	OutcomeInvalid     Reason = "OUTCOME_INVALID"
 	SnapshotAmbiguous  Reason = "SNAPSHOT_AMBIGUOUS"
 	PathUnknown        Reason = "PATH_UNKNOWN"
 	MethodNotAllowed   Reason = "METHOD_NOT_ALLOWED"
@@ -64,20 +65,22 @@ const (
 	CertificateInvalid Reason = "CERTIFICATE_INVALID"
 	ScopeMissing       Reason = "SCOPE_MISSING"
 	WritesOff          Reason = "WRITES_OFF"
+	OutcomesOff        Reason = "OUTCOMES_OFF"
 
 	// The server cannot answer now; another one may.
-	CoverageTooLow     Reason = "COVERAGE_TOO_LOW"
-	LiveStale          Reason = "LIVE_STALE"
-	LiveBehind         Reason = "LIVE_BEHIND"
-	LiveUnconfirmed    Reason = "LIVE_UNCONFIRMED"
-	LiveLogBroken      Reason = "LIVE_LOG_BROKEN"
-	ReleaseUnconfirmed Reason = "RELEASE_UNCONFIRMED"
-	StoreUnavailable   Reason = "STORE_UNAVAILABLE"
-	StoreBusy          Reason = "STORE_BUSY"
-	NotReady           Reason = "NOT_READY"
-	Stopping           Reason = "STOPPING"
-	ShardUnreadable    Reason = "SHARD_UNREADABLE"
-	SnapshotDamaged    Reason = "SNAPSHOT_DAMAGED"
+	CoverageTooLow      Reason = "COVERAGE_TOO_LOW"
+	LiveStale           Reason = "LIVE_STALE"
+	LiveBehind          Reason = "LIVE_BEHIND"
+	LiveUnconfirmed     Reason = "LIVE_UNCONFIRMED"
+	OutcomesUnconfirmed Reason = "OUTCOMES_UNCONFIRMED"
+	LiveLogBroken       Reason = "LIVE_LOG_BROKEN"
+	ReleaseUnconfirmed  Reason = "RELEASE_UNCONFIRMED"
+	StoreUnavailable    Reason = "STORE_UNAVAILABLE"
+	StoreBusy           Reason = "STORE_BUSY"
+	NotReady            Reason = "NOT_READY"
+	Stopping            Reason = "STOPPING"
+	ShardUnreadable     Reason = "SHARD_UNREADABLE"
+	SnapshotDamaged     Reason = "SNAPSHOT_DAMAGED"
 
 	// There is too much to do. [Error.RetryAfter] says when to try again.
 	Overloaded    Reason = "OVERLOADED"
@@ -126,16 +129,16 @@ var faults = map[Reason]bool{
 var codes = map[connect.Code][]Reason{
 	connect.CodeInvalidArgument: {RuleBroken, VectorInvalid, IDInvalid, AttributeInvalid, FilterInvalid, BindingInvalid,
 		SegmentInvalid, PageTokenInvalid, AnswerTooLarge, MessageTooLarge, MessageMalformed, HeaderInvalid,
-		ContentTypeUnknown, EventInvalid, SnapshotAmbiguous},
+		ContentTypeUnknown, EventInvalid, OutcomeInvalid, SnapshotAmbiguous},
 	connect.CodeNotFound: {EntityUnknown, SnapshotUnknown, ServiceUnknown},
 	connect.CodeFailedPrecondition: {ModelVersionNotServed, FallbackUnavailable, PageTokenGone, LiveLogUnknown, GatesFailed,
 		ChangeRefused, NothingReleased, ReleaseUnreadable, ReleaseLogLost, ReleaseLogBroken, DiffUnavailable},
 	connect.CodeAlreadyExists:    {EventConflict},
 	connect.CodeAborted:          {ReleaseConflict},
 	connect.CodeUnauthenticated:  {TokenMissing, TokenInvalid, TokenExpired, CertificateInvalid},
-	connect.CodePermissionDenied: {ScopeMissing, WritesOff},
+	connect.CodePermissionDenied: {ScopeMissing, WritesOff, OutcomesOff},
 	connect.CodeUnimplemented:    {PathUnknown, MethodNotAllowed, EncodingUnknown},
-	connect.CodeUnavailable: {CoverageTooLow, LiveStale, LiveBehind, LiveUnconfirmed, LiveLogBroken, ReleaseUnconfirmed,
+	connect.CodeUnavailable: {CoverageTooLow, LiveStale, LiveBehind, LiveUnconfirmed, OutcomesUnconfirmed, LiveLogBroken, ReleaseUnconfirmed,
 		StoreUnavailable, StoreBusy, NotReady, Stopping},
 	connect.CodeDataLoss:          {ShardUnreadable, SnapshotDamaged},
 	connect.CodeResourceExhausted: {Overloaded, QuotaExceeded, FreshFull},

@@ -6,9 +6,9 @@ import (
 	"math"
 	"slices"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/tandem-ann/tandem/builder/axes"
+	"github.com/tandem-ann/tandem/shard/wording"
 )
 
 // Report says how often pairs of each kind were refused, passed, and neither.
@@ -101,10 +101,10 @@ func (r *Report) sort() {
 
 // WriteTable writes the report for people.
 func (r *Report) WriteTable(w io.Writer) error {
-	var b strings.Builder
-	fmt.Fprintf(&b, "%d models of %s dimensions, seed %d; a pair that belongs together was refused of %d\n",
+	b := wording.NewPage(w)
+	fmt.Fprintf(b, "%d models of %s dimensions, seed %d; a pair that belongs together was refused of %d\n",
 		r.Models, strings.Trim(fmt.Sprint(r.Dims), "[]"), r.Seed, r.RefusedModels)
-	t := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	t := wording.NewTable(b)
 	for i, c := range r.Counts {
 		if i == 0 || c.Together != r.Counts[i-1].Together || c.Following != r.Counts[i-1].Following {
 			what, beside := "pairs that do not belong together", "in a first build"
@@ -124,7 +124,7 @@ func (r *Report) WriteTable(w io.Writer) error {
 		fmt.Fprintf(t, "  %s\t%d\t%d\t%.2f%%\t%d\t%.2f%%\t%.1f%%\n", of, c.Pairs,
 			c.Refused, 100*AtMost(c.Refused, c.Pairs), c.Passed, 100*AtMost(c.Passed, c.Pairs), 100*float64(c.Inconclusive())/n)
 	}
-	_ = t.Flush() // a strings.Builder takes everything
+	_ = t.Flush() // a page takes everything
 	b.WriteString("\nat most: the share's upper bound, of 95% confidence, if pairs were independent\n")
 	_, err := io.WriteString(w, b.String())
 	return err

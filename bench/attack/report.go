@@ -6,7 +6,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"text/tabwriter"
+
+	"github.com/tandem-ann/tandem/shard/wording"
 )
 
 // Report is what a run measured. The names of its JSON fields are stable.
@@ -73,8 +74,8 @@ func mib(bytes int64) string { return fmt.Sprintf("%.1f MiB", float64(bytes)/(1<
 
 // WriteTable writes the report for people.
 func (r *Report) WriteTable(w io.Writer) error {
-	var b strings.Builder
-	t := tabwriter.NewWriter(&b, 0, 0, 2, ' ', tabwriter.AlignRight)
+	b := wording.NewPage(w)
+	t := wording.NewTable(b, wording.Right)
 	fmt.Fprintln(t, "light queries\tasked\toverloaded\tfailed\tp50 us\tp99 us\tmax us\t")
 	for _, p := range r.phases() {
 		l := p.light
@@ -85,17 +86,17 @@ func (r *Report) WriteTable(w io.Writer) error {
 		}
 		fmt.Fprintf(t, "%s\t%d\t%d\t%d\t%.0f\t%.0f\t%.0f\t\n", p.name, l.Queries, overloaded, failed, l.P50, l.P99, l.Max)
 	}
-	_ = t.Flush() // a strings.Builder takes everything
-	fmt.Fprintf(&b, "\nmemory of no file: %s before, %s at most, %s after\n", mib(r.MemoryBefore), mib(r.MemoryPeak), mib(r.MemoryAfter))
-	fmt.Fprintf(&b, "the server logged %d lines of %s\n", r.Log.Lines, mib(r.Log.Bytes))
+	_ = t.Flush() // a page takes everything
+	fmt.Fprintf(b, "\nmemory of no file: %s before, %s at most, %s after\n", mib(r.MemoryBefore), mib(r.MemoryPeak), mib(r.MemoryAfter))
+	fmt.Fprintf(b, "the server logged %d lines of %s\n", r.Log.Lines, mib(r.Log.Bytes))
 	for _, line := range r.Log.Errors {
-		fmt.Fprintf(&b, "  %s\n", line)
+		fmt.Fprintf(b, "  %s\n", line)
 	}
 	b.WriteByte('\n')
-	r.Sent.write(&b)
+	r.Sent.write(b)
 	b.WriteByte('\n')
 	for _, text := range r.Broken {
-		fmt.Fprintf(&b, "BROKEN: %s\n", text)
+		fmt.Fprintf(b, "BROKEN: %s\n", text)
 	}
 	if len(r.Broken) == 0 {
 		b.WriteString("no bound was broken\n")
@@ -106,15 +107,15 @@ func (r *Report) WriteTable(w io.Writer) error {
 
 // WriteTable writes what was sent for people.
 func (s *Sent) WriteTable(w io.Writer) error {
-	var b strings.Builder
-	s.write(&b)
+	b := wording.NewPage(w)
+	s.write(b)
 	_, err := io.WriteString(w, b.String())
 	return err
 }
 
-func (s *Sent) write(b *strings.Builder) {
+func (s *Sent) write(b *wording.Page) {
 	fmt.Fprintf(b, "attacked for %.0f s with seed %d\n", s.Seconds, s.Seed)
-	t := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
+	t := wording.NewTable(b)
 	fmt.Fprintln(t, "kind\tturns\tlongest error\twhat came back")
 	for _, k := range s.Kinds {
 		names := slices.SortedFunc(maps.Keys(k.Outcomes), func(x, y string) int { return int(k.Outcomes[y] - k.Outcomes[x]) })
@@ -123,7 +124,7 @@ func (s *Sent) write(b *strings.Builder) {
 		}
 		fmt.Fprintf(t, "%s\t%d\t%d\t%s\n", k.Name, k.Turns, k.LongestError, strings.Join(names, ", "))
 	}
-	_ = t.Flush() // a strings.Builder takes everything
+	_ = t.Flush() // a page takes everything
 	for _, k := range s.Kinds {
 		for _, fault := range k.Faults {
 			fmt.Fprintf(b, "fault of the server by %s: %s\n", k.Name, fault)

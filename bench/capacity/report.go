@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/tandem-ann/tandem/shard/wording"
 )
@@ -280,7 +279,7 @@ func partText(v float64) string {
 
 // rows writes rows of a table.
 type rows struct {
-	t   *tabwriter.Writer
+	t   *wording.Table
 	err error
 }
 
@@ -293,7 +292,7 @@ func (r *rows) row(cells ...string) {
 // WriteTable writes the report for people.
 func (r *Report) WriteTable(w io.Writer) error {
 	s := r.Scenario
-	t := &rows{t: tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)}
+	t := &rows{t: wording.NewTable(w)}
 	t.row(fmt.Sprintf("%s apps and %s users of %d %s components, %s of apps and %d of users, %d attributes and %d, %s of each shard in %s",
 		text(float64(s.Apps)), text(float64(s.Users)), s.Dim, s.Element, wording.Plural(r.Shards, "shard"), r.UserShards, len(s.AppAttributes), len(s.UserAttributes), wording.Plural(s.Replicas, "replica"), wording.Plural(s.Zones, "zone")))
 	t.row(fmt.Sprintf("%s queries a second for %d candidates at a recall of %v; each shard is asked for %d rows", text(s.QPS), s.K, s.Recall, r.Asked))
@@ -390,7 +389,7 @@ func WriteSummary(w io.Writer, list []*Report) error {
 	if len(list) == 0 {
 		return errors.New("there are no reports")
 	}
-	t := &rows{t: tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)}
+	t := &rows{t: wording.NewTable(w)}
 	line := func(name string, of func(r *Report) string) {
 		cells := []string{name}
 		for _, r := range list {

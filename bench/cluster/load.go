@@ -90,7 +90,11 @@ func (s *sender) one(due time.Time, q question, user int, draw uint64) {
 	came := time.Now()
 	if err != nil {
 		reason := codeOf(err)
-		s.tally.failed(due, came, reason, r.name+": "+err.Error(), r.excuse(process, full, reason))
+		text := fmt.Sprintf("%s %s", due.Format(time.TimeOnly), r.name)
+		if process.older {
+			text += " of the older program"
+		}
+		s.tally.failed(due, came, reason, fmt.Sprintf("%s: after %s: %v", text, came.Sub(due).Round(time.Millisecond), err), r.excuse(process, full, reason))
 		return
 	}
 	at := wire.Position(a.Msg.Live)

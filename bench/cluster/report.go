@@ -7,7 +7,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"text/tabwriter"
+
+	"github.com/tandem-ann/tandem/shard/wording"
 )
 
 // Phase is what became of queries while one kind of fault went on, or none.
@@ -112,7 +113,7 @@ func (w *world) report() *Report {
 
 // WriteTable writes the report for people.
 func (r *Report) WriteTable(w io.Writer) error {
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	t := wording.NewTable(w)
 	fmt.Fprintf(t, "seed %d, %d nodes, %d replicas, %d routers, %g queries a second\n\n", r.Seed, r.Nodes, r.Replicas, r.Routers, r.Rate)
 	fmt.Fprintf(t, "phase\ttimes\tqueries\tp50 ms\tp99 ms\tmax ms\tp99 before\tback after s\tfenced\tkilled\tfailed\n")
 	for _, p := range r.Phases {

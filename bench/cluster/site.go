@@ -46,6 +46,7 @@ type clients struct {
 	live      tandemv1connect.LiveServiceClient
 	newest    atomic.Pointer[shard.Position] // that it has answered from; nil if it has not
 	killed    atomic.Bool
+	older     bool // it runs the older program
 }
 
 // Site is a store, and the processes that serve it.
@@ -151,6 +152,7 @@ func (s *Site) ask(r *routing) {
 	r.asked.Store(&clients{
 		retrieval: tandemv1connect.NewRetrievalServiceClient(client, "http://"+r.at()),
 		live:      tandemv1connect.NewLiveServiceClient(client, "http://"+r.at()),
+		older:     s.o.Old != "" && s.program == s.o.Old,
 	})
 }
 

@@ -3,7 +3,6 @@ package engines
 import (
 	"fmt"
 	"io"
-	"strings"
 
 	"github.com/tandem-ann/tandem/shard/wording"
 )
@@ -69,28 +68,28 @@ func (r *FilterReport) WriteJSON(w io.Writer) error { return wording.WriteJSON(w
 // for each predicate what each setting did, and for each k a line for each predicate
 // that compares our index with the others.
 func (r *FilterReport) WriteTable(w io.Writer) error {
-	var b strings.Builder
-	r.head(&b)
-	costTable(&b, r.Engines, r.Rows)
+	b := wording.NewPage(w)
+	r.head(b)
+	costTable(b, r.Engines, r.Rows)
 	for _, p := range r.Predicates {
-		fmt.Fprintf(&b, "\n%s", p.Name)
+		fmt.Fprintf(b, "\n%s", p.Name)
 		if p.Filter != "" {
-			fmt.Fprintf(&b, ": %s", p.Filter)
+			fmt.Fprintf(b, ": %s", p.Filter)
 		}
-		fmt.Fprintf(&b, "\n%d of %d rows are eligible, selectivity %s, correlation %s", p.Eligible, r.Rows, figures(p.Selectivity), figures(p.Correlation))
+		fmt.Fprintf(b, "\n%d of %d rows are eligible, selectivity %s, correlation %s", p.Eligible, r.Rows, figures(p.Selectivity), figures(p.Correlation))
 		if p.Evaluate != nil {
-			fmt.Fprintf(&b, ", evaluated in %s", micros(*p.Evaluate))
+			fmt.Fprintf(b, ", evaluated in %s", micros(*p.Evaluate))
 		}
 		b.WriteByte('\n')
-		resultTables(&b, p.Results)
+		resultTables(b, p.Results)
 	}
-	r.summaryTables(&b)
+	r.summaryTables(b)
 	_, err := io.WriteString(w, b.String())
 	return err
 }
 
 // summaryTables writes a table for each k.
-func (r *FilterReport) summaryTables(b *strings.Builder) {
+func (r *FilterReport) summaryTables(b *wording.Page) {
 	for i, first := range r.Predicates[0].Summaries {
 		fmt.Fprintf(b, "\nk=%d: tandem at target %v, how many times as fast as its exact scan of the eligible rows, as the best peer at recall %v and as the best peer at equal recall, and at target 0.99 how many times as long as with no filter\n",
 			first.K, r.Target, r.Target)

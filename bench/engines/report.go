@@ -5,8 +5,6 @@ import (
 	"io"
 	"path/filepath"
 	"slices"
-	"strings"
-	"text/tabwriter"
 
 	"github.com/tandem-ann/tandem/index"
 	"github.com/tandem-ann/tandem/shard/wording"
@@ -78,17 +76,17 @@ func (r *Report) WriteJSON(w io.Writer) error { return wording.WriteJSON(w, r) }
 // hundredth of the queries; under floor, how many times as long as its floor it
 // took), and the engines compared at each level.
 func (r *Report) WriteTable(w io.Writer) error {
-	var b strings.Builder
-	r.head(&b)
-	costTable(&b, r.Engines, r.Rows)
-	resultTables(&b, r.Results)
-	r.levelTables(&b)
+	b := wording.NewPage(w)
+	r.head(b)
+	costTable(b, r.Engines, r.Rows)
+	resultTables(b, r.Results)
+	r.levelTables(b)
 	_, err := io.WriteString(w, b.String())
 	return err
 }
 
 // head writes what was measured, and on what.
-func (s *Setup) head(b *strings.Builder) {
+func (s *Setup) head(b *wording.Page) {
 	fmt.Fprintf(b, "base      %s: %d rows, metric %s, dim %d\n", s.Base, s.Rows, s.Metric, s.Dim)
 	fmt.Fprintf(b, "queries   %s: %d asked, one at a time on one thread, %d rounds; %d others calibrated\n", s.Queries, s.Asked, s.Rounds, s.Sample)
 	fmt.Fprintf(b, "machine   %s, %s kernel, %s, builds on %d threads\n", s.Platform, s.Kernel, s.Go, s.Threads)
@@ -98,11 +96,11 @@ func (s *Setup) head(b *strings.Builder) {
 	b.WriteByte('\n')
 }
 
-func newTable(b *strings.Builder) *tabwriter.Writer {
-	return tabwriter.NewWriter(b, 0, 0, 2, ' ', tabwriter.AlignRight)
+func newTable(b *wording.Page) *wording.Table {
+	return wording.NewTable(b, wording.Right)
 }
 
-func costTable(b *strings.Builder, engines []Engine, rows int) {
+func costTable(b *wording.Page, engines []Engine, rows int) {
 	w := newTable(b)
 	fmt.Fprintf(w, "engine\tbuild\tcalibrate\tMB\tbytes a row\t\n")
 	for _, e := range engines {
@@ -115,11 +113,11 @@ func costTable(b *strings.Builder, engines []Engine, rows int) {
 		}
 		fmt.Fprintf(w, "%s\t%.1fs\t%s\t%s\t%s\t\n", e.Engine, e.BuildSeconds, calibrate, mb, perRow)
 	}
-	_ = w.Flush() // a strings.Builder takes everything
+	_ = w.Flush() // a page takes everything
 }
 
 // resultTables writes a table for each k.
-func resultTables(b *strings.Builder, results []Result) {
+func resultTables(b *wording.Page, results []Result) {
 	floors := slices.ContainsFunc(results, func(r Result) bool { return r.Floor != nil })
 	for i := 0; i < len(results); {
 		n := i + 1
@@ -133,7 +131,7 @@ func resultTables(b *strings.Builder, results []Result) {
 }
 
 // resultTable writes the results of one k.
-func resultTable(b *strings.Builder, results []Result, floors bool) {
+func resultTable(b *wording.Page, results []Result, floors bool) {
 	w := newTable(b)
 	head := "distances"
 	if floors {
@@ -158,7 +156,7 @@ func resultTable(b *strings.Builder, results []Result, floors bool) {
 }
 
 // levelTables writes, for each k, a line for each engine.
-func (r *Report) levelTables(b *strings.Builder) {
+func (r *Report) levelTables(b *wording.Page) {
 	for i := 0; i < len(r.Levels); i += len(Levels) * len(r.Engines) {
 		fmt.Fprintf(b, "\nQPS at recall@%d, and how many times as fast %s is\n", r.Levels[i].K, r.Engines[0].Engine)
 		w := newTable(b)

@@ -4,9 +4,9 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"strings"
-	"text/tabwriter"
 	"time"
+
+	"github.com/tandem-ann/tandem/shard/wording"
 )
 
 // Report is what a run measured. The names of its JSON fields are stable.
@@ -107,8 +107,8 @@ func (r *Report) judge(folder bool) {
 
 // WriteTable writes the report for people.
 func (r *Report) WriteTable(w io.Writer) error {
-	var b strings.Builder
-	t := tabwriter.NewWriter(&b, 0, 0, 2, ' ', tabwriter.AlignRight)
+	b := wording.NewPage(w)
+	t := wording.NewTable(b, wording.Right)
 	row := func(name string, x *Times) {
 		if x != nil {
 			fmt.Fprintf(t, "%s\t%d\t%.1f\t%.1f\t%.1f\t\n", name, x.Count, x.P50, x.P99, x.Max)
@@ -138,16 +138,16 @@ func (r *Report) WriteTable(w io.Writer) error {
 			row(fmt.Sprintf("%s, %d a message, %d clients", s.What, s.Message, s.Clients), &s.Acknowledged)
 		}
 	}
-	_ = t.Flush() // a strings.Builder takes everything
+	_ = t.Flush() // a page takes everything
 	b.WriteByte('\n')
 	if r.Loaded != nil {
-		fmt.Fprintf(&b, "%.0f events a second were imported beside the takedowns\n", r.Loaded.Imported)
+		fmt.Fprintf(b, "%.0f events a second were imported beside the takedowns\n", r.Loaded.Imported)
 	}
 	for _, s := range r.Sustained {
-		fmt.Fprintf(&b, "%.0f %s a second, %d a message, by %d clients\n", s.Events, s.What, s.Message, s.Clients)
+		fmt.Fprintf(b, "%.0f %s a second, %d a message, by %d clients\n", s.Events, s.What, s.Message, s.Clients)
 	}
 	for _, text := range r.Missed {
-		fmt.Fprintf(&b, "MISSED: %s\n", text)
+		fmt.Fprintf(b, "MISSED: %s\n", text)
 	}
 	if len(r.Missed) == 0 {
 		b.WriteString("no target was missed\n")

@@ -4,11 +4,10 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"strings"
-	"text/tabwriter"
 
 	"github.com/tandem-ann/tandem/index"
 	"github.com/tandem-ann/tandem/shard/manifest"
+	"github.com/tandem-ann/tandem/shard/wording"
 )
 
 // Report is what a run measured. The names of its JSON fields are stable.
@@ -112,10 +111,10 @@ func median(list []float64) float64 {
 
 // WriteTable writes the report for people.
 func (r *Report) WriteTable(w io.Writer) error {
-	var b strings.Builder
-	fmt.Fprintf(&b, "%d apps, %d dimensions, %s, %d shards; %d taken down, %d fresh in %d runs; %d queries, %d rounds\n",
+	b := wording.NewPage(w)
+	fmt.Fprintf(b, "%d apps, %d dimensions, %s, %d shards; %d taken down, %d fresh in %d runs; %d queries, %d rounds\n",
 		r.Apps, r.Dim, r.Metric, r.Shards, r.Takedowns, r.Fresh, r.Runs, r.Queries, r.Rounds)
-	t := tabwriter.NewWriter(&b, 0, 0, 2, ' ', tabwriter.AlignRight)
+	t := wording.NewTable(b, wording.Right)
 	fmt.Fprintln(t, "k\ttarget\tside\tp50 us\tp99 us\tmean us\ttimes\trecall\tworst 1%\tfresh found\t")
 	for _, result := range r.Results {
 		for _, s := range result.Sides {

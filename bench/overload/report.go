@@ -3,9 +3,9 @@ package overload
 import (
 	"fmt"
 	"io"
-	"text/tabwriter"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
+	"github.com/tandem-ann/tandem/shard/wording"
 )
 
 // The bounds.
@@ -100,7 +100,7 @@ func (r *Report) judge() {
 
 // WriteTable writes the report for people.
 func (r *Report) WriteTable(w io.Writer) error {
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	t := wording.NewTable(w)
 	fmt.Fprintf(t, "capacity\t%.0f queries a second, of %d candidates, %.0f µs of CPU each\n\n", r.Capacity, r.K, 1e6*r.CPU)
 	fmt.Fprintf(t, "phase\tasked/s\tanswered/s\trefused\tother\tp50 ms\tp99 ms\trefusals p99 ms\tlag p99 ms\tbusy\n")
 	line := func(name string, s *Sent) {

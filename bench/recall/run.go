@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"text/tabwriter"
 	"time"
 
 	"github.com/tandem-ann/tandem/builder/probe"
@@ -17,6 +16,7 @@ import (
 	"github.com/tandem-ann/tandem/shard/manifest"
 	"github.com/tandem-ann/tandem/shard/release"
 	"github.com/tandem-ann/tandem/shard/snapshots"
+	"github.com/tandem-ann/tandem/shard/wording"
 )
 
 // Options say what is measured.
@@ -228,7 +228,7 @@ func (r *RunResult) await(ctx context.Context, releases *release.Releases, gener
 func (r *Report) WriteTable(w io.Writer) error {
 	fmt.Fprintf(w, "snapshot %s, %.0f%% of links cut, %d queries a second for %d candidates, audits take %v of a processor\n",
 		r.Snapshot.Short(), 100*r.Cut, r.QPS, r.K, r.CPU)
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	t := wording.NewTable(w)
 	fmt.Fprintln(t, "run\tdamaged\talarm s\tback s\trecall\tfloor\taudits\tasked\tfailed\tlate")
 	for i, run := range r.Runs {
 		fmt.Fprintf(t, "%d\t%.4f\t%.1f\t%.1f\t%.4f\t%.4f\t%d\t%d\t%d\t%d\n", i+1, run.Damaged, run.Alarm, run.Back, run.Recall, run.Floor, run.Audits, run.Asked, run.Failed, run.Late)

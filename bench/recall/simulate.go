@@ -10,10 +10,10 @@ import (
 	"runtime"
 	"slices"
 	"sync"
-	"text/tabwriter"
 	"time"
 
 	"github.com/tandem-ann/tandem/server/audit"
+	"github.com/tandem-ann/tandem/shard/wording"
 )
 
 // SimulateOptions say what is simulated.
@@ -241,7 +241,7 @@ func label(s *stratumOf) string {
 
 // WriteTable writes the report for people.
 func (r *SimulateReport) WriteTable(w io.Writer) error {
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	t := wording.NewTable(w)
 	fmt.Fprintln(t, "recorded\taudits\ta second\trecall\tdeviation\treference\tlag")
 	for _, name := range slices.Sorted(maps.Keys(r.Recorded)) {
 		m := r.Recorded[name]
@@ -251,7 +251,7 @@ func (r *SimulateReport) WriteTable(w io.Writer) error {
 		return err
 	}
 	fmt.Fprintf(w, "as it came it raises %d alarms; its halves differ by %+.1f standard errors\n\n", r.Replayed, r.Halves)
-	t = tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	t = wording.NewTable(w)
 	fmt.Fprintf(t, "simulated, seed %d\tarm-hours\taudits\tmargin\talarms\tarm-hours each\n", r.Seed)
 	for _, s := range r.Runs {
 		each := fmt.Sprintf("%d", s.Hours/max(s.Alarms, 1))

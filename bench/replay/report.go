@@ -5,8 +5,6 @@ import (
 	"io"
 	"maps"
 	"slices"
-	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/tandem-ann/tandem/shard/manifest"
@@ -124,35 +122,35 @@ func (r *Report) WriteJSON(w io.Writer) error { return wording.WriteJSON(w, r) }
 
 // WriteTable writes the report for people.
 func (r *Report) WriteTable(w io.Writer) error {
-	var b strings.Builder
-	fmt.Fprintf(&b, "against   %s\n", r.Against.text())
+	b := wording.NewPage(w)
+	fmt.Fprintf(b, "against   %s\n", r.Against.text())
 	if r.Baseline != nil {
-		fmt.Fprintf(&b, "baseline  %s\n", r.Baseline.text())
+		fmt.Fprintf(b, "baseline  %s\n", r.Baseline.text())
 	}
-	fmt.Fprintf(&b, "log       %s: %d queries from %s to %s, %d of them asked\n", r.Log, r.Read,
+	fmt.Fprintf(b, "log       %s: %d queries from %s to %s, %d of them asked\n", r.Log, r.Read,
 		r.First.UTC().Format(time.RFC3339), r.Last.UTC().Format(time.RFC3339), r.Overall.Queries)
-	fmt.Fprintf(&b, "machine   %s, %s kernel, %s, %d processors, one query at a time after %d to warm up\n",
+	fmt.Fprintf(b, "machine   %s, %s kernel, %s, %d processors, one query at a time after %d to warm up\n",
 		r.Platform, r.Kernel, r.Go, r.Processors, r.WarmUp)
 
 	groups := r.groups()
 	b.WriteString("\nfrom the recorded answers\n")
-	changes(&b, groups, func(g *Group) (int, int, *Change) { return g.Queries, g.Failed, &g.Change })
+	changes(b, groups, func(g *Group) (int, int, *Change) { return g.Queries, g.Failed, &g.Change })
 	b.WriteByte('\n')
-	t := tabwriter.NewWriter(&b, 0, 0, 2, ' ', tabwriter.AlignRight)
+	t := wording.NewTable(b, wording.Right)
 	fmt.Fprintln(t, "latency\trecorded p50\tp99\treplayed mean\tp50\tp99\t")
 	for _, g := range groups {
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t\n", g.Name, micros(g.Recorded.P50), micros(g.Recorded.P99),
 			micros(g.Replayed.Mean), micros(g.Replayed.P50), micros(g.Replayed.P99))
 	}
-	_ = t.Flush() // a strings.Builder takes everything
-	intervals(&b, groups, false)
+	_ = t.Flush() // a page takes everything
+	intervals(b, groups, false)
 	if r.Baseline != nil {
 		b.WriteString("\nfrom the baseline's answers, where both answered\n")
-		changes(&b, groups, func(g *Group) (int, int, *Change) {
+		changes(b, groups, func(g *Group) (int, int, *Change) {
 			return g.Baseline.Asked, g.Baseline.Asked - g.Baseline.Queries, &g.Baseline.Change
 		})
 		b.WriteByte('\n')
-		t = tabwriter.NewWriter(&b, 0, 0, 2, ' ', tabwriter.AlignRight)
+		t = wording.NewTable(b, wording.Right)
 		fmt.Fprintln(t, "latency\tbaseline mean\tp50\tp99\treplayed mean\tp50\tp99\tratio of means\t")
 		for _, g := range groups {
 			x := g.Baseline
@@ -160,15 +158,15 @@ func (r *Report) WriteTable(w io.Writer) error {
 				micros(x.Replayed.Mean), micros(x.Replayed.P50), micros(x.Replayed.P99), x.LatencyRatio)
 		}
 		_ = t.Flush()
-		intervals(&b, groups, true)
+		intervals(b, groups, true)
 	}
-	r.footer(&b)
+	r.footer(b)
 	_, err := io.WriteString(w, b.String())
 	return err
 }
 
 // footer says what was left out, what failed and what is broken.
-func (r *Report) footer(b *strings.Builder) {
+func (r *Report) footer(b *wording.Page) {
 	if len(r.LeftOut)+len(r.Failures)+len(r.BaselineFailures)+len(r.Broken) > 0 {
 		b.WriteByte('\n')
 	}
@@ -215,22 +213,22 @@ func (r *Report) groups() []*Group {
 }
 
 // changes writes a table of changes.
-func changes(b *strings.Builder, groups []*Group, of func(*Group) (queries, failed int, c *Change)) {
-	t := tabwriter.NewWriter(b, 0, 0, 2, ' ', tabwriter.AlignRight)
+func changes(b *wording.Page, groups []*Group, of func(*Group) (queries, failed int, c *Change)) {
+	t := wording.NewTable(b, wording.Right)
 	fmt.Fprintln(t, "answers\tqueries\tfailed\toverlap\tp1\tmin\tbelow 0.5\trank change\ttop changed\tscore shift\tmean score\t")
 	for _, g := range groups {
 		queries, failed, c := of(g)
 		fmt.Fprintf(t, "%s\t%d\t%d\t%.4f\t%.3f\t%.3f\t%.2f%%\t%.2f\t%.2f%%\t%.4f\t%+.4f\t\n", g.Name, queries, failed,
 			c.Overlap, c.OverlapP1, c.OverlapMin, 100*c.OverlapLow, c.RankChange, 100*c.TopChanged, c.ScoreShift, c.MeanScoreShift)
 	}
-	_ = t.Flush() // a strings.Builder takes everything
+	_ = t.Flush() // a page takes everything
 }
 
 // intervals writes a table of what the means lie in, those from the recorded answers or
 // those from the baseline's.
-func intervals(b *strings.Builder, groups []*Group, baseline bool) {
+func intervals(b *wording.Page, groups []*Group, baseline bool) {
 	fmt.Fprintf(b, "\n")
-	t := tabwriter.NewWriter(b, 0, 0, 2, ' ', tabwriter.AlignRight)
+	t := wording.NewTable(b, wording.Right)
 	fmt.Fprint(t, "95% intervals of means\toverlap\trank change\tscore shift\tmean score\treplayed mean\t")
 	if baseline {
 		fmt.Fprint(t, "ratio of means\t")
@@ -259,7 +257,7 @@ func intervals(b *strings.Builder, groups []*Group, baseline bool) {
 		}
 		fmt.Fprintln(t)
 	}
-	_ = t.Flush() // a strings.Builder takes everything
+	_ = t.Flush() // a page takes everything
 }
 
 // micros formats a time given in microseconds to three digits.

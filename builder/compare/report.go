@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/tandem-ann/tandem/index"
 	"github.com/tandem-ann/tandem/shard"
@@ -113,20 +112,20 @@ func (r *Report) WriteJSON(w io.Writer) error { return wording.WriteJSON(w, r) }
 
 // WriteTable writes the report for people.
 func (r *Report) WriteTable(w io.Writer) error {
-	var b strings.Builder
+	b := wording.NewPage(w)
 	for _, s := range []struct {
 		name string
 		side Side
 	}{{"candidate", r.Candidate}, {"previous ", r.Previous}} {
-		fmt.Fprintf(&b, "%s  %s at %s, metric %s, dim %d, snapshot %s\n",
+		fmt.Fprintf(b, "%s  %s at %s, metric %s, dim %d, snapshot %s\n",
 			s.name, s.side.Model, s.side.ModelVersion, s.side.Metric, s.side.Dim, s.side.Snapshot.Short())
 	}
-	t := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	t := wording.NewTable(b)
 	r.writeExamples(t)
 	r.writeRows(t)
 	r.writeCandidates(t)
 	r.writeAttributes(t)
-	_ = t.Flush() // a strings.Builder takes everything
+	_ = t.Flush() // a page takes everything
 	_, err := io.WriteString(w, b.String())
 	return err
 }

@@ -302,7 +302,7 @@ func (b *bucketSearch) fetchRest(ctx context.Context, c *counter, key string, si
 		for n := 0; n < len(head); {
 			more, err := r.Read(head[n:])
 			if n += more; n < len(head) && err != nil {
-				return fmt.Errorf("read %s: %d of %d bytes came: %w", b.base+key, n, size, unexpected(err))
+				return cutShort(b.base+key, int64(n), size, err)
 			}
 		}
 		if err := b.judge(b.base+key, head); err != nil {
@@ -316,15 +316,15 @@ func (b *bucketSearch) fetchRest(ctx context.Context, c *counter, key string, si
 	}
 	_, err = io.CopyBuffer(struct{ io.Writer }{c}, r, make([]byte, copyBuffer))
 	if err == nil && c.size < size {
-		err = fmt.Errorf("read %s: %d of %d bytes came: %w", b.base+key, c.size, size, io.ErrUnexpectedEOF)
+		err = cutShort(b.base+key, c.size, size, io.ErrUnexpectedEOF)
 	}
 	return err
 }
 
-// unexpected returns an error of reading, of which the end is one.
-func unexpected(err error) error {
+// cutShort returns the error of an object of which a store gave less than it has.
+func cutShort(name string, came, size int64, err error) error {
 	if errors.Is(err, io.EOF) {
-		return io.ErrUnexpectedEOF
+		err = io.ErrUnexpectedEOF
 	}
-	return err
+	return &objects.StoreError{What: "read", Name: name, Err: fmt.Errorf("%d of %d bytes came: %w", came, size, err)}
 }

@@ -54,7 +54,7 @@ func (o *object) ReadAt(p []byte, offset int64) (n int, err error) {
 			continue
 		}
 		if closeErr := o.closeStream(); o.ctx.Err() != nil || failed == fetchTries-1 {
-			return n, errors.Join(fmt.Errorf("read %s: %w", o.Key, unexpected(err)), closeErr)
+			return n, errors.Join(cutShort(o.Key, o.at, o.Size, err), closeErr)
 		}
 		failed++
 	}

@@ -7,6 +7,7 @@ import (
 	"os"
 
 	"github.com/tandem-ann/tandem/bench"
+	"github.com/tandem-ann/tandem/server/reportpage"
 	"github.com/tandem-ann/tandem/shard"
 	"github.com/tandem-ann/tandem/shard/eligibility"
 	"github.com/tandem-ann/tandem/shard/snapshots"
@@ -14,20 +15,21 @@ import (
 
 // benchCommand is `tandem bench`.
 type benchCommand struct {
-	Snapshot  benchSnapshotCommand  `cmd:"" default:"withargs" help:"Measure recall against latency on a snapshot; the default."`
-	Engines   benchEnginesCommand   `cmd:"" help:"Measure our index and other engines on a set of vectors."`
-	Filters   benchFiltersCommand   `cmd:"" help:"Measure our index and other engines under eligibility filters."`
-	Switches  benchSwitchesCommand  `cmd:"" help:"Measure a server while it switches between two snapshots."`
-	Attack    benchAttackCommand    `cmd:"" help:"Measure a server while others send it the worst requests."`
-	Overload  benchOverloadCommand  `cmd:"" help:"Measure a server that is asked more than it can answer."`
-	Capacity  benchCapacityCommand  `cmd:"" help:"Measure this machine for tandem capacity, and hold its simulation against clusters."`
-	Cluster   benchClusterCommand   `cmd:"" help:"Judge and measure a cluster of processes that it starts, while it makes them fail."`
-	Live      benchLiveCommand      `cmd:"" help:"Measure takedowns and other live events, on servers that it starts."`
-	Overlay   benchOverlayCommand   `cmd:"" help:"Measure queries of a snapshot that takedowns and fresh apps lie over."`
-	Recall    benchRecallCommand    `cmd:"" help:"Measure how soon a server finds that recall is low, and goes back."`
-	Record    benchRecordCommand    `cmd:"" help:"Serve a snapshot and write down what audits find."`
-	Simulate  benchSimulateCommand  `cmd:"" help:"Count false alarms in hours of audits like those of a record."`
-	Alignment benchAlignmentCommand `cmd:"" help:"Measure how often the gate axes is wrong, on towers that it makes."`
+	Snapshot     benchSnapshotCommand     `cmd:"" default:"withargs" help:"Measure recall against latency on a snapshot; the default."`
+	Engines      benchEnginesCommand      `cmd:"" help:"Measure our index and other engines on a set of vectors."`
+	Filters      benchFiltersCommand      `cmd:"" help:"Measure our index and other engines under eligibility filters."`
+	Switches     benchSwitchesCommand     `cmd:"" help:"Measure a server while it switches between two snapshots."`
+	Attack       benchAttackCommand       `cmd:"" help:"Measure a server while others send it the worst requests."`
+	Overload     benchOverloadCommand     `cmd:"" help:"Measure a server that is asked more than it can answer."`
+	Capacity     benchCapacityCommand     `cmd:"" help:"Measure this machine for tandem capacity, and hold its simulation against clusters."`
+	Cluster      benchClusterCommand      `cmd:"" help:"Judge and measure a cluster of processes that it starts, while it makes them fail."`
+	Live         benchLiveCommand         `cmd:"" help:"Measure takedowns and other live events, on servers that it starts."`
+	Overlay      benchOverlayCommand      `cmd:"" help:"Measure queries of a snapshot that takedowns and fresh apps lie over."`
+	Recall       benchRecallCommand       `cmd:"" help:"Measure how soon a server finds that recall is low, and goes back."`
+	Record       benchRecordCommand       `cmd:"" help:"Serve a snapshot and write down what audits find."`
+	Simulate     benchSimulateCommand     `cmd:"" help:"Count false alarms in hours of audits like those of a record."`
+	Alignment    benchAlignmentCommand    `cmd:"" help:"Measure how often the gate axes is wrong, on towers that it makes."`
+	Interleaving benchInterleavingCommand `cmd:"" help:"Simulate experiments, and how many requests they take: interleaved, or by comparing arms."`
 }
 
 // benchSnapshotCommand is `tandem bench snapshot`.
@@ -46,6 +48,7 @@ type benchSnapshotCommand struct {
 	Rounds       int        `default:"3" placeholder:"N" help:"How often each setting takes its turn (default ${default})."`
 	Seed         uint64     `default:"0" placeholder:"N" help:"Seed of the order of the turns (default ${default})."`
 	JSON         string     `placeholder:"FILE" help:"Write the report as JSON too; - prints it instead of the table."`
+	htmlFlag
 }
 
 func (benchSnapshotCommand) Help() string {
@@ -81,7 +84,7 @@ func (c *benchSnapshotCommand) Run(e *environment) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := c.check(); err != nil {
+	if err := errors.Join(c.check(), c.htmlFlag.check()); err != nil {
 		return err
 	}
 	p := newProgress(e.stderr)
@@ -111,7 +114,7 @@ func (c *benchSnapshotCommand) Run(e *environment) (err error) {
 		return err
 	}
 	defer closing(&err, s)
-	report, err := bench.Run(e.ctx, s, o)
+	found, err := bench.Run(e.ctx, s, o)
 	if errors.As(err, new(*eligibility.Error)) || errors.As(err, new(*eligibility.BindError)) || errors.As(err, new(*shard.SegmentError)) {
 		return usageError{err}
 	}
@@ -119,15 +122,18 @@ func (c *benchSnapshotCommand) Run(e *environment) (err error) {
 		return err
 	}
 	p.Done()
+	if err := c.write(reportpage.Bench, fmt.Sprintf("Recall against latency on snapshot %s", found.Snapshot.Short()), found); err != nil {
+		return err
+	}
 	if c.JSON == "-" {
-		return report.WriteJSON(e.stdout)
+		return found.WriteJSON(e.stdout)
 	}
 	if c.JSON != "" {
-		if err := writeFile(c.JSON, report.WriteJSON); err != nil {
+		if err := writeFile(c.JSON, found.WriteJSON); err != nil {
 			return err
 		}
 	}
-	return report.WriteTable(e.stdout)
+	return found.WriteTable(e.stdout)
 }
 
 // writeFile writes a file that does not matter enough to be written atomically.

@@ -93,7 +93,7 @@ type benchRecordCommand struct {
 	Snapshot string `arg:"" optional:"" help:"The snapshot's digest or the beginning of it; by default what is released to most traffic."`
 	recallLoadFlags
 	Time time.Duration `default:"1h" placeholder:"TIME" help:"How long to serve (default ${default})."`
-	Out  string        `required:"" placeholder:"FILE" help:"Where to write the record."`
+	Out  string        `required:"" placeholder:"FILE" help:"Where to write the record, which is JSON; - is standard output, and nothing else is printed."`
 }
 
 func (benchRecordCommand) Help() string {
@@ -120,15 +120,27 @@ func (c *benchRecordCommand) Run(e *environment) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := writeFile(c.Out, r.WriteJSON); err != nil {
+	if c.Out == "-" {
+		if err := r.WriteJSON(e.stdout); err != nil {
+			return err
+		}
+	} else if err := c.tell(e, r); err != nil {
 		return err
 	}
-	fmt.Fprintf(e.stdout, "%d audits in %.0f s, of which %.4f s a second of a processor, %.2f ms at a stretch at most; %d left out; %d queries failed, %d were not asked\n",
-		len(r.Audits), r.Seconds, r.Used/r.Seconds, 1e3*r.Longest, r.LeftOut, r.Failed, r.Late)
 	if r.Alarms > 0 {
 		return fmt.Errorf("%s", wording.Plural(r.Alarms, "alarm"))
 	}
 	return nil
+}
+
+// tell writes the record to its file, and says what is in it.
+func (c *benchRecordCommand) tell(e *environment, r *recall.Recording) error {
+	if err := writeFile(c.Out, r.WriteJSON); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintf(e.stdout, "%d audits in %.0f s, of which %.4f s a second of a processor, %.2f ms at a stretch at most; %d left out; %d queries failed, %d were not asked\n",
+		len(r.Audits), r.Seconds, r.Used/r.Seconds, 1e3*r.Longest, r.LeftOut, r.Failed, r.Late)
+	return err
 }
 
 // benchSimulateCommand is `tandem bench simulate`.

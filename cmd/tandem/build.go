@@ -12,6 +12,7 @@ import (
 	"github.com/tandem-ann/tandem/builder/tower"
 	"github.com/tandem-ann/tandem/builder/tower/hnswexport"
 	"github.com/tandem-ann/tandem/index"
+	"github.com/tandem-ann/tandem/server/reportpage"
 	"github.com/tandem-ann/tandem/shard"
 	"github.com/tandem-ann/tandem/shard/gates"
 	"github.com/tandem-ann/tandem/shard/manifest"
@@ -34,6 +35,7 @@ type buildAllCommand struct {
 	buildFlags
 
 	JSON bool `help:"Print the report as JSON."`
+	htmlFlag
 }
 
 // buildFlags say what is built, and of what.
@@ -177,6 +179,9 @@ func (c *requiredStoreFlags) create(e *environment) (*snapshots.Store, *transfer
 }
 
 func (c *buildAllCommand) Run(e *environment) (err error) {
+	if err := c.htmlFlag.check(); err != nil {
+		return err
+	}
 	o, err := c.checked()
 	if err != nil {
 		return err
@@ -191,24 +196,32 @@ func (c *buildAllCommand) Run(e *environment) (err error) {
 		return err
 	}
 	start := time.Now()
-	report, err := build(e, store, o)
+	built, err := build(e, store, o)
 	if err != nil {
 		return err
 	}
-	return told(e, report, time.Since(start), o.Threads, c.JSON, c.Store)
+	return told(e, built, time.Since(start), o.Threads, c.JSON, &c.htmlFlag, c.Store)
 }
 
-// told prints the report of a build, and returns an error if the gates failed.
-func told(e *environment, report *builder.Report, took time.Duration, threads int, asJSON bool, store string) (err error) {
+// buildPage is what a page of a build shows.
+type buildPage struct {
+	buildReport
+	Rows []gates.Row `json:"rows"`
+}
+
+// told prints the report of a build, writes its page, and returns an error if the gates failed.
+func told(e *environment, r *builder.Report, took time.Duration, threads int, asJSON bool, page *htmlFlag, store string) (err error) {
 	if asJSON {
-		if warning := noPosition(report.Manifest, report.LiveHead); warning != "" {
+		if warning := noPosition(r.Manifest, r.LiveHead); warning != "" {
 			fmt.Fprintln(e.stderr, warning)
 		}
-		err = wording.WriteJSON(e.stdout, jsonReport(report, took))
+		err = wording.WriteJSON(e.stdout, jsonReport(r, took))
 	} else {
-		err = writeReport(e.stdout, report, took, threads)
+		err = writeReport(e.stdout, r, took, threads)
 	}
-	return cmp.Or(err, passed(report.Gates, store))
+	title := fmt.Sprintf("Build of %s at %s", r.Manifest.Model, r.Manifest.ModelVersion)
+	err = errors.Join(err, page.write(reportpage.Build, title, buildPage{jsonReport(r, took), r.Gates.Rows()}))
+	return cmp.Or(err, passed(r.Gates, store))
 }
 
 // build builds a snapshot and shows how far it is.

@@ -229,6 +229,7 @@ func (c *buildShardCommand) Run(e *environment) (err error) {
 type buildCommitCommand struct {
 	stepFlags
 	JSON bool `help:"Print the report as JSON."`
+	htmlFlag
 }
 
 func (buildCommitCommand) Help() string {
@@ -242,6 +243,9 @@ Exit codes: 1 try again, once the shards are there that it names; 2 and 5 do not
 }
 
 func (c *buildCommitCommand) Run(e *environment) (err error) {
+	if err := c.check(); err != nil {
+		return err
+	}
 	p := newProgress(e.stderr)
 	defer p.Done()
 	steps, store, done, err := c.open(e, 0, p)
@@ -255,5 +259,5 @@ func (c *buildCommitCommand) Run(e *environment) (err error) {
 		return stepError(err)
 	}
 	p.Done()
-	return told(e, report, time.Since(start), c.Threads, c.JSON, c.Store)
+	return told(e, report, time.Since(start), c.Threads, c.JSON, &c.htmlFlag, c.Store)
 }

@@ -22,7 +22,7 @@ const modulePath = "github.com/tandem-ann/tandem"
 
 // floors are the folders that packages are in. A package imports those of its own folder
 // and of lower floors; folders of one floor do not know one another.
-var floors = map[string]int{"api": 0, "index": 0, "shard": 1, "builder": 2, "server": 2, "bench": 3, "cmd": 4}
+var floors = map[string]int{"api": 0, "index": 0, "docs": 0, "shard": 1, "builder": 2, "server": 2, "bench": 3, "cmd": 4}
 
 // Below server there are no wire types: what is asked of a store or of a shard does not
 // depend on how it is sent.

@@ -14,6 +14,7 @@ import (
 	"github.com/tandem-ann/tandem/builder/gate"
 	"github.com/tandem-ann/tandem/builder/input"
 	"github.com/tandem-ann/tandem/builder/tower"
+	"github.com/tandem-ann/tandem/server/reportpage"
 	"github.com/tandem-ann/tandem/shard"
 	"github.com/tandem-ann/tandem/shard/gates"
 	"github.com/tandem-ann/tandem/shard/live"
@@ -146,6 +147,7 @@ type gateCommand struct {
 	gateFlags
 	Full bool   `help:"Print every check, not only what each gate came to."`
 	JSON string `placeholder:"FILE" help:"Write what was found as JSON too; - prints it instead of the table."`
+	htmlFlag
 }
 
 func (gateCommand) Help() string {
@@ -157,6 +159,9 @@ Example:
 }
 
 func (c *gateCommand) Run(e *environment) (err error) {
+	if err := c.check(); err != nil {
+		return err
+	}
 	found := &gates.Recorded{Time: time.Now().UTC(), Tool: toolRelease}
 	in := gate.Input{Thresholds: gates.DefaultThresholds()}
 	if c.Gates != "" {
@@ -267,7 +272,16 @@ func openInteractions(e *environment, p progress, o tower.InteractionOptions) (*
 	return files, inputs, nil
 }
 
+// gatePage is what a page of the gates shows.
+type gatePage struct {
+	Run  *gates.Recorded `json:"run"`
+	Rows []gates.Row     `json:"rows"`
+}
+
 func (c *gateCommand) write(e *environment, found *gates.Recorded) error {
+	if err := c.htmlFlag.write(reportpage.Gate, "Gates of snapshot "+found.Snapshot.Short(), gatePage{found, found.Rows()}); err != nil {
+		return err
+	}
 	if c.JSON == "-" {
 		return found.WriteJSON(e.stdout)
 	}
@@ -290,6 +304,7 @@ type snapshotDiffCommand struct {
 	Candidate string `arg:"" placeholder:"DIGEST" help:"The snapshot's digest or the beginning of it."`
 	Previous  string `arg:"" optional:"" placeholder:"DIGEST" help:"The snapshot before, likewise; by default what is released to most traffic."`
 	JSON      bool   `help:"Print JSON."`
+	htmlFlag
 }
 
 func (snapshotDiffCommand) Help() string {
@@ -304,23 +319,30 @@ func (c *snapshotDiffCommand) Run(e *environment) (err error) {
 	if c.Candidate == "" {
 		return usagef("the digest is empty; accepted: the beginning of one, or all of it")
 	}
+	if err := c.check(); err != nil {
+		return err
+	}
 	server, err := c.server(e)
 	if err != nil {
 		return err
 	}
-	var report *compare.Report
+	var found *compare.Report
 	if server != nil {
-		report, err = server.diff(e, c.Candidate, c.Previous)
+		found, err = server.diff(e, c.Candidate, c.Previous)
 	} else {
-		report, err = c.compare(e)
+		found, err = c.compare(e)
 	}
 	if err != nil {
 		return err
 	}
-	if c.JSON {
-		return report.WriteJSON(e.stdout)
+	title := fmt.Sprintf("Snapshot %s beside %s", found.Candidate.Snapshot.Short(), found.Previous.Snapshot.Short())
+	if err := c.write(reportpage.Diff, title, found); err != nil {
+		return err
 	}
-	return report.WriteTable(e.stdout)
+	if c.JSON {
+		return found.WriteJSON(e.stdout)
+	}
+	return found.WriteTable(e.stdout)
 }
 
 // compare compares the snapshots of a store.

@@ -19,6 +19,7 @@ type generateCommand struct {
 	Clusters            int               `placeholder:"N" help:"Number of clusters of apps; by default it grows with the number of apps."`
 	Norms               synthetic.NormLaw `default:"rising" placeholder:"LAW" help:"How the norms of apps follow popularity: rising, falling or flat (default ${default})."`
 	Seed                uint64            `default:"1" placeholder:"N" help:"Seed; the same seed and sizes give the same files (default ${default})."`
+	JSON                bool              `help:"Print JSON."`
 }
 
 func (generateCommand) Help() string {
@@ -45,15 +46,35 @@ func (c *generateCommand) Run(e *environment) error {
 	if err := generate(e, c.Out, o); err != nil {
 		return err
 	}
-	t := newTable(e.stdout)
+	info := generatedInfo{Files: []generatedFile{}, Apps: o.Apps, Users: o.Users, Dim: o.Dim}
 	for _, name := range []string{synthetic.AppsFile, synthetic.UsersFile, synthetic.InteractionsFile} {
 		path := filepath.Join(c.Out, name)
-		if info, err := os.Stat(path); err == nil {
-			fmt.Fprintf(t, "%s\t%s\n", path, wording.Bytes(info.Size()))
+		if i, err := os.Stat(path); err == nil {
+			info.Files = append(info.Files, generatedFile{path, i.Size()})
 		}
+	}
+	if c.JSON {
+		return wording.WriteJSON(e.stdout, info)
+	}
+	t := newTable(e.stdout)
+	for _, f := range info.Files {
+		fmt.Fprintf(t, "%s\t%s\n", f.Path, wording.Bytes(f.Bytes))
 	}
 	fmt.Fprintf(t, "%s, %s, dim %d, %s\n", wording.Plural(o.Apps, "app"), wording.Plural(o.Users, "user"), o.Dim, wording.Seconds(time.Since(start)))
 	return t.Flush()
+}
+
+// generatedInfo is what `tandem generate` wrote, as JSON.
+type generatedInfo struct {
+	Files []generatedFile `json:"files"`
+	Apps  int64           `json:"apps"`
+	Users int64           `json:"users"`
+	Dim   int             `json:"dim"`
+}
+
+type generatedFile struct {
+	Path  string `json:"path"`
+	Bytes int64  `json:"bytes"`
 }
 
 // generate writes towers and shows how far it is.

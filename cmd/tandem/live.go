@@ -39,10 +39,10 @@ type liveCommand struct {
 // liveFlags say where the live log is written: in the store, with no server between, or
 // through a server.
 type liveFlags struct {
-	Store string `placeholder:"STORE" help:"Store whose live log is meant: a folder, or a URL such as s3://bucket?region=eu-west-1&prefix=tandem/. No server need be up."`
+	Store string `variable:"TANDEM_STORE" placeholder:"STORE" help:"Store whose live log is meant: a folder, or a URL such as s3://bucket?region=eu-west-1&prefix=tandem/. No server need be up."`
 	cacheFlags
 	clientFlags
-	Server []string `sep:"none" placeholder:"HOST:PORT" help:"Server, by its address or its URL. May be repeated, but to write through."`
+	Server []string `sep:"none" variable:"TANDEM_SERVER" placeholder:"HOST:PORT" help:"Server, by its address or its URL. May be repeated, but to write through."`
 }
 
 // fleet returns the servers that are named.

@@ -68,16 +68,16 @@ func openStoreLog(e *environment, f *liveWriteFlags, author string) (_ *storeLog
 // is meant.
 var errNoStore = errors.New("there is no store")
 
-// isStore returns an error if a store has neither a snapshot, nor a release, nor a live log. It
-// is a folder that is no store then, such as one on which nothing is mounted, and what is
-// written there reaches no server.
+// isStore returns an error if a store has neither a snapshot, nor a release, nor a live log, nor a
+// build in steps, whose rows may be about whom somebody forgets. It is a folder that is no store
+// then, such as one on which nothing is mounted, and what is written there reaches no server.
 func isStore(ctx context.Context, store *snapshots.Store) error {
-	for _, prefix := range []string{"snapshots/", "releases/", "live/"} {
+	for _, prefix := range []string{"snapshots/", "releases/", "live/", "builds/"} {
 		for _, err := range store.Objects().List(ctx, prefix) {
 			return err // nil of the first object
 		}
 	}
-	return fmt.Errorf("%s: %w: it has no snapshot, no release and no live log; is it mounted, and the right one?", store.Objects().Location(), errNoStore)
+	return fmt.Errorf("%s: %w: it has no snapshot, no release, no live log and no build; is it mounted, and the right one?", store.Objects().Location(), errNoStore)
 }
 
 // Close implements [io.Closer].

@@ -19,7 +19,7 @@ import (
 
 type loadCommand struct {
 	clientFlags
-	Server string `default:"127.0.0.1:8080" placeholder:"HOST:PORT" help:"Server to ask, by its address or its URL (default ${default})."`
+	Server string `default:"127.0.0.1:8080" variable:"TANDEM_SERVER" placeholder:"HOST:PORT" help:"Server to ask, by its address or its URL (default ${default})."`
 
 	Users        string `placeholder:"PATH" help:"Users to ask with: a user tower in Parquet, or a file of ids, one a line; by default users of --store's snapshot that its build has not seen."`
 	UserIDColumn string `default:"user_id" placeholder:"NAME" help:"Column of user ids in Parquet (default ${default})."`

@@ -3,12 +3,10 @@ package main
 import (
 	"fmt"
 	"io"
-	"os"
 	"sync"
 	"time"
 
 	"github.com/schollz/progressbar/v3"
-	"golang.org/x/term"
 
 	"github.com/tandem-ann/tandem/builder"
 	"github.com/tandem-ann/tandem/shard/wording"
@@ -23,7 +21,7 @@ type progress interface {
 
 // newProgress returns bars for a terminal and plain lines for anything else.
 func newProgress(w io.Writer) progress {
-	if f, ok := w.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+	if isTerminal(w) {
 		return &bars{w: w}
 	}
 	return &lines{w: w}

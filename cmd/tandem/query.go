@@ -27,7 +27,7 @@ import (
 
 type queryCommand struct {
 	clientFlags
-	Server string `default:"127.0.0.1:8080" placeholder:"HOST:PORT" help:"Server to ask, by its address or its URL (default ${default})."`
+	Server string `default:"127.0.0.1:8080" variable:"TANDEM_SERVER" placeholder:"HOST:PORT" help:"Server to ask, by its address or its URL (default ${default})."`
 
 	User   string   `required:"" xor:"query" placeholder:"ID" help:"Ask with the vector of this user."`
 	App    string   `required:"" xor:"query" placeholder:"ID" help:"Ask with the vector of this app: more like this."`
@@ -44,6 +44,8 @@ type queryCommand struct {
 	AtMost       []string `sep:"none" placeholder:"NAME=N" help:"Return at most N candidates with the same value of this attribute: developer=2. May be repeated."`
 	Attributes   []string `placeholder:"NAME" help:"Attributes to return, separated by commas; * is all."`
 	RequestKey   string   `placeholder:"KEY" help:"Who or what the query is for, which decides its arm (default --user)."`
+	Experiment   string   `placeholder:"NAME" help:"Experiment of the caller that the query is part of; with --variant."`
+	Variant      string   `placeholder:"NAME" help:"Variant of it, whose arm answers if the release has one."`
 	ModelVersion string   `placeholder:"VERSION" help:"Answer only from this model version."`
 	RecallTarget *float64 `xor:"effort" placeholder:"X" help:"Recall to reach, up to 1, which is the exact scan."`
 	Ef           *uint32  `xor:"effort" placeholder:"N" help:"Effort of the walk in each shard: how many nodes it expands. It may be below --k."`
@@ -73,7 +75,7 @@ func (queryCommand) Help() string {
 func (c *queryCommand) request() (*tandemv1.RetrieveRequest, error) {
 	r := &tandemv1.RetrieveRequest{
 		UserId: c.User, AppId: c.App, Target: tandemv1.Tower_TOWER_APPS, K: c.K,
-		Filter: c.Filter, Segment: c.Segment, IncludeIds: c.IncludeID, ExcludeIds: c.Exclude, Attributes: c.Attributes, ModelVersion: c.ModelVersion, RequestKey: c.RequestKey,
+		Filter: c.Filter, Segment: c.Segment, IncludeIds: c.IncludeID, ExcludeIds: c.Exclude, Attributes: c.Attributes, ModelVersion: c.ModelVersion, RequestKey: c.RequestKey, Experiment: c.Experiment, Variant: c.Variant,
 		RecallTarget: c.RecallTarget, Ef: c.Ef, MinCoverage: c.MinCoverage, PageToken: c.PageToken, Explain: c.Explain, ExplainIds: c.ExplainID,
 	}
 	for _, text := range c.AtMost {

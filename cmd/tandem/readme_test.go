@@ -63,7 +63,7 @@ func TestReadme(t *testing.T) {
 			}
 		})
 	}
-	require.Equal(t, []string{"README.md", "build-at-scale.md", "capacity.md", "cluster.md", "kubernetes.md", "live.md", "metrics.md", "queries.md", "releases.md", "security.md", "traces.md"}, run, "pages with commands to run")
+	require.Equal(t, []string{"README.md", "build-at-scale.md", "capacity.md", "cluster.md", "cookbook.md", "feedback.md", "filters.md", "formats.md", "kubernetes.md", "live.md", "metrics.md", "pipelines.md", "queries.md", "releases.md", "security.md", "traces.md", "tutorial.md"}, run, "pages with commands to run")
 }
 
 // pages returns the paths of README.md and of the pages of docs/.

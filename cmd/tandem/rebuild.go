@@ -21,7 +21,8 @@ type snapshotVerifyCommand struct {
 	Users []string `sep:"none" placeholder:"PATH" help:"With --rebuild: user tower. May be repeated."`
 	towerFiles
 	gateFiles
-	Threads int `default:"${threads}" placeholder:"N" help:"Threads to build on (default all cores, here ${default})."`
+	Threads int  `default:"${threads}" placeholder:"N" help:"Threads to build on (default all cores, here ${default})."`
+	JSON    bool `help:"Print JSON."`
 }
 
 func (snapshotVerifyCommand) Help() string {
@@ -44,13 +45,20 @@ func (c *snapshotVerifyCommand) inputs() *inputs {
 	return &inputs{c.Apps, c.Users, c.towerFiles, c.gateFiles}
 }
 
-func (c *snapshotVerifyCommand) Run(e *environment) (err error) {
+func (c *snapshotVerifyCommand) Run(e *environment) error {
 	if err := c.check(); err != nil {
 		return err
 	}
-	if c.Repair != "" {
-		return c.repair(e)
-	}
+	return verifying(e, c.JSON, func(r *verification) error {
+		if c.Repair != "" {
+			return c.repair(e, r)
+		}
+		return c.verify(e, r)
+	})
+}
+
+// verify verifies a snapshot, and builds it again if it is to.
+func (c *snapshotVerifyCommand) verify(e *environment, r *verification) (err error) {
 	p := newTransfers(e.stderr)
 	defer p.Done()
 	o := c.cacheFlags.options()
@@ -61,7 +69,7 @@ func (c *snapshotVerifyCommand) Run(e *environment) (err error) {
 	}
 	defer closing(&err, store)
 	if !c.Rebuild {
-		return verifySnapshot(e, store, digest)
+		return r.snapshot(e, store, digest)
 	}
 	m, err := store.Manifest(e.ctx, digest)
 	if err != nil {
@@ -72,10 +80,10 @@ func (c *snapshotVerifyCommand) Run(e *environment) (err error) {
 		return err
 	}
 	defer closing(&err, options.Opened)
-	if err := verifySnapshot(e, store, digest); err != nil {
+	if err := r.snapshot(e, store, digest); err != nil {
 		return err
 	}
-	return rebuild(e, digest, m, options)
+	return rebuild(e, r, digest, m, options)
 }
 
 // check returns an error if flags do not go together.
@@ -199,7 +207,7 @@ func (in *inputs) byFlags(err error) error {
 
 // rebuild builds a snapshot again, and returns an error that names the first thing that is
 // not as it was.
-func rebuild(e *environment, digest manifest.Digest, want *manifest.Manifest, o builder.Options) (err error) {
+func rebuild(e *environment, r *verification, digest manifest.Digest, want *manifest.Manifest, o builder.Options) (err error) {
 	dir, err := os.MkdirTemp("", "tandem-rebuild-")
 	if err != nil {
 		return err
@@ -214,12 +222,13 @@ func rebuild(e *environment, digest manifest.Digest, want *manifest.Manifest, o 
 	if err != nil {
 		return fmt.Errorf("rebuild: %w", err)
 	}
+	r.Verified[len(r.Verified)-1].Rebuilt = report.Digest
 	if report.Digest == digest {
 		note := ""
 		if want.Tool != toolRelease {
 			note = fmt.Sprintf(", built by %q and again by %q", want.Tool, toolRelease)
 		}
-		fmt.Fprintf(e.stdout, "snapshot %s was built again: same digest%s\n", digest, note)
+		fmt.Fprintf(r.out, "snapshot %s was built again: same digest%s\n", digest, note)
 		return nil
 	}
 	difference := want.Difference(report.Manifest)

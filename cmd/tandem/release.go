@@ -209,6 +209,14 @@ func writeRelease(w io.Writer, r *release.Release) error {
 		}
 		fmt.Fprintf(t, "%s\t%d\t%s\t%s\t%s\t%d\n", a.Name, a.Weight, release.Escape(a.ModelVersion), a.Snapshot.Short(), buckets, len(a.Pins))
 	}
+	if err := t.Flush(); err != nil || len(r.Variants) == 0 {
+		return err
+	}
+	t = newTable(w)
+	fmt.Fprintln(t, "experiment\tvariant\tarm")
+	for _, v := range r.Variants {
+		fmt.Fprintf(t, "%s\t%s\t%s\n", release.Escape(v.Experiment), release.Escape(v.Variant), strings.Join(v.Arms, "+"))
+	}
 	return t.Flush()
 }
 
@@ -382,12 +390,18 @@ type releaseSplitCommand struct {
 	Pin     []string `sep:"none" placeholder:"ARM=KEY" help:"User id or request key that falls into this arm from now on. May be repeated."`
 	Unpin   []string `sep:"none" placeholder:"KEY" help:"User id or request key that no longer is pinned. May be repeated."`
 	Remove  []string `sep:"none" placeholder:"ARM" help:"Arm to end. May be repeated."`
+	Variant []string `sep:"none" placeholder:"EXPERIMENT:VARIANT=ARM" help:"Variant of an experiment of callers that this arm answers from now on, whatever arm its requests would fall into. May be repeated."`
+	Unmap   []string `sep:"none" placeholder:"EXPERIMENT:VARIANT" help:"Variant that decides no arm any more. May be repeated."`
 }
 
 func (releaseSplitCommand) Help() string {
 	return `Example:
 
-    tandem release split --store store candidate=100 --pin candidate=user-0000042`
+    tandem release split --store store candidate=100 --pin candidate=user-0000042
+
+A request may name an experiment of its caller and a variant of it, which are recorded with it. Where --variant gives that to an arm, the arm answers; promote, the end of the arm and --unmap end that, and a rollback has it as the earlier release did.
+
+    tandem release split --store store --variant ranker-7:treatment=candidate`
 }
 
 func (c *releaseSplitCommand) Run(e *environment) error {
@@ -413,6 +427,22 @@ func (c *releaseSplitCommand) Run(e *environment) error {
 			return usagef("--pin is %q; accepted: ARM=KEY, such as candidate=user-0000042", text)
 		}
 		o.Pins[name] = append(o.Pins[name], key)
+	}
+	for _, text := range c.Variant {
+		at := strings.LastIndexByte(text, '=')
+		v, err := release.ParseVariant(text[:max(at, 0)])
+		if err != nil || at == len(text)-1 {
+			return usagef("--variant is %.300q; accepted: EXPERIMENT:VARIANT=ARM, such as ranker-7:treatment=candidate", text)
+		}
+		v.Arms = []string{text[at+1:]}
+		o.Variants = append(o.Variants, v)
+	}
+	for _, text := range c.Unmap {
+		v, err := release.ParseVariant(text)
+		if err != nil {
+			return usagef("--unmap is %w", err)
+		}
+		o.Unmap = append(o.Unmap, v)
 	}
 	override, err := c.override()
 	if err != nil {

@@ -147,6 +147,12 @@ func (s *serverReleaser) split(ctx context.Context, o release.SplitOptions) (*re
 				out.Pins = append(out.Pins, &tandemv1.Pin{Arm: name, Key: key})
 			}
 		}
+		for i := range o.Variants {
+			out.Variants = append(out.Variants, wire.Variant(&o.Variants[i]))
+		}
+		for i := range o.Unmap {
+			out.Unmap = append(out.Unmap, wire.Variant(&o.Unmap[i]))
+		}
 		return out
 	})
 	return r, err

@@ -26,7 +26,7 @@ type releaser interface {
 
 // releaseFlags say where releases are: in a store, or in that of a server.
 type releaseFlags struct {
-	Store string `placeholder:"STORE" help:"Store: a folder, or a URL such as s3://bucket?region=eu-west-1&prefix=tandem/, gs://bucket or azblob://container. Without it the first --server is asked."`
+	Store string `variable:"TANDEM_STORE" placeholder:"STORE" help:"Store: a folder, or a URL such as s3://bucket?region=eu-west-1&prefix=tandem/, gs://bucket or azblob://container. Without it the first --server is asked."`
 	cacheFlags
 	serverFlags
 }

@@ -11,7 +11,7 @@ import (
 )
 
 // repair verifies a snapshot and mends its files from another store.
-func (c *snapshotVerifyCommand) repair(e *environment) (err error) {
+func (c *snapshotVerifyCommand) repair(e *environment, r *verification) (err error) {
 	p := newTransfers(e.stderr)
 	defer p.Done()
 	o := c.cacheFlags.options()
@@ -30,17 +30,17 @@ func (c *snapshotVerifyCommand) repair(e *environment) (err error) {
 	if err != nil {
 		return err
 	}
-	mended := 0
-	err = snapshots.Repair(e.ctx, store, from, digest, func(name string) {
-		fmt.Fprintf(e.stdout, "verify %s\n", name)
-	}, func(file string, was error) {
-		mended++
-		fmt.Fprintf(e.stdout, "mended %s: %v\n", file, was)
+	v := r.of(&verified{Snapshot: digest})
+	err = snapshots.Repair(e.ctx, store, from, digest, func(name string) { r.read(v, name) }, func(file string, was error) {
+		v.Mended = append(v.Mended, mendedFile{file, was.Error()})
+		fmt.Fprintf(r.out, "mended %s: %v\n", file, was)
 	})
+	mended := wording.Plural(len(v.Mended), "file")
 	if err != nil {
-		return notWhole(e, fmt.Sprintf("snapshot %s, of which %s mended,", digest, wording.Plural(mended, "file")), err)
+		return v.notWhole(e, fmt.Sprintf("snapshot %s, of which %s mended,", digest, mended), err)
 	}
-	fmt.Fprintf(e.stdout, "snapshot %s is whole: %s mended\n", digest, wording.Plural(mended, "file"))
+	v.Whole = true
+	fmt.Fprintf(r.out, "snapshot %s is whole: %s mended\n", digest, mended)
 	return nil
 }
 

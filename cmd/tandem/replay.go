@@ -9,6 +9,7 @@ import (
 
 	"github.com/tandem-ann/tandem/bench/replay"
 	"github.com/tandem-ann/tandem/server"
+	"github.com/tandem-ann/tandem/server/reportpage"
 	"github.com/tandem-ann/tandem/shard/manifest"
 	"github.com/tandem-ann/tandem/shard/querylog"
 	"github.com/tandem-ann/tandem/shard/snapshots"
@@ -30,6 +31,7 @@ type replayCommand struct {
 	MaxScoreShift   *float64      `placeholder:"X" help:"Largest shift of scores, as a share of them: of an id that is in both answers, and of the mean score."`
 
 	JSON string `placeholder:"FILE" help:"Write the report as JSON too; - prints it instead of the table."`
+	htmlFlag
 }
 
 func (replayCommand) Help() string {
@@ -82,6 +84,9 @@ func (c *replayCommand) baseline(e *environment, store *snapshots.Store, against
 }
 
 func (c *replayCommand) Run(e *environment) (err error) {
+	if err := c.check(); err != nil {
+		return err
+	}
 	thresholds := c.thresholds()
 	if err := thresholds.Validate(); err != nil {
 		return usageError{fmt.Errorf("--%w", err)}
@@ -120,7 +125,7 @@ func (c *replayCommand) Run(e *environment) (err error) {
 	if err := o.Validate(); err != nil {
 		return usageError{fmt.Errorf("--%w", err)}
 	}
-	report, err := replay.Run(e.ctx, o)
+	found, err := replay.Run(e.ctx, o)
 	if errors.Is(err, replay.ErrNoQueries) {
 		return fmt.Errorf("%w; tandem serve --record-share records some, and writes them within %s of the query, or when it stops",
 			err, server.RecordInterval)
@@ -129,19 +134,20 @@ func (c *replayCommand) Run(e *environment) (err error) {
 		return err
 	}
 	p.Done()
-	for _, text := range thresholds.Broken(report) {
-		report.Broken = append(report.Broken, "--"+text)
+	for _, text := range thresholds.Broken(found) {
+		found.Broken = append(found.Broken, "--"+text)
 	}
+	err = c.write(reportpage.Replay, fmt.Sprintf("Recorded queries, asked of snapshot %s", found.Against.Digest.Short()), found)
 	if c.JSON == "-" {
-		err = report.WriteJSON(e.stdout)
+		err = errors.Join(err, found.WriteJSON(e.stdout))
 	} else {
 		if c.JSON != "" {
-			err = writeFile(c.JSON, report.WriteJSON)
+			err = errors.Join(err, writeFile(c.JSON, found.WriteJSON))
 		}
-		err = errors.Join(err, report.WriteTable(e.stdout))
+		err = errors.Join(err, found.WriteTable(e.stdout))
 	}
-	if err == nil && len(report.Broken) > 0 {
-		return unfitError{errors.New("not fit for release: " + strings.Join(report.Broken, "; "))}
+	if err == nil && len(found.Broken) > 0 {
+		return unfitError{errors.New("not fit for release: " + strings.Join(found.Broken, "; "))}
 	}
 	return err
 }

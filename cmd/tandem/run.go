@@ -36,6 +36,7 @@ type cli struct {
 	Release  releaseCommand  `cmd:"" help:"Decide which snapshots serve, and with which share of traffic."`
 	Token    tokenCommand    `cmd:"" help:"Make tokens for callers of servers."`
 	Live     liveCommand     `cmd:"" help:"Change what serves without a build: take apps down, add some, prove it."`
+	Feedback feedbackCommand `cmd:"" help:"Tell servers what users did with apps that were served."`
 	Inspect  inspectCommand  `cmd:"" help:"Show what is in a snapshot or in shard files."`
 	Verify   verifyCommand   `cmd:"" help:"Prove that a snapshot is whole, or that shard files are."`
 	Capacity capacityCommand `cmd:"" help:"Reckon what a catalogue takes to be served, and what it costs."`
@@ -45,8 +46,10 @@ type cli struct {
 	Demo     demoCommand     `cmd:"" help:"See all of it in half a minute, in a temporary folder."`
 
 	Completion completionCommand `cmd:"" help:"Have the shell complete commands and flags."`
+	Docs       docsCommand       `cmd:"" help:"Read the documentation, which is in the binary."`
+	Version    versionCommand    `cmd:"" help:"Say which version this is, and which formats it reads and writes."`
 
-	Version kong.VersionFlag `help:"Print the version and exit."`
+	VersionFlag kong.VersionFlag `name:"version" help:"Print the version and exit."`
 }
 
 // completionCommand prints how a shell learns to complete.
@@ -95,7 +98,9 @@ type exit int
 // run runs the command line and returns its exit code.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) (code int) {
 	var c cli
+	variables := &variables{lookup: environ}
 	k, err := kong.New(&c,
+		kong.Resolvers(variables),
 		kong.Name("tandem"),
 		kong.Description("Candidate retrieval for two-tower recommenders."),
 		kong.Writers(stdout, stderr),
@@ -117,7 +122,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (code int
 		}
 	}()
 	kongcompletion.Register(k)
-	if err := checkArguments(args); err != nil {
+	if err := errors.Join(checkArguments(args), variables.check()); err != nil {
 		return report(ctx, stderr, "tandem", err)
 	}
 	parsed, err := k.Parse(whole(args))
@@ -127,9 +132,14 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (code int
 			name = commandName(pe.Context)
 		}
 		fmt.Fprintf(stderr, "%s: %s (see %s --help)\n", name, escapeLines(err.Error()), name)
+		variables.tell(stderr)
 		return exitUsage
 	}
-	return report(ctx, stderr, commandName(parsed), guarded(runOf(parsed), &environment{ctx, stdout, stderr}))
+	code = report(ctx, stderr, commandName(parsed), guarded(runOf(parsed), &environment{ctx, stdout, stderr}))
+	if code != 0 {
+		variables.tell(stderr)
+	}
+	return code
 }
 
 // wholeBuild is the name of the command that `tandem build` without a step means.
@@ -255,10 +265,14 @@ func commandName(c *kong.Context) string {
 	return name
 }
 
-// helpText is kong's text of a flag, with the default of bool flags left out.
+// helpText is kong's text of a flag, with the default of bool flags left out, and with the
+// variable that stands for it.
 func helpText(v *kong.Value) string {
 	if v.IsBool() || v.Tag == nil {
 		return v.Help
+	}
+	if name := variableOf(v); name != "" {
+		return strings.TrimSuffix(v.Help, ".") + " ($" + name + ")."
 	}
 	return kong.DefaultHelpValueFormatter(v)
 }

@@ -48,6 +48,11 @@ func (f forgetting) Run() int {
 	if err := os.Setenv("XDG_STATE_HOME", dir); err != nil {
 		panic(err)
 	}
+	for _, name := range []string{storeVariable, serverVariable} { // of who runs the tests
+		if err := os.Unsetenv(name); err != nil {
+			panic(err)
+		}
+	}
 	return f.M.Run()
 }
 

@@ -24,6 +24,7 @@ import (
 	"github.com/tandem-ann/tandem/shard"
 	"github.com/tandem-ann/tandem/shard/appendlog"
 	"github.com/tandem-ann/tandem/shard/objects"
+	"github.com/tandem-ann/tandem/shard/querylog"
 	"github.com/tandem-ann/tandem/shard/release"
 	"github.com/tandem-ann/tandem/shard/snapshots"
 )
@@ -43,6 +44,10 @@ type serveCommand struct {
 	DrainDelay       time.Duration  `default:"5s" placeholder:"TIME" help:"How long to go on, but not ready, once the server is told to stop, for callers to notice (default ${default})."`
 	DrainTimeout     time.Duration  `default:"15s" placeholder:"TIME" help:"How long requests may take to end after that (default ${default})."`
 	RecordShare      float64        `default:"0" placeholder:"X" help:"Share of the requests to record into the store with their answers, for tandem replay: 0.001 is one in a thousand (default none)."`
+	RecordOnce       bool           `help:"Record a request of each user, experiment and release, beside --record-share: the first, and now and then one more."`
+	RecordNext       int            `default:"0" placeholder:"N" help:"Candidates that would come after an answer to record with it, up to 1000; each takes another search (default none)."`
+	Outcomes         bool           `help:"Take outcomes, what users did with apps, from whoever may send them, and keep them in the store: from callers with the scope feedback, or, without --tokens, from whoever reaches the server, which must listen on a loopback address then (default: no)."`
+	OutcomeInterval  time.Duration  `default:"1s" placeholder:"TIME" help:"How long outcomes are gathered until they are written together; who sends them waits for it (default ${default})."`
 
 	Keep        time.Duration `default:"10m" placeholder:"TIME" help:"How long a snapshot stays mapped once it no longer answers, so that a rollback is instant (default ${default})."`
 	MemoryLimit byteFlag      `placeholder:"SIZE" help:"How much of snapshots may be mapped; a release that takes more beside what answers is refused, and so is a snapshot without a release (default four fifths of the memory that the machine and the control groups of the process allow)."`
@@ -102,6 +107,14 @@ func (c *serveCommand) check() error {
 		return usagef("--keep is %s, want more than 0", c.Keep)
 	case !(c.RecordShare >= 0 && c.RecordShare <= 1):
 		return usagef("--record-share is %v, want 0 to 1", c.RecordShare)
+	case c.RecordNext < 0 || c.RecordNext > querylog.MaxNext:
+		return usagef("--record-next is %d, want 0 to %d", c.RecordNext, querylog.MaxNext)
+	case c.RecordNext > 0 && c.RecordShare == 0 && !c.RecordOnce:
+		return usagef("--record-next goes with --record-share or --record-once: nothing else is recorded")
+	case c.OutcomeInterval < server.LeastOutcomeInterval || c.OutcomeInterval > server.LongestOutcomeInterval:
+		return usagef("--outcome-interval is %s, want %s to %s", c.OutcomeInterval, server.LeastOutcomeInterval, server.LongestOutcomeInterval)
+	case c.OutcomeInterval > c.MaxDeadline/2:
+		return usagef("--outcome-interval is %s, want at most half of --max-deadline, which is %s: calls wait for it, and then for the store", c.OutcomeInterval, c.MaxDeadline)
 	case c.MaxStaleness != nil && *c.MaxStaleness < minStaleness:
 		return usagef("--max-staleness is %s, want at least %s", *c.MaxStaleness, minStaleness)
 	case c.MaxStaleness != nil && c.Snapshot != "":
@@ -181,8 +194,9 @@ func (c *serveCommand) Run(e *environment) (err error) {
 		Store: store, Snapshot: string(digest), Listen: c.Listen,
 		MaxConnections: given(c.MaxConnections), DrainDelay: c.DrainDelay, DrainTimeout: c.DrainTimeout,
 		Memory: memory("releases"), Keep: c.Keep, MemoryLimit: int64(c.MemoryLimit), RecordShare: c.RecordShare,
+		RecordOnce: c.RecordOnce, RecordNext: c.RecordNext,
 		MaxStaleness: given(c.MaxStaleness), Audit: c.auditFlags.config(),
-		ReleaseWrites: c.ReleaseWrites,
+		ReleaseWrites: c.ReleaseWrites, Outcomes: server.Outcomes{Take: c.Outcomes, Interval: c.OutcomeInterval},
 		Compare: func(ctx context.Context, candidate, previous *snapshots.Snapshot) (any, error) {
 			return compare.Compare(probe.WithThreads(ctx, 1), candidate, previous, compare.Options{}) // queries go on beside it
 		},

@@ -17,7 +17,7 @@ import (
 // There is none by default: several servers on one machine would want the same port, and who
 // has not asked for a listener does not look after it.
 type adminFlags struct {
-	Admin       string   `placeholder:"HOST:PORT" help:"Address to listen on for those who operate the server, such as 127.0.0.1:6060: the console for browsers, GET /metrics, /debug/pprof, /healthz, /readyz and /startupz; port 0 takes a free one. Profiles need the scope admin where callers are asked who they are, and beyond loopback it goes with --tokens, --tls-client-ca or --insecure (default none; BASEPLATE_SIDECAR_ADMIN_PORT has it listen on 127.0.0.1, and sets the port whatever is said here)."`
+	Admin       string   `placeholder:"HOST:PORT" help:"Address to listen on for those who operate the server, such as 127.0.0.1:6060: the console for browsers, the documentation at /docs/, GET /metrics, /debug/pprof, /healthz, /readyz and /startupz; port 0 takes a free one. Profiles and the documentation need the scope admin where callers are asked who they are, and beyond loopback it goes with --tokens, --tls-client-ca or --insecure (default none; BASEPLATE_SIDECAR_ADMIN_PORT has it listen on 127.0.0.1, and sets the port whatever is said here)."`
 	ConsoleHost []string `sep:"none" placeholder:"NAME" help:"Name by which browsers may ask for the console of --admin, such as tandem-0.prod.example, beside localhost and IP addresses; may be repeated (default none)."`
 
 	MetricsScope string `placeholder:"SCOPE" help:"Scope that GET /metrics of --admin needs: query, live, publish, admin or internal (default none: it is open)."`
@@ -82,7 +82,7 @@ func (f *adminFlags) apply(c *server.Config, log *slog.Logger) {
 		c.Admin.ProtectMetrics = c.Options.Guard.Require(scope)
 	}
 	beyond := !isLoopback(c.Admin.Listen)
-	if writes := c.Live.Writes || c.ReleaseWrites; beyond && writes && c.Options.Guard == nil {
+	if writes := c.Live.Writes || c.ReleaseWrites || c.Outcomes.Take; beyond && writes && c.Options.Guard == nil {
 		log.Warn("there is no console: it would let whoever reaches it write; accepted: --admin on a loopback address, --tokens or --tls-client-ca", "admin", c.Admin.Listen)
 	} else {
 		c.Console = &server.Console{Hosts: f.ConsoleHost}

@@ -73,8 +73,8 @@ func (f *clusterFlags) check(c *serveCommand) error {
 		return usagef("--replicas is %d, want 1 to %d", f.replicas(), maxReplicas)
 	case c.Snapshot != "":
 		return usagef("--snapshot does not go with --role %s: nodes hold what is released", f.Role)
-	case f.Role == "shard" && (c.LiveWrites || c.ReleaseWrites || c.RecordShare > 0):
-		return usagef("--live-writes, --release-writes and --record-share do not go with --role shard: routers do that")
+	case f.Role == "shard" && (c.LiveWrites || c.ReleaseWrites || c.Outcomes || c.RecordShare > 0 || c.RecordOnce):
+		return usagef("--live-writes, --release-writes, --outcomes, --record-share and --record-once do not go with --role shard: routers do that")
 	case f.Role == "router" && (f.NodeName != "" || f.Zone != ""):
 		return usagef("--node-name and --zone go with --role shard")
 	case f.NodesName != "" && f.NodesCA == "" && f.NodesCert == "":

@@ -17,7 +17,7 @@ type securityFlags struct {
 	TLSCert        string   `name:"tls-cert" type:"path" placeholder:"FILE" help:"Certificate of the server in PEM, with those between it and its authority: it speaks TLS. Read again when it changes, or at SIGHUP."`
 	TLSKey         string   `name:"tls-key" type:"path" placeholder:"FILE" help:"Private key of --tls-cert in PEM."`
 	TLSClientCA    string   `name:"tls-client-ca" type:"path" placeholder:"FILE" help:"Certificates in PEM of the authorities that sign those of clients: every caller needs one, probes aside."`
-	TLSClientScope []string `name:"tls-client-scope" default:"query" placeholder:"SCOPE" help:"What callers may do that are known by their certificates, without --tokens: query, live, publish, admin, internal; may be repeated (default query)."`
+	TLSClientScope []string `name:"tls-client-scope" default:"query" placeholder:"SCOPE" help:"What callers may do that are known by their certificates, without --tokens: query, live, publish, admin, internal, feedback; may be repeated (default query)."`
 	Tokens         string   `type:"path" placeholder:"FILE" help:"Tokens of callers, with what each may do, as tandem token new writes them: every caller needs one, probes aside. Read again when it changes, or at SIGHUP."`
 	Insecure       bool     `help:"Listen beyond loopback though anybody who reaches the server may ask it."`
 	LogIDs         bool     `name:"log-ids" help:"Log the texts of errors that name what callers have sent: ids of users, vectors, values."`
@@ -34,6 +34,8 @@ func (f *securityFlags) check(c *serveCommand) error {
 		writes = "--live-writes"
 	case c.ReleaseWrites:
 		writes = "--release-writes"
+	case c.Outcomes:
+		writes = "--outcomes"
 	}
 	switch {
 	case (f.TLSCert == "") != (f.TLSKey == ""):

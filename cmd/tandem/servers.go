@@ -17,7 +17,7 @@ import (
 // serverFlags name servers that follow the releases.
 type serverFlags struct {
 	clientFlags
-	Server []string `sep:"none" placeholder:"HOST:PORT" help:"Server that follows the store, by its address or its URL. May be repeated."`
+	Server []string `sep:"none" variable:"TANDEM_SERVER" placeholder:"HOST:PORT" help:"Server that follows the store, by its address or its URL. May be repeated."`
 }
 
 // fleet returns the servers, or an error if one is not named as it can be.

@@ -210,7 +210,8 @@ func (c *snapshotShowCommand) Run(e *environment) (err error) {
 
 type snapshotCopyCommand struct {
 	snapshotFlags
-	To string `required:"" placeholder:"STORE" help:"Store to copy to; a folder is made if need be."`
+	To   string `required:"" placeholder:"STORE" help:"Store to copy to; a folder is made if need be."`
+	JSON bool   `help:"Print JSON."`
 }
 
 func (snapshotCopyCommand) Help() string {
@@ -259,13 +260,21 @@ func (c *snapshotCopyCommand) Run(e *environment) (err error) {
 	if !same {
 		fmt.Fprintf(e.stderr, "%s has runs of the gates of its own, and those of %s were not copied; tandem gate runs them anew\n", c.To, c.Store)
 	}
-	fmt.Fprintf(e.stdout, "snapshot %s is in %s\n", digest, c.To)
-	return nil
+	if c.JSON {
+		return wording.WriteJSON(e.stdout, struct {
+			Snapshot    manifest.Digest `json:"snapshot"`
+			To          string          `json:"to"`
+			GatesCopied bool            `json:"gates_copied"` // else the store has runs of its own
+		}{digest, c.To, same})
+	}
+	_, err = fmt.Fprintf(e.stdout, "snapshot %s is in %s\n", digest, c.To)
+	return err
 }
 
 type snapshotRmCommand struct {
 	requiredStoreFlags
 	Snapshots []string `arg:"" name:"digest" help:"Digests of snapshots, or the beginnings of them."`
+	JSON      bool     `help:"Print JSON."`
 }
 
 func (snapshotRmCommand) Help() string {
@@ -293,13 +302,22 @@ func (c *snapshotRmCommand) Run(e *environment) (err error) {
 		}
 		digests = append(digests, d)
 	}
+	removed := []manifest.Digest{}
 	for _, d := range digests {
-		if err := store.Remove(e.ctx, d, neededBy(store)); err != nil {
-			return err
+		if err = store.Remove(e.ctx, d, neededBy(store)); err != nil {
+			break
 		}
-		fmt.Fprintf(e.stdout, "removed snapshot %s\n", d)
+		removed = append(removed, d)
+		if !c.JSON {
+			fmt.Fprintf(e.stdout, "removed snapshot %s\n", d)
+		}
 	}
-	return nil
+	if c.JSON { // those before an error, too
+		err = errors.Join(err, wording.WriteJSON(e.stdout, struct {
+			Removed []manifest.Digest `json:"removed"`
+		}{removed}))
+	}
+	return err
 }
 
 type snapshotGcCommand struct {
@@ -318,7 +336,7 @@ type snapshotGcCommand struct {
 func (snapshotGcCommand) Help() string {
 	return `Says why it keeps what it keeps. Keeps what the last ten releases serve, what is being published or released meanwhile, and what the rules say; deletes other snapshots, shards that no snapshot has, and what was left by processes that died. It deletes nothing while it does not know what to keep: while a release or a manifest cannot be read or is missing. It may run at any time, beside builds, releases and servers; one that was interrupted goes on when it is run again.
 
-Then it keeps short what is beside snapshots. Of the live log it settles what every snapshot in the store reflects, writes a checkpoint if the last is old, and deletes entries once a checkpoint that has them is older than --live-keep. Recorded queries go that are older than --record-keep, and those of users who are forgotten. It fails if something of a forgotten user may be in the live log for longer than --forget-within: run it daily.
+Then it keeps short what is beside snapshots. Of the live log it settles what every snapshot in the store reflects, writes a checkpoint if the last is old, and deletes entries once a checkpoint that has them is older than --live-keep. Recorded queries go that are older than --record-keep, outcomes that are older than --outcome-keep, and those of users who are forgotten. It fails if something of a forgotten user may be in the live log for longer than --forget-within: run it daily.
 
 Example:
 

@@ -21,10 +21,10 @@ import (
 
 // askedFlags say who is asked of snapshots: a store, or a server that follows it.
 type askedFlags struct {
-	Store string `placeholder:"STORE" help:"Store: a folder, or a URL such as s3://bucket?region=eu-west-1&prefix=tandem/, gs://bucket or azblob://container."`
+	Store string `variable:"TANDEM_STORE" placeholder:"STORE" help:"Store: a folder, or a URL such as s3://bucket?region=eu-west-1&prefix=tandem/, gs://bucket or azblob://container."`
 	cacheFlags
 	clientFlags
-	Server []string `sep:"none" placeholder:"HOST:PORT" help:"Server that follows the store, by its address or its URL: it is asked, in place of the store."`
+	Server []string `sep:"none" variable:"TANDEM_SERVER" placeholder:"HOST:PORT" help:"Server that follows the store, by its address or its URL: it is asked, in place of the store."`
 }
 
 // server returns a client of the server that is named, nil if it is a store.

@@ -5,12 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 	"sync"
 	"time"
-
-	"golang.org/x/term"
 
 	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
 	"github.com/tandem-ann/tandem/server/fleet"
@@ -154,7 +151,7 @@ func (c *statusCommand) show(w io.Writer, now *fleetStatus) error {
 	if c.JSON {
 		return wording.WriteJSON(w, now)
 	}
-	if f, ok := w.(*os.File); c.Watch && ok && term.IsTerminal(int(f.Fd())) {
+	if c.Watch && isTerminal(w) {
 		fmt.Fprint(w, "\x1b[H\x1b[2J")
 	}
 	return now.write(w)

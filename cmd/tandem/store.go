@@ -14,13 +14,13 @@ import (
 // storeFlags say which store a command reads, and where this machine keeps what it
 // downloads of it.
 type storeFlags struct {
-	Store string `placeholder:"STORE" help:"Store of the snapshot: a folder, or a URL such as s3://bucket?region=eu-west-1&prefix=tandem/."`
+	Store string `variable:"TANDEM_STORE" placeholder:"STORE" help:"Store of the snapshot: a folder, or a URL such as s3://bucket?region=eu-west-1&prefix=tandem/."`
 	cacheFlags
 }
 
 // requiredStoreFlags are those of a command that always reads a store.
 type requiredStoreFlags struct {
-	Store string `required:"" placeholder:"STORE" help:"Store: a folder, or a URL such as s3://bucket?region=eu-west-1&prefix=tandem/, gs://bucket or azblob://container."`
+	Store string `required:"" variable:"TANDEM_STORE" placeholder:"STORE" help:"Store: a folder, or a URL such as s3://bucket?region=eu-west-1&prefix=tandem/, gs://bucket or azblob://container."`
 	cacheFlags
 }
 

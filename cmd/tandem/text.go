@@ -4,7 +4,6 @@ import (
 	"io"
 	"math"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/tandem-ann/tandem/shard/release"
@@ -12,7 +11,7 @@ import (
 )
 
 // newTable returns a writer of aligned columns, cells separated by tabs.
-func newTable(w io.Writer) *tabwriter.Writer { return tabwriter.NewWriter(w, 0, 0, 2, ' ', 0) }
+func newTable(w io.Writer) *wording.Table { return wording.NewTable(w) }
 
 // escapeLines returns lines with what a terminal does not print escaped.
 func escapeLines(text string) string {

@@ -15,7 +15,7 @@ type tokenCommand struct {
 type tokenNewCommand struct {
 	Name      string        `arg:"" help:"The caller. It may have several tokens at a time, as while one is replaced by another."`
 	File      string        `required:"" type:"path" placeholder:"FILE" help:"The file that tandem serve --tokens reads."`
-	Scope     []string      `required:"" placeholder:"SCOPE" help:"What the caller may do: query, live, publish, admin, internal; may be repeated."`
+	Scope     []string      `required:"" placeholder:"SCOPE" help:"What the caller may do: query, live, publish, admin, internal, feedback; may be repeated."`
 	ExpiresIn time.Duration `placeholder:"TIME" help:"How long the token counts, such as 2160h (default for ever)."`
 	CPU       *float64      `name:"cpu" placeholder:"X" help:"How many processors of a server the caller may take, such as 0.5 (default no bound)."`
 	InFlight  *int          `placeholder:"N" help:"How many of its requests may be under way on a server (default no bound)."`

@@ -9,8 +9,10 @@ import (
 	"github.com/tandem-ann/tandem/server"
 	"github.com/tandem-ann/tandem/shard/appendlog"
 	"github.com/tandem-ann/tandem/shard/live"
+	"github.com/tandem-ann/tandem/shard/outcomes"
 	"github.com/tandem-ann/tandem/shard/querylog"
 	"github.com/tandem-ann/tandem/shard/release"
+	"github.com/tandem-ann/tandem/shard/rowlog"
 	"github.com/tandem-ann/tandem/shard/snapshots"
 	"github.com/tandem-ann/tandem/shard/upkeep"
 	"github.com/tandem-ann/tandem/shard/wording"
@@ -21,6 +23,7 @@ type upkeepFlags struct {
 	LiveKeep     time.Duration `default:"24h" placeholder:"TIME" help:"Keep entries of the live log until a checkpoint that has them is so old: servers that were cut off for less go on where they were (default ${default})."`
 	PendingKeep  time.Duration `default:"720h" placeholder:"TIME" help:"Keep what was upserted for a model version of which there is no snapshot, since the last was upserted (default ${default})."`
 	RecordKeep   time.Duration `default:"2160h" placeholder:"TIME" help:"Keep recorded queries (default ${default}, 90 days)."`
+	OutcomeKeep  time.Duration `default:"2160h" placeholder:"TIME" help:"Keep outcomes (default ${default}, 90 days)."`
 	ForgetWithin time.Duration `default:"168h" placeholder:"TIME" help:"Within which nothing of a user who is forgotten is in the live log any more (default ${default})."`
 }
 
@@ -28,7 +31,7 @@ func (f *upkeepFlags) check() error {
 	for _, d := range []struct {
 		flag  string
 		value time.Duration
-	}{{"--live-keep", f.LiveKeep}, {"--pending-keep", f.PendingKeep}, {"--record-keep", f.RecordKeep}, {"--forget-within", f.ForgetWithin}} {
+	}{{"--live-keep", f.LiveKeep}, {"--pending-keep", f.PendingKeep}, {"--record-keep", f.RecordKeep}, {"--outcome-keep", f.OutcomeKeep}, {"--forget-within", f.ForgetWithin}} {
 		if d.value < appendlog.LeastAge {
 			return usagef("%s is %s, want at least %s", d.flag, d.value, appendlog.LeastAge)
 		}
@@ -42,17 +45,34 @@ func (f *upkeepFlags) check() error {
 // upkeepInfo is what was done beside snapshots.
 type upkeepInfo struct {
 	Live    *upkeep.LogKept `json:"live,omitempty"`    // nil without a live log
-	Queries *sweptInfo      `json:"queries,omitempty"` // nil if nothing was looked at
+	Queries *sweptQueries   `json:"queries,omitempty"` // nil if nothing was looked at
+	// Outcomes is nil likewise.
+	Outcomes *sweptOutcomes `json:"outcomes,omitempty"`
 }
 
-// sweptInfo is what was done to recorded queries.
-type sweptInfo struct {
+// sweptQueries is what was done to recorded queries.
+type sweptQueries struct {
+	sweptFiles
+	Queries int `json:"queries_of_forgotten_users"`
+}
+
+// sweptOutcomes is what was done to outcomes.
+type sweptOutcomes struct {
+	sweptFiles
+	Outcomes int `json:"outcomes_of_forgotten_users"`
+}
+
+// sweptFiles are the files of a log that were deleted, and written anew.
+type sweptFiles struct {
 	Deleted   []string `json:"deleted"`
 	Rewritten []string `json:"rewritten"`
-	Queries   int      `json:"queries_of_forgotten_users"`
 }
 
-// keep keeps the live log and the recorded queries of a store short.
+func sweptFilesOf(s *rowlog.Swept) sweptFiles {
+	return sweptFiles{append([]string{}, s.Deleted...), append([]string{}, s.Rewritten...)}
+}
+
+// keep keeps the live log, the recorded queries and the outcomes of a store short.
 func (f *upkeepFlags) keep(e *environment, store *snapshots.Store, dryRun bool) (info upkeepInfo, err error) {
 	now, err := store.Now(e.ctx)
 	if err != nil {
@@ -60,7 +80,7 @@ func (f *upkeepFlags) keep(e *environment, store *snapshots.Store, dryRun bool) 
 	}
 	log, err := e.readLive(store)
 	if err != nil {
-		return info, fmt.Errorf("the live log was left as it is, and so were recorded queries: %w", err)
+		return info, fmt.Errorf("the live log was left as it is, and so were recorded queries and outcomes: %w", err)
 	}
 	if log.Position().Sequence > 0 {
 		bound, err := release.New(store).LiveBound(e.ctx)
@@ -77,13 +97,17 @@ func (f *upkeepFlags) keep(e *environment, store *snapshots.Store, dryRun bool) 
 		late := err
 		defer func() { err = errors.Join(late, err) }()
 	}
-	o := querylog.SweepOptions{Now: now, Keep: f.RecordKeep, Users: server.RecordedUsers, DryRun: dryRun}
+	queries := querylog.SweepOptions{Now: now, Keep: f.RecordKeep, Users: server.RecordedUsers, DryRun: dryRun}
+	acts := outcomes.SweepOptions{Now: now, Keep: f.OutcomeKeep, DryRun: dryRun}
 	if forgotten := log.Forgotten(); forgotten.Len() > 0 {
-		o.Forgotten, o.Set = forgotten.Has, forgotten.Digest()
+		queries.Forgotten, queries.Set = forgotten.Has, forgotten.Digest()
+		acts.Forgotten, acts.Set = queries.Forgotten, queries.Set
 	}
-	swept, err := querylog.Of(store.Objects()).Sweep(e.ctx, o)
-	info.Queries = &sweptInfo{append([]string{}, swept.Deleted...), append([]string{}, swept.Rewritten...), swept.Queries}
-	return info, err
+	swept, err := querylog.Of(store.Objects()).Sweep(e.ctx, queries)
+	info.Queries = &sweptQueries{sweptFilesOf(swept), swept.Rows}
+	sweptActs, actsErr := outcomes.Of(store.Objects()).Sweep(e.ctx, acts)
+	info.Outcomes = &sweptOutcomes{sweptFilesOf(sweptActs), sweptActs.Rows}
+	return info, errors.Join(err, actsErr)
 }
 
 // write says what was done, for people.
@@ -123,6 +147,14 @@ func (f *upkeepFlags) write(w io.Writer, info upkeepInfo, dryRun bool) {
 		}
 		if q.Queries > 0 {
 			fmt.Fprintf(w, "%s %s of forgotten users out of %s\n", would("take", "took"), plural(q.Queries, "recorded query", "recorded queries"), wording.Plural(len(q.Rewritten), "file"))
+		}
+	}
+	if o := info.Outcomes; o != nil {
+		if n := len(o.Deleted); n > 0 {
+			fmt.Fprintf(w, "%s %s of outcomes, written more than %s ago (--outcome-keep)\n", would("delete", "deleted"), wording.Plural(n, "file"), f.OutcomeKeep)
+		}
+		if o.Outcomes > 0 {
+			fmt.Fprintf(w, "%s %s of forgotten users out of %s\n", would("take", "took"), wording.Plural(o.Outcomes, "outcome"), wording.Plural(len(o.Rewritten), "file"))
 		}
 	}
 }

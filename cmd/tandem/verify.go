@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"path/filepath"
 	"slices"
@@ -21,6 +22,9 @@ type source struct {
 	storeFlags
 	Objects []string `arg:"" optional:"" name:"what" sep:"none" help:"With --store a snapshot's digest or the beginning of it, by default what is released to most traffic; without, the paths of shard files."`
 }
+
+// orFiles says that the arguments may be files, where no store is meant.
+func (*source) orFiles() {}
 
 // check returns an error if nothing is named, or more than one snapshot.
 func (s *source) check() error {
@@ -43,6 +47,7 @@ func (s *source) snapshot() string {
 
 type verifyCommand struct {
 	source
+	JSON bool `help:"Print JSON."`
 }
 
 func (verifyCommand) Help() string {
@@ -55,47 +60,96 @@ Examples:
     tandem verify store/shards/*.shard`
 }
 
-func (c *verifyCommand) Run(e *environment) (err error) {
+func (c *verifyCommand) Run(e *environment) error {
 	if err := c.check(); err != nil {
 		return err
 	}
-	if c.Store == "" {
-		return c.files(e)
-	}
-	p := newTransfers(e.stderr)
-	defer p.Done()
-	o := c.cacheFlags.options()
-	o.Progress = p.Transfer
-	store, digest, err := openStore(e, c.Store, c.snapshot(), o)
-	if err != nil {
-		return err
-	}
-	defer closing(&err, store)
-	return verifySnapshot(e, store, digest)
+	return verifying(e, c.JSON, func(r *verification) (err error) {
+		if c.Store == "" {
+			return c.files(e, r)
+		}
+		p := newTransfers(e.stderr)
+		defer p.Done()
+		o := c.cacheFlags.options()
+		o.Progress = p.Transfer
+		store, digest, err := openStore(e, c.Store, c.snapshot(), o)
+		if err != nil {
+			return err
+		}
+		defer closing(&err, store)
+		return r.snapshot(e, store, digest)
+	})
 }
 
-// verifySnapshot verifies a snapshot and says what is wrong with it.
-func verifySnapshot(e *environment, store *snapshots.Store, digest manifest.Digest) error {
-	shards := 0
-	err := snapshots.Verify(e.ctx, store, digest, func(name string) {
-		shards++
-		fmt.Fprintf(e.stdout, "verify %s\n", name)
-	})
-	if err != nil {
-		return notWhole(e, "snapshot "+string(digest), err)
+// verification is what was verified, for people and as JSON.
+type verification struct {
+	Verified []*verified `json:"verified"`
+
+	out io.Writer // for people; nothing is shown there if it is to be JSON
+}
+
+// verified is what was found of a snapshot or of a shard file.
+type verified struct {
+	Snapshot manifest.Digest `json:"snapshot,omitempty"`
+	File     string          `json:"file,omitempty"` // the path of a shard file
+	Whole    bool            `json:"whole"`
+	Shards   []string        `json:"shards,omitempty"`  // of the snapshot that were read
+	Mended   []mendedFile    `json:"mended,omitempty"`  // files that another store had whole
+	Rebuilt  manifest.Digest `json:"rebuilt,omitempty"` // the digest of what it was built again as
+	Errors   []string        `json:"errors,omitempty"`  // all that is wrong
+}
+
+// mendedFile is a file that was replaced, and what was wrong with it.
+type mendedFile struct {
+	File string `json:"file"`
+	Was  string `json:"was"`
+}
+
+// verifying runs a verification and prints what it has found as JSON if it is to, whether all is
+// whole or not.
+func verifying(e *environment, asJSON bool, verify func(r *verification) (err error)) error {
+	r := &verification{out: e.stdout}
+	if asJSON {
+		r.out = io.Discard
 	}
-	fmt.Fprintf(e.stdout, "snapshot %s is whole: %s\n", digest, wording.Plural(shards, "shard"))
+	err := verify(r)
+	if asJSON && len(r.Verified) > 0 {
+		err = errors.Join(wording.WriteJSON(e.stdout, r), err)
+	}
+	return err
+}
+
+// of begins with a snapshot or a file.
+func (r *verification) of(v *verified) *verified {
+	r.Verified = append(r.Verified, v)
+	return v
+}
+
+// read tells that a shard of a snapshot is being read.
+func (r *verification) read(v *verified, name string) {
+	v.Shards = append(v.Shards, name)
+	fmt.Fprintf(r.out, "verify %s\n", name)
+}
+
+// snapshot verifies a snapshot and says what is wrong with it.
+func (r *verification) snapshot(e *environment, store *snapshots.Store, digest manifest.Digest) error {
+	v := r.of(&verified{Snapshot: digest})
+	if err := snapshots.Verify(e.ctx, store, digest, func(name string) { r.read(v, name) }); err != nil {
+		return v.notWhole(e, "snapshot "+string(digest), err)
+	}
+	v.Whole = true
+	fmt.Fprintf(r.out, "snapshot %s is whole: %s\n", digest, wording.Plural(len(v.Shards), "shard"))
 	return nil
 }
 
 // files verifies each shard file, whether those before it are whole or not.
-func (c *verifyCommand) files(e *environment) error {
+func (c *verifyCommand) files(e *environment, r *verification) error {
 	bad := 0
 	for _, path := range c.Objects {
 		if err := e.ctx.Err(); err != nil {
 			return err
 		}
-		err := c.file(e, path)
+		err := r.file(e, path)
 		if err == nil {
 			continue
 		}
@@ -112,7 +166,8 @@ func (c *verifyCommand) files(e *environment) error {
 }
 
 // file verifies one shard file.
-func (c *verifyCommand) file(e *environment, path string) error {
+func (r *verification) file(e *environment, path string) error {
+	v := r.of(&verified{File: path})
 	s, err := shard.Open(path)
 	if err == nil {
 		err = errors.Join(s.Check(), s.Close())
@@ -124,22 +179,23 @@ func (c *verifyCommand) file(e *environment, path string) error {
 		}
 	}
 	if err != nil {
-		return notWhole(e, "shard "+path, err)
+		return v.notWhole(e, "shard "+path, err)
 	}
-	fmt.Fprintf(e.stdout, "shard %s is whole\n", path)
+	v.Whole = true
+	fmt.Fprintf(r.out, "shard %s is whole\n", path)
 	return nil
 }
 
 // notWhole prints everything that is wrong, one a line.
-func notWhole(e *environment, what string, err error) error {
+func (v *verified) notWhole(e *environment, what string, err error) error {
+	v.Errors = strings.Split(err.Error(), "\n") // errors.Join puts one on a line
 	if e.ctx.Err() != nil {
 		return err
 	}
-	all := strings.Split(err.Error(), "\n") // errors.Join puts one on a line
-	for _, line := range all {
+	for _, line := range v.Errors {
 		fmt.Fprintf(e.stderr, "tandem verify: %s\n", line)
 	}
-	count := wording.Plural(len(all), "error")
+	count := wording.Plural(len(v.Errors), "error")
 	if !sections.IsDamaged(err) && !errors.Is(err, sections.ErrVersion) && !errors.Is(err, objects.ErrNotFound) && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, snapshots.ErrNoSnapshot) {
 		return fmt.Errorf("whether %s is whole is not known: %s", what, count)
 	}

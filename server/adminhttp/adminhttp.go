@@ -1,5 +1,5 @@
-// Package adminhttp is the listener for those who operate a server: metrics, profiles, probes and
-// the console, apart from what callers reach.
+// Package adminhttp is the listener for those who operate a server: metrics, profiles, probes, the
+// console and the documentation, apart from what callers reach.
 //
 // It is bounded, since whoever reaches it may be anyone on the machine, and it begins before
 // the server loads anything and ends after all else, so that a server that is stuck can be
@@ -18,6 +18,7 @@ import (
 
 	"github.com/tandem-ann/tandem/server/auth"
 	"github.com/tandem-ann/tandem/server/console"
+	"github.com/tandem-ann/tandem/server/manual"
 	"github.com/tandem-ann/tandem/server/secure"
 )
 
@@ -167,6 +168,7 @@ func newHandler(o *Options, h *Handlers) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", guarded(o.ProtectMetrics, h.Metrics))
 	mux.Handle("/debug/pprof/", guarded(o.Protect, profiles()))
+	mux.Handle(manual.Path, guarded(o.Protect, manual.New()))
 	mux.HandleFunc("GET /healthz", h.Alive)
 	mux.HandleFunc("GET /readyz", h.Ready)
 	mux.HandleFunc("GET /startupz", h.Started)

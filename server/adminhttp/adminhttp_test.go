@@ -58,6 +58,7 @@ func TestPaths(t *testing.T) {
 		"/metrics": "metrics", "/healthz": "alive", "/readyz": "ready", "/startupz": "started",
 		"/debug/pprof/": "goroutine", "/debug/pprof/heap?debug=1": "heap profile", "/debug/pprof/cmdline": "test",
 		"/debug/pprof/goroutine?debug=2": "goroutine ", "/debug/pprof/symbol": "num_symbols",
+		"/docs/": "<h1", "/docs/gates": "<table>", "/docs/gates.md": "# What must", "/docs/llms.txt": "/docs/gates.md",
 	} {
 		status, text := get(t, addr, "", path)
 		require.Equal(t, http.StatusOK, status, path)
@@ -120,7 +121,7 @@ func TestProtect(t *testing.T) {
 	profiles, both := start(t, adminhttp.Options{Protect: deny}), start(t, adminhttp.Options{Protect: deny, ProtectMetrics: deny})
 	for path, want := range map[string][2]int{
 		"/debug/pprof/": {403, 403}, "/debug/pprof/heap": {403, 403}, "/debug/pprof/profile?seconds=1": {403, 403},
-		"/metrics": {200, 403}, "/healthz": {200, 200}, "/readyz": {200, 200}, "/startupz": {200, 200},
+		"/docs/": {403, 403}, "/docs/gates.md": {403, 403}, "/metrics": {200, 403}, "/healthz": {200, 200}, "/readyz": {200, 200}, "/startupz": {200, 200},
 	} {
 		for i, addr := range []string{profiles, both} {
 			status, _ := get(t, addr, "", path)

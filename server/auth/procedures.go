@@ -13,6 +13,8 @@ var Procedures = map[string]Scopes{
 	tandemv1connect.RetrievalServiceBatchRetrieveProcedure: Query,
 	tandemv1connect.RetrievalServiceGetEmbeddingsProcedure: Query,
 
+	tandemv1connect.FeedbackServiceLogOutcomesProcedure: Feedback,
+
 	tandemv1connect.LiveServiceWriteProcedure:            Live,
 	tandemv1connect.LiveServiceImportProcedure:           Live,
 	tandemv1connect.LiveServiceProveProcedure:            Live | Admin,

@@ -15,12 +15,13 @@ const (
 	Publish                     // decide what is released
 	Admin                       // profiles, status and everything for people who operate servers
 	Internal                    // what servers ask one another
+	Feedback                    // tell what users did with apps
 )
 
 // Any has all scopes: as what is needed it means that one is enough, whichever.
-const Any = Query | Live | Publish | Admin | Internal
+const Any = Query | Live | Publish | Admin | Internal | Feedback
 
-var scopeNames = [...]string{"query", "live", "publish", "admin", "internal"}
+var scopeNames = [...]string{"query", "live", "publish", "admin", "internal", "feedback"}
 
 // ParseScope returns the scope of a name.
 func ParseScope(name string) (Scopes, error) {

@@ -32,8 +32,12 @@
 // and a dozen views is what such a library is for, and a larger one would be most of the bundle.
 // Vite builds it. connect-es calls the procedures with types from the contract, in protobuf, so
 // that a field that is renamed there is a build that fails here. uPlot draws lines over time, of
-// thousands of points without a pause. There is no other dependency: styles are a file of custom
-// properties, and the rest is the platform's.
+// thousands of points without a pause. What gates and reports have measured is some dozens of points,
+// which plot.tsx writes as SVG: that prints, is read aloud, and needs no script library in a report.
+// There is no other dependency: styles are a file of custom properties, and the rest is the platform's.
+//
+// What is seen first is in index.html, and waits for the style alone. Of long tables only what somebody
+// scrolls to is drawn.
 //
 // Files are served with gzip, compressed when they are first asked for: bytes that depend on the
 // version of a compressor would make dist differ from machine to machine. Names of scripts and

@@ -95,6 +95,7 @@ const (
 	ShedStreams   Shed = "streams"    // open streams
 	ShedWait      Shed = "wait"       // time that requests wait to begin
 	ShedNodes     Shed = "nodes"      // requests in flight of all nodes that have a shard
+	ShedOutcomes  Shed = "outcomes"   // outcomes that wait to be written
 	// Of a caller, which has taken its quota, while others may be answered.
 	ShedQuotaCPU      Shed = "quota_cpu"       // time of processors
 	ShedQuotaInFlight Shed = "quota_in_flight" // requests in flight
@@ -106,7 +107,7 @@ func (s Shed) IsQuota() bool { return s == ShedQuotaCPU || s == ShedQuotaInFligh
 // Sheds are all of them.
 func Sheds() []Shed {
 	return []Shed{
-		ShedRequests, ShedShortWork, ShedLongWork, ShedBytes, ShedQueue, ShedArrival, ShedStreams, ShedWait, ShedNodes,
+		ShedRequests, ShedShortWork, ShedLongWork, ShedBytes, ShedQueue, ShedArrival, ShedStreams, ShedWait, ShedNodes, ShedOutcomes,
 		ShedQuotaCPU, ShedQuotaInFlight,
 	}
 }

@@ -66,6 +66,8 @@ type Listener struct {
 	ConnectionFailed func(text string)
 	// Recording is called for what becomes of queries that are recorded.
 	Recording func(Recording)
+	// Outcomes is called for what becomes of outcomes that were to be kept.
+	Outcomes func(Outcomes)
 	// Secrets is called when files of tokens or certificates have changed.
 	Secrets func(Secrets)
 	// Recall is called when the recall of live queries is found to be below its floor, or no
@@ -286,6 +288,18 @@ type Recording struct {
 	Bytes     int    // of Written
 	RequestID string // of one that was lost by itself
 	Err       error
+}
+
+// Outcomes says what became of outcomes that were to be kept, of some calls together.
+type Outcomes struct {
+	Outcomes int    // that were to be written
+	Object   string // that has them; empty if there were none
+	Bytes    int    // of it
+	Took     time.Duration
+	// Err is why it is not known whether they are in the store; nil if they are.
+	Err error
+	// Forgotten is how many others there were, of users who are forgotten, which are not kept.
+	Forgotten int
 }
 
 // Secrets says what became of files that have changed.

@@ -68,6 +68,13 @@ func NewLog(logger *slog.Logger) *Log {
 			}
 		},
 		Recording: l.recording,
+		Outcomes: func(e Outcomes) {
+			if e.Err != nil {
+				logger.Warn("outcomes could not be kept for sure: their senders are to send them again", "outcomes", e.Outcomes, "object", e.Object, "took", e.Took, "error", e.Err)
+				return
+			}
+			logger.Debug("kept outcomes", "outcomes", e.Outcomes, "object", e.Object, "bytes", e.Bytes, "took", e.Took, "forgotten", e.Forgotten)
+		},
 		Secrets: func(e Secrets) {
 			switch {
 			case e.Err != nil:

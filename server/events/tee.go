@@ -35,6 +35,7 @@ func Tee(list ...*Listener) *Listener {
 		Connections:      tee(list, func(l *Listener) func(Connections) { return l.Connections }),
 		ConnectionFailed: tee(list, func(l *Listener) func(string) { return l.ConnectionFailed }),
 		Recording:        tee(list, func(l *Listener) func(Recording) { return l.Recording }),
+		Outcomes:         tee(list, func(l *Listener) func(Outcomes) { return l.Outcomes }),
 		Secrets:          tee(list, func(l *Listener) func(Secrets) { return l.Secrets }),
 		Nodes:            tee(list, func(l *Listener) func(Nodes) { return l.Nodes }),
 		Recall:           tee(list, func(l *Listener) func(Recall) { return l.Recall }),

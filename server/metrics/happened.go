@@ -10,13 +10,16 @@ import (
 type happened struct {
 	shed    map[events.Shed]prometheus.Counter
 	records map[events.RecordingChange]prometheus.Counter
-	recall  map[events.RecallChange]prometheus.Counter
-	spans   map[events.TraceOutcome]prometheus.Counter
-	refused prometheus.Counter
-	lost    prometheus.Counter
-	loads   [2]prometheus.Observer // that failed, and that did not
-	secrets map[string]secretsCounts
-	admin   map[string]prometheus.Counter // refusals, by code
+	// feedback are outcomes by what became of them, and writes how long writing some took.
+	feedback [3]prometheus.Counter
+	writes   prometheus.Histogram
+	recall   map[events.RecallChange]prometheus.Counter
+	spans    map[events.TraceOutcome]prometheus.Counter
+	refused  prometheus.Counter
+	lost     prometheus.Counter
+	loads    [2]prometheus.Observer // that failed, and that did not
+	secrets  map[string]secretsCounts
+	admin    map[string]prometheus.Counter // refusals, by code
 
 	all []prometheus.Collector
 }
@@ -100,6 +103,16 @@ func newHappened() *happened {
 		}),
 		loads: [2]prometheus.Observer{loads.WithLabelValues("failed"), loads.WithLabelValues("done")},
 	}
+	feedback := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "tandem_outcomes_total",
+		Help: "Outcomes that were to be kept, by what became of them: written, unconfirmed because the store did not confirm them, or forgotten because they were of users who are forgotten.",
+	}, []string{"result"})
+	h.feedback = [...]prometheus.Counter{feedback.WithLabelValues("written"), feedback.WithLabelValues("unconfirmed"), feedback.WithLabelValues("forgotten")}
+	h.writes = prometheus.NewHistogram(prometheus.HistogramOpts{
+		Name:    "tandem_outcome_write_seconds",
+		Help:    "Time that it took to write an object of outcomes, or to give it up, in seconds.",
+		Buckets: []float64{0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10},
+	})
 	for _, of := range events.Sheds() {
 		h.shed[of] = shed.WithLabelValues(string(of))
 	}
@@ -109,7 +122,7 @@ func newHappened() *happened {
 	for change, name := range map[events.RecallChange]string{events.RecallAlarm: "alarm", events.RecallCleared: "cleared", events.RecallRolledBack: "rolled_back", events.RecallKept: "kept", events.RecallUnaudited: "unaudited"} {
 		h.recall[change] = recall.WithLabelValues(name)
 	}
-	h.all = []prometheus.Collector{shed, records, recall, spans, limited, loads, h.refused, h.lost}
+	h.all = []prometheus.Collector{shed, records, recall, spans, limited, loads, h.refused, h.lost, feedback, h.writes}
 	var secrets []prometheus.Collector
 	h.secrets, secrets = newSecrets()
 	var admin prometheus.Collector
@@ -132,6 +145,25 @@ func (h *happened) recording(e events.Recording) {
 		count.Add(float64(e.Queries))
 	}
 }
+
+func (h *happened) outcomes(e events.Outcomes) {
+	h.feedback[outcomesForgotten].Add(float64(e.Forgotten))
+	if e.Outcomes == 0 {
+		return
+	}
+	if h.writes.Observe(e.Took.Seconds()); e.Err != nil {
+		h.feedback[outcomesUnconfirmed].Add(float64(e.Outcomes))
+		return
+	}
+	h.feedback[outcomesWritten].Add(float64(e.Outcomes))
+}
+
+// What becomes of outcomes.
+const (
+	outcomesWritten = iota
+	outcomesUnconfirmed
+	outcomesForgotten
+)
 
 func (h *happened) recallChanged(e events.Recall) {
 	if count, ok := h.recall[e.Change]; ok {

@@ -45,7 +45,7 @@ func (m *Metrics) Listener() *events.Listener {
 		RPCBegin: m.rpcs.begin, RPCEnd: m.rpcs.end,
 		Arms: m.queries.arms, Answered: m.queries.answered, NotFound: m.queries.notFound,
 		LoadEnd: m.happened.loadEnd, NotServed: m.happened.notServed, ShardLost: m.happened.shardLost,
-		RequestEnd: m.happened.requestEnd, Recording: m.happened.recording, Recall: m.happened.recallChanged, Traced: m.happened.traced,
+		RequestEnd: m.happened.requestEnd, Recording: m.happened.recording, Outcomes: m.happened.outcomes, Recall: m.happened.recallChanged, Traced: m.happened.traced,
 		Secrets: m.happened.secretsReread, AdminRefused: m.happened.adminRefused,
 	}
 }

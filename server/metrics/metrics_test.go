@@ -469,7 +469,7 @@ func TestBound(t *testing.T) {
 const served = `
 tandem.v1.RetrievalService/Retrieve tandem.v1.RetrievalService/BatchRetrieve tandem.v1.RetrievalService/GetEmbeddings
 tandem.v1.AdminService/GetStatus
-tandem.v1.LiveService/Write tandem.v1.LiveService/Import tandem.v1.LiveService/GetLiveStatus tandem.v1.LiveService/Prove
+tandem.v1.LiveService/Write tandem.v1.LiveService/Import tandem.v1.LiveService/GetLiveStatus tandem.v1.LiveService/Prove tandem.v1.FeedbackService/LogOutcomes
 tandem.v1.ReleaseService/ListReleases tandem.v1.ReleaseService/ListSnapshots tandem.v1.ReleaseService/GetSnapshot
 tandem.v1.ReleaseService/ListGateRuns tandem.v1.ReleaseService/DiffSnapshots tandem.v1.ReleaseService/Start
 tandem.v1.ReleaseService/Split tandem.v1.ReleaseService/Promote tandem.v1.ReleaseService/Stop tandem.v1.ReleaseService/Rollback

@@ -31,7 +31,20 @@ func Release(r *release.Release, entry []byte) *tandemv1.ReleaseEntry {
 	for i := range r.Arms {
 		out.Arms = append(out.Arms, releaseArm(&r.Arms[i]))
 	}
+	for i := range r.Variants {
+		out.Variants = append(out.Variants, Variant(&r.Variants[i]))
+	}
 	return &tandemv1.ReleaseEntry{Release: out, Entry: entry}
+}
+
+// Variant returns a variant.
+func Variant(v *release.Variant) *tandemv1.Variant {
+	return &tandemv1.Variant{Experiment: v.Experiment, Variant: v.Variant, Arms: v.Arms}
+}
+
+// VariantOf returns the variant of a message.
+func VariantOf(v *tandemv1.Variant) release.Variant {
+	return release.Variant{Experiment: v.GetExperiment(), Variant: v.GetVariant(), Arms: v.GetArms()}
 }
 
 func releaseArm(a *release.Arm) *tandemv1.ReleaseArm {

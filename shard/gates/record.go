@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/tandem-ann/tandem/index/sections"
@@ -196,7 +195,7 @@ func (r *Recorded) Err() error {
 
 // WriteRows writes what each gate came to, for people: one line for each.
 func WriteRows(w io.Writer, list []Row) error {
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	t := wording.NewTable(w)
 	fmt.Fprintln(t, "gate\tresult\tchecks\twhy")
 	for _, r := range list {
 		state, checks := string(r.State), strconv.Itoa(r.Checks)
@@ -218,17 +217,17 @@ func WriteRows(w io.Writer, list []Row) error {
 // WriteTable writes every check of the run, for people: those that failed first, with what
 // they have found, then all others.
 func (r *Recorded) WriteTable(w io.Writer) error {
-	var b strings.Builder
+	b := wording.NewPage(w)
 	for _, c := range r.Failed() {
-		fmt.Fprintf(&b, "%s: %s\n", c.Gate, c.Text)
+		fmt.Fprintf(b, "%s: %s\n", c.Gate, c.Text)
 	}
 	for _, c := range r.undecided() {
-		fmt.Fprintf(&b, "%s %s: %s\n", strings.TrimSpace(c.Gate+" "+c.Subject), c.Undecided, c.Text)
+		fmt.Fprintf(b, "%s %s: %s\n", strings.TrimSpace(c.Gate+" "+c.Subject), c.Undecided, c.Text)
 	}
 	if b.Len() > 0 {
 		b.WriteByte('\n')
 	}
-	t := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	t := wording.NewTable(b)
 	fmt.Fprintln(t, "\tgate\tcheck\tvalue\tlimit")
 	for _, c := range r.Checks() {
 		mark, bound := "ok", ">="
@@ -240,7 +239,7 @@ func (r *Recorded) WriteTable(w io.Writer) error {
 		}
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s %v\n", mark, c.Gate, c.Subject, strconv.FormatFloat(c.Value, 'g', 4, 64), bound, c.Limit)
 	}
-	_ = t.Flush() // a strings.Builder takes everything
+	_ = t.Flush() // a page takes everything
 	_, err := io.WriteString(w, b.String())
 	return err
 }

@@ -17,8 +17,8 @@ import (
 	"github.com/tandem-ann/tandem/shard/appendlog"
 )
 
-// checkpointVersion is the version of checkpoints that is written and read.
-const checkpointVersion = 1
+// CheckpointVersion is the version of checkpoints that is written and read.
+const CheckpointVersion = 1
 
 // A checkpoint is a sequence of items of CBOR in one frame of zstd (RFC 8878), which a
 // skippable frame with the SHA-256 of that frame follows. First comes a wireTop; then, as
@@ -137,7 +137,7 @@ func seal(write func(io.Writer) error) ([]byte, error) {
 func (f *frozen) write(w io.Writer) error {
 	e := encoder.NewEncoder(w)
 	top := wireTop{
-		Version: checkpointVersion, Log: f.position.Log, Sequence: f.position.Sequence, Hash: f.position.Hash[:],
+		Version: CheckpointVersion, Log: f.position.Log, Sequence: f.position.Sequence, Hash: f.position.Hash[:],
 		Time: f.time, Digest: f.digest[:],
 		Forks: uint64(len(f.forks)), Takedowns: uint64(f.down.Len()), Forgotten: uint64(f.gone.Len()),
 		Apps: uint64(len(f.apps)), Users: uint64(len(f.users)), Entries: uint64(len(f.entries)),
@@ -356,7 +356,7 @@ func (r *reading) readTop() error {
 	if err := r.next("header", &first); err != nil {
 		return err
 	}
-	if err := checkVersion(first, checkpointVersion); err != nil {
+	if err := checkVersion(first, CheckpointVersion); err != nil {
 		return err
 	}
 	if err := unmarshal(first, &r.top); err != nil {

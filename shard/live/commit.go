@@ -24,8 +24,8 @@ const (
 	nonceSize    = 16
 )
 
-// entryVersion is the version of entries that is written and read.
-const entryVersion = 1
+// EntryVersion is the version of entries that is written and read.
+const EntryVersion = 1
 
 // ErrVersion is the class of every error that says that a newer build has written an entry,
 // or a checkpoint, that this one cannot read.
@@ -80,7 +80,7 @@ type wireAccepted struct {
 // encode returns the entry. Its events have been encoded.
 func (c *Commit) encode() ([]byte, error) {
 	h := wireHeader{
-		Version: entryVersion, Log: c.Log, Time: c.Time.UnixMilli(), Author: c.Author,
+		Version: EntryVersion, Log: c.Log, Time: c.Time.UnixMilli(), Author: c.Author,
 		Events: uint64(len(c.Events)), Nonce: slices.Concat(c.Writer[:], c.nonce[:], make([]byte, sumSize)),
 	}
 	if !c.Previous.IsZero() {
@@ -164,7 +164,7 @@ func decodeHeader(data []byte) (c *Commit, events uint64, rest []byte, err error
 	if err := checkSum(data); err != nil {
 		return nil, 0, nil, err
 	}
-	if err := checkVersion(data, entryVersion); err != nil {
+	if err := checkVersion(data, EntryVersion); err != nil {
 		return nil, 0, nil, err
 	}
 	var h wireHeader

@@ -38,6 +38,20 @@ const (
 
 func (c *cloud) close() error { return c.blobs.Close() }
 
+// StoreError is every error of a request to a store that is no folder: it gave no answer, cut it
+// off, or refused. Some are of a class besides.
+type StoreError struct {
+	What string // was asked
+	Name string // of the object
+	Err  error
+}
+
+// Error implements [error].
+func (e *StoreError) Error() string { return fmt.Sprintf("%s %s: %s", e.What, e.Name, e.Err) }
+
+// Unwrap returns what went wrong.
+func (e *StoreError) Unwrap() error { return e.Err }
+
 // wrap gives an error of a driver its class and the object's name.
 func (c *cloud) wrap(err error, what, key string) error {
 	if err == nil {
@@ -46,11 +60,11 @@ func (c *cloud) wrap(err error, what, key string) error {
 	name := strings.TrimSuffix(c.location, "/") + "/" + key
 	switch class := classOf(err); {
 	case errors.Is(class, ErrGone), class != nil && what == "list": // where there is a bucket, there is a list
-		return fmt.Errorf("%s %s: %w: %s", what, name, ErrGone, err.Error())
+		err = fmt.Errorf("%w: %s", ErrGone, err.Error())
 	case errors.Is(class, ErrNotFound), errors.Is(class, ErrExists) && what == "create":
-		return fmt.Errorf("%s %s: %w", what, name, class)
+		err = class
 	}
-	return fmt.Errorf("%s %s: %w", what, name, err)
+	return &StoreError{what, name, err}
 }
 
 // classOf returns the class of an error of a driver, nil if it has none. Drivers say

@@ -3,9 +3,9 @@ package querylog
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
-	"math"
-	"strings"
+	"iter"
 	"time"
 
 	"github.com/apache/arrow-go/v18/parquet"
@@ -13,7 +13,15 @@ import (
 
 	"github.com/tandem-ann/tandem/shard/eligibility"
 	"github.com/tandem-ann/tandem/shard/parquetfile"
+	"github.com/tandem-ann/tandem/shard/rowlog"
 )
+
+// ErrDamaged is the class of every error that says that a file of queries is not what
+// [Encode] writes.
+var ErrDamaged = errors.New("damaged file of queries")
+
+// MaxFileBytes is the largest file that is read.
+const MaxFileBytes = rowlog.MaxFileBytes
 
 // Bounds of a query in a file, in bytes where nothing else is said.
 const (
@@ -22,155 +30,119 @@ const (
 	maxBindings   = 64 << 10
 	maxText       = 256
 	maxCandidates = 10_000 // how many
+	// MaxNext is how many candidates that came next a query has at most.
+	MaxNext = 1_000
 )
 
-// A column is a leaf of a file, which all rows have.
-type column struct {
-	name       string // the path
-	physical   parquet.Type
-	logical    schema.LogicalType
-	dictionary bool // values repeat
-	needed     bool // without it there is nothing to replay; another that a file does not have is zero
-
-	// put adds the values of a query to a batch, and set takes value i of one, of a
-	// candidate or of the query itself.
-	put func(b *parquetfile.Batch, q *Query)
-	set func(q *Query, c *Candidate, b *parquetfile.Batch, i int) error
-}
-
-// Paths of the leaves of candidates.
-const (
-	candidateID    = "candidates.list.element.id"
-	candidateScore = "candidates.list.element.score"
+// The lists of a query.
+var (
+	candidates = &rowlog.List[Query]{
+		Name: "candidates", Most: maxCandidates,
+		Len:  func(q *Query) int { return len(q.Candidates) },
+		Grow: func(q *Query) { q.Candidates = append(q.Candidates, Candidate{}) },
+	}
+	next = &rowlog.List[Query]{
+		Name: "next", Most: MaxNext,
+		Len:  func(q *Query) int { return len(q.Next) },
+		Grow: func(q *Query) { q.Next = append(q.Next, Candidate{}) },
+	}
 )
 
-// ofCandidate reports whether there is a value for each candidate.
-func (c *column) ofCandidate() bool { return strings.HasPrefix(c.name, "candidates.") }
-
-// columns are all leaves, in the order of a file.
-var columns = []column{
-	{
-		name: "time", needed: true, physical: parquet.Types.Int64, logical: schema.NewTimestampLogicalType(true, schema.TimeUnitMicros),
-		put: func(b *parquetfile.Batch, q *Query) { b.Int64s = append(b.Int64s, q.Time.UnixMicro()) },
-		set: func(q *Query, _ *Candidate, b *parquetfile.Batch, i int) error {
-			q.Time = time.UnixMicro(b.Int64s[i]).UTC()
-			return nil
+// format is the form of files of queries.
+var format = &rowlog.Format[Query]{
+	Prefix: Prefix, Root: "Query", Rows: "queries", VersionKey: versionKey, Version: Version, Damaged: ErrDamaged,
+	Blank: func() Query { return Query{Coverage: 1} },
+	Time:  func(q *Query) time.Time { return q.Time },
+	Columns: []rowlog.Column[Query]{
+		rowlog.Needed(rowlog.Moment("time", func(q *Query) *time.Time { return &q.Time })),
+		rowlog.Text("request_id", maxText, false, func(q *Query) *string { return &q.RequestID }),
+		{
+			Name: "request", Needed: true, Physical: parquet.Types.ByteArray, Logical: schema.NoLogicalType{},
+			Put: func(b *parquetfile.Batch, q *Query, _ int) { b.Bytes = append(b.Bytes, q.Request) },
+			Set: func(q *Query, _ int, b *parquetfile.Batch, i int) error {
+				if n := len(b.Bytes[i]); n > maxRequest {
+					return fmt.Errorf("%d bytes; accepted: up to %d", n, maxRequest)
+				}
+				q.Request = bytes.Clone(b.Bytes[i])
+				return nil
+			},
 		},
-	},
-	text("request_id", maxText, false, func(q *Query) *string { return &q.RequestID }),
-	{
-		name: "request", needed: true, physical: parquet.Types.ByteArray, logical: schema.NoLogicalType{},
-		put: func(b *parquetfile.Batch, q *Query) { b.Bytes = append(b.Bytes, q.Request) },
-		set: func(q *Query, _ *Candidate, b *parquetfile.Batch, i int) error {
-			if n := len(b.Bytes[i]); n > maxRequest {
-				return fmt.Errorf("%d bytes; accepted: up to %d", n, maxRequest)
-			}
-			q.Request = bytes.Clone(b.Bytes[i])
-			return nil
+		rowlog.Text("user_id", maxText, false, func(q *Query) *string { return &q.UserID }),
+		rowlog.Text("app_id", maxText, false, func(q *Query) *string { return &q.AppID }),
+		rowlog.Text("request_key", maxText, false, func(q *Query) *string { return &q.RequestKey }),
+		rowlog.Number("k", func(q *Query) *int64 { return &q.K }),
+		rowlog.Text("filter", maxFilter, true, func(q *Query) *string { return &q.Filter }),
+		rowlog.Text("segment", maxText, true, func(q *Query) *string { return &q.Segment }),
+		rowlog.Text("tower", maxText, true, func(q *Query) *string { return (*string)(&q.Tower) }),
+		{
+			Name: "bindings", Physical: parquet.Types.ByteArray, Logical: schema.StringLogicalType{}, Dictionary: true,
+			Put: func(b *parquetfile.Batch, q *Query, _ int) { b.Bytes = append(b.Bytes, encodeBindings(q.Bindings)) },
+			Set: func(q *Query, _ int, b *parquetfile.Batch, i int) (err error) {
+				if n := len(b.Bytes[i]); n > maxBindings {
+					return fmt.Errorf("%d bytes; accepted: up to %d", n, maxBindings)
+				}
+				q.Bindings, err = decodeBindings(b.Bytes[i])
+				return err
+			},
 		},
-	},
-	text("user_id", maxText, false, func(q *Query) *string { return &q.UserID }),
-	text("app_id", maxText, false, func(q *Query) *string { return &q.AppID }),
-	text("request_key", maxText, false, func(q *Query) *string { return &q.RequestKey }),
-	number("k", func(q *Query) *int64 { return &q.K }),
-	text("filter", maxFilter, true, func(q *Query) *string { return &q.Filter }),
-	text("segment", maxText, true, func(q *Query) *string { return &q.Segment }),
-	text("tower", maxText, true, func(q *Query) *string { return (*string)(&q.Tower) }),
-	{
-		name: "bindings", physical: parquet.Types.ByteArray, logical: schema.StringLogicalType{}, dictionary: true,
-		put: func(b *parquetfile.Batch, q *Query) { b.Bytes = append(b.Bytes, encodeBindings(q.Bindings)) },
-		set: func(q *Query, _ *Candidate, b *parquetfile.Batch, i int) (err error) {
-			if n := len(b.Bytes[i]); n > maxBindings {
-				return fmt.Errorf("%d bytes; accepted: up to %d", n, maxBindings)
-			}
-			q.Bindings, err = decodeBindings(b.Bytes[i])
-			return err
+		rowlog.Number("generation", func(q *Query) *int64 { return &q.Generation }),
+		rowlog.Text("arm", maxText, true, func(q *Query) *string { return &q.Arm }),
+		rowlog.Text("model", maxText, true, func(q *Query) *string { return &q.Model }),
+		rowlog.Needed(rowlog.Text("model_version", maxText, true, func(q *Query) *string { return &q.ModelVersion })),
+		rowlog.Text("snapshot", maxText, true, func(q *Query) *string { return &q.Snapshot }),
+		rowlog.Text("plan", maxText, true, func(q *Query) *string { return &q.Plan }),
+		rowlog.Number("eligible", func(q *Query) *int64 { return &q.Eligible }),
+		{
+			Name: "coverage", Physical: parquet.Types.Double, Logical: schema.NoLogicalType{},
+			Put: func(b *parquetfile.Batch, q *Query, _ int) { b.Doubles = append(b.Doubles, q.Coverage) },
+			Set: func(q *Query, _ int, b *parquetfile.Batch, i int) error {
+				if q.Coverage = b.Doubles[i]; !(q.Coverage >= 0 && q.Coverage <= 1) {
+					return fmt.Errorf("%v; accepted: 0 to 1", q.Coverage)
+				}
+				return nil
+			},
 		},
-	},
-	number("generation", func(q *Query) *int64 { return &q.Generation }),
-	text("arm", maxText, true, func(q *Query) *string { return &q.Arm }),
-	text("model", maxText, true, func(q *Query) *string { return &q.Model }),
-	needed(text("model_version", maxText, true, func(q *Query) *string { return &q.ModelVersion })),
-	text("snapshot", maxText, true, func(q *Query) *string { return &q.Snapshot }),
-	text("plan", maxText, true, func(q *Query) *string { return &q.Plan }),
-	number("eligible", func(q *Query) *int64 { return &q.Eligible }),
-	{
-		name: "coverage", physical: parquet.Types.Double, logical: schema.NoLogicalType{},
-		put: func(b *parquetfile.Batch, q *Query) { b.Doubles = append(b.Doubles, q.Coverage) },
-		set: func(q *Query, _ *Candidate, b *parquetfile.Batch, i int) error {
-			if q.Coverage = b.Doubles[i]; !(q.Coverage >= 0 && q.Coverage <= 1) {
-				return fmt.Errorf("%v; accepted: 0 to 1", q.Coverage)
-			}
-			return nil
+		rowlog.Number("shards_cut", func(q *Query) *int64 { return &q.ShardsCut }),
+		rowlog.Text("fallback", maxText, true, func(q *Query) *string { return &q.Fallback }),
+		rowlog.Number("latency_us", func(q *Query) *int64 { return &q.LatencyUS }),
+		rowlog.Text("live_log", maxText, true, func(q *Query) *string { return &q.LiveLog }),
+		rowlog.Number("live_sequence", func(q *Query) *int64 { return &q.LiveSequence }),
+		rowlog.Text("experiment", maxText, true, func(q *Query) *string { return &q.Experiment }),
+		rowlog.Text("variant", maxText, true, func(q *Query) *string { return &q.Variant }),
+		rowlog.Flag("explored", func(q *Query) *bool { return &q.Explored }),
+		rowlog.Needed(rowlog.ListText(candidates, "id", maxText, false, func(q *Query, n int) *string { return &q.Candidates[n].ID })),
+		rowlog.Needed(rowlog.ListScore(candidates, "score", func(q *Query, n int) *float32 { return &q.Candidates[n].Score })),
+		rowlog.ListText(candidates, "team", maxText, true, func(q *Query, n int) *string { return &q.Candidates[n].Team }),
+		{
+			Name: "propensity", List: candidates, Physical: parquet.Types.Float, Logical: schema.NoLogicalType{},
+			Has: func(q *Query, n int) bool { return q.Candidates[n].Propensity != 0 },
+			Put: func(b *parquetfile.Batch, q *Query, n int) {
+				b.Floats = append(b.Floats, q.Candidates[n].Propensity)
+			},
+			Set: func(q *Query, n int, b *parquetfile.Batch, i int) error {
+				p := b.Floats[i]
+				if !(p > 0 && p <= 1) {
+					return fmt.Errorf("%v; accepted: above 0 and up to 1", p)
+				}
+				q.Candidates[n].Propensity = p
+				return nil
+			},
 		},
-	},
-	number("shards_cut", func(q *Query) *int64 { return &q.ShardsCut }),
-	text("fallback", maxText, true, func(q *Query) *string { return &q.Fallback }),
-	number("latency_us", func(q *Query) *int64 { return &q.LatencyUS }),
-	{
-		name: candidateID, needed: true, physical: parquet.Types.ByteArray, logical: schema.StringLogicalType{},
-		put: func(b *parquetfile.Batch, q *Query) {
-			putLevels(b, len(q.Candidates))
-			for i := range q.Candidates {
-				b.Bytes = append(b.Bytes, parquet.ByteArray(q.Candidates[i].ID))
-			}
-		},
-		set: func(_ *Query, c *Candidate, b *parquetfile.Batch, i int) error {
-			if n := len(b.Bytes[i]); n > maxText {
-				return fmt.Errorf("%d bytes; accepted: up to %d", n, maxText)
-			}
-			c.ID = string(b.Bytes[i])
-			return nil
-		},
-	},
-	{
-		name: candidateScore, needed: true, physical: parquet.Types.Float, logical: schema.NoLogicalType{},
-		put: func(b *parquetfile.Batch, q *Query) {
-			putLevels(b, len(q.Candidates))
-			for i := range q.Candidates {
-				b.Floats = append(b.Floats, q.Candidates[i].Score)
-			}
-		},
-		set: func(_ *Query, c *Candidate, b *parquetfile.Batch, i int) error {
-			if c.Score = b.Floats[i]; math.IsNaN(float64(c.Score)) || math.IsInf(float64(c.Score), 0) {
-				return fmt.Errorf("%v; accepted: finite numbers", c.Score)
-			}
-			return nil
-		},
+		rowlog.ListText(next, "id", maxText, false, func(q *Query, n int) *string { return &q.Next[n].ID }),
+		rowlog.ListScore(next, "score", func(q *Query, n int) *float32 { return &q.Next[n].Score }),
 	},
 }
 
-func text(name string, most int, dictionary bool, field func(*Query) *string) column {
-	return column{
-		name: name, physical: parquet.Types.ByteArray, logical: schema.StringLogicalType{}, dictionary: dictionary,
-		put: func(b *parquetfile.Batch, q *Query) { b.Bytes = append(b.Bytes, parquet.ByteArray(*field(q))) },
-		set: func(q *Query, _ *Candidate, b *parquetfile.Batch, i int) error {
-			if n := len(b.Bytes[i]); n > most {
-				return fmt.Errorf("%d bytes; accepted: up to %d", n, most)
-			}
-			*field(q) = string(b.Bytes[i])
-			return nil
-		},
-	}
-}
+// Encode returns the file of some queries.
+func Encode(queries []Query) ([]byte, error) { return format.Encode(queries) }
 
-func number(name string, field func(*Query) *int64) column {
-	return column{
-		name: name, physical: parquet.Types.Int64, logical: schema.NewIntLogicalType(64, true),
-		put: func(b *parquetfile.Batch, q *Query) { b.Int64s = append(b.Int64s, *field(q)) },
-		set: func(q *Query, _ *Candidate, b *parquetfile.Batch, i int) error {
-			if *field(q) = b.Int64s[i]; *field(q) < 0 {
-				return fmt.Errorf("%d; accepted: at least 0", *field(q))
-			}
-			return nil
-		},
-	}
-}
+// Decode returns the queries in the bytes of a file, in its order. Each is the
+// caller's. The first error, of class [ErrDamaged], is the last thing returned.
+func Decode(data []byte) iter.Seq2[*Query, error] { return format.Decode(data) }
 
-func needed(c column) column {
-	c.needed = true
-	return c
-}
+// Key returns a name for an object that is written from the time on. No two calls
+// return the same.
+func Key(at time.Time) string { return format.Key(at) }
 
 // encodeBindings returns the kinds of bindings as a JSON object, whose names ascend:
 //
@@ -196,81 +168,4 @@ func decodeBindings(text []byte) (kinds map[string]eligibility.Kind, err error) 
 	}
 	err = json.Unmarshal(text, &kinds)
 	return kinds, err
-}
-
-// putLevels adds the levels of a list of n candidates.
-func putLevels(b *parquetfile.Batch, n int) {
-	if n == 0 {
-		b.Rep, b.Def = append(b.Rep, 0), append(b.Def, 0)
-	}
-	for i := range n {
-		b.Rep, b.Def = append(b.Rep, int16(min(i, 1))), append(b.Def, 1)
-	}
-}
-
-// fileSchema returns the schema of a file.
-func fileSchema() (*schema.GroupNode, error) {
-	var nodes, candidate schema.FieldList
-	required := parquet.Repetitions.Required
-	for i := range columns {
-		c := &columns[i]
-		leaf, err := schema.NewPrimitiveNodeLogical(c.name[strings.LastIndexByte(c.name, '.')+1:], required, c.logical, c.physical, -1, -1)
-		if err != nil {
-			return nil, err
-		}
-		if c.ofCandidate() {
-			candidate = append(candidate, leaf)
-		} else {
-			nodes = append(nodes, leaf)
-		}
-	}
-	element, err := schema.NewGroupNode("element", required, candidate, -1)
-	if err != nil {
-		return nil, err
-	}
-	list, err := schema.ListOfWithName("candidates", element, required, -1)
-	if err != nil {
-		return nil, err
-	}
-	return schema.NewGroupNode("Query", required, append(nodes, list), -1)
-}
-
-// Encode returns the file of some queries.
-func Encode(queries []Query) ([]byte, error) {
-	data, err := encodeFile(queries)
-	if err != nil {
-		return nil, fmt.Errorf("encode queries: %w", err)
-	}
-	return data, nil
-}
-
-func encodeFile(queries []Query) ([]byte, error) {
-	root, err := fileSchema()
-	if err != nil {
-		return nil, err
-	}
-	o := parquetfile.Options{Metadata: map[string]string{versionKey: Version}}
-	for i := range columns {
-		if columns[i].dictionary {
-			o.Dictionaries = append(o.Dictionaries, columns[i].name)
-		}
-	}
-	var out bytes.Buffer
-	w, err := parquetfile.Create(&out, root, o)
-	if err != nil {
-		return nil, err
-	}
-	for leaf := range columns {
-		var b parquetfile.Batch
-		for i := range queries {
-			columns[leaf].put(&b, &queries[i])
-		}
-		if err := w.Append(leaf, &b); err != nil {
-			return nil, err
-		}
-	}
-	if err := w.Close(); err != nil {
-		return nil, err
-	}
-	return out.Bytes(), nil
 }

@@ -11,12 +11,10 @@
 // those that are too old, and queries of users who are forgotten.
 //
 // Any Parquet reader can read them as well. The whole request is bytes, which only package
-// server understands; what people and gates look for has columns of its own. Of bindings
-// these have the names and the kinds (see [eligibility.Kind]), and never the values. A
-// reader passes over columns that it does not know, and takes those that are optional and
-// not there for unknown, so that columns may be added without a new version.
+// server understands; what people, gates and those who compare answers with outcomes look for has
+// columns of its own. Of bindings these have the names and the kinds (see [eligibility.Kind]),
+// and never the values.
 //
-// A log may have been copied from anywhere, so a reader trusts no byte of it. What a
-// file says of its sizes is checked before anything of that size is allocated, and
-// damage is an error of class [ErrDamaged] that names the object.
+// Package shard/rowlog is the form of files and names, and reads them; damage is an error of
+// class [ErrDamaged].
 package querylog

@@ -2,70 +2,37 @@ package querylog
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"iter"
-	"os"
-	"path/filepath"
-	"strings"
+	"slices"
 	"time"
 
+	"github.com/tandem-ann/tandem/shard"
 	"github.com/tandem-ann/tandem/shard/objects"
+	"github.com/tandem-ann/tandem/shard/rowlog"
 )
 
 // Log is a place with recorded queries.
-type Log struct {
-	bucket *objects.Bucket
-	prefix string
-	one    bool // prefix is the name of the one object
-	owned  bool
-}
+type Log struct{ rows *rowlog.Log[Query] }
 
 // Of returns the log of the store in a bucket. Closing it leaves the bucket open.
-func Of(bucket *objects.Bucket) *Log { return &Log{bucket: bucket, prefix: Prefix} }
+func Of(bucket *objects.Bucket) *Log { return &Log{rows: format.Of(bucket)} }
 
-// Open opens the log at a location: a file, or a folder or a bucket whose objects that
-// end in .parquet are all files of queries, or that is a store. The caller closes it.
+// Open opens the log at a location: a store, a file, or a folder or a bucket whose objects that
+// end in .parquet are all files of queries. The caller closes it.
 func Open(ctx context.Context, location string) (*Log, error) {
-	l := &Log{owned: true}
-	path, local, err := objects.Folder(location)
+	rows, err := format.OpenLog(ctx, location)
 	if err != nil {
-		return nil, fmt.Errorf("open log: %w", err)
+		return nil, err
 	}
-	if local {
-		info, err := os.Stat(path)
-		if err != nil {
-			return nil, fmt.Errorf("open log: %w", err)
-		}
-		if !info.IsDir() {
-			l.one, l.prefix = true, filepath.Base(path)
-			location = filepath.Dir(path)
-		}
-	}
-	if l.bucket, err = objects.Open(ctx, location); err != nil {
-		return nil, fmt.Errorf("open log: %w", err)
-	}
-	return l, nil
+	return &Log{rows: rows}, nil
 }
-
-// clockSlack is how much later than its object's name a query may claim to be, since
-// clocks are set.
-const clockSlack = time.Minute
 
 // Close frees what Open opened.
-func (l *Log) Close() error {
-	if !l.owned {
-		return nil
-	}
-	return l.bucket.Close()
-}
+func (l *Log) Close() error { return l.rows.Close() }
 
 // Location returns where the log is.
-func (l *Log) Location() string { return l.name(l.prefix) }
-
-func (l *Log) name(key string) string {
-	return strings.TrimSuffix(l.bucket.Location(), "/") + "/" + key
-}
+func (l *Log) Location() string { return l.rows.Location() }
 
 // Queries returns the queries that came from since on and before until; a zero time
 // sets no bound. Their order is that of the objects' names and, in one, that of its
@@ -73,67 +40,62 @@ func (l *Log) name(key string) string {
 // [ErrDamaged] ends what is returned of that object, and the next one follows; any other
 // error is the last thing returned.
 func (l *Log) Queries(ctx context.Context, since, until time.Time) iter.Seq2[*Query, error] {
-	return func(yield func(*Query, error) bool) {
-		for o, err := range l.objects(ctx) {
-			if err == nil {
-				err = ctx.Err()
-			}
-			if err != nil {
-				yield(nil, fmt.Errorf("read log: %w", err))
-				return
-			}
-			if at, ok := written(o.Key); ok && at.Add(clockSlack).Before(since) {
-				continue // all of it is older
-			}
-			data, err := l.read(ctx, o)
-			if errors.Is(err, objects.ErrNotFound) {
-				continue // it was too old, or of forgotten users, and is deleted
-			}
-			if err != nil {
-				if !yield(nil, fmt.Errorf("read log: %w", err)) || !errors.Is(err, ErrDamaged) {
-					return
-				}
-				continue
-			}
-			for q, err := range Decode(data) {
-				if err != nil {
-					if !yield(nil, fmt.Errorf("read log: %s: %w", l.name(o.Key), err)) {
-						return
-					}
-					break
-				}
-				if q.Time.Before(since) || !until.IsZero() && !q.Time.Before(until) {
-					continue
-				}
-				if !yield(q, nil) {
-					return
-				}
-			}
-		}
-	}
+	return l.rows.Rows(ctx, since, until, rowlog.ClockSlack)
 }
 
-// objects lists the files.
-func (l *Log) objects(ctx context.Context) iter.Seq2[objects.Object, error] {
-	if l.one {
-		return func(yield func(objects.Object, error) bool) { yield(l.bucket.Stat(ctx, l.prefix)) }
-	}
-	return func(yield func(objects.Object, error) bool) {
-		for o, err := range l.bucket.List(ctx, l.prefix) {
-			if err == nil && !strings.HasSuffix(o.Key, extension) {
-				continue
-			}
-			if !yield(o, err) {
-				return
-			}
-		}
-	}
+// SweepOptions say which recorded queries go.
+type SweepOptions struct {
+	// Now is the time by the store's clock.
+	Now time.Time
+	// Keep is how long a file is kept since it was written. 0: for ever.
+	Keep time.Duration
+	// Forgotten reports whether an id is that of a user who is forgotten. Nil: nobody is.
+	Forgotten func(id string) bool
+	// Set names who is forgotten: it is another text whenever they are others.
+	Set string
+	// Users returns every text of a request that can be the id of a user.
+	Users func(request []byte) ([]string, error)
+	// DryRun says what would go, and changes nothing.
+	DryRun bool
 }
 
-// read reads a file, if it is not too large.
-func (l *Log) read(ctx context.Context, o objects.Object) ([]byte, error) {
-	if o.Size > MaxFileBytes {
-		return nil, fmt.Errorf("%s: %w: %d bytes; accepted: up to %d", l.name(o.Key), ErrDamaged, o.Size, MaxFileBytes)
+// Sweep deletes the files of a store that are too old, and takes the queries of users who are
+// forgotten out of the others, as [rowlog.Log.Sweep] does: those whose request names one of
+// them, and those whose answer does.
+//
+// An error is one of the store, or says how many files it could not do; what is returned is right
+// all the same.
+func (l *Log) Sweep(ctx context.Context, o SweepOptions) (*rowlog.Swept, error) {
+	rows := rowlog.SweepOptions[Query]{Now: o.Now, Keep: o.Keep, Set: o.Set, DryRun: o.DryRun}
+	if o.Forgotten != nil {
+		forgotten := rowlog.Remembering(o.Forgotten)
+		rows.Gone = func(q *Query) (bool, error) { return q.Names(forgotten, o.Users) }
 	}
-	return l.bucket.Read(ctx, o.Key)
+	done, err := l.rows.Sweep(ctx, rows)
+	if err != nil {
+		return done, fmt.Errorf("sweep recorded queries: %w", err)
+	}
+	return done, nil
+}
+
+// Unswept returns how many files of a store may have something of the users of a set, as
+// [SweepOptions] names it, since no sweep is known to have looked into them.
+func (l *Log) Unswept(ctx context.Context, set string) (int, error) { return l.rows.Unswept(ctx, set) }
+
+// Names reports whether a query, or its answer, names a user who is forgotten, as forgotten
+// says of a text. Users returns every text of a request that can be the id of a user; its
+// errors are what is returned.
+func (q *Query) Names(forgotten func(text string) bool, users func(request []byte) ([]string, error)) (bool, error) {
+	if slices.ContainsFunc([]string{q.UserID, q.RequestKey, q.RequestID}, forgotten) {
+		return true, nil
+	}
+	of := func(c Candidate) bool { return forgotten(c.ID) }
+	if q.Tower != shard.Apps && (slices.ContainsFunc(q.Candidates, of) || slices.ContainsFunc(q.Next, of)) {
+		return true, nil
+	}
+	texts, err := users(q.Request)
+	if err != nil {
+		return false, err
+	}
+	return slices.ContainsFunc(texts, forgotten), nil
 }

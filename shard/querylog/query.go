@@ -1,9 +1,6 @@
 package querylog
 
 import (
-	"crypto/rand"
-	"encoding/hex"
-	"strings"
 	"time"
 
 	"github.com/tandem-ann/tandem/shard"
@@ -61,57 +58,54 @@ type Query struct {
 	Fallback string
 	// LatencyUS is the time from the decoded request to the answer, in microseconds.
 	LatencyUS int64
+	// LiveLog and LiveSequence are the position of the live log that the answer knew; empty and
+	// 0 where none is followed, or a file does not say.
+	LiveLog      string
+	LiveSequence int64
+	// Experiment and Variant are those that the request names; empty where it names none.
+	Experiment string
+	Variant    string
+	// Explored is whether places of the answer were drawn.
+	Explored bool
 	// Candidates are the answer's, best first.
 	Candidates []Candidate
+	// Next are those that would have come after them, best first; as many as the server was told
+	// to keep, and none where it was not.
+	Next []Candidate
 }
 
 // Candidate is one candidate of an answer.
 type Candidate struct {
 	ID    string
 	Score float32
+	// Team is the arm that it was drawn by, of an interleaved answer; else empty.
+	Team string
+	// Propensity is with which probability it was to be at its place, above 0 and up to 1; 0
+	// where nothing was drawn, or a file does not say. Next have none.
+	Propensity float32
 }
 
 // What a row, a candidate and a binding take beside their strings, roughly.
 const (
 	rowBytes       = 256
 	bindingBytes   = 64
-	candidateBytes = 32
+	candidateBytes = 56
 )
 
 // Size returns about how many bytes of memory a query takes, and at most how many of a
 // file.
 func (q *Query) Size() int {
 	n := rowBytes + len(q.RequestID) + len(q.Request) + len(q.UserID) + len(q.AppID) + len(q.RequestKey) +
-		len(q.Filter) + len(q.Segment) + len(q.Fallback) + len(q.Arm) + len(q.Model) + len(q.ModelVersion) + len(q.Snapshot)
+		len(q.Filter) + len(q.Segment) + len(q.Fallback) + len(q.Arm) + len(q.Model) + len(q.ModelVersion) + len(q.Snapshot) +
+		len(q.LiveLog) + len(q.Experiment) + len(q.Variant)
 	for name, kind := range q.Bindings {
 		n += bindingBytes + len(name) + len(kind)
 	}
 	for i := range q.Candidates {
-		n += candidateBytes + len(q.Candidates[i].ID)
+		n += candidateBytes + len(q.Candidates[i].ID) + len(q.Candidates[i].Team)
+	}
+	for i := range q.Next {
+		n += candidateBytes + len(q.Next[i].ID)
 	}
 	return n
-}
-
-// Key returns a name for an object that is written from the time on. No two calls
-// return the same.
-func Key(at time.Time) string {
-	var random [8]byte
-	_, _ = rand.Read(random[:]) // it never fails
-	at = at.UTC()
-	return Prefix + at.Format(time.DateOnly) + "/" + at.Format(keyTime) + "-" + hex.EncodeToString(random[:]) + extension
-}
-
-const (
-	keyTime   = "20060102T150405.000Z"
-	extension = ".parquet"
-)
-
-// written returns the time in an object's name, if it has one.
-func written(key string) (time.Time, bool) {
-	name := key[strings.LastIndexByte(key, '/')+1:]
-	if len(name) < len(keyTime) {
-		return time.Time{}, false
-	}
-	at, err := time.Parse(keyTime, name[:len(keyTime)])
-	return at, err == nil
 }

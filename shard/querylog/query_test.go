@@ -19,12 +19,14 @@ import (
 	"github.com/apache/arrow-go/v18/parquet/schema"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
 
 	"github.com/tandem-ann/tandem/shard"
 	"github.com/tandem-ann/tandem/shard/eligibility"
 	"github.com/tandem-ann/tandem/shard/objects"
 	"github.com/tandem-ann/tandem/shard/objects/objectstest"
 	"github.com/tandem-ann/tandem/shard/parquetfile"
+	"github.com/tandem-ann/tandem/shard/rowlog"
 )
 
 func TestMain(m *testing.M) { objectstest.Main(m) }
@@ -87,6 +89,7 @@ func TestRoundTrip(t *testing.T) {
 // TestAnyReader reads a file as someone without this package would.
 func TestAnyReader(t *testing.T) {
 	queries := some(5)
+	queries[4].Candidates[3].Team, queries[4].Candidates[3].Propensity = "b", 0.5
 	queries[4].Tower, queries[4].Bindings = shard.Apps, kinds{"most": eligibility.KindFloat, "in": eligibility.KindOfList(eligibility.KindString)}
 	data := encode(t, queries)
 	table, err := pqarrow.ReadTable(t.Context(), bytes.NewReader(data), nil, pqarrow.ArrowReadProperties{}, memory.DefaultAllocator)
@@ -101,7 +104,9 @@ func TestAnyReader(t *testing.T) {
 	assert.Equal(t, "u4", last("user_id"))
 	assert.Equal(t, []string{"apps", `{"in":"list of string","most":"float"}`}, []string{last("tower"), last("bindings")})
 	assert.Equal(t, began.Add(4*time.Second).Format("2006-01-02T15:04:05.999999Z"), strings.Replace(last("time"), " ", "T", 1))
-	assert.Contains(t, last("candidates"), `{"id":"c3","score":-1}`)
+	assert.Contains(t, last("candidates"), `{"id":"c3","propensity":0.5,"score":-1,"team":"b"}`)
+	assert.Contains(t, last("candidates"), `{"id":"c2","propensity":null,`)
+	assert.Equal(t, "[]", last("next"))
 }
 
 // TestFormerWriter reads a file that another library wrote, when the format was new.
@@ -116,6 +121,35 @@ func TestFormerWriter(t *testing.T) {
 		want[i].Request = got[i].Request // the protobuf of a request
 	}
 	require.Equal(t, want, got)
+}
+
+// Any queries come back as they were.
+func TestAnyQueries(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		text := rapid.StringN(0, 8, 64)
+		candidate := rapid.Custom(func(t *rapid.T) Candidate {
+			return Candidate{ID: text.Draw(t, "id"), Score: rapid.Float32Range(-9, 9).Draw(t, "score")}
+		})
+		shown := rapid.Custom(func(t *rapid.T) Candidate {
+			c := candidate.Draw(t, "candidate")
+			c.Team = rapid.SampledFrom([]string{"", "control", "candidate"}).Draw(t, "team")
+			c.Propensity = rapid.SampledFrom([]float32{0, 0.001, 0.5, 1}).Draw(t, "propensity")
+			return c
+		})
+		want := rapid.SliceOfN(rapid.Custom(func(t *rapid.T) Query {
+			q := some(1)[0]
+			q.Experiment, q.Variant, q.LiveLog = text.Draw(t, "experiment"), text.Draw(t, "variant"), text.Draw(t, "log")
+			q.LiveSequence, q.Explored = rapid.Int64Range(0, 1<<40).Draw(t, "sequence"), rapid.Bool().Draw(t, "explored")
+			q.Candidates = append(q.Candidates, rapid.SliceOfN(shown, 0, 4).Draw(t, "candidates")...)
+			q.Next = append(q.Next, rapid.SliceOfN(candidate, 0, 4).Draw(t, "next")...)
+			return q
+		}), 1, 20).Draw(rt, "queries")
+		data, err := Encode(want)
+		require.NoError(rt, err)
+		got, err := decode(data)
+		require.NoError(rt, err)
+		require.Equal(rt, want, got)
+	})
 }
 
 func TestStopEarly(t *testing.T) {
@@ -137,7 +171,7 @@ func TestStopEarly(t *testing.T) {
 // begin as without, and of others.
 func encodeAs(tb testing.TB, version, without string, others ...schema.Node) []byte {
 	var nodes schema.FieldList
-	root, err := fileSchema()
+	root, err := format.Schema()
 	require.NoError(tb, err)
 	for i := range root.NumFields() {
 		if n := root.Field(i); without == "" || !strings.HasPrefix(n.Name(), without) {
@@ -157,6 +191,7 @@ func encodeAs(tb testing.TB, version, without string, others ...schema.Node) []b
 		b := parquetfile.Batch{
 			Int64s: make([]int64, 2), Doubles: make([]float64, 2), Floats: make([]float32, 2), Bytes: make([]parquet.ByteArray, 2),
 		}
+		b.Bools = make([]bool, 2)
 		if leaf.MaxRepetitionLevel() > 0 {
 			b.Def, b.Rep = []int16{1, 1}, []int16{0, 0}
 		}
@@ -168,17 +203,17 @@ func encodeAs(tb testing.TB, version, without string, others ...schema.Node) []b
 
 func TestOtherColumns(t *testing.T) {
 	more := schema.MustPrimitive(schema.NewPrimitiveNode("more", parquet.Repetitions.Required, parquet.Types.ByteArray, -1, -1))
-	got, err := decode(encodeAs(t, Version, "c", append([]schema.Node{more}, candidates(t))...))
+	got, err := decode(encodeAs(t, Version, "c", more, lists(t)[0]))
 	require.NoError(t, err)
-	zero := Query{Time: time.Unix(0, 0).UTC(), Request: []byte{}, Coverage: 1, Candidates: []Candidate{{}}}
+	zero := Query{Time: time.Unix(0, 0).UTC(), Request: []byte{}, Coverage: 1, Candidates: []Candidate{{}}, Next: []Candidate{{}}}
 	require.Equal(t, []Query{zero, zero}, got, "coverage is 1 where the file does not have it")
 }
 
-// candidates is the column of that name.
-func candidates(tb testing.TB) schema.Node {
-	root, err := fileSchema()
+// lists are the columns of candidates, and of those that came next.
+func lists(tb testing.TB) []schema.Node {
+	root, err := format.Schema()
 	require.NoError(tb, err)
-	return root.Field(root.NumFields() - 1)
+	return []schema.Node{root.Field(root.NumFields() - 2), root.Field(root.NumFields() - 1)}
 }
 
 // change returns queries with the last changed.
@@ -222,9 +257,11 @@ func TestDamage(t *testing.T) {
 		{"text long", change(t, func(q *Query) { q.Arm = strings.Repeat("x", 300) }), "row 2: column arm: 300 bytes; accepted: up to 256"},
 		{"id long", change(t, func(q *Query) { q.Candidates[1].ID = strings.Repeat("x", 300) }), "element.id: 300 bytes"},
 		{"request long", change(t, func(q *Query) { q.Request = []byte(zeros) }), "column request: 67108865 bytes"},
-		{"page", change(t, func(q *Query) { q.Request = make([]byte, maxPageBytes) }), "page of 134217"},
+		{"page", change(t, func(q *Query) { q.Request = make([]byte, rowlog.MaxPageBytes) }), "page of 134217"},
+		{"propensity", change(t, func(q *Query) { q.Candidates[1].Propensity = 1.5 }), "row 2: column candidates.list.element.propensity: 1.5; accepted: above 0 and up to 1"},
+		{"next", change(t, func(q *Query) { q.Next = make([]Candidate, MaxNext+1) }), "more than 1000 next"},
 		{"many", change(t, func(q *Query) { q.Candidates = make([]Candidate, maxCandidates+1) }), "more than 10000 candidates"},
-		{"too many", change(t, func(q *Query) { q.Candidates = make([]Candidate, maxValues+1) }), "more than 8388608 values"},
+		{"too many", change(t, func(q *Query) { q.Candidates = make([]Candidate, rowlog.MaxValues+1) }), "more than 8388608 values"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			_, err := decode(test.data)
@@ -262,6 +299,7 @@ func FuzzDecode(f *testing.F) {
 		}
 		for i := range queries {
 			require.LessOrEqual(t, len(queries[i].Candidates), maxCandidates)
+			require.LessOrEqual(t, len(queries[i].Next), MaxNext)
 		}
 	})
 }
@@ -270,11 +308,11 @@ func TestKey(t *testing.T) {
 	key := Key(began)
 	require.Regexp(t, `^queries/2026-11-25/20261125T081500\.123Z-[0-9a-f]{16}\.parquet$`, key)
 	require.NotEqual(t, key, Key(began))
-	at, ok := written(key)
+	at, ok := rowlog.Written(key)
 	require.True(t, ok)
 	require.Equal(t, began.Truncate(time.Millisecond), at)
 	for _, key := range []string{"queries/x.parquet", "20261125T081500.parquet", strings.Repeat("9", 30)} {
-		_, ok := written(key)
+		_, ok := rowlog.Written(key)
 		require.False(t, ok, key)
 	}
 }
@@ -368,7 +406,7 @@ func many(b *testing.B) []Query {
 	for i := range queries {
 		queries[i].Candidates = make([]Candidate, 100)
 		for j := range queries[i].Candidates {
-			queries[i].Candidates[j] = Candidate{fmt.Sprintf("app-%07d", (i*7919+j*104729)%1_000_000), float32(j) / 7}
+			queries[i].Candidates[j] = Candidate{ID: fmt.Sprintf("app-%07d", (i*7919+j*104729)%1_000_000), Score: float32(j) / 7}
 		}
 	}
 	return queries
@@ -390,5 +428,25 @@ func BenchmarkDecode(b *testing.B) {
 		if _, err := decode(data); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// The log of a store has nothing of what else the store has in Parquet files.
+func TestOpenStore(t *testing.T) {
+	for _, there := range []string{"snapshots/x.json", Key(began)} {
+		bucket, err := objects.Open(t.Context(), t.TempDir())
+		require.NoError(t, err)
+		require.NoError(t, bucket.Create(t.Context(), there, encode(t, some(1))))
+		require.NoError(t, bucket.Create(t.Context(), "outcomes/2026-11-25/x.parquet", []byte("of another kind")))
+		l, err := Open(t.Context(), bucket.Dir())
+		require.NoError(t, err)
+		n := 0
+		for _, err := range l.Queries(t.Context(), time.Time{}, time.Time{}) {
+			require.NoError(t, err, there)
+			n++
+		}
+		assert.Equal(t, strings.Count(there, Prefix), n)
+		require.NoError(t, l.Close())
+		require.NoError(t, bucket.Close())
 	}
 }

@@ -18,7 +18,11 @@ import (
 	"github.com/tandem-ann/tandem/shard"
 	"github.com/tandem-ann/tandem/shard/objects"
 	"github.com/tandem-ann/tandem/shard/objects/objectstest"
+	"github.com/tandem-ann/tandem/shard/rowlog"
 )
+
+// swept is the object that says what was swept last.
+const swept = Prefix + "swept.json"
 
 // forget returns options that forget some users, whose ids requests have as their bytes.
 func forget(now time.Time, users ...string) SweepOptions {
@@ -45,7 +49,7 @@ func queries(t require.TestingT, ctx context.Context, bucket *objects.Bucket) ma
 	all := map[string][]Query{}
 	for o, err := range bucket.List(ctx, Prefix) {
 		require.NoError(t, err)
-		if path.Ext(o.Key) != extension {
+		if path.Ext(o.Key) != rowlog.Extension {
 			continue
 		}
 		data, err := bucket.Read(ctx, o.Key)
@@ -103,7 +107,7 @@ func TestSweep(t *testing.T) {
 			done, err := Of(bucket).Sweep(ctx, o)
 			require.NoError(rt, err)
 			for key, list := range want {
-				at, own := written(key)
+				at, own := rowlog.Written(key)
 				require.True(rt, own)
 				list = slices.DeleteFunc(slices.Clone(list), func(q Query) bool { return namesAny(&q, forgotten) })
 				if want[key] = list; len(list) == 0 || now.Sub(at) >= o.Keep {
@@ -147,7 +151,7 @@ func TestSweepSays(t *testing.T) {
 		slices.Sort(done.Rewritten)
 		require.Equal(t, []string{old}, done.Deleted)
 		require.ElementsMatch(t, []string{mixed, alone}, done.Rewritten)
-		require.Equal(t, 2, done.Queries)
+		require.Equal(t, 2, done.Rows)
 		require.Equal(t, map[string][]Query{
 			mixed: slices.Concat(list[:2], list[3:]), foreign: list,
 		}, queries(t, ctx, bucket), "another's file is left alone")
@@ -155,7 +159,7 @@ func TestSweepSays(t *testing.T) {
 		// Nobody is forgotten, and nothing is too old.
 		done, err = Of(bucket).Sweep(ctx, SweepOptions{Now: now})
 		require.NoError(t, err)
-		require.Equal(t, &Swept{}, done)
+		require.Equal(t, &rowlog.Swept{}, done)
 	})
 }
 
@@ -183,7 +187,7 @@ func TestSweepReads(t *testing.T) {
 	assert.Equal(t, 4, reads("u9", "u0"), "what was written anew is looked into once more")
 	assert.Equal(t, 0, reads("u9", "u0"))
 	for _, damaged := range []string{"", "{", `{"set":7}`} {
-		store.Put(sweptKey, []byte(damaged), now)
+		store.Put(swept, []byte(damaged), now)
 		assert.Equal(t, 4, reads("u9", "u0"), "what cannot be read says nothing")
 	}
 }
@@ -221,8 +225,8 @@ func TestSweepFails(t *testing.T) {
 		now, _ := store.Data(key)
 		assert.Equal(t, slices.Contains(done.Rewritten, key), string(now) != string(data), key)
 	}
-	_, swept := store.Data(sweptKey)
-	require.False(t, swept, "they are looked into again")
+	_, noted := store.Data(swept)
+	require.False(t, noted, "they are looked into again")
 
 	// A request that nobody can read may name anyone.
 	o.Users = func([]byte) ([]string, error) { return nil, fmt.Errorf("what is this: %w", ErrDamaged) }

@@ -27,8 +27,15 @@ const (
 	maxOff  = 64   // gates that were off
 )
 
-// version is that of the encoding.
-const version = 1
+// The versions of the encoding that are read and written: the first, and the one of releases that have
+// variants, the newest.
+const (
+	FirstVersion = 1
+	Version      = withVariants
+
+	version      = FirstVersion
+	withVariants = 2
+)
 
 // Kind is what a release did.
 type Kind string
@@ -80,6 +87,9 @@ type Release struct {
 	// Salt mixes users anew for each experiment.
 	Salt string `json:"salt"`
 	Arms []Arm  `json:"arms"`
+	// Variants decide the arm of requests that name one, in the order of their names. A release
+	// that has some is of version 2.
+	Variants []Variant `json:"variants,omitempty"`
 }
 
 // Arm is one snapshot with a share of traffic.
@@ -207,8 +217,8 @@ func Decode(data []byte) (*Release, error) {
 	if err := json.Unmarshal(data, &head); err != nil {
 		return nil, fmt.Errorf("release: %w", err)
 	}
-	if head.Version != version {
-		return nil, fmt.Errorf("release: version is %d, this build reads version %d", head.Version, version)
+	if head.Version < version || head.Version > withVariants {
+		return nil, fmt.Errorf("release: version is %d, this build reads versions %d to %d", head.Version, version, withVariants)
 	}
 	r := &Release{}
 	d := json.NewDecoder(bytes.NewReader(data))
@@ -245,8 +255,8 @@ func newLog(now time.Time) string {
 
 func (r *Release) validate() error {
 	switch {
-	case r.Version != version:
-		return fmt.Errorf("version is %d, want %d", r.Version, version)
+	case r.Version != versionOf(r):
+		return fmt.Errorf("version is %d with %d variants, want %d", r.Version, len(r.Variants), versionOf(r))
 	case r.Generation == 0 || r.ID == "" || len(r.ID) > maxName:
 		return fmt.Errorf("generation %d has the id %.80q", r.Generation, r.ID)
 	case len(r.Log) > maxName:
@@ -296,7 +306,7 @@ func (r *Release) validate() error {
 	if owned != Total {
 		return fmt.Errorf("the weights add up to %d; accepted: %d", owned, Total)
 	}
-	return nil
+	return r.checkVariants()
 }
 
 func (a *Arm) validate() error {

@@ -288,9 +288,10 @@ func (r *Releases) change(ctx context.Context, c Change, kind Kind, protect func
 		}
 	}()
 	next := &Release{
-		Version: version, Generation: now.Generation + 1, ID: newID(), Previous: now.Hash, Log: now.Log, Kind: kind,
+		Version: Version, Generation: now.Generation + 1, ID: newID(), Previous: now.Hash, Log: now.Log, Kind: kind,
 		Time: time.Now().UTC().Truncate(time.Millisecond), Author: c.Author, Reason: c.Reason, Override: c.Override,
 		AutoRollback: c.AutoRollback, Model: now.Model, Salt: now.Salt, Arms: slices.Clone(now.Arms),
+		Variants: slices.Clone(now.Variants),
 	}
 	if c.Restored {
 		if next.Log = newLog(next.Time); next.Log <= now.Log {
@@ -300,6 +301,8 @@ func (r *Releases) change(ctx context.Context, c Change, kind Kind, protect func
 	if err := edit(ctx, next); err != nil {
 		return nil, err
 	}
+	next.keepVariants()
+	next.Version = versionOf(next)
 	taken, err := r.takenOff(ctx, now)
 	if err != nil {
 		return nil, r.goOn(ctx, err)

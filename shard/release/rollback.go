@@ -71,7 +71,7 @@ func (r *Releases) Rollback(ctx context.Context, o RollbackOptions) (*Release, e
 			}
 		}
 		now := *next
-		next.Of, next.Model, next.Salt, next.Arms = old.Generation, old.Model, old.Salt, old.Arms
+		next.Of, next.Model, next.Salt, next.Arms, next.Variants = old.Generation, old.Model, old.Salt, old.Arms, old.Variants
 		if o.Before == nil && o.Check == nil {
 			return nil
 		}

@@ -21,6 +21,10 @@ type SplitOptions struct {
 	Unpin []string
 	// Remove are the names of arms that end.
 	Remove []string
+	// Variants decide the arm of requests that name them from now on, and Unmap are those that
+	// no longer do, whose Arms do not matter.
+	Variants []Variant
+	Unmap    []Variant
 }
 
 // Split divides the traffic anew. The snapshot of an arm that gets more of it, or more
@@ -34,7 +38,7 @@ func (r *Releases) Split(ctx context.Context, o SplitOptions) (*Release, error) 
 		}
 		for i := range next.Arms {
 			a := &next.Arms[i]
-			if was := now.Arm(a.Name); a.Weight > was.Weight || gains(a.Pins, was.Pins) {
+			if was := now.Arm(a.Name); a.Weight > was.Weight || gains(a.Pins, was.Pins) || gainsVariants(a.Name, next, &now) {
 				if err := r.admit(ctx, &now, a, o.Override); err != nil {
 					return fmt.Errorf("arm %s gets more traffic: %w", a.Name, err)
 				}
@@ -61,8 +65,11 @@ func (o *SplitOptions) divide(next *Release) error {
 			return unknownArm(next, name)
 		}
 	}
-	if len(o.Weights) == 0 && len(o.Pins) == 0 && len(o.Unpin) == 0 && len(o.Remove) == 0 {
-		return fmt.Errorf("no weight and no pin is given: %w", ErrChange)
+	if len(o.Weights) == 0 && len(o.Pins) == 0 && len(o.Unpin) == 0 && len(o.Remove) == 0 && len(o.Variants) == 0 && len(o.Unmap) == 0 {
+		return fmt.Errorf("no weight, no pin and no variant is given: %w", ErrChange)
+	}
+	if err := o.setVariants(next); err != nil {
+		return err
 	}
 	weights, err := o.weights(next)
 	if err != nil {
@@ -85,6 +92,9 @@ func (o *SplitOptions) divide(next *Release) error {
 	for _, name := range o.Remove {
 		if next.Arm(name) == nil {
 			return unknownArm(next, name)
+		}
+		if slices.ContainsFunc(o.Variants, func(v Variant) bool { return slices.Contains(v.Arms, name) }) {
+			return fmt.Errorf("arm %s is to end, and to answer a variant; accepted: one of the two: %w", name, ErrChange)
 		}
 		next.Arms = slices.DeleteFunc(next.Arms, func(a Arm) bool { return a.Name == name })
 	}
@@ -214,7 +224,7 @@ func (r *Releases) Promote(ctx context.Context, c Change, arm string) (*Release,
 		if err := r.admit(ctx, next, &one[0], c.Override); err != nil {
 			return fmt.Errorf("arm %s gets all traffic: %w", arm, err)
 		}
-		one[0].Name, one[0].Pins = Control, nil
+		one[0].Name, one[0].Pins, next.Variants = Control, nil, nil
 		divide(one, []int{Total})
 		next.Arms = one
 		return nil

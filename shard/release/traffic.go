@@ -24,7 +24,11 @@ type Router struct {
 	pins map[string]uint8
 	// versions lists the arms of each model version, those with traffic first.
 	versions map[string][]uint8
+	// variants has the arm of each variant.
+	variants map[variantKey]uint8
 }
+
+type variantKey struct{ experiment, variant string }
 
 // NewRouter returns the router of a release.
 func NewRouter(r *Release) *Router {
@@ -38,10 +42,25 @@ func NewRouter(r *Release) *Router {
 		}
 		t.versions[a.ModelVersion] = append(t.versions[a.ModelVersion], uint8(i))
 	}
+	for _, v := range r.Variants {
+		if t.variants == nil {
+			t.variants = map[variantKey]uint8{}
+		}
+		t.variants[variantKey{v.Experiment, v.Variant}] = uint8(slices.IndexFunc(r.Arms, func(a Arm) bool { return a.Name == v.Arms[0] }))
+	}
 	for _, list := range t.versions {
 		slices.SortStableFunc(list, func(a, b uint8) int { return cmp.Compare(r.Arms[b].Weight, r.Arms[a].Weight) })
 	}
 	return t
+}
+
+// RouteVariant returns the number of the arm that answers a variant, and false if none is said to.
+func (t *Router) RouteVariant(experiment, variant string) (arm int, ok bool) {
+	if len(t.variants) == 0 {
+		return 0, false
+	}
+	number, ok := t.variants[variantKey{experiment, variant}]
+	return int(number), ok
 }
 
 // Route returns the number of the arm that a key falls into.

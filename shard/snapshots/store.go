@@ -30,6 +30,7 @@ import (
 //	released                  is there once something was released
 //	gates/DIGEST/             what was found when a snapshot was gated
 //	queries/                  recorded queries, which servers write
+//	outcomes/                 what users did, which servers write
 //	builds/ID/                builds in steps, from the plan until they are committed
 //	intents/, doomed/         what writers and [Store.Collect] agree by
 //	staging/                  what builds are writing, in a folder only

@@ -9,7 +9,6 @@ import (
 	"path"
 	"slices"
 	"strings"
-	"time"
 	"unicode"
 	"unicode/utf8"
 
@@ -17,6 +16,7 @@ import (
 	"github.com/tandem-ann/tandem/shard/live"
 	"github.com/tandem-ann/tandem/shard/manifest"
 	"github.com/tandem-ann/tandem/shard/objects"
+	"github.com/tandem-ann/tandem/shard/outcomes"
 	"github.com/tandem-ann/tandem/shard/querylog"
 	"github.com/tandem-ann/tandem/shard/release"
 	"github.com/tandem-ann/tandem/shard/snapshots"
@@ -34,10 +34,10 @@ type Left struct {
 // Find says what of a store has something of a user, or may have, and until when. State is
 // what its live log amounts to. It opens one shard of each snapshot, which it downloads of a
 // store that is no folder, and reads every manifest, release and run of the gates; of
-// recorded queries and the live log it says how many objects there are.
+// recorded queries, outcomes and the live log it says how many objects there are.
 func Find(ctx context.Context, store *snapshots.Store, log *live.State, user string) ([]Left, error) {
 	f := &finding{store: store, log: log, user: user, list: []Left{}}
-	for _, look := range []func(context.Context) error{f.snapshots, f.texts, f.liveLog, f.queries, f.staging, f.builds} {
+	for _, look := range []func(context.Context) error{f.snapshots, f.texts, f.liveLog, f.rows, f.staging, f.builds} {
 		if err := look(ctx); err != nil {
 			return nil, fmt.Errorf("look for the user: %w", err)
 		}
@@ -157,29 +157,28 @@ func (f *finding) liveLog(ctx context.Context) error {
 	return nil
 }
 
-// queries says how many files of recorded queries there are that no collection is known to have
-// looked into since the user is forgotten.
-func (f *finding) queries(ctx context.Context) error {
-	var before time.Time
-	until := "the next collection once the user is forgotten takes them out"
+// rows says how many files of recorded queries, and of outcomes, there are that no collection is
+// known to have looked into since the user is forgotten.
+func (f *finding) rows(ctx context.Context) error {
+	set, until := "", "the next collection once the user is forgotten takes them out"
 	if _, is := f.log.Forgotten().Lookup(f.user); is {
-		var err error
-		if before, err = querylog.Of(f.store.Objects()).SweptBefore(ctx, f.log.Forgotten().Digest()); err != nil {
-			return err
-		}
-		until = "a collection an hour or more after the file was written has looked into it"
+		set, until = f.log.Forgotten().Digest(), "a collection an hour or more after the file was written has looked into it"
 	}
-	n := 0
-	for o, err := range f.store.Objects().List(ctx, querylog.Prefix) {
+	bucket := f.store.Objects()
+	for _, of := range []struct {
+		where, what string
+		unswept     func(ctx context.Context, set string) (int, error)
+	}{
+		{"recorded queries", "requests with the user's id, and their answers", querylog.Of(bucket).Unswept},
+		{"outcomes", "what the user did with apps, under the id", outcomes.Of(bucket).Unswept},
+	} {
+		n, err := of.unswept(ctx, set)
 		if err != nil {
 			return err
 		}
-		if path.Ext(o.Key) == ".parquet" && !o.Time.Before(before) {
-			n++
+		if n > 0 {
+			f.maybe(of.where+", "+wording.Plural(n, "file"), of.what, until)
 		}
-	}
-	if n > 0 {
-		f.maybe("recorded queries, "+wording.Plural(n, "file"), "requests with the user's id, and their answers", until)
 	}
 	return nil
 }

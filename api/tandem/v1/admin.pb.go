@@ -9,6 +9,7 @@
 package tandemv1
 
 import (
+	_ "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	durationpb "google.golang.org/protobuf/types/known/durationpb"
@@ -156,7 +157,11 @@ func (LogState) EnumDescriptor() ([]byte, []int) {
 
 // GetStatusRequest asks a server what it does.
 type GetStatusRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many nodes a router tells of at most, up to 10,000. Default: 256.
+	Nodes uint32 `protobuf:"varint,1,opt,name=nodes,proto3" json:"nodes,omitempty"`
+	// Whether a router tells what each of these nodes holds.
+	Held          bool `protobuf:"varint,2,opt,name=held,proto3" json:"held,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -189,6 +194,20 @@ func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
 // Deprecated: Use GetStatusRequest.ProtoReflect.Descriptor instead.
 func (*GetStatusRequest) Descriptor() ([]byte, []int) {
 	return file_tandem_v1_admin_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *GetStatusRequest) GetNodes() uint32 {
+	if x != nil {
+		return x.Nodes
+	}
+	return 0
+}
+
+func (x *GetStatusRequest) GetHeld() bool {
+	if x != nil {
+		return x.Held
+	}
+	return false
 }
 
 // GetStatusResponse is what a server does.
@@ -550,8 +569,11 @@ var File_tandem_v1_admin_proto protoreflect.FileDescriptor
 
 const file_tandem_v1_admin_proto_rawDesc = "" +
 	"\n" +
-	"\x15tandem/v1/admin.proto\x12\ttandem.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17tandem/v1/cluster.proto\x1a\x17tandem/v1/history.proto\x1a\x14tandem/v1/load.proto\x1a\x16tandem/v1/recall.proto\"\x12\n" +
-	"\x10GetStatusRequest\"\x9f\x06\n" +
+	"\x15tandem/v1/admin.proto\x12\ttandem.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17tandem/v1/cluster.proto\x1a\x17tandem/v1/history.proto\x1a\x14tandem/v1/load.proto\x1a\x16tandem/v1/recall.proto\"\xa7\x01\n" +
+	"\x10GetStatusRequest\x12\x7f\n" +
+	"\x05nodes\x18\x01 \x01(\rBi\xbaHf\xba\x01`\n" +
+	"\x10get_status.nodes\x1aLthis <= 10000u ? '' : 'nodes is ' + string(this) + '; accepted: up to 10000'\xd8\x01\x01R\x05nodes\x12\x12\n" +
+	"\x04held\x18\x02 \x01(\bR\x04held\"\x9f\x06\n" +
 	"\x11GetStatusResponse\x12&\n" +
 	"\x05phase\x18\x01 \x01(\x0e2\x10.tandem.v1.PhaseR\x05phase\x12\x1e\n" +
 	"\n" +

@@ -89,12 +89,70 @@ func (ClusterNodeState) EnumDescriptor() ([]byte, []int) {
 	return file_tandem_v1_cluster_proto_rawDescGZIP(), []int{0}
 }
 
+// ClusterHeldState is how far a node is with a shard.
+type ClusterHeldState int32
+
+const (
+	// Never given.
+	ClusterHeldState_CLUSTER_HELD_STATE_UNSPECIFIED ClusterHeldState = 0
+	// It downloads, verifies or warms it, or lays the live log over it.
+	ClusterHeldState_CLUSTER_HELD_STATE_LOADING ClusterHeldState = 1
+	// It can be asked.
+	ClusterHeldState_CLUSTER_HELD_STATE_READY ClusterHeldState = 2
+	// It could not be loaded, or can no longer be read.
+	ClusterHeldState_CLUSTER_HELD_STATE_FAILED ClusterHeldState = 3
+)
+
+// Enum value maps for ClusterHeldState.
+var (
+	ClusterHeldState_name = map[int32]string{
+		0: "CLUSTER_HELD_STATE_UNSPECIFIED",
+		1: "CLUSTER_HELD_STATE_LOADING",
+		2: "CLUSTER_HELD_STATE_READY",
+		3: "CLUSTER_HELD_STATE_FAILED",
+	}
+	ClusterHeldState_value = map[string]int32{
+		"CLUSTER_HELD_STATE_UNSPECIFIED": 0,
+		"CLUSTER_HELD_STATE_LOADING":     1,
+		"CLUSTER_HELD_STATE_READY":       2,
+		"CLUSTER_HELD_STATE_FAILED":      3,
+	}
+)
+
+func (x ClusterHeldState) Enum() *ClusterHeldState {
+	p := new(ClusterHeldState)
+	*p = x
+	return p
+}
+
+func (x ClusterHeldState) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ClusterHeldState) Descriptor() protoreflect.EnumDescriptor {
+	return file_tandem_v1_cluster_proto_enumTypes[1].Descriptor()
+}
+
+func (ClusterHeldState) Type() protoreflect.EnumType {
+	return &file_tandem_v1_cluster_proto_enumTypes[1]
+}
+
+func (x ClusterHeldState) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ClusterHeldState.Descriptor instead.
+func (ClusterHeldState) EnumDescriptor() ([]byte, []int) {
+	return file_tandem_v1_cluster_proto_rawDescGZIP(), []int{1}
+}
+
 // ClusterStatus is what a router knows of the nodes that it asks.
 type ClusterStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// How many nodes are to have each shard.
 	Replicas uint32 `protobuf:"varint,1,opt,name=replicas,proto3" json:"replicas,omitempty"`
-	// The nodes, in the order of their addresses, up to 256; node_count is how many there are.
+	// The nodes, in the order of their addresses, up to as many as were asked for; node_count is how
+	// many there are. Those that are not ready, or behind, are told of before others.
 	Nodes []*ClusterNode `protobuf:"bytes,2,rep,name=nodes,proto3" json:"nodes,omitempty"`
 	// How many nodes are known.
 	NodeCount uint32 `protobuf:"varint,3,opt,name=node_count,json=nodeCount,proto3" json:"node_count,omitempty"`
@@ -252,7 +310,14 @@ type ClusterNode struct {
 	Generation uint64 `protobuf:"varint,14,opt,name=generation,proto3" json:"generation,omitempty"`
 	// How many nodes are to hold each shard, as it was told; all servers of a cluster are to be told
 	// the same. 0 if it does not say.
-	Replicas      uint32 `protobuf:"varint,15,opt,name=replicas,proto3" json:"replicas,omitempty"`
+	Replicas uint32 `protobuf:"varint,15,opt,name=replicas,proto3" json:"replicas,omitempty"`
+	// The position that it has read the live log to. Absent if it has read none of it.
+	Read *LivePosition `protobuf:"bytes,16,opt,name=read,proto3" json:"read,omitempty"`
+	// The hash of the log's entry there, in hexadecimal digits. Nodes that have read to the same
+	// position and tell another one have not read the same log. Empty if it does not say.
+	Entry string `protobuf:"bytes,17,opt,name=entry,proto3" json:"entry,omitempty"`
+	// What it holds, if that was asked for.
+	Held          []*ClusterHeld `protobuf:"bytes,18,rep,name=held,proto3" json:"held,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -392,6 +457,201 @@ func (x *ClusterNode) GetReplicas() uint32 {
 	return 0
 }
 
+func (x *ClusterNode) GetRead() *LivePosition {
+	if x != nil {
+		return x.Read
+	}
+	return nil
+}
+
+func (x *ClusterNode) GetEntry() string {
+	if x != nil {
+		return x.Entry
+	}
+	return ""
+}
+
+func (x *ClusterNode) GetHeld() []*ClusterHeld {
+	if x != nil {
+		return x.Held
+	}
+	return nil
+}
+
+// ClusterHeld is what a node holds of a snapshot.
+type ClusterHeld struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The digest of the snapshot.
+	Snapshot string `protobuf:"bytes,1,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
+	// The shards that it holds, or is to.
+	Shards        []*ClusterHeldShard `protobuf:"bytes,2,rep,name=shards,proto3" json:"shards,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClusterHeld) Reset() {
+	*x = ClusterHeld{}
+	mi := &file_tandem_v1_cluster_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClusterHeld) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClusterHeld) ProtoMessage() {}
+
+func (x *ClusterHeld) ProtoReflect() protoreflect.Message {
+	mi := &file_tandem_v1_cluster_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClusterHeld.ProtoReflect.Descriptor instead.
+func (*ClusterHeld) Descriptor() ([]byte, []int) {
+	return file_tandem_v1_cluster_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *ClusterHeld) GetSnapshot() string {
+	if x != nil {
+		return x.Snapshot
+	}
+	return ""
+}
+
+func (x *ClusterHeld) GetShards() []*ClusterHeldShard {
+	if x != nil {
+		return x.Shards
+	}
+	return nil
+}
+
+// ClusterHeldShard is one shard of a node. Nodes that have the same shard at the same position, and
+// tell other numbers of rows, do not have the same.
+type ClusterHeldShard struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its tower.
+	Tower Tower `protobuf:"varint,1,opt,name=tower,proto3,enum=tandem.v1.Tower" json:"tower,omitempty"`
+	// Its number in the tower, from 0 on.
+	Number uint32 `protobuf:"varint,2,opt,name=number,proto3" json:"number,omitempty"`
+	// How far the node is with it.
+	State ClusterHeldState `protobuf:"varint,3,opt,name=state,proto3,enum=tandem.v1.ClusterHeldState" json:"state,omitempty"`
+	// Why it failed; empty if it did not.
+	Error string `protobuf:"bytes,4,opt,name=error,proto3" json:"error,omitempty"`
+	// The newest position of the live log that it can be asked at. Absent unless it can be asked.
+	Position *LivePosition `protobuf:"bytes,5,opt,name=position,proto3" json:"position,omitempty"`
+	// How many rows there are at that position, with those upserted.
+	Rows uint64 `protobuf:"varint,6,opt,name=rows,proto3" json:"rows,omitempty"`
+	// How many of them have other attributes than in the snapshot.
+	Changed uint64 `protobuf:"varint,7,opt,name=changed,proto3" json:"changed,omitempty"`
+	// How many rows of the snapshot are dead: taken down, removed, replaced.
+	Dead uint64 `protobuf:"varint,8,opt,name=dead,proto3" json:"dead,omitempty"`
+	// How many rows were upserted.
+	Fresh         uint64 `protobuf:"varint,9,opt,name=fresh,proto3" json:"fresh,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClusterHeldShard) Reset() {
+	*x = ClusterHeldShard{}
+	mi := &file_tandem_v1_cluster_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClusterHeldShard) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClusterHeldShard) ProtoMessage() {}
+
+func (x *ClusterHeldShard) ProtoReflect() protoreflect.Message {
+	mi := &file_tandem_v1_cluster_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClusterHeldShard.ProtoReflect.Descriptor instead.
+func (*ClusterHeldShard) Descriptor() ([]byte, []int) {
+	return file_tandem_v1_cluster_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *ClusterHeldShard) GetTower() Tower {
+	if x != nil {
+		return x.Tower
+	}
+	return Tower_TOWER_UNSPECIFIED
+}
+
+func (x *ClusterHeldShard) GetNumber() uint32 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *ClusterHeldShard) GetState() ClusterHeldState {
+	if x != nil {
+		return x.State
+	}
+	return ClusterHeldState_CLUSTER_HELD_STATE_UNSPECIFIED
+}
+
+func (x *ClusterHeldShard) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+func (x *ClusterHeldShard) GetPosition() *LivePosition {
+	if x != nil {
+		return x.Position
+	}
+	return nil
+}
+
+func (x *ClusterHeldShard) GetRows() uint64 {
+	if x != nil {
+		return x.Rows
+	}
+	return 0
+}
+
+func (x *ClusterHeldShard) GetChanged() uint64 {
+	if x != nil {
+		return x.Changed
+	}
+	return 0
+}
+
+func (x *ClusterHeldShard) GetDead() uint64 {
+	if x != nil {
+		return x.Dead
+	}
+	return 0
+}
+
+func (x *ClusterHeldShard) GetFresh() uint64 {
+	if x != nil {
+		return x.Fresh
+	}
+	return 0
+}
+
 // ClusterShard is a shard which too few nodes are ready for.
 type ClusterShard struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -411,7 +671,7 @@ type ClusterShard struct {
 
 func (x *ClusterShard) Reset() {
 	*x = ClusterShard{}
-	mi := &file_tandem_v1_cluster_proto_msgTypes[2]
+	mi := &file_tandem_v1_cluster_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -423,7 +683,7 @@ func (x *ClusterShard) String() string {
 func (*ClusterShard) ProtoMessage() {}
 
 func (x *ClusterShard) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_cluster_proto_msgTypes[2]
+	mi := &file_tandem_v1_cluster_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -436,7 +696,7 @@ func (x *ClusterShard) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterShard.ProtoReflect.Descriptor instead.
 func (*ClusterShard) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_cluster_proto_rawDescGZIP(), []int{2}
+	return file_tandem_v1_cluster_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ClusterShard) GetSnapshot() string {
@@ -493,7 +753,7 @@ type ClusterRequests struct {
 
 func (x *ClusterRequests) Reset() {
 	*x = ClusterRequests{}
-	mi := &file_tandem_v1_cluster_proto_msgTypes[3]
+	mi := &file_tandem_v1_cluster_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -505,7 +765,7 @@ func (x *ClusterRequests) String() string {
 func (*ClusterRequests) ProtoMessage() {}
 
 func (x *ClusterRequests) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_cluster_proto_msgTypes[3]
+	mi := &file_tandem_v1_cluster_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -518,7 +778,7 @@ func (x *ClusterRequests) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterRequests.ProtoReflect.Descriptor instead.
 func (*ClusterRequests) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_cluster_proto_rawDescGZIP(), []int{3}
+	return file_tandem_v1_cluster_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ClusterRequests) GetRetries() uint64 {
@@ -575,7 +835,7 @@ const file_tandem_v1_cluster_proto_rawDesc = "" +
 	"\x0funcovered_count\x18\b \x01(\rR\x0euncoveredCount\x12+\n" +
 	"\x03lag\x18\t \x01(\v2\x19.google.protobuf.DurationR\x03lag\x126\n" +
 	"\brequests\x18\n" +
-	" \x01(\v2\x1a.tandem.v1.ClusterRequestsR\brequests\"\x88\x04\n" +
+	" \x01(\v2\x1a.tandem.v1.ClusterRequestsR\brequests\"\xf7\x04\n" +
 	"\vClusterNode\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x12\n" +
@@ -594,7 +854,23 @@ const file_tandem_v1_cluster_proto_rawDesc = "" +
 	"\n" +
 	"generation\x18\x0e \x01(\x04R\n" +
 	"generation\x12\x1a\n" +
-	"\breplicas\x18\x0f \x01(\rR\breplicas\"\x92\x01\n" +
+	"\breplicas\x18\x0f \x01(\rR\breplicas\x12+\n" +
+	"\x04read\x18\x10 \x01(\v2\x17.tandem.v1.LivePositionR\x04read\x12\x14\n" +
+	"\x05entry\x18\x11 \x01(\tR\x05entry\x12*\n" +
+	"\x04held\x18\x12 \x03(\v2\x16.tandem.v1.ClusterHeldR\x04held\"^\n" +
+	"\vClusterHeld\x12\x1a\n" +
+	"\bsnapshot\x18\x01 \x01(\tR\bsnapshot\x123\n" +
+	"\x06shards\x18\x02 \x03(\v2\x1b.tandem.v1.ClusterHeldShardR\x06shards\"\xa8\x02\n" +
+	"\x10ClusterHeldShard\x12&\n" +
+	"\x05tower\x18\x01 \x01(\x0e2\x10.tandem.v1.TowerR\x05tower\x12\x16\n" +
+	"\x06number\x18\x02 \x01(\rR\x06number\x121\n" +
+	"\x05state\x18\x03 \x01(\x0e2\x1b.tandem.v1.ClusterHeldStateR\x05state\x12\x14\n" +
+	"\x05error\x18\x04 \x01(\tR\x05error\x123\n" +
+	"\bposition\x18\x05 \x01(\v2\x17.tandem.v1.LivePositionR\bposition\x12\x12\n" +
+	"\x04rows\x18\x06 \x01(\x04R\x04rows\x12\x18\n" +
+	"\achanged\x18\a \x01(\x04R\achanged\x12\x12\n" +
+	"\x04dead\x18\b \x01(\x04R\x04dead\x12\x14\n" +
+	"\x05fresh\x18\t \x01(\x04R\x05fresh\"\x92\x01\n" +
 	"\fClusterShard\x12\x1a\n" +
 	"\bsnapshot\x18\x01 \x01(\tR\bsnapshot\x12&\n" +
 	"\x05tower\x18\x02 \x01(\x0e2\x10.tandem.v1.TowerR\x05tower\x12\x16\n" +
@@ -614,7 +890,12 @@ const file_tandem_v1_cluster_proto_rawDesc = "" +
 	"\x1bCLUSTER_NODE_STATE_STARTING\x10\x02\x12\x1f\n" +
 	"\x1bCLUSTER_NODE_STATE_STOPPING\x10\x03\x12\x1b\n" +
 	"\x17CLUSTER_NODE_STATE_LOST\x10\x04\x12\x1a\n" +
-	"\x16CLUSTER_NODE_STATE_OUT\x10\x05B5Z3github.com/tandem-ann/tandem/api/tandem/v1;tandemv1b\x06proto3"
+	"\x16CLUSTER_NODE_STATE_OUT\x10\x05*\x93\x01\n" +
+	"\x10ClusterHeldState\x12\"\n" +
+	"\x1eCLUSTER_HELD_STATE_UNSPECIFIED\x10\x00\x12\x1e\n" +
+	"\x1aCLUSTER_HELD_STATE_LOADING\x10\x01\x12\x1c\n" +
+	"\x18CLUSTER_HELD_STATE_READY\x10\x02\x12\x1d\n" +
+	"\x19CLUSTER_HELD_STATE_FAILED\x10\x03B5Z3github.com/tandem-ann/tandem/api/tandem/v1;tandemv1b\x06proto3"
 
 var (
 	file_tandem_v1_cluster_proto_rawDescOnce sync.Once
@@ -628,32 +909,41 @@ func file_tandem_v1_cluster_proto_rawDescGZIP() []byte {
 	return file_tandem_v1_cluster_proto_rawDescData
 }
 
-var file_tandem_v1_cluster_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_tandem_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_tandem_v1_cluster_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_tandem_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
 var file_tandem_v1_cluster_proto_goTypes = []any{
 	(ClusterNodeState)(0),       // 0: tandem.v1.ClusterNodeState
-	(*ClusterStatus)(nil),       // 1: tandem.v1.ClusterStatus
-	(*ClusterNode)(nil),         // 2: tandem.v1.ClusterNode
-	(*ClusterShard)(nil),        // 3: tandem.v1.ClusterShard
-	(*ClusterRequests)(nil),     // 4: tandem.v1.ClusterRequests
-	(*durationpb.Duration)(nil), // 5: google.protobuf.Duration
-	(*LivePosition)(nil),        // 6: tandem.v1.LivePosition
-	(Tower)(0),                  // 7: tandem.v1.Tower
+	(ClusterHeldState)(0),       // 1: tandem.v1.ClusterHeldState
+	(*ClusterStatus)(nil),       // 2: tandem.v1.ClusterStatus
+	(*ClusterNode)(nil),         // 3: tandem.v1.ClusterNode
+	(*ClusterHeld)(nil),         // 4: tandem.v1.ClusterHeld
+	(*ClusterHeldShard)(nil),    // 5: tandem.v1.ClusterHeldShard
+	(*ClusterShard)(nil),        // 6: tandem.v1.ClusterShard
+	(*ClusterRequests)(nil),     // 7: tandem.v1.ClusterRequests
+	(*durationpb.Duration)(nil), // 8: google.protobuf.Duration
+	(*LivePosition)(nil),        // 9: tandem.v1.LivePosition
+	(Tower)(0),                  // 10: tandem.v1.Tower
 }
 var file_tandem_v1_cluster_proto_depIdxs = []int32{
-	2, // 0: tandem.v1.ClusterStatus.nodes:type_name -> tandem.v1.ClusterNode
-	3, // 1: tandem.v1.ClusterStatus.short:type_name -> tandem.v1.ClusterShard
-	5, // 2: tandem.v1.ClusterStatus.lag:type_name -> google.protobuf.Duration
-	4, // 3: tandem.v1.ClusterStatus.requests:type_name -> tandem.v1.ClusterRequests
-	0, // 4: tandem.v1.ClusterNode.state:type_name -> tandem.v1.ClusterNodeState
-	6, // 5: tandem.v1.ClusterNode.position:type_name -> tandem.v1.LivePosition
-	5, // 6: tandem.v1.ClusterNode.lag:type_name -> google.protobuf.Duration
-	7, // 7: tandem.v1.ClusterShard.tower:type_name -> tandem.v1.Tower
-	8, // [8:8] is the sub-list for method output_type
-	8, // [8:8] is the sub-list for method input_type
-	8, // [8:8] is the sub-list for extension type_name
-	8, // [8:8] is the sub-list for extension extendee
-	0, // [0:8] is the sub-list for field type_name
+	3,  // 0: tandem.v1.ClusterStatus.nodes:type_name -> tandem.v1.ClusterNode
+	6,  // 1: tandem.v1.ClusterStatus.short:type_name -> tandem.v1.ClusterShard
+	8,  // 2: tandem.v1.ClusterStatus.lag:type_name -> google.protobuf.Duration
+	7,  // 3: tandem.v1.ClusterStatus.requests:type_name -> tandem.v1.ClusterRequests
+	0,  // 4: tandem.v1.ClusterNode.state:type_name -> tandem.v1.ClusterNodeState
+	9,  // 5: tandem.v1.ClusterNode.position:type_name -> tandem.v1.LivePosition
+	8,  // 6: tandem.v1.ClusterNode.lag:type_name -> google.protobuf.Duration
+	9,  // 7: tandem.v1.ClusterNode.read:type_name -> tandem.v1.LivePosition
+	4,  // 8: tandem.v1.ClusterNode.held:type_name -> tandem.v1.ClusterHeld
+	5,  // 9: tandem.v1.ClusterHeld.shards:type_name -> tandem.v1.ClusterHeldShard
+	10, // 10: tandem.v1.ClusterHeldShard.tower:type_name -> tandem.v1.Tower
+	1,  // 11: tandem.v1.ClusterHeldShard.state:type_name -> tandem.v1.ClusterHeldState
+	9,  // 12: tandem.v1.ClusterHeldShard.position:type_name -> tandem.v1.LivePosition
+	10, // 13: tandem.v1.ClusterShard.tower:type_name -> tandem.v1.Tower
+	14, // [14:14] is the sub-list for method output_type
+	14, // [14:14] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_tandem_v1_cluster_proto_init() }
@@ -667,8 +957,8 @@ func file_tandem_v1_cluster_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tandem_v1_cluster_proto_rawDesc), len(file_tandem_v1_cluster_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   4,
+			NumEnums:      2,
+			NumMessages:   6,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

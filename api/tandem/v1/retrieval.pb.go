@@ -599,8 +599,8 @@ type RetrieveRequest struct {
 	// follows is a failed_precondition. Default: where the server is.
 	MinLive *LivePosition `protobuf:"bytes,23,opt,name=min_live,json=minLive,proto3" json:"min_live,omitempty"`
 	// Where to go on: next_page_token of an earlier answer to the same request, but for
-	// page_token, k, explain, explain_ids, attributes, min_live, request_id and min_coverage,
-	// which may differ. The answer is of the same snapshot, by whatever arm, for as long as the
+	// page_token, k, explain, explain_ids, attributes, min_live, request_id, experiment, variant and
+	// min_coverage, which may differ. The answer is of the same snapshot, by whatever arm, for as long as the
 	// server has it mapped, with what has changed since laid over it. It has what ranks, by
 	// score and id, after the candidate that the page before ended with: no candidate of an
 	// earlier page comes again, unless its vector, or that of user_id or app_id, is another by
@@ -610,7 +610,15 @@ type RetrieveRequest struct {
 	// are one answer. They have 10,000 candidates at most, and the last is shortened to that.
 	// A token that is none, or of another request, is an invalid_argument; one whose snapshot
 	// is gone a failed_precondition. At most 512 bytes. Default: the first page.
-	PageToken     string `protobuf:"bytes,24,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	PageToken string `protobuf:"bytes,24,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// The experiment of the caller that the request is part of, and the variant of it that the
+	// request falls into: both or neither. They are recorded with the request. Where the release
+	// has an arm for them, that answers, whatever arm the request would fall into: it is a
+	// failed_precondition if model_version is another than that arm's. At most 128 bytes each.
+	// Default: none. Whatever page of an answer is asked for, that of its token answers.
+	Experiment string `protobuf:"bytes,25,opt,name=experiment,proto3" json:"experiment,omitempty"`
+	// See experiment.
+	Variant       string `protobuf:"bytes,26,opt,name=variant,proto3" json:"variant,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -809,6 +817,20 @@ func (x *RetrieveRequest) GetMinLive() *LivePosition {
 func (x *RetrieveRequest) GetPageToken() string {
 	if x != nil {
 		return x.PageToken
+	}
+	return ""
+}
+
+func (x *RetrieveRequest) GetExperiment() string {
+	if x != nil {
+		return x.Experiment
+	}
+	return ""
+}
+
+func (x *RetrieveRequest) GetVariant() string {
+	if x != nil {
+		return x.Variant
 	}
 	return ""
 }
@@ -2423,7 +2445,7 @@ const file_tandem_v1_retrieval_proto_rawDesc = "" +
 	"\x06AtMost\x12\x1c\n" +
 	"\tattribute\x18\x01 \x01(\tR\tattribute\x12v\n" +
 	"\x01n\x18\x02 \x01(\rBh\xbaHe\xba\x01b\n" +
-	"\tat_most.n\x1aUthis >= 1u && this <= 10000u ? '' : 'n is ' + string(this) + '; accepted: 1 to 10000'R\x01n\"\xc7%\n" +
+	"\tat_most.n\x1aUthis >= 1u && this <= 10000u ? '' : 'n is ' + string(this) + '; accepted: 1 to 10000'R\x01n\"\x94*\n" +
 	"\x0fRetrieveRequest\x12\x16\n" +
 	"\x06vector\x18\x01 \x03(\x02R\x06vector\x12\xa4\x01\n" +
 	"\avectors\x18\x02 \x03(\v2\x11.tandem.v1.VectorBw\xbaHt\xba\x01q\n" +
@@ -2479,13 +2501,20 @@ const file_tandem_v1_retrieval_proto_rawDesc = "" +
 	"\bmin_live\x18\x17 \x01(\v2\x17.tandem.v1.LivePositionR\aminLive\x12\xb1\x01\n" +
 	"\n" +
 	"page_token\x18\x18 \x01(\tB\x91\x01\xbaH\x8d\x01\xba\x01\x86\x01\n" +
-	"\x13retrieve.page_token\x1aobytes(this).size() <= 512 ? '' : 'page_token has ' + string(bytes(this).size()) + ' bytes; accepted: up to 512'\xd8\x01\x01R\tpageToken\x1aS\n" +
+	"\x13retrieve.page_token\x1aobytes(this).size() <= 512 ? '' : 'page_token has ' + string(bytes(this).size()) + ' bytes; accepted: up to 512'\xd8\x01\x01R\tpageToken\x12\xb2\x01\n" +
+	"\n" +
+	"experiment\x18\x19 \x01(\tB\x91\x01\xbaH\x8d\x01\xba\x01\x86\x01\n" +
+	"\x13retrieve.experiment\x1aobytes(this).size() <= 128 ? '' : 'experiment has ' + string(bytes(this).size()) + ' bytes; accepted: up to 128'\xd8\x01\x01R\n" +
+	"experiment\x12\xac\x01\n" +
+	"\avariant\x18\x1a \x01(\tB\x91\x01\xbaH\x8d\x01\xba\x01\x86\x01\n" +
+	"\x16retrieve.variant.value\x1albytes(this).size() <= 128 ? '' : 'variant has ' + string(bytes(this).size()) + ' bytes; accepted: up to 128'\xd8\x01\x01R\avariant\x1aS\n" +
 	"\rBindingsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12,\n" +
-	"\x05value\x18\x02 \x01(\v2\x16.google.protobuf.ValueR\x05value:\x028\x01:\xa7\a\xbaH\xa3\a\x1a\xc6\x04\n" +
+	"\x05value\x18\x02 \x01(\v2\x16.google.protobuf.ValueR\x05value:\x028\x01:\x90\t\xbaH\x8c\t\x1a\xc6\x04\n" +
 	"\x0eretrieve.query\x1a\xb3\x04(this.vector.size() > 0 ? 1 : 0) + (this.vectors.size() > 0 ? 1 : 0) + (this.user_id != '' ? 1 : 0) + (this.app_id != '' ? 1 : 0) == 1 ? '' : this.vector.size() == 0 && this.vectors.size() == 0 && this.user_id == '' && this.app_id == '' ? 'set exactly one of vector, vectors, user_id, app_id; none is set' : 'set exactly one of vector, vectors, user_id, app_id; set are ' + [this.vector.size() > 0 ? 'vector' : '', this.vectors.size() > 0 ? 'vectors' : '',this.user_id != '' ? 'user_id' : '', this.app_id != '' ? 'app_id' : ''].filter(name, name != '').join(', ')\x1a\xba\x01\n" +
 	"\x0fretrieve.effort\x1a\xa6\x01!has(this.ef) || !has(this.recall_target) ? '' : 'set recall_target or ef, not both; recall_target is ' + string(this.recall_target) + ' and ef is ' + string(this.ef)\x1a\x9a\x01\n" +
-	"\x11retrieve.fallback\x1a\x84\x01this.fallback != 2 || this.user_id != '' ? '' : 'fallback is FALLBACK_MEAN_USER and user_id is not set; accepted: with user_id only'B\x10\n" +
+	"\x11retrieve.fallback\x1a\x84\x01this.fallback != 2 || this.user_id != '' ? '' : 'fallback is FALLBACK_MEAN_USER and user_id is not set; accepted: with user_id only'\x1a\xe6\x01\n" +
+	"\x10retrieve.variant\x1a\xd1\x01(this.experiment == '') == (this.variant == '') ? '' : this.variant == '' ? 'experiment is set and variant is not; accepted: both or neither' : 'variant is set and experiment is not; accepted: both or neither'B\x10\n" +
 	"\x0e_recall_targetB\x05\n" +
 	"\x03_efB\x0f\n" +
 	"\r_min_coverage\"\xc7\x01\n" +

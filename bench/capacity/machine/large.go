@@ -16,7 +16,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"connectrpc.com/connect"
@@ -111,7 +110,7 @@ type Step struct {
 func (r *LargeReport) WriteTable(w io.Writer) error {
 	fmt.Fprintf(w, "%s, %d processors: %s apps and %s users of %d components, %d shards, %s a step\nsnapshot %s\n\n", r.Machine, r.Processors,
 		wording.Count(r.Apps), wording.Count(r.Users), r.Dim, r.Shards, wording.Plural(r.Threads, "thread"), r.Digest)
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	t := wording.NewTable(w)
 	fmt.Fprintln(t, "step\truns\ttime s\tCPU s\tthe plan said\tmemory MiB\tthe plan said")
 	orNothing := func(v float64) string {
 		if v == 0 {

@@ -10,10 +10,10 @@ import (
 	"runtime"
 	"slices"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/tandem-ann/tandem/bench/capacity/tail"
 	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/wording"
 )
 
 // ValidateOptions say which clusters are started, and how they are asked.
@@ -116,7 +116,7 @@ func (v *Validation) Off() (list []string) {
 
 // WriteTable writes the figures for people.
 func (v *Validation) WriteTable(w io.Writer) error {
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	t := wording.NewTable(w)
 	fmt.Fprintf(t, "%s, %d processors\n\n", v.Machine, v.Processors)
 	fmt.Fprintln(t, "processes\tload\tqueries/s\tfigure\tsimulated\tmeasured\tlowest\thighest\terror\t")
 	row := func(c *Validated, load, rate string, f Figure) {
@@ -143,7 +143,7 @@ func (v *Validation) WriteTable(w io.Writer) error {
 	for i := range v.Clusters {
 		c := &v.Clusters[i]
 		fmt.Fprintf(w, "\n%d shards of %d rows, measured apart: a search takes %.3g µs of a processor, a process that nobody asks %.2g%% of it; in µs:\n", c.Shards, c.Rows, c.Search, 100*c.Idle)
-		t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+		t := wording.NewTable(w)
 		fmt.Fprintf(t, "load\tothers\trefused\t%s\n", strings.Join(steps, "\t"))
 		for _, l := range c.Loads {
 			fmt.Fprintf(t, "%.2g\t%.2g\t%d", l.Load, l.Others, l.Refused)

@@ -7,9 +7,11 @@ import (
 	"hash/fnv"
 	"math/rand/v2"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
+	"testing"
 	"time"
 
 	"gocloud.dev/blob"
@@ -181,6 +183,32 @@ func NewFaults() *Faults {
 // be told apart by rules. The caller may close it, or not.
 func (f *Faults) Bucket(client string, list ...objects.Option) *objects.Bucket {
 	return objects.New(blob.NewBucket(&connection{faults: f, client: client}), "faults://"+client, list...)
+}
+
+// located are the stores that have a location, by its host.
+var located sync.Map
+
+var registerScheme = sync.OnceFunc(func() {
+	blob.DefaultURLMux().RegisterBucket("faults", opener{})
+})
+
+type opener struct{}
+
+func (opener) OpenBucketURL(_ context.Context, u *url.URL) (*blob.Bucket, error) {
+	f, ok := located.Load(u.Host)
+	if !ok {
+		return nil, fmt.Errorf("%s: its test has ended", u)
+	}
+	return blob.NewBucket(&connection{faults: f.(*Faults), client: u.Host}), nil
+}
+
+// Location returns a URL by which this process opens the store, until the test ends.
+func (f *Faults) Location(t testing.TB) string {
+	registerScheme()
+	host := fmt.Sprintf("%x", rand.Uint64())
+	located.Store(host, f)
+	t.Cleanup(func() { located.Delete(host) })
+	return "faults://" + host
 }
 
 // Inject adds a rule. Of several that a request matches, the first that is not used up

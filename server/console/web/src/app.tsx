@@ -2,6 +2,7 @@
 import { Component, type ComponentChildren, type ComponentType } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
 import { Explore } from "./explore";
+import { Nodes } from "./nodes";
 import { Now } from "./now";
 import { Releases } from "./releases";
 import { href, route } from "./route";
@@ -14,7 +15,7 @@ import { Empty, Icon, Loading } from "./ui";
 interface Page {
   name: string;
   title: string;
-  icon: "now" | "explore" | "snapshots" | "releases";
+  icon: "now" | "explore" | "snapshots" | "releases" | "nodes";
   scopes: string[];
   view: ComponentType;
 }
@@ -24,6 +25,7 @@ const pages: Page[] = [
   { name: "explore", title: "Explore", icon: "explore", scopes: ["query"], view: Explore },
   { name: "snapshots", title: "Snapshots", icon: "snapshots", scopes: ["publish", "admin"], view: Snapshots },
   { name: "releases", title: "Releases", icon: "releases", scopes: ["publish", "admin", "live"], view: Releases },
+  { name: "nodes", title: "Nodes", icon: "nodes", scopes: ["live", "publish", "admin"], view: Nodes },
 ];
 
 export function App() {

@@ -7,7 +7,7 @@ import { GateState, ReleaseKind, type GateVerdict, type Release, type ReleaseArm
 import { usePoll } from "./poll";
 import { href } from "./route";
 import { GatesInShort } from "./snapshots";
-import { Dialog, Loading, TroubleBox } from "./ui";
+import { Dialog, Loading, Table, TroubleBox } from "./ui";
 
 export type Change =
   | { kind: "start"; snapshot: string }
@@ -214,8 +214,7 @@ export function Confirm({ change, released, newest, close, done }: Props) {
           </div>
         )}
         {sum !== total && <p class="wrong" role="alert">The shares add up to {share(sum)}; accepted: 100%.</p>}
-        <div class="scroll" tabIndex={0} role="region" aria-label="What changes">
-          <table>
+        <Table label="What changes">
             <thead>
               <tr>
                 <th scope="col">Snapshot</th>
@@ -236,8 +235,7 @@ export function Confirm({ change, released, newest, close, done }: Props) {
                 </tr>
               ))}
             </tbody>
-          </table>
-        </div>
+          </Table>
         {unfit.length > 0 && <p class="warning">{judged ? "Gates keep a snapshot from getting this traffic, unless you say why it is to have it all the same." : "Its gates do not let it pass. That keeps nobody from going back."}</p>}
         <label>
           Reason

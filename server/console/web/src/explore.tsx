@@ -10,11 +10,12 @@ import { count, percent, plural, score, secondsOf, shortDigest, took, valueTexts
 import type { ArmStatus } from "./gen/tandem/v1/admin_pb";
 import { Plan, RetrieveRequestSchema, Tower, Verdict, type Candidate, type IdExplain, type RetrieveResponse } from "./gen/tandem/v1/retrieval_pb";
 import { armColor, Dot } from "./now";
+import { PointMap } from "./map";
 import { Picker } from "./picker";
 import { href, replaceQuery, route } from "./route";
 import { nameAttribute, schemaOf, seenIn, type Schema } from "./schema";
 import { may } from "./session";
-import { Choice, Digest, Empty, Icon, Loading, TroubleBox } from "./ui";
+import { Choice, Digest, Empty, Icon, Loading, Table, TroubleBox } from "./ui";
 
 interface Found {
   answer: RetrieveResponse;
@@ -40,11 +41,11 @@ export function Explore() {
   const version = versionOf(form.arm);
   const [tokens, setTokens] = useState<string[]>([]); // of the pages after the first
   const [round, setRound] = useState(0);
-  const key = JSON.stringify([{ ...form, why: "" }, version, tokens, round]);
+  const key = JSON.stringify([{ ...form, why: "", map: false }, version, tokens, round]);
   const one = useAnswer(form, version, tokens.at(-1) ?? "", key);
   const second = arms.find((a) => a.name === form.other && a.name !== form.arm);
   const two = useAnswer(second ? form : null, second?.modelVersion ?? "", "", key);
-  useEffect(() => setTokens([]), [JSON.stringify({ ...form, k: 0, why: "" })]);
+  useEffect(() => setTokens([]), [JSON.stringify({ ...form, k: 0, why: "", map: false })]);
 
   const schema = useSchema(one.found?.answer.snapshot, one.found?.answer.candidates);
   const attributes = form.target === "users" ? schema.users : schema.apps;
@@ -201,6 +202,13 @@ export function Explore() {
                     </button>
                   </nav>
                 )}
+                <section class="card" aria-label="Map">
+                  <header class="head">
+                    <h2>Where they lie</h2>
+                    <button type="button" aria-expanded={form.map} onClick={() => change({ map: !form.map })}>{form.map ? "Hide the map" : "Show the map"}</button>
+                  </header>
+                  {form.map && <PointMap key={`${form.by}${form.target}${form.id}`} form={form} answer={one.found.answer} name={name} metric={schema.metric} />}
+                </section>
                 <Why form={form} change={change} version={version} name={name} />
               </div>
             ) : (
@@ -408,8 +416,7 @@ function Candidates({ answer, name, target, leaveOut, metric, from }: { answer: 
         <Choice label="Shown as" value={view} options={[["table", "Table"], ["cards", "Cards"]] as const} onChange={setView} />
       </header>
       {view === "table" ? (
-        <div class="scroll" tabIndex={0} role="region" aria-label="Candidates as a table">
-          <table class="candidates">
+        <Table label="Candidates as a table" class="candidates">
             <thead>
               <tr>
                 <th scope="col" class="n">#</th>
@@ -448,8 +455,7 @@ function Candidates({ answer, name, target, leaveOut, metric, from }: { answer: 
                 </tr>
               ))}
             </tbody>
-          </table>
-        </div>
+          </Table>
       ) : (
         <ol class="cards" start={from + 1}>
           {drawn.map((c, i) => (
@@ -538,8 +544,7 @@ function Beside({ one, two, name, names, arms }: { one: RetrieveResponse; two: R
         </h2>
         {one.snapshot === two.snapshot && <span class="tag warn">both answers are by snapshot {shortDigest(one.snapshot)}: the arms have one model version</span>}
       </header>
-      <div class="scroll" tabIndex={0} role="region" aria-label="Two arms as a table">
-        <table class="beside">
+      <Table label="Two arms as a table" class="beside">
           <thead>
             <tr>
               <th scope="col" class="n">#</th>
@@ -560,8 +565,7 @@ function Beside({ one, two, name, names, arms }: { one: RetrieveResponse; two: R
               </tr>
             ))}
           </tbody>
-        </table>
-      </div>
+        </Table>
     </section>
   );
 }

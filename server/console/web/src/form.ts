@@ -19,9 +19,10 @@ export interface Form {
   arm: string;
   other: string;
   why: string;
+  map: boolean;
 }
 
-export const blank: Form = { by: "user", id: "", target: "apps", k: 20, filter: "", bindings: {}, segment: "", atMost: [], exclude: [], exact: false, arm: "", other: "", why: "" };
+export const blank: Form = { by: "user", id: "", target: "apps", k: 20, filter: "", bindings: {}, segment: "", atMost: [], exclude: [], exact: false, arm: "", other: "", why: "", map: false };
 export const maxShown = 200;
 
 export function fromQuery(q: URLSearchParams): Form {
@@ -40,6 +41,7 @@ export function fromQuery(q: URLSearchParams): Form {
     arm: q.get("arm") ?? "",
     other: q.get("beside") ?? "",
     why: q.get("why") ?? "",
+    map: q.get("map") === "1",
   };
 }
 
@@ -57,6 +59,7 @@ export function toQuery(f: Form): Record<string, string> {
   if (f.arm) q["arm"] = f.arm;
   if (f.other) q["beside"] = f.other;
   if (f.why) q["why"] = f.why;
+  if (f.map) q["map"] = "1";
   return q;
 }
 

@@ -9,7 +9,7 @@ import type { Finding, GetHistoryResponse, HistorySample } from "./gen/tandem/v1
 import type { GetLiveStatusResponse } from "./gen/tandem/v1/live_pb";
 import type { RecallStratum } from "./gen/tandem/v1/recall_pb";
 import { usePoll } from "./poll";
-import { Choice, Digest, Empty, Icon, Loading, Prose, TroubleBox } from "./ui";
+import { Choice, Digest, Empty, Icon, Loading, Prose, Table, TroubleBox } from "./ui";
 
 const every = 5000;
 
@@ -99,8 +99,7 @@ function Serves({ s }: { s: GetStatusResponse }) {
               ))}
             </div>
           )}
-          <div class="scroll" tabIndex={0} role="region" aria-label="Arms">
-            <table class="arms">
+          <Table label="Arms" class="arms">
               <thead>
                 <tr>
                   <th scope="col">Arm</th>
@@ -118,8 +117,7 @@ function Serves({ s }: { s: GetStatusResponse }) {
                   <Arm key={a.name} a={a} color={armColor(i)} />
                 ))}
               </tbody>
-            </table>
-          </div>
+            </Table>
         </>
       )}
     </section>

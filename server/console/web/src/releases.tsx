@@ -10,7 +10,7 @@ import { href, route } from "./route";
 import { may } from "./session";
 import { useSignal } from "./signal";
 import { Takedowns } from "./takedowns";
-import { Digest, Empty, Icon, Loading, TroubleBox } from "./ui";
+import { Digest, Empty, Icon, Loading, Table, TroubleBox } from "./ui";
 
 const keyOf = (e: ReleaseEntry) => `${e.release?.generation ?? e.fault?.generation}-${e.release?.hash ?? e.fault?.hash ?? e.fault?.text}`;
 
@@ -101,8 +101,7 @@ function Log() {
           <span class="muted">newest first</span>
         </header>
         {list.length > 0 && (
-          <div class="scroll" tabIndex={0} role="region" aria-label="History as a table">
-            <table class="history">
+          <Table label="History as a table" class="history">
               <thead>
                 <tr>
                   <th scope="col" class="n">Generation</th>
@@ -118,8 +117,7 @@ function Log() {
                   <Entry key={keyOf(e)} e={e} back={writes && i > 0 && e.release ? () => begin({ kind: "rollback", to: e.release! }) : undefined} columns={writes ? 6 : 5} />
                 ))}
               </tbody>
-            </table>
-          </div>
+            </Table>
         )}
         {next && (
           <div class="row pages more">
@@ -181,8 +179,7 @@ function Arms({ arms, act }: { arms: ReleaseArm[]; act?: (c: Change) => void }) 
           ))}
         </div>
       )}
-      <div class="scroll" tabIndex={0} role="region" aria-label="Arms">
-        <table class="arms">
+      <Table label="Arms" class="arms">
           <thead>
             <tr>
               <th scope="col">Arm</th>
@@ -215,8 +212,7 @@ function Arms({ arms, act }: { arms: ReleaseArm[]; act?: (c: Change) => void }) 
               </tr>
             ))}
           </tbody>
-        </table>
-      </div>
+        </Table>
     </>
   );
 }

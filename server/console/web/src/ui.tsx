@@ -1,6 +1,6 @@
 // Parts that several pages have.
 import type { ComponentChildren } from "preact";
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import type { Trouble } from "./api";
 import { shortDigest } from "./format";
 
@@ -17,6 +17,7 @@ const paths = {
   explore: "M9 3.5a5.5 5.5 0 1 1 0 11 5.5 5.5 0 0 1 0-11zM13 13l4 4",
   snapshots: "M10 3l7 3.5-7 3.5-7-3.5zM3 10l7 3.5 7-3.5M3 13.5L10 17l7-3.5",
   releases: "M5 3v14M5 6c0 4 10 3 10 8M15 14m-2 0a2 2 0 1 0 4 0 2 2 0 1 0-4 0M5 4m-2 0a2 2 0 1 0 4 0 2 2 0 1 0-4 0",
+  nodes: "M4 4h12v4H4zM4 12h12v4H4zM7 6h.01M7 14h.01",
   good: "M4 10.5l4 4 8-9",
   bad: "M10 5v6M10 14.5v.5",
   sun: "M10 6.5a3.5 3.5 0 1 1 0 7 3.5 3.5 0 0 1 0-7zM10 2v1.5M10 16.5V18M2 10h1.5M16.5 10H18M4.3 4.3l1.1 1.1M14.6 14.6l1.1 1.1M15.7 4.3l-1.1 1.1M5.4 14.6l-1.1 1.1",
@@ -77,6 +78,50 @@ export function Digest({ of }: { of: string }) {
       <span aria-hidden="true">{copied ? "copied" : <Icon name="copy" />}</span>
     </button>
   );
+}
+
+export const narrow = matchMedia("(max-width: 700px)");
+
+/**
+ * A table that can be scrolled by keyboard where it is too wide. Where a window is narrow its rows stand
+ * as blocks, each cell with the head of its column, which is read off the head when it is drawn.
+ */
+export function Table({ label, class: name, children }: { label: string; class?: string; children: ComponentChildren }) {
+  const ref = useRef<HTMLTableElement>(null);
+  const stacked = useMatch(narrow);
+  useLayoutEffect(() => {
+    const table = ref.current!;
+    if (!stacked || !table.tHead) return;
+    const heads = [...table.tHead.rows[0]!.cells].map((c) => (c.querySelector(".offscreen") ? "" : (c.textContent?.trim() ?? "")));
+    for (const body of table.tBodies) {
+      for (const row of body.rows) {
+        if (row.cells.length !== heads.length) continue; // a note across all columns
+        for (let i = 0; i < heads.length; i++) {
+          const cell = row.cells[i]!;
+          if (cell.dataset["label"] !== heads[i]) cell.dataset["label"] = heads[i]!;
+        }
+      }
+    }
+  });
+  return (
+    <div class={`scroll ${stacked ? "stacked" : ""}`} tabIndex={stacked ? undefined : 0} role="region" aria-label={label}>
+      <table ref={ref} class={name}>
+        {children}
+      </table>
+    </div>
+  );
+}
+
+/** Whether a media query holds, followed. */
+export function useMatch(query: MediaQueryList): boolean {
+  const [holds, set] = useState(query.matches);
+  useEffect(() => {
+    const look = () => set(query.matches);
+    look();
+    query.addEventListener("change", look);
+    return () => query.removeEventListener("change", look);
+  }, [query]);
+  return holds;
 }
 
 export async function copyText(text: string): Promise<boolean> {

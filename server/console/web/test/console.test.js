@@ -4,13 +4,11 @@
 //
 // Screenshots go to the folder that CONSOLE_SCREENSHOTS names, if it does.
 import assert from "node:assert/strict";
-import { mkdirSync, readFileSync, renameSync } from "node:fs";
-import { createRequire } from "node:module";
+import { mkdirSync, renameSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
-import { browse, hostile, open, renamed, shots, World } from "./world.js";
+import { browse, faults, hostile, open, renamed, shots, watchTasks, World } from "./world.js";
 
-const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 const world = new World();
 let browser, server, asking, writing;
 
@@ -27,25 +25,15 @@ after(async () => {
   await world.end();
 });
 
-/** What axe finds that is serious. Its script goes in past the page's policy, as a person's tool does. */
-async function faults(context, page) {
-  const client = await context.newCDPSession(page);
-  await client.send("Page.setBypassCSP", { enabled: true });
-  await client.send("Runtime.evaluate", { expression: axe });
-  const { result } = await client.send("Runtime.evaluate", {
-    expression: `axe.run(document).then((r) => JSON.stringify(r.passes.length < 10 ? ["axe has looked at nothing"] : r.violations.filter((v) => ["serious", "critical"].includes(v.impact)).map((v) => v.id + ": " + v.nodes.map((n) => n.target + " " + n.failureSummary).join("; "))))`,
-    awaitPromise: true,
-  });
-  return JSON.parse(result.value);
-}
-
 const explore = (query) => `#/explore?${new URLSearchParams(query)}`;
 
-test("every page, at each width, light and dark", { timeout: 300_000 }, async () => {
+test("every page, at each width, light and dark", { timeout: 900_000 }, async () => {
   const pages = {
     now: ["#/now", "text=What it holds"],
     begin: ["#/explore", "text=Whom do you ask for?"],
     explore: [explore({ user: "user-0000042", why: renamed, filter: "price_usd < user.budget", "user.budget": "5" }), ".why .answer"],
+    map: [explore({ user: "user-0000042", map: "1" }), ".map .legend"],
+    nodes: ["#/nodes", "text=This server holds all shards itself"],
     snapshots: ["#/snapshots", "text=3 snapshots"],
     refused: [`#/snapshots?of=${world.digests[2]}`, "text=Recall that the build measured"],
     diff: [`#/snapshots?of=${world.digests[1]}&beside=${world.digests[0]}`, "text=Candidates, before and after"],
@@ -69,7 +57,7 @@ test("every page, at each width, light and dark", { timeout: 300_000 }, async ()
   }
 });
 
-test("a session, from sign-in to a token that is taken back", { timeout: 120_000 }, async () => {
+test("a session, from sign-in to a token that is taken back", { timeout: 300_000 }, async () => {
   const { context, page, wrong } = await open(browser, asking.url);
   await page.getByLabel("Token").waitFor();
   if (shots) await page.screenshot({ path: join(shots, "sign-in.png") });
@@ -104,7 +92,7 @@ test("a session, from sign-in to a token that is taken back", { timeout: 120_000
   await context.close();
 });
 
-test("why a given app is not shown to a given user", { timeout: 60_000 }, async () => {
+test("why a given app is not shown to a given user", { timeout: 300_000 }, async () => {
   const { context, page, wrong } = await open(browser, `${server.url}#/explore`);
   await page.getByRole("combobox", { name: "User" }).last().fill("user-0000042");
   await page.keyboard.press("Enter");
@@ -124,7 +112,7 @@ test("why a given app is not shown to a given user", { timeout: 60_000 }, async 
   await context.close();
 });
 
-test("a filter is completed, and its errors are under the character", { timeout: 60_000 }, async () => {
+test("a filter is completed, and its errors are under the character", { timeout: 300_000 }, async () => {
   const { context, page } = await open(browser, server.url + explore({ user: "user-0000042" }));
   await page.getByText("20 candidates").waitFor();
   await page.locator("#filter").focus();
@@ -159,7 +147,7 @@ test("a filter is completed, and its errors are under the character", { timeout:
   await context.close();
 });
 
-test("pages, what is left out, at most so many of each, cards", { timeout: 60_000 }, async () => {
+test("pages, what is left out, at most so many of each, cards", { timeout: 300_000 }, async () => {
   const { context, page, wrong } = await open(browser, server.url + explore({ user: "user-0000042", arm: "control" }));
   const ids = () => page.locator(".candidates tbody th code").allTextContents();
   await page.getByText("20 candidates").waitFor();
@@ -183,7 +171,7 @@ test("pages, what is left out, at most so many of each, cards", { timeout: 60_00
   await context.close();
 });
 
-test("a gate report of a refused snapshot, read to its cause", { timeout: 60_000 }, async () => {
+test("a gate report of a refused snapshot, read to its cause", { timeout: 300_000 }, async () => {
   const { context, page, wrong } = await open(browser, `${server.url}#/snapshots`);
   await page.locator("tbody tr").filter({ hasText: "failed:" }).getByRole("link").click();
   const gate = page.locator(".gates > li").filter({ hasText: "axes" });
@@ -197,7 +185,7 @@ test("a gate report of a refused snapshot, read to its cause", { timeout: 60_000
   await context.close();
 });
 
-test("two arms side by side", { timeout: 60_000 }, async () => {
+test("two arms side by side", { timeout: 300_000 }, async () => {
   const { context, page, wrong } = await open(browser, server.url + explore({ user: "user-0000042" }));
   await page.getByText("20 candidates").waitFor();
   await page.getByLabel("Beside").selectOption("candidate");
@@ -208,7 +196,44 @@ test("two arms side by side", { timeout: 60_000 }, async () => {
   await context.close();
 });
 
-test("a name that is markup is text", { timeout: 60_000 }, async () => {
+test("the map: by keyboard from point to point, centred on one, and the same as a table", { timeout: 300_000 }, async () => {
+  const { context, page, wrong } = await open(browser, server.url + explore({ user: "user-0000042" }));
+  await page.getByRole("button", { name: "Show the map" }).click();
+  const points = page.locator(".map svg [role=button]");
+  await points.first().waitFor();
+  assert.equal(await points.count(), 21);
+  assert.match((await page.locator(".map .legend").textContent()) ?? "", /\d{3} others of the catalogue.*Centred on the middle/);
+  const dots = ((await page.locator(".map path.catalogue").getAttribute("d")) ?? "").split("M").length - 1;
+  assert.ok(dots > 200, `${dots} of the catalogue`);
+  await points.first().focus();
+  const seen = page.locator(".map .seen");
+  assert.match((await seen.textContent()) ?? "", /the query, user user-0000042/);
+  const reached = new Set();
+  for (const key of ["ArrowRight", "ArrowDown", "ArrowLeft", "ArrowUp", "End", "Home"]) {
+    await page.keyboard.press(key);
+    reached.add(await seen.textContent());
+  }
+  assert.ok(reached.size > 2, [...reached].join("; "));
+  await page.keyboard.press("End");
+  await page.keyboard.press("Enter");
+  await page.locator(".map .chosen").waitFor();
+  assert.match((await seen.textContent()) ?? "", /^20: .*, 0\.00 from the centre/);
+  // The point that the map is centred on is in its middle.
+  assert.equal(await page.locator(".map .chosen").getAttribute("transform"), "translate(390 220)");
+  await page.getByText("The same as a table").click();
+  assert.equal(await page.getByRole("region", { name: "Points of the map" }).locator("tbody tr").count(), 21);
+  await page.keyboard.press("Tab");
+  await page.getByRole("button", { name: "Centre on the middle" }).click();
+  assert.equal(await page.locator(".map .chosen").count(), 0);
+  const took = await page.evaluate(() => performance.getEntriesByName("map").map((e) => e.duration));
+  console.log(`the plane of some 900 points: ${took.map((x) => x.toFixed(0)).join(", ")} ms`);
+  assert.match(page.url(), /map=1/);
+  assert.deepEqual(await faults(context, page), []);
+  assert.deepEqual(wrong, []);
+  await context.close();
+});
+
+test("a name that is markup is text", { timeout: 300_000 }, async () => {
   const { context, page, wrong } = await open(browser, server.url + explore({ app: renamed }));
   await page.locator(".summary").waitFor();
   await page.goto(server.url + explore({ user: "user-0000042", k: "5", filter: `name == ${JSON.stringify(hostile)}`, why: renamed }));
@@ -225,7 +250,7 @@ test("a name that is markup is text", { timeout: 60_000 }, async () => {
   await context.close();
 });
 
-test("a server that is gone, and comes back to whom it had", { timeout: 120_000 }, async () => {
+test("a server that is gone, and comes back to whom it had", { timeout: 300_000 }, async () => {
   const lost = await world.serve("--snapshot", world.digests[0]);
   const { context, page } = await open(browser, lost.url);
   await page.getByRole("heading", { name: "1 thing not good" }).waitFor();
@@ -240,7 +265,7 @@ test("a server that is gone, and comes back to whom it had", { timeout: 120_000 
   await context.close();
 });
 
-test("it is quick: first paint, and no task is long while one types and goes from page to page", { timeout: 120_000 }, async () => {
+test("it is quick: first paint, and no task is long while one types and goes from page to page", { timeout: 300_000 }, async () => {
   const paints = [];
   for (let i = 0; i < 10; i++) {
     const { context, page } = await open(browser, server.url);
@@ -251,10 +276,7 @@ test("it is quick: first paint, and no task is long while one types and goes fro
   paints.sort((a, b) => a - b);
   const median = (paints[4] + paints[5]) / 2;
   const { context, page } = await open(browser, "about:blank");
-  await page.addInitScript(() => {
-    globalThis.longest = 0;
-    new PerformanceObserver((l) => l.getEntries().forEach((e) => (globalThis.longest = Math.max(globalThis.longest, e.duration)))).observe({ entryTypes: ["longtask"] });
-  });
+  await watchTasks(page);
   await page.goto(server.url + explore({ user: "user-0000042", k: "200" }));
   await page.getByText("200 candidates").waitFor();
   await page.locator("#filter").pressSequentially('price_usd < 20.0 && "mac" in platforms', { delay: 15 });
@@ -282,7 +304,7 @@ async function decide(context, page, shot, reason) {
   return dialog;
 }
 
-test("a bad model is rolled back, after a look at what that changes", { timeout: 120_000 }, async () => {
+test("a bad model is rolled back, after a look at what that changes", { timeout: 300_000 }, async () => {
   const { context, page, wrong } = await open(browser, `${writing.url}#/releases`);
   await page.getByRole("heading", { name: "Generation 2" }).waitFor();
   await page.getByRole("button", { name: "Promote candidate" }).click();
@@ -311,7 +333,7 @@ test("a bad model is rolled back, after a look at what that changes", { timeout:
   await context.close();
 });
 
-test("of two changes one is made, and the other is told", { timeout: 120_000 }, async () => {
+test("of two changes one is made, and the other is told", { timeout: 300_000 }, async () => {
   const { context, page } = await open(browser, `${writing.url}#/releases`);
   await page.getByRole("heading", { name: "Generation 4" }).waitFor();
   await page.getByRole("button", { name: "Roll back to generation 2" }).click();
@@ -343,7 +365,7 @@ test("of two changes one is made, and the other is told", { timeout: 120_000 }, 
   await context.close();
 });
 
-test("an app is taken down, is gone in Explore, and comes back", { timeout: 120_000 }, async () => {
+test("an app is taken down, is gone in Explore, and comes back", { timeout: 300_000 }, async () => {
   const { context, page, wrong } = await open(browser, writing.url + explore({ user: "user-0000042" }));
   const top = page.locator(".candidates tbody th code").first();
   await top.waitFor();
@@ -379,7 +401,7 @@ test("an app is taken down, is gone in Explore, and comes back", { timeout: 120_
   await context.close();
 });
 
-test("who may not change what is released is not asked to, and is refused", { timeout: 60_000 }, async () => {
+test("who may not change what is released is not asked to, and is refused", { timeout: 300_000 }, async () => {
   const guarded = await world.serve("--tokens", "callers.yaml");
   const { context, page } = await open(browser, guarded.url);
   await page.getByLabel("Token").fill(world.tokens.oncall);

@@ -1,11 +1,15 @@
 // Real servers over a small store that is made here, and a browser to look at them with.
 import { spawn, execFileSync } from "node:child_process";
 import { copyFileSync, existsSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { chromium } from "playwright-core";
 
+const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 const tandem = process.env.TANDEM ?? "tandem";
+/** A folder of files to show in place of those that servers have: of a page that somebody works on. */
+const dist = process.env.CONSOLE_DIST ?? "";
 export const shots = process.env.CONSOLE_SCREENSHOTS ?? "";
 
 /** A name as somebody writes it who wants it to be markup. */
@@ -89,8 +93,36 @@ export async function open(browser, url, options = {}) {
   const wrong = [];
   page.on("console", (m) => ["error", "warning"].includes(m.type()) && wrong.push(`${m.type()}: ${m.text()}`));
   page.on("pageerror", (e) => wrong.push(e.stack ?? e.message));
-  page.on("request", (r) => new URL(r.url()).origin !== new URL(url).origin && wrong.push(`asks ${r.url()}`));
-  page.setDefaultTimeout(30_000);
+  page.on("request", (r) => r.url() !== url && !r.url().startsWith("data:") && (url.startsWith("file:") || new URL(r.url()).origin !== new URL(url).origin) && wrong.push(`asks ${r.url()}`));
+  page.setDefaultTimeout(120_000);
+  if (dist) {
+    await page.route(/\/console\/([\w.-]*|assets\/.*)$/, async (route) => {
+      const name = new URL(route.request().url()).pathname.replace(/^\/console\//, "") || "index.html";
+      if (!existsSync(join(dist, name))) return route.continue();
+      const had = await route.fetch();
+      const kinds = { html: "text/html; charset=utf-8", js: "text/javascript; charset=utf-8", css: "text/css; charset=utf-8", svg: "image/svg+xml" };
+      await route.fulfill({ status: 200, headers: { ...had.headers(), "content-type": kinds[name.split(".").at(-1)], "content-encoding": "" }, path: join(dist, name) });
+    });
+  }
   await page.goto(url);
   return { context, page, wrong };
 }
+
+/** What axe finds that is serious. Its script goes in past the page's policy, as a person's tool does. */
+export async function faults(context, page) {
+  const client = await context.newCDPSession(page);
+  await client.send("Page.setBypassCSP", { enabled: true });
+  await client.send("Runtime.evaluate", { expression: axe });
+  const { result } = await client.send("Runtime.evaluate", {
+    expression: `axe.run(document).then((r) => JSON.stringify(r.passes.length < 10 ? ["axe has looked at nothing"] : r.violations.filter((v) => ["serious", "critical"].includes(v.impact)).map((v) => v.id + ": " + v.nodes.map((n) => n.target + " " + n.failureSummary).join("; "))))`,
+    awaitPromise: true,
+  });
+  return JSON.parse(result.value);
+}
+
+/** Counts the longest task of a page that is opened next. */
+export const watchTasks = (page) =>
+  page.addInitScript(() => {
+    globalThis.longest = 0;
+    new PerformanceObserver((l) => l.getEntries().forEach((e) => (globalThis.longest = Math.max(globalThis.longest, e.duration)))).observe({ entryTypes: ["longtask"] });
+  });

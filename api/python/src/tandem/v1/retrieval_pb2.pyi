@@ -103,7 +103,7 @@ class AtMost(_message.Message):
     def __init__(self, attribute: _Optional[str] = ..., n: _Optional[int] = ...) -> None: ...
 
 class RetrieveRequest(_message.Message):
-    __slots__ = ("vector", "vectors", "user_id", "app_id", "target", "k", "filter", "bindings", "segment", "exclude_ids", "model_version", "recall_target", "ef", "attributes", "min_coverage", "explain", "request_id", "include_ids", "at_most", "request_key", "explain_ids", "fallback", "min_live", "page_token")
+    __slots__ = ("vector", "vectors", "user_id", "app_id", "target", "k", "filter", "bindings", "segment", "exclude_ids", "model_version", "recall_target", "ef", "attributes", "min_coverage", "explain", "request_id", "include_ids", "at_most", "request_key", "explain_ids", "fallback", "min_live", "page_token", "experiment", "variant")
     class BindingsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -135,6 +135,8 @@ class RetrieveRequest(_message.Message):
     FALLBACK_FIELD_NUMBER: _ClassVar[int]
     MIN_LIVE_FIELD_NUMBER: _ClassVar[int]
     PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    EXPERIMENT_FIELD_NUMBER: _ClassVar[int]
+    VARIANT_FIELD_NUMBER: _ClassVar[int]
     vector: _containers.RepeatedScalarFieldContainer[float]
     vectors: _containers.RepeatedCompositeFieldContainer[Vector]
     user_id: str
@@ -159,7 +161,9 @@ class RetrieveRequest(_message.Message):
     fallback: Fallback
     min_live: LivePosition
     page_token: str
-    def __init__(self, vector: _Optional[_Iterable[float]] = ..., vectors: _Optional[_Iterable[_Union[Vector, _Mapping]]] = ..., user_id: _Optional[str] = ..., app_id: _Optional[str] = ..., target: _Optional[_Union[Tower, str]] = ..., k: _Optional[int] = ..., filter: _Optional[str] = ..., bindings: _Optional[_Mapping[str, _struct_pb2.Value]] = ..., segment: _Optional[str] = ..., exclude_ids: _Optional[_Iterable[str]] = ..., model_version: _Optional[str] = ..., recall_target: _Optional[float] = ..., ef: _Optional[int] = ..., attributes: _Optional[_Iterable[str]] = ..., min_coverage: _Optional[float] = ..., explain: bool = ..., request_id: _Optional[str] = ..., include_ids: _Optional[_Iterable[str]] = ..., at_most: _Optional[_Iterable[_Union[AtMost, _Mapping]]] = ..., request_key: _Optional[str] = ..., explain_ids: _Optional[_Iterable[str]] = ..., fallback: _Optional[_Union[Fallback, str]] = ..., min_live: _Optional[_Union[LivePosition, _Mapping]] = ..., page_token: _Optional[str] = ...) -> None: ...
+    experiment: str
+    variant: str
+    def __init__(self, vector: _Optional[_Iterable[float]] = ..., vectors: _Optional[_Iterable[_Union[Vector, _Mapping]]] = ..., user_id: _Optional[str] = ..., app_id: _Optional[str] = ..., target: _Optional[_Union[Tower, str]] = ..., k: _Optional[int] = ..., filter: _Optional[str] = ..., bindings: _Optional[_Mapping[str, _struct_pb2.Value]] = ..., segment: _Optional[str] = ..., exclude_ids: _Optional[_Iterable[str]] = ..., model_version: _Optional[str] = ..., recall_target: _Optional[float] = ..., ef: _Optional[int] = ..., attributes: _Optional[_Iterable[str]] = ..., min_coverage: _Optional[float] = ..., explain: bool = ..., request_id: _Optional[str] = ..., include_ids: _Optional[_Iterable[str]] = ..., at_most: _Optional[_Iterable[_Union[AtMost, _Mapping]]] = ..., request_key: _Optional[str] = ..., explain_ids: _Optional[_Iterable[str]] = ..., fallback: _Optional[_Union[Fallback, str]] = ..., min_live: _Optional[_Union[LivePosition, _Mapping]] = ..., page_token: _Optional[str] = ..., experiment: _Optional[str] = ..., variant: _Optional[str] = ...) -> None: ...
 
 class LivePosition(_message.Message):
     __slots__ = ("log", "sequence")

@@ -1,0 +1,1828 @@
+// node_modules/preact/dist/preact.mjs
+var e, t, n, r, i, a, o, s, c, l, u = Symbol.for("pv"), d = {}, f = [], p = /^m(i|n|o|s|text|space)$/, m = Array.isArray, h = f.slice, g = Object.assign;
+function _(e) {
+	e && e.parentNode && e.remove();
+}
+function v(n, r, i, a, o) {
+	var s = {
+		type: n,
+		props: r,
+		key: i,
+		ref: a,
+		__k: null,
+		__: null,
+		__b: 0,
+		__e: null,
+		__c: null,
+		constructor: u,
+		__v: o || ++t,
+		__i: -1,
+		__u: 0
+	};
+	return !o && e.vnode && e.vnode(s), s;
+}
+function y(e) {
+	return e.children;
+}
+function b(e, t) {
+	this.props = e, this.context = t, this.__g = 0;
+}
+function x(e, t) {
+	if (t == null) return e.__ && x(e.__, e.__i + 1);
+	for (var n; t < e.__k.length; t++) if ((n = e.__k[t]) && n.__e) return n.__e;
+	return typeof e.type != "function" || e.props.__P ? null : x(e);
+}
+function S(t) {
+	var n, r = t.__v, i = r.__e, a = [], o = [], s = t.__P;
+	s && ((n = g({ constructor: u }, r)).__v = r.__v + 1, e.vnode && e.vnode(n), j(s, n, r, t.__n, s.namespaceURI, 32 & r.__u ? [i] : null, a, i || x(r), 32 & r.__u, o), n.__v = r.__v, n.__.__k[n.__i] = n, N(a, n, o), r.__ = r.__e = null, n.__e != i && C(n));
+}
+function C(e) {
+	if ((e = e.__) && e.__c && !e.props.__P) return e.__e = null, e.__k.some(function(t) {
+		return t && (e.__e = t.__e);
+	}), C(e);
+}
+function w(t) {
+	(8 & t.__g || (t.__g |= 8, n.push(t), i++)) && r == e.debounceRendering || ((r = e.debounceRendering) || queueMicrotask)(T);
+}
+function T() {
+	try {
+		for (var e, t = 1; n.length;) n.length > t && n.sort(a), e = n.shift(), t = n.length, 8 & e.__g && S(e);
+	} finally {
+		(i = n.length) && (r || queueMicrotask)(T);
+	}
+}
+function ee(e, t, n, r, i, a, o, s, c, l, u) {
+	var p, m, h, g, _, v, y = r.__k || f, b = t.length;
+	for (c = E(n, t, y, c, b), p = 0; p < b; p++) (h = n.__k[p]) != null && (m = ~h.__i && y[h.__i] || d, h.__i = p, v = j(e, h, m, i, a, o, s, c, l, u), g = h.__e, (m.ref != h.ref || 8 & m.__u) && (m.ref && P(m.ref, null, h, m), h.ref && u.push(h.ref, h.__c || g, h)), _ ||= g, 4 & h.__u ? (c = D(h, c, e, !m.__v), m.__e && (m.__e = null)) : typeof h.type == "function" && v !== void 0 ? c = v : g && (c = g.nextSibling), h.__u &= -21);
+	return n.__e = _, c;
+}
+function E(e, t, n, r, i) {
+	var a, o, s, c, l, d, f, p, h, g = n.length, _ = g, b = 0, S = 0, C = e.__k = Array(i);
+	for (a = 0; a < i; a++) (o = t[a]) != null && typeof o != "boolean" && typeof o != "function" ? (typeof o != "object" || o.constructor === String ? o = C[a] = v(null, o) : m(o) ? o = C[a] = v(y, { children: o }) : o.constructor === u && o.__b ? o = C[a] = v(o.type, o.props, o.key, o.ref, o.__v) : C[a] = o, c = a + b, o.__ = e, o.__b = e.__b + 1, s = null, ~(l = o.__i = O(o, n, c, _)) && (_--, (s = n[l]) && (s.__u |= 2)), s && s.__v ? (o.__u |= 16, l == c - 1 ? b-- : l == c + 1 ? b++ : l != c && (l > c ? b-- : b++, S = 1)) : (~l || (i > g ? b-- : i < g && b++), typeof o.type != "function" && (o.__u |= 4))) : C[a] = null;
+	if (S) {
+		for (d = [], f = [], a = 0; a < i; a++) if ((o = C[a]) && 16 & o.__u) {
+			for (b = 0, p = d.length; b < p;) d[h = b + p >> 1] < o.__i ? b = h + 1 : p = h;
+			d[b] = o.__i, f[a] = b + 1;
+		}
+		for (b = d.length; a--;) f[a] && (f[a] == b ? b-- : C[a].__u |= 4);
+	}
+	if (_) for (a = 0; a < g; a++) !(s = n[a]) || 2 & s.__u || (s.__e == r && (r = x(s)), ie(s, s));
+	return r;
+}
+function D(e, t, n, r) {
+	var i, a, o, s;
+	if (typeof e.type == "function") {
+		if (e.props.__P) return t;
+		if (i = e.__k) for (a = 0; a < i.length; a++) i[a] && (i[a].__ = e, t = D(i[a], t, n, !1));
+		return t;
+	}
+	for (t && !t.parentNode && (t = x(e)) && !t.parentNode && (t = null), o = e.__e, s = t; s && s.nodeType == 8;) s = s.nextSibling;
+	for (o != s && (!r && n.moveBefore && o.parentNode ? n.moveBefore(o, t) : n.insertBefore(o, t || null)), t = o; (t &&= t.nextSibling) && t.nodeType == 8 && !t.data.startsWith("$s"););
+	return t;
+}
+function O(e, t, n, r) {
+	var i, a = e.key, o = e.type, s = t[n], c = s && !(2 & s.__u);
+	if (s === null && a == null || c && a == s.key && o == s.type) return n;
+	if (r > +!!c) {
+		for (i = n - 1; i >= 0; i--) if ((s = t[i]) && !(2 & s.__u) && a == s.key && o == s.type) return i;
+		for (i = n + 1; i < t.length; i++) if ((s = t[i]) && !(2 & s.__u) && a == s.key && o == s.type) return i;
+	}
+	return -1;
+}
+function k(e, t, n) {
+	n ??= "", t[0] == "-" ? e.setProperty(t, n) : e[t] = n;
+}
+function A(e, t, n, r, i) {
+	var a, o;
+	if (t == "style") {
+		if (typeof n == "string") e.style.cssText = n;
+		else {
+			if (typeof r == "string" && (e.style.cssText = r = ""), r) for (t in r) n && t in n || k(e.style, t);
+			if (n) for (t in n) r && n[t] == r[t] || k(e.style, t, n[t]);
+		}
+	} else if (t[0] == "o" && t[1] == "n") typeof n != "function" && (n = null), typeof r != "function" && (r = null), (e.__e ||= {})[t] = n, n && r || (o = l[t] || (l[t] = te(t)), (e.__a ||= {})[t] = c, a = t != (t = t.replace(s, "$1")), (t = t.slice(2))[0] < "a" && (t = t.toLowerCase()), n ? e.addEventListener(t, o, a) : e.removeEventListener(t, o, a));
+	else {
+		if (i == "http://www.w3.org/2000/svg") t = t.replace(/xlink(H|:h)/, "h").replace(/sName$/, "s");
+		else if (t != "width" && t != "height" && t != "href" && t != "list" && t != "form" && t != "tabIndex" && t != "download" && t != "rowSpan" && t != "colSpan" && t != "role" && t != "popover" && t in e) try {
+			e[t] = n ?? "";
+			return;
+		} catch {}
+		if (typeof n == "function") return;
+		n == null || !1 === n && t[4] != "-" ? e.removeAttribute(t) : e.setAttribute(t, t == "popover" && n == 1 ? "" : n);
+	}
+}
+function te(t) {
+	return function(n) {
+		var r = this.__e;
+		if (r) {
+			if (r = r[t], n[o] == null) n[o] = c++;
+			else if (n[o] < this.__a[t]) return;
+			return r(e.event ? e.event(n) : n);
+		}
+	};
+}
+function j(t, n, r, i, a, o, s, c, l, d) {
+	var p, h, v, S, C, w, T, E, D, O, k, A, te, j, N, P, F, I, L = n.type;
+	if (n.constructor !== u) return null;
+	128 & r.__u && (l = 32 & r.__u, p = r.__c.__z) && (n.__u |= l, h = o = [], p.nodeType == 8 ? c = M(p, o) : o.push(p), c = o[0] || c), (p = e.__b) && p(n);
+	e: if (typeof L == "function") {
+		v = s.length;
+		try {
+			if (E = n.props, D = (p = L.prototype) && p.render, O = (p = L.contextType) && i[p.__c], k = p ? O ? O.props.value : p.__ : i, (S = r.__c) ? (n.__c = S, 2 & S.__g && (S.__g |= 1)) : (D ? n.__c = S = new L(E, k) : (n.__c = S = new b(E, k), S.constructor = L, S.render = ae), O && O.sub(S), S.state || (S.state = {}), S.__n = i, S.__g |= 8, S.__h = [], S.__k = []), D && (S.__s || (S.__s = S.state), L.getDerivedStateFromProps && (S.__s == S.state && (S.__s = g({}, S.__s)), g(S.__s, L.getDerivedStateFromProps(E, S.__s)))), C = S.props, w = S.state, S.__v = n, r.__c) {
+				if (E !== C && D && !L.getDerivedStateFromProps && S.componentWillReceiveProps && S.componentWillReceiveProps(E, k), n.__v == r.__v && !(8 & S.__g) || !(4 & S.__g) && S.shouldComponentUpdate && !1 === S.shouldComponentUpdate(E, S.__s, k)) {
+					n.__v != r.__v && (S.props = E, S.state = S.__s, S.__g &= -9), n.__e = r.__e, n.__k = r.__k, n.__k.some(function(e) {
+						e && (e.__ = n);
+					}), f.push.apply(S.__h, S.__k), S.__k = [], S.__h.length && s.push(S), c = x(r);
+					break e;
+				}
+				S.componentWillUpdate && S.componentWillUpdate(E, S.__s, k), D && S.componentDidUpdate && S.__h.push(function() {
+					S.componentDidUpdate(C, w, T);
+				});
+			} else D && !L.getDerivedStateFromProps && S.componentWillMount && S.componentWillMount(), D && S.componentDidMount && S.__h.push(S.componentDidMount);
+			S.context = k, S.props = E, S.__P = t, S.__g &= -5, A = e.__r, te = D ? 25 : 0;
+			do
+				S.__g &= -9, A && A(n), p = S.render(S.props, S.state = S.__s, S.context);
+			while (8 & S.__g && ++te < 25);
+			D && (f.push.apply(S.__h, S.__k), S.__k = []), S.state = S.__s, S.getChildContext && (i = g({}, i, S.getChildContext())), D && r.__c && S.getSnapshotBeforeUpdate && (T = S.getSnapshotBeforeUpdate(C, w)), j = p && p.type === y && p.key == null ? p.props.children : p, E.__P && (p = c, a = (t = E.__P).namespaceURI, l = o = null, r.props && r.props.__P != t && (r.__k.some(function(e) {
+				e && ie(e, e);
+			}), r.__k = null), c = r.__k ? x(r, 0) : null), c = ee(t, m(j) ? j : [j], n, r, i, a, o, s, c, l, d), E.__P && (n.__e = null, c = p), n.__u &= -161, h && h.some(_), S.__h.length && s.push(S), 1 & S.__g && (S.__g &= -4);
+		} catch (t) {
+			if (s.length = v, n.__v = null, l || o) {
+				if (t && t.then) {
+					if (n.__u |= 128 | l, o) {
+						for (~(F = o.indexOf(c || void 0)) || (F = o.length); (I = o[F - 1]) && I.nodeType == 8;) F--;
+						for (; F < o.length; F++) if (I = o[F]) {
+							if (o[F] = null, N) {
+								if (I == P) break;
+							} else {
+								if (I.nodeType != 8) break;
+								I.data.startsWith("$s") && (P = M(N = I));
+							}
+						}
+					}
+					if (!N) {
+						for (; c && c.nodeType == 8 && c.nextSibling;) c = c.nextSibling;
+						N = c;
+					}
+					(p = M(N = n.__c.__z || (n.__c.__z = N))) ? (n.__e = N, c = p) : n.__e = c, c &&= c.nextSibling;
+				} else o && o.some(_);
+			} else n.__e = r.__e;
+			n.__k ||= r.__k || [], t && t.then || ne(n), e.__e(t, n, r);
+		}
+	} else c = n.__e = re(r.__e, n, r, i, a, o, s, l, d, t);
+	return (p = e.diffed) && p(n), c;
+}
+function M(e, t) {
+	if (e && e.nodeType == 8 && e.data.startsWith("$s")) for (var n = 1; e = e.nextSibling;) {
+		if (e.nodeType == 8) {
+			if (e.data.startsWith("$s")) n++;
+			else if (e.data.startsWith("/$s") && !--n) return e;
+		}
+		t && t.push(e);
+	}
+}
+function ne(e) {
+	e && (e.__c && (e.__c.__g |= 4), e.__k && e.__k.some(ne));
+}
+function N(t, n, r) {
+	for (var i = 0; i < r.length;) P(r[i++], r[i++], r[i++]);
+	e.__c && e.__c(n, t), t.some(function(n) {
+		try {
+			t = n.__h, n.__h = [], t.some(function(e) {
+				e.call(n);
+			});
+		} catch (t) {
+			e.__e(t, n.__v);
+		}
+	});
+}
+function re(t, n, r, i, a, o, s, c, l, u) {
+	var f, g, v, y, b, S, C, w, T = r.props || d, E = n.props, D = n.type;
+	if (D == "svg" ? a = "http://www.w3.org/2000/svg" : D == "math" ? a = "http://www.w3.org/1998/Math/MathML" : a ||= "http://www.w3.org/1999/xhtml", o) {
+		for (f = 0; f < o.length; f++) if ((b = o[f]) && (D ? b.localName == D : b.nodeType == 3)) {
+			t = b, o[f] = null;
+			break;
+		}
+	}
+	if (!t) {
+		if (w = u.ownerDocument || document, !D) return w.createTextNode(E);
+		t = w.createElementNS(a, D, E.is ? E : u), c &&= (e.__m && e.__m(n, o), !1), o = null;
+	}
+	if (D) {
+		if (u = D == "template" && t.content || t, o = D == "textarea" && E.defaultValue != null ? null : o && h.call(u.childNodes), !c && o) for (T = {}, f = 0; f < t.attributes.length; f++) T[(b = t.attributes[f]).name] = b.value;
+		for (f in T) b = T[f], f == "dangerouslySetInnerHTML" ? v = b : f == "children" || f in E || f == "value" && "defaultValue" in E || f == "checked" && "defaultChecked" in E || A(t, f, null, b, a);
+		for (f in E) b = E[f], f == "children" ? y = b : f == "dangerouslySetInnerHTML" ? g = b : f == "value" ? S = b : f == "checked" ? C = b : c && typeof b != "function" || T[f] === b || A(t, f, b, T[f], a);
+		g ? (c || v && (g.__html == v.__html || g.__html == t.innerHTML) || (t.innerHTML = g.__html), n.__k = []) : (v && (t.textContent = ""), (D == "foreignObject" || a == "http://www.w3.org/1998/Math/MathML" && p.test(D)) && (a = "http://www.w3.org/1999/xhtml"), ee(u, m(y) ? y : [y], n, r, i, a, o, s, o ? o[0] : r.__k && x(r, 0), c, l), o && o.some(_)), c && D != "textarea" || (f = "value", D == "progress" && S == null ? t.removeAttribute(f) : S == null || S === t[f] && (D != "progress" || S) || A(t, f, S, T[f], a), f = "checked", C != null && C != t[f] && A(t, f, C, T[f], a));
+	} else T === E || c && t.data == E || (t.data = E);
+	return t;
+}
+function P(t, n, r, i) {
+	try {
+		typeof t == "function" ? n ? n.__x = t(n) || 1 : (i &&= i.__c || i.__e) && (n = i.__x) && (i.__x = null, typeof n == "function" ? n() : t(null)) : t.current = n;
+	} catch (t) {
+		e.__e(t, r);
+	}
+}
+function ie(t, n, r) {
+	var i, a, o, s;
+	if (e.unmount && e.unmount(t), !(i = t.ref) || i.current && i.current != t.__e || P(i, null, n, t), i = t.__c) {
+		if (i.componentWillUnmount) try {
+			i.componentWillUnmount();
+		} catch (t) {
+			e.__e(t, n);
+		}
+		i.__P = i.__n = null;
+	}
+	if (i = t.__k) for (s = 0; s < i.length; s++) i[s] && ie(i[s], n, typeof t.type != "function" || r && !t.props.__P);
+	!r && (i = t.__c) && (i = i.__z) && (a = M(i, o = [])) && (i == t.__e && o.some(_), _(a), _(i)), r || _(t.__e), t.__e = t.__c = t.__ = null;
+}
+function ae(e, t, n) {
+	return this.constructor(e, n);
+}
+function F(t, n) {
+	var r, i, a, o;
+	e.__ && e.__(t, n), n.nodeType == 9 && (n = n.documentElement), i = (r = t && 32 & t.__u) ? null : n.__k, n.__k = v(y, { children: [t] }), a = [], o = [], j(n, n.__k, i || d, d, n.namespaceURI, i ? null : n.firstChild ? h.call(n.childNodes) : null, a, i ? i.__e : n.firstChild, r, o), N(a, n.__k, o), n.__k.props.children = null;
+}
+e = { __e: function(e, t, n, r) {
+	for (var a, o, s; t = t.__;) if ((a = t.__c) && !(1 & a.__g)) {
+		a.__g |= 4;
+		try {
+			if ((s = (o = a.constructor) && o.getDerivedStateFromError) && a.setState(o.getDerivedStateFromError(e)), a.componentDidCatch && (a.componentDidCatch(e, r || {}), s = 1), s && 8 & a.__g) return void (a.__g |= 2);
+		} catch (t) {
+			e = t;
+		}
+	}
+	throw i = 0, e;
+} }, t = 0, b.prototype.setState = function(e, t) {
+	var n = this.__s;
+	n && n != this.state || (n = this.__s = g({}, this.state)), typeof e == "function" && (e = e(g({}, n), this.props)), e && (g(n, e), this.__v && (t && this.__k.push(t), w(this)));
+}, b.prototype.forceUpdate = function(e) {
+	this.__v && (this.__g |= 4, e && this.__h.push(e), w(this));
+}, b.prototype.render = y, n = [], i = 0, a = function(e, t) {
+	return e.__v.__b - t.__v.__b;
+}, o = Symbol(), s = /(PointerCapture)$|Capture$/i, c = 0, l = {};
+// src/format.ts
+var I = (e) => e.toLocaleString("en-US"), L = (e, t) => `${I(e)} ${t}${e == 1 ? "" : "s"}`;
+function R(e) {
+	if (!isFinite(e)) return "–";
+	let [t, n] = e < .001 ? [e * 1e6, "µs"] : e < 1 ? [e * 1e3, "ms"] : [e, "s"];
+	return `${t >= 100 ? t.toFixed(0) : t >= 10 ? t.toFixed(1) : t.toFixed(2)} ${n}`;
+}
+function oe(e) {
+	let t = Number(e);
+	if (t < 1024) return `${t} B`;
+	let n = -1;
+	for (; t >= 1023.95 && n < 5;) t /= 1024, n++;
+	return `${t.toFixed(1)} ${"KMGTPE"[n]}iB`;
+}
+var z = (e, t = 1) => `${(100 * e).toFixed(t)}%`, se = (e) => e.slice(0, 12), B, V, ce, le, ue = Object.is, H = 0, de = [], fe = [], U = e, pe = U.__b, me = U.__r, he = U.diffed, ge = U.__c, _e = U.unmount, ve = U.__;
+function W(e, t) {
+	U.__h && U.__h(V, e, H || t), H = 0;
+	var n = V.__H || (V.__H = {
+		__: [],
+		__h: []
+	});
+	return e >= n.__.length && n.__.push({}), n.__[e];
+}
+function ye(e) {
+	return H = 1, be(je, e);
+}
+function be(e, t, n) {
+	var r = W(B++, 2);
+	if (r.t = e, !r.__c && (r.__ = [n ? n(t) : je(void 0, t), function(e) {
+		var t = (r.__N || r.__)[0], n = r.t(t, e);
+		ue(t, n) || (r.__N = [n, r.__[1]], r.__c.setState({}));
+	}], r.__c = V, !V.__f)) {
+		V.__f = !0;
+		var i = V.shouldComponentUpdate;
+		V.shouldComponentUpdate = function(e, t, n) {
+			var r = this.__H;
+			if (!r) return !0;
+			var a = !1, o = this.props != e;
+			if (r.__.some(function(e) {
+				e.__N && (a = !0, ue(e.__[0], e.__N[0]) || (o = !0));
+			}), i) {
+				var s = i.call(this, e, t, n);
+				return a ? s || o : s;
+			}
+			return !a || o;
+		};
+	}
+	return r.__;
+}
+function xe(e, t) {
+	var n = W(B++, 3);
+	!U.__s && Ae(n.__H, t) && (n.__P = !0, n.__ = e, n.u = t, V.__H.__h.push(n));
+}
+function Se(e, t) {
+	var n = W(B++, 4);
+	!U.__s && Ae(n.__H, t) && (n.__P = !1, n.__ = e, n.u = t, V.__h.push(n));
+}
+function Ce(e) {
+	return H = 5, we(function() {
+		return { current: e };
+	}, []);
+}
+function we(e, t) {
+	var n = W(B++, 7);
+	return Ae(n.__H, t) && (n.__ = e(), n.__H = t), n.__;
+}
+function Te() {
+	var e;
+	do {
+		for (; e = fe.shift();) try {
+			G(e);
+		} catch (t) {
+			U.__e(t, { __: (e = e.__P) && e.__v });
+		}
+		for (; e = de.shift();) {
+			var t = e.__H;
+			if (e.__P && t) try {
+				t.__h.some(G), t.__h.some(ke), t.__h = [];
+			} catch (n) {
+				t.__h = [], U.__e(n, e.__v);
+			}
+		}
+	} while (fe.length);
+}
+U.__b = function(e) {
+	V = null, pe && pe(e);
+}, U.__ = function(e, t) {
+	e && t.__k && t.__k.__m && (e.__m = t.__k.__m), ve && ve(e, t);
+}, U.__r = function(e) {
+	me && me(e), B = 0;
+	var t = (V = e.__c).__H;
+	t && (ce == V ? V.__h = [] : (t.__h.some(G), t.__h.some(ke), B = 0), t.__h = [], t.__.some(function(e) {
+		e.__N && (e.__ = e.__N), e.u = e.__N = void 0;
+	})), ce = V;
+}, U.diffed = function(e) {
+	he && he(e);
+	var t = e.__c;
+	t && t.__H && (t.__H.__h.length && Oe(de.push(t)), t.__H.__.some(function(e) {
+		e.u && (e.__H = e.u);
+	})), ce = V = null;
+}, U.__c = function(e, t) {
+	t.some(function(e) {
+		try {
+			e.__h.some(G), e.__h = e.__h.filter(function(e) {
+				return !e.__ || ke(e);
+			});
+		} catch (t) {
+			e.__h = [function() {
+				throw t;
+			}];
+		}
+	}), ge && ge(e, t);
+}, U.unmount = function(e) {
+	_e && _e(e);
+	var t, n, r = e.__c;
+	r && r.__H && (r.__H.__.some(function(r) {
+		try {
+			if (r.__P && r.__c) {
+				if (n === void 0) {
+					for (n = e.__; n && (!n.__c || !n.__c.__P);) n = n.__;
+					n &&= n.__c;
+				}
+				r.__P = n, Oe(fe.push(r));
+			} else G(r);
+		} catch (e) {
+			t = e;
+		}
+	}), r.__H = void 0, t && U.__e(t, r.__v));
+};
+var Ee = typeof requestAnimationFrame == "function";
+function De(e) {
+	var t, n = function() {
+		clearTimeout(r), Ee && cancelAnimationFrame(t), setTimeout(e);
+	}, r = setTimeout(n, 35);
+	Ee && (t = requestAnimationFrame(n));
+}
+function Oe(e) {
+	e != 1 && le == U.requestAnimationFrame || ((le = U.requestAnimationFrame) || De)(Te);
+}
+function G(e) {
+	var t = V, n = e.__c;
+	typeof n == "function" && (e.__c = void 0, n()), V = t;
+}
+function ke(e) {
+	var t = V;
+	e.__c = e.__(), V = t;
+}
+function Ae(e, t) {
+	return !e || e.length != t.length || t.some(function(t, n) {
+		return !ue(t, e[n]);
+	});
+}
+function je(e, t) {
+	return typeof t == "function" ? t(e) : t;
+}
+// node_modules/preact/jsx-runtime/dist/jsxRuntime.mjs
+var Me = Symbol.for("pv"), Ne = 0;
+Array.isArray;
+function K(t, n, r, i, a, o) {
+	n ||= {};
+	var s, c, l = n;
+	if ("ref" in l && typeof t != "function") for (c in l = {}, n) c == "ref" ? s = n[c] : l[c] = n[c];
+	var u = {
+		type: t,
+		props: l,
+		key: r,
+		ref: s,
+		__k: null,
+		__: null,
+		__b: 0,
+		__e: null,
+		__c: null,
+		constructor: Me,
+		__v: --Ne,
+		__i: -1,
+		__u: 0
+	};
+	return (a || o) && (u.__source = a, u.__self = o), e.vnode && e.vnode(u), u;
+}
+// src/plot.tsx
+var [q, J] = [560, 260], Y = {
+	left: 72,
+	right: 16,
+	top: 12,
+	bottom: 40
+}, X = (e) => {
+	let t = Math.abs(e);
+	return t >= 1e6 || t > 0 && t < .001 ? e.toExponential(1) : String(Number(e.toPrecision(3)));
+};
+function Pe(e, t, n) {
+	let r = t - e;
+	if (!(r > 0)) return [e];
+	let i = 10 ** Math.floor(Math.log10(r / n)), a = [
+		1,
+		2,
+		5,
+		10
+	].map((e) => e * i).find((e) => r / e <= n) ?? 10 * i, o = [];
+	for (let n = Math.ceil(e / a - 1e-9); n * a <= t + a * 1e-9; n++) o.push(Number((n * a).toPrecision(12)));
+	return o;
+}
+function Fe({ title: e, x: t, y: n, series: r, logX: i, rangeY: a, bound: o, formatX: s = X, formatY: c = X }) {
+	let l = r.flatMap((e) => e.points).filter((e) => isFinite(e.x) && isFinite(e.y) && (!i || e.x > 0));
+	if (l.length === 0) return null;
+	let u = [...l.flatMap((e) => [
+		e.y,
+		e.low ?? e.y,
+		e.high ?? e.y
+	]), ...o ? [o.at] : []], d = i ? Math.log10 : (e) => e, [f, p] = [Math.min(...l.map((e) => d(e.x))), Math.max(...l.map((e) => d(e.x)))], [m, h] = a ?? [Math.min(...u), Math.max(...u)];
+	p - f < 1e-9 ? [f, p] = [f - .5, p + .5] : [f, p] = [f - .03 * (p - f), p + .03 * (p - f)], a || ([m, h] = h - m < 1e-9 ? [m - Math.max(Math.abs(m) * .1, 1e-6), h + Math.max(Math.abs(h) * .1, 1e-6)] : [m - .06 * (h - m), h + .06 * (h - m)]);
+	let g = (e) => Math.round(e * 10) / 10, _ = (e) => g(Y.left + (d(e) - f) / (p - f) * (q - Y.left - Y.right)), v = (e) => g(J - Y.bottom - (Math.min(Math.max(e, m), h) - m) / (h - m) * (J - Y.top - Y.bottom)), y = i ? Ie(f, p) : Pe(f, p, 6), b = Pe(m, h, 5);
+	return /* @__PURE__ */ K("figure", {
+		class: "plot",
+		children: [/* @__PURE__ */ K("figcaption", { children: [/* @__PURE__ */ K("strong", { children: e }), r.length > 1 && /* @__PURE__ */ K("span", {
+			class: "legend",
+			children: r.map((e) => /* @__PURE__ */ K("span", { children: [/* @__PURE__ */ K("span", {
+				class: `dot arm-${e.color % 4}`,
+				"aria-hidden": "true"
+			}), e.label] }, e.label))
+		})] }), /* @__PURE__ */ K("svg", {
+			viewBox: `0 0 ${q} ${J}`,
+			role: "img",
+			"aria-label": `${e}: ${n} by ${t}. ${r.map((e) => `${e.label}: ${e.points.slice(0, 12).map((e) => `${e.label ? `${e.label} ` : ""}${s(e.x)}, ${c(e.y)}`).join("; ")}`).join(". ")}`,
+			children: [
+				b.map((e) => /* @__PURE__ */ K("g", { children: [/* @__PURE__ */ K("path", {
+					class: "grid",
+					d: `M${Y.left} ${v(e)}H${q - Y.right}`
+				}), /* @__PURE__ */ K("text", {
+					x: Y.left - 8,
+					y: v(e) + 4,
+					"text-anchor": "end",
+					children: c(e)
+				})] }, `y${e}`)),
+				y.map((e) => /* @__PURE__ */ K("text", {
+					x: _(e),
+					y: J - Y.bottom + 16,
+					"text-anchor": "middle",
+					children: s(e)
+				}, `x${e}`)),
+				/* @__PURE__ */ K("text", {
+					class: "of",
+					x: (Y.left + q - Y.right) / 2,
+					y: J - 6,
+					"text-anchor": "middle",
+					children: t
+				}),
+				/* @__PURE__ */ K("text", {
+					class: "of",
+					transform: `translate(12 ${(J - Y.bottom + Y.top) / 2}) rotate(-90)`,
+					"text-anchor": "middle",
+					children: n
+				}),
+				o && /* @__PURE__ */ K("g", { children: [/* @__PURE__ */ K("path", {
+					class: "bound",
+					d: `M${Y.left} ${v(o.at)}H${q - Y.right}`
+				}), /* @__PURE__ */ K("text", {
+					class: "bound",
+					x: q - Y.right,
+					y: v(o.at) - 4,
+					"text-anchor": "end",
+					children: o.label
+				})] }),
+				r.map((e) => {
+					let t = e.points.filter((e) => isFinite(e.x) && isFinite(e.y) && (!i || e.x > 0));
+					return /* @__PURE__ */ K("g", {
+						class: `series arm-${e.color % 4} ${e.below ? "below" : ""}`,
+						children: [e.line && t.length > 1 && /* @__PURE__ */ K("path", {
+							class: "line",
+							d: `M${t.map((e) => `${_(e.x)} ${v(e.y)}`).join("L")}`
+						}), t.map((t, n) => /* @__PURE__ */ K("g", {
+							class: t.bad ? "bad" : "",
+							children: [t.low !== void 0 && t.high !== void 0 && /* @__PURE__ */ K("path", {
+								class: "line",
+								d: `M${_(t.x)} ${v(t.low)}V${v(t.high)}`
+							}), /* @__PURE__ */ K("circle", {
+								cx: _(t.x),
+								cy: v(t.y),
+								r: "3.5",
+								children: /* @__PURE__ */ K("title", { children: `${e.label}${t.label ? `, ${t.label}` : ""}: ${s(t.x)}, ${c(t.y)}` })
+							})]
+						}, n))]
+					}, e.label);
+				})
+			]
+		})]
+	});
+}
+function Ie(e, t) {
+	let n = [];
+	for (let r = Math.floor(e); r <= t + 1; r++) for (let i of t - e > 2.5 ? [1] : t - e > 1 ? [1, 3] : t - e > .6 ? [
+		1,
+		2,
+		5
+	] : [
+		1,
+		1.5,
+		2,
+		3,
+		4,
+		5,
+		6,
+		7,
+		8,
+		9
+	]) {
+		let a = Math.log10(i) + r;
+		a >= e && a <= t && n.push(Number((i * 10 ** r).toPrecision(3)));
+	}
+	return n.length > 1 ? n : [10 ** e, 10 ** t].map((e) => Number(e.toPrecision(2)));
+}
+function Z({ title: e, bars: t, format: n = X, from: r, to: i, note: a }) {
+	if (t.length === 0) return null;
+	let o = t.flatMap((e) => [
+		e.value,
+		e.low ?? e.value,
+		e.high ?? e.value,
+		e.limit ?? e.value
+	]), s = r ?? Math.min(0, ...o), c = i ?? Math.max(...o), l = (e) => Math.round(1e3 * Math.min(Math.max((e - s) / (c - s || 1), 0), 1)) / 10;
+	return /* @__PURE__ */ K("figure", {
+		class: "bars",
+		children: [/* @__PURE__ */ K("figcaption", { children: [/* @__PURE__ */ K("strong", { children: e }), a && /* @__PURE__ */ K("span", {
+			class: "muted",
+			children: a
+		})] }), /* @__PURE__ */ K("ul", { children: t.map((e) => /* @__PURE__ */ K("li", { children: [
+			/* @__PURE__ */ K("span", {
+				class: "of",
+				children: e.label
+			}),
+			/* @__PURE__ */ K("svg", {
+				viewBox: "0 0 100 10",
+				preserveAspectRatio: "none",
+				"aria-hidden": "true",
+				focusable: "false",
+				children: [
+					/* @__PURE__ */ K("rect", {
+						class: "track",
+						width: "100",
+						height: "10",
+						rx: "1"
+					}),
+					/* @__PURE__ */ K("rect", {
+						class: e.bad ? "bad" : "value",
+						width: l(e.value),
+						height: "10",
+						rx: "1"
+					}),
+					e.low !== void 0 && e.high !== void 0 && /* @__PURE__ */ K("rect", {
+						class: "sure",
+						x: l(e.low),
+						width: Math.max(l(e.high) - l(e.low), .4),
+						y: "4",
+						height: "2"
+					}),
+					e.limit !== void 0 && /* @__PURE__ */ K("rect", {
+						class: "limit-at",
+						x: Math.min(l(e.limit), 99.5),
+						width: "0.6",
+						height: "10"
+					})
+				]
+			}),
+			/* @__PURE__ */ K("span", {
+				class: `n ${e.bad ? "wrong" : ""}`,
+				children: [n(e.value), e.limit !== void 0 && /* @__PURE__ */ K("span", {
+					class: "muted",
+					children: [" / ", n(e.limit)]
+				})]
+			})
+		] }, e.label)) })]
+	});
+}
+// src/ui.tsx
+function Le({ title: e, children: t }) {
+	return /* @__PURE__ */ K("div", {
+		class: "empty",
+		children: [/* @__PURE__ */ K("strong", { children: e }), t && /* @__PURE__ */ K("p", { children: t })]
+	});
+}
+var Re = matchMedia("(max-width: 700px)");
+function Q({ label: e, class: t, children: n }) {
+	let r = Ce(null), i = ze(Re);
+	return Se(() => {
+		let e = r.current;
+		if (!i || !e.tHead) return;
+		let t = [...e.tHead.rows[0].cells].map((e) => e.querySelector(".offscreen") ? "" : e.textContent?.trim() ?? "");
+		for (let n of e.tBodies) for (let e of n.rows) if (e.cells.length === t.length) for (let n = 0; n < t.length; n++) {
+			let r = e.cells[n];
+			r.dataset.label !== t[n] && (r.dataset.label = t[n]);
+		}
+	}), /* @__PURE__ */ K("div", {
+		class: `scroll ${i ? "stacked" : ""}`,
+		tabIndex: i ? void 0 : 0,
+		role: "region",
+		"aria-label": e,
+		children: /* @__PURE__ */ K("table", {
+			ref: r,
+			class: t,
+			children: n
+		})
+	});
+}
+function ze(e) {
+	let [t, n] = ye(e.matches);
+	return xe(() => {
+		let t = () => n(e.matches);
+		return t(), e.addEventListener("change", t), () => e.removeEventListener("change", t);
+	}, [e]), t;
+}
+// src/measures.tsx
+var Be = (e) => [
+	...e.report?.checks ?? [],
+	...e.filters ?? [],
+	...e.fresh ?? [],
+	...e.latency ?? []
+], Ve = {
+	passed: "good",
+	failed: "bad",
+	inconclusive: "warn"
+}, He = [
+	"failed",
+	"inconclusive",
+	"unknown",
+	"passed",
+	"not run"
+];
+function Ue({ rows: e, checks: t }) {
+	return /* @__PURE__ */ K("ul", {
+		class: "gates",
+		children: [...e].sort((e, t) => He.indexOf(e.state) - He.indexOf(t.state)).map((e) => {
+			let n = t(e.gate);
+			return /* @__PURE__ */ K("li", { children: /* @__PURE__ */ K("details", {
+				open: e.state === "failed",
+				children: [/* @__PURE__ */ K("summary", { children: [
+					/* @__PURE__ */ K("strong", { children: e.gate }),
+					/* @__PURE__ */ K("span", {
+						class: `tag ${Ve[e.state] ?? ""}`,
+						children: e.state
+					}),
+					/* @__PURE__ */ K("span", {
+						class: "muted",
+						children: e.state === "passed" ? L(e.checks, "check") : e.why
+					})
+				] }), n.length === 0 ? /* @__PURE__ */ K("p", {
+					class: "muted checks",
+					children: e.why || "It has made no check."
+				}) : /* @__PURE__ */ K("ul", {
+					class: "checks",
+					children: n.map((e, t) => /* @__PURE__ */ K("li", { children: [
+						/* @__PURE__ */ K("span", {
+							class: e.passed ? "" : "wrong",
+							children: e.subject
+						}),
+						/* @__PURE__ */ K(We, { c: e }),
+						/* @__PURE__ */ K("span", {
+							class: "muted",
+							children: e.text
+						})
+					] }, t))
+				})]
+			}) }, e.gate);
+		})
+	});
+}
+function We({ c: e }) {
+	let t = Math.min(0, e.value, e.limit), n = Math.max(e.value, e.limit, +(e.bound === "min" && e.limit <= 1 && e.value <= 1)) || 1, r = (e) => 5 + 110 * (e - t) / (n - t || 1), [i, a] = e.bound === "max" ? [1, r(e.limit)] : [r(e.limit), 119];
+	return /* @__PURE__ */ K("span", {
+		class: "limit",
+		children: [
+			/* @__PURE__ */ K("svg", {
+				viewBox: "0 0 120 12",
+				role: "img",
+				"aria-label": `${e.value}, ${e.bound === "max" ? "at most" : "at least"} ${e.limit}`,
+				children: [
+					/* @__PURE__ */ K("rect", {
+						class: "track",
+						x: "1",
+						y: "4",
+						width: "118",
+						height: "4",
+						rx: "2"
+					}),
+					/* @__PURE__ */ K("rect", {
+						class: "may",
+						x: i,
+						y: "4",
+						width: Math.max(a - i, 1),
+						height: "4",
+						rx: "2"
+					}),
+					/* @__PURE__ */ K("circle", {
+						class: e.passed ? "good" : "bad",
+						cx: r(e.value),
+						cy: "6",
+						r: "4"
+					})
+				]
+			}),
+			/* @__PURE__ */ K("span", {
+				class: "n",
+				children: Number(e.value.toPrecision(4))
+			}),
+			/* @__PURE__ */ K("span", {
+				class: "muted",
+				children: [
+					e.bound === "max" ? "≤" : "≥",
+					" ",
+					Number(e.limit.toPrecision(4))
+				]
+			})
+		]
+	});
+}
+var $ = (e, t = e.subject) => ({
+	label: t,
+	value: e.value,
+	limit: e.limit,
+	bad: !e.passed
+});
+function Ge({ checks: e, undecided: t }) {
+	let n = (t) => e.filter((e) => e.gate === t), r = (e) => t.find((t) => t.gate === e)?.text ?? "this gate was not run", i = n("recall").flatMap((e) => {
+		let t = /^recall@(\d+)(?: in segment (.+))?$/.exec(e.subject);
+		return t ? [{
+			c: e,
+			k: Number(t[1]),
+			segment: t[2] ?? "all apps"
+		}] : [];
+	}), a = [...new Set(i.map((e) => e.k))].sort((e, t) => e - t), o = n("alignment").flatMap((e) => {
+		let t = /^hit-rate@(\d+) against chance$/.exec(e.subject), n = /vectors find ([\d.]+)% .*?those of other users ([\d.]+)%.*? up to ([\d.]+)%/.exec(e.text);
+		return t ? [{
+			k: t[1],
+			c: e,
+			shares: n ? n.slice(1).map((e) => Number(e) / 100) : null
+		}] : [];
+	}), s = n("norms"), c = n("overlap"), l = n("latency"), u = [];
+	i.length === 0 && u.push(["Recall", r("recall")]), s.length === 0 && u.push(["Norms beside those of the snapshot before", r("norms")]), c.length === 0 && u.push(["Candidates that both have", r("overlap")]), o.length === 0 && u.push(["Alignment beside its control", r("alignment")]), l.length === 0 && u.push(["Latency", r("latency")]);
+	let d = i.length ? Math.min(.9, ...i.map((e) => Math.min(e.c.value, e.c.limit))) : 0;
+	return /* @__PURE__ */ K(y, { children: [/* @__PURE__ */ K("div", {
+		class: "plots",
+		children: [
+			a.map((e) => /* @__PURE__ */ K(Z, {
+				title: `Recall@${e} by segment`,
+				note: `for sure, beside what is required; from ${X(Math.floor(d * 20) / 20)} on`,
+				from: Math.floor(d * 20) / 20,
+				to: 1,
+				format: (e) => e.toFixed(4),
+				bars: i.filter((t) => t.k === e).map((e) => $(e.c, e.segment))
+			}, e)),
+			o.map((e) => e.shares ? /* @__PURE__ */ K(Z, {
+				title: `Alignment: hit rate@${e.k}`,
+				note: `what users find of what they did; ${X(e.c.value)} times the control, ${X(e.c.limit)} required`,
+				format: (e) => z(e),
+				bars: [
+					{
+						label: "with their own vectors",
+						value: e.shares[0],
+						bad: !e.c.passed
+					},
+					{
+						label: "control: those of other users",
+						value: e.shares[1]
+					},
+					{
+						label: "control: a space turned at random",
+						value: e.shares[2]
+					}
+				]
+			}, e.k) : /* @__PURE__ */ K(Z, {
+				title: `Alignment: hit rate@${e.k} against its control`,
+				note: "1 is chance",
+				bars: [$(e.c)]
+			}, e.k)),
+			n("axes").length > 0 && /* @__PURE__ */ K(Z, {
+				title: "Axes of both towers",
+				note: "beside what is required",
+				bars: n("axes").map((e) => $(e))
+			}),
+			s.length > 0 && /* @__PURE__ */ K(Z, {
+				title: "Norms",
+				note: "beside the snapshot before, as factors; the most that is accepted",
+				bars: s.map((e) => $(e))
+			}),
+			c.length > 0 && /* @__PURE__ */ K(Z, {
+				title: "Candidates that both snapshots have",
+				note: "as a share, beside what is required",
+				to: 1,
+				bars: c.map((e) => $(e))
+			}),
+			l.length > 0 && /* @__PURE__ */ K(Z, {
+				title: "Latency",
+				note: "beside the most that is accepted",
+				bars: l.map((e) => $(e))
+			})
+		]
+	}), u.length > 0 && /* @__PURE__ */ K("ul", {
+		class: "missing",
+		children: u.map(([e, t]) => /* @__PURE__ */ K("li", { children: [
+			/* @__PURE__ */ K("strong", { children: e }),
+			" is not here: ",
+			t,
+			"."
+		] }, e))
+	})] });
+}
+function Ke({ m: e }) {
+	let t = e.apps.recall ?? [], n = e.apps.shards, r = [...new Set(t.map((e) => e.k))].map((e, r) => ({
+		label: `k = ${e}`,
+		color: r,
+		line: !0,
+		points: t.filter((t) => t.k === e).flatMap((t) => {
+			let r = n.map((n) => n.effort?.find((n) => n.k === e && Math.abs(n.target - t.target) < 1e-6));
+			return r.some((e) => !e || e.ef === 0) ? [] : [{
+				x: r.reduce((e, t) => e + t.scored, 0),
+				y: t.recall,
+				label: `target ${t.target}`,
+				bad: t.recall < t.target
+			}];
+		}).sort((e, t) => e.x - t.x)
+	})).filter((e) => e.points.length > 0);
+	return r.length === 0 ? /* @__PURE__ */ K("p", {
+		class: "muted",
+		children: [
+			"Recall against work is not here: ",
+			t.length === 0 ? "the snapshot does not say what recall its build measured" : "its shards are scanned, or do not say what their calibration found",
+			"."
+		]
+	}) : /* @__PURE__ */ K(Fe, {
+		title: "Recall against work",
+		x: "distances computed for a query, in all shards",
+		y: "recall that the build measured",
+		series: r,
+		logX: !0,
+		formatX: (e) => I(Math.round(e)),
+		formatY: (e) => e.toFixed(e > .99 ? 4 : 3)
+	});
+}
+function qe({ m: e }) {
+	let t = [...(e.apps.recall ?? []).map((t) => ({
+		of: "all apps",
+		eligible: e.apps.rows,
+		r: t
+	})), ...(e.apps.segments ?? []).flatMap((e) => (e.recall ?? []).map((t) => ({
+		of: e.name,
+		eligible: e.eligible,
+		r: t
+	})))];
+	return /* @__PURE__ */ K("section", {
+		class: "card flush",
+		"aria-label": "Recall that the build measured",
+		children: [
+			/* @__PURE__ */ K("header", {
+				class: "head",
+				children: [/* @__PURE__ */ K("h2", { children: "Recall that the build measured" }), /* @__PURE__ */ K("span", {
+					class: "muted",
+					children: "on users that it held out"
+				})]
+			}),
+			/* @__PURE__ */ K("div", {
+				class: "inset",
+				children: /* @__PURE__ */ K(Ke, { m: e })
+			}),
+			/* @__PURE__ */ K("p", {
+				class: "hint inset",
+				children: [
+					"Latency is not part of a snapshot, since it is a machine's: ",
+					/* @__PURE__ */ K("code", { children: "tandem bench" }),
+					" measures recall against latency, and ",
+					/* @__PURE__ */ K("code", { children: "--html" }),
+					" draws it."
+				]
+			}),
+			/* @__PURE__ */ K(Q, {
+				label: "Recall as a table",
+				children: [/* @__PURE__ */ K("thead", { children: /* @__PURE__ */ K("tr", { children: [
+					/* @__PURE__ */ K("th", {
+						scope: "col",
+						children: "Apps"
+					}),
+					/* @__PURE__ */ K("th", {
+						scope: "col",
+						class: "n",
+						children: "Eligible"
+					}),
+					/* @__PURE__ */ K("th", {
+						scope: "col",
+						class: "n",
+						children: "k"
+					}),
+					/* @__PURE__ */ K("th", {
+						scope: "col",
+						class: "n",
+						children: "Target"
+					}),
+					/* @__PURE__ */ K("th", {
+						scope: "col",
+						class: "n",
+						children: "Recall"
+					}),
+					/* @__PURE__ */ K("th", {
+						scope: "col",
+						class: "n",
+						children: "Worst 1%"
+					}),
+					/* @__PURE__ */ K("th", {
+						scope: "col",
+						class: "n",
+						children: "Queries"
+					}),
+					/* @__PURE__ */ K("th", {
+						scope: "col",
+						children: "ef in each shard"
+					})
+				] }) }), /* @__PURE__ */ K("tbody", { children: t.map(({ of: e, eligible: t, r: n }, r) => /* @__PURE__ */ K("tr", { children: [
+					/* @__PURE__ */ K("th", {
+						scope: "row",
+						children: e
+					}),
+					/* @__PURE__ */ K("td", {
+						class: "n",
+						children: I(t)
+					}),
+					/* @__PURE__ */ K("td", {
+						class: "n",
+						children: n.k
+					}),
+					/* @__PURE__ */ K("td", {
+						class: "n",
+						children: n.target
+					}),
+					/* @__PURE__ */ K("td", {
+						class: "n",
+						children: /* @__PURE__ */ K("span", {
+							class: n.recall < n.target ? "tag warn" : "",
+							children: n.recall.toFixed(4)
+						})
+					}),
+					/* @__PURE__ */ K("td", {
+						class: "n",
+						children: n.worst?.toFixed(3) ?? "–"
+					}),
+					/* @__PURE__ */ K("td", {
+						class: "n",
+						children: I(n.queries)
+					}),
+					/* @__PURE__ */ K("td", { children: (n.ef ?? []).every((e) => e === 0) ? "exact scan" : (n.ef ?? []).join(", ") })
+				] }, r)) })]
+			})
+		]
+	});
+}
+var Je = (e) => `${L(e.apps.rows, "app")} in ${L(e.apps.shards.length, "shard")}, ${L(e.users.rows, "user")} in ${L(e.users.shards.length, "shard")}; metric ${e.metric}, ${e.dim} dimensions`, Ye = (e) => (e.inputs ?? []).map((e) => `${e.role}: ${e.name} (${oe(e.size)})`).join(", "), Xe = (e, t) => [{
+	label: e.previous.model_version || "before",
+	color: 1,
+	line: !0,
+	below: !0,
+	points: t.map((e) => ({
+		x: e.share,
+		y: e.previous
+	}))
+}, {
+	label: e.candidate.model_version || "after",
+	color: 0,
+	line: !0,
+	points: t.map((e) => ({
+		x: e.share,
+		y: e.candidate
+	}))
+}];
+function Ze({ d: e }) {
+	let [t, n] = ye(0), r = e.examples ?? [], i = r[Math.min(t, r.length - 1)], [a, o] = [i?.given ?? [], i?.previous ?? []], s = [["apps", e.apps], ["users", e.users]].filter(([, e]) => e.norms?.length), c = (e.scores ?? []).filter((e) => e.quantiles?.length), l = e.segments ?? [];
+	return /* @__PURE__ */ K(y, { children: [
+		/* @__PURE__ */ K("section", {
+			class: "card flush",
+			"aria-label": "Rows of both",
+			children: [/* @__PURE__ */ K("header", {
+				class: "head",
+				children: /* @__PURE__ */ K("h1", { children: [
+					e.candidate.model_version,
+					" beside ",
+					e.previous.model_version
+				] })
+			}), /* @__PURE__ */ K(Q, {
+				label: "Rows",
+				children: [/* @__PURE__ */ K("thead", { children: /* @__PURE__ */ K("tr", { children: [
+					/* @__PURE__ */ K("th", {
+						scope: "col",
+						children: "Tower"
+					}),
+					/* @__PURE__ */ K("th", {
+						scope: "col",
+						class: "n",
+						children: "Rows"
+					}),
+					/* @__PURE__ */ K("th", {
+						scope: "col",
+						class: "n",
+						children: "Before"
+					}),
+					/* @__PURE__ */ K("th", {
+						scope: "col",
+						class: "n",
+						children: "Added"
+					}),
+					/* @__PURE__ */ K("th", {
+						scope: "col",
+						class: "n",
+						children: "Removed"
+					}),
+					/* @__PURE__ */ K("th", {
+						scope: "col",
+						class: "n",
+						children: "Kept"
+					})
+				] }) }), /* @__PURE__ */ K("tbody", { children: [["apps", e.apps], ["users", e.users]].map(([e, t]) => /* @__PURE__ */ K("tr", { children: [
+					/* @__PURE__ */ K("th", {
+						scope: "row",
+						children: e
+					}),
+					/* @__PURE__ */ K("td", {
+						class: "n",
+						children: I(t.rows)
+					}),
+					/* @__PURE__ */ K("td", {
+						class: "n",
+						children: I(t.previous_rows)
+					}),
+					/* @__PURE__ */ K("td", {
+						class: "n",
+						children: I(t.added)
+					}),
+					/* @__PURE__ */ K("td", {
+						class: "n",
+						children: I(t.removed)
+					}),
+					/* @__PURE__ */ K("td", {
+						class: "n",
+						children: I(t.kept)
+					})
+				] }, e)) })]
+			})]
+		}),
+		/* @__PURE__ */ K("section", {
+			class: "card",
+			"aria-label": "Norms and scores",
+			children: [/* @__PURE__ */ K("header", {
+				class: "head",
+				children: [/* @__PURE__ */ K("h2", { children: "Norms and scores" }), /* @__PURE__ */ K("span", {
+					class: "muted",
+					children: "a share of the values is no larger than this"
+				})]
+			}), s.length + c.length === 0 ? /* @__PURE__ */ K(Le, { title: "Neither were compared" }) : /* @__PURE__ */ K("div", {
+				class: "plots",
+				children: [s.map(([t, n]) => /* @__PURE__ */ K(Fe, {
+					title: `Norms of ${t}`,
+					x: "share of rows",
+					y: "norm",
+					series: Xe(e, n.norms),
+					formatX: (e) => z(e, 0)
+				}, t)), c.map((t) => /* @__PURE__ */ K(Fe, {
+					title: `Scores at rank ${t.rank}`,
+					x: "share of users",
+					y: "score",
+					series: Xe(e, t.quantiles),
+					formatX: (e) => z(e, 0)
+				}, t.rank))]
+			})]
+		}),
+		/* @__PURE__ */ K("section", {
+			class: "card flush",
+			"aria-label": "What the same users are given",
+			children: [/* @__PURE__ */ K("header", {
+				class: "head",
+				children: [/* @__PURE__ */ K("h2", { children: "What the same users are given" }), /* @__PURE__ */ K("span", {
+					class: "muted",
+					children: "the share of candidates that both have"
+				})]
+			}), /* @__PURE__ */ K(Q, {
+				label: "Overlap",
+				children: [/* @__PURE__ */ K("thead", { children: /* @__PURE__ */ K("tr", { children: [
+					/* @__PURE__ */ K("th", {
+						scope: "col",
+						children: "Apps"
+					}),
+					/* @__PURE__ */ K("th", {
+						scope: "col",
+						class: "n",
+						children: "Eligible"
+					}),
+					/* @__PURE__ */ K("th", {
+						scope: "col",
+						class: "n",
+						children: "Before"
+					}),
+					/* @__PURE__ */ K("th", {
+						scope: "col",
+						class: "n",
+						children: "Overlap@10"
+					}),
+					/* @__PURE__ */ K("th", {
+						scope: "col",
+						class: "n",
+						children: "Overlap@100"
+					})
+				] }) }), /* @__PURE__ */ K("tbody", { children: [{
+					name: "all apps",
+					eligible: e.apps.rows,
+					previous_eligible: e.apps.previous_rows,
+					overlap: e.overlap
+				}, ...l].map((e) => /* @__PURE__ */ K("tr", { children: [
+					/* @__PURE__ */ K("th", {
+						scope: "row",
+						children: e.name
+					}),
+					/* @__PURE__ */ K("td", {
+						class: "n",
+						children: I(e.eligible)
+					}),
+					/* @__PURE__ */ K("td", {
+						class: "n",
+						children: I(e.previous_eligible)
+					}),
+					[10, 100].map((t) => {
+						let n = e.overlap?.find((e) => e.k === t);
+						return /* @__PURE__ */ K("td", {
+							class: "n",
+							children: n ? z(n.mean, 2) : "–"
+						}, t);
+					})
+				] }, e.name)) })]
+			})]
+		}),
+		i && /* @__PURE__ */ K("section", {
+			class: "card flush",
+			"aria-label": "Candidates of a user, before and after",
+			children: [/* @__PURE__ */ K("header", {
+				class: "head",
+				children: [/* @__PURE__ */ K("h2", { children: "Candidates, before and after" }), /* @__PURE__ */ K("label", {
+					class: "inline",
+					children: ["User", /* @__PURE__ */ K("select", {
+						value: t,
+						onChange: (e) => n(Number(e.currentTarget.value)),
+						children: r.map((e, t) => /* @__PURE__ */ K("option", {
+							value: t,
+							children: e.user
+						}, e.user))
+					})]
+				})]
+			}), /* @__PURE__ */ K(Q, {
+				label: "Candidates",
+				children: [/* @__PURE__ */ K("thead", { children: /* @__PURE__ */ K("tr", { children: [
+					/* @__PURE__ */ K("th", {
+						scope: "col",
+						class: "n",
+						children: "#"
+					}),
+					/* @__PURE__ */ K("th", {
+						scope: "col",
+						children: ["Before: ", e.previous.model_version]
+					}),
+					/* @__PURE__ */ K("th", {
+						scope: "col",
+						children: ["After: ", e.candidate.model_version]
+					})
+				] }) }), /* @__PURE__ */ K("tbody", { children: Array.from({ length: Math.max(a.length, o.length) }, (e, t) => /* @__PURE__ */ K("tr", { children: [/* @__PURE__ */ K("th", {
+					scope: "row",
+					class: "n muted",
+					children: t + 1
+				}), [o[t], a[t]].map((e, t) => /* @__PURE__ */ K("td", { children: e ? /* @__PURE__ */ K(y, { children: [
+					e.name || e.id,
+					" ",
+					e.name && /* @__PURE__ */ K("code", {
+						class: "muted",
+						children: e.id
+					}),
+					" ",
+					!e.both && /* @__PURE__ */ K("span", {
+						class: `tag ${t ? "good" : "warn"}`,
+						children: t ? "new" : "gone"
+					})
+				] }) : "–" }, t))] }, t)) })]
+			})]
+		})
+	] });
+}
+// src/signal.ts
+function Qe(e) {
+	let t = e, n = /* @__PURE__ */ new Set();
+	return {
+		get value() {
+			return t;
+		},
+		set(e) {
+			if (!Object.is(e, t)) {
+				t = e;
+				for (let e of [...n]) e(t);
+			}
+		},
+		follow(e) {
+			return n.add(e), () => n.delete(e);
+		}
+	};
+}
+// src/theme.ts
+var $e = "tandem-theme", et = matchMedia("(prefers-color-scheme: dark)");
+function tt() {
+	try {
+		let e = localStorage.getItem($e);
+		return e === "light" || e === "dark" ? e : "auto";
+	} catch {
+		return "auto";
+	}
+}
+var nt = Qe(tt()), rt = () => nt.value === "dark" || nt.value === "auto" && et.matches, it = Qe(rt());
+function at() {
+	nt.value === "auto" ? delete document.documentElement.dataset.theme : document.documentElement.dataset.theme = nt.value, it.set(rt());
+}
+at(), et.addEventListener("change", at);
+// src/report.tsx
+function ot({ list: e }) {
+	return /* @__PURE__ */ K("dl", {
+		class: "facts wide",
+		children: e.map(([e, t]) => /* @__PURE__ */ K("div", { children: [/* @__PURE__ */ K("dt", { children: e }), /* @__PURE__ */ K("dd", { children: t })] }, e))
+	});
+}
+function st({ run: e, rows: t }) {
+	let n = Be(e), r = n.filter((e) => !e.passed).length, i = e.report?.previous;
+	return /* @__PURE__ */ K(y, { children: [/* @__PURE__ */ K("section", {
+		class: "card",
+		"aria-label": "Gates",
+		children: [
+			/* @__PURE__ */ K("header", {
+				class: "head",
+				children: [
+					/* @__PURE__ */ K("h2", { children: "Gates" }),
+					/* @__PURE__ */ K("span", {
+						class: `tag ${r ? "bad" : "good"}`,
+						children: r ? `${I(r)} of ${L(n.length, "check")} failed` : `${L(n.length, "check")} passed`
+					}),
+					/* @__PURE__ */ K("span", {
+						class: "muted",
+						children: i ? `against snapshot ${se(i)}` : "without a previous snapshot"
+					})
+				]
+			}),
+			/* @__PURE__ */ K(Ue, {
+				rows: t,
+				checks: (e) => n.filter((t) => t.gate === e)
+			}),
+			(e.report?.loosened ?? []).length > 0 && /* @__PURE__ */ K("p", {
+				class: "muted",
+				children: [
+					"Limits under which more passed than by default: ",
+					e.report.loosened.join(", "),
+					"."
+				]
+			})
+		]
+	}), /* @__PURE__ */ K("section", {
+		class: "card",
+		"aria-label": "What the gates measured",
+		children: [/* @__PURE__ */ K("header", {
+			class: "head",
+			children: /* @__PURE__ */ K("h2", { children: "What the gates measured" })
+		}), /* @__PURE__ */ K(Ge, {
+			checks: n,
+			undecided: [...e.report?.undecided ?? [], ...e.undecided ?? []]
+		})]
+	})] });
+}
+function ct({ r: e }) {
+	let t = Object.entries(e.rejected ?? {}).flatMap(([e, t]) => (t ?? []).map((t) => ({
+		tower: e,
+		...t
+	}))), n = e.manifest;
+	return /* @__PURE__ */ K(y, { children: [
+		/* @__PURE__ */ K("section", {
+			class: "card",
+			children: [/* @__PURE__ */ K("header", {
+				class: "head",
+				children: /* @__PURE__ */ K("h2", { children: [
+					n.model,
+					" at ",
+					n.model_version
+				] })
+			}), /* @__PURE__ */ K(ot, { list: [
+				["Snapshot", /* @__PURE__ */ K("code", { children: e.snapshot })],
+				["Towers", Je(n)],
+				["Size", oe([...n.apps.shards, ...n.users.shards].reduce((e, t) => e + t.size, 0))],
+				["Built in", R(e.seconds)],
+				["Inputs", Ye(n)]
+			] })]
+		}),
+		t.length > 0 && /* @__PURE__ */ K("section", {
+			class: "card flush",
+			"aria-label": "Rows that were left out",
+			children: [/* @__PURE__ */ K("header", {
+				class: "head",
+				children: /* @__PURE__ */ K("h2", { children: "Rows that were left out" })
+			}), /* @__PURE__ */ K(Q, {
+				label: "Rows that were left out",
+				children: [/* @__PURE__ */ K("thead", { children: /* @__PURE__ */ K("tr", { children: [
+					/* @__PURE__ */ K("th", {
+						scope: "col",
+						children: "Tower"
+					}),
+					/* @__PURE__ */ K("th", {
+						scope: "col",
+						children: "Why"
+					}),
+					/* @__PURE__ */ K("th", {
+						scope: "col",
+						class: "n",
+						children: "Rows"
+					}),
+					/* @__PURE__ */ K("th", {
+						scope: "col",
+						children: "The first"
+					})
+				] }) }), /* @__PURE__ */ K("tbody", { children: t.map((e, t) => /* @__PURE__ */ K("tr", { children: [
+					/* @__PURE__ */ K("th", {
+						scope: "row",
+						children: e.tower
+					}),
+					/* @__PURE__ */ K("td", { children: e.kind }),
+					/* @__PURE__ */ K("td", {
+						class: "n",
+						children: I(e.count)
+					}),
+					/* @__PURE__ */ K("td", {
+						class: "wrap",
+						children: (e.first ?? []).join("; ")
+					})
+				] }, t)) })]
+			})]
+		}),
+		e.gates && /* @__PURE__ */ K(st, {
+			run: e.gates,
+			rows: e.rows
+		}),
+		/* @__PURE__ */ K(qe, { m: n })
+	] });
+}
+function lt({ r: e }) {
+	return /* @__PURE__ */ K(y, { children: [/* @__PURE__ */ K("section", {
+		class: "card",
+		children: /* @__PURE__ */ K(ot, { list: [["Snapshot", /* @__PURE__ */ K("code", { children: e.run.snapshot })], ["Run", e.run.time ?? "not known"]] })
+	}), /* @__PURE__ */ K(st, {
+		run: e.run,
+		rows: e.rows
+	})] });
+}
+var ut = (e) => e.setting === "ef" ? `ef ${e.ef}` : e.setting === "target" ? `target ${e.target}` : "exact scan";
+function dt({ r: e }) {
+	let t = e.results ?? [], n = [...new Set(t.map((e) => e.k))];
+	return /* @__PURE__ */ K(y, { children: [
+		/* @__PURE__ */ K("section", {
+			class: "card",
+			children: [/* @__PURE__ */ K("header", {
+				class: "head",
+				children: /* @__PURE__ */ K("h2", { children: [
+					e.model,
+					" at ",
+					e.model_version
+				] })
+			}), /* @__PURE__ */ K(ot, { list: [
+				["Snapshot", /* @__PURE__ */ K("code", { children: e.snapshot })],
+				["Tower", `${e.tower}: ${I(e.rows)} rows in ${L(e.shards, "shard")}, metric ${e.metric}, ${e.dim} dimensions`],
+				...e.filter || e.segment ? [["Only", `${[e.filter, e.segment && `segment ${e.segment}`].filter(Boolean).join(" in ")}: ${I(e.eligible)} are eligible`]] : [],
+				["Queries", `${I(e.queries)} real ones, one at a time, ${L(e.rounds, "round")}${e.overlap ? `; ${I(e.overlap)} of them may have calibrated the build, which flatters recall` : ""}`],
+				["Machine", `${e.platform}, ${e.kernel} kernel, ${e.go}, ${L(e.processors, "processor")}`]
+			] })]
+		}),
+		/* @__PURE__ */ K("section", {
+			class: "card",
+			"aria-label": "Recall against latency",
+			children: [/* @__PURE__ */ K("header", {
+				class: "head",
+				children: /* @__PURE__ */ K("h2", { children: "Recall against latency" })
+			}), /* @__PURE__ */ K("div", {
+				class: "plots",
+				children: n.map((e) => {
+					let n = t.filter((t) => t.k === e), r = (e, t, r) => ({
+						label: e,
+						color: r,
+						line: t !== "exact",
+						points: n.filter((e) => e.setting === t).map((e) => ({
+							x: e.p50_us,
+							y: e.recall,
+							label: ut(e) + (e.default ? ", the default" : "")
+						})).sort((e, t) => e.x - t.x)
+					});
+					return /* @__PURE__ */ K(Fe, {
+						title: `k = ${e}`,
+						x: "p50 of a query",
+						y: `recall@${e}`,
+						logX: !0,
+						formatX: (e) => R(e / 1e6),
+						formatY: (e) => e.toFixed(3),
+						series: [
+							r("efforts", "ef", 0),
+							r("recall targets", "target", 1),
+							r("exact scan", "exact", 2)
+						].filter((e) => e.points.length)
+					}, e);
+				})
+			})]
+		}),
+		/* @__PURE__ */ K("section", {
+			class: "card flush",
+			"aria-label": "Results",
+			children: /* @__PURE__ */ K(Q, {
+				label: "Results",
+				children: [/* @__PURE__ */ K("thead", { children: /* @__PURE__ */ K("tr", { children: [
+					/* @__PURE__ */ K("th", {
+						scope: "col",
+						children: "Setting"
+					}),
+					/* @__PURE__ */ K("th", {
+						scope: "col",
+						class: "n",
+						children: "k"
+					}),
+					/* @__PURE__ */ K("th", {
+						scope: "col",
+						class: "n",
+						children: "Recall"
+					}),
+					/* @__PURE__ */ K("th", {
+						scope: "col",
+						class: "n",
+						children: "Worst 1%"
+					}),
+					/* @__PURE__ */ K("th", {
+						scope: "col",
+						class: "n",
+						children: "p50"
+					}),
+					/* @__PURE__ */ K("th", {
+						scope: "col",
+						class: "n",
+						children: "p99"
+					}),
+					/* @__PURE__ */ K("th", {
+						scope: "col",
+						class: "n",
+						children: "In a second"
+					}),
+					/* @__PURE__ */ K("th", {
+						scope: "col",
+						class: "n",
+						children: "Of the scan"
+					}),
+					/* @__PURE__ */ K("th", {
+						scope: "col",
+						class: "n",
+						children: "Distances"
+					})
+				] }) }), /* @__PURE__ */ K("tbody", { children: t.map((e, t) => /* @__PURE__ */ K("tr", { children: [
+					/* @__PURE__ */ K("th", {
+						scope: "row",
+						children: [
+							ut(e),
+							" ",
+							e.default && /* @__PURE__ */ K("span", {
+								class: "tag good",
+								children: "default"
+							})
+						]
+					}),
+					/* @__PURE__ */ K("td", {
+						class: "n",
+						children: e.k
+					}),
+					/* @__PURE__ */ K("td", {
+						class: "n",
+						children: e.recall.toFixed(4)
+					}),
+					/* @__PURE__ */ K("td", {
+						class: "n",
+						children: e.recall_worst.toFixed(3)
+					}),
+					/* @__PURE__ */ K("td", {
+						class: "n",
+						children: R(e.p50_us / 1e6)
+					}),
+					/* @__PURE__ */ K("td", {
+						class: "n",
+						children: R(e.p99_us / 1e6)
+					}),
+					/* @__PURE__ */ K("td", {
+						class: "n",
+						children: I(Math.round(e.qps))
+					}),
+					/* @__PURE__ */ K("td", {
+						class: "n",
+						children: [e.speedup.toFixed(1), "x"]
+					}),
+					/* @__PURE__ */ K("td", {
+						class: "n",
+						children: I(Math.round(e.scored))
+					})
+				] }, t)) })]
+			})
+		})
+	] });
+}
+function ft({ title: e, groups: t, of: n }) {
+	let r = t.flatMap((e) => {
+		let t = n(e);
+		return t ? [{
+			name: e.name || "without one",
+			c: t
+		}] : [];
+	});
+	return r.length === 0 ? null : /* @__PURE__ */ K("section", {
+		class: "card flush",
+		"aria-label": e,
+		children: [
+			/* @__PURE__ */ K("header", {
+				class: "head",
+				children: /* @__PURE__ */ K("h2", { children: e })
+			}),
+			/* @__PURE__ */ K("div", {
+				class: "inset plots",
+				children: [/* @__PURE__ */ K(Z, {
+					title: "Overlap",
+					note: "the share of candidates that both answers have, as a mean; the line is what it is for sure",
+					from: 0,
+					to: 1,
+					format: (e) => z(e),
+					bars: r.map(({ name: e, c: t }) => ({
+						label: e,
+						value: t.overlap,
+						low: t.intervals?.overlap?.lower,
+						high: t.intervals?.overlap?.upper
+					}))
+				}), /* @__PURE__ */ K(Z, {
+					title: "Shift of scores",
+					note: "of an id that both answers have, as a share",
+					format: (e) => z(e, 2),
+					bars: r.map(({ name: e, c: t }) => ({
+						label: e,
+						value: t.score_shift
+					}))
+				})]
+			}),
+			/* @__PURE__ */ K(Q, {
+				label: e,
+				children: [/* @__PURE__ */ K("thead", { children: /* @__PURE__ */ K("tr", { children: [
+					/* @__PURE__ */ K("th", {
+						scope: "col",
+						children: "Queries"
+					}),
+					/* @__PURE__ */ K("th", {
+						scope: "col",
+						class: "n",
+						children: "Answered"
+					}),
+					/* @__PURE__ */ K("th", {
+						scope: "col",
+						class: "n",
+						children: "Overlap"
+					}),
+					/* @__PURE__ */ K("th", {
+						scope: "col",
+						class: "n",
+						children: "1% are below"
+					}),
+					/* @__PURE__ */ K("th", {
+						scope: "col",
+						class: "n",
+						children: "Another first"
+					}),
+					/* @__PURE__ */ K("th", {
+						scope: "col",
+						class: "n",
+						children: "Ranks moved"
+					}),
+					/* @__PURE__ */ K("th", {
+						scope: "col",
+						class: "n",
+						children: "Scores moved"
+					})
+				] }) }), /* @__PURE__ */ K("tbody", { children: r.map(({ name: e, c: t }) => /* @__PURE__ */ K("tr", { children: [
+					/* @__PURE__ */ K("th", {
+						scope: "row",
+						children: e
+					}),
+					/* @__PURE__ */ K("td", {
+						class: "n",
+						children: I(t.queries)
+					}),
+					/* @__PURE__ */ K("td", {
+						class: "n",
+						children: z(t.overlap, 2)
+					}),
+					/* @__PURE__ */ K("td", {
+						class: "n",
+						children: z(t.overlap_p1)
+					}),
+					/* @__PURE__ */ K("td", {
+						class: "n",
+						children: z(t.top_changed)
+					}),
+					/* @__PURE__ */ K("td", {
+						class: "n",
+						children: X(t.rank_change)
+					}),
+					/* @__PURE__ */ K("td", {
+						class: "n",
+						children: z(t.score_shift, 2)
+					})
+				] }, e)) })]
+			})
+		]
+	});
+}
+function pt({ r: e }) {
+	let t = [
+		{
+			...e.overall,
+			name: "all"
+		},
+		...(e.segments ?? []).map((e) => ({
+			...e,
+			name: `segment ${e.name || "none"}`
+		})),
+		...(e.arms ?? []).map((e) => ({
+			...e,
+			name: `arm ${e.name || "none"}`
+		}))
+	], n = (e) => /* @__PURE__ */ K(y, { children: [
+		e.model,
+		" at ",
+		e.model_version,
+		", ",
+		/* @__PURE__ */ K("code", { children: se(e.digest) })
+	] }), r = Object.entries(e.left_out ?? {});
+	return /* @__PURE__ */ K(y, { children: [
+		(e.broken ?? []).length > 0 && /* @__PURE__ */ K("section", {
+			class: "verdict bad",
+			"aria-label": "Thresholds that are broken",
+			children: e.broken.map((e) => /* @__PURE__ */ K("article", { children: /* @__PURE__ */ K("h2", { children: e }) }, e))
+		}),
+		/* @__PURE__ */ K("section", {
+			class: "card",
+			children: /* @__PURE__ */ K(ot, { list: [
+				["Against", n(e.against)],
+				...e.baseline ? [["Baseline", n(e.baseline)]] : [],
+				["Log", `${e.log}: ${I(e.read)} queries from ${e.first} to ${e.last}; ${I(e.overall.queries)} were asked, ${I(e.overall.failed)} failed`],
+				...r.length ? [["Left out", r.map(([e, t]) => `${I(t)} ${e}`).join(", ")]] : [],
+				["Machine", `${e.platform}, ${e.kernel} kernel, ${e.go}`]
+			] })
+		}),
+		/* @__PURE__ */ K(ft, {
+			title: "From the recorded answers",
+			groups: t,
+			of: (e) => e
+		}),
+		/* @__PURE__ */ K(ft, {
+			title: "From the baseline's answers",
+			groups: t,
+			of: (e) => e.baseline
+		}),
+		/* @__PURE__ */ K("section", {
+			class: "card",
+			"aria-label": "Latency",
+			children: [/* @__PURE__ */ K("header", {
+				class: "head",
+				children: [/* @__PURE__ */ K("h2", { children: "Latency" }), /* @__PURE__ */ K("span", {
+					class: "muted",
+					children: "what is recorded depends on the server's machine and load"
+				})]
+			}), /* @__PURE__ */ K("div", {
+				class: "plots",
+				children: [["p50", "p50_us"], ["p99", "p99_us"]].map(([t, n]) => /* @__PURE__ */ K(Z, {
+					title: t,
+					format: (e) => R(e / 1e6),
+					bars: [
+						{
+							label: "recorded",
+							value: e.overall.recorded[n]
+						},
+						{
+							label: "replayed",
+							value: e.overall.replayed[n]
+						},
+						...e.overall.baseline ? [{
+							label: "of the baseline",
+							value: e.overall.baseline.latency[n]
+						}] : []
+					]
+				}, t))
+			})]
+		}),
+		(e.failures ?? []).length > 0 && /* @__PURE__ */ K("section", {
+			class: "card flush",
+			"aria-label": "Failures",
+			children: [/* @__PURE__ */ K("header", {
+				class: "head",
+				children: /* @__PURE__ */ K("h2", { children: "Failures" })
+			}), /* @__PURE__ */ K(Q, {
+				label: "Failures",
+				children: [/* @__PURE__ */ K("thead", { children: /* @__PURE__ */ K("tr", { children: [
+					/* @__PURE__ */ K("th", {
+						scope: "col",
+						children: "Code"
+					}),
+					/* @__PURE__ */ K("th", {
+						scope: "col",
+						class: "n",
+						children: "Queries"
+					}),
+					/* @__PURE__ */ K("th", {
+						scope: "col",
+						children: "The first"
+					})
+				] }) }), /* @__PURE__ */ K("tbody", { children: e.failures.map((e) => /* @__PURE__ */ K("tr", { children: [
+					/* @__PURE__ */ K("th", {
+						scope: "row",
+						children: e.code
+					}),
+					/* @__PURE__ */ K("td", {
+						class: "n",
+						children: I(e.queries)
+					}),
+					/* @__PURE__ */ K("td", {
+						class: "wrap",
+						children: e.example
+					})
+				] }, e.code)) })]
+			})]
+		})
+	] });
+}
+function mt({ told: e }) {
+	let t = e.report;
+	return /* @__PURE__ */ K("main", {
+		class: "stack",
+		children: [
+			/* @__PURE__ */ K("header", {
+				class: "of-report",
+				children: [/* @__PURE__ */ K("h1", { children: e.title }), /* @__PURE__ */ K("p", {
+					class: "muted",
+					children: [
+						"made ",
+						e.made,
+						" by ",
+						e.tool,
+						"; this page has all that it shows, and asks nobody"
+					]
+				})]
+			}),
+			e.kind === "build" ? /* @__PURE__ */ K(ct, { r: t }) : e.kind === "gate" ? /* @__PURE__ */ K(lt, { r: t }) : e.kind === "diff" ? /* @__PURE__ */ K(Ze, { d: t }) : e.kind === "replay" ? /* @__PURE__ */ K(pt, { r: t }) : e.kind === "bench" ? /* @__PURE__ */ K(dt, { r: t }) : /* @__PURE__ */ K(Le, { title: `This page does not know reports of the kind ${e.kind}` }),
+			/* @__PURE__ */ K("details", {
+				class: "card",
+				children: [/* @__PURE__ */ K("summary", { children: "The report as JSON" }), /* @__PURE__ */ K("pre", {
+					class: "program",
+					tabIndex: 0,
+					children: JSON.stringify(t, null, 2)
+				})]
+			})
+		]
+	});
+}
+F(/* @__PURE__ */ K(mt, { told: JSON.parse(document.getElementById("report").textContent) }), document.getElementById("page"));
