@@ -21,7 +21,6 @@ import (
 	"math"
 	"math/rand/v2"
 	"strconv"
-	"text/tabwriter"
 
 	"github.com/tandem-ann/tandem/builder/feedback"
 	"github.com/tandem-ann/tandem/shard/interleave"
@@ -371,7 +370,7 @@ func (u users) null(r *rand.Rand, pool []answers, experiments, requests int) Nul
 
 // WriteTable writes the report for people.
 func (r *Report) WriteTable(w io.Writer) error {
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	t := wording.NewTable(w)
 	fmt.Fprintf(t, "clicks\teffect\trate\tof the better\tdecisive\tprefer\tA/B requests\tpower\tinterleaved\tpower\tratio\n")
 	for i := range r.Rows {
 		x := &r.Rows[i]

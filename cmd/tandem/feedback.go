@@ -37,7 +37,7 @@ const (
 
 type feedbackLogCommand struct {
 	clientFlags
-	Server  string        `required:"" sep:"none" placeholder:"HOST:PORT" help:"Server that takes outcomes (--outcomes), by its address or its URL."`
+	Server  string        `required:"" sep:"none" variable:"TANDEM_SERVER" placeholder:"HOST:PORT" help:"Server that takes outcomes (--outcomes), by its address or its URL."`
 	Timeout time.Duration `default:"30s" placeholder:"TIME" help:"How long it may take to keep a thousand outcomes (default ${default})."`
 	Calls   int           `default:"8" placeholder:"N" help:"Calls, each of up to a thousand outcomes, under way at a time: a server gathers those of a second and answers them together (default ${default})."`
 	JSON    bool          `help:"Print JSON."`
