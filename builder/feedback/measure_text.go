@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/tandem-ann/tandem/shard/wording"
 )
@@ -22,10 +21,10 @@ func (i *Interval) text(format string) string {
 
 // WriteTable writes the report for people.
 func (r *Report) WriteTable(w io.Writer) error {
-	var b strings.Builder
-	fmt.Fprintf(&b, "%s of %s, %s, %s without a candidate; a hit is an exposure with %s\n",
+	b := wording.NewPage(w)
+	fmt.Fprintf(b, "%s of %s, %s, %s without a candidate; a hit is an exposure with %s\n",
 		wording.Plural(r.Requests, "request"), wording.Plural(r.Users, "user"), wording.Plural(r.Shown, "exposure"), wording.Count(r.Empty), strings.Join(r.Hits, ", "))
-	t := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	t := wording.NewTable(b)
 	fmt.Fprintf(t, "\nhit rate\tk\trequests\thits\trate\t95%% by user\n")
 	for _, h := range r.HitRates {
 		fmt.Fprintf(t, "%s\t%d\t%s\t%s\t%.4f\t%s\n", label(h.By, h.Name), h.K, wording.Count(h.Requests), wording.Count(h.Hits), h.Rate, h.Interval.text("%.4f"))

@@ -50,7 +50,7 @@ func (f *daysFlags) days() (list []time.Time, err error) {
 
 // feedbackStoreFlags say whose logs are read.
 type feedbackStoreFlags struct {
-	Store        string        `required:"" placeholder:"STORE" help:"Store: a folder, or a URL such as s3://bucket?region=eu-west-1&prefix=tandem/, gs://bucket or azblob://container."`
+	Store        string        `required:"" variable:"TANDEM_STORE" placeholder:"STORE" help:"Store: a folder, or a URL such as s3://bucket?region=eu-west-1&prefix=tandem/, gs://bucket or azblob://container."`
 	StoreTimeout time.Duration `default:"10s" placeholder:"TIME" help:"How long a store that is no folder may be silent before a request to it is made again, up to four times (default ${default})."`
 }
 

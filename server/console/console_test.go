@@ -423,5 +423,5 @@ func TestSignInIsRefused(t *testing.T) {
 	open := newWorld(t, console.Options{})
 	require.Equal(t, http.StatusBadRequest, open.ask(http.MethodPost, "/console/session", `{"token": "x"}`).StatusCode)
 	require.Equal(t, "none", open.said().SignIn)
-	require.Len(t, open.said().Scopes, 5)
+	require.Len(t, open.said().Scopes, 6)
 }
