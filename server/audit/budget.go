@@ -14,7 +14,7 @@ type Clock interface {
 }
 
 // Slice is the processor time that is taken at a stretch, at most and a step more.
-const Slice = 800 * time.Microsecond
+const Slice = 200 * time.Microsecond
 
 // budget lets its goroutine take a share of a processor: after each slice it sleeps for so
 // long that the slice was no more than that of the time since it began. What was not taken
@@ -38,7 +38,7 @@ const (
 	// crowded is how late a thread is woken where others want its processor. What is taken
 	// from it in the midst of a slice then it gets back late, and all of Go waits for it if
 	// memory is to be collected meanwhile.
-	crowded = 5 * time.Millisecond
+	crowded = time.Millisecond
 	// longestWait is how long it waits for others to leave a processor idle.
 	longestWait = 2 * time.Second
 )

@@ -15,9 +15,10 @@
 // What is taken waits in a queue with a bound on its length, its bytes and its age, and holds
 // its snapshot open; once its arm answers no more it is dropped ([Auditor.Serve]).
 //
-// [Auditor.Run] audits one after the other on a thread of lowest priority, in slices of at
-// most a millisecond, and sleeps between them for so long that it takes no more than its
-// share of a processor, by the clock of that thread.
+// [Auditor.Run] audits one after the other on a thread of lower priority than the process has, in
+// slices of some 0.2 ms, and sleeps between them for so long that it takes no more than its
+// share of a processor, by the clock of that thread. Where the thread is woken late, since others
+// want its processor, it sleeps longer.
 //
 // Each audit is a recall@k, from 0 to 1, beside a reference: the recall that the manifest
 // measured of such queries (reference.go). Audits make up strata: all of an arm, those of

@@ -18,7 +18,7 @@ func (a *Auditor) Run(ctx context.Context) {
 		return
 	}
 	onThread(func() {
-		_ = lowest() // it is the budget that counts
+		_ = lower() // it is the budget that counts
 		w := &worker{Auditor: a, clock: a.c.clock()}
 		w.budget = newBudget(w.clock, a.c.Now, a.c.CPU)
 		w.run(ctx)

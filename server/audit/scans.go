@@ -21,7 +21,7 @@ var ErrEnded = errors.New("no scans are done any more")
 // # Design
 //
 // Scans are done one after the other, in the order in which they come, as [Auditor.Run] does its
-// own: on a thread of lowest priority, in slices of at most a millisecond, with sleeps between them
+// own: on a thread of lower priority, in slices of a quarter of a millisecond, with sleeps between them
 // that keep the share, and that are longer where the thread is woken late, since others want its
 // processor. So a scan is delayed for as long as there is something better to do, and never
 // hurried. Who asks bounds how long that may be by a context, and how many wait.
@@ -59,7 +59,7 @@ func (s *Scans) Run(ctx context.Context) {
 	}
 	defer close(s.ended)
 	onThread(func() {
-		_ = lowest() // it is the budget that counts
+		_ = lower() // it is the budget that counts
 		budget := newBudget(s.c.clock(), s.c.Now, s.c.CPU)
 		for {
 			select {

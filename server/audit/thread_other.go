@@ -4,8 +4,8 @@ package audit
 
 import "time"
 
-// lowest does nothing: threads have no priorities of their own that Go could set.
-func lowest() error { return nil }
+// lower does nothing: threads have no priorities of their own that Go could set.
+func lower() error { return nil }
 
 // isFirstThread does not know.
 func isFirstThread() bool { return false }

@@ -156,14 +156,16 @@ func (r *Router) beyondFence(at shard.Position, now time.Time) bool {
 
 // choose returns the position that queries are to be asked at, and false if the shards have
 // none in common. It is no earlier one than the last: a replica that has not got there yet is
-// about to.
+// about to. Snapshots go on together, as far as they can: who was answered from one, and then is
+// from another, since a release has switched or has two arms, finds nothing undone.
 func (l *Layer) choose(view *live.View, last *livelog.Laid, now time.Time) (shard.Position, bool) {
 	newest := view.Position.Shard()
 	have := l.extent(newest, false)
 	if !have.any {
 		have = l.extent(newest, true)
 	}
-	at := shard.Position{Log: newest.Log, Sequence: have.all}
+	all, asked := l.router.others(l, newest)
+	at := shard.Position{Log: newest.Log, Sequence: min(have.all, all)}
 	next := now.Add(updateEvery) // when it is looked at again
 	if l.router.seen.lag(at, now) > patientLag || l.router.beyondFence(at, next) || !l.covered(at) {
 		at.Sequence = have.some
@@ -175,9 +177,33 @@ func (l *Layer) choose(view *live.View, last *livelog.Laid, now time.Time) (shar
 		return last.Position(), true // a person has accepted another log, which nodes are about to read
 	}
 	if last != nil && last.Position().Log == at.Log && last.Position().Sequence > at.Sequence {
-		return last.Position(), true
+		at = last.Position()
+	}
+	if asked > at.Sequence {
+		if further := (shard.Position{Log: at.Log, Sequence: asked}); last == nil || l.covered(further) {
+			at = further
+		}
 	}
 	return at, last != nil || l.covered(at)
+}
+
+// others returns how far all replicas of the other snapshots that are asked have read the log that
+// is followed, and the furthest position of it that one of these is asked at.
+func (r *Router) others(l *Layer, newest shard.Position) (all, asked uint64) {
+	all = newest.Sequence
+	for other := range r.layers {
+		now := other.now.Load()
+		if other == l || now == nil {
+			continue
+		}
+		if have := other.extent(newest, false); have.any {
+			all = min(all, have.all)
+		}
+		if at := now.Position(); at.Log == newest.Log {
+			asked = max(asked, at.Sequence)
+		}
+	}
+	return all, asked
 }
 
 // extent is how far the replicas of all shards have read the log that is followed.

@@ -91,25 +91,81 @@ func ready(clock func() time.Time, fence time.Duration, newest ...uint64) (*Rout
 	r := New(Options{Name: "r", Clock: clock, Fence: fence, Node: func(address string) *remote.Node {
 		return remote.NewNode(remote.NodeOptions{Address: address})
 	}})
-	l := &Layer{router: r, digest: "d", manifest: &manifest.Manifest{Metric: index.Dot}}
-	var held []*shardv1.HeldShard
-	for i, kind := range kinds {
-		s := &set{of: remote.ShardID{Snapshot: l.digest, Tower: kind, Of: 1}, router: r}
-		s.now.Store(&[]replica{})
-		l.towers[i] = &base{kind: kind, sets: []*set{s}}
-		held = append(held, &shardv1.HeldShard{Tower: towerOf(kind), State: shardv1.HeldState_HELD_STATE_READY})
-	}
-	r.layers[l] = struct{}{}
+	l := layerOf(r, "d")
 	for i, at := range newest {
 		address := string(rune('a' + i))
 		r.Members(append(membersIn(r), Member{Name: address, Address: address}))
-		var own []*shardv1.HeldShard
-		for _, h := range held {
-			own = append(own, &shardv1.HeldShard{Tower: h.Tower, State: h.State, Newest: at})
-		}
-		r.take(r.members[address], &shardv1.NodeStatus{Name: address, Snapshots: []*shardv1.HeldSnapshot{{Snapshot: string(l.digest), Shards: own}}}, nil)
+		r.take(r.members[address], &shardv1.NodeStatus{Name: address, Snapshots: []*shardv1.HeldSnapshot{heldTo("d", at)}}, nil)
 	}
 	return r, l
+}
+
+// layerOf returns a snapshot that a router has, whose towers have one shard each.
+func layerOf(r *Router, d manifest.Digest) *Layer {
+	l := &Layer{router: r, digest: d, manifest: &manifest.Manifest{Metric: index.Dot}}
+	for i, kind := range kinds {
+		s := &set{of: remote.ShardID{Snapshot: d, Tower: kind, Of: 1}, router: r}
+		s.now.Store(&[]replica{})
+		l.towers[i] = &base{kind: kind, sets: []*set{s}}
+	}
+	r.layers[l] = struct{}{}
+	return l
+}
+
+// heldTo is what a node says that has all of a snapshot at a position.
+func heldTo(d manifest.Digest, newest uint64) *shardv1.HeldSnapshot {
+	s := &shardv1.HeldSnapshot{Snapshot: string(d)}
+	for _, kind := range kinds {
+		s.Shards = append(s.Shards, &shardv1.HeldShard{Tower: towerOf(kind), State: shardv1.HeldState_HELD_STATE_READY, Newest: newest})
+	}
+	return s
+}
+
+// Snapshots go on with the log together: what was answered from one is not undone by an answer from
+// another, that a release has switched to or that is its other arm, but where no node could answer.
+func TestSnapshotsGoOnTogether(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		now := time.Now()
+		r, _ := ready(func() time.Time { return now }, time.Hour, 5, 5)
+		layerOf(r, "e")
+		newest := uint64(5)
+		read := map[string]map[manifest.Digest]uint64{"a": {"d": 5, "e": 5}, "b": {"d": 5, "e": 5}}
+		before := uint64(0) // what was asked
+		for range rapid.IntRange(1, 40).Draw(t, "steps") {
+			if rapid.Bool().Draw(t, "appended") {
+				newest++
+			}
+			r.Published(viewAt("", newest, now))
+			now = now.Add(time.Duration(rapid.IntRange(1, 2000).Draw(t, "ms")) * time.Millisecond)
+			for name, of := range read {
+				s := &shardv1.NodeStatus{Name: name}
+				for _, d := range []manifest.Digest{"d", "e"} {
+					of[d] = rapid.Uint64Range(of[d], newest).Draw(t, name+" has "+string(d)+" to")
+					s.Snapshots = append(s.Snapshots, heldTo(d, of[d]))
+				}
+				r.take(r.members[name], s, nil)
+			}
+			r.update()
+			asked := before
+			for range 2 { // as an update lays it, but over towers that nobody can ask
+				for l := range r.layers {
+					at, ok := l.choose(r.seen.view, l.now.Load(), now)
+					if !ok {
+						continue
+					}
+					asked = max(asked, at.Sequence)
+					l.now.Store(&livelog.Laid{Overlaid: &overlay.Overlaid{Position: at}, View: r.seen.view})
+				}
+			}
+			for l := range r.layers {
+				at := l.now.Load()
+				if at != nil && l.covered(shard.Position{Sequence: asked}) {
+					require.Equal(t, asked, at.Position().Sequence, "snapshot %s", l.digest)
+				}
+			}
+			before = asked
+		}
+	})
 }
 
 func membersIn(r *Router) (list []Member) {

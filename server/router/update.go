@@ -45,6 +45,11 @@ func (r *Router) update() {
 	slices.SortFunc(list, func(a, b *member) int { return cmp.Compare(a.address, b.address) })
 	for l := range r.layers {
 		l.gather(list, now)
+	}
+	for l := range r.layers {
+		l.lay(now)
+	}
+	for l := range r.layers { // none is left at a position before that of one which came after it
 		l.lay(now)
 	}
 	close(r.updated)
