@@ -15,7 +15,6 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-	_ "gocloud.dev/blob/s3blob" // s3://
 
 	"github.com/tandem-ann/tandem/builder"
 	"github.com/tandem-ann/tandem/index"

@@ -60,11 +60,3 @@ func TestPin(t *testing.T) {
 		assert.Contains(t, string(status), "Cpus_allowed_list:\t"+strconv.Itoa(last)+"\n")
 	}
 }
-
-func TestAnonymous(t *testing.T) {
-	n, err := anonymous(os.Getpid())
-	require.NoError(t, err)
-	assert.Greater(t, n, int64(1<<20))
-	_, err = anonymous(1 << 30)
-	require.ErrorContains(t, err, "read the memory of process 1073741824: ")
-}

@@ -202,7 +202,7 @@ func (c *benchCapacityLargeCommand) Run(e *environment) error {
 	}
 	large := machine.LargeOptions{
 		Options: o, Towers: machine.Towers{Apps: int(c.Apps), Users: int(c.Users), Shards: c.Shards, Seed: c.Seed},
-		Threads: c.Threads, Rate: c.Rate, Recalled: c.Recalled,
+		Threads: c.Threads, Rate: c.Rate, Recalled: c.Recalled, Unfit: exitUnfit,
 	}
 	if err := large.Validate(); err != nil {
 		return usageError{err}

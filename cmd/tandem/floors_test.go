@@ -31,6 +31,14 @@ var (
 	wired    = []string{modulePath + "/api", "google.golang.org/protobuf", "google.golang.org/grpc", "connectrpc.com", "buf.build"}
 )
 
+// The clients of clouds are linked where stores are opened by them, and not by all that has a store:
+// each by its package, and those by the command and by files of tests that a build tag asks for.
+var (
+	clients   = []string{"github.com/aws", "github.com/Azure", "cloud.google.com/go/storage", "gocloud.dev/blob/s3blob", "gocloud.dev/blob/azureblob", "gocloud.dev/blob/gcsblob"}
+	clientsIn = []string{"shard/objects/s3", "shard/objects/azure", "shard/objects/gcs"}
+	linkers   = []string{"cmd/tandem", "shard/objects/objectstest"}
+)
+
 // maxPackageLines is how many lines a package has, tests and generated files aside, unless
 // its doc says why they are more, in a sentence that begins with reasonForSize.
 const (
@@ -67,6 +75,12 @@ func TestWallsHold(t *testing.T) {
 		{"shard/live/a.go", "google.golang.org/protobuf/proto", "shard/live/a.go imports google.golang.org/protobuf/proto"},
 		{"index/a.go", "connectrpc.com/connect", "index/a.go imports connectrpc.com/connect"},
 		{"builder/a.go", "google.golang.org/grpc/codes", "builder/a.go imports google.golang.org/grpc/codes"},
+		{"shard/objects/a.go", "github.com/aws/aws-sdk-go-v2/service/s3", "shard/objects/a.go imports github.com/aws/aws-sdk-go-v2/service/s3"},
+		{"builder/a_test.go", "gocloud.dev/blob/s3blob", "builder/a_test.go imports gocloud.dev/blob/s3blob"},
+		{"server/a_test.go", modulePath + "/shard/objects/s3", "server/a_test.go imports shard/objects/s3"},
+		{"shard/objects/azure/a.go", "github.com/Azure/azure-sdk-for-go/sdk/azcore", ""},
+		{"shard/objects/azure/a_test.go", modulePath + "/shard/objects/azure", ""},
+		{"cmd/tandem/a.go", modulePath + "/shard/objects/s3", ""},
 		{"internal/a.go", "fmt", "internal/a.go is in none of the folders that packages are in"},
 		{"a.go", "fmt", "a.go is in none of the folders that packages are in"},
 		{"shard/objects/a.go", modulePath + "/index/sections", ""},
@@ -173,7 +187,9 @@ func forbiddenImports(packages map[string]*packageFiles) (list []string) {
 				to, _, _ := strings.Cut(name, "/")
 				upwards := ours && to != folder && floors[to] >= floor
 				onWire := slices.Contains(wireless, folder) && slices.ContainsFunc(wired, func(w string) bool { return within(imported, w) })
-				if upwards || onWire {
+				linked := slices.ContainsFunc(clients, func(c string) bool { return within(imported, c) }) && !slices.Contains(clientsIn, dir) ||
+					ours && slices.Contains(clientsIn, name) && !slices.Contains(linkers, dir) && name != dir
+				if upwards || onWire || linked {
 					list = append(list, file+" imports "+name)
 				}
 			}

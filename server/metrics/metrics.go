@@ -26,7 +26,7 @@ func New() *Metrics {
 	m.registry.MustRegister(
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		m.rpcs, m.queries, m.happened, m.state, newResident(),
+		m.rpcs, m.queries, m.happened, m.state, newResidentMemory(),
 	)
 	return m
 }

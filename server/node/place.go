@@ -69,14 +69,15 @@ func bytesOf(list []*manifest.Manifest) map[spot]int64 {
 // replace computes who is to hold what, if that is of other members or shards than before. An
 // error leaves it as it is. The caller has the lock.
 func (n *Node) replace(shards []placement.Shard) error {
-	if n.mine != nil && slices.Equal(n.mine.members, n.members) && slices.Equal(n.mine.shards, shards) {
+	members := n.placeable()
+	if n.mine != nil && slices.Equal(n.mine.members, members) && slices.Equal(n.mine.shards, shards) {
 		return nil
 	}
-	plan, err := placement.Place(n.members, shards, n.c.Factor)
+	plan, err := n.place(members, shards)
 	if err != nil {
 		return err
 	}
-	next := &placed{members: n.members, shards: shards, holders: map[string][]string{}}
+	next := &placed{members: members, shards: shards, holders: map[string][]string{}}
 	for _, p := range plan.Shards() {
 		next.holders[p.Key] = p.Members
 	}

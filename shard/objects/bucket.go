@@ -81,8 +81,8 @@ func WithTimeout(timeout time.Duration) Option {
 }
 
 // Open opens the bucket at a location: the path of a folder, file:///PATH, or a URL of
-// a scheme that a driver is linked for, such as s3://BUCKET?region=R&prefix=P/. A
-// folder must exist.
+// a scheme that a driver is linked for (see [Register]), such as
+// s3://BUCKET?region=R&prefix=P/. A folder must exist.
 func Open(ctx context.Context, location string, list ...Option) (*Bucket, error) {
 	dir, isDir, err := Folder(location)
 	if err != nil {
@@ -94,6 +94,9 @@ func Open(ctx context.Context, location string, list ...Option) (*Bucket, error)
 			return nil, err
 		}
 		return &Bucket{location: location, folder: f, driver: f}, nil
+	}
+	if err := checkLinked(location); err != nil {
+		return nil, err
 	}
 	blobs, err := blob.OpenBucket(ctx, location)
 	if err != nil {
@@ -111,7 +114,8 @@ func New(blobs *blob.Bucket, location string, list ...Option) *Bucket {
 	if p.timeout <= 0 {
 		p.timeout = DefaultTimeout
 	}
-	return &Bucket{location: location, timeout: p.timeout, driver: &cloud{location, blobs, p}}
+	d, _, _ := driverOf(location)
+	return &Bucket{location: location, timeout: p.timeout, driver: &cloud{location, blobs, &blob.ReaderOptions{BeforeRead: d.BeforeRead}, p}}
 }
 
 // Folder returns the folder that a location means, if it means one.

@@ -12,11 +12,8 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
-	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"gocloud.dev/blob"
 	"gocloud.dev/gcerrors"
-	"google.golang.org/api/googleapi"
 )
 
 // cloud is a bucket that a driver of gocloud.dev/blob reaches. Client libraries try
@@ -25,6 +22,7 @@ import (
 type cloud struct {
 	location string
 	blobs    *blob.Bucket
+	reading  *blob.ReaderOptions
 	patience patience
 }
 
@@ -98,50 +96,12 @@ func cut(err error) bool {
 	return errors.As(err, &status) && codeOf(err) == ""
 }
 
-// statusOf returns the HTTP status that an error came with, 0 if it is not known.
-func statusOf(err error) int {
-	var status interface{ HTTPStatusCode() int }
-	if errors.As(err, &status) {
-		return status.HTTPStatusCode()
-	}
-	if google := (*googleapi.Error)(nil); errors.As(err, &google) {
-		return google.Code
-	}
-	if azure := (*azcore.ResponseError)(nil); errors.As(err, &azure) {
-		return azure.StatusCode
-	}
-	return 0
-}
-
-// codeOf returns the code by which S3 or Azure names an error.
-func codeOf(err error) string {
-	var coded interface{ ErrorCode() string }
-	if errors.As(err, &coded) {
-		return coded.ErrorCode()
-	}
-	if azure := (*azcore.ResponseError)(nil); errors.As(err, &azure) {
-		return azure.ErrorCode
-	}
-	return ""
-}
-
-// quietly keeps the client library of S3 from writing a line to stderr for each object
-// without a checksum of the whole, which many stores have none of. It checks those that
-// there are.
-var quietly = &blob.ReaderOptions{BeforeRead: func(as func(any) bool) error {
-	var options *[]func(*s3.Options)
-	if as(&options) {
-		*options = append(*options, func(o *s3.Options) { o.DisableLogOutputChecksumValidationSkipped = true })
-	}
-	return nil
-}}
-
 func (c *cloud) read(ctx context.Context, key string) ([]byte, error) {
 	var data []byte
 	_, err := c.patience.retry(ctx, func() error {
 		w := c.patience.watch(ctx)
 		defer w.stop()
-		r, err := c.blobs.NewReader(w.ctx, key, quietly)
+		r, err := c.blobs.NewReader(w.ctx, key, c.reading)
 		if err != nil {
 			return w.explain(err)
 		}
@@ -165,7 +125,7 @@ func (c *cloud) reader(ctx context.Context, key string, offset int64) (io.ReadCl
 	var s *stream
 	_, err := c.patience.retry(ctx, func() error {
 		w := c.patience.watch(ctx)
-		r, err := c.blobs.NewRangeReader(w.ctx, key, offset, -1, quietly)
+		r, err := c.blobs.NewRangeReader(w.ctx, key, offset, -1, c.reading)
 		if err != nil {
 			defer w.stop()
 			return w.explain(err)

@@ -1,6 +1,7 @@
 // Package objects is the object store that snapshots, releases and live events live
 // in: a flat space of named objects in a folder, on S3, Google Cloud Storage or Azure
-// Blob Storage, through gocloud.dev/blob.
+// Blob Storage, through gocloud.dev/blob. The packages below it link the clients of those:
+// who opens s3:// URLs imports package s3.
 //
 // # What it promises
 //

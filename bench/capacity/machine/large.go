@@ -1,13 +1,13 @@
 package machine
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"os"
 	"os/exec"
@@ -26,6 +26,7 @@ import (
 	"github.com/tandem-ann/tandem/bench/capacity/tail"
 	"github.com/tandem-ann/tandem/builder/synthetic"
 	"github.com/tandem-ann/tandem/builder/tower"
+	"github.com/tandem-ann/tandem/server/resident"
 	"github.com/tandem-ann/tandem/shard/attribute"
 	"github.com/tandem-ann/tandem/shard/wording"
 )
@@ -41,6 +42,8 @@ type LargeOptions struct {
 	Recalled int
 	// Measured is what capacity reckons with. Nil: its default.
 	Measured *capacity.Measured
+	// Unfit is the exit code of a step whose snapshot does not pass its gates: it is there all the same.
+	Unfit int
 }
 
 // Bounds of [LargeOptions].
@@ -89,8 +92,10 @@ type LargeReport struct {
 	K        int     `json:"k"`
 	Recalled int     `json:"recalled"`
 	Rate     float64 `json:"rate"`
-	Refused  int     `json:"refused"`
-	Others   float64 `json:"others"`
+	// Disk is the most bytes that towers, store and caches had between two steps.
+	Disk    int64   `json:"disk_bytes"`
+	Refused int     `json:"refused"`
+	Others  float64 `json:"others"`
 }
 
 // Step is what one kind of step took: CPU and Seconds of all runs, Memory of the largest.
@@ -128,8 +133,8 @@ func (r *LargeReport) WriteTable(w io.Writer) error {
 	if err := t.Flush(); err != nil {
 		return err
 	}
-	_, err := fmt.Fprintf(w, "\nrecall@%d is %.4f of %s at a target of %v; times at %.3g queries a second, %d refused, %.2g processors taken by others\n",
-		r.K, r.Recall, wording.Plural(r.Recalled, "answer"), r.Target, r.Rate, r.Refused, r.Others)
+	_, err := fmt.Fprintf(w, "\nrecall@%d is %.4f of %s at a target of %v; times at %.3g queries a second, %d refused, %.2g processors taken by others\ntowers and store took %s of disk\n",
+		r.K, r.Recall, wording.Plural(r.Recalled, "answer"), r.Target, r.Rate, r.Refused, r.Others, wording.Bytes(r.Disk))
 	return err
 }
 
@@ -152,7 +157,7 @@ func Large(ctx context.Context, o LargeOptions) (_ *LargeReport, err error) {
 	o.Make = func(ctx context.Context, store string, _ Towers) (string, error) {
 		b := &stepped{o: &o, store: store}
 		err := b.run(ctx)
-		r.Steps, r.Digest = b.steps, b.digest
+		r.Steps, r.Digest, r.Disk = b.steps, b.digest, b.disk
 		return b.digest, err
 	}
 	s, err := o.open(ctx, o.Towers)
@@ -309,8 +314,9 @@ func (o *LargeOptions) ask(ctx context.Context, s *site, r *LargeReport, said *c
 
 // recallOf returns the mean recall@k of answers of a router.
 func recallOf(ctx context.Context, address string, users []string, k int, target float64, n int) (float64, error) {
-	client := tandemv1connect.NewRetrievalServiceClient(&http.Client{Timeout: 5 * time.Minute}, "http://"+address)
-	defer http.DefaultTransport.(*http.Transport).CloseIdleConnections()
+	transport := &http.Transport{}
+	defer transport.CloseIdleConnections()
+	client := tandemv1connect.NewRetrievalServiceClient(&http.Client{Transport: transport, Timeout: 5 * time.Minute}, "http://"+address)
 	ask := func(user string, target float64) (map[string]bool, error) {
 		answer, err := client.Retrieve(ctx, connect.NewRequest(&tandemv1.RetrieveRequest{UserId: user, K: uint32(k), RecallTarget: &target}))
 		if err != nil {
@@ -350,6 +356,7 @@ type stepped struct {
 	store  string
 	steps  []Step
 	digest string
+	disk   int64 // the most that was in use after a step, in bytes
 }
 
 // planned is what is read of the report of tandem build plan.
@@ -415,9 +422,6 @@ func (b *stepped) run(ctx context.Context) error {
 	return err
 }
 
-// exitUnfit is the exit code of a build whose gates do not let it pass: it is there all the same.
-const exitUnfit = 3
-
 // step runs the program, and adds what it took to the step of a name.
 func (b *stepped) step(ctx context.Context, name string, args ...string) ([]byte, error) {
 	b.o.progress("%s", strings.Join(args[:min(len(args), 4)], " "))
@@ -431,7 +435,7 @@ func (b *stepped) step(ctx context.Context, name string, args ...string) ([]byte
 	ended := make(chan error, 1)
 	go func() { ended <- c.Wait() }()
 	most, err := watchMemory(c.Process.Pid, ended)
-	if state := c.ProcessState; err != nil && !(state != nil && state.ExitCode() == exitUnfit) {
+	if state := c.ProcessState; err != nil && !(state != nil && state.ExitCode() == b.o.Unfit) {
 		text := strings.TrimSpace(log.String())
 		return nil, fmt.Errorf("run tandem %s: %w: %s", strings.Join(args[:min(len(args), 2)], " "), err, text[max(0, len(text)-2000):])
 	}
@@ -445,38 +449,45 @@ func (b *stepped) step(ctx context.Context, name string, args ...string) ([]byte
 	s.Seconds += time.Since(start).Seconds()
 	s.CPU += (c.ProcessState.UserTime() + c.ProcessState.SystemTime()).Seconds()
 	s.Memory = max(s.Memory, most)
+	used, err := diskOf(b.o.Dir)
+	if err != nil {
+		return nil, fmt.Errorf("see what disk %s has taken: %w", name, err)
+	}
+	b.disk = max(b.disk, used)
 	return said.Bytes(), nil
+}
+
+// diskOf returns the bytes of the files below a folder.
+func diskOf(dir string) (sum int64, err error) {
+	err = filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		info, err := d.Info()
+		if err == nil {
+			sum += info.Size()
+		}
+		return err
+	})
+	return sum, err
 }
 
 // watchMemory returns the most memory of its own that a process was seen with until it has ended, and how
 // it ended.
 func watchMemory(pid int, ended <-chan error) (most float64, err error) {
+	look := func() {
+		if m, err := resident.Of(pid); err == nil { // else it ends just now
+			most = max(most, float64(m.Anonymous))
+		}
+	}
 	ticker := time.NewTicker(100 * time.Millisecond)
 	defer ticker.Stop()
-	for {
+	for look(); ; {
 		select {
 		case err := <-ended:
 			return most, err
 		case <-ticker.C:
-			if own, err := anonymous(pid); err == nil { // else it ends just now
-				most = max(most, own)
-			}
+			look()
 		}
 	}
-}
-
-// anonymous returns the bytes that a process has of its own.
-func anonymous(pid int) (float64, error) {
-	f, err := os.Open(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		return 0, err
-	}
-	defer f.Close()
-	for lines := bufio.NewScanner(f); lines.Scan(); {
-		if rest, ok := strings.CutPrefix(lines.Text(), "RssAnon:"); ok {
-			kb, err := strconv.ParseUint(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(rest), "kB")), 10, 64)
-			return 1024 * float64(kb), err
-		}
-	}
-	return 0, errors.ErrUnsupported
 }

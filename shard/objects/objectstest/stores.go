@@ -12,14 +12,15 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
+	"gocloud.dev/blob"
 	"gocloud.dev/blob/memblob"
-	_ "gocloud.dev/blob/s3blob" // s3://
 
 	"github.com/tandem-ann/tandem/shard/objects"
 )
 
 // S3Variable names the environment variable with the URL of an empty S3 bucket that
-// tests may write to, which .ci/run sets to that of a server that it starts.
+// tests may write to, which .ci/run sets to that of a server that it starts. Tests must be
+// built with what opens it: by -tags s3, or -tags gcs for a URL of gs://.
 const S3Variable = "TANDEM_TEST_S3"
 
 // prefixes counts the parts of the S3 bucket that were handed out.
@@ -54,6 +55,9 @@ func S3Location(t *testing.T) string {
 	location := os.Getenv(S3Variable)
 	if location == "" {
 		t.Skipf("no S3 server: set %s to the URL of a bucket for tests; .ci/run s3 starts one", S3Variable)
+	}
+	if scheme, _, _ := strings.Cut(location, "://"); !blob.DefaultURLMux().ValidBucketScheme(scheme) {
+		t.Fatalf("%s is %.200q, and these tests are built without a client of it; run go test with -tags s3 for s3://, -tags gcs for gs://", S3Variable, location)
 	}
 	separator := "?"
 	if strings.Contains(location, "?") {

@@ -1,4 +1,4 @@
-package objects_test
+package azure_test
 
 import (
 	"errors"
@@ -9,9 +9,9 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
-	_ "gocloud.dev/blob/azureblob" // azblob://
 
 	"github.com/tandem-ann/tandem/shard/objects"
+	_ "github.com/tandem-ann/tandem/shard/objects/azure" // azblob://
 )
 
 // What Azure refuses is an error of its class, and is not tried again.
