@@ -36,8 +36,8 @@ type Holding struct {
 	Holds    func(ctx context.Context, member string, of remote.ShardID, at shard.Position) bool
 	// StoreID is the id of the store; empty if it has none.
 	StoreID string
-	// Hearing is as in [node.Config].
-	Hearing time.Duration
+	// Hearing and Grace are as in [node.Config].
+	Hearing, Grace time.Duration
 	// Watch tells which nodes there are, and which of their names this node has, whenever that
 	// changes, until ctx ends.
 	// If who lists them cannot be asked, or something is wrong with that, failed is called with
@@ -69,7 +69,7 @@ func RunNode(ctx context.Context, c Config, h Holding) (err error) {
 	defer func() { err = errors.Join(err, endAdmin()) }()
 	service.events.MemoryLimit(limitMemory(&c, os.DirFS("/")))
 	n, err := node.New(node.Config{
-		Store: c.Store, Name: h.Name, Zone: h.Zone, MemoryLimit: c.MemoryLimit, Factor: h.Replicas, StoreID: h.StoreID, Holds: h.Holds, Keep: c.Keep, Hearing: h.Hearing,
+		Store: c.Store, Name: h.Name, Zone: h.Zone, MemoryLimit: c.MemoryLimit, Factor: h.Replicas, StoreID: h.StoreID, Holds: h.Holds, Keep: c.Keep, Hearing: h.Hearing, Grace: h.Grace,
 		Memory: c.Memory, Events: service.events, Live: livelog.Options{
 			Fence: c.Live.Fence, Poll: c.Live.Poll, Memory: c.Live.Memory, Accept: c.Live.Accept,
 			Room:    live.Room{Rows: c.Live.MaxFreshRows, Bytes: c.Live.MaxFreshBytes},

@@ -22,11 +22,12 @@ import (
 
 // clusterFlags say what a server is in a cluster.
 type clusterFlags struct {
-	Role     string `default:"all" enum:"all,shard,router" placeholder:"ROLE" help:"What the server is: all answers queries with shards of its own; router answers them with shards that nodes hold; shard is such a node, and answers routers only (default ${default})."`
-	Nodes    string `placeholder:"SOURCE" help:"Who the nodes are: file:PATH, dns:///HOST:PORT, dns+srv:///NAME, k8s:///NAMESPACE/SERVICE[:PORTNAME], or HOST:PORT,HOST:PORT."`
-	Replicas *int   `placeholder:"N" help:"How many nodes are to hold each shard; all servers of a cluster are told the same (default 2)."`
-	NodeName string `placeholder:"NAME" help:"Name of this node among --nodes (default that which has the address of this machine and the port of --listen, as soon as one has, or the name of the host)."`
-	Zone     string `placeholder:"NAME" help:"Zone of this node, for others to see; replicas are apart by what --nodes says."`
+	Role     string         `default:"all" enum:"all,shard,router" placeholder:"ROLE" help:"What the server is: all answers queries with shards of its own; router answers them with shards that nodes hold; shard is such a node, and answers routers only (default ${default})."`
+	Nodes    string         `placeholder:"SOURCE" help:"Who the nodes are: file:PATH, dns:///HOST:PORT, dns+srv:///NAME, k8s:///NAMESPACE/SERVICE[:PORTNAME], or HOST:PORT,HOST:PORT."`
+	Replicas *int           `placeholder:"N" help:"How many nodes are to hold each shard; all servers of a cluster are told the same (default 2)."`
+	NodeName string         `placeholder:"NAME" help:"Name of this node among --nodes (default that which has the address of this machine and the port of --listen, as soon as one has, or the name of the host)."`
+	Grace    *time.Duration `name:"nodes-grace" placeholder:"TIME" help:"How long what a node holds stays its own once --nodes does not list it any more, as when it restarts, while each shard has another node: the others load it only then (default 30s; 0s is at once)."`
+	Zone     string         `placeholder:"NAME" help:"Zone of this node, for others to see; replicas are apart by what --nodes says."`
 
 	NodesToken string `type:"path" placeholder:"FILE" help:"File with the token, of the scope internal, that nodes ask for."`
 	NodesCA    string `name:"nodes-tls-ca" type:"path" placeholder:"FILE" help:"Certificates in PEM of the authorities that sign those of nodes: they are spoken to in TLS."`
@@ -46,6 +47,21 @@ func (f *clusterFlags) replicas() int {
 	return *f.Replicas
 }
 
+// defaultGrace is how long nodes that are not listed any more are waited for: about what a node takes to
+// drain and a pod to start anew.
+const defaultGrace = 30 * time.Second
+
+// maxGrace is how long they may be waited for: until then a shard has a replica less.
+const maxGrace = time.Hour
+
+// grace returns how long nodes that are not listed any more are waited for.
+func (f *clusterFlags) grace() time.Duration {
+	if f.Grace == nil {
+		return defaultGrace
+	}
+	return *f.Grace
+}
+
 // maxReplicas is how many replicas of a shard there may be.
 const maxReplicas = placement.MaxFactor
 
@@ -57,7 +73,7 @@ func (f *clusterFlags) check(c *serveCommand) error {
 			is   bool
 		}{
 			{"--nodes", f.Nodes != ""}, {"--replicas", f.Replicas != nil}, {"--node-name", f.NodeName != ""}, {"--zone", f.Zone != ""},
-			{"--nodes-token", f.NodesToken != ""}, {"--nodes-tls-ca", f.NodesCA != ""}, {"--nodes-tls-cert", f.NodesCert != ""},
+			{"--nodes-grace", f.Grace != nil}, {"--nodes-token", f.NodesToken != ""}, {"--nodes-tls-ca", f.NodesCA != ""}, {"--nodes-tls-cert", f.NodesCert != ""},
 			{"--nodes-tls-key", f.NodesKey != ""}, {"--nodes-tls-name", f.NodesName != ""},
 		} {
 			if given.is {
@@ -75,8 +91,10 @@ func (f *clusterFlags) check(c *serveCommand) error {
 		return usagef("--snapshot does not go with --role %s: nodes hold what is released", f.Role)
 	case f.Role == "shard" && (c.LiveWrites || c.ReleaseWrites || c.Outcomes || c.RecordShare > 0 || c.RecordOnce):
 		return usagef("--live-writes, --release-writes, --outcomes, --record-share and --record-once do not go with --role shard: routers do that")
-	case f.Role == "router" && (f.NodeName != "" || f.Zone != ""):
-		return usagef("--node-name and --zone go with --role shard")
+	case f.Role == "router" && (f.NodeName != "" || f.Zone != "" || f.Grace != nil):
+		return usagef("--node-name, --zone and --nodes-grace go with --role shard")
+	case f.grace() < 0 || f.grace() > maxGrace:
+		return usagef("--nodes-grace is %s, want 0s to %s", f.grace(), maxGrace)
 	case f.NodesName != "" && f.NodesCA == "" && f.NodesCert == "":
 		return usagef("--nodes-tls-name goes with --nodes-tls-ca or --nodes-tls-cert: nodes are not spoken to in TLS")
 	case f.NodesName != "" && !isHost(f.NodesName):
@@ -194,7 +212,7 @@ func (f *clusterFlags) hold(ctx context.Context, listen, storeID string) (server
 		}
 		own.hear(ctx, source)
 	}
-	h := server.Holding{Name: own.name, Zone: f.Zone, Replicas: f.replicas(), Holds: peers.holds, StoreID: storeID}
+	h := server.Holding{Name: own.name, Zone: f.Zone, Replicas: f.replicas(), Grace: f.grace(), Holds: peers.holds, StoreID: storeID}
 	h.Watch = func(ctx context.Context, told func(string, []placement.Member), failed func(error)) {
 		source.Watch(ctx, func(m members.Members) {
 			failed(m.Err)

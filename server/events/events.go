@@ -399,6 +399,7 @@ const (
 	HeldShort                          // fewer nodes are to hold shards than should, for want of room or of nodes
 	HeldAll                            // all can be asked that the newest release needs
 	HeldNoMember                       // the node is none of the members, and is to hold nothing
+	HeldAway                           // members are not listed any more; what they hold stays theirs for a time
 )
 
 // Held says what has become of a shard that a node holds, or is to.
@@ -409,11 +410,12 @@ type Held struct {
 	Bytes    int64           // of its file, or of all
 	Took     time.Duration   // of HeldReady
 	Err      error           // of HeldNot, of HeldShort why it is so of the first, and of HeldNoMember who the members are
-	Retry    time.Duration   // likewise: when it is tried again
+	Retry    time.Duration   // likewise: when it is tried again; of HeldAway how long they are waited for
 
 	Shards     int    // of HeldShort and HeldAll: how many
 	Generation uint64 // of HeldAll
-	Node       string // of HeldNoMember: the name that no member has
+	Node       string // of HeldNoMember: the name that no member has; of HeldAway that of the first
+	Nodes      int    // of HeldAway: how many members are not listed any more
 }
 
 // Draining says how a server stops.

@@ -397,6 +397,9 @@ func (l *Log) held(e Held) {
 	case HeldNoMember:
 		l.logger.Warn("this node is none of the members, and is to hold nothing: it is not in --nodes, or there by another name",
 			"node", e.Node, "error", e.Err)
+	case HeldAway:
+		l.logger.Info("members are not listed any more: others load what they hold unless they are back in time",
+			"nodes", e.Nodes, "first", e.Node, "wait", e.Retry)
 	}
 }
 

@@ -17,6 +17,9 @@
 // computes the same of the same. Where two see different members for a while, a shard is on more
 // nodes than it need be, or on fewer, and routers go by what nodes say.
 //
+// A member that is not listed any more keeps its shards for a time ([Config].Grace): others load
+// them then, and not while it restarts. Where a shard would have no other member that time is none.
+//
 // One goroutine, [Node.keep], compares what is to be with what is, and begins what is missing:
 // what routers use first, then what the newest release needs. Each shard is a [slot]. A load
 // downloads a shard, maps, verifies and warms it, and lays the live log over it; two of them are

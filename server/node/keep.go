@@ -457,6 +457,7 @@ func (n *Node) nextLook() time.Duration {
 			next = t
 		}
 	}
+	sooner(n.back())
 	for _, s := range n.known {
 		if s.manifest == nil && s.isNeeded() {
 			sooner(s.retry)

@@ -57,6 +57,9 @@ type Config struct {
 	// Hearing is how long a node that starts hears from routers what they use before it is
 	// ready: they may be at older releases still. Default: DefaultHearing.
 	Hearing time.Duration
+	// Grace is how long what a member holds stays its own once it is not listed any more, as when it
+	// restarts, while each shard has another member: others load it only then. Default: no time.
+	Grace time.Duration
 	// Memory is where it is remembered which release was read last: of a store whose log of
 	// releases is behind that, or is another one, nothing is loaded. Empty: nothing is remembered.
 	Memory appendlog.Memory
@@ -84,6 +87,7 @@ type Node struct {
 	known   map[manifest.Digest]*snapshot
 	newest  *release.Release   // nil before one was read
 	members []placement.Member // nil before any were told
+	away    map[string]away    // by name; see [Config].Grace
 	uses    map[*use]struct{}
 	mine    *placed // nil before it is known
 	phase   shardv1.NodePhase
@@ -116,13 +120,15 @@ func New(c Config) (*Node, error) {
 		return nil, errors.New("new node: it has no name")
 	case c.Factor < 1 || c.Factor > placement.MaxFactor:
 		return nil, fmt.Errorf("new node: the factor is %d, want 1 to %d", c.Factor, placement.MaxFactor)
+	case c.Grace < 0:
+		return nil, fmt.Errorf("new node: the grace is %s, want at least 0", c.Grace)
 	case c.MemoryLimit <= 0:
 		return nil, fmt.Errorf("new node: the memory limit is %d bytes, want at least 1", c.MemoryLimit)
 	}
 	c.Keep, c.Hearing = cmp.Or(c.Keep, DefaultKeep), cmp.Or(c.Hearing, DefaultHearing)
 	n := &Node{
 		c: c, name: c.Name, events: c.Events, releases: release.New(c.Store), news: make(chan struct{}, 1),
-		slots: map[key]*slot{}, known: map[manifest.Digest]*snapshot{}, uses: map[*use]struct{}{},
+		slots: map[key]*slot{}, away: map[string]away{}, known: map[manifest.Digest]*snapshot{}, uses: map[*use]struct{}{},
 		phase:  shardv1.NodePhase_NODE_PHASE_STARTING,
 		loaded: make(chan result, loads), asked: make(chan []question, 1),
 	}
@@ -196,7 +202,7 @@ func (n *Node) run(ctx, following context.Context, aside *sync.WaitGroup) error 
 // this node too, which is not ready before it is one of them. What is to be held follows from it.
 func (n *Node) Members(list []placement.Member) {
 	n.mu.Lock()
-	n.members = append([]placement.Member{}, list...)
+	n.tell(list)
 	n.mu.Unlock()
 	n.poke()
 }
@@ -206,7 +212,7 @@ func (n *Node) Members(list []placement.Member) {
 func (n *Node) MembersAs(name string, list []placement.Member) {
 	n.mu.Lock()
 	n.name = name
-	n.members = append([]placement.Member{}, list...)
+	n.tell(list)
 	n.mu.Unlock()
 	n.poke()
 }

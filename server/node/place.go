@@ -24,7 +24,8 @@ func (s spot) key() string { return fmt.Sprintf("%s/%d", s.tower, s.number) }
 
 // placed is who is to hold what, and what that was computed from.
 type placed struct {
-	members []placement.Member
+	listed  []placement.Member
+	members []placement.Member // with those that are away
 	shards  []placement.Shard
 	holders map[string][]string // by key
 }
@@ -69,14 +70,15 @@ func bytesOf(list []*manifest.Manifest) map[spot]int64 {
 // replace computes who is to hold what, if that is of other members or shards than before. An
 // error leaves it as it is. The caller has the lock.
 func (n *Node) replace(shards []placement.Shard) error {
-	if n.mine != nil && slices.Equal(n.mine.members, n.members) && slices.Equal(n.mine.shards, shards) {
+	members := n.placeable()
+	if n.mine != nil && slices.Equal(n.mine.listed, n.members) && slices.Equal(n.mine.members, members) && slices.Equal(n.mine.shards, shards) {
 		return nil
 	}
-	plan, err := placement.Place(n.members, shards, n.c.Factor)
+	plan, err := n.place(members, shards)
 	if err != nil {
 		return err
 	}
-	next := &placed{members: n.members, shards: shards, holders: map[string][]string{}}
+	next := &placed{listed: n.members, members: members, shards: shards, holders: map[string][]string{}}
 	for _, p := range plan.Shards() {
 		next.holders[p.Key] = p.Members
 	}
