@@ -188,7 +188,7 @@ type benchCapacityLargeCommand struct {
 }
 
 func (benchCapacityLargeCommand) Help() string {
-	return `Generates towers, builds them by build plan, partition, shard and commit, each a process of its own, serves the snapshot by a router and a process for each shard, asks it, and prints what all of it took in time, CPU and memory, recall and latency, beside what build plan and capacity said before. 10M apps of 64 components take 15 GB of disk. For Linux.
+	return `Generates towers, builds them by build plan, partition, shard and commit, each a process of its own, serves the snapshot by a router and a process for each shard, asks it, and prints what all of it took in time, CPU and memory, recall and latency, beside what build plan and capacity said before. 10M apps of 64 components take some 16 GB of disk, reckoned from what 100,000 take; the report tells how much it was. For Linux.
 
 Example:
 

@@ -6,7 +6,6 @@ import (
 	"math"
 
 	"github.com/tandem-ann/tandem/builder"
-	"github.com/tandem-ann/tandem/builder/partition"
 	"github.com/tandem-ann/tandem/builder/plan"
 	"github.com/tandem-ann/tandem/shard"
 	"github.com/tandem-ann/tandem/shard/manifest"
@@ -112,32 +111,13 @@ type plannedStep struct {
 	Cost *float64 `json:"cost,omitempty"`
 }
 
-// What steps take was measured on two cores of a cloud's machine, of towers of 10,000 and 30,000
-// rows of 16 and of 64 components, with M 16: see docs/build-at-scale.md. All else is
-// extrapolated, and the report says that it is an estimate.
-const (
-	digestByte    = 1.5e-9 // seconds of CPU a byte of input, for its SHA-256
-	partitionRow  = 6e-6   // seconds of CPU a row, and for each of its components
-	partitionItem = 0.03e-6
-	indexRow      = 130e-6 // likewise, in a shard of indexRows; it grows with the logarithm of the rows
-	indexItem     = 0.8e-6
-	indexRows     = 30_000
-	commitRow     = 20e-6 // likewise
-	commitItem    = 0.1e-6
-
-	baseMemory     = 70 << 20 // of a process
-	indexRowBytes  = 2500     // a row while a shard is built, and for each of its components
-	indexItemBytes = 10
-	shardRowBytes  = 160 // a row of a shard, and for each of its components
-	shardItemBytes = 5
-)
-
 // planReportOf estimates what the steps of a plan take.
 func planReportOf(p *plan.Plan, id manifest.Digest, price *float64, threads int) *planReport {
 	r := &planReport{Build: id, Dim: p.Dim, Metric: p.Metric.String()}
-	var bytes, largest, rows, most, shards int64
+	var bytes, rows int64
 	var indexing float64
 	dim := float64(p.Dim)
+	sizes := sizesOf(p)
 	for _, kind := range []shard.Kind{shard.Apps, shard.Users} {
 		t := p.Tower(kind)
 		of := plannedTower{Shards: t.Shards, FirstIndex: p.Index(kind, 0), Format: string(t.Survey.Format), Rows: t.Survey.Total(), Files: []plannedFile{}}
@@ -150,8 +130,6 @@ func planReportOf(p *plan.Plan, id manifest.Digest, price *float64, threads int)
 			r.Users = of
 		}
 		rows += of.Rows
-		most = max(most, of.Rows/int64(t.Shards)+1)
-		shards += of.Rows * int64(shardRowBytes+shardItemBytes*p.Dim)
 		indexing += float64(of.Rows) * (indexRow + indexItem*dim) * math.Log(float64(max(of.Rows/int64(t.Shards), 10))) / math.Log(indexRows)
 	}
 	r.Tasks = []plannedTask{}
@@ -162,12 +140,11 @@ func planReportOf(p *plan.Plan, id manifest.Digest, price *float64, threads int)
 		}
 		r.Tasks = append(r.Tasks, task)
 		bytes += t.Bytes
-		largest = max(largest, t.Bytes)
 	}
 	r.Steps = []plannedStep{
-		{Step: "partition", Runs: len(p.Tasks), Memory: baseMemory + 2*partition.DefaultMemory, Disk: 2 * largest, CPU: float64(bytes)*digestByte + float64(rows)*(partitionRow+partitionItem*dim)},
-		{Step: "shard", Runs: p.Shards(), Memory: baseMemory + most*int64(indexRowBytes+indexItemBytes*p.Dim), Disk: 2 * most * int64(shardRowBytes+shardItemBytes*p.Dim), CPU: indexing},
-		{Step: "commit", Runs: 1, Memory: baseMemory + shards, Disk: shards, CPU: float64(rows) * (commitRow + commitItem*dim)},
+		{Step: "partition", Runs: len(p.Tasks), Memory: sizes.partition, Disk: 2 * sizes.task, CPU: float64(bytes)*digestByte + float64(rows)*(partitionRow+partitionItem*dim)},
+		{Step: "shard", Runs: p.Shards(), Memory: sizes.shard, Disk: 2 * sizes.file, CPU: indexing},
+		{Step: "commit", Runs: 1, Memory: sizes.commit, Disk: sizes.files, CPU: float64(rows) * (commitRow + commitItem*dim)},
 	}
 	if price != nil {
 		for i := range r.Steps {
@@ -208,7 +185,7 @@ func (r *planReport) write(w io.Writer, threads int, priced bool) error {
 	if err := t.Flush(); err != nil {
 		return err
 	}
-	note := "rows are what the files say, exactly; all else is estimated, by what was measured with M 16 (docs/build-at-scale.md)"
+	note := "rows are what the files say, exactly; all else is estimated, memory as a bound (docs/build-at-scale.md)"
 	if priced {
 		note += fmt.Sprintf("; cost is CPU time on machines of %s that are never idle", wording.Plural(threads, "thread"))
 	}

@@ -104,8 +104,8 @@ type Step struct {
 	Runs    int     `json:"runs"`
 	Seconds float64 `json:"seconds"`
 	CPU     float64 `json:"cpu"`
-	// Memory is the most that a run had of its own, in bytes, and Planned what the plan said: 0 where
-	// it says nothing.
+	// Memory is the most that a run had in memory, in bytes, with the program and the shards that it maps,
+	// and Planned what the plan said: 0 where it says nothing.
 	Memory     float64 `json:"memory"`
 	Planned    float64 `json:"planned_memory"`
 	PlannedCPU float64 `json:"planned_cpu"`
@@ -472,12 +472,11 @@ func diskOf(dir string) (sum int64, err error) {
 	return sum, err
 }
 
-// watchMemory returns the most memory of its own that a process was seen with until it has ended, and how
-// it ended.
+// watchMemory returns the most memory that a process was seen with until it has ended, and how it ended.
 func watchMemory(pid int, ended <-chan error) (most float64, err error) {
 	look := func() {
 		if m, err := resident.Of(pid); err == nil { // else it ends just now
-			most = max(most, float64(m.Anonymous))
+			most = max(most, float64(m.Anonymous+m.File))
 		}
 	}
 	ticker := time.NewTicker(100 * time.Millisecond)
