@@ -43,13 +43,14 @@ func TestMemoryOfSteps(t *testing.T) {
 		files                    float64 // of all shards
 	}{
 		{10_000, 2000, 64, 1, 16, 2611309, 482887, 33, 36, 46, 8.4},
+		{10_000, 2000, 64, 1, 48, 2611309, 482887, 29, 47, 44, 11.3},
 		{30_000, 5000, 16, 1, 16, 2460668, 313829, 36, 61, 40, 16.4},
 		{30_000, 5000, 64, 1, 16, 7797744, 1205614, 45, 80, 46, 23.8},
 		{30_000, 5000, 64, 3, 16, 7797744, 1205614, 47, 38, 47, 24.7},
 		{20_000, 5000, 256, 1, 16, 19444331, 4758198, 72, 106, 58, 39.7},
 		{100_000, 20_000, 64, 1, 16, 25929860, 4817496, 89, 224, 49, 79.3},
 	} {
-		name := fmt.Sprintf("%d x %d in %d", c.apps, c.dim, c.shards)
+		name := fmt.Sprintf("%d x %d in %d, M %d", c.apps, c.dim, c.shards, c.m)
 		s := sizesOf(plannedOf(c.apps, c.users, c.dim, c.shards, c.m, c.appBytes, c.userBytes))
 		for step, of := range map[string]struct{ said, measured int64 }{
 			"partition": {s.partition, c.partition*mib + programMemory},
