@@ -183,7 +183,7 @@ func (j *join) run(ctx context.Context, day time.Time) (*Joined, error) {
 	}
 	spills := []**spill{&j.byID, &j.userExposures, &j.userOutcomes, &j.exposures, &j.outcomes}
 	for _, s := range spills {
-		*s = &spill{dir: j.Dir}
+		*s = newSpill(j.Dir, j.Memory)
 	}
 	defer func() {
 		for _, s := range spills {

@@ -179,7 +179,7 @@ func Measure(ctx context.Context, bucket *objects.Bucket, o MeasureOptions) (*Re
 		o.Dir = os.TempDir()
 	}
 	m := &measure{
-		MeasureOptions: o, report: &Report{Hits: o.Hits}, spill: &spill{dir: o.Dir},
+		MeasureOptions: o, report: &Report{Hits: o.Hits}, spill: newSpill(o.Dir, o.Memory),
 		shown: map[string]map[uint64]struct{}{}, seen: map[string]int64{}, groups: map[group]*sums{}, rates: map[rated]*sums{}, teams: map[[2]string]*tally{},
 	}
 	defer m.spill.close()
