@@ -253,6 +253,9 @@ func (m *measure) row(r *joined.Row, d *DayReport) error {
 		}
 		return nil
 	}
+	if r.Role == joined.RoleEligible {
+		return nil
+	}
 	if r.Rank <= 1 { // of another request
 		if err := m.flush(); err != nil {
 			return err
