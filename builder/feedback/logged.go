@@ -61,7 +61,8 @@ type generation struct {
 	share    float64 // of requests that are drawn; 0 while it is not known
 	differs  bool    // that share is not one
 	// pools are what open places were drawn from, by the number of places of the answer, and drawn
-	// the fewest candidates that came next in drawn answers, by the propensity too.
+	// the fewest candidates that are known after drawn answers, with those that were drawn, by the
+	// propensity too.
 	pools map[int]*pool
 	drawn map[drawnFrom]int64
 }
@@ -69,7 +70,7 @@ type generation struct {
 // pool is how many candidates after the answer places are drawn from.
 type pool struct {
 	most  int64
-	short bool // an answer has not all of them among those that came next
+	short bool // of an answer not all of them are known
 }
 
 type drawnFrom struct {
@@ -183,6 +184,11 @@ func (g *generation) candidates(propensity float32) int64 {
 // seen takes in how many candidates came next after a drawn answer, which those that were drawn are
 // not among.
 func (g *generation) seen(e *explored, next int64) {
+	for place := range e.Propensities {
+		if e.open(place) {
+			next++
+		}
+	}
 	for place, p := range e.Propensities {
 		if !e.open(place) {
 			continue

@@ -196,8 +196,8 @@ func (e *export) answer(r *request, rows []joined.Row) error {
 			row.RequestID, number(l.expect(of, place, x.class(place))),
 		}
 		for _, p := range []policy{rankedPolicy, drawnPolicy} {
-			weight, serves, _ := l.weigh(p, x, place)
-			line = append(line, number(weight*float64(x.Propensities[place])), number(l.expect(of, place, serves)))
+			t := l.weigh(p, x, place)
+			line = append(line, number(t.weight*float64(x.Propensities[place])), number(l.expect(of, place, t.serves)))
 		}
 		if err := e.rounds.Write(line); err != nil {
 			return err

@@ -65,8 +65,10 @@ type Policy struct {
 	// Exposures is how many places are evaluated, of how many users.
 	Exposures int64 `json:"exposures"`
 	Users     int64 `json:"users"`
-	// NotEvaluable is how many places are not, and Share their share: the policy has an app there
-	// that could not have been served, or nothing, or it is not known what could have been.
+	// NotEvaluable is how many places are not, and Share the share of such: the policy has an app
+	// there that could not have been served, or nothing, or it is not known what could have been.
+	// Places of drawn answers at which a target has none of those that are drawn are in neither,
+	// and those of other answers stand for them, also in the share.
 	NotEvaluable int64   `json:"exposures_not_evaluable"`
 	Share        float64 `json:"share_not_evaluable"`
 	// Effective is as how many exposures of the policy itself they count: the square of the sum of
@@ -124,25 +126,28 @@ func (r *ratio) estimate() *Estimate {
 // policySums is what the estimates of a policy come from.
 type policySums struct {
 	exposures, users, not  int64
+	counted, notCounted    float64 // as many places as those stand for
 	weights, squares       float64
 	logged, ips, snips, dr ratio
 	some                   bool // of the user at hand
 }
 
 // add adds a place: whether it has a hit, how much more likely the policy is to have served what was
-// there, and what is expected of that and of what the policy serves.
-func (s *policySums) add(hit bool, weight, logged, target float64) {
+// there, how many places it stands for, and what is expected of what was served and of what the policy
+// serves.
+func (s *policySums) add(hit bool, weight, count, logged, target float64) {
 	reward := 0.0
 	if hit {
 		reward = 1
 	}
 	s.some = true
 	s.exposures++
+	s.counted += count
 	s.weights, s.squares = s.weights+weight, s.squares+weight*weight
-	s.logged.add(reward, 1)
-	s.ips.add(weight*reward, 1)
+	s.logged.add(count*reward, count)
+	s.ips.add(weight*reward, count)
 	s.snips.add(weight*reward, weight)
-	s.dr.add(target+weight*(reward-logged), 1)
+	s.dr.add(count*target+weight*(reward-logged), count)
 }
 
 func (s *policySums) end() {
@@ -156,36 +161,48 @@ func (s *policySums) end() {
 	}
 }
 
-// weigh returns by how much a policy is likelier to serve what is at a place than what has served it
-// is, and where what the policy serves there is from. It is not evaluable where ok is false.
-func (l *logged) weigh(p policy, e *explored, place int) (weight float64, serves class, ok bool) {
+// trial is a place of an answer, for a policy.
+type trial struct {
+	// weight is by how much the policy is likelier to serve what is there than what has served it
+	// is, and count how many places this one stands for, 0 for one that is passed over.
+	weight, count float64
+	serves        class // where what the policy serves there is from
+	ok            bool  // it can be evaluated
+}
+
+// weigh returns what a place is for a policy.
+func (l *logged) weigh(p policy, e *explored, place int) trial {
 	propensity := float64(e.Propensities[place])
 	if p == targetPolicy {
 		m := e.Target[place]
-		if m&matchKnown == 0 {
-			return 0, 0, false
+		t := trial{count: 1, ok: m&matchKnown != 0}
+		if m&matchSkip != 0 {
+			t.count = 0
+		}
+		if m&matchRanked != 0 {
+			t.count = 1 / propensity
 		}
 		if m&matchDrawn != 0 {
-			serves = drawn
+			t.serves = drawn
 		}
 		if m&matchSame != 0 {
-			weight = 1 / propensity
+			t.weight = 1 / propensity
 		}
-		return weight, serves, true
+		return t
 	}
 	if !e.open(place) {
-		return 1, ranked, true
+		return trial{1, 1, ranked, true}
 	}
 	share := l.generations[e.Generation].share
 	switch is := e.class(place); {
 	case p == rankedPolicy && is == ranked:
-		return 1 / propensity, ranked, true
+		return trial{1 / propensity, 1, ranked, true}
 	case p == rankedPolicy:
-		return 0, ranked, true
+		return trial{0, 1, ranked, true}
 	case is == drawn:
-		return 1 / share, drawn, true // of as many candidates each is as likely
+		return trial{1 / share, 1, drawn, true} // of as many candidates each is as likely
 	}
-	return 0, drawn, true
+	return trial{0, 1, drawn, true}
 }
 
 // user evaluates the answers of a user.
@@ -204,14 +221,18 @@ func (l *logged) user(list []request) {
 			}
 			both := []*policySums{at(l.policies, policyArm{policy: p, all: true}), at(l.policies, policyArm{policy: p, arm: r.Arm})}
 			for place := range e.Propensities {
-				weight, serves, ok := l.weigh(p, e, place)
+				t := l.weigh(p, e, place)
+				if t.count == 0 {
+					continue
+				}
 				for _, s := range both {
-					if !ok {
+					if !t.ok {
 						s.not++
+						s.notCounted += t.count
 						continue
 					}
 					touched[s] = struct{}{}
-					s.add(hits[place], weight, l.expect(of, place, e.class(place)), l.expect(of, place, serves))
+					s.add(hits[place], t.weight, t.count, l.expect(of, place, e.class(place)), l.expect(of, place, t.serves))
 				}
 			}
 		}
@@ -246,8 +267,8 @@ func (l *logged) report(target *targets) OffPolicy {
 	}
 	for of, s := range l.policies {
 		p := Policy{Policy: policyNames[of.policy], Arm: of.arm, All: of.all, Exposures: s.exposures, Users: s.users, NotEvaluable: s.not}
-		if n := s.exposures + s.not; n > 0 {
-			p.Share = float64(s.not) / float64(n)
+		if n := s.counted + s.notCounted; n > 0 {
+			p.Share = s.notCounted / n
 		}
 		if s.squares > 0 {
 			p.Effective = s.weights * s.weights / s.squares

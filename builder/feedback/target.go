@@ -16,9 +16,11 @@ type Target struct {
 
 // What is known of a place of a logged answer, beside the target's.
 const (
-	matchKnown byte = 1 << iota // what the target has there could have been served there
-	matchDrawn                  // by being drawn
-	matchSame                   // and is what was
+	matchKnown  byte = 1 << iota // what the target has there could have been served there
+	matchDrawn                   // by being drawn
+	matchSame                    // and is what was
+	matchRanked                  // it is known of answers that were not drawn only
+	matchSkip                    // it is one of those that were, and stands for nothing
 )
 
 // Records of spilled answers.
@@ -122,43 +124,16 @@ func (t *targets) join(ctx context.Context, l *logged, to func(user string, r an
 	})
 }
 
-// match says what is known of each place of an answer. At an open place a candidate that ranks there
-// could have been served, and each of those that places are drawn from. Of a drawn answer the first
-// ones that came next are those that rank at its open places.
+// match says what is known of each place of an answer. At an open place the candidate that ranks there
+// could have been served, and each of those that places are drawn from. The latter come next, but for
+// those that were drawn. What ranks at an open place of a drawn answer is not logged: places at which
+// the target has nothing of the pool are looked at in answers that were not drawn only, and each of
+// those stands for as many as there are of it and its like. Which place is such a one does not depend on
+// the draw.
 func (l *logged) match(e *explored, shown, next, target []string) []byte {
-	var from []string // places are drawn from
-	var there []string
-	p := l.generations[e.Generation].pools[len(shown)]
-	known := p != nil && !p.short
-	if known {
-		n := p.most
-		for place := range shown {
-			switch {
-			case !e.open(place):
-			case e.Drawn:
-				n = l.generations[e.Generation].candidates(e.Propensities[place])
-				from = append(from, shown[place])
-			default:
-				there = append(there, shown[place])
-			}
-		}
-		n = min(n, int64(len(next)))
-		if e.Drawn {
-			places := int64(len(from))
-			if known = places <= n; known {
-				there, from = next[:places], append(from, next[places:n]...)
-			}
-		} else {
-			from = next[:n]
-		}
-	}
+	from, known := l.pool(e, shown, next)
 	out := make([]byte, len(shown))
-	open := 0
 	for place := range shown {
-		at := open
-		if e.open(place) {
-			open++
-		}
 		if place >= len(target) {
 			continue
 		}
@@ -172,11 +147,35 @@ func (l *logged) match(e *explored, shown, next, target []string) []byte {
 				out[place] = matchKnown | matchSame
 			}
 		case !known:
-		case target[place] == there[at]:
-			out[place] = matchKnown | same
 		case slices.Contains(from, target[place]):
 			out[place] = matchKnown | matchDrawn | same
+		case e.Drawn:
+			out[place] = matchSkip
+		case same != 0:
+			out[place] = matchKnown | matchRanked | matchSame
+		default:
+			out[place] = matchRanked
 		}
 	}
 	return out
+}
+
+// pool returns what open places of an answer are drawn from, if that is known.
+func (l *logged) pool(e *explored, shown, next []string) (from []string, known bool) {
+	g := l.generations[e.Generation]
+	p := g.pools[len(shown)]
+	if p == nil || p.short {
+		return nil, false
+	}
+	n := p.most
+	if e.Drawn {
+		for place, id := range shown {
+			if e.open(place) {
+				n = g.candidates(e.Propensities[place])
+				from = append(from, id)
+			}
+		}
+		n = max(n-int64(len(from)), 0)
+	}
+	return append(from, next[:min(n, int64(len(next)))]...), true
 }
