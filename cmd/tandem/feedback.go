@@ -24,7 +24,8 @@ import (
 type feedbackCommand struct {
 	Join   feedbackJoinCommand   `cmd:"" help:"Join what was served with what users did, by days."`
 	Log    feedbackLogCommand    `cmd:"" help:"Send outcomes of a file to a server: what users did with apps."`
-	Report feedbackReportCommand `cmd:"" help:"Report on joined days: hit rates, what of the catalogue was shown, which arm users prefer."`
+	Report feedbackReportCommand `cmd:"" help:"Report on joined days: hit rates, what of the catalogue was shown, which arm users prefer, what other policies would come to."`
+	Obp    feedbackObpCommand    `cmd:"" help:"Write exposures that have propensities as a dataset of the Open Bandit Pipeline."`
 	Plan   feedbackPlanCommand   `cmd:"" help:"Reckon how many requests an experiment takes."`
 }
 
