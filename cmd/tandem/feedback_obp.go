@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"strings"
 
 	"github.com/tandem-ann/tandem/builder/feedback"
 	"github.com/tandem-ann/tandem/shard/objects"
@@ -54,6 +56,11 @@ func (c *feedbackObpCommand) Run(e *environment) (err error) {
 		return err
 	}
 	defer closing(&err, bucket)
+	if !strings.Contains(c.Out, "://") {
+		if err := os.MkdirAll(c.Out, 0o755); err != nil {
+			return usageError{fmt.Errorf("--out: %w", err)}
+		}
+	}
 	out, err := objects.Open(e.ctx, c.Out, objects.WithTimeout(c.StoreTimeout))
 	if err != nil {
 		return fmt.Errorf("open --out: %w", err)
