@@ -32,7 +32,7 @@ func (c *benchOffPolicyCommand) Run(e *environment) error {
 	p := newProgress(e.stderr)
 	defer p.Done()
 	p.Stage("simulate logs", int64(o.Runs))
-	o.Progress = func(int) { p.Step(1) }
+	o.Progress = func(done int) { p.Step(int64(done)) }
 	report, err := feedback.RunOffPolicy(e.ctx, o)
 	if err != nil {
 		return err

@@ -94,7 +94,7 @@ func (c *feedbackLogCommand) Run(e *environment) (err error) {
 	var all int64
 	if err := eachOutcome(e.ctx, files, func(*tandemv1.Outcome) error {
 		all++
-		p.Step(1)
+		p.Step(all)
 		return nil
 	}); err != nil {
 		return err
@@ -203,7 +203,7 @@ func (s *outcomeSender) call(ctx context.Context, r *tandemv1.LogOutcomesRequest
 		}
 		s.kept += int64(answer.Msg.Accepted)
 		s.forgotten += int64(answer.Msg.Forgotten)
-		s.step(int64(len(r.Outcomes)))
+		s.step(s.kept + s.forgotten)
 	})
 	return nil
 }
