@@ -40,6 +40,7 @@ func (s *Service) startOutcomes(c *Config) (end func()) {
 	if s.live != nil {
 		o.forgotten = s.live.Forgotten
 	}
+	o.hash = c.HashUsers
 	s.outcomes = startOutcomeLog(c.Store.Objects(), s.events, o)
 	return s.outcomes.close
 }

@@ -54,11 +54,12 @@ type creator interface {
 
 // outcomeOptions say when and how outcomes are written.
 type outcomeOptions struct {
-	interval time.Duration // the longest that outcomes are gathered for an object
-	rows     int           // outcomes of an object, beyond which it is written
-	bytes    int           // about the same in bytes
-	held     int64         // the most bytes of all that is held
-	uploads  int           // objects that are written at a time
+	interval time.Duration    // the longest that outcomes are gathered for an object
+	rows     int              // outcomes of an object, beyond which it is written
+	bytes    int              // about the same in bytes
+	held     int64            // the most bytes of all that is held
+	uploads  int              // objects that are written at a time
+	hash     *rowlog.UserHash // of ids of users; nil if they are written as they are
 	encode   func([]outcomes.Outcome) ([]byte, error)
 	// forgotten returns the users who are forgotten by now.
 	forgotten func() live.Forgotten
@@ -248,6 +249,9 @@ func (l *outcomeLog) create(start time.Time, calls []*outcomeCall) (e events.Out
 	}
 	if e.Outcomes = len(rows); len(rows) == 0 {
 		return e
+	}
+	for i := range rows {
+		rows[i].UserID = l.o.hash.Of(rows[i].UserID)
 	}
 	e.Object = outcomes.Key(start)
 	ctx, cancel := context.WithDeadline(l.ctx, deadline)

@@ -17,6 +17,7 @@ import (
 	"github.com/tandem-ann/tandem/shard"
 	"github.com/tandem-ann/tandem/shard/live"
 	"github.com/tandem-ann/tandem/shard/querylog"
+	"github.com/tandem-ann/tandem/shard/rowlog"
 )
 
 // recorder samples requests and writes them, with their answers, into a store as
@@ -63,14 +64,15 @@ type uploader interface {
 
 // recorderOptions say when and how a recorder writes.
 type recorderOptions struct {
-	rows     int           // the most queries in a file
-	bytes    int           // about the most bytes in a file, and in the queue
-	queue    int           // the most queries in the queue
-	interval time.Duration // the longest that a query waits for its file
-	timeout  time.Duration // for one write
-	closing  time.Duration // for the last write, when the server stops
-	next     int           // how many candidates that come after an answer are recorded with it
-	once     bool          // whether each user is recorded once for each experiment and generation
+	rows     int              // the most queries in a file
+	bytes    int              // about the most bytes in a file, and in the queue
+	queue    int              // the most queries in the queue
+	interval time.Duration    // the longest that a query waits for its file
+	timeout  time.Duration    // for one write
+	closing  time.Duration    // for the last write, when the server stops
+	next     int              // how many candidates that come after an answer are recorded with it
+	once     bool             // whether each user is recorded once for each experiment and generation
+	hash     *rowlog.UserHash // of ids of users; nil if they are written as they are
 	encode   func([]querylog.Query) ([]byte, error)
 	// forgotten returns the users who are forgotten by now.
 	forgotten func() live.Forgotten
@@ -118,7 +120,7 @@ func thresholdOf(share float64) uint64 {
 // sampled, or is the first of its user. The former depends on the request's id alone, so a request
 // that is sent again under its id is chosen again.
 func (r *recorder) wants(request *tandemv1.RetrieveRequest, generation uint64) bool {
-	if r == nil {
+	if r == nil || r.o.hash != nil && request.Target == tandemv1.Tower_TOWER_USERS {
 		return false
 	}
 	if r.threshold > 0 && xxhash.Sum64String(request.RequestId) <= r.threshold {
@@ -239,7 +241,7 @@ func (r *recorder) write(ctx context.Context) {
 	if len(r.rows) == 0 {
 		return
 	}
-	r.encode(r.rows, querylog.Key(time.Now()))
+	r.encode(r.hashed(r.rows), querylog.Key(time.Now()))
 	clear(r.rows) // their strings
 	r.rows, r.bytes = r.rows[:0], 0
 	if r.pending != nil {
@@ -260,6 +262,24 @@ func (r *recorder) encode(rows []querylog.Query, key string) {
 		return
 	}
 	r.pending, r.count, r.key = data, len(rows), key
+}
+
+// hashed returns queries with the ids of their users hashed, if they are to be, without those of users
+// who are forgotten, whom nobody finds by their ids after it. It writes over rows.
+func (r *recorder) hashed(rows []querylog.Query) []querylog.Query {
+	if r.o.hash == nil {
+		return rows
+	}
+	r.without = r.o.forgotten()
+	kept := rows[:0]
+	for _, q := range r.nameless(rows) {
+		if err := hashUsers(&q, r.o.hash); err != nil {
+			r.events.Recording(events.Recording{Change: events.Lost, Queries: 1, RequestID: q.RequestID, Err: err})
+			continue
+		}
+		kept = append(kept, q)
+	}
+	return kept
 }
 
 // nameless takes queries out that name a user who is forgotten.

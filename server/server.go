@@ -27,6 +27,7 @@ import (
 	"github.com/tandem-ann/tandem/shard/live"
 	"github.com/tandem-ann/tandem/shard/manifest"
 	"github.com/tandem-ann/tandem/shard/release"
+	"github.com/tandem-ann/tandem/shard/rowlog"
 	"github.com/tandem-ann/tandem/shard/snapshots"
 )
 
@@ -100,6 +101,10 @@ type Config struct {
 	// RecordNext is how many of the candidates that would come after an answer are recorded with
 	// it, up to [querylog.MaxNext]. Each takes another search. Default: 0, none.
 	RecordNext int
+	// HashUsers has ids of users be hashed in what is recorded, and in outcomes; requests for users
+	// are not recorded then. The store is to note it, see [rowlog.NoteUserHash]. Nil: they are
+	// written as they are.
+	HashUsers *rowlog.UserHash
 	// LogIDs has the log tell the texts of errors that name what callers have sent: vectors,
 	// values, ids of users. Default: their reasons and fields only.
 	LogIDs bool
@@ -265,7 +270,7 @@ func Run(ctx context.Context, c Config) (err error) {
 	service.desk.releases, service.desk.writes, service.desk.compare = release.New(c.Store), c.ReleaseWrites, c.Compare
 	if c.RecordShare > 0 || c.RecordOnce {
 		o := defaultRecorderOptions()
-		o.next, o.once = c.RecordNext, c.RecordOnce
+		o.next, o.once, o.hash = c.RecordNext, c.RecordOnce, c.HashUsers
 		if service.live != nil {
 			o.forgotten = service.live.Forgotten
 		}

@@ -1,7 +1,8 @@
 // Package feedback simulates experiments on two arms, to say how many requests it takes to find
 // the better one: by answers that are interleaved by package shard/interleave, and by a comparison
 // of hit rates of requests that are answered by one arm each. [Run] makes the table of
-// `tandem bench interleaving`.
+// `tandem bench interleaving`. [RunOffPolicy] makes that of `tandem bench offpolicy`: how often the
+// intervals of estimates of policies that were not served have the true value.
 //
 // # The model
 //

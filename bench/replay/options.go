@@ -28,6 +28,9 @@ type Options struct {
 	// Baseline is the snapshot to ask the same queries, to compare with; empty for
 	// none.
 	Baseline string
+	// Answer, if not nil, is called with what the snapshot answers to each query, best first, unless
+	// it fails or answers by a fallback. Its error ends the run.
+	Answer func(requestID string, ids []string) error
 	// Logger is told why a snapshot failed to answer, where that is ours to mend.
 	// Default: nobody is told.
 	Logger *slog.Logger

@@ -406,6 +406,15 @@ func (r *runner) replay(ctx context.Context, q *querylog.Query) error {
 			return err
 		}
 	}
+	if r.options.Answer != nil && answer.ok && !answer.fallback {
+		ids := make([]string, len(answer.candidates))
+		for i, c := range answer.candidates {
+			ids[i] = c.ID
+		}
+		if err := r.options.Answer(q.RequestID, ids); err != nil {
+			return err
+		}
+	}
 	r.against.fail(answer.failure)
 	if s.asked {
 		r.baseline.fail(base.failure)

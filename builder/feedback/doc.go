@@ -3,8 +3,9 @@
 // [Join] reads the recorded queries and the outcomes of a store (shard/querylog, shard/outcomes)
 // and writes the joined set of a day (shard/joined): one row for each candidate that was served.
 // [Measure] reads sets and reports hit rates, shares and play times with intervals by user, how
-// much of the catalogue was shown, and the verdict on interleaved answers. [Plan] says how many
-// requests an experiment takes. Package cmd/tandem calls them.
+// much of the catalogue was shown, the verdict on interleaved answers, and what policies that were not
+// served would have come to, where a release explores; [Export] has the Open Bandit Pipeline reckon
+// that. [Plan] says how many requests an experiment takes. Package cmd/tandem calls them.
 //
 // # How outcomes are joined
 //

@@ -27,6 +27,7 @@ const (
 	DefaultMemory = 512 << 20
 	LeastMemory   = 64 << 10
 	MaxWindow     = 31 * 24 * time.Hour
+	MaxNegatives  = 100
 )
 
 // JoinOptions say what is joined.
@@ -44,6 +45,11 @@ type JoinOptions struct {
 	// SkipDamaged has a damaged object count up to the damage, and be named in the set; without it
 	// it is an error.
 	SkipDamaged bool
+	// Negatives is how many candidates of each request of the day are drawn that were eligible and
+	// not served, and Eligible draws them: fewer where there are fewer, and none where known is
+	// false, as of a snapshot that is not there any more. It is nil if none are drawn.
+	Negatives int
+	Eligible  func(ctx context.Context, q *querylog.Query, n int) (list []querylog.Candidate, known bool, err error)
 	// Again has it joined though nothing has changed.
 	Again bool
 	// Now is the time, which the set names.
@@ -66,6 +72,8 @@ func (o *JoinOptions) Validate() error {
 		return fmt.Errorf("late is %s; accepted: at least 0", o.Late)
 	case o.Memory < LeastMemory:
 		return fmt.Errorf("memory is %d bytes; accepted: at least %d", o.Memory, LeastMemory)
+	case o.Negatives < 0 || o.Negatives > MaxNegatives:
+		return fmt.Errorf("negatives is %d; accepted: 0 to %d", o.Negatives, MaxNegatives)
 	case o.PartBytes < 0 || o.PartBytes > partBytes:
 		return fmt.Errorf("part bytes are %d; accepted: 0 to %d", o.PartBytes, partBytes)
 	}
@@ -98,6 +106,7 @@ type (
 		UserID    string
 		Shown     []candidate
 		Next      []candidate
+		Eligible  []candidate
 		Answer    *answer // nil of another day
 	}
 	// answer is what rows have of a request.
@@ -183,7 +192,7 @@ func (j *join) run(ctx context.Context, day time.Time) (*Joined, error) {
 	}
 	spills := []**spill{&j.byID, &j.userExposures, &j.userOutcomes, &j.exposures, &j.outcomes}
 	for _, s := range spills {
-		*s = &spill{dir: j.Dir}
+		*s = newSpill(j.Dir, j.Memory)
 	}
 	defer func() {
 		for _, s := range spills {
@@ -196,7 +205,7 @@ func (j *join) run(ctx context.Context, day time.Time) (*Joined, error) {
 	seq := int64(0)
 	if err := each(ctx, j.bucket, queries, querylog.ErrDamaged, j.SkipDamaged, querylog.Decode, func(_, _ int, q *querylog.Query) error {
 		seq++
-		return j.takeQuery(seq, q)
+		return j.takeQuery(ctx, seq, q)
 	}); err != nil {
 		return nil, err
 	}
@@ -217,7 +226,7 @@ func (j *join) takeOutcome(object, row int, o *outcomes.Outcome) error {
 }
 
 // takeQuery takes in an answer.
-func (j *join) takeQuery(seq int64, q *querylog.Query) error {
+func (j *join) takeQuery(ctx context.Context, seq int64, q *querylog.Query) error {
 	e := &exposure{Seq: seq, Time: q.Time.UnixMicro(), RequestID: q.RequestID, UserID: q.UserID}
 	if e.Time < j.from || e.Time >= j.to {
 		return nil
@@ -244,6 +253,9 @@ func (j *join) takeQuery(seq int64, q *querylog.Query) error {
 		for _, c := range q.Next {
 			e.Next = append(e.Next, candidate{ID: c.ID, Score: c.Score})
 		}
+		if err := j.eligible(ctx, q, e); err != nil {
+			return err
+		}
 		e.Answer = &answer{
 			RequestKey: q.RequestKey, QueryAppID: q.AppID, Arm: q.Arm, Model: q.Model, ModelVersion: q.ModelVersion,
 			Snapshot: q.Snapshot, Plan: q.Plan, Fallback: q.Fallback, LiveLog: q.LiveLog, Experiment: q.Experiment, Variant: q.Variant,
@@ -252,6 +264,27 @@ func (j *join) takeQuery(seq int64, q *querylog.Query) error {
 		}
 	}
 	return j.exposures.add(e.RequestID, e)
+}
+
+// eligible draws candidates that were eligible and are not in the answer, nor among the next.
+func (j *join) eligible(ctx context.Context, q *querylog.Query, e *exposure) error {
+	if j.Negatives == 0 {
+		return nil
+	}
+	list, known, err := j.Eligible(ctx, q, j.Negatives)
+	if err != nil {
+		return fmt.Errorf("draw eligible apps of the request %.128q: %w", q.RequestID, err)
+	}
+	switch {
+	case !known:
+		j.counts.EligibleUnknown++
+	case len(list) < j.Negatives:
+		j.counts.EligibleShort++
+	}
+	for _, c := range list {
+		e.Eligible = append(e.Eligible, candidate{ID: c.ID, Score: c.Score})
+	}
+	return nil
 }
 
 // resolve makes ids unique, finds which answers outcomes are of, and writes rows.
@@ -494,7 +527,7 @@ func (j *join) rows(e *exposure, list []outcome) []joined.Row {
 	return append(rows, j.next(blank, e)...)
 }
 
-// next returns the rows of those that would have come next.
+// next returns the rows of those that would have come next, and of those that were eligible.
 func (j *join) next(blank joined.Row, e *exposure) []joined.Row {
 	rows := make([]joined.Row, len(e.Next))
 	for i, c := range e.Next {
@@ -502,6 +535,13 @@ func (j *join) next(blank joined.Row, e *exposure) []joined.Row {
 		rows[i].AppID, rows[i].Score, rows[i].Rank = c.ID, c.Score, int64(len(e.Shown)+i+1)
 	}
 	j.counts.Next += int64(len(rows))
+	blank.Role = joined.RoleEligible
+	for _, c := range e.Eligible {
+		r := blank
+		r.AppID, r.Score = c.ID, c.Score
+		rows = append(rows, r)
+	}
+	j.counts.Eligible += int64(len(e.Eligible))
 	return rows
 }
 

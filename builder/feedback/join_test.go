@@ -312,11 +312,11 @@ func TestJoin(t *testing.T) {
 	})
 }
 
-// many returns n requests of as many users, with an open each.
-func many(n int) *logs {
+// many returns n requests of as many users, with an open each, in objects of some each.
+func many(n, each int) *logs {
 	l := &logs{}
 	for i := range n {
-		if i%100 == 0 {
+		if i%each == 0 {
 			l.queries, l.outcomes = append(l.queries, nil), append(l.outcomes, nil)
 		}
 		at := day.Add(time.Duration(i) * time.Second)
@@ -337,12 +337,12 @@ func many(n int) *logs {
 // TestJoinInLittleMemory has files dealt again and again, with the same rows as an outcome.
 func TestJoinInLittleMemory(t *testing.T) {
 	store := objectstest.NewFaults()
-	many(3000).put(t, store)
+	many(1000, 100).put(t, store)
 	bucket := store.Bucket("joiner")
 	o := options()
 	first, err := feedback.Join(t.Context(), bucket, o)
 	require.NoError(t, err)
-	require.Equal(t, int64(3000), first.Set.Counts.Joined)
+	require.Equal(t, int64(1000), first.Set.Counts.Joined)
 	rows := readRows(t, bucket, first.Set)
 	o.Memory, o.Again = feedback.LeastMemory, true
 	second, err := feedback.Join(t.Context(), bucket, o)
@@ -353,7 +353,7 @@ func TestJoinInLittleMemory(t *testing.T) {
 
 // TestJoinOfOneKey has an error where no dealing helps.
 func TestJoinOfOneKey(t *testing.T) {
-	l := many(400)
+	l := many(200, 100)
 	for _, list := range l.queries {
 		for i := range list {
 			list[i].RequestID = "test"
@@ -371,7 +371,7 @@ func TestJoinOfOneKey(t *testing.T) {
 // TestLateOutcomes has outcomes that come later make another generation, and leave no part of the
 // one before.
 func TestLateOutcomes(t *testing.T) {
-	l := many(200)
+	l := many(40, 20)
 	late := l.outcomes[1]
 	l.outcomes = l.outcomes[:1]
 	store := objectstest.NewFaults()
@@ -386,7 +386,7 @@ func TestLateOutcomes(t *testing.T) {
 	require.NoError(t, err)
 	require.True(t, second.Changed)
 	require.Equal(t, 2, second.Set.Generation)
-	require.Equal(t, int64(200), second.Set.Counts.Joined)
+	require.Equal(t, int64(40), second.Set.Counts.Joined)
 	require.Len(t, store.Keys("joined/"), 2+len(second.Set.Parts), "the set, its inputs, its parts")
 
 	// Nothing of the day: the same rows under the same names.
@@ -409,9 +409,9 @@ func TestLateOutcomes(t *testing.T) {
 // TestJoinOnFaultyStore has a join fail at each of its requests in each way: whatever is there then
 // is a whole set, the old one or the new one, and the next join makes the new one.
 func TestJoinOnFaultyStore(t *testing.T) {
-	before, after := many(100), many(200)
+	before, after := many(10, 10), many(20, 10)
 	o := options()
-	o.PartBytes = 400_000
+	o.PartBytes = 40_000
 	for _, op := range []objectstest.Op{objectstest.Read, objectstest.List, objectstest.Write, objectstest.Delete} {
 		for _, fault := range []objectstest.Fault{objectstest.Fail, objectstest.Lose} {
 			for skip := 0; ; skip++ {
@@ -437,8 +437,8 @@ func TestJoinOnFaultyStore(t *testing.T) {
 				require.NotEmpty(t, rows)
 				done, err := feedback.Join(t.Context(), bucket, o)
 				require.NoError(t, err)
-				require.Equal(t, int64(200), done.Set.Counts.Requests)
-				require.Equal(t, int64(200), done.Set.Counts.Joined)
+				require.Equal(t, int64(20), done.Set.Counts.Requests)
+				require.Equal(t, int64(20), done.Set.Counts.Joined)
 				require.Len(t, store.Keys("joined/"), 2+len(done.Set.Parts))
 				readRows(t, bucket, done.Set)
 			}
@@ -450,7 +450,7 @@ func TestJoinOnFaultyStore(t *testing.T) {
 // set.
 func TestDamagedLog(t *testing.T) {
 	store := objectstest.NewFaults()
-	many(200).put(t, store)
+	many(40, 20).put(t, store)
 	bucket := store.Bucket("joiner")
 	cut := store.Keys("outcomes/")[0]
 	data, _ := store.Data(cut)
@@ -465,7 +465,7 @@ func TestDamagedLog(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, done.Set.Outcomes.Damaged, 1)
 	require.Contains(t, done.Set.Outcomes.Damaged[0], cut)
-	require.Equal(t, int64(100), done.Set.Counts.Joined)
+	require.Equal(t, int64(20), done.Set.Counts.Joined)
 	_, err = feedback.Join(t.Context(), bucket, options())
 	require.ErrorIs(t, err, outcomes.ErrDamaged, "what was skipped is not taken for good")
 }
@@ -473,7 +473,7 @@ func TestDamagedLog(t *testing.T) {
 // TestPartIsGone has a reader say that the set has changed, and the next join write the part again.
 func TestPartIsGone(t *testing.T) {
 	store := objectstest.NewFaults()
-	many(100).put(t, store)
+	many(20, 20).put(t, store)
 	bucket := store.Bucket("joiner")
 	done, err := feedback.Join(t.Context(), bucket, options())
 	require.NoError(t, err)
@@ -507,7 +507,7 @@ func TestJoinIsAskedWrongly(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	store := objectstest.NewFaults()
-	many(10).put(t, store)
+	many(10, 10).put(t, store)
 	_, err := feedback.Join(ctx, store.Bucket("joiner"), options())
 	require.True(t, errors.Is(err, context.Canceled), "%v", err)
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"os"
 	"slices"
 	"strconv"
@@ -30,6 +31,9 @@ type MeasureOptions struct {
 	Dir    string
 	// Apps returns how many apps a snapshot serves, false if that is not known. Nil: of none.
 	Apps func(ctx context.Context, snapshot string) (n int64, known bool, err error)
+	// Target are answers of another policy, which is evaluated on what was logged; of one request
+	// the first counts. It ends with its first error. Nil: there is none.
+	Target iter.Seq2[*Target, error]
 }
 
 // DefaultHits are the kinds that make an exposure a hit.
@@ -47,17 +51,10 @@ func (o *MeasureOptions) Validate() error {
 		return fmt.Errorf("k has %d numbers; accepted: 1 to %d", len(o.K), maxKs)
 	case !slices.IsSorted(o.K) || o.K[0] < 1:
 		return fmt.Errorf("k is %v; accepted: numbers from 1 on that ascend", o.K)
-	case len(o.Hits) == 0:
-		return errors.New("hit is not given; accepted: kinds of outcomes")
 	case o.Memory < LeastMemory:
 		return fmt.Errorf("memory is %d bytes; accepted: at least %d", o.Memory, LeastMemory)
 	}
-	for _, kind := range o.Hits {
-		if err := outcomes.CheckKind(kind); err != nil {
-			return fmt.Errorf("hit: %w", err)
-		}
-	}
-	return nil
+	return checkHits(o.Hits)
 }
 
 // Report is what joined sets say. The names of its JSON fields are stable. Intervals are nil where
@@ -75,6 +72,7 @@ type Report struct {
 	Groups    []Group     `json:"groups"`
 	Snapshots []Catalogue `json:"snapshots"`
 	Verdicts  []Verdict   `json:"interleaving"`
+	OffPolicy OffPolicy   `json:"off_policy"`
 }
 
 // DayReport is a day.
@@ -141,6 +139,7 @@ type (
 		Shown        int64 // of ranks 1 on
 		Acts         []act
 		Teams        []string // of each rank; nil unless the answer was interleaved
+		Explored     *explored
 	}
 	group struct{ by, name string }
 	rated struct {
@@ -162,6 +161,8 @@ type measure struct {
 	groups map[group]*sums
 	rates  map[rated]*sums
 	teams  map[[2]string]*tally
+	logged *logged
+	target *targets // nil if there is none
 	user   struct { // of the user at hand
 		groups map[group]*[2]int64
 		values map[group]float64
@@ -179,12 +180,26 @@ func Measure(ctx context.Context, bucket *objects.Bucket, o MeasureOptions) (*Re
 		o.Dir = os.TempDir()
 	}
 	m := &measure{
-		MeasureOptions: o, report: &Report{Hits: o.Hits}, spill: &spill{dir: o.Dir},
+		MeasureOptions: o, report: &Report{Hits: o.Hits}, spill: newSpill(o.Dir, o.Memory),
 		shown: map[string]map[uint64]struct{}{}, seen: map[string]int64{}, groups: map[group]*sums{}, rates: map[rated]*sums{}, teams: map[[2]string]*tally{},
+		logged: newLogged(),
 	}
 	defer m.spill.close()
+	if o.Target != nil {
+		m.target = newTargets(o.Dir, o.Memory)
+		defer m.target.close()
+		if err := m.target.read(o.Target); err != nil {
+			return nil, err
+		}
+	}
 	for _, day := range o.Days {
 		if err := m.read(ctx, bucket, joined.DayOf(day)); err != nil {
+			return nil, err
+		}
+	}
+	m.logged.settle()
+	if m.target != nil {
+		if err := m.target.join(ctx, m.logged, m.spill.add); err != nil {
 			return nil, err
 		}
 	}
@@ -205,10 +220,7 @@ func Measure(ctx context.Context, bucket *objects.Bucket, o MeasureOptions) (*Re
 
 // read takes in a day.
 func (m *measure) read(ctx context.Context, bucket *objects.Bucket, day string) error {
-	s, err := joined.Read(ctx, bucket, day)
-	if errors.Is(err, objects.ErrNotFound) {
-		return fmt.Errorf("the day %s is not joined: %w", day, err)
-	}
+	s, err := readDay(ctx, bucket, day)
 	if err != nil {
 		return err
 	}
@@ -236,6 +248,12 @@ func (m *measure) read(ctx context.Context, bucket *objects.Bucket, day string) 
 // row takes in a row. Those of a request follow one another.
 func (m *measure) row(r *joined.Row, d *DayReport) error {
 	if r.Role == joined.RoleNext {
+		if m.target != nil && m.now != nil {
+			m.target.next = append(m.target.next, r.AppID)
+		}
+		return nil
+	}
+	if r.Role == joined.RoleEligible {
 		return nil
 	}
 	if r.Rank <= 1 { // of another request
@@ -243,7 +261,10 @@ func (m *measure) row(r *joined.Row, d *DayReport) error {
 			return err
 		}
 		m.report.Requests++
-		m.now = &request{User: unit(r), Arm: r.Arm, Segment: r.Segment}
+		m.now = &request{User: unit(r), Arm: r.Arm, Segment: r.Segment, Explored: newExplored(r)}
+		if m.target != nil {
+			m.target.begin(r.RequestID)
+		}
 	}
 	if r.Role == joined.RoleEmpty {
 		m.report.Empty++
@@ -264,6 +285,10 @@ func (m *measure) row(r *joined.Row, d *DayReport) error {
 	}
 	apps[app] = struct{}{}
 	m.seen[r.Snapshot]++
+	m.now.Explored = m.now.Explored.with(r)
+	if m.target != nil {
+		m.target.shown = append(m.target.shown, r.AppID)
+	}
 	if r.Team != "" {
 		m.now.Teams = append(m.now.Teams, r.Team)
 	}
@@ -284,9 +309,11 @@ func unit(r *joined.Row) string {
 	return "r" + r.RequestID
 }
 
-// hit reports whether an exposure is one.
-func (m *measure) hit(r *joined.Row) bool {
-	for _, kind := range m.Hits {
+func (m *measure) hit(r *joined.Row) bool { return isHit(r, m.Hits) }
+
+// isHit reports whether an exposure has an outcome of some kinds.
+func isHit(r *joined.Row, kinds []string) bool {
+	for _, kind := range kinds {
 		n := int64(0)
 		switch kind {
 		case outcomes.KindImpression:
@@ -320,6 +347,10 @@ func (m *measure) flush() error {
 	}
 	r := m.now
 	m.now = nil
+	m.logged.take(r)
+	if m.target != nil && r.Explored != nil {
+		return m.target.add(m.logged, r)
+	}
 	return m.spill.add(r.User, r)
 }
 
@@ -329,16 +360,29 @@ func (m *measure) users(file *spillPart) error {
 	if err != nil {
 		return err
 	}
-	slices.SortStableFunc(list, func(a, b request) int { return cmp.Compare(a.User, b.User) })
-	for len(list) > 0 {
-		n := 1
-		for n < len(list) && list[n].User == list[0].User {
-			n++
-		}
-		m.oneUser(list[:n])
-		list = list[n:]
+	slices.SortStableFunc(list, byUser)
+	for some := range eachUser(list) {
+		m.oneUser(some)
 	}
 	return nil
+}
+
+func byUser(a, b request) int { return cmp.Compare(a.User, b.User) }
+
+// eachUser returns the requests of each user, of requests in the order of users.
+func eachUser(list []request) iter.Seq[[]request] {
+	return func(yield func([]request) bool) {
+		for len(list) > 0 {
+			n := 1
+			for n < len(list) && list[n].User == list[0].User {
+				n++
+			}
+			if !yield(list[:n]) {
+				return
+			}
+			list = list[n:]
+		}
+	}
 }
 
 func (m *measure) oneUser(list []request) {
@@ -355,6 +399,7 @@ func (m *measure) oneUser(list []request) {
 		at(m.rates, g).add(n[0], n[1], 0)
 	}
 	m.credit(list)
+	m.logged.user(list)
 }
 
 // at returns what a map has under a key, and puts it there first if it is not.
@@ -465,6 +510,7 @@ func (m *measure) finish() {
 		return cmp.Or(group{a.By, a.Name}.compare(group{b.By, b.Name}), cmp.Compare(a.K, b.K))
 	})
 	m.verdicts()
+	r.OffPolicy = m.logged.report(m.target)
 }
 
 // gini returns the Gini coefficient of some counts, which are above 0.

@@ -67,11 +67,49 @@ func (r *Report) WriteTable(w io.Writer) error {
 			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%.4g\n", arm, wording.Count(v.Requests), wording.Count(v.Users), wording.Count(v.Credits[i]), wording.Count(v.Prefer[i]), share, interval, v.P)
 		}
 	}
+	r.OffPolicy.write(t)
 	if err := t.Flush(); err != nil {
 		return err
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// write adds what is estimated of policies that were not served.
+func (o *OffPolicy) write(t io.Writer) {
+	if o.Refused != "" {
+		fmt.Fprintf(t, "\nno estimates of other policies: %s\n", o.Refused)
+		return
+	}
+	fmt.Fprintf(t, "\nother policies, of %s with propensities, %s of them explored; %s without\n",
+		wording.Plural(o.Requests, "request"), wording.Count(o.Explored), wording.Count(o.Without))
+	for _, g := range o.LeftOut {
+		fmt.Fprintf(t, "%s of generation %d left out: %s\n", wording.Plural(g.Requests, "request"), g.Generation, g.Why)
+	}
+	if o.Unanswered+o.Unknown > 0 {
+		fmt.Fprintf(t, "%s not in the target; %s of it not used\n", wording.Plural(o.Unanswered, "request"), wording.Plural(o.Unknown, "answer"))
+	}
+	fmt.Fprintf(t, "policy\tarm\texposures\tnot evaluable\teffective\tserved\tIPS\t95%% by user\tSNIPS\t95%% by user\tDR\t95%% by user\n")
+	for i := range o.Policies {
+		p := &o.Policies[i]
+		arm := label("arm", p.Arm)
+		if p.All {
+			arm = "all"
+		}
+		served := "-"
+		if p.Logged != nil {
+			served = fmt.Sprintf("%.4f", p.Logged.Value)
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%.1f%%\t%.0f\t%s", p.Policy, arm, wording.Count(p.Exposures), 100*p.Share, p.Effective, served)
+		for _, e := range []*Estimate{p.IPS, p.SNIPS, p.DR} {
+			if e == nil {
+				fmt.Fprint(t, "\t-\t-")
+				continue
+			}
+			fmt.Fprintf(t, "\t%.4f\t%s", e.Value, e.Interval.text("%.4f"))
+		}
+		fmt.Fprintln(t)
+	}
 }
 
 func rankOf(name string) (n int) {

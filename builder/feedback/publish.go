@@ -2,8 +2,6 @@ package feedback
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"slices"
@@ -38,7 +36,7 @@ func (j *join) there(ctx context.Context) (map[string]int64, error) {
 // same reports whether a set was made of what there is, in the way that is wanted, and is whole.
 func (j *join) same(ctx context.Context, s *joined.Set, queries, acts *input) (bool, error) {
 	q, a := queries.summary(), acts.summary()
-	if s.Joiner != joiner || s.Window != j.Window || s.Late != j.Late || s.Queries.Digest != q.Digest || s.Outcomes.Digest != a.Digest ||
+	if s.Joiner != joiner || s.Window != j.Window || s.Late != j.Late || s.Negatives != j.Negatives || s.Queries.Digest != q.Digest || s.Outcomes.Digest != a.Digest ||
 		!j.SkipDamaged && len(s.Queries.Damaged)+len(s.Outcomes.Damaged) > 0 {
 		return false, nil
 	}
@@ -97,7 +95,7 @@ func (p *parts) end(ctx context.Context) error {
 		return err
 	}
 	part := joined.Part{
-		Name: fmt.Sprintf("part-%04d-%s.parquet", len(p.list), digest(data)),
+		Name: joined.PartName(len(p.list), data),
 		Rows: int64(len(p.rows)), Size: int64(len(data)),
 	}
 	if err := p.write(ctx, part.Name, data); err != nil {
@@ -106,12 +104,6 @@ func (p *parts) end(ctx context.Context) error {
 	p.list = append(p.list, part)
 	p.rows, p.bytes = p.rows[:0], 0
 	return nil
-}
-
-// digest returns what names carry of bytes.
-func digest(data []byte) string {
-	sum := sha256.Sum256(data)
-	return hex.EncodeToString(sum[:8])
 }
 
 // write writes an object whose name says what is in it, unless it is there.
@@ -131,8 +123,8 @@ func (p *parts) write(ctx context.Context, name string, data []byte) (err error)
 func (p *parts) publish(ctx context.Context, queries, acts *input) (*Joined, error) {
 	inputs := names(queries, acts)
 	s := &joined.Set{
-		Day: p.day, Generation: 1, Written: p.Now.UTC(), Joiner: joiner, Window: p.Window, Late: p.Late,
-		Queries: queries.summary(), Outcomes: acts.summary(), Inputs: "inputs-" + digest(inputs) + ".txt",
+		Day: p.day, Generation: 1, Written: p.Now.UTC(), Joiner: joiner, Window: p.Window, Late: p.Late, Negatives: p.Negatives,
+		Queries: queries.summary(), Outcomes: acts.summary(), Inputs: "inputs-" + joined.Digest(inputs) + ".txt",
 		Parts: p.list, Counts: p.counts,
 	}
 	changed := true

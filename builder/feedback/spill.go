@@ -2,6 +2,7 @@ package feedback
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -17,7 +18,9 @@ const (
 	dealBits   = 5
 	dealParts  = 1 << dealBits
 	dealLevels = 64 / dealBits
-	dealBuffer = 32 << 10
+	// A file begins with what does not fit in its buffer, which is a share of the memory of all.
+	leastBuffer, mostBuffer = 512, 32 << 10
+	bufferShare             = 1 << 10
 	// spread is how many bytes of memory one of a file takes, at most.
 	spread = 10
 	// frameBytes precede each record: its hash and its length.
@@ -40,16 +43,23 @@ func mode[M any](m M, err error) M {
 
 // A spill deals records to files by the hash of a key. It is for one goroutine.
 type spill struct {
-	dir   string
-	level int
-	parts [dealParts]spillPart
+	dir    string
+	buffer int // bytes of each part that are in memory
+	level  int
+	parts  [dealParts]spillPart
 }
 
-// spillPart is one file of records; nil where there are none.
+// newSpill returns a spill to files of a folder, of which several take some memory together.
+func newSpill(dir string, memory int64) *spill {
+	return &spill{dir: dir, buffer: int(min(max(memory/bufferShare, leastBuffer), mostBuffer))}
+}
+
+// spillPart is records of one part: those before in a file, if there are so many, and the last ones
+// in a buffer.
 type spillPart struct {
-	f    *os.File
-	w    *bufio.Writer
-	size int64
+	f    *os.File // nil if all are in the buffer
+	last []byte
+	size int64 // of all
 }
 
 // add adds a record.
@@ -63,27 +73,27 @@ func (s *spill) add(key string, record any) error {
 
 func (s *spill) put(hash uint64, data []byte) error {
 	p := &s.parts[hash>>(64-dealBits*(s.level+1))%dealParts]
+	p.last = binary.LittleEndian.AppendUint64(p.last, hash)
+	p.last = binary.LittleEndian.AppendUint32(p.last, uint32(len(data)))
+	p.last = append(p.last, data...)
+	p.size += int64(frameBytes + len(data))
+	if len(p.last) < s.buffer {
+		return nil
+	}
 	if p.f == nil {
 		f, err := os.CreateTemp(s.dir, "tandem-join-")
 		if err != nil {
 			return fmt.Errorf("spill rows: %w", err)
 		}
-		p.f, p.w = f, bufio.NewWriterSize(f, dealBuffer)
+		p.f = f
 		if err := os.Remove(f.Name()); err != nil {
 			return fmt.Errorf("spill rows: %w", err)
 		}
 	}
-	var frame [frameBytes]byte
-	binary.LittleEndian.PutUint64(frame[:], hash)
-	binary.LittleEndian.PutUint32(frame[8:], uint32(len(data)))
-	_, err := p.w.Write(frame[:])
-	if err == nil {
-		_, err = p.w.Write(data)
-	}
-	if err != nil {
+	if _, err := p.f.Write(p.last); err != nil {
 		return fmt.Errorf("spill rows to %s: %w", s.dir, err)
 	}
-	p.size += int64(frameBytes + len(data))
+	p.last = p.last[:0]
 	return nil
 }
 
@@ -97,23 +107,19 @@ func (s *spill) close() {
 func (p *spillPart) close() {
 	if p.f != nil {
 		_ = p.f.Close() // it has no name, and what was written was read or is not wanted
-		*p = spillPart{}
 	}
+	*p = spillPart{}
 }
 
 // frames calls do with each record, in the order in which they were added.
 func (p *spillPart) frames(do func(hash uint64, data []byte) error) error {
-	if p.f == nil {
-		return nil
+	var r io.Reader = bytes.NewReader(p.last)
+	if p.f != nil {
+		if _, err := p.f.Seek(0, io.SeekStart); err != nil {
+			return fmt.Errorf("spill rows: %w", err)
+		}
+		r = io.MultiReader(bufio.NewReaderSize(p.f, mostBuffer), r)
 	}
-	err := p.w.Flush()
-	if err == nil {
-		_, err = p.f.Seek(0, io.SeekStart)
-	}
-	if err != nil {
-		return fmt.Errorf("spill rows: %w", err)
-	}
-	r := bufio.NewReaderSize(p.f, dealBuffer)
 	var data []byte
 	for left := p.size; left > 0; {
 		var frame [frameBytes]byte
@@ -191,7 +197,7 @@ func again(what string, memory, size int64, spills []*spill, files []*spillPart,
 	some, several := false, false
 	finer := make([]*spill, len(spills))
 	for j, s := range spills {
-		finer[j] = &spill{dir: s.dir, level: s.level + 1}
+		finer[j] = &spill{dir: s.dir, buffer: s.buffer, level: s.level + 1}
 	}
 	defer func() {
 		for _, s := range finer {

@@ -30,6 +30,7 @@ type benchCommand struct {
 	Simulate     benchSimulateCommand     `cmd:"" help:"Count false alarms in hours of audits like those of a record."`
 	Alignment    benchAlignmentCommand    `cmd:"" help:"Measure how often the gate axes is wrong, on towers that it makes."`
 	Interleaving benchInterleavingCommand `cmd:"" help:"Simulate experiments, and how many requests they take: interleaved, or by comparing arms."`
+	OffPolicy    benchOffPolicyCommand    `cmd:"" name:"offpolicy" help:"Simulate what a release that explores logs, and how well policies are evaluated that were not served."`
 }
 
 // benchSnapshotCommand is `tandem bench snapshot`.

@@ -34,7 +34,7 @@ func (c *benchInterleavingCommand) Run(e *environment) error {
 	p := newProgress(e.stderr)
 	defer p.Done()
 	p.Stage("simulate experiments", int64(o.Steps()))
-	o.Progress = func(int) { p.Step(1) }
+	o.Progress = func(done int) { p.Step(int64(done)) }
 	report, err := feedback.Run(e.ctx, o)
 	if err != nil {
 		return err

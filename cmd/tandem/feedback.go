@@ -24,7 +24,8 @@ import (
 type feedbackCommand struct {
 	Join   feedbackJoinCommand   `cmd:"" help:"Join what was served with what users did, by days."`
 	Log    feedbackLogCommand    `cmd:"" help:"Send outcomes of a file to a server: what users did with apps."`
-	Report feedbackReportCommand `cmd:"" help:"Report on joined days: hit rates, what of the catalogue was shown, which arm users prefer."`
+	Report feedbackReportCommand `cmd:"" help:"Report on joined days: hit rates, what of the catalogue was shown, which arm users prefer, what other policies would come to."`
+	Obp    feedbackObpCommand    `cmd:"" help:"Write exposures that have propensities as a dataset of the Open Bandit Pipeline."`
 	Plan   feedbackPlanCommand   `cmd:"" help:"Reckon how many requests an experiment takes."`
 }
 
@@ -93,7 +94,7 @@ func (c *feedbackLogCommand) Run(e *environment) (err error) {
 	var all int64
 	if err := eachOutcome(e.ctx, files, func(*tandemv1.Outcome) error {
 		all++
-		p.Step(1)
+		p.Step(all)
 		return nil
 	}); err != nil {
 		return err
@@ -202,7 +203,7 @@ func (s *outcomeSender) call(ctx context.Context, r *tandemv1.LogOutcomesRequest
 		}
 		s.kept += int64(answer.Msg.Accepted)
 		s.forgotten += int64(answer.Msg.Forgotten)
-		s.step(int64(len(r.Outcomes)))
+		s.step(s.kept + s.forgotten)
 	})
 	return nil
 }

@@ -1,13 +1,13 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"time"
 
 	"github.com/tandem-ann/tandem/builder/feedback"
 	"github.com/tandem-ann/tandem/shard/joined"
 	"github.com/tandem-ann/tandem/shard/objects"
+	"github.com/tandem-ann/tandem/shard/snapshots"
 	"github.com/tandem-ann/tandem/shard/wording"
 )
 
@@ -64,19 +64,20 @@ func (f *feedbackStoreFlags) open(e *environment) (*objects.Bucket, error) {
 
 // feedbackJoinCommand is `tandem feedback join`.
 type feedbackJoinCommand struct {
-	feedbackStoreFlags
+	requiredStoreFlags
 	daysFlags
 	Window      time.Duration `default:"24h" placeholder:"TIME" help:"How long after an app was served an outcome may be (default ${default})."`
 	Late        time.Duration `default:"72h" placeholder:"TIME" help:"How long after the window objects may be written that are read (default ${default})."`
 	Memory      byteFlag      `default:"512MiB" placeholder:"SIZE" help:"About how much memory rows may take, beside one object that is read and one that is written (default ${default})."`
 	Temp        string        `placeholder:"DIR" help:"Folder for rows that are dealt; by default the system's for temporary files."`
 	SkipDamaged bool          `help:"Take of damaged objects what comes before the damage, and name them in the set; by default they are an error."`
+	Negatives   int           `default:"0" placeholder:"N" help:"How many apps of each request to draw that were eligible and not served, from the snapshot that answered it, which is opened; up to 100 (default none)."`
 	Again       bool          `help:"Join though nothing has changed."`
 	JSON        bool          `help:"Print JSON."`
 }
 
 func (feedbackJoinCommand) Help() string {
-	return `Reads recorded queries (tandem serve --record-share) and outcomes of a store, and writes for each day the set joined/DAY: Parquet files with one row for each app that was served, with what its user did with it, and with those that would have come next. The day of a row is that of its request. A day whose inputs have not changed is left as it is; outcomes that came late make another generation of it, whole or not at all.
+	return `Reads recorded queries (tandem serve --record-share) and outcomes of a store, and writes for each day the set joined/DAY: Parquet files with one row for each app that was served, with what its user did with it, and with those that would have come next; with --negatives some too that were eligible and not served. The day of a row is that of its request. A day whose inputs have not changed is left as it is; outcomes that came late make another generation of it, whole or not at all.
 
 An outcome that names a request is of that request; one that names none is of the last request of its user, within --window, whose answer had the app. What is of none is counted.
 
@@ -99,19 +100,25 @@ func (c *feedbackJoinCommand) Run(e *environment) (err error) {
 	}
 	o := feedback.JoinOptions{
 		Window: c.Window, Late: c.Late, Memory: int64(c.Memory), Dir: c.Temp, SkipDamaged: c.SkipDamaged, Again: c.Again, Now: time.Now(),
+		Negatives: c.Negatives,
 	}
 	o.Day = days[0]
 	if err := o.Validate(); err != nil {
 		return usageError{fmt.Errorf("--%w", err)}
 	}
-	bucket, err := c.open(e)
+	store, err := snapshots.OpenStore(e.ctx, c.Store, c.cacheFlags.options())
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, bucket.Close()) }()
+	defer closing(&err, store)
+	if c.Negatives > 0 {
+		eligible := newEligibleApps(e, store)
+		defer closing(&err, eligible)
+		o.Eligible = eligible.draw
+	}
 	var all []joinedInfo
 	for _, o.Day = range days {
-		done, err := feedback.Join(e.ctx, bucket, o)
+		done, err := feedback.Join(e.ctx, store.Objects(), o)
 		if err != nil {
 			return err
 		}
@@ -147,6 +154,9 @@ func tellJoined(e *environment, done *feedback.Joined) {
 	}{
 		{n.Repeated, fmt.Sprintf("ids came again, %s of them with something else: the first that was received counts", wording.Count(n.Differing))},
 		{n.NotApps, "requests left out, which ask for users"},
+		{n.Eligible, "apps drawn that were eligible and not served"},
+		{n.EligibleUnknown, "requests without such, whose snapshot is not there any more, or does not know their user"},
+		{n.EligibleShort, "requests with fewer of them"},
 		{n.Valueless, "play times without seconds count, and add none"},
 		{n.KindsLeftOut, fmt.Sprintf("outcomes left out, of more than %d kinds of one exposure", joined.MaxOwn)},
 	} {

@@ -1,11 +1,19 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
+	"time"
 
 	"github.com/tandem-ann/tandem/builder/feedback"
+	"github.com/tandem-ann/tandem/builder/input"
+	"github.com/tandem-ann/tandem/builder/tower"
+	"github.com/tandem-ann/tandem/server/reportpage"
+	"github.com/tandem-ann/tandem/shard/joined"
 	"github.com/tandem-ann/tandem/shard/manifest"
 	"github.com/tandem-ann/tandem/shard/objects"
 	"github.com/tandem-ann/tandem/shard/snapshots"
@@ -20,15 +28,23 @@ type feedbackReportCommand struct {
 	Hit    []string `default:"open,install,play_time" placeholder:"KIND" help:"Kinds of outcomes that make an exposure a hit (default ${default})."`
 	Memory byteFlag `default:"512MiB" placeholder:"SIZE" help:"About how much memory rows of users may take (default ${default})."`
 	Temp   string   `placeholder:"DIR" help:"Folder for rows that are dealt; by default the system's for temporary files."`
-	JSON   bool     `help:"Print JSON."`
+	Target []string `placeholder:"FILE" help:"Answers of another policy to the same requests, which are evaluated by what was explored: JSON Lines of request_id and app_ids, best first; files, folders, globs in quotes or URLs; gzip and zstd are read; - is standard input."`
+	htmlFlag
+	JSON bool `help:"Print JSON."`
 }
 
 func (feedbackReportCommand) Help() string {
 	return `Reads the joined sets of some days (tandem feedback join) and prints hit rates, the share of exposures with a hit and their play time by rank, arm and segment, how much of the catalogue was shown, and which arm users preferred in interleaved answers. Intervals are of 95% confidence, by user.
 
+Where a release explores (tandem release split --explore) it prints too what other policies would have come to: to draw nothing, to draw the last places of every answer, and that of --target, such as what another snapshot answers. Estimates are by inverse propensities (IPS), those self-normalised (SNIPS) and doubly robust (DR), with how many exposures they are worth and the share of places that cannot be evaluated, where what the policy has could not have been served. Without exploration there are none.
+
 Example:
 
-    tandem feedback report --store store --day 2026-11-25 --until 2026-11-30`
+    tandem feedback report --store store --day 2026-11-25 --until 2026-11-30
+
+A file of --target:
+
+    {"request_id": "r1", "app_ids": ["app-0000007", "app-0000012"]}`
 }
 
 func (c *feedbackReportCommand) Run(e *environment) (err error) {
@@ -39,6 +55,17 @@ func (c *feedbackReportCommand) Run(e *environment) (err error) {
 	o := feedback.MeasureOptions{Days: days, K: c.K, Hits: c.Hit, Memory: int64(c.Memory), Dir: c.Temp}
 	if err := o.Validate(); err != nil {
 		return usageError{fmt.Errorf("--%w", err)}
+	}
+	if err := c.htmlFlag.check(); err != nil {
+		return err
+	}
+	if len(c.Target) > 0 {
+		files, wrong := openEvents(e.ctx, c.Target)
+		if wrong != nil {
+			return fmt.Errorf("--target: %w", wrong)
+		}
+		defer closing(&err, files)
+		o.Target = targetAnswers(e.ctx, files)
 	}
 	store, err := snapshots.OpenStore(e.ctx, c.Store, c.cacheFlags.options())
 	if err != nil {
@@ -65,10 +92,63 @@ func (c *feedbackReportCommand) Run(e *environment) (err error) {
 	if err != nil {
 		return err
 	}
+	if err := c.htmlFlag.write(reportpage.Feedback, "Feedback of "+daysText(days), report); err != nil {
+		return err
+	}
 	if c.JSON {
 		return wording.WriteJSON(e.stdout, report)
 	}
 	return report.WriteTable(e.stdout)
+}
+
+// daysText names days.
+func daysText(days []time.Time) string {
+	first, last := joined.DayOf(days[0]), joined.DayOf(days[len(days)-1])
+	if first == last {
+		return first
+	}
+	return first + " to " + last
+}
+
+// maxTargetLine bounds a line of a file of a target: 10,000 ids of 256 bytes are more than any answer
+// has.
+const maxTargetLine = 4 << 20
+
+// targetAnswers returns the answers of a target in files of JSON Lines.
+func targetAnswers(ctx context.Context, files *eventFiles) iter.Seq2[*feedback.Target, error] {
+	return func(yield func(*feedback.Target, error) bool) {
+		stopped := errors.New("stopped")
+		err := tower.ReadLines(ctx, files.set.Files(), maxTargetLine, func(f input.File, number int64, line []byte) error {
+			if len(bytes.TrimSpace(line)) == 0 {
+				return nil
+			}
+			var a targetLine
+			d := json.NewDecoder(bytes.NewReader(line))
+			d.DisallowUnknownFields()
+			err := d.Decode(&a)
+			switch {
+			case err != nil:
+				err = fmt.Errorf("%w; accepted: {\"request_id\": \"r1\", \"app_ids\": [\"app-1\", \"app-2\"]}", err)
+			case a.RequestID == "":
+				err = errors.New("request_id is not given")
+			case d.More():
+				err = errors.New("it has more than one value; accepted: one on each line")
+			}
+			if err != nil {
+				return fmt.Errorf("--target: %s line %d: %w", f.Name(), number, err)
+			}
+			if !yield(&feedback.Target{RequestID: a.RequestID, AppIDs: a.AppIDs}, nil) {
+				return stopped
+			}
+			return nil
+		})
+		if err == nil {
+			err = files.set.Unchanged()
+		}
+		if err != nil && !errors.Is(err, stopped) {
+			yield(nil, err)
+		}
+	}
 }
 
 // feedbackPlanCommand is `tandem feedback plan`.

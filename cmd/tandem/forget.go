@@ -2,6 +2,8 @@ package main
 
 import (
 	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"io"
 	"slices"
@@ -9,6 +11,7 @@ import (
 	tandemv1 "github.com/tandem-ann/tandem/api/tandem/v1"
 	"github.com/tandem-ann/tandem/shard"
 	"github.com/tandem-ann/tandem/shard/live"
+	"github.com/tandem-ann/tandem/shard/objects"
 	"github.com/tandem-ann/tandem/shard/release"
 	"github.com/tandem-ann/tandem/shard/snapshots"
 	"github.com/tandem-ann/tandem/shard/upkeep"
@@ -22,7 +25,8 @@ type forgetCommand struct {
 
 type forgetUserCommand struct {
 	eventFlags
-	DryRun bool `help:"Say what of the store has something of the user, and forget nobody."`
+	DryRun    bool   `help:"Say what of the store has something of the user, and forget nobody."`
+	HashUsers string `placeholder:"FILE" help:"The key by which ids are hashed in what servers record (tandem serve --hash-users): the user is forgotten there too."`
 
 	User string `arg:"" name:"id" help:"The user's id."`
 }
@@ -33,6 +37,8 @@ func (forgetUserCommand) Help() string {
 Then it says what has something of the user still, or may have, and until when. It opens one shard of each snapshot for that, which it downloads of a store that is no folder.
 
 Who is upserted again is a new user: stop what upserts the user first.
+
+Where servers hash ids in what they record, --hash-users names the key, and what is recorded of the user is taken out too; without it what is left says so.
 
 Example:
 
@@ -47,7 +53,8 @@ type forgottenInfo struct {
 	// Left is what the store has of the user; null if the store was not named.
 	Left []upkeep.Left `json:"left"`
 
-	known bool // whether the live log had anything of the user
+	known  bool   // whether the live log had anything of the user
+	hashed string // what stands for the user in what is recorded, if it was asked for
 }
 
 func (c *forgetUserCommand) check() error {
@@ -68,6 +75,10 @@ func (c *forgetUserCommand) Run(e *environment) error {
 		return err
 	}
 	info := forgottenInfo{DryRun: c.DryRun}
+	unread, err := c.hash(e, &info)
+	if err != nil {
+		return err
+	}
 	if !c.DryRun {
 		if err := c.forget(e, &info); err != nil {
 			return err
@@ -77,6 +88,7 @@ func (c *forgetUserCommand) Run(e *environment) error {
 		if err := c.find(e, &info); err != nil {
 			return err
 		}
+		info.Left = append(info.Left, unread...)
 		if !info.known && !slices.ContainsFunc(info.Left, func(l upkeep.Left) bool { return l.Sure }) {
 			fmt.Fprintf(e.stderr, "warning: no snapshot of the store has, nobody has upserted, and nobody forgot before: user %s; is the id as the towers have it?\n", release.Escape(c.User))
 		}
@@ -85,6 +97,28 @@ func (c *forgetUserCommand) Run(e *environment) error {
 		return wording.WriteJSON(e.stdout, info)
 	}
 	return c.write(e.stdout, &info)
+}
+
+// hash finds what stands for the user where ids are hashed, and what of the store is hashed by other
+// keys.
+func (c *forgetUserCommand) hash(e *environment, info *forgottenInfo) (left []upkeep.Left, err error) {
+	h, err := readUserHash(c.HashUsers)
+	if err != nil {
+		return nil, err
+	}
+	if c.Store == "" {
+		if h != nil {
+			return nil, usageError{errKeyNeedsStore}
+		}
+		return nil, nil
+	}
+	bucket, err := objects.Open(e.ctx, c.Store)
+	if err != nil {
+		return nil, fmt.Errorf("open store: %w", err)
+	}
+	defer closing(&err, bucket)
+	info.hashed, left, err = hashOf(e.ctx, bucket, h, c.User)
+	return left, err
 }
 
 // forget writes the event, and waits for servers.
@@ -98,8 +132,16 @@ func (c *forgetUserCommand) forget(e *environment, info *forgottenInfo) (err err
 	if to, is := w.(*storeWriter); is {
 		to.log.replica.Read(func(s *live.State) { info.known = knows(s, c.User) })
 	}
-	event := &tandemv1.LiveEvent{EventId: info.EventID, Change: &tandemv1.LiveEvent_ForgetUser{ForgetUser: &tandemv1.ForgetUser{User: c.User}}}
-	done, err := w.write(e.ctx, []*tandemv1.LiveEvent{event})
+	forgets := func(id, user string) *tandemv1.LiveEvent {
+		return &tandemv1.LiveEvent{EventId: id, Change: &tandemv1.LiveEvent_ForgetUser{ForgetUser: &tandemv1.ForgetUser{User: user}}}
+	}
+	events := []*tandemv1.LiveEvent{forgets(info.EventID, c.User)}
+	if info.hashed != "" {
+		// A collection knows those who are forgotten by hashes of their ids, and so needs no key.
+		id := sha256.Sum256([]byte(info.EventID))
+		events = append(events, forgets("hashed-"+hex.EncodeToString(id[:16]), info.hashed))
+	}
+	done, err := w.write(e.ctx, events)
 	if unconfirmedWrite(err) {
 		return fmt.Errorf("%w\n  --event-id %s writes it again, and it counts once", err, info.EventID)
 	}
@@ -128,7 +170,11 @@ func (c *forgetUserCommand) find(e *environment, info *forgottenInfo) (err error
 	if c.DryRun {
 		info.known = knows(log, c.User)
 	}
-	info.Left, err = upkeep.Find(e.ctx, store, log, c.User)
+	var as []string
+	if info.hashed != "" {
+		as = append(as, info.hashed)
+	}
+	info.Left, err = upkeep.Find(e.ctx, store, log, c.User, as...)
 	return err
 }
 

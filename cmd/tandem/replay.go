@@ -30,7 +30,8 @@ type replayCommand struct {
 	MaxLatencyP99   time.Duration `name:"max-latency-p99" placeholder:"TIME" help:"Largest 99th percentile of the latency."`
 	MaxScoreShift   *float64      `placeholder:"X" help:"Largest shift of scores, as a share of them: of an id that is in both answers, and of the mean score."`
 
-	JSON string `placeholder:"FILE" help:"Write the report as JSON too; - prints it instead of the table."`
+	JSON    string `placeholder:"FILE" help:"Write the report as JSON too; - prints it instead of the table."`
+	Answers string `placeholder:"FILE" help:"Write what the snapshot answers to each query too, as JSON Lines: what tandem feedback report takes as --target."`
 	htmlFlag
 }
 
@@ -125,7 +126,13 @@ func (c *replayCommand) Run(e *environment) (err error) {
 	if err := o.Validate(); err != nil {
 		return usageError{fmt.Errorf("--%w", err)}
 	}
+	answers, err := newAnswersFile(c.Answers)
+	if err != nil {
+		return err
+	}
+	o.Answer = answers.add
 	found, err := replay.Run(e.ctx, o)
+	err = answers.end(err)
 	if errors.Is(err, replay.ErrNoQueries) {
 		return fmt.Errorf("%w; tandem serve --record-share records some, and writes them within %s of the query, or when it stops",
 			err, server.RecordInterval)

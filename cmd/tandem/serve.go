@@ -47,6 +47,7 @@ type serveCommand struct {
 	RecordOnce       bool           `help:"Record a request of each user, experiment and release, beside --record-share: the first, and now and then one more."`
 	RecordNext       int            `default:"0" placeholder:"N" help:"Candidates that would come after an answer to record with it, up to 1000; each takes another search (default none)."`
 	Outcomes         bool           `help:"Take outcomes, what users did with apps, from whoever may send them, and keep them in the store: from callers with the scope feedback, or, without --tokens, from whoever reaches the server, which must listen on a loopback address then (default: no)."`
+	HashUsers        string         `placeholder:"FILE" help:"Write ids of users into recorded queries and outcomes as a hash by the key in FILE, of 16 bytes at least; requests for users are not recorded then. Who forgets a user needs the same key (default: ids as they are)."`
 	OutcomeInterval  time.Duration  `default:"1s" placeholder:"TIME" help:"How long outcomes are gathered until they are written together; who sends them waits for it (default ${default})."`
 
 	Keep        time.Duration `default:"10m" placeholder:"TIME" help:"How long a snapshot stays mapped once it no longer answers, so that a rollback is instant (default ${default})."`
@@ -111,6 +112,8 @@ func (c *serveCommand) check() error {
 		return usagef("--record-next is %d, want 0 to %d", c.RecordNext, querylog.MaxNext)
 	case c.RecordNext > 0 && c.RecordShare == 0 && !c.RecordOnce:
 		return usagef("--record-next goes with --record-share or --record-once: nothing else is recorded")
+	case c.HashUsers != "" && c.RecordShare == 0 && !c.RecordOnce && !c.Outcomes:
+		return usagef("--hash-users goes with --record-share, --record-once or --outcomes: nothing else is recorded")
 	case c.OutcomeInterval < server.LeastOutcomeInterval || c.OutcomeInterval > server.LongestOutcomeInterval:
 		return usagef("--outcome-interval is %s, want %s to %s", c.OutcomeInterval, server.LeastOutcomeInterval, server.LongestOutcomeInterval)
 	case c.OutcomeInterval > c.MaxDeadline/2:
@@ -174,6 +177,10 @@ func (c *serveCommand) Run(e *environment) (err error) {
 	if c.Snapshot == "" {
 		digest = "" // what is released
 	}
+	hash, err := noteUserHash(e.ctx, store, c.HashUsers)
+	if err != nil {
+		return err
+	}
 	memory, err := c.memory(e.ctx, store)
 	if err != nil {
 		return err
@@ -194,7 +201,7 @@ func (c *serveCommand) Run(e *environment) (err error) {
 		Store: store, Snapshot: string(digest), Listen: c.Listen,
 		MaxConnections: given(c.MaxConnections), DrainDelay: c.DrainDelay, DrainTimeout: c.DrainTimeout,
 		Memory: memory("releases"), Keep: c.Keep, MemoryLimit: int64(c.MemoryLimit), RecordShare: c.RecordShare,
-		RecordOnce: c.RecordOnce, RecordNext: c.RecordNext,
+		RecordOnce: c.RecordOnce, RecordNext: c.RecordNext, HashUsers: hash,
 		MaxStaleness: given(c.MaxStaleness), Audit: c.auditFlags.config(),
 		ReleaseWrites: c.ReleaseWrites, Outcomes: server.Outcomes{Take: c.Outcomes, Interval: c.OutcomeInterval},
 		Compare: func(ctx context.Context, candidate, previous *snapshots.Snapshot) (any, error) {

@@ -336,7 +336,7 @@ type snapshotGcCommand struct {
 func (snapshotGcCommand) Help() string {
 	return `Says why it keeps what it keeps. Keeps what the last ten releases serve, what is being published or released meanwhile, and what the rules say; deletes other snapshots, shards that no snapshot has, and what was left by processes that died. It deletes nothing while it does not know what to keep: while a release or a manifest cannot be read or is missing. It may run at any time, beside builds, releases and servers; one that was interrupted goes on when it is run again.
 
-Then it keeps short what is beside snapshots. Of the live log it settles what every snapshot in the store reflects, writes a checkpoint if the last is old, and deletes entries once a checkpoint that has them is older than --live-keep. Recorded queries go that are older than --record-keep, outcomes that are older than --outcome-keep, and those of users who are forgotten. It fails if something of a forgotten user may be in the live log for longer than --forget-within: run it daily.
+Then it keeps short what is beside snapshots. Of the live log it settles what every snapshot in the store reflects, writes a checkpoint if the last is old, and deletes entries once a checkpoint that has them is older than --live-keep. Recorded queries go that are older than --record-keep, outcomes that are older than --outcome-keep, joined sets of days that ended longer than --joined-keep ago, and of what stays that of users who are forgotten. It fails if something of a forgotten user may be in the live log for longer than --forget-within: run it daily.
 
 Example:
 

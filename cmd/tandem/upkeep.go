@@ -8,6 +8,7 @@ import (
 
 	"github.com/tandem-ann/tandem/server"
 	"github.com/tandem-ann/tandem/shard/appendlog"
+	"github.com/tandem-ann/tandem/shard/joined"
 	"github.com/tandem-ann/tandem/shard/live"
 	"github.com/tandem-ann/tandem/shard/outcomes"
 	"github.com/tandem-ann/tandem/shard/querylog"
@@ -24,6 +25,7 @@ type upkeepFlags struct {
 	PendingKeep  time.Duration `default:"720h" placeholder:"TIME" help:"Keep what was upserted for a model version of which there is no snapshot, since the last was upserted (default ${default})."`
 	RecordKeep   time.Duration `default:"2160h" placeholder:"TIME" help:"Keep recorded queries (default ${default}, 90 days)."`
 	OutcomeKeep  time.Duration `default:"2160h" placeholder:"TIME" help:"Keep outcomes (default ${default}, 90 days)."`
+	JoinedKeep   time.Duration `default:"2160h" placeholder:"TIME" help:"Keep joined sets of days, since the day ended (default ${default}, 90 days)."`
 	ForgetWithin time.Duration `default:"168h" placeholder:"TIME" help:"Within which nothing of a user who is forgotten is in the live log any more (default ${default})."`
 }
 
@@ -31,7 +33,7 @@ func (f *upkeepFlags) check() error {
 	for _, d := range []struct {
 		flag  string
 		value time.Duration
-	}{{"--live-keep", f.LiveKeep}, {"--pending-keep", f.PendingKeep}, {"--record-keep", f.RecordKeep}, {"--outcome-keep", f.OutcomeKeep}, {"--forget-within", f.ForgetWithin}} {
+	}{{"--live-keep", f.LiveKeep}, {"--pending-keep", f.PendingKeep}, {"--record-keep", f.RecordKeep}, {"--outcome-keep", f.OutcomeKeep}, {"--joined-keep", f.JoinedKeep}, {"--forget-within", f.ForgetWithin}} {
 		if d.value < appendlog.LeastAge {
 			return usagef("%s is %s, want at least %s", d.flag, d.value, appendlog.LeastAge)
 		}
@@ -46,8 +48,9 @@ func (f *upkeepFlags) check() error {
 type upkeepInfo struct {
 	Live    *upkeep.LogKept `json:"live,omitempty"`    // nil without a live log
 	Queries *sweptQueries   `json:"queries,omitempty"` // nil if nothing was looked at
-	// Outcomes is nil likewise.
+	// Outcomes and Joined are nil likewise.
 	Outcomes *sweptOutcomes `json:"outcomes,omitempty"`
+	Joined   *sweptJoined   `json:"joined,omitempty"`
 }
 
 // sweptQueries is what was done to recorded queries.
@@ -62,6 +65,14 @@ type sweptOutcomes struct {
 	Outcomes int `json:"outcomes_of_forgotten_users"`
 }
 
+// sweptJoined is what was done to joined sets.
+type sweptJoined struct {
+	Deleted   []string `json:"deleted"`   // days
+	Rewritten []string `json:"rewritten"` // days
+	Left      []string `json:"left"`      // objects that no set names, deleted
+	Rows      int      `json:"rows_of_forgotten_users"`
+}
+
 // sweptFiles are the files of a log that were deleted, and written anew.
 type sweptFiles struct {
 	Deleted   []string `json:"deleted"`
@@ -72,7 +83,7 @@ func sweptFilesOf(s *rowlog.Swept) sweptFiles {
 	return sweptFiles{append([]string{}, s.Deleted...), append([]string{}, s.Rewritten...)}
 }
 
-// keep keeps the live log, the recorded queries and the outcomes of a store short.
+// keep keeps the live log, the recorded queries, the outcomes and the joined sets of a store short.
 func (f *upkeepFlags) keep(e *environment, store *snapshots.Store, dryRun bool) (info upkeepInfo, err error) {
 	now, err := store.Now(e.ctx)
 	if err != nil {
@@ -80,7 +91,7 @@ func (f *upkeepFlags) keep(e *environment, store *snapshots.Store, dryRun bool) 
 	}
 	log, err := e.readLive(store)
 	if err != nil {
-		return info, fmt.Errorf("the live log was left as it is, and so were recorded queries and outcomes: %w", err)
+		return info, fmt.Errorf("the live log was left as it is, and so were recorded queries, outcomes and joined sets: %w", err)
 	}
 	if log.Position().Sequence > 0 {
 		bound, err := release.New(store).LiveBound(e.ctx)
@@ -99,15 +110,20 @@ func (f *upkeepFlags) keep(e *environment, store *snapshots.Store, dryRun bool) 
 	}
 	queries := querylog.SweepOptions{Now: now, Keep: f.RecordKeep, Users: server.RecordedUsers, DryRun: dryRun}
 	acts := outcomes.SweepOptions{Now: now, Keep: f.OutcomeKeep, DryRun: dryRun}
+	sets := joined.SweepOptions{Now: now, Keep: f.JoinedKeep, DryRun: dryRun}
 	if forgotten := log.Forgotten(); forgotten.Len() > 0 {
 		queries.Forgotten, queries.Set = forgotten.Has, forgotten.Digest()
 		acts.Forgotten, acts.Set = queries.Forgotten, queries.Set
+		sets.Forgotten, sets.Set = queries.Forgotten, queries.Set
 	}
 	swept, err := querylog.Of(store.Objects()).Sweep(e.ctx, queries)
 	info.Queries = &sweptQueries{sweptFilesOf(swept), swept.Rows}
 	sweptActs, actsErr := outcomes.Of(store.Objects()).Sweep(e.ctx, acts)
 	info.Outcomes = &sweptOutcomes{sweptFilesOf(sweptActs), sweptActs.Rows}
-	return info, errors.Join(err, actsErr)
+	// Last, so that no join after it reads what was not swept before.
+	sweptSets, setsErr := joined.Sweep(e.ctx, store.Objects(), sets)
+	info.Joined = &sweptJoined{append([]string{}, sweptSets.Deleted...), append([]string{}, sweptSets.Rewritten...), append([]string{}, sweptSets.Left...), sweptSets.Rows}
+	return info, errors.Join(err, actsErr, setsErr)
 }
 
 // write says what was done, for people.
@@ -155,6 +171,17 @@ func (f *upkeepFlags) write(w io.Writer, info upkeepInfo, dryRun bool) {
 		}
 		if o.Outcomes > 0 {
 			fmt.Fprintf(w, "%s %s of forgotten users out of %s\n", would("take", "took"), wording.Plural(o.Outcomes, "outcome"), wording.Plural(len(o.Rewritten), "file"))
+		}
+	}
+	if j := info.Joined; j != nil {
+		if n := len(j.Deleted); n > 0 {
+			fmt.Fprintf(w, "%s the joined sets of %s, which ended more than %s ago (--joined-keep)\n", would("delete", "deleted"), wording.Plural(n, "day"), f.JoinedKeep)
+		}
+		if n := len(j.Left); n > 0 {
+			fmt.Fprintf(w, "%s %s of joined sets that no set names\n", would("delete", "deleted"), wording.Plural(n, "object"))
+		}
+		if j.Rows > 0 {
+			fmt.Fprintf(w, "%s %s of forgotten users out of the joined sets of %s\n", would("take", "took"), wording.Plural(j.Rows, "row"), wording.Plural(len(j.Rewritten), "day"))
 		}
 	}
 }

@@ -22,6 +22,8 @@ const (
 	Diff   Kind = "diff"   // how two snapshots differ
 	Replay Kind = "replay" // what recorded queries are given
 	Bench  Kind = "bench"  // recall against latency
+	// Feedback is what joined days say, as tandem feedback report --json prints it.
+	Feedback Kind = "feedback"
 )
 
 // Report is what a page shows.

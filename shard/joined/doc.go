@@ -8,7 +8,8 @@
 // The digits are the beginning of the SHA-256 of the part, so that a part never changes. The set of
 // a day is what its [Set], `_joined.json`, names, and is whole or not there: parts are written
 // before it, and what it does not name is deleted after. Package builder/feedback writes sets;
-// [Read] and [Rows] read them, and so does any Parquet reader.
+// [Read] and [Rows] read them, and so does any Parquet reader. [Sweep] deletes those of days that are
+// old, and takes out what is of users who are forgotten.
 //
 // Readers of sets that are written meanwhile find a part missing, which is an error of class
 // [ErrChanged], and read again. Nothing of a file is trusted: damage is an error of class

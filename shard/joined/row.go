@@ -26,6 +26,9 @@ const (
 	RoleShown = "shown"
 	// RoleNext is that of one that would have come next, and was not served.
 	RoleNext = "next"
+	// RoleEligible is that of one that was eligible, and was neither served nor one of those that
+	// would have come next: drawn of all such, each as likely.
+	RoleEligible = "eligible"
 	// RoleEmpty is that of a request that got no candidate: there is one row for it, without an
 	// app, so that no request is missing.
 	RoleEmpty = "empty"
@@ -46,7 +49,7 @@ type Row struct {
 	// Role is one of the constants. AppID is empty if it is RoleEmpty.
 	Role  string
 	AppID string
-	// Rank begins with 1, and goes on over RoleNext; 0 for RoleEmpty.
+	// Rank begins with 1, and goes on over RoleNext; 0 for RoleEligible and RoleEmpty.
 	Rank  int64
 	Score float32
 	K     int64 // that were asked for
@@ -266,9 +269,9 @@ func (r *Row) check(n int) error {
 		return fmt.Errorf("%w: row %d: %s", ErrDamaged, n, fmt.Sprintf(format, args...))
 	}
 	switch {
-	case r.Role != RoleShown && r.Role != RoleNext && r.Role != RoleEmpty:
-		return wrong("column role: %.80q; accepted: %s, %s, %s", r.Role, RoleShown, RoleNext, RoleEmpty)
-	case (r.Role == RoleEmpty) != (r.Rank == 0):
+	case r.Role != RoleShown && r.Role != RoleNext && r.Role != RoleEligible && r.Role != RoleEmpty:
+		return wrong("column role: %.80q; accepted: %s, %s, %s, %s", r.Role, RoleShown, RoleNext, RoleEligible, RoleEmpty)
+	case (r.Role == RoleEmpty || r.Role == RoleEligible) != (r.Rank == 0):
 		return wrong("column rank: %d of the role %s", r.Rank, r.Role)
 	case !(r.Propensity >= 0 && r.Propensity <= 1):
 		return wrong("column propensity: %v; accepted: above 0 and up to 1", r.Propensity)

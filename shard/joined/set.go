@@ -2,6 +2,8 @@ package joined
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -43,6 +45,8 @@ type Set struct {
 	// after that an object with it may be written.
 	Window time.Duration `json:"window_ns"`
 	Late   time.Duration `json:"late_ns"`
+	// Negatives is how many candidates were drawn of each request that were eligible and not served.
+	Negatives int `json:"negatives,omitempty"`
 	// Queries and Outcomes are what was read.
 	Queries  Inputs `json:"queries"`
 	Outcomes Inputs `json:"outcomes"`
@@ -51,6 +55,9 @@ type Set struct {
 	Inputs string `json:"inputs"`
 	Parts  []Part `json:"parts"`
 	Counts Counts `json:"counts"`
+	// Forgotten is how many rows of users who are forgotten were taken out since it was joined.
+	// What Counts says of rows is without them.
+	Forgotten int64 `json:"rows_of_forgotten_users,omitempty"`
 }
 
 // Inputs is which objects of a log were read.
@@ -78,6 +85,12 @@ type Counts struct {
 	Shown    int64 `json:"shown"`
 	Next     int64 `json:"next"`
 	NotApps  int64 `json:"requests_for_users"` // left out: their candidates are users
+	// Eligible is how many candidates were drawn that were eligible and not served, of which
+	// requests of EligibleUnknown have none, since their snapshot or their user is not there any
+	// more, and those of EligibleShort fewer than were to be drawn.
+	Eligible        int64 `json:"eligible_drawn,omitempty"`
+	EligibleUnknown int64 `json:"requests_without_eligible,omitempty"`
+	EligibleShort   int64 `json:"requests_with_fewer_eligible,omitempty"`
 	// Joined is how many outcomes are in the rows of the day, whenever they were.
 	Joined int64 `json:"outcomes_joined"`
 	// OfDay is how many outcomes were on the day, each id once. They are those that are joined
@@ -113,6 +126,17 @@ var (
 
 // IsOfSet reports whether a name in the folder of a day is one of a part or of a list of inputs.
 func IsOfSet(name string) bool { return partForm.MatchString(name) || inputsForm.MatchString(name) }
+
+// PartName returns the name of part n of a day, of what is in it.
+func PartName(n int, data []byte) string {
+	return fmt.Sprintf("part-%04d-%s.parquet", n, Digest(data))
+}
+
+// Digest returns what names carry of what is in an object.
+func Digest(data []byte) string {
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:8])
+}
 
 // Read returns the set of a day. A day that has none is of class [objects.ErrNotFound].
 func Read(ctx context.Context, bucket *objects.Bucket, day string) (*Set, error) {
@@ -186,7 +210,7 @@ func (s *Set) Rows(ctx context.Context, bucket *objects.Bucket) iter.Seq2[*Row, 
 	return func(yield func(*Row, error) bool) {
 		for _, p := range s.Parts {
 			key := Prefix + s.Day + "/" + p.Name
-			if err := s.rows(ctx, bucket, key, p, yield); err != nil {
+			if err := s.rows(ctx, bucket, p, yield); err != nil {
 				if !errors.Is(err, errStopped) {
 					yield(nil, fmt.Errorf("read joined set: %s: %w", key, err))
 				}
@@ -198,18 +222,27 @@ func (s *Set) Rows(ctx context.Context, bucket *objects.Bucket) iter.Seq2[*Row, 
 
 var errStopped = errors.New("stopped")
 
-func (s *Set) rows(ctx context.Context, bucket *objects.Bucket, key string, p Part, yield func(*Row, error) bool) error {
+// read returns the bytes of a part.
+func (s *Set) read(ctx context.Context, bucket *objects.Bucket, p Part) ([]byte, error) {
 	if p.Size > rowlog.MaxFileBytes {
-		return fmt.Errorf("%w: %d bytes; accepted: up to %d", ErrDamaged, p.Size, rowlog.MaxFileBytes)
+		return nil, fmt.Errorf("%w: %d bytes; accepted: up to %d", ErrDamaged, p.Size, rowlog.MaxFileBytes)
 	}
-	data, err := bucket.Read(ctx, key)
+	data, err := bucket.Read(ctx, Prefix+s.Day+"/"+p.Name)
 	switch {
 	case errors.Is(err, objects.ErrNotFound):
-		return fmt.Errorf("%w: it is read again by the same command: %w", ErrChanged, err)
+		return nil, fmt.Errorf("%w: it is read again by the same command: %w", ErrChanged, err)
 	case err != nil:
-		return err
+		return nil, err
 	case int64(len(data)) != p.Size:
-		return fmt.Errorf("%w: %d bytes, the set says %d", ErrDamaged, len(data), p.Size)
+		return nil, fmt.Errorf("%w: %d bytes, the set says %d", ErrDamaged, len(data), p.Size)
+	}
+	return data, nil
+}
+
+func (s *Set) rows(ctx context.Context, bucket *objects.Bucket, p Part, yield func(*Row, error) bool) error {
+	data, err := s.read(ctx, bucket, p)
+	if err != nil {
+		return err
 	}
 	n := int64(0)
 	for r, err := range Decode(data) {

@@ -173,11 +173,17 @@ func (s *sweep[R]) note(ctx context.Context) error {
 	if s.Gone == nil || s.DryRun || len(s.done.Failed) > 0 || s.done.Read == 0 {
 		return nil
 	}
-	data, err := json.Marshal(swept{s.Set, s.Now.Add(-sweptSlack).UTC()})
+	return s.NoteSwept(ctx, s.Set, s.Now)
+}
+
+// NoteSwept notes that at a time, by the store's clock, all files of a store were looked into for the
+// users of a set, as [SweepOptions] names it.
+func (l *Log[R]) NoteSwept(ctx context.Context, set string, now time.Time) error {
+	data, err := json.Marshal(swept{set, now.Add(-sweptSlack).UTC()})
 	if err != nil {
 		return err
 	}
-	return s.bucket.Write(ctx, s.format.sweptKey(), append(data, '\n'))
+	return l.bucket.Write(ctx, l.format.sweptKey(), append(data, '\n'))
 }
 
 func (s *sweep[R]) delete(ctx context.Context, key string) error {
@@ -203,7 +209,7 @@ func (s *sweep[R]) file(ctx context.Context, o objects.Object) error {
 	case err != nil:
 		return err
 	}
-	rest, gone, err := s.without(data)
+	rest, gone, err := s.format.Without(data, s.Gone)
 	if err != nil {
 		s.done.Failed = append(s.done.Failed, fmt.Errorf("%s: %w", s.name(o.Key), err))
 		return nil
@@ -226,31 +232,32 @@ func (s *sweep[R]) file(ctx context.Context, o objects.Object) error {
 	return nil
 }
 
-// without returns a file without the rows that are to go, nil if none is left, and how many go.
-func (s *sweep[R]) without(data []byte) (rest []byte, gone int, err error) {
+// Without returns a file without the rows that are to go, as gone says, nil if none is left, and how
+// many go.
+func (f *Format[R]) Without(data []byte, gone func(*R) (bool, error)) (rest []byte, n int, err error) {
 	var kept []R
-	for row, err := range s.format.Decode(data) {
+	for row, err := range f.Decode(data) {
 		if err != nil {
 			return nil, 0, err
 		}
-		goes, err := s.Gone(row)
+		goes, err := gone(row)
 		switch {
 		case err != nil:
 			return nil, 0, err
 		case goes:
-			gone++
+			n++
 		default:
 			kept = append(kept, *row)
 		}
 	}
-	if gone == 0 || len(kept) == 0 {
-		return nil, gone, nil
+	if n == 0 || len(kept) == 0 {
+		return nil, n, nil
 	}
-	if unknown := s.format.unknownColumns(data); len(unknown) > 0 {
-		return nil, 0, fmt.Errorf("it has %d %s of users who are forgotten, and columns that this program does not know and would lose: %.200s: a newer one can take them out", gone, s.format.Rows, strings.Join(unknown, ", "))
+	if unknown := f.unknownColumns(data); len(unknown) > 0 {
+		return nil, 0, fmt.Errorf("it has %d %s of users who are forgotten, and columns that this program does not know and would lose: %.200s: a newer one can take them out", n, f.Rows, strings.Join(unknown, ", "))
 	}
-	rest, err = s.format.Encode(kept)
-	return rest, gone, err
+	rest, err = f.Encode(kept)
+	return rest, n, err
 }
 
 // maxKnown is how many texts are remembered: most come again and again.

@@ -13,6 +13,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/tandem-ann/tandem/shard"
+	"github.com/tandem-ann/tandem/shard/joined"
 	"github.com/tandem-ann/tandem/shard/live"
 	"github.com/tandem-ann/tandem/shard/manifest"
 	"github.com/tandem-ann/tandem/shard/objects"
@@ -34,9 +35,10 @@ type Left struct {
 // Find says what of a store has something of a user, or may have, and until when. State is
 // what its live log amounts to. It opens one shard of each snapshot, which it downloads of a
 // store that is no folder, and reads every manifest, release and run of the gates; of
-// recorded queries, outcomes and the live log it says how many objects there are.
-func Find(ctx context.Context, store *snapshots.Store, log *live.State, user string) ([]Left, error) {
-	f := &finding{store: store, log: log, user: user, list: []Left{}}
+// recorded queries, outcomes, joined sets and the live log it says how many objects there are. As are
+// other texts that stand for the user in those.
+func Find(ctx context.Context, store *snapshots.Store, log *live.State, user string, as ...string) ([]Left, error) {
+	f := &finding{store: store, log: log, user: user, as: as, list: []Left{}}
 	for _, look := range []func(context.Context) error{f.snapshots, f.texts, f.liveLog, f.rows, f.staging, f.builds} {
 		if err := look(ctx); err != nil {
 			return nil, fmt.Errorf("look for the user: %w", err)
@@ -50,6 +52,7 @@ type finding struct {
 	store *snapshots.Store
 	log   *live.State
 	user  string
+	as    []string // what stands for the user in what is recorded
 	list  []Left
 }
 
@@ -157,11 +160,12 @@ func (f *finding) liveLog(ctx context.Context) error {
 	return nil
 }
 
-// rows says how many files of recorded queries, and of outcomes, there are that no collection is
+// rows says how many files of recorded queries, of outcomes and of joined sets there are that no collection is
 // known to have looked into since the user is forgotten.
 func (f *finding) rows(ctx context.Context) error {
 	set, until := "", "the next collection once the user is forgotten takes them out"
-	if _, is := f.log.Forgotten().Lookup(f.user); is {
+	forgotten := func(text string) bool { _, is := f.log.Forgotten().Lookup(text); return is }
+	if forgotten(f.user) && !slices.ContainsFunc(f.as, func(text string) bool { return !forgotten(text) }) {
 		set, until = f.log.Forgotten().Digest(), "a collection an hour or more after the file was written has looked into it"
 	}
 	bucket := f.store.Objects()
@@ -171,6 +175,7 @@ func (f *finding) rows(ctx context.Context) error {
 	}{
 		{"recorded queries", "requests with the user's id, and their answers", querylog.Of(bucket).Unswept},
 		{"outcomes", "what the user did with apps, under the id", outcomes.Of(bucket).Unswept},
+		{"joined sets", "what the user was served and did, under the id", func(ctx context.Context, set string) (int, error) { return joined.Unswept(ctx, bucket, set) }},
 	} {
 		n, err := of.unswept(ctx, set)
 		if err != nil {

@@ -300,6 +300,184 @@ function ReplayReport({ r }: { r: Replay }) {
   );
 }
 
+interface Sure {
+  lower: number;
+  upper: number;
+}
+
+interface Exposed {
+  by: string;
+  name: string;
+  exposures: number;
+  users: number;
+  hits: number;
+  rate: number;
+  interval?: Sure | null;
+  play_time: number;
+  play_time_interval?: Sure | null;
+}
+
+interface Estimate {
+  value: number;
+  interval?: Sure | null;
+}
+
+interface Policy {
+  policy: string;
+  arm: string;
+  all_arms: boolean;
+  exposures: number;
+  share_not_evaluable: number;
+  effective_exposures: number;
+  logged?: Estimate | null;
+  ips?: Estimate | null;
+  snips?: Estimate | null;
+  dr?: Estimate | null;
+}
+
+interface Feedback {
+  days: { day: string; generation: number; exposures: number; apps_shown: number; gini: number }[] | null;
+  hits: string[];
+  requests: number;
+  empty_requests: number;
+  exposures: number;
+  users: number;
+  hit_rates: { by: string; name: string; k: number; requests: number; hits: number; rate: number; interval?: Sure | null }[] | null;
+  groups: Exposed[] | null;
+  snapshots: { snapshot: string; exposures: number; apps_shown: number; apps?: number | null; apps_never_shown?: number | null; coverage?: number | null }[] | null;
+  interleaving: { arms: [string, string]; requests: number; users: number; credits: [number, number]; users_prefer: [number, number]; users_tied: number; p: number; share_of_second?: number; interval?: Sure | null }[] | null;
+  off_policy: {
+    refused?: string;
+    requests: number;
+    explored_requests: number;
+    requests_without_propensities: number;
+    requests_not_in_target: number;
+    target_answers_not_used: number;
+    generations_left_out?: { generation: number; requests: number; why: string }[] | null;
+    policies: Policy[] | null;
+  };
+}
+
+const of = (by: string, name: string): string => (by === "all" ? "all" : name ? `${by} ${name}` : `no ${by}`);
+const between = (i: Sure | null | undefined, format: (x: number) => string): string => (i ? `${format(i.lower)} to ${format(i.upper)}` : "");
+/** How many segments, arms or ranks a plot has: a table has all. */
+const plotted = 20;
+
+function PoliciesOf({ o }: { o: Feedback["off_policy"] }) {
+  if (o.refused) {
+    return (
+      <section class="card" aria-label="Other policies">
+        <header class="head"><h2>Other policies</h2></header>
+        <Empty title="There are no estimates">{o.refused}</Empty>
+      </section>
+    );
+  }
+  const list = o.policies ?? [];
+  const name = (p: Policy) => `${p.policy}${p.all_arms ? "" : `, ${of("arm", p.arm)}`}`;
+  const rate = (x: number) => percent(x, 2);
+  const cell = (e: Estimate | null | undefined) => (e ? <>{rate(e.value)} <span class="muted">{between(e.interval, rate)}</span></> : "none");
+  return (
+    <section class="card flush" aria-label="Other policies">
+      <header class="head">
+        <h2>Other policies</h2>
+        <span class="muted">{count(o.requests)} requests have propensities, {count(o.explored_requests)} of them were explored; {count(o.requests_without_propensities)} have none</span>
+      </header>
+      {(o.generations_left_out ?? []).map((g) => <p key={g.generation} class="inset muted">{count(g.requests)} requests of generation {g.generation} are left out: {g.why}</p>)}
+      {o.requests_not_in_target + o.target_answers_not_used > 0 && <p class="inset muted">{count(o.requests_not_in_target)} requests are not in the target, and {count(o.target_answers_not_used)} answers of it are not used.</p>}
+      <div class="inset plots">
+        <Bars title="Hits of an exposure, doubly robust" note="the line is what it is with 95% confidence, by user" format={rate} from={0} bars={list.flatMap((p) => (p.dr ? [{ label: name(p), value: p.dr.value, low: p.dr.interval?.lower, high: p.dr.interval?.upper }] : []))} />
+        <Bars title="Places that cannot be evaluated" note="what the policy has there could not have been served" format={(x) => percent(x)} from={0} to={1} bars={list.map((p) => ({ label: name(p), value: p.share_not_evaluable }))} />
+      </div>
+      <Table label="Other policies">
+        <thead><tr><th scope="col">Policy</th><th scope="col" class="n">Exposures</th><th scope="col" class="n">Not evaluable</th><th scope="col" class="n">Effective</th><th scope="col" class="n">Served</th><th scope="col" class="n">IPS</th><th scope="col" class="n">SNIPS</th><th scope="col" class="n">DR</th></tr></thead>
+        <tbody>
+          {list.map((p) => (
+            <tr key={name(p)}><th scope="row">{name(p)}</th><td class="n">{count(p.exposures)}</td><td class="n">{percent(p.share_not_evaluable)}</td><td class="n">{count(Math.round(p.effective_exposures))}</td><td class="n">{cell(p.logged)}</td><td class="n">{cell(p.ips)}</td><td class="n">{cell(p.snips)}</td><td class="n">{cell(p.dr)}</td></tr>
+          ))}
+        </tbody>
+      </Table>
+    </section>
+  );
+}
+
+function FeedbackReport({ r }: { r: Feedback }) {
+  const rates = r.hit_rates ?? [];
+  const groups = r.groups ?? [];
+  const ks = [...new Set(rates.map((h) => h.k))];
+  const rate = (x: number) => percent(x, 2);
+  const ranks = groups.filter((g) => g.by === "rank");
+  const others = groups.filter((g) => g.by !== "rank");
+  const point = (y: number, i: Sure | null | undefined) => ({ y, low: i?.lower, high: i?.upper });
+  return (
+    <>
+      <section class="card">
+        <Facts list={[
+          ["Days", (r.days ?? []).map((d) => d.day).join(", ")],
+          ["Requests", `${count(r.requests)} of ${plural(r.users, "user")}, ${count(r.empty_requests)} without a candidate`],
+          ["Exposures", count(r.exposures)],
+          ["A hit is", `an exposure with ${r.hits.join(", ")}`],
+        ]} />
+      </section>
+      <section class="card flush" aria-label="Hit rates">
+        <header class="head"><h2>Hit rates</h2><span class="muted">requests with a hit among the first k; 95% by user</span></header>
+        <div class="inset plots">
+          {ks.map((k) => (
+            <Bars key={k} title={`Hit rate@${k}`} format={rate} from={0} bars={rates.filter((h) => h.k === k).slice(0, plotted).map((h) => ({ label: of(h.by, h.name), value: h.rate, low: h.interval?.lower, high: h.interval?.upper }))} />
+          ))}
+        </div>
+        <Table label="Hit rates">
+          <thead><tr><th scope="col">Requests</th><th scope="col" class="n">k</th><th scope="col" class="n">Number</th><th scope="col" class="n">Hits</th><th scope="col" class="n">Rate</th><th scope="col" class="n">95% by user</th></tr></thead>
+          <tbody>{rates.map((h) => <tr key={`${h.by} ${h.name} ${h.k}`}><th scope="row">{of(h.by, h.name)}</th><td class="n">{h.k}</td><td class="n">{count(h.requests)}</td><td class="n">{count(h.hits)}</td><td class="n">{rate(h.rate)}</td><td class="n">{between(h.interval, rate)}</td></tr>)}</tbody>
+        </Table>
+      </section>
+      <section class="card flush" aria-label="Exposures">
+        <header class="head"><h2>Exposures</h2></header>
+        <div class="inset plots">
+          <Plot title="Hits by rank" x="rank" y="hits of an exposure" formatY={rate} series={[{ label: "hits", color: 0, line: true, points: ranks.map((g) => ({ x: Number(g.name), ...point(g.rate, g.interval) })) }]} />
+          <Plot title="Play time by rank" x="rank" y="seconds of an exposure" series={[{ label: "seconds", color: 1, line: true, points: ranks.map((g) => ({ x: Number(g.name), ...point(g.play_time, g.play_time_interval) })) }]} />
+        </div>
+        <Table label="Exposures">
+          <thead><tr><th scope="col">Exposures</th><th scope="col" class="n">Number</th><th scope="col" class="n">Users</th><th scope="col" class="n">Hits</th><th scope="col" class="n">Rate</th><th scope="col" class="n">95% by user</th><th scope="col" class="n">Seconds</th><th scope="col" class="n">95% by user</th></tr></thead>
+          <tbody>
+            {[...others, ...ranks.slice(0, plotted)].map((g) => (
+              <tr key={`${g.by} ${g.name}`}><th scope="row">{of(g.by, g.name)}</th><td class="n">{count(g.exposures)}</td><td class="n">{count(g.users)}</td><td class="n">{count(g.hits)}</td><td class="n">{rate(g.rate)}</td><td class="n">{between(g.interval, rate)}</td><td class="n">{short(g.play_time)}</td><td class="n">{between(g.play_time_interval, short)}</td></tr>
+            ))}
+          </tbody>
+        </Table>
+      </section>
+      {(r.interleaving ?? []).map((v) => (
+        <section class="card flush" key={v.arms.join(" ")} aria-label="Interleaving">
+          <header class="head">
+            <h2>{v.arms[0]} and {v.arms[1]}, interleaved</h2>
+            <span class={`tag ${v.p <= 0.05 ? "good" : ""}`}>{v.p <= 0.05 ? `users prefer ${v.users_prefer[1] > v.users_prefer[0] ? v.arms[1] : v.arms[0]}` : "no preference is found"}</span>
+            <span class="muted">p {short(v.p)}, of {plural(v.users, "user")} and {plural(v.requests, "request")}</span>
+          </header>
+          <Table label="Interleaving">
+            <thead><tr><th scope="col">Arm</th><th scope="col" class="n">Hits</th><th scope="col" class="n">Users prefer it</th><th scope="col" class="n">Share of hits</th><th scope="col" class="n">95% by user</th></tr></thead>
+            <tbody>
+              {v.arms.map((arm, i) => (
+                <tr key={arm}><th scope="row">{arm}</th><td class="n">{count(v.credits[i]!)}</td><td class="n">{count(v.users_prefer[i]!)}</td><td class="n">{v.share_of_second === undefined ? "none" : percent(i ? v.share_of_second : 1 - v.share_of_second, 2)}</td><td class="n">{i ? between(v.interval, rate) : ""}</td></tr>
+              ))}
+            </tbody>
+          </Table>
+        </section>
+      ))}
+      <PoliciesOf o={r.off_policy} />
+      <section class="card flush" aria-label="Catalogue">
+        <header class="head"><h2>Catalogue</h2></header>
+        <div class="inset plots">
+          <Plot title="How uneven exposures are" x="day" y="Gini of apps that were shown" rangeY={[0, 1]} formatX={(x) => r.days?.[Math.round(x)]?.day.slice(5) ?? ""} series={[{ label: "Gini", color: 2, line: true, points: (r.days ?? []).map((d, x) => ({ x, y: d.gini, label: d.day })) }]} />
+          <Bars title="Coverage" note="the share of the apps of a snapshot that were shown" format={(x) => percent(x)} from={0} to={1} bars={(r.snapshots ?? []).flatMap((s) => (s.coverage == null ? [] : [{ label: shortDigest(s.snapshot), value: s.coverage }]))} />
+        </div>
+        <Table label="Catalogue">
+          <thead><tr><th scope="col">Snapshot</th><th scope="col" class="n">Exposures</th><th scope="col" class="n">Apps shown</th><th scope="col" class="n">Apps</th><th scope="col" class="n">Never shown</th></tr></thead>
+          <tbody>{(r.snapshots ?? []).map((s) => <tr key={s.snapshot}><th scope="row"><code>{shortDigest(s.snapshot)}</code></th><td class="n">{count(s.exposures)}</td><td class="n">{count(s.apps_shown)}</td><td class="n">{s.apps == null ? "not known" : count(s.apps)}</td><td class="n">{s.apps_never_shown == null ? "not known" : count(s.apps_never_shown)}</td></tr>)}</tbody>
+        </Table>
+      </section>
+    </>
+  );
+}
+
 function Page({ told }: { told: Told }) {
   const r = told.report;
   return (
@@ -313,6 +491,7 @@ function Page({ told }: { told: Told }) {
         : told.kind === "diff" ? <DiffView d={r as DiffReport} />
         : told.kind === "replay" ? <ReplayReport r={r as Replay} />
         : told.kind === "bench" ? <BenchReport r={r as Bench} />
+        : told.kind === "feedback" ? <FeedbackReport r={r as Feedback} />
         : <Empty title={`This page does not know reports of the kind ${told.kind}`} />}
       <details class="card">
         <summary>The report as JSON</summary>

@@ -48,6 +48,9 @@ before(async () => {
   server.child.kill("SIGINT");
   await gone;
   world.run("replay", "--store", "store", "--against", bad, "--baseline", first, "--html", "replay.html");
+  const today = new Date().toISOString().slice(0, 10);
+  world.run("feedback", "join", "--store", "store", "--day", today);
+  world.run("feedback", "report", "--store", "store", "--day", today, "--k", "1,10", "--html", "feedback.html");
   browser = await browse();
 }, { timeout: 900_000 });
 after(async () => {
@@ -61,6 +64,7 @@ for (const [name, signs] of Object.entries({
   gate: ["Gates of snapshot", "the towers do not belong together", "Norms"],
   diff: ["beside monday", "Norms of apps", "Scores at rank 1", `${hostile} `],
   bench: ["Recall against latency", "k = 10", "recall targets", "exact scan"],
+  feedback: ["Feedback of", "Hit rate@10", "segment ios_teen", "Hits by rank", "There are no estimates", "Never shown"],
   replay: ["Recorded queries", "From the recorded answers", "segment ios_teen", "From the baseline's answers"],
 })) {
   test(`the page of ${name}`, { timeout: 300_000 }, async () => {
