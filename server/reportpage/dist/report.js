@@ -1262,9 +1262,9 @@ function Qe(e) {
 		}
 	};
 }
-// src/theme.ts
-var $e = "tandem-theme", et = matchMedia("(prefers-color-scheme: dark)");
-function tt() {
+// src/stored.ts
+var $e = "tandem-theme";
+function et() {
 	try {
 		let e = localStorage.getItem($e);
 		return e === "light" || e === "dark" ? e : "auto";
@@ -1272,19 +1272,23 @@ function tt() {
 		return "auto";
 	}
 }
-var nt = Qe(tt()), rt = () => nt.value === "dark" || nt.value === "auto" && et.matches, it = Qe(rt());
-function at() {
-	nt.value === "auto" ? delete document.documentElement.dataset.theme : document.documentElement.dataset.theme = nt.value, it.set(rt());
+function tt(e) {
+	e === "auto" ? delete document.documentElement.dataset.theme : document.documentElement.dataset.theme = e;
 }
-at(), et.addEventListener("change", at);
+// src/theme.ts
+var nt = matchMedia("(prefers-color-scheme: dark)"), rt = Qe(et()), it = () => rt.value === "dark" || rt.value === "auto" && nt.matches, at = Qe(it());
+function ot() {
+	tt(rt.value), at.set(it());
+}
+ot(), nt.addEventListener("change", ot);
 // src/report.tsx
-function ot({ list: e }) {
+function st({ list: e }) {
 	return /* @__PURE__ */ K("dl", {
 		class: "facts wide",
 		children: e.map(([e, t]) => /* @__PURE__ */ K("div", { children: [/* @__PURE__ */ K("dt", { children: e }), /* @__PURE__ */ K("dd", { children: t })] }, e))
 	});
 }
-function st({ run: e, rows: t }) {
+function ct({ run: e, rows: t }) {
 	let n = Be(e), r = n.filter((e) => !e.passed).length, i = e.report?.previous;
 	return /* @__PURE__ */ K(y, { children: [/* @__PURE__ */ K("section", {
 		class: "card",
@@ -1329,7 +1333,7 @@ function st({ run: e, rows: t }) {
 		})]
 	})] });
 }
-function ct({ r: e }) {
+function lt({ r: e }) {
 	let t = Object.entries(e.rejected ?? {}).flatMap(([e, t]) => (t ?? []).map((t) => ({
 		tower: e,
 		...t
@@ -1344,7 +1348,7 @@ function ct({ r: e }) {
 					" at ",
 					n.model_version
 				] })
-			}), /* @__PURE__ */ K(ot, { list: [
+			}), /* @__PURE__ */ K(st, { list: [
 				["Snapshot", /* @__PURE__ */ K("code", { children: e.snapshot })],
 				["Towers", Je(n)],
 				["Size", oe([...n.apps.shards, ...n.users.shards].reduce((e, t) => e + t.size, 0))],
@@ -1395,24 +1399,24 @@ function ct({ r: e }) {
 				] }, t)) })]
 			})]
 		}),
-		e.gates && /* @__PURE__ */ K(st, {
+		e.gates && /* @__PURE__ */ K(ct, {
 			run: e.gates,
 			rows: e.rows
 		}),
 		/* @__PURE__ */ K(qe, { m: n })
 	] });
 }
-function lt({ r: e }) {
+function ut({ r: e }) {
 	return /* @__PURE__ */ K(y, { children: [/* @__PURE__ */ K("section", {
 		class: "card",
-		children: /* @__PURE__ */ K(ot, { list: [["Snapshot", /* @__PURE__ */ K("code", { children: e.run.snapshot })], ["Run", e.run.time ?? "not known"]] })
-	}), /* @__PURE__ */ K(st, {
+		children: /* @__PURE__ */ K(st, { list: [["Snapshot", /* @__PURE__ */ K("code", { children: e.run.snapshot })], ["Run", e.run.time ?? "not known"]] })
+	}), /* @__PURE__ */ K(ct, {
 		run: e.run,
 		rows: e.rows
 	})] });
 }
-var ut = (e) => e.setting === "ef" ? `ef ${e.ef}` : e.setting === "target" ? `target ${e.target}` : "exact scan";
-function dt({ r: e }) {
+var dt = (e) => e.setting === "ef" ? `ef ${e.ef}` : e.setting === "target" ? `target ${e.target}` : "exact scan";
+function ft({ r: e }) {
 	let t = e.results ?? [], n = [...new Set(t.map((e) => e.k))];
 	return /* @__PURE__ */ K(y, { children: [
 		/* @__PURE__ */ K("section", {
@@ -1424,7 +1428,7 @@ function dt({ r: e }) {
 					" at ",
 					e.model_version
 				] })
-			}), /* @__PURE__ */ K(ot, { list: [
+			}), /* @__PURE__ */ K(st, { list: [
 				["Snapshot", /* @__PURE__ */ K("code", { children: e.snapshot })],
 				["Tower", `${e.tower}: ${I(e.rows)} rows in ${L(e.shards, "shard")}, metric ${e.metric}, ${e.dim} dimensions`],
 				...e.filter || e.segment ? [["Only", `${[e.filter, e.segment && `segment ${e.segment}`].filter(Boolean).join(" in ")}: ${I(e.eligible)} are eligible`]] : [],
@@ -1448,7 +1452,7 @@ function dt({ r: e }) {
 						points: n.filter((e) => e.setting === t).map((e) => ({
 							x: e.p50_us,
 							y: e.recall,
-							label: ut(e) + (e.default ? ", the default" : "")
+							label: dt(e) + (e.default ? ", the default" : "")
 						})).sort((e, t) => e.x - t.x)
 					});
 					return /* @__PURE__ */ K(Fe, {
@@ -1521,7 +1525,7 @@ function dt({ r: e }) {
 					/* @__PURE__ */ K("th", {
 						scope: "row",
 						children: [
-							ut(e),
+							dt(e),
 							" ",
 							e.default && /* @__PURE__ */ K("span", {
 								class: "tag good",
@@ -1566,7 +1570,7 @@ function dt({ r: e }) {
 		})
 	] });
 }
-function ft({ title: e, groups: t, of: n }) {
+function pt({ title: e, groups: t, of: n }) {
 	let r = t.flatMap((e) => {
 		let t = n(e);
 		return t ? [{
@@ -1677,7 +1681,7 @@ function ft({ title: e, groups: t, of: n }) {
 		]
 	});
 }
-function pt({ r: e }) {
+function mt({ r: e }) {
 	let t = [
 		{
 			...e.overall,
@@ -1706,7 +1710,7 @@ function pt({ r: e }) {
 		}),
 		/* @__PURE__ */ K("section", {
 			class: "card",
-			children: /* @__PURE__ */ K(ot, { list: [
+			children: /* @__PURE__ */ K(st, { list: [
 				["Against", n(e.against)],
 				...e.baseline ? [["Baseline", n(e.baseline)]] : [],
 				["Log", `${e.log}: ${I(e.read)} queries from ${e.first} to ${e.last}; ${I(e.overall.queries)} were asked, ${I(e.overall.failed)} failed`],
@@ -1714,12 +1718,12 @@ function pt({ r: e }) {
 				["Machine", `${e.platform}, ${e.kernel} kernel, ${e.go}`]
 			] })
 		}),
-		/* @__PURE__ */ K(ft, {
+		/* @__PURE__ */ K(pt, {
 			title: "From the recorded answers",
 			groups: t,
 			of: (e) => e
 		}),
-		/* @__PURE__ */ K(ft, {
+		/* @__PURE__ */ K(pt, {
 			title: "From the baseline's answers",
 			groups: t,
 			of: (e) => e.baseline
@@ -1795,7 +1799,7 @@ function pt({ r: e }) {
 		})
 	] });
 }
-function mt({ told: e }) {
+function ht({ told: e }) {
 	let t = e.report;
 	return /* @__PURE__ */ K("main", {
 		class: "stack",
@@ -1813,7 +1817,7 @@ function mt({ told: e }) {
 					]
 				})]
 			}),
-			e.kind === "build" ? /* @__PURE__ */ K(ct, { r: t }) : e.kind === "gate" ? /* @__PURE__ */ K(lt, { r: t }) : e.kind === "diff" ? /* @__PURE__ */ K(Ze, { d: t }) : e.kind === "replay" ? /* @__PURE__ */ K(pt, { r: t }) : e.kind === "bench" ? /* @__PURE__ */ K(dt, { r: t }) : /* @__PURE__ */ K(Le, { title: `This page does not know reports of the kind ${e.kind}` }),
+			e.kind === "build" ? /* @__PURE__ */ K(lt, { r: t }) : e.kind === "gate" ? /* @__PURE__ */ K(ut, { r: t }) : e.kind === "diff" ? /* @__PURE__ */ K(Ze, { d: t }) : e.kind === "replay" ? /* @__PURE__ */ K(mt, { r: t }) : e.kind === "bench" ? /* @__PURE__ */ K(ft, { r: t }) : /* @__PURE__ */ K(Le, { title: `This page does not know reports of the kind ${e.kind}` }),
 			/* @__PURE__ */ K("details", {
 				class: "card",
 				children: [/* @__PURE__ */ K("summary", { children: "The report as JSON" }), /* @__PURE__ */ K("pre", {
@@ -1825,4 +1829,4 @@ function mt({ told: e }) {
 		]
 	});
 }
-F(/* @__PURE__ */ K(mt, { told: JSON.parse(document.getElementById("report").textContent) }), document.getElementById("page"));
+F(/* @__PURE__ */ K(ht, { told: JSON.parse(document.getElementById("report").textContent) }), document.getElementById("page"));
