@@ -21,14 +21,16 @@ import (
 const Version = "tandem-builder/5"
 
 // Build builds a snapshot of both towers, runs the gates on it and publishes it in the
-// store, whether it passes or not. A [*RejectedError] says which rows could not be served.
+// store, whether it passes or not. A [*RefusedError] says what of the inputs or options is at
+// fault, so that doing it again gives the same; a [*RejectedError] in it says which rows could not
+// be served.
 //
 // Nothing is published when it returns an error. What was built by then is kept on this
 // machine if the towers were done, for [snapshots.KeptLife]: Build with the same inputs and
 // options goes on from there, and gives the same digest.
 func Build(ctx context.Context, store *snapshots.Store, o Options) (_ *Report, err error) {
 	if err := o.Validate(); err != nil {
-		return nil, err
+		return nil, refused(err)
 	}
 	if o.Progress == nil {
 		o.Progress = silent{}
@@ -43,7 +45,7 @@ func Build(ctx context.Context, store *snapshots.Store, o Options) (_ *Report, e
 		spool := &spool{store: store}
 		defer func() { err = errors.Join(err, spool.close()) }()
 		if o.Opened, err = OpenInputs(ctx, o, spool.folder); err != nil {
-			return nil, err
+			return nil, refused(err)
 		}
 		defer func() { err = errors.Join(err, o.Opened.Close()) }()
 	}
@@ -60,7 +62,7 @@ func Build(ctx context.Context, store *snapshots.Store, o Options) (_ *Report, e
 // run does all steps of a build in turn, or those that are left of one that was kept.
 func (b *build) run(ctx context.Context) (_ *Report, err error) {
 	if err := b.readGates(ctx, b.parameters()); err != nil {
-		return nil, err
+		return nil, refused(err)
 	}
 	if err := b.look(ctx); err != nil {
 		return nil, err

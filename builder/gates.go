@@ -101,7 +101,10 @@ func (b *build) runGates(ctx context.Context) (err error) {
 	off := b.gates.thresholds.Off
 	found := &gates.Recorded{Time: start.UTC(), Tool: b.Tool, Inputs: b.gates.inputs, FiltersOff: off[gates.Filters], FreshOff: off[gates.Fresh], LatencyOff: off[gates.Latency]}
 	found.Report, err = gate.Run(ctx, in)
-	if err = checked(in.Interactions.Files, err); err != nil {
+	if err = checked(in.Interactions.Files, err); errors.As(err, new(*tower.InteractionsError)) {
+		err = refused(err)
+	}
+	if err != nil {
 		return err
 	}
 	b.Progress.Stage("gate "+gates.Filters, -1)

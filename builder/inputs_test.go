@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/tandem-ann/tandem/builder"
+	"github.com/tandem-ann/tandem/builder/input"
 	"github.com/tandem-ann/tandem/shard"
 	"github.com/tandem-ann/tandem/shard/attribute"
 	"github.com/tandem-ann/tandem/shard/manifest"
@@ -63,6 +64,7 @@ func TestInputsThatChange(t *testing.T) {
 		}}
 		_, err := builder.Build(t.Context(), store, written)
 		require.ErrorContains(t, err, path+" has changed while it was read")
+		require.ErrorIs(t, err, input.ErrChanged)
 		restore()
 	}
 	_, report := build(t, o)

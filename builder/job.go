@@ -35,6 +35,10 @@ func (e *RefusedError) Error() string { return e.Err.Error() }
 // Unwrap returns what is wrong.
 func (e *RefusedError) Unwrap() error { return e.Err }
 
+// AtFault says of an error of reading inputs what [Build] says of its own: it is a [*RefusedError] unless it may
+// pass.
+func AtFault(err error) error { return refused(err) }
+
 // refused says of an error of reading inputs that they are at fault, unless it is one that may
 // pass: of a system, a network, a store, or a context that has ended.
 func refused(err error) error {

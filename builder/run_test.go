@@ -70,4 +70,5 @@ func TestTrainingRuns(t *testing.T) {
 	require.NoError(t, err)
 	_, err = builder.Build(t.Context(), store, named(t, base, "run 7", "run 8").options(t, "1"))
 	require.EqualError(t, err, `apps are of the training run "run 7", users of "run 8", as tandem_run says: both towers must come from one`)
+	require.ErrorAs(t, err, new(*builder.RefusedError), "doing it again gives the same")
 }

@@ -40,6 +40,9 @@ func (s *Service) startAdmin(c *Config, api http.Handler) (end func() error, err
 	}
 	if o.Protect == nil && c.Options.Guard != nil {
 		o.Protect = c.Options.Guard.Require(auth.Admin)
+		if o.ProtectDocs == nil {
+			o.ProtectDocs = c.Options.Guard.Require(auth.Any &^ auth.Internal)
+		}
 	}
 	o.Failed, o.Refused = s.events.ConnectionFailed, s.adminRefused
 	listening := o.Listening
@@ -51,7 +54,11 @@ func (s *Service) startAdmin(c *Config, api http.Handler) (end func() error, err
 	}
 	handlers := adminhttp.Handlers{Metrics: c.Metrics.Handler(), Alive: alive, Ready: s.health.readiness, Started: s.health.startup}
 	if c.Console != nil && api != nil {
-		handlers.Console = console.New(console.Options{API: api, Guard: c.Options.Guard, Hosts: c.Console.Hosts, TLS: o.TLS != nil})
+		page := console.New(console.Options{API: api, Guard: c.Options.Guard, Hosts: c.Console.Hosts, TLS: o.TLS != nil})
+		handlers.Console = page
+		if c.Admin.ProtectDocs == nil && c.Options.Guard != nil {
+			o.ProtectDocs = page.Readable
+		}
 		heard := o.Listening
 		o.Listening = func(a net.Addr) {
 			heard(a)

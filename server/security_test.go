@@ -101,6 +101,7 @@ func newFortress(t *testing.T, encrypted bool) *fortress {
 	c.Options.Guard, err = auth.Open(o)
 	require.NoError(t, err)
 	c.Admin = &adminhttp.Options{Listen: "127.0.0.1:0", Listening: func(a net.Addr) { f.admin = a }}
+	c.Console = &Console{}
 	if encrypted {
 		c.Admin.ProtectMetrics = c.Options.Guard.Require(auth.Live)
 	}
@@ -397,6 +398,11 @@ func walkAdmin(t *testing.T, f *fortress) {
 			require.Equal(t, c.profiles, got.status, "%s of %q: %s", path, c.caller, got.body)
 			require.Equal(t, c.profiles == 401, got.header.Get("Www-Authenticate") == "Bearer")
 		}
+		read := http.StatusOK
+		if c.profiles == http.StatusUnauthorized {
+			read = c.profiles
+		}
+		require.Equal(t, read, admin.get(t, "/docs/gates", header...).status, c.caller)
 		want := c.measured
 		if f.client == nil {
 			want = http.StatusOK
@@ -411,8 +417,22 @@ func walkAdmin(t *testing.T, f *fortress) {
 	if f.client != nil {
 		scrapes = 2
 	}
-	require.Equal(t, 6+scrapes, refused("unauthenticated"))
+	require.Equal(t, 6+2+scrapes, refused("unauthenticated"))
 	require.Equal(t, 6+scrapes, refused("permission_denied"))
+
+	// A browser reads the documentation once somebody has signed in at the console.
+	signedIn, err := f.http1.Post(admin.url+"/console/session", "application/json", strings.NewReader(fmt.Sprintf(`{"token": %q}`, f.tokens["ranker"])))
+	require.NoError(t, err)
+	require.NoError(t, signedIn.Body.Close())
+	require.Equal(t, http.StatusOK, signedIn.StatusCode)
+	var cookies []string
+	for _, c := range signedIn.Cookies() {
+		cookies = append(cookies, "Cookie", c.Name+"="+c.Value)
+	}
+	require.Len(t, cookies, 4)
+	require.Equal(t, http.StatusOK, admin.get(t, "/docs/gates", cookies[2:]...).status)
+	require.Equal(t, http.StatusUnauthorized, admin.get(t, "/docs/gates", cookies[:2]...).status)
+	require.Equal(t, http.StatusUnauthorized, admin.get(t, "/debug/pprof/", cookies[2:]...).status)
 	if f.client == nil {
 		return
 	}

@@ -238,7 +238,7 @@ func (b *bucketSearch) fetch(ctx context.Context, f found) (_ *file, err error) 
 			break // whatever came after the last byte
 		}
 		if c.size > before.Size {
-			return nil, fmt.Errorf("%s has changed while it was read: it had %d bytes, and more came", url, before.Size)
+			return nil, fmt.Errorf("%s %w: it had %d bytes, and more came", url, ErrChanged, before.Size)
 		}
 		if failed++; c.size > had {
 			failed = 1
@@ -259,7 +259,7 @@ func (b *bucketSearch) fetch(ctx context.Context, f found) (_ *file, err error) 
 			return nil, err
 		}
 		if after.Version != before.Version || after.Size != before.Size || !after.Time.Equal(before.Time) {
-			return nil, fmt.Errorf("%s has changed while it was read", url)
+			return nil, fmt.Errorf("%s %w", url, ErrChanged)
 		}
 	}
 	copied := c.file(url, f.recorded)

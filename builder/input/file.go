@@ -115,10 +115,10 @@ func (f *file) unchanged() error {
 	case err != nil:
 		return fmt.Errorf("look at %s again: %w", f.path, err)
 	case info.Size() != f.size:
-		return fmt.Errorf("%s has changed while it was read: it had %d bytes and has %d", f.path, f.size, info.Size())
+		return fmt.Errorf("%s %w: it had %d bytes and has %d", f.path, ErrChanged, f.size, info.Size())
 	case !info.ModTime().Equal(f.written):
-		return fmt.Errorf("%s has changed while it was read: it was last written %s, when it was opened, and %s now",
-			f.path, f.written.UTC().Format(time.RFC3339Nano), info.ModTime().UTC().Format(time.RFC3339Nano))
+		return fmt.Errorf("%s %w: it was last written %s, when it was opened, and %s now",
+			f.path, ErrChanged, f.written.UTC().Format(time.RFC3339Nano), info.ModTime().UTC().Format(time.RFC3339Nano))
 	}
 	return nil
 }

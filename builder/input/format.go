@@ -18,6 +18,10 @@ type Accept func(name string, head []byte) error
 // input is made of.
 var ErrForeign = errors.New("not a file of the input")
 
+// ErrChanged is the class of an error that says that a file was written to since it was opened: what was read
+// is neither what it was nor what it is.
+var ErrChanged = errors.New("has changed while it was read")
+
 // Format is what a file's first bytes say that it is.
 type Format string
 

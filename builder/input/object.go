@@ -90,7 +90,7 @@ func (o *object) unchanged(name string) error {
 		return fmt.Errorf("look at %s again: %w", name, err)
 	}
 	if now.Version != o.Version || now.Size != o.Size || !now.Time.Equal(o.Time) {
-		return fmt.Errorf("%s has changed while it was read", name)
+		return fmt.Errorf("%s %w", name, ErrChanged)
 	}
 	return nil
 }

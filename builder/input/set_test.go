@@ -265,6 +265,7 @@ func TestChanges(t *testing.T) {
 			list, described := set.Describe(t.Context(), "apps", nil)
 			if test.want != "" {
 				require.ErrorContains(t, err, filepath.Join(dir, "a")+" "+test.want)
+				require.ErrorIs(t, err, input.ErrChanged)
 				return
 			}
 			require.NoError(t, errors.Join(err, described))

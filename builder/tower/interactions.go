@@ -33,6 +33,13 @@ type InteractionsPathError struct{ Err error }
 func (e InteractionsPathError) Error() string { return e.Err.Error() }
 func (e InteractionsPathError) Unwrap() error { return e.Err }
 
+// InteractionsError says that what a file of interactions has cannot be read, or why its reading ended
+// otherwise: its cause may be of a disk or a store, too.
+type InteractionsError struct{ Err error }
+
+func (e *InteractionsError) Error() string { return e.Err.Error() }
+func (e *InteractionsError) Unwrap() error { return e.Err }
+
 // OpenInteractions opens the files of Paths. The caller closes them.
 func OpenInteractions(ctx context.Context, o InteractionOptions, how input.Options) (*input.Set, error) {
 	set, err := input.Open(ctx, o.Paths, acceptInteractions(o), how)
@@ -46,7 +53,8 @@ func OpenInteractions(ctx context.Context, o InteractionOptions, how input.Optio
 }
 
 // ReadInteractions calls each with every interaction, in the order of the files. The
-// strings are good for ever. An error of each ends the reading and is returned.
+// strings are good for ever. An error of each ends the reading and is returned. What is wrong with
+// a file is an [*InteractionsError].
 func ReadInteractions(ctx context.Context, o InteractionOptions, each func(user, app string) error) (err error) {
 	if o.Files == nil {
 		if o.Files, err = OpenInteractions(ctx, o, input.Options{}); err != nil {
@@ -57,14 +65,14 @@ func ReadInteractions(ctx context.Context, o InteractionOptions, each func(user,
 	for _, f := range o.Files.Files() {
 		head, err := headOf(f)
 		if err != nil {
-			return err
+			return &InteractionsError{err}
 		}
 		read := readCSVPairs
 		if input.FormatOf(head) == input.Parquet {
 			read = readParquetPairs
 		}
 		if err := read(o, f, each); err != nil {
-			return fmt.Errorf("read interactions %s: %w", f.Name(), err)
+			return &InteractionsError{fmt.Errorf("read interactions %s: %w", f.Name(), err)}
 		}
 	}
 	return nil

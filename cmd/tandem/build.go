@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/tandem-ann/tandem/builder"
+	"github.com/tandem-ann/tandem/builder/input"
 	"github.com/tandem-ann/tandem/builder/tower"
 	"github.com/tandem-ann/tandem/builder/tower/hnswexport"
 	"github.com/tandem-ann/tandem/index"
@@ -230,7 +231,16 @@ func build(e *environment, store *snapshots.Store, o builder.Options) (*builder.
 	defer p.Done()
 	o.Progress = p
 	report, err := builder.Build(e.ctx, store, o)
-	return report, hinted(err)
+	return report, inputsError(err)
+}
+
+// inputsError gives the error of a command that reads its inputs from the beginning its exit code. A file that
+// was written to meanwhile is another one next time; for steps it is not what was planned.
+func inputsError(err error) error {
+	if errors.Is(err, input.ErrChanged) {
+		return hinted(err)
+	}
+	return stepError(err)
 }
 
 // hinted adds to an error the flag that helps.

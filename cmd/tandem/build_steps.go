@@ -49,7 +49,7 @@ func (f *stepFlags) open(e *environment, memory int64, p builder.Progress) (*bui
 	return steps, store, done, nil
 }
 
-// refusedError says that doing a step again gives the same, so that no scheduler should.
+// refusedError says that doing it again gives the same, so that no scheduler should.
 type refusedError struct{ error }
 
 func (e refusedError) Unwrap() error { return e.error }

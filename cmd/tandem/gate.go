@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -227,8 +228,12 @@ func (c *gateCommand) Run(e *environment) (err error) {
 // runGates runs all gates, and notes what they found.
 func runGates(ctx context.Context, p progress, in gate.Input, store *snapshots.Store, log *live.State, found *gates.Recorded) (err error) {
 	in.Begin = func(gate string) { p.Stage("gate "+gate, -1) }
-	if found.Report, err = gate.Run(ctx, in); err == nil && in.Interactions.Files != nil {
-		err = in.Interactions.Files.Unchanged()
+	found.Report, err = gate.Run(ctx, in)
+	if in.Interactions.Files != nil {
+		err = cmp.Or(in.Interactions.Files.Unchanged(), err)
+	}
+	if errors.As(err, new(*tower.InteractionsError)) {
+		err = inputsError(builder.AtFault(err))
 	}
 	if err != nil {
 		return err

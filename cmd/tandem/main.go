@@ -4,8 +4,8 @@
 //
 // It is the one place that reads flags and turns errors into exit codes: 0 for
 // success, 1 for a failure, 2 for wrong use, 3 for a snapshot that is not fit to be
-// released, 4 for a server that does not answer, 5 for inputs of a step of a build that no
-// repetition mends.
+// released, 4 for a server that does not answer, 5 for inputs of a build, or of a step of one,
+// that no repetition mends.
 //
 // The package has more than 3,000 lines because each command has a file or two: its flags
 // and their help, what it wires together, and what it prints.

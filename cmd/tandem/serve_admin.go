@@ -17,7 +17,7 @@ import (
 // There is none by default: several servers on one machine would want the same port, and who
 // has not asked for a listener does not look after it.
 type adminFlags struct {
-	Admin       string   `placeholder:"HOST:PORT" help:"Address to listen on for those who operate the server, such as 127.0.0.1:6060: the console for browsers, the documentation at /docs/, GET /metrics, /debug/pprof, /healthz, /readyz and /startupz; port 0 takes a free one. Profiles and the documentation need the scope admin where callers are asked who they are, and beyond loopback it goes with --tokens, --tls-client-ca or --insecure (default none; BASEPLATE_SIDECAR_ADMIN_PORT has it listen on 127.0.0.1, and sets the port whatever is said here)."`
+	Admin       string   `placeholder:"HOST:PORT" help:"Address to listen on for those who operate the server, such as 127.0.0.1:6060: the console for browsers, the documentation at /docs/, GET /metrics, /debug/pprof, /healthz, /readyz and /startupz; port 0 takes a free one. Profiles need the scope admin, and the documentation any but internal, where callers are asked who they are, and beyond loopback it goes with --tokens, --tls-client-ca or --insecure (default none; BASEPLATE_SIDECAR_ADMIN_PORT has it listen on 127.0.0.1, and sets the port whatever is said here)."`
 	ConsoleHost []string `sep:"none" placeholder:"NAME" help:"Name by which browsers may ask for the console of --admin, such as tandem-0.prod.example, beside localhost and IP addresses; may be repeated (default none)."`
 
 	MetricsScope string `placeholder:"SCOPE" help:"Scope that GET /metrics of --admin needs: query, live, publish, admin or internal (default none: it is open)."`

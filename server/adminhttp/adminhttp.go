@@ -30,6 +30,8 @@ type Options struct {
 	// and all that is added later. Nil lets everybody through, which a loopback address is
 	// for.
 	Protect func(http.Handler) http.Handler
+	// ProtectDocs is what Protect is, for the documentation. Nil: Protect.
+	ProtectDocs func(http.Handler) http.Handler
 	// ProtectMetrics is Protect for metrics, which nil leaves open wherever it listens.
 	ProtectMetrics func(http.Handler) http.Handler
 	// Insecure accepts an address that others than this machine reach, without Protect.
@@ -168,7 +170,11 @@ func newHandler(o *Options, h *Handlers) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", guarded(o.ProtectMetrics, h.Metrics))
 	mux.Handle("/debug/pprof/", guarded(o.Protect, profiles()))
-	mux.Handle(manual.Path, guarded(o.Protect, manual.New()))
+	protectDocs := o.ProtectDocs
+	if protectDocs == nil {
+		protectDocs = o.Protect
+	}
+	mux.Handle(manual.Path, guarded(protectDocs, manual.New()))
 	mux.HandleFunc("GET /healthz", h.Alive)
 	mux.HandleFunc("GET /readyz", h.Ready)
 	mux.HandleFunc("GET /startupz", h.Started)

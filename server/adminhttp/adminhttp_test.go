@@ -128,6 +128,11 @@ func TestProtect(t *testing.T) {
 			require.Equal(t, want[i], status, path)
 		}
 	}
+	reading := start(t, adminhttp.Options{Protect: deny, ProtectDocs: func(next http.Handler) http.Handler { return next }})
+	for path, want := range map[string]int{"/debug/pprof/": 403, "/docs/": 200, "/docs/gates.md": 200} {
+		status, _ := get(t, reading, "", path)
+		require.Equal(t, want, status, path)
+	}
 }
 
 // TestProfilesAreBounded asks for profiles that take too long, in each way in which that can be

@@ -15,8 +15,11 @@ import (
 	"github.com/tandem-ann/tandem/server/auth"
 )
 
-// Path is where the console is.
-const Path = "/console/"
+// Path is where the console is, and DocsPath where the documentation is that stands beside it.
+const (
+	Path     = "/console/"
+	DocsPath = "/docs/"
+)
 
 const (
 	sessionPath = Path + "session"
@@ -39,8 +42,14 @@ type Options struct {
 	Now func() time.Time
 }
 
-// New returns the handler of all that is under [Path].
-func New(o Options) http.Handler {
+// Console is the handler of all that is under [Path]. It is for concurrent use.
+type Console struct {
+	http.Handler
+	console *console
+}
+
+// New returns a console.
+func New(o Options) *Console {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
@@ -55,7 +64,43 @@ func New(o Options) http.Handler {
 	others.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		refuse(w, http.StatusForbidden, "permission_denied", "the request comes from another site; accepted: from the console itself")
 	}))
-	return c.ownHost(secured(others.Handler(mux)))
+	return &Console{c.ownHost(secured(others.Handler(mux))), c}
+}
+
+// Readable lets requests through to a handler of what is under [DocsPath] that are from a browser whose
+// session of the console has not ended, and those whose callers may do anything that callers do: with a
+// token of any scope but internal, or by their certificate. Others are answered with 401 or 403 and a line
+// of text. Where nobody is asked who they are it lets all through.
+func (c *Console) Readable(next http.Handler) http.Handler {
+	g := c.console.options.Guard
+	if g == nil {
+		return next
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked := r
+		var s *session
+		if r.Header.Get("Authorization") == "" {
+			s = c.console.sessions.findReader(cookieOf(r, readerName(r)))
+		}
+		if s != nil {
+			asked = r.WithContext(auth.WithTokenHash(r.Context(), s.token))
+		}
+		denied := g.Admit(asked, auth.Any&^auth.Internal)
+		if denied == nil {
+			next.ServeHTTP(w, r)
+			return
+		}
+		c.console.endIfGone(s, denied)
+		text := denied.Error()
+		if denied.Denial != auth.NoScope {
+			w.Header().Set("WWW-Authenticate", "Bearer")
+			if g.TakesTokens() {
+				text += "; in a browser: sign in at " + Path + ", and open this page again"
+			}
+		}
+		w.Header().Set("Cache-Control", "no-store")
+		http.Error(w, text, denied.Status())
+	})
 }
 
 type console struct {
@@ -164,18 +209,23 @@ func (c *console) identified(r *http.Request) (context.Context, *session, error)
 	if !g.TakesTokens() {
 		return r.Context(), nil, nil
 	}
-	s := c.sessions.find(cookieOf(r))
+	s := c.sessions.find(cookieOf(r, cookieName(r)))
 	if s == nil {
 		return nil, nil, errNoSession
 	}
 	ctx := auth.WithTokenHash(r.Context(), s.token)
 	if _, denied := g.Identify(r.WithContext(ctx)); denied != nil {
-		if denied.Denial == auth.UnknownToken || denied.Denial == auth.ExpiredToken {
-			c.sessions.end(s)
-		}
+		c.endIfGone(s, denied)
 		return nil, nil, denied
 	}
 	return ctx, s, nil
+}
+
+// endIfGone ends a session, if there is one, whose token does not count any more.
+func (c *console) endIfGone(s *session, denied *auth.DeniedError) {
+	if s != nil && (denied.Denial == auth.UnknownToken || denied.Denial == auth.ExpiredToken) {
+		c.sessions.end(s)
+	}
 }
 
 // signIn begins a session.
@@ -219,19 +269,19 @@ func (c *console) signIn(w http.ResponseWriter, r *http.Request) {
 		refuse(w, denied.Status(), "unauthenticated", denied.Error())
 		return
 	}
-	if old := c.sessions.find(cookieOf(r)); old != nil {
+	if old := c.sessions.find(cookieOf(r, cookieName(r))); old != nil {
 		c.sessions.end(old)
 	}
-	secret, s := c.sessions.begin(id.Caller.Name, auth.HashOf(strings.TrimSpace(message.Token)))
-	http.SetCookie(w, c.cookie(r, secret, int(maxSession.Seconds())))
+	secret, reader, s := c.sessions.begin(id.Caller.Name, auth.HashOf(strings.TrimSpace(message.Token)))
+	c.setCookies(w, r, secret, reader, int(maxSession.Seconds()))
 	writeJSON(w, http.StatusOK, &state{SignIn: "token", Caller: id.Caller.Name, Scopes: strings.Split(id.Scopes.String(), ", "), Until: &s.until})
 }
 
 func (c *console) signOut(w http.ResponseWriter, r *http.Request) {
-	if s := c.sessions.find(cookieOf(r)); s != nil {
+	if s := c.sessions.find(cookieOf(r, cookieName(r))); s != nil {
 		c.sessions.end(s)
 	}
-	http.SetCookie(w, c.cookie(r, "", -1))
+	c.setCookies(w, r, "", "", -1)
 	w.WriteHeader(http.StatusNoContent)
 }
 

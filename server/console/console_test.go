@@ -28,7 +28,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // world is a console with its clock, and what its API was asked.
 type world struct {
 	t     *testing.T
-	h     http.Handler
+	h     *console.Console
 	file  string // of tokens
 	guard *auth.Guard
 	now   time.Time
@@ -96,6 +96,10 @@ type answer struct {
 }
 
 func (w *world) ask(method, path, body string, changes ...change) *answer {
+	return ask(w.h, method, path, body, changes...)
+}
+
+func ask(h http.Handler, method, path, body string, changes ...change) *answer {
 	r := httptest.NewRequest(method, path, strings.NewReader(body))
 	r.Host = "127.0.0.1:6060"
 	if body != "" {
@@ -105,7 +109,7 @@ func (w *world) ask(method, path, body string, changes ...change) *answer {
 		c(r)
 	}
 	out := httptest.NewRecorder()
-	w.h.ServeHTTP(out, r)
+	h.ServeHTTP(out, r)
 	result := out.Result()
 	defer result.Body.Close()
 	return &answer{result.StatusCode, result.Header, result.Cookies(), out.Body.String()}
@@ -113,10 +117,22 @@ func (w *world) ask(method, path, body string, changes ...change) *answer {
 
 // signIn begins a session of a caller, and returns its cookie.
 func (w *world) signIn(name string, changes ...change) *http.Cookie {
+	c, _ := w.signInToRead(name, changes...)
+	return c
+}
+
+// signInToRead begins a session of a caller, and returns its cookie, and the one that reads.
+func (w *world) signInToRead(name string, changes ...change) (c, reader *http.Cookie) {
 	r := w.ask(http.MethodPost, "/console/session", fmt.Sprintf(`{"token": %q}`, secretOf(name)), changes...)
 	require.Equal(w.t, http.StatusOK, r.StatusCode, r.body)
-	require.Len(w.t, r.cookies, 1)
-	return r.cookies[0]
+	require.Len(w.t, r.cookies, 2)
+	return r.cookies[0], r.cookies[1]
+}
+
+// read asks for a page of the documentation.
+func (w *world) read(changes ...change) *answer {
+	page := http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(rw, "a page") })
+	return ask(w.h.Readable(page), http.MethodGet, "/docs/gates", "", changes...)
 }
 
 const (
@@ -378,6 +394,69 @@ func TestSession(t *testing.T) {
 	require.True(t, works(again))
 }
 
+// TestReadable has the documentation read by who has signed in, for as long as that lasts, and by who
+// sends a token; by what a browser sends to it nothing else is done.
+func TestReadable(t *testing.T) {
+	all := []string{entry("ann", "query"), entry("bob", "admin"), entry("peer", "internal")}
+	w := newWorld(t, console.Options{TLS: true}, all...)
+	none := w.read()
+	require.Equal(t, http.StatusUnauthorized, none.StatusCode)
+	require.Contains(t, none.body, "there is no token")
+	require.Contains(t, none.body, "sign in at /console/")
+	require.Equal(t, "Bearer", none.Header.Get("WWW-Authenticate"))
+	require.Equal(t, http.StatusForbidden, w.read(header("Authorization", "Bearer "+secretOf("peer"))).StatusCode)
+	require.Equal(t, "a page", w.read(header("Authorization", "Bearer "+secretOf("ann"))).body)
+
+	c, reader := w.signInToRead("ann")
+	require.Equal(t, "/docs/", reader.Path)
+	require.True(t, reader.HttpOnly && reader.Secure)
+	require.NotEqual(t, c.Value, reader.Value)
+	require.NotContains(t, reader.String(), secretOf("ann"))
+	require.Equal(t, "a page", w.read(with(reader)).body)
+	require.Equal(t, http.StatusUnauthorized, w.read(with(c)).StatusCode, "the id of the session is not for this path")
+	// Under whichever name it is sent, it is no session.
+	for _, name := range []string{reader.Name, c.Name} {
+		sent := &http.Cookie{Name: name, Value: reader.Value}
+		require.Equal(t, http.StatusUnauthorized, w.ask(http.MethodPost, retrieve, "{}", with(sent)).StatusCode)
+		require.Empty(t, w.said(with(sent)).Caller)
+		require.Equal(t, http.StatusNoContent, w.ask(http.MethodDelete, "/console/session", "", with(sent)).StatusCode)
+	}
+	require.Equal(t, "a page", w.read(with(reader)).body)
+	require.Equal(t, http.StatusUnauthorized, w.read(with(reader), with(reader)).StatusCode)
+	require.Equal(t, http.StatusUnauthorized, w.read(with(reader), host("127.0.0.1:6061")).StatusCode)
+	require.Equal(t, http.StatusUnauthorized, w.read(with(reader), header("Authorization", "Bearer wrong")).StatusCode, "a token that is sent counts")
+
+	// It ends with the session, whichever way that ends.
+	out := w.ask(http.MethodDelete, "/console/session", "", with(c))
+	require.Len(t, out.cookies, 2)
+	for i, path := range []string{"/console/", "/docs/"} {
+		require.Equal(t, path, out.cookies[i].Path)
+		require.Negative(t, out.cookies[i].MaxAge)
+	}
+	require.Equal(t, http.StatusUnauthorized, w.read(with(reader)).StatusCode)
+	_, reader = w.signInToRead("ann")
+	for range 23 { // reading is use
+		w.now = w.now.Add(30 * time.Minute)
+		require.Equal(t, http.StatusOK, w.read(with(reader)).StatusCode)
+	}
+	w.now = w.now.Add(30 * time.Minute)
+	require.Equal(t, http.StatusUnauthorized, w.read(with(reader)).StatusCode)
+	_, reader = w.signInToRead("ann")
+	for range 16 {
+		w.now = w.now.Add(time.Second)
+		w.signIn("ann")
+	}
+	require.Equal(t, http.StatusUnauthorized, w.read(with(reader)).StatusCode, "it was one too many")
+	_, reader = w.signInToRead("ann")
+	w.tokens(all[1:]...)
+	gone := w.read(with(reader))
+	require.Equal(t, http.StatusUnauthorized, gone.StatusCode)
+	require.Contains(t, gone.body, "the token is not known")
+
+	open := newWorld(t, console.Options{})
+	require.Equal(t, "a page", open.read().body)
+}
+
 // TestSessionsAreBounded has a caller begin many, which end its own and nobody else's.
 func TestSessionsAreBounded(t *testing.T) {
 	w := newWorld(t, console.Options{TLS: true}, entry("ann", "admin"), entry("bob", "admin"))
@@ -423,5 +502,5 @@ func TestSignInIsRefused(t *testing.T) {
 	open := newWorld(t, console.Options{})
 	require.Equal(t, http.StatusBadRequest, open.ask(http.MethodPost, "/console/session", `{"token": "x"}`).StatusCode)
 	require.Equal(t, "none", open.said().SignIn)
-	require.Len(t, open.said().Scopes, 6)
+	require.Equal(t, strings.Split(auth.Any.String(), ", "), open.said().Scopes)
 }

@@ -12,7 +12,8 @@
 // id, and the browser has the id in a cookie that no script reads and no other site sends. A
 // session ends after an hour without a request, after twelve hours in any case, at sign-out, and
 // as soon as its token no longer counts, which is looked at for each request. Sessions are in
-// memory, and end with the process.
+// memory, and end with the process. A session has a second id, in a cookie for [DocsPath], with which
+// [Console.Readable] lets a browser read the documentation and nothing else.
 //
 // # Other pages
 //
@@ -36,8 +37,8 @@
 // which plot.tsx writes as SVG: that prints, is read aloud, and needs no script library in a report.
 // There is no other dependency: styles are a file of custom properties, and the rest is the platform's.
 //
-// What is seen first is in index.html, and waits for the style alone. Of long tables only what somebody
-// scrolls to is drawn.
+// What is seen first is in index.html, and waits for the style alone: the page's script, which is on its way
+// meanwhile, is run once that is drawn. Of long tables only what somebody scrolls to is drawn.
 //
 // Files are served with gzip, compressed when they are first asked for: bytes that depend on the
 // version of a compressor would make dist differ from machine to machine. Names of scripts and

@@ -23,6 +23,7 @@ const (
 // session is somebody who has signed in.
 type session struct {
 	key    [sha256.Size]byte // the hash of its id
+	reader [sha256.Size]byte // the hash of the id with which the documentation is read, and nothing else
 	caller string
 	token  [sha256.Size]byte // the hash of the token
 	until  time.Time
@@ -34,35 +35,49 @@ type session struct {
 type sessions struct {
 	now func() time.Time
 
-	mu    sync.Mutex
-	byKey map[[sha256.Size]byte]*session
+	mu       sync.Mutex
+	byKey    map[[sha256.Size]byte]*session
+	byReader map[[sha256.Size]byte]*session
 }
 
 func newSessions(now func() time.Time) *sessions {
-	return &sessions{now: now, byKey: map[[sha256.Size]byte]*session{}}
+	return &sessions{now: now, byKey: map[[sha256.Size]byte]*session{}, byReader: map[[sha256.Size]byte]*session{}}
 }
 
-// begin begins one of a caller with a token, and returns its id.
-func (l *sessions) begin(caller string, token [sha256.Size]byte) (id string, s *session) {
+// newID returns an id that nobody guesses, and its hash.
+func newID() (id string, hash [sha256.Size]byte) {
 	var secret [32]byte
 	_, _ = rand.Read(secret[:]) // it never fails
 	id = base64.RawURLEncoding.EncodeToString(secret[:])
+	return id, sha256.Sum256([]byte(id))
+}
+
+// begin begins one of a caller with a token, and returns its id, and the one that reads.
+func (l *sessions) begin(caller string, token [sha256.Size]byte) (id, reader string, s *session) {
 	now := l.now()
-	s = &session{key: sha256.Sum256([]byte(id)), caller: caller, token: token, until: now.Add(maxSession), used: now}
+	s = &session{caller: caller, token: token, until: now.Add(maxSession), used: now}
+	id, s.key = newID()
+	reader, s.reader = newID()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.makeRoom(caller, now)
-	l.byKey[s.key] = s
-	return id, s
+	l.byKey[s.key], l.byReader[s.reader] = s, s
+	return id, reader, s
+}
+
+// remove takes a session out. The lock is held.
+func (l *sessions) remove(s *session) {
+	delete(l.byKey, s.key)
+	delete(l.byReader, s.reader)
 }
 
 // makeRoom ends what is over, and what is too much for one more of a caller. The lock is held.
 func (l *sessions) makeRoom(caller string, now time.Time) {
 	var own, any *session
 	n := 0
-	for key, s := range l.byKey {
+	for _, s := range l.byKey {
 		if s.isOver(now) {
-			delete(l.byKey, key)
+			l.remove(s)
 			continue
 		}
 		if any == nil || s.used.Before(any.used) {
@@ -77,9 +92,9 @@ func (l *sessions) makeRoom(caller string, now time.Time) {
 	}
 	switch {
 	case n >= sessionsEach:
-		delete(l.byKey, own.key)
+		l.remove(own)
 	case len(l.byKey) >= sessionsAll:
-		delete(l.byKey, any.key)
+		l.remove(any)
 	}
 }
 
@@ -88,19 +103,24 @@ func (s *session) isOver(now time.Time) bool {
 }
 
 // find returns the session of an id, nil if there is none or it has ended, and notes its use.
-func (l *sessions) find(id string) *session {
+func (l *sessions) find(id string) *session { return l.findIn(l.byKey, id) }
+
+// findReader returns the session of an id that reads, likewise.
+func (l *sessions) findReader(id string) *session { return l.findIn(l.byReader, id) }
+
+func (l *sessions) findIn(list map[[sha256.Size]byte]*session, id string) *session {
 	if id == "" {
 		return nil
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	s := l.byKey[sha256.Sum256([]byte(id))]
+	s := list[sha256.Sum256([]byte(id))]
 	if s == nil {
 		return nil
 	}
 	now := l.now()
 	if s.isOver(now) {
-		delete(l.byKey, s.key)
+		l.remove(s)
 		return nil
 	}
 	s.used = now
@@ -111,30 +131,41 @@ func (l *sessions) find(id string) *session {
 func (l *sessions) end(s *session) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	delete(l.byKey, s.key)
+	l.remove(s)
 }
 
-// cookieName is that of the cookie with the id of a session. A browser sends the cookies of a
-// host to each of its ports, so the name has that.
-func cookieName(r *http.Request) string {
+// cookieName is that of the cookie with the id of a session, and readerName that of the one which
+// reads. A browser sends the cookies of a host to each of its ports, so the names have that.
+func cookieName(r *http.Request) string { return ofPort("tandem_session", r) }
+func readerName(r *http.Request) string { return ofPort("tandem_reader", r) }
+
+func ofPort(name string, r *http.Request) string {
 	if _, port, err := net.SplitHostPort(r.Host); err == nil && port != "" {
-		return "tandem_session_" + port
+		return name + "_" + port
 	}
-	return "tandem_session"
+	return name
 }
 
-// cookie returns one with a value that lasts for so many seconds; -1 takes it away.
-func (c *console) cookie(r *http.Request, value string, seconds int) *http.Cookie {
-	return &http.Cookie{
-		Name: cookieName(r), Value: value, Path: Path, MaxAge: seconds,
+// setCookies has a browser keep the ids of a session for so many seconds; -1 takes them away.
+//
+// The documentation has an id of its own, since other servers of the host may have pages at its
+// path, to which a browser sends that cookie too: with it nothing is done but read what is no secret. So
+// links that lead there from elsewhere may have it.
+func (c *console) setCookies(w http.ResponseWriter, r *http.Request, id, reader string, seconds int) {
+	http.SetCookie(w, &http.Cookie{
+		Name: cookieName(r), Value: id, Path: Path, MaxAge: seconds,
 		HttpOnly: true, Secure: c.options.TLS, SameSite: http.SameSiteStrictMode,
-	}
+	})
+	http.SetCookie(w, &http.Cookie{
+		Name: readerName(r), Value: reader, Path: DocsPath, MaxAge: seconds,
+		HttpOnly: true, Secure: c.options.TLS, SameSite: http.SameSiteLaxMode,
+	})
 }
 
-// cookieOf returns the id of the session that a request is of, empty without.
-func cookieOf(r *http.Request) string {
+// cookieOf returns the value that a request has of a cookie, empty without.
+func cookieOf(r *http.Request, name string) string {
 	// Of several, as another path may have set, none is taken for the other.
-	list := r.CookiesNamed(cookieName(r))
+	list := r.CookiesNamed(name)
 	if len(list) != 1 {
 		return ""
 	}

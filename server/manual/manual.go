@@ -23,7 +23,7 @@ import (
 )
 
 // Path is where the pages are.
-const Path = "/docs/"
+const Path = console.DocsPath
 
 //go:embed style.css
 var style []byte

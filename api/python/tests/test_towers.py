@@ -167,8 +167,9 @@ class TowersTest(unittest.TestCase):
             pipeline.release("0" * 64, store=str(store), binary=BINARY)
         self.assertEqual(failed.exception.exit_code, 1)
         write_tower(users, [f"user-{i}" for i in range(300)], vectors, kind="user", run="two")
-        with self.assertRaisesRegex(pipeline.CommandFailed, 'apps are of the training run "one", users of "two"'):
+        with self.assertRaisesRegex(pipeline.BadInputs, 'exit code 5: .*apps are of the training run "one", users of "two"') as bad:
             pipeline.build(apps=apps, users=users, **(flags | {"model_version": "2"}))
+        self.assertNotIsInstance(bad.exception, pipeline.CommandFailed)
         with self.assertRaisesRegex(pipeline.Unfit, "exit code 3: axes failed") as unfit:
             pipeline.gate("4be1", store="s", binary=self.script("echo axes failed >&2; echo '{\"gates\": 1}'; exit 3"))
         self.assertEqual(unfit.exception.report, {"gates": 1})

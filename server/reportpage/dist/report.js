@@ -1,4 +1,4 @@
-// ../../../../con/server/console/web/node_modules/preact/dist/preact.mjs
+// node_modules/preact/dist/preact.mjs
 var e, t, n, r, i, a, o, s, c, l, u = Symbol.for("pv"), d = {}, f = [], p = /^m(i|n|o|s|text|space)$/, m = Array.isArray, h = f.slice, g = Object.assign;
 function _(e) {
 	e && e.parentNode && e.remove();
@@ -416,7 +416,7 @@ function Ne(e, t) {
 function Pe(e, t) {
 	return typeof t == "function" ? t(e) : t;
 }
-// ../../../../con/server/console/web/node_modules/preact/jsx-runtime/dist/jsxRuntime.mjs
+// node_modules/preact/jsx-runtime/dist/jsxRuntime.mjs
 var Fe = Symbol.for("pv"), Ie = 0;
 Array.isArray;
 function U(t, n, r, i, a, o) {
@@ -1262,9 +1262,9 @@ function et(e) {
 		}
 	};
 }
-// src/theme.ts
-var tt = "tandem-theme", nt = matchMedia("(prefers-color-scheme: dark)");
-function rt() {
+// src/stored.ts
+var tt = "tandem-theme";
+function nt() {
 	try {
 		let e = localStorage.getItem(tt);
 		return e === "light" || e === "dark" ? e : "auto";
@@ -1272,11 +1272,15 @@ function rt() {
 		return "auto";
 	}
 }
-var it = et(rt()), at = () => it.value === "dark" || it.value === "auto" && nt.matches, ot = et(at());
-function st() {
-	it.value === "auto" ? delete document.documentElement.dataset.theme : document.documentElement.dataset.theme = it.value, ot.set(at());
+function rt(e) {
+	e === "auto" ? delete document.documentElement.dataset.theme : document.documentElement.dataset.theme = e;
 }
-st(), nt.addEventListener("change", st);
+// src/theme.ts
+var it = matchMedia("(prefers-color-scheme: dark)"), at = et(nt()), ot = () => at.value === "dark" || at.value === "auto" && it.matches, st = et(ot());
+function ct() {
+	rt(at.value), st.set(ot());
+}
+ct(), it.addEventListener("change", ct);
 // src/report.tsx
 function Q({ list: e }) {
 	return /* @__PURE__ */ U("dl", {
@@ -1284,7 +1288,7 @@ function Q({ list: e }) {
 		children: e.map(([e, t]) => /* @__PURE__ */ U("div", { children: [/* @__PURE__ */ U("dt", { children: e }), /* @__PURE__ */ U("dd", { children: t })] }, e))
 	});
 }
-function ct({ run: e, rows: t }) {
+function lt({ run: e, rows: t }) {
 	let n = He(e), r = n.filter((e) => !e.passed).length, i = e.report?.previous;
 	return /* @__PURE__ */ U(y, { children: [/* @__PURE__ */ U("section", {
 		class: "card",
@@ -1329,7 +1333,7 @@ function ct({ run: e, rows: t }) {
 		})]
 	})] });
 }
-function lt({ r: e }) {
+function ut({ r: e }) {
 	let t = Object.entries(e.rejected ?? {}).flatMap(([e, t]) => (t ?? []).map((t) => ({
 		tower: e,
 		...t
@@ -1395,24 +1399,24 @@ function lt({ r: e }) {
 				] }, t)) })]
 			})]
 		}),
-		e.gates && /* @__PURE__ */ U(ct, {
+		e.gates && /* @__PURE__ */ U(lt, {
 			run: e.gates,
 			rows: e.rows
 		}),
 		/* @__PURE__ */ U(Ye, { m: n })
 	] });
 }
-function ut({ r: e }) {
+function dt({ r: e }) {
 	return /* @__PURE__ */ U(y, { children: [/* @__PURE__ */ U("section", {
 		class: "card",
 		children: /* @__PURE__ */ U(Q, { list: [["Snapshot", /* @__PURE__ */ U("code", { children: e.run.snapshot })], ["Run", e.run.time ?? "not known"]] })
-	}), /* @__PURE__ */ U(ct, {
+	}), /* @__PURE__ */ U(lt, {
 		run: e.run,
 		rows: e.rows
 	})] });
 }
-var dt = (e) => e.setting === "ef" ? `ef ${e.ef}` : e.setting === "target" ? `target ${e.target}` : "exact scan";
-function ft({ r: e }) {
+var ft = (e) => e.setting === "ef" ? `ef ${e.ef}` : e.setting === "target" ? `target ${e.target}` : "exact scan";
+function pt({ r: e }) {
 	let t = e.results ?? [], n = [...new Set(t.map((e) => e.k))];
 	return /* @__PURE__ */ U(y, { children: [
 		/* @__PURE__ */ U("section", {
@@ -1448,7 +1452,7 @@ function ft({ r: e }) {
 						points: n.filter((e) => e.setting === t).map((e) => ({
 							x: e.p50_us,
 							y: e.recall,
-							label: dt(e) + (e.default ? ", the default" : "")
+							label: ft(e) + (e.default ? ", the default" : "")
 						})).sort((e, t) => e.x - t.x)
 					});
 					return /* @__PURE__ */ U(J, {
@@ -1521,7 +1525,7 @@ function ft({ r: e }) {
 					/* @__PURE__ */ U("th", {
 						scope: "row",
 						children: [
-							dt(e),
+							ft(e),
 							" ",
 							e.default && /* @__PURE__ */ U("span", {
 								class: "tag good",
@@ -1566,7 +1570,7 @@ function ft({ r: e }) {
 		})
 	] });
 }
-function pt({ title: e, groups: t, of: n }) {
+function mt({ title: e, groups: t, of: n }) {
 	let r = t.flatMap((e) => {
 		let t = n(e);
 		return t ? [{
@@ -1677,7 +1681,7 @@ function pt({ title: e, groups: t, of: n }) {
 		]
 	});
 }
-function mt({ r: e }) {
+function ht({ r: e }) {
 	let t = [
 		{
 			...e.overall,
@@ -1714,12 +1718,12 @@ function mt({ r: e }) {
 				["Machine", `${e.platform}, ${e.kernel} kernel, ${e.go}`]
 			] })
 		}),
-		/* @__PURE__ */ U(pt, {
+		/* @__PURE__ */ U(mt, {
 			title: "From the recorded answers",
 			groups: t,
 			of: (e) => e
 		}),
-		/* @__PURE__ */ U(pt, {
+		/* @__PURE__ */ U(mt, {
 			title: "From the baseline's answers",
 			groups: t,
 			of: (e) => e.baseline
@@ -1795,8 +1799,8 @@ function mt({ r: e }) {
 		})
 	] });
 }
-var ht = (e, t) => e === "all" ? "all" : t ? `${e} ${t}` : `no ${e}`, $ = (e, t) => e ? `${t(e.lower)} to ${t(e.upper)}` : "", gt = 20;
-function _t({ o: e }) {
+var gt = (e, t) => e === "all" ? "all" : t ? `${e} ${t}` : `no ${e}`, $ = (e, t) => e ? `${t(e.lower)} to ${t(e.upper)}` : "", _t = 20;
+function vt({ o: e }) {
 	if (e.refused) return /* @__PURE__ */ U("section", {
 		class: "card",
 		"aria-label": "Other policies",
@@ -1808,7 +1812,7 @@ function _t({ o: e }) {
 			children: e.refused
 		})]
 	});
-	let t = e.policies ?? [], n = (e) => `${e.policy}${e.all_arms ? "" : `, ${ht("arm", e.arm)}`}`, r = (e) => R(e, 2), i = (e) => e ? /* @__PURE__ */ U(y, { children: [
+	let t = e.policies ?? [], n = (e) => `${e.policy}${e.all_arms ? "" : `, ${gt("arm", e.arm)}`}`, r = (e) => R(e, 2), i = (e) => e ? /* @__PURE__ */ U(y, { children: [
 		r(e.value),
 		" ",
 		/* @__PURE__ */ U("span", {
@@ -1958,7 +1962,7 @@ function _t({ o: e }) {
 		]
 	});
 }
-function vt({ r: e }) {
+function yt({ r: e }) {
 	let t = e.hit_rates ?? [], n = e.groups ?? [], r = [...new Set(t.map((e) => e.k))], i = (e) => R(e, 2), a = n.filter((e) => e.by === "rank"), o = n.filter((e) => e.by !== "rank"), s = (e, t) => ({
 		y: e,
 		low: t?.lower,
@@ -1991,8 +1995,8 @@ function vt({ r: e }) {
 						title: `Hit rate@${e}`,
 						format: i,
 						from: 0,
-						bars: t.filter((t) => t.k === e).slice(0, gt).map((e) => ({
-							label: ht(e.by, e.name),
+						bars: t.filter((t) => t.k === e).slice(0, _t).map((e) => ({
+							label: gt(e.by, e.name),
 							value: e.rate,
 							low: e.interval?.lower,
 							high: e.interval?.upper
@@ -2034,7 +2038,7 @@ function vt({ r: e }) {
 					] }) }), /* @__PURE__ */ U("tbody", { children: t.map((e) => /* @__PURE__ */ U("tr", { children: [
 						/* @__PURE__ */ U("th", {
 							scope: "row",
-							children: ht(e.by, e.name)
+							children: gt(e.by, e.name)
 						}),
 						/* @__PURE__ */ U("td", {
 							class: "n",
@@ -2141,10 +2145,10 @@ function vt({ r: e }) {
 							class: "n",
 							children: "95% by user"
 						})
-					] }) }), /* @__PURE__ */ U("tbody", { children: [...o, ...a.slice(0, gt)].map((e) => /* @__PURE__ */ U("tr", { children: [
+					] }) }), /* @__PURE__ */ U("tbody", { children: [...o, ...a.slice(0, _t)].map((e) => /* @__PURE__ */ U("tr", { children: [
 						/* @__PURE__ */ U("th", {
 							scope: "row",
-							children: ht(e.by, e.name)
+							children: gt(e.by, e.name)
 						}),
 						/* @__PURE__ */ U("td", {
 							class: "n",
@@ -2257,7 +2261,7 @@ function vt({ r: e }) {
 				] }, t)) })]
 			})]
 		}, e.arms.join(" "))),
-		/* @__PURE__ */ U(_t, { o: e.off_policy }),
+		/* @__PURE__ */ U(vt, { o: e.off_policy }),
 		/* @__PURE__ */ U("section", {
 			class: "card flush",
 			"aria-label": "Catalogue",
@@ -2350,7 +2354,7 @@ function vt({ r: e }) {
 		})
 	] });
 }
-function yt({ told: e }) {
+function bt({ told: e }) {
 	let t = e.report;
 	return /* @__PURE__ */ U("main", {
 		class: "stack",
@@ -2368,7 +2372,7 @@ function yt({ told: e }) {
 					]
 				})]
 			}),
-			e.kind === "build" ? /* @__PURE__ */ U(lt, { r: t }) : e.kind === "gate" ? /* @__PURE__ */ U(ut, { r: t }) : e.kind === "diff" ? /* @__PURE__ */ U($e, { d: t }) : e.kind === "replay" ? /* @__PURE__ */ U(mt, { r: t }) : e.kind === "bench" ? /* @__PURE__ */ U(ft, { r: t }) : e.kind === "feedback" ? /* @__PURE__ */ U(vt, { r: t }) : /* @__PURE__ */ U(ze, { title: `This page does not know reports of the kind ${e.kind}` }),
+			e.kind === "build" ? /* @__PURE__ */ U(ut, { r: t }) : e.kind === "gate" ? /* @__PURE__ */ U(dt, { r: t }) : e.kind === "diff" ? /* @__PURE__ */ U($e, { d: t }) : e.kind === "replay" ? /* @__PURE__ */ U(ht, { r: t }) : e.kind === "bench" ? /* @__PURE__ */ U(pt, { r: t }) : e.kind === "feedback" ? /* @__PURE__ */ U(yt, { r: t }) : /* @__PURE__ */ U(ze, { title: `This page does not know reports of the kind ${e.kind}` }),
 			/* @__PURE__ */ U("details", {
 				class: "card",
 				children: [/* @__PURE__ */ U("summary", { children: "The report as JSON" }), /* @__PURE__ */ U("pre", {
@@ -2380,4 +2384,4 @@ function yt({ told: e }) {
 		]
 	});
 }
-P(/* @__PURE__ */ U(yt, { told: JSON.parse(document.getElementById("report").textContent) }), document.getElementById("page"));
+P(/* @__PURE__ */ U(bt, { told: JSON.parse(document.getElementById("report").textContent) }), document.getElementById("page"));

@@ -1,7 +1,7 @@
 """Runs builds, gates and releases from a pipeline, by the command tandem.
 
 Each function runs one command with --json and returns its report as a dictionary. Exit codes are exceptions, so that
-a scheduler knows what it may try again: CommandFailed perhaps, UsageError and Unfit never.
+a scheduler knows what it may try again: CommandFailed perhaps, UsageError, Unfit and BadInputs never.
 """
 
 from __future__ import annotations
@@ -43,14 +43,19 @@ class CommandFailed(CommandError):
 
 
 class UsageError(CommandError):
-    """It was asked for what cannot be (2): it fails again until the flags, or the files, are changed."""
+    """It was asked for what cannot be (2): it fails again until the flags, or the files of settings, are changed."""
 
 
 class Unfit(CommandError):
     """A snapshot is not fit for release (3), or a release was refused for that: the report says which gates failed."""
 
 
-_ERRORS: dict[int, type[CommandError]] = {2: UsageError, 3: Unfit}
+class BadInputs(CommandError):
+    """The inputs of a build, a step of one, or a gate are at fault (5), as towers of two training runs are: it fails
+    again until they are written anew."""
+
+
+_ERRORS: dict[int, type[CommandError]] = {2: UsageError, 3: Unfit, 5: BadInputs}
 
 
 def run(*arguments: str, binary: str | os.PathLike[str] = "tandem", timeout: float | None = None, log: Callable[[str], None] | None = None) -> Report:

@@ -77,6 +77,9 @@ export function App() {
         </nav>
         <div class="who">
           {who.caller && <span class="caller" title={`Scopes: ${who.scopes.join(", ")}`}>{who.caller}</span>}
+          <a class="quiet" href="../docs/" aria-label="Documentation" title="Documentation">
+            <Icon name="manual" />
+          </a>
           <ThemeButton />
           {who.signIn === "token" && (
             <button type="button" class="quiet" aria-label="Sign out" title="Sign out" onClick={() => void signOut()}>

@@ -3,7 +3,7 @@ import { Code, ConnectError } from "@connectrpc/connect";
 import { useEffect, useState } from "preact/hooks";
 import { releases, troubleOf, type Trouble } from "./api";
 import { ago, dateOf, share, shortDigest, words } from "./format";
-import { GateState, ReleaseKind, type GateVerdict, type Release, type ReleaseArm, type ReleaseEntry, type ReleasePlan } from "./gen/tandem/v1/release_pb";
+import { GateState, ReleaseKind, type GateVerdict, type Release, type ReleaseArm, type ReleaseEntry, type ReleasePlan, type Variant } from "./gen/tandem/v1/release_pb";
 import { usePoll } from "./poll";
 import { href } from "./route";
 import { GatesInShort } from "./snapshots";
@@ -71,6 +71,37 @@ export function after(change: Change, released: Released, inputs: Inputs): Share
       return [...shrink(arms, begun.weight), begun];
     }
   }
+}
+
+export const variantKey = (v: Variant): string => `${v.experiment}\0${v.variant}`;
+export const variantText = (v: Variant): string => `${v.experiment}, ${v.variant}: ${v.arms.join(" and ")}`;
+
+/** The variants of experiments that a change leaves, each with who answers it. */
+export function variantsAfter(change: Change, now: readonly Variant[]): readonly Variant[] {
+  switch (change.kind) {
+    case "rollback":
+      return change.to.variants;
+    case "promote":
+      return [];
+    case "stop":
+      return now.filter((v) => !v.arms.includes(change.arm));
+    default:
+      return now;
+  }
+}
+
+/** What becomes of variants of experiments, where anything does. */
+function VariantsThen({ now, then }: { now: readonly Variant[]; then: readonly Variant[] }) {
+  const before = new Set(now.map(variantText));
+  const later = new Set(then.map(variantText));
+  const ends = now.filter((v) => !later.has(variantText(v)));
+  const begins = then.filter((v) => !before.has(variantText(v)));
+  return (
+    <>
+      {ends.length > 0 && <p class="warning">Not answered so any more: {ends.map(variantText).join("; ")}.</p>}
+      {begins.length > 0 && <p class="warning">Variants of experiments that are answered from then on: {begins.map(variantText).join("; ")}.</p>}
+    </>
+  );
 }
 
 /** Why a change was not made, in the terms of whoever made it. */
@@ -236,6 +267,7 @@ export function Confirm({ change, released, newest, close, done }: Props) {
               ))}
             </tbody>
           </Table>
+        <VariantsThen now={released.now?.variants ?? []} then={variantsAfter(change, released.now?.variants ?? [])} />
         {unfit.length > 0 && <p class="warning">{judged ? "Gates keep a snapshot from getting this traffic, unless you say why it is to have it all the same." : "Its gates do not let it pass. That keeps nobody from going back."}</p>}
         <label>
           Reason

@@ -11,7 +11,7 @@ import type { GetLiveStatusResponse } from "./gen/tandem/v1/live_pb";
 import { Tower } from "./gen/tandem/v1/retrieval_pb";
 import { usePoll } from "./poll";
 import { replaceQuery, route } from "./route";
-import { Choice, Digest, Empty, Loading, Prose, Table, TroubleBox } from "./ui";
+import { Choice, Digest, Empty, Loading, Manual, Prose, Table, TroubleBox } from "./ui";
 
 /** How many nodes are asked for: more than a cluster has. */
 const most = 10_000;
@@ -55,7 +55,7 @@ function OfCluster({ list }: { list: Finding[] }) {
           <p>{f.why}</p>
           <p class="next">
             <span>Next</span>
-            <span><Prose text={f.next} /> <span class="muted">({f.runbook})</span></span>
+            <span><Prose text={f.next} /> <span class="muted">(<Manual page={f.runbook} />)</span></span>
           </p>
         </article>
       ))}
@@ -171,12 +171,17 @@ function Short({ c }: { c: ClusterStatus }) {
 
 /**
  * How many rows are drawn: those that somebody sees or is about to. What comes after them is a button,
- * which draws more as soon as it is near the window.
+ * which draws more as soon as it is near the window. Of another key it begins anew, of one that was there before too.
  */
 function useDrawn(length: number, key: string): [number, preact.ComponentChildren] {
-  const [state, setState] = useState({ key, n: some });
-  const n = state.key === key ? state.n : some;
-  const set = (to: number) => setState({ key, n: to });
+  const drawn = useRef({ key, n: some });
+  if (drawn.current.key !== key) drawn.current = { key, n: some };
+  const { n } = drawn.current;
+  const [, redraw] = useState(0);
+  const set = (to: number) => {
+    drawn.current = { key, n: to };
+    redraw((times) => times + 1);
+  };
   const ref = useRef<HTMLButtonElement>(null);
   const left = length - n;
   useEffect(() => {
@@ -192,6 +197,7 @@ function useDrawn(length: number, key: string): [number, preact.ComponentChildre
   );
   return [Math.min(n, length), more];
 }
+
 const some = 60;
 
 function NodeTable({ c, differ, only }: { c: ClusterStatus; differ: Map<string, Difference[]>; only: string }) {

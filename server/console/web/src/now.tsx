@@ -9,7 +9,7 @@ import type { Finding, GetHistoryResponse, HistorySample } from "./gen/tandem/v1
 import type { GetLiveStatusResponse } from "./gen/tandem/v1/live_pb";
 import type { RecallStratum } from "./gen/tandem/v1/recall_pb";
 import { usePoll } from "./poll";
-import { Choice, Digest, Empty, Icon, Loading, Prose, Table, TroubleBox } from "./ui";
+import { Choice, Digest, Empty, Icon, Loading, Manual, Prose, Table, TroubleBox } from "./ui";
 
 const every = 5000;
 
@@ -53,7 +53,7 @@ function Verdict({ findings, at, trouble }: { findings: Finding[] | undefined; a
           <p class="next">
             <span>Next</span>
             <span>
-              <Prose text={f.next} /> <span class="muted">({f.runbook})</span>
+              <Prose text={f.next} /> <span class="muted">(<Manual page={f.runbook} />)</span>
             </span>
           </p>
         </article>

@@ -1,8 +1,8 @@
 // What is released, what was, and apps that are taken down: with changes of all of it.
 import { useMemo, useState } from "preact/hooks";
 import { releases, troubleOf, type Trouble } from "./api";
-import { Confirm, kindText, title, type Change, type Released } from "./changes";
-import { ago, count, dateOf, moment, share, shortDigest } from "./format";
+import { Confirm, kindText, title, variantKey, variantText, type Change, type Released } from "./changes";
+import { ago, count, dateOf, moment, plural, share, shortDigest } from "./format";
 import type { ListReleasesResponse, Release, ReleaseArm, ReleaseEntry, ReleasePlan } from "./gen/tandem/v1/release_pb";
 import { armColor, Dot, Share } from "./now";
 import { usePoll } from "./poll";
@@ -87,7 +87,10 @@ function Log() {
           )}
         </header>
         {released.now ? (
-          <Arms arms={released.now.arms} act={writes ? begin : undefined} />
+          <>
+            <Arms arms={released.now.arms} act={writes ? begin : undefined} />
+            <Variants of={released.now} />
+          </>
         ) : released.generation ? (
           <Empty title="The newest entry of the log cannot be read">{first.data.entries[0]?.fault?.text} Servers keep what they have. A rollback to a generation below brings it back.</Empty>
         ) : (
@@ -217,6 +220,44 @@ function Arms({ arms, act }: { arms: ReleaseArm[]; act?: (c: Change) => void }) 
   );
 }
 
+/** Which arm answers requests that name a variant of an experiment, whatever bucket they fall into. */
+function Variants({ of }: { of: Release }) {
+  if (of.variants.length === 0) return null;
+  const color = (name: string) => armColor(of.arms.findIndex((a) => a.name === name));
+  return (
+    <>
+      <h3>Variants of experiments</h3>
+      <p class="muted">Requests that name one are answered so, whatever share of the traffic the arm has.</p>
+      <Table label="Variants of experiments" class="variants">
+        <thead>
+          <tr>
+            <th scope="col">Experiment</th>
+            <th scope="col">Variant</th>
+            <th scope="col">Answered by</th>
+          </tr>
+        </thead>
+        <tbody>
+          {of.variants.map((v) => (
+            <tr key={variantKey(v)}>
+              <th scope="row">{v.experiment}</th>
+              <td>{v.variant}</td>
+              <td>
+                {v.arms.map((name) => (
+                  <span key={name} class="arm-line">
+                    <Dot color={color(name)} />
+                    {name}{" "}
+                  </span>
+                ))}
+                {v.arms.length > 1 && <span class="tag">interleaved</span>}
+              </td>
+            </tr>
+          ))}
+        </tbody>
+      </Table>
+    </>
+  );
+}
+
 function Entry({ e, back, columns }: { e: ReleaseEntry; back?: () => void; columns: number }) {
   const r = e.release;
   if (!r) {
@@ -242,6 +283,7 @@ function Entry({ e, back, columns }: { e: ReleaseEntry; back?: () => void; colum
             {a.name} <span class="n">{share(a.weight)}</span> <a href={href("snapshots", { of: a.snapshot })}>{a.modelVersion}</a>
           </div>
         ))}
+        {r.variants.length > 0 && <div class="muted" title={r.variants.map(variantText).join("\n")}>{plural(r.variants.length, "variant")} of experiments</div>}
       </td>
       <td class="muted" title={time.toISOString()}>{moment(time)}<div>{ago(time)}</div></td>
       <td class="broad">{r.author}{r.reason && <div class="muted">{r.reason}</div>}</td>

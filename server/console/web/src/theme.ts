@@ -1,27 +1,17 @@
 // Light or dark, as the system has it or as somebody chose.
 import { signal } from "./signal";
+import { key, show, stored, type Theme } from "./stored";
 
-export type Theme = "auto" | "light" | "dark";
+export type { Theme };
 
-const key = "tandem-theme";
 const system = matchMedia("(prefers-color-scheme: dark)");
-
-function stored(): Theme {
-  try {
-    const text = localStorage.getItem(key);
-    return text === "light" || text === "dark" ? text : "auto";
-  } catch {
-    return "auto"; // storage may be off
-  }
-}
 
 export const theme = signal<Theme>(stored());
 const isDark = () => theme.value === "dark" || (theme.value === "auto" && system.matches);
 export const dark = signal(isDark());
 
 function apply() {
-  if (theme.value === "auto") delete document.documentElement.dataset["theme"];
-  else document.documentElement.dataset["theme"] = theme.value;
+  show(theme.value);
   dark.set(isDark());
 }
 apply();

@@ -25,6 +25,7 @@ const paths = {
   auto: "M10 3.5a6.5 6.5 0 1 1 0 13 6.5 6.5 0 0 1 0-13zM10 3.5v13",
   out: "M12 4H5v12h7M9 10h8M14 7l3 3-3 3",
   copy: "M7 7h9v9H7zM13 7V4H4v9h3",
+  manual: "M4.5 3.5H13a2.5 2.5 0 0 1 2.5 2.5v10.5H7A2.5 2.5 0 0 1 4.5 14zM7.5 7.5h5M7.5 10.5h5",
   close: "M5 5l10 10M15 5L5 15",
   add: "M10 4v12M4 10h12",
 };
@@ -42,6 +43,12 @@ export function TroubleBox({ trouble, again }: { trouble: Trouble; again?: () =>
       )}
     </div>
   );
+}
+
+/** A page of the documentation, which stands beside the console, such as docs/runbook.md#tandemrecalllow. */
+export function Manual({ page }: { page: string }) {
+  const [, name, section] = /^docs\/([\w-]+)\.md(#[\w-]+)?$/.exec(page) ?? [];
+  return name ? <a href={`../docs/${name}${section ?? ""}`}>{page}</a> : <>{page}</>;
 }
 
 export function Empty({ title, children }: { title: string; children?: ComponentChildren }) {

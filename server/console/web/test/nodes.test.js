@@ -5,7 +5,8 @@ import { spawn } from "node:child_process";
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
-import { browse, faults, hostile, open, shots, watchTasks } from "./world.js";
+import { told } from "./quick.js";
+import { browse, faults, hostile, open, shots, traced } from "./world.js";
 
 let browser, many, url;
 
@@ -65,22 +66,22 @@ test("of a thousand nodes those that differ come first, each with what to do", {
   }
 });
 
-test("a thousand nodes keep nobody waiting", { timeout: 300_000 }, async () => {
+test("a thousand nodes keep nobody waiting", { timeout: 900_000 }, async () => {
   const { context, page } = await open(browser, "about:blank");
-  await watchTasks(page);
-  await page.goto(`${url}#/nodes`);
-  await page.locator("table.nodes tbody th").first().waitFor();
-  for (let drawn = 0; drawn < 1000; ) {
-    await page.mouse.wheel(0, 20_000);
-    await page.waitForFunction((n) => document.querySelectorAll("table.nodes tbody th").length > n, drawn);
-    drawn = await page.locator("table.nodes tbody th").count();
-  }
-  await page.getByLabel("Only with").pressSequentially("node-42 ready", { delay: 15 });
-  await page.getByLabel("Only with").fill("");
-  for (const name of ["Now", "Nodes", "Now", "Nodes"]) await page.getByRole("link", { name, exact: true }).click();
-  await page.locator("table.nodes tbody th").first().waitFor();
-  const longest = await page.evaluate(() => globalThis.longest);
-  console.log(`with 1,000 nodes: longest task ${longest.toFixed(0)} ms`);
-  if (process.env.CONSOLE_BOUNDS) assert.ok(longest < 200, `${longest} ms`);
+  const found = await traced(browser, page, async () => {
+    await page.goto(`${url}#/nodes`);
+    await page.locator("table.nodes tbody th").first().waitFor();
+    for (let drawn = 0; drawn < 1000; ) {
+      await page.mouse.wheel(0, 20_000);
+      await page.waitForFunction((n) => document.querySelectorAll("table.nodes tbody th").length > n, drawn);
+      drawn = await page.locator("table.nodes tbody th").count();
+    }
+    await page.getByLabel("Only with").pressSequentially("node-42 ready", { delay: 15 });
+    await page.keyboard.press("Control+A");
+    await page.keyboard.press("Delete");
+    for (const name of ["Now", "Nodes", "Now", "Nodes"]) await page.getByRole("link", { name, exact: true }).click();
+    await page.locator("table.nodes tbody th").first().waitFor();
+  });
+  told("with 1,000 nodes", found);
   await context.close();
 });

@@ -87,7 +87,8 @@ test("three problems are found by the console alone, each with its next step", {
   page.setDefaultTimeout(patience);
   // The page Now has what is wrong while it serves: it is looked at until both are known.
   const verdict = page.locator(".verdict");
-  const article = (alert) => verdict.locator("article").filter({ has: page.getByRole("heading", { name: alert }) });
+  // Of recall there is one for the arm, and perhaps one for each of its plans.
+  const article = (alert) => verdict.locator("article").filter({ has: page.getByRole("heading", { name: alert }) }).first();
   for (const [alert, why, next] of [
     ["TandemNodesBehind", /127\.0\.0\.1:\d+ by /, /look whether the store answers those nodes/],
     ["TandemRecallLow", /candidate/, /roll/],

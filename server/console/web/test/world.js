@@ -1,6 +1,7 @@
 // Real servers over a small store that is made here, and a browser to look at them with.
 import { spawn, execFileSync } from "node:child_process";
 import { copyFileSync, existsSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import assert from "node:assert/strict";
 import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -120,9 +121,45 @@ export async function faults(context, page) {
   return JSON.parse(result.value);
 }
 
-/** Counts the longest task of a page that is opened next. */
-export const watchTasks = (page) =>
-  page.addInitScript(() => {
-    globalThis.longest = 0;
-    new PerformanceObserver((l) => l.getEntries().forEach((e) => (globalThis.longest = Math.max(globalThis.longest, e.duration)))).observe({ entryTypes: ["longtask"] });
-  });
+/** The address of the page Explore with what is asked on it. */
+export const explore = (query) => `#/explore?${new URLSearchParams(query)}`;
+
+/** The categories of a trace that say what threads ran, and when something was seen first. */
+const categories = ["toplevel", "loading", "blink.user_timing", "devtools.timeline"];
+
+const ms = (us) => us / 1000;
+
+/**
+ * What Chromium did while act was done, by a trace of it. All but `seen` is milliseconds of processor: on a
+ * machine that does something else meanwhile everything waits longer, and takes little more of that.
+ *
+ * - longest: the longest task of a page's main thread, which is for how long it answers nobody. What a test asks
+ *   of the page is none: so keys and clicks are measured, and not what sets a value by a script.
+ * - paint: what all threads of all processes did from the beginning of a navigation to the first contentful
+ *   paint, one after the other; main: what of it the page's main thread did.
+ * - seen: the time that passed until that paint.
+ */
+export async function traced(browser, page, act) {
+  await browser.startTracing(page, { categories });
+  let events;
+  try {
+    await act();
+  } finally {
+    events = JSON.parse((await browser.stopTracing()).toString("utf8")).traceEvents;
+  }
+  const mains = new Set(events.filter((e) => e.name === "thread_name" && e.args.name === "CrRendererMain").map((e) => `${e.pid} ${e.tid}`));
+  const tasks = events.filter((e) => e.ph === "X" && /RunTask$/.test(e.name) && e.tdur !== undefined);
+  const own = tasks.filter((e) => mains.has(`${e.pid} ${e.tid}`));
+  assert.ok(own.length > 10, `a trace with ${own.length} tasks of pages`);
+  const asked = events.filter((e) => e.ph === "X" && /DevTools/.test(e.args.chrome_mojo_event_info?.mojo_interface_tag ?? ""));
+  const ofTest = (e) => asked.some((a) => a.pid === e.pid && a.tid === e.tid && a.ts >= e.ts && a.ts <= e.ts + e.dur);
+  const longest = own.filter((e) => e.tdur > 20_000 && !ofTest(e)).reduce((a, b) => (b.tdur > a.tdur ? b : a), { tdur: 0, args: {} });
+  const out = { longest: ms(longest.tdur), what: longest.args.src_func ?? "" };
+  const paint = events.findLast((e) => e.name === "firstContentfulPaint");
+  const begun = paint && events.findLast((e) => e.name === "navigationStart" && e.pid === paint.pid && e.ts < paint.ts && e.args.data?.documentLoaderURL);
+  if (begun) {
+    const until = (list) => ms(list.filter((e) => e.ts >= begun.ts && e.ts < paint.ts).reduce((sum, e) => sum + e.tdur, 0));
+    Object.assign(out, { paint: until(tasks), main: until(own), seen: ms(paint.ts - begun.ts) });
+  }
+  return out;
+}
