@@ -67,14 +67,16 @@ const maxReplicas = placement.MaxFactor
 
 // check returns an error unless the flags go together, and with those of a server.
 func (f *clusterFlags) check(c *serveCommand) error {
+	if f.Role != "shard" && (f.NodeName != "" || f.Zone != "" || f.Grace != nil) {
+		return usagef("--node-name, --zone and --nodes-grace go with --role shard")
+	}
 	if f.Role == "all" {
 		for _, given := range []struct {
 			flag string
 			is   bool
 		}{
-			{"--nodes", f.Nodes != ""}, {"--replicas", f.Replicas != nil}, {"--node-name", f.NodeName != ""}, {"--zone", f.Zone != ""},
-			{"--nodes-grace", f.Grace != nil}, {"--nodes-token", f.NodesToken != ""}, {"--nodes-tls-ca", f.NodesCA != ""}, {"--nodes-tls-cert", f.NodesCert != ""},
-			{"--nodes-tls-key", f.NodesKey != ""}, {"--nodes-tls-name", f.NodesName != ""},
+			{"--nodes", f.Nodes != ""}, {"--replicas", f.Replicas != nil}, {"--nodes-token", f.NodesToken != ""}, {"--nodes-tls-ca", f.NodesCA != ""},
+			{"--nodes-tls-cert", f.NodesCert != ""}, {"--nodes-tls-key", f.NodesKey != ""}, {"--nodes-tls-name", f.NodesName != ""},
 		} {
 			if given.is {
 				return usagef("%s goes with --role router or --role shard", given.flag)
@@ -91,8 +93,6 @@ func (f *clusterFlags) check(c *serveCommand) error {
 		return usagef("--snapshot does not go with --role %s: nodes hold what is released", f.Role)
 	case f.Role == "shard" && (c.LiveWrites || c.ReleaseWrites || c.Outcomes || c.RecordShare > 0 || c.RecordOnce):
 		return usagef("--live-writes, --release-writes, --outcomes, --record-share and --record-once do not go with --role shard: routers do that")
-	case f.Role == "router" && (f.NodeName != "" || f.Zone != "" || f.Grace != nil):
-		return usagef("--node-name, --zone and --nodes-grace go with --role shard")
 	case f.grace() < 0 || f.grace() > maxGrace:
 		return usagef("--nodes-grace is %s, want 0s to %s", f.grace(), maxGrace)
 	case f.NodesName != "" && f.NodesCA == "" && f.NodesCert == "":
