@@ -83,7 +83,7 @@ func (c *candidateRows) take(n int) []*tandemv1.Candidate {
 func (c *candidateRows) clear() {
 	for i := range c.rows {
 		row := &c.rows[i]
-		row.Id, row.Score, row.Attributes = "", 0, nil
+		row.Id, row.Score, row.Attributes, row.Team, row.Propensity = "", 0, nil, "", nil
 	}
 }
 

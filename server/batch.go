@@ -136,11 +136,10 @@ func (s *Service) prepare(item *batchItem, total *cost, arrived time.Time, behin
 	if behind != nil {
 		return behind
 	}
-	arm, err := s.acquireFor(item.request)
+	item.now, err = s.acquireFor(item.request, arrived)
 	if err != nil {
 		return err
 	}
-	item.now = arm.pin(arrived)
 	if err := s.begin(item.now); err != nil || b.answer == 0 {
 		return err
 	}

@@ -230,7 +230,7 @@ func (e *encoder) retrieve(m *tandemv1.RetrieveResponse) error {
 // candidate encodes a candidate. In protobuf package proto takes three times as long for
 // one without attributes, of which most answers consist; the bytes are the same.
 func (e *encoder) candidate(c *tandemv1.Candidate) error {
-	if e.json || len(c.Attributes) > 0 || c.Id == "" || c.Score == 0 || !utf8.ValidString(c.Id) {
+	if e.json || len(c.Attributes) > 0 || c.Team != "" || c.Propensity != nil || c.Id == "" || c.Score == 0 || !utf8.ValidString(c.Id) {
 		return e.element(c)
 	}
 	e.data = protowire.AppendVarint(e.data, uint64(1+protowire.SizeBytes(len(c.Id))+1+4))

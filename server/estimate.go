@@ -131,6 +131,17 @@ const (
 // estimate returns what a request, which keeps the contract's rules, will cost where so
 // many processors search at a time.
 func (p *pinned) estimate(r *tandemv1.RetrieveRequest, processors int) cost {
+	k := p.estimateOne(r, processors)
+	if p.twin != nil && p.twin.pinned != nil {
+		other := p.twin.estimateOne(r, processors)
+		k.answer = max(k.answer, other.answer) + int(r.K)*(len(p.name)+len(p.twin.name))
+		k.work, k.memory = k.work+other.work, k.memory+other.memory
+	}
+	return k
+}
+
+// estimateOne is estimate of a request that one arm answers.
+func (p *pinned) estimateOne(r *tandemv1.RetrieveRequest, processors int) cost {
 	tower := p.tower(kindOf(r.Target))
 	before := earlier(r)
 	l := shard.Load{
@@ -173,11 +184,21 @@ func (p *pinned) estimate(r *tandemv1.RetrieveRequest, processors int) cost {
 	if r.Explain || len(r.ExplainIds) > 0 {
 		answer += shardOverhead * (len(tower.Parts()) + len(r.ExplainIds))
 	}
+	work := tower.Cost(l)
+	if x := p.explore; x != nil && x.does && x.may(r) {
+		further := l
+		further.K, further.Before, further.Returned = x.Pool-l.K, l.K, 0
+		work += tower.Cost(further)
+		answer += int(k) * propensityBytes
+	}
 	return cost{
-		work: tower.Cost(l), answer: answer,
+		work: work, answer: answer,
 		memory: message + tower.Memory(l, processors) + int(k*heap) + encodings*answer,
 	}
 }
+
+// propensityBytes is what the propensity of a candidate takes in an answer.
+const propensityBytes = 5
 
 // encodings is how many times an answer in protobuf is in memory while it is encoded: in
 // JSON it is larger, and it may be compressed.

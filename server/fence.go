@@ -33,6 +33,29 @@ type pinned struct {
 	*arm
 	laid *livelog.Laid // nil where no live log is followed
 	at   shard.Moment
+	// twin is the other arm of a request that is to be interleaved, and explore how one explores;
+	// nil for the others.
+	twin    *twin
+	explore *exploring
+}
+
+// release lets go of the arm, and of the other one.
+func (p *pinned) release() {
+	p.arm.release()
+	if p.twin != nil && p.twin.pinned != nil {
+		p.twin.pinned.release()
+	}
+}
+
+// views are those of the live log that an answer is of.
+func (p *pinned) views() (list []*live.View) {
+	if p.laid != nil {
+		list = append(list, p.laid.View)
+	}
+	if p.twin != nil && p.twin.pinned != nil && p.twin.laid != nil {
+		list = append(list, p.twin.laid.View)
+	}
+	return list
 }
 
 // pin returns the arm as it is now, for a request that arrived at a time.
@@ -70,7 +93,7 @@ func (s *Service) begin(p *pinned) error {
 	if p.laid == nil || s.live.AnswersStale() {
 		return nil
 	}
-	return s.past([]*live.View{p.laid.View})
+	return s.past(p.views())
 }
 
 // guard has an answer of what was pinned checked before its first byte is written. Where
@@ -82,6 +105,9 @@ func (s *Service) guard(ctx context.Context, p *pinned) error {
 	}
 	if p.laid != nil && !slices.Contains(c.views, p.laid.View) {
 		c.views = append(c.views, p.laid.View)
+	}
+	if p.twin != nil && p.twin.pinned != nil && p.twin.laid != nil && !slices.Contains(c.views, p.twin.laid.View) {
+		c.views = append(c.views, p.twin.laid.View)
 	}
 	return nil
 }

@@ -195,7 +195,7 @@ func TestServerShowsUnreadableRelease(t *testing.T) {
 		assert.Equal(t, tandemv1.Phase_PHASE_FAILED, s.Phase)
 		assert.EqualValues(t, 1, s.Generation)
 		assert.Contains(t, s.Error, fmt.Sprintf("read release %d: %s", i+2, []string{
-			"release: unexpected end of JSON input", "release: version is 9, this build reads versions 1 to 2", "its generation is 1",
+			"release: unexpected end of JSON input", "release: version is 9, this build reads versions 1 to 3", "its generation is 1",
 		}[i]))
 		assert.Equal(t, http.StatusOK, f.p.get(t, "/readyz").status)
 		assert.EqualValues(t, 1, f.ask(t, &tandemv1.RetrieveRequest{UserId: "u1", K: 1}).Generation)

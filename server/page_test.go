@@ -216,7 +216,7 @@ func TestPageTokens(t *testing.T) {
 	good := first.Msg.NextPageToken
 	p, err := parseToken(good)
 	require.NoError(t, err)
-	require.Equal(t, &pageToken{s.current.Load().arms[0].short, hashRequest(ask()), first.Msg.Candidates[4].Score, 5, first.Msg.Candidates[4].Id}, p)
+	require.Equal(t, &pageToken{snapshot: s.current.Load().arms[0].short, request: hashRequest(ask()), score: first.Msg.Candidates[4].Score, rank: 5, id: first.Msg.Candidates[4].Id}, p)
 	changed := func(change func(*pageToken)) string {
 		other := *p
 		change(&other)
@@ -242,8 +242,8 @@ func TestPageTokens(t *testing.T) {
 		"short":       {good[:20], "has 20 characters, too few for a token"},
 		"cut":         {cut, "is cut or changed: its checksum is wrong"},
 		"changed":     {good[:10] + swapped(good[10]) + good[11:], "is cut or changed: its checksum is wrong"},
-		"long":        {strings.Repeat("A", 400), "has 400 characters, more than the 394 of any token"},
-		"version":     {sealed(func(b []byte) []byte { b[0] = 9; return b }), "is of version 9, this server reads version 1"},
+		"long":        {strings.Repeat("A", 1000), fmt.Sprintf("has 1000 characters, more than the %d of any token", tokenEncoding.EncodedLen(maxToken))},
+		"version":     {sealed(func(b []byte) []byte { b[0] = 9; return b }), "is of version 9, this server reads versions 1 to 3"},
 		"NaN":         {changed(func(p *pageToken) { p.score = float32(math.NaN()) }), "has the score NaN"},
 		"infinite":    {changed(func(p *pageToken) { p.score = float32(math.Inf(-1)) }), "has the score -Inf"},
 		"rank 0":      {changed(func(p *pageToken) { p.rank = 0 }), "has the rank 0, no page follows it"},
@@ -272,9 +272,9 @@ func TestPageTokens(t *testing.T) {
 		})
 	}
 	r := ask()
-	r.PageToken = strings.Repeat("A", 513)
+	r.PageToken = strings.Repeat("A", 1025)
 	_, err = site.client().Retrieve(t.Context(), connect.NewRequest(r))
-	requireError(t, err, connect.CodeInvalidArgument, "page_token has 513 bytes; accepted: up to 512")
+	requireError(t, err, connect.CodeInvalidArgument, "page_token has 1025 bytes; accepted: up to 1024")
 
 	r.PageToken = changed(func(p *pageToken) { p.snapshot = [tokenDigest]byte{0xab, 0xcd, 1, 2, 3, 4, 5} })
 	_, err = site.client().Retrieve(t.Context(), connect.NewRequest(r))
@@ -524,18 +524,42 @@ func TestTokenRoundTrip(t *testing.T) {
 			request: rapid.Uint64().Draw(t, "request"), score: rapid.Float32Range(-1e38, 1e38).Draw(t, "score"),
 			rank: rapid.IntRange(1, maxCandidates-1).Draw(t, "rank"), id: rapid.StringN(1, 64, 256).Draw(t, "id"),
 		}
-		copy(p.snapshot[:], rapid.SliceOfN(rapid.Byte(), tokenDigest, tokenDigest).Draw(t, "snapshot"))
+		digest := func(to *[tokenDigest]byte) {
+			copy(to[:], rapid.SliceOfN(rapid.Byte(), tokenDigest, tokenDigest).Draw(t, "snapshot"))
+		}
+		digest(&p.snapshot)
+		if n := rapid.IntRange(0, release.MaxPlaces).Draw(t, "drawn"); n > 0 {
+			p.drawn = rapid.SliceOfN(rapid.Uint64(), n, n).Draw(t, "hashes")
+		}
+		if rapid.Bool().Draw(t, "of two arms") {
+			pair := &pairToken{seed: rapid.Uint64().Draw(t, "seed"), picks: rapid.IntRange(1, maxCandidates-1).Draw(t, "picks")}
+			for i := range pair.teams {
+				team := &pair.teams[i]
+				digest(&team.snapshot)
+				team.arm, team.position = fmt.Sprint(i)+rapid.StringMatching("[a-z0-9_-]{0,63}").Draw(t, "arm"), rapid.Uint64().Draw(t, "position")
+				if rapid.Bool().Draw(t, "begun") {
+					team.score, team.rank, team.id = p.score, rapid.IntRange(1, maxCandidates-1).Draw(t, "rank"), rapid.StringN(1, 64, 256).Draw(t, "id")
+				}
+			}
+			p = &pageToken{request: p.request, pair: pair}
+		}
 		got, err := parseToken(p.String())
 		require.NoError(t, err)
 		require.Equal(t, p, got)
-		require.LessOrEqual(t, len(p.String()), 512)
+		require.LessOrEqual(t, len(p.String()), 1024)
+		for n := range p.String() { // what is cut is no token
+			_, err := parseToken(p.String()[:n])
+			require.Error(t, err)
+		}
 	})
 }
 
 // FuzzPageToken reads any text: it is a token that says so again, or an error.
 func FuzzPageToken(f *testing.F) {
 	long := &pageToken{score: -1.5, rank: 9999, id: strings.Repeat("é", 128)}
-	for _, seed := range []string{"", "AAAA", (&pageToken{rank: 1, id: "a", request: 7}).String(), long.String(), long.String()[:100], strings.Repeat("_", 394)} {
+	drawn := &pageToken{rank: 1, id: "a", request: 7, drawn: []uint64{1, math.MaxUint64}}
+	pair := &pageToken{request: 7, pair: &pairToken{seed: 1, picks: 3, teams: [2]teamToken{{arm: "a", rank: 3, score: 2, id: "x"}, {arm: "b"}}}}
+	for _, seed := range []string{"", "AAAA", (&pageToken{rank: 1, id: "a", request: 7}).String(), long.String(), long.String()[:100], strings.Repeat("_", 394), drawn.String(), pair.String()} {
 		f.Add(seed, true)
 		f.Add(seed, false)
 	}

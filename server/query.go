@@ -38,6 +38,16 @@ type query struct {
 	names    []string          // of the attributes to return
 	fallback tandemv1.Fallback // that Vectors are by, if they are not the query's own
 	told     events.Answer     // what is told of its answer
+	// drawn are the hashes of ids that an explored answer had, and that its later pages leave out.
+	drawn []uint64
+	// named are Attributes, while an answer is drawn of which only a part needs them.
+	named []int
+	// passed is how many of them it has found before its last candidate, and trailing how many
+	// come right after that.
+	passed, trailing int
+	// beyond is how many candidates there are after k at least, where limits do not let that be
+	// counted and an exploration must know.
+	beyond int
 }
 
 // newQuery checks what the contract's rules leave to the server, because it

@@ -29,7 +29,7 @@ func RecordedQuery(at time.Time, latency time.Duration, r *tandemv1.RetrieveRequ
 		Eligible: int64(a.Eligible), Coverage: a.Coverage.GetEligibleShare(), ShardsCut: int64(a.Coverage.GetShardsCut()), LatencyUS: latency.Microseconds(),
 		Candidates: make([]querylog.Candidate, len(a.Candidates)),
 	}
-	q.Experiment, q.Variant = r.Experiment, r.Variant
+	q.Experiment, q.Variant, q.Explored = r.Experiment, r.Variant, a.Explored
 	if a.Live != nil {
 		q.LiveLog, q.LiveSequence = a.Live.Log, int64(a.Live.Sequence)
 	}
@@ -40,7 +40,7 @@ func RecordedQuery(at time.Time, latency time.Duration, r *tandemv1.RetrieveRequ
 		q.Bindings = bindingKinds(r.Bindings)
 	}
 	for i, c := range a.Candidates {
-		q.Candidates[i] = querylog.Candidate{ID: c.GetId(), Score: c.GetScore()}
+		q.Candidates[i] = querylog.Candidate{ID: c.GetId(), Score: c.GetScore(), Team: c.GetTeam(), Propensity: c.GetPropensity()}
 	}
 	return q, nil
 }

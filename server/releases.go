@@ -162,6 +162,8 @@ func (d *releaseDesk) Split(ctx context.Context, r *connect.Request[tandemv1.Spl
 	for _, v := range m.Unmap {
 		o.Unmap = append(o.Unmap, wire.VariantOf(v))
 	}
+	o.Interleaving, o.EndInterleaving = wire.InterleavingOf(m.Interleaving), m.EndInterleaving
+	o.Exploration, o.EndExploration = wire.ExplorationOf(m.Exploration), m.EndExploration
 	entry, err := d.change(ctx, m.Change, r.Peer().Addr, func(ctx context.Context, c release.Change) (*release.Release, error) {
 		o.Change = c
 		o.Override, o.AutoRollback = m.Override, m.AutoRollback

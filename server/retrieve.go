@@ -30,12 +30,11 @@ func (s *Service) retrieve(ctx context.Context, r *tandemv1.RetrieveRequest) (*t
 	if err := s.reach(ctx, r.MinLive); err != nil {
 		return nil, err
 	}
-	arm, err := s.acquireFor(r)
+	now, err := s.acquireFor(r, arrived)
 	if err != nil {
 		return nil, err
 	}
-	defer arm.release()
-	now := arm.pin(arrived)
+	defer now.release()
 	if err := s.begin(now); err != nil {
 		return nil, err
 	}
@@ -63,9 +62,17 @@ func (s *Service) retrieve(ctx context.Context, r *tandemv1.RetrieveRequest) (*t
 	return answer, nil
 }
 
-// answer answers a request by an arm, within bounds and a span, and says what is to be told of
-// that.
+// answer answers a request by an arm, or by two, within bounds and a span, and says what is to be
+// told of that.
 func (s *Service) answer(ctx context.Context, now *pinned, r *tandemv1.RetrieveRequest, b bounds, in traces.Span) (*tandemv1.RetrieveResponse, *events.Answer, error) {
+	if now.twin != nil && now.twin.pinned != nil {
+		return s.answerTwo(ctx, now, r, b, in)
+	}
+	return s.answerOne(ctx, now, r, b, in)
+}
+
+// answerOne is answer by one arm.
+func (s *Service) answerOne(ctx context.Context, now *pinned, r *tandemv1.RetrieveRequest, b bounds, in traces.Span) (*tandemv1.RetrieveResponse, *events.Answer, error) {
 	start := time.Now()
 	traceArm(in, now)
 	preparing := in.BeginAt("prepare", start)
@@ -82,7 +89,7 @@ func (s *Service) answer(ctx context.Context, now *pinned, r *tandemv1.RetrieveR
 	q.MaxText, q.Workers = b.answer, b.processors
 	searching := in.Begin("search")
 	traceSearch(q, searching)
-	found, err := q.tower.Search(ctx, &q.Query)
+	found, err := now.search(ctx, q, r)
 	searching.End()
 	q.Observe = nil // whoever keeps the query does not keep the trace
 	s.noteLost(now.serving, found, err)
@@ -94,26 +101,41 @@ func (s *Service) answer(ctx context.Context, now *pinned, r *tandemv1.RetrieveR
 	}
 	searched := time.Since(start)
 	defer in.Begin("answer").End()
-	answer, err := newAnswer(ctx, now, q, found, b.rows)
+	x, err := now.exploreAnswer(ctx, q, r, found)
+	if text, ok := errors.AsType[*shard.TextError](err); ok {
+		return nil, nil, textTooLong(ctx, now, q, r, text, b.answer)
+	}
+	if err != nil {
+		return nil, nil, searchError(ctx, err)
+	}
+	answer, err := newAnswer(ctx, now, q, x.shown(found), b.rows)
 	if err != nil {
 		return nil, nil, err
 	}
 	answer.RequestId, answer.Generation, answer.Arm = r.RequestId, now.generation, now.name
 	answer.NextPageToken = nextPage(now, q, r, found)
+	x.fill(now, r, answer)
+	if now.twin != nil {
+		answer.NotInterleaved = now.twin.text
+	}
 	if r.Explain || len(r.ExplainIds) > 0 {
 		answer.Explain = newExplain(ctx, q, found, prepared)
 		answer.Explain.TotalTime = duration(time.Since(start))
 	}
-	if b.answer > 0 && mayExceed(q, found, b.answer) {
+	if b.answer > 0 && (answer.Explored || mayExceed(q, found, b.answer)) {
 		if size := proto.Size(answer); size > b.answer {
 			return nil, nil, answerTooLong(r, answer, size, 0, b.answer)
 		}
 	}
 	if s.recorder.wants(r, now.generation) {
-		s.recorder.record(start, r, answer, s.recorder.nextOf(ctx, q, found))
+		s.recorder.record(start, r, answer, x.without(s.recorder.nextOf(ctx, q, found)))
 	}
 	now.offer(q, found)
 	q.tell(now, answer, found)
+	q.told.Explored = answer.Explored
+	if now.twin != nil {
+		q.told.Interleaving = now.twin.why
+	}
 	q.told.ID = r.RequestId
 	traceAnswer(in, &q.told)
 	q.told.Prepare, q.told.Search, q.told.Encode = prepared, searched-prepared, time.Since(start)-searched

@@ -207,11 +207,11 @@ func (s *Service) acquire(w wanted) (*arm, error) {
 		if err != nil {
 			return nil, err
 		}
-		number, err := now.route(w)
+		to, err := now.route(w)
 		if err != nil {
 			return nil, err
 		}
-		if a := &now.arms[number]; a.acquire() {
+		if a := &now.arms[to.own]; a.acquire() {
 			return a, nil
 		} // else it was replaced since it was loaded
 	}
@@ -238,31 +238,64 @@ func wantedBy(r *tandemv1.RetrieveRequest) wanted {
 	return wanted{r.ModelVersion, requestKey(r), r.Experiment, r.Variant}
 }
 
-// route returns the number of the arm of a request.
-func (s *state) route(w wanted) (int, error) {
+// routed says which arms answer a request, by their numbers.
+type routed struct {
+	own  int          // that of the request without interleaving, one of arms
+	arms release.Arms // two if it is to be interleaved
+}
+
+// route returns the arms of a request.
+func (s *state) route(w wanted) (routed, error) {
 	version, key := w.version, w.key
 	if s.router == nil {
-		if served := s.arms[0].snapshot.Manifest().ModelVersion; version != "" && version != served {
-			return 0, errorf(connect.CodeFailedPrecondition, reasonModelVersion, "model_version %q is not served; served: %q", version, served)
+		if served := s.arms[0].modelVersion(); version != "" && version != served {
+			return routed{}, errorf(connect.CodeFailedPrecondition, reasonModelVersion, "model_version %q is not served; served: %q", version, served)
 		}
-		return 0, nil
+		return routed{}, nil
 	}
-	if number, ok := s.router.RouteVariant(w.experiment, w.variant); ok {
-		if served := s.arms[number].snapshot.Manifest().ModelVersion; version != "" && version != served {
-			return 0, errorf(connect.CodeFailedPrecondition, reasonModelVersion, "model_version is %q, and experiment %q, variant %q is answered by arm %s, which serves %q",
-				version, excerpt(w.experiment), excerpt(w.variant), s.arms[number].name, served)
-		}
-		return number, nil
+	if arms, ok := s.router.RouteVariant(w.experiment, w.variant); ok {
+		return s.routeVariant(w, arms)
 	}
 	if version == "" {
-		return s.router.Route(key), nil
+		own := s.router.Route(key)
+		return routed{own, s.router.Interleaved(key, own)}, nil
 	}
-	number, ok := s.router.RouteVersion(key, version)
+	own, ok := s.router.RouteVersion(key, version)
 	if !ok {
-		return 0, errorf(connect.CodeFailedPrecondition, reasonModelVersion, "model_version %q is not served; served: %s", version, quoted(s.router.Versions()))
+		return routed{}, errorf(connect.CodeFailedPrecondition, reasonModelVersion, "model_version %q is not served; served: %s", version, quoted(s.router.Versions()))
 	}
-	return number, nil
+	return routed{own, s.router.Interleaved(key, own)}, nil
 }
+
+// routeVariant is route of a request whose variant decides.
+func (s *state) routeVariant(w wanted, arms release.Arms) (routed, error) {
+	to := routed{arms.First, arms}
+	if !arms.Two {
+		if served := s.arms[to.own].modelVersion(); w.version != "" && w.version != served {
+			return routed{}, errorf(connect.CodeFailedPrecondition, reasonModelVersion, "model_version is %q, and experiment %q, variant %q is answered by arm %s, which serves %q",
+				w.version, excerpt(w.experiment), excerpt(w.variant), s.arms[to.own].name, served)
+		}
+		return to, nil
+	}
+	if s.router.Route(w.key) == arms.Second {
+		to.own = arms.Second
+	}
+	first, second := s.arms[arms.First].modelVersion(), s.arms[arms.Second].modelVersion()
+	switch {
+	case w.version == "" || w.version == s.arms[to.own].modelVersion():
+	case w.version == first:
+		to.own = arms.First
+	case w.version == second:
+		to.own = arms.Second
+	default:
+		return routed{}, errorf(connect.CodeFailedPrecondition, reasonModelVersion, "model_version is %q, and experiment %q, variant %q is answered by the arms %s and %s, which serve %q and %q",
+			w.version, excerpt(w.experiment), excerpt(w.variant), s.arms[arms.First].name, s.arms[arms.Second].name, first, second)
+	}
+	return to, nil
+}
+
+// modelVersion is that of the arm's snapshot.
+func (a *arm) modelVersion() string { return a.snapshot.Manifest().ModelVersion }
 
 // quoted lists texts in quotation marks.
 func quoted(list []string) string {

@@ -148,6 +148,12 @@ func traceAnswer(span traces.Span, told *events.Answer) {
 	if told.Segment != "" {
 		span.Set(attribute.String("tandem.segment", told.Segment))
 	}
+	if told.Interleaving != events.NotToBe {
+		span.Set(attribute.String("tandem.interleaving", told.Interleaving.String()))
+	}
+	if told.Explored {
+		span.Set(attribute.Bool("tandem.explored", true))
+	}
 	if told.Candidates < told.K {
 		span.Set(attribute.String("tandem.short_reason", told.Short.String()))
 	}

@@ -51,6 +51,11 @@ func (c *Cursor) validate() error {
 	return nil
 }
 
+// Passed reports whether an id with a score ranks up to the cursor. None does up to no cursor.
+func (c *Cursor) Passed(id string, score float32, metric index.Metric) bool {
+	return !c.before(&Hit{ID: id, Score: score}, metric)
+}
+
 // before reports whether a hit ranks after the cursor. All hits rank after no cursor.
 func (c *Cursor) before(h *Hit, metric index.Metric) bool {
 	if c == nil {

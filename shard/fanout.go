@@ -176,6 +176,9 @@ func (t *Tower) answer(ctx, asking context.Context, q *Query, f *fanOut, answer 
 	}
 	var err error
 	answer.Before = f.merger.before
+	if q.Behind {
+		answer.Behind = copied(q, merged[:answer.Before])
+	}
 	if answer.Candidates, answer.Text, err = t.candidates(ctx, q, f, merged[answer.Before:]); err != nil {
 		return err
 	}
@@ -495,22 +498,7 @@ func (a *asked) ask(ctx context.Context, part Part) {
 // candidates copies the hits out of the replies, with their attributes, of which it counts
 // the bytes of text. The error is the context's, a [*TextError] or a [*lostError].
 func (t *Tower) candidates(ctx context.Context, q *Query, f *fanOut, hits []Hit) (out []Candidate, text int, err error) {
-	size := 0
-	for i := range hits {
-		size += len(hits[i].ID)
-	}
-	var all strings.Builder // one allocation for all ids
-	all.Grow(size)
-	for i := range hits {
-		all.WriteString(hits[i].ID)
-	}
-	ids := all.String()
-	out = make([]Candidate, len(hits))
-	for i := range hits {
-		h := &hits[i]
-		out[i] = Candidate{ID: ids[:len(h.ID)], Score: h.Score}
-		ids = ids[len(h.ID):]
-	}
+	out = copied(q, hits)
 	if len(q.Attributes) == 0 {
 		return out, 0, nil
 	}
@@ -530,6 +518,34 @@ func (t *Tower) candidates(ctx context.Context, q *Query, f *fanOut, hits []Hit)
 		}
 	}
 	return out, text, short
+}
+
+// copied copies hits out of the replies, with the values that limits count if the query asks for
+// them.
+func copied(q *Query, hits []Hit) []Candidate {
+	size := 0
+	for i := range hits {
+		size += len(hits[i].ID)
+	}
+	var all strings.Builder // one allocation for all ids
+	all.Grow(size)
+	for i := range hits {
+		all.WriteString(hits[i].ID)
+	}
+	ids := all.String()
+	out := make([]Candidate, len(hits))
+	for i := range hits {
+		h := &hits[i]
+		out[i] = Candidate{ID: ids[:len(h.ID)], Score: h.Score}
+		ids = ids[len(h.ID):]
+		if q.Values {
+			for _, v := range h.Values {
+				v.Text = strings.Clone(v.Text)
+				out[i].Values = append(out[i].Values, v)
+			}
+		}
+	}
+	return out
 }
 
 // attributes sets the attributes of candidates, which are the hits. short says that a part

@@ -40,6 +40,9 @@ type Query struct {
 	// AtMost bounds how many candidates have the same value of attributes, each
 	// named once.
 	AtMost []AtMost
+	// Values asks for the values that AtMost counts of each candidate, and Behind for what ranks
+	// up to After: for who draws one answer from those of several queries.
+	Values, Behind bool
 	// Ef is the search effort in each shard. When it is 0, Target decides.
 	Ef int
 	// Target is the mean recall to aim at, 0 < Target <= 1; 1 asks for the exact
@@ -78,12 +81,15 @@ type Candidate struct {
 	Score float32 // the metric's value
 	// Attributes holds the values of Query.Attributes, in the same order.
 	Attributes []attribute.Value
+	// Values are those that Query.AtMost counts, if Query.Values asks for them.
+	Values []FieldValue
 }
 
 // Answer is what a tower found.
 type Answer struct {
 	Candidates []Candidate // best first, ties by id
 	Before     int         // candidates that were found and rank up to Query.After
+	Behind     []Candidate // those, best first, without attributes, if Query.Behind asks for them
 	Eligible   int         // eligible rows in the shards that answered, wherever they rank
 	Rows       int         // rows in the shards that answered
 	TowerRows  int         // rows in all shards
@@ -140,6 +146,16 @@ func (a *Answer) Answered() int {
 		}
 	}
 	return n
+}
+
+// Missed reports whether a shard that may have an id did not answer a query of the tower.
+func (t *Tower) Missed(a *Answer, id string) bool {
+	for i := range t.holders(id) {
+		if a.Shards[i].Err != nil {
+			return true
+		}
+	}
+	return false
 }
 
 // Unreadable returns the reasons of the shards that did not answer because their files

@@ -34,6 +34,8 @@ const (
 	// BaselineByFallback are compared with the recorded answers only.
 	BaselineByFallback = "answers of the baseline by a fallback"
 	LaterPage          = "pages after the first, which are of the snapshot that answered"
+	Interleaved        = "recorded answers that were drawn from two arms"
+	Explored           = "recorded answers of which places were drawn"
 )
 
 // Run replays recorded queries. That some of them fail is no error but in the report;
@@ -377,6 +379,12 @@ func (r *runner) replay(ctx context.Context, q *querylog.Query) error {
 		return nil
 	case request.PageToken != "":
 		r.leftOut[LaterPage]++
+		return nil
+	case len(q.Candidates) > 0 && q.Candidates[0].Team != "":
+		r.leftOut[Interleaved]++
+		return nil
+	case q.Explored:
+		r.leftOut[Explored]++
 		return nil
 	case !r.against.understands(q, request):
 		r.leftOut[OtherVersion]++

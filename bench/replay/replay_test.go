@@ -374,6 +374,11 @@ func TestLeftOut(t *testing.T) {
 	r = run(t, Options{Log: logOf(t, queries), Against: string(recordedOn)})
 	require.Equal(t, map[string]int{LacksShards: 1, LaterPage: 1}, r.LeftOut)
 	require.Equal(t, []int{4, 2, 0}, []int{r.Read, r.Overall.Queries, r.Overall.Failed})
+
+	queries[0].Explored, queries[1].Candidates[0].Team = true, "control"
+	r = run(t, Options{Log: logOf(t, queries), Against: string(recordedOn)})
+	require.Equal(t, 1, r.LeftOut[Explored])
+	require.Equal(t, 1, r.LeftOut[Interleaved])
 }
 
 func TestBoundsAndSample(t *testing.T) {

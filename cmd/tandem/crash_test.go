@@ -118,9 +118,10 @@ type servingEvent struct {
 
 // serve starts a server that keeps nothing that does not answer, so that each release
 // has it load a snapshot.
-func (s *releasing) serve(t *testing.T) *servingProcess {
+func (s *releasing) serve(t *testing.T, more ...string) *servingProcess {
 	p := &servingProcess{events: make(chan servingEvent, 10_000)}
 	p.cmd = exec.Command("tandem", "serve", "--store", s.location, "--cache", s.cache, "--listen", "127.0.0.1:0", "--keep", "1ns", "--log-format", "json")
+	p.cmd.Args = append(p.cmd.Args, more...)
 	stderr, err := p.cmd.StderrPipe()
 	require.NoError(t, err)
 	require.NoError(t, p.cmd.Start())

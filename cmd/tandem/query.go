@@ -202,7 +202,13 @@ func writeProto(w io.Writer, m proto.Message) error {
 // writeAnswer writes an answer for people.
 func writeAnswer(w io.Writer, request *tandemv1.RetrieveRequest, a *tandemv1.RetrieveResponse) error {
 	served := fmt.Sprintf("%s at %s, snapshot %.12s", a.Model, a.ModelVersion, a.Snapshot)
-	if a.Generation > 0 {
+	if len(a.Interleaved) > 0 {
+		served = a.Model + ", interleaved"
+		for i, arm := range a.Interleaved {
+			served += fmt.Sprintf("%s %s at %s (snapshot %.12s)", []string{" of", " and"}[min(i, 1)], arm.GetArm(), arm.GetModelVersion(), arm.GetSnapshot())
+		}
+		served += fmt.Sprintf(", generation %d", a.Generation)
+	} else if a.Generation > 0 {
 		served += fmt.Sprintf(", generation %d, arm %s", a.Generation, a.Arm)
 	}
 	fmt.Fprintf(w, "%s, %s, %s eligible, coverage %.3g (%d of %s)\n",
@@ -210,6 +216,12 @@ func writeAnswer(w io.Writer, request *tandemv1.RetrieveRequest, a *tandemv1.Ret
 		a.Coverage.GetEligibleShare(), a.Coverage.GetShardsAnswered(), wording.Plural(int64(a.Coverage.GetShards()), "shard"))
 	if a.FallbackUsed != tandemv1.Fallback_FALLBACK_UNSPECIFIED {
 		fmt.Fprintf(w, "fallback: the snapshot does not have user %s; these are for the %s\n", release.Escape(request.UserId), enumName(a.FallbackUsed.String(), "FALLBACK_"))
+	}
+	if a.NotInterleaved != "" {
+		fmt.Fprintf(w, "not interleaved: %s\n", release.Escape(a.NotInterleaved))
+	}
+	if a.Explored {
+		fmt.Fprintln(w, "explored: the last places were drawn of what ranks after them")
 	}
 	if n := a.Coverage.GetShardsCut(); n > 0 {
 		fmt.Fprintf(w, "cut: %s did not give all\n", wording.Plural(int64(n), "shard"))
@@ -262,12 +274,19 @@ func columns(request *tandemv1.RetrieveRequest, a *tandemv1.RetrieveResponse) []
 func writeCandidates(w io.Writer, place string, names []string, candidates []*tandemv1.Candidate) error {
 	t := newTable(w)
 	fmt.Fprintf(t, "%s\tid\tscore", place)
+	teams := len(candidates) > 0 && candidates[0].Team != ""
+	if teams {
+		fmt.Fprint(t, "\tteam")
+	}
 	for _, name := range names {
 		fmt.Fprintf(t, "\t%s", release.Escape(name))
 	}
 	fmt.Fprintln(t)
 	for i, c := range candidates {
 		fmt.Fprintf(t, "%d\t%s\t%.6g", i+1, release.Escape(c.Id), c.Score)
+		if teams {
+			fmt.Fprintf(t, "\t%s", release.Escape(c.Team))
+		}
 		for _, name := range names {
 			fmt.Fprintf(t, "\t%s", release.Escape(valueText(c.Attributes[name])))
 		}

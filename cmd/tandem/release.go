@@ -209,8 +209,21 @@ func writeRelease(w io.Writer, r *release.Release) error {
 		}
 		fmt.Fprintf(t, "%s\t%d\t%s\t%s\t%s\t%d\n", a.Name, a.Weight, release.Escape(a.ModelVersion), a.Snapshot.Short(), buckets, len(a.Pins))
 	}
-	if err := t.Flush(); err != nil || len(r.Variants) == 0 {
+	if err := t.Flush(); err != nil {
 		return err
+	}
+	if i := r.Interleaving; i != nil {
+		fmt.Fprintf(w, "%d per mille of the keys of %s are interleaved\n", i.Share, strings.Join(i.Arms, " and "))
+	}
+	if x := r.Exploration; x != nil {
+		last := "place"
+		if x.Places > 1 {
+			last = wording.Plural(int64(x.Places), "place")
+		}
+		fmt.Fprintf(w, "%d per mille of the requests have their last %s drawn of what ranks up to %d\n", x.Share, last, x.Pool)
+	}
+	if len(r.Variants) == 0 {
+		return nil
 	}
 	t = newTable(w)
 	fmt.Fprintln(t, "experiment\tvariant\tarm")
@@ -390,8 +403,13 @@ type releaseSplitCommand struct {
 	Pin     []string `sep:"none" placeholder:"ARM=KEY" help:"User id or request key that falls into this arm from now on. May be repeated."`
 	Unpin   []string `sep:"none" placeholder:"KEY" help:"User id or request key that no longer is pinned. May be repeated."`
 	Remove  []string `sep:"none" placeholder:"ARM" help:"Arm to end. May be repeated."`
-	Variant []string `sep:"none" placeholder:"EXPERIMENT:VARIANT=ARM" help:"Variant of an experiment of callers that this arm answers from now on, whatever arm its requests would fall into. May be repeated."`
+	Variant []string `sep:"none" placeholder:"EXPERIMENT:VARIANT=ARM[+ARM]" help:"Variant of an experiment of callers that this arm answers from now on, whatever arm its requests would fall into, or that two arms answer, interleaved. May be repeated."`
 	Unmap   []string `sep:"none" placeholder:"EXPERIMENT:VARIANT" help:"Variant that decides no arm any more. May be repeated."`
+
+	Interleave    string `placeholder:"ARM+ARM=SHARE" help:"Share, per mille, of the keys of two arms whose requests are interleaved from now on: the answer is drawn from those of both."`
+	EndInterleave bool   `help:"Interleave no more, but for variants of two arms."`
+	Explore       string `placeholder:"SHARE,PLACES,POOL" help:"Share of the requests, per mille, of whose answers the last places are drawn from now on, how many places, and up to which rank there is to draw from."`
+	EndExplore    bool   `help:"Explore no more."`
 }
 
 func (releaseSplitCommand) Help() string {
@@ -401,7 +419,12 @@ func (releaseSplitCommand) Help() string {
 
 A request may name an experiment of its caller and a variant of it, which are recorded with it. Where --variant gives that to an arm, the arm answers; promote, the end of the arm and --unmap end that, and a rollback has it as the earlier release did.
 
-    tandem release split --store store --variant ranker-7:treatment=candidate`
+    tandem release split --store store --variant ranker-7:treatment=candidate
+
+With --interleave a share of the keys of two arms is answered by both of them, in turns: what users do with such answers says which arm is better by a tenth of the requests that a comparison of the arms takes. With --explore some answers end with apps that rank lower, at random and with known probabilities, which estimates of another model's worth need. Promote, the end of an arm and a rollback end the interleaving; promote and a rollback end the exploration.
+
+    tandem release split --store store --interleave control+candidate=50
+    tandem release split --store store --explore 20,2,200`
 }
 
 func (c *releaseSplitCommand) Run(e *environment) error {
@@ -432,9 +455,9 @@ func (c *releaseSplitCommand) Run(e *environment) error {
 		at := strings.LastIndexByte(text, '=')
 		v, err := release.ParseVariant(text[:max(at, 0)])
 		if err != nil || at == len(text)-1 {
-			return usagef("--variant is %.300q; accepted: EXPERIMENT:VARIANT=ARM, such as ranker-7:treatment=candidate", text)
+			return usagef("--variant is %.300q; accepted: EXPERIMENT:VARIANT=ARM, or ARM+ARM, such as ranker-7:treatment=candidate", text)
 		}
-		v.Arms = []string{text[at+1:]}
+		v.Arms = strings.Split(text[at+1:], "+")
 		o.Variants = append(o.Variants, v)
 	}
 	for _, text := range c.Unmap {
@@ -443,6 +466,24 @@ func (c *releaseSplitCommand) Run(e *environment) error {
 			return usagef("--unmap is %w", err)
 		}
 		o.Unmap = append(o.Unmap, v)
+	}
+	var err error
+	switch {
+	case c.Interleave != "" && c.EndInterleave:
+		return usagef("--interleave and --end-interleave are two; accepted: one of them")
+	case c.Explore != "" && c.EndExplore:
+		return usagef("--explore and --end-explore are two; accepted: one of them")
+	}
+	o.EndInterleaving, o.EndExploration = c.EndInterleave, c.EndExplore
+	if c.Interleave != "" {
+		if o.Interleaving, err = release.ParseInterleaving(c.Interleave); err != nil {
+			return usagef("--interleave is %w", err)
+		}
+	}
+	if c.Explore != "" {
+		if o.Exploration, err = release.ParseExploration(c.Explore); err != nil {
+			return usagef("--explore is %w", err)
+		}
 	}
 	override, err := c.override()
 	if err != nil {

@@ -138,6 +138,8 @@ func (s *serverReleaser) split(ctx context.Context, o release.SplitOptions) (*re
 	r, _, err := changeBy(ctx, s, &o.Change, s.client.Split, func(c *tandemv1.ReleaseChange) *tandemv1.SplitRequest {
 		out := &tandemv1.SplitRequest{
 			Change: c, Weights: map[string]uint32{}, Unpin: o.Unpin, Remove: o.Remove, Override: o.Override, AutoRollback: o.AutoRollback,
+			Interleaving: wire.Interleaving(o.Interleaving), EndInterleaving: o.EndInterleaving,
+			Exploration: wire.Exploration(o.Exploration), EndExploration: o.EndExploration,
 		}
 		for name, weight := range o.Weights {
 			out.Weights[name] = uint32(weight)

@@ -49,6 +49,11 @@ type Answer struct {
 	Distances  int     // that were computed, of vectors or their codes
 	Coverage   float64 // share of the eligible rows that the answer is based on
 	Fallback   bool    // whether its vector is not that of its user, whom the tower does not have
+	// Interleaving says whether it was to be drawn from two arms, and whether it was. Of one that
+	// was Arm and Snapshot are those of the arm that it would have been of, and what is counted is
+	// of both.
+	Interleaving Interleaving
+	Explored     bool // whether its last places were drawn
 
 	// Wait is for a turn, once it was admitted; Prepare to check the query and find its
 	// vector; Search to ask the shards and merge; Encode to make the answer, encode and
@@ -61,6 +66,36 @@ type Answer struct {
 	ID, Trace, Caller string
 	// Shards say how each took part.
 	Shards []shard.ShardAnswer
+}
+
+// Interleaving says what became of a query that was to be drawn from two arms.
+type Interleaving uint8
+
+// What may have become of it.
+const (
+	NotToBe      Interleaving = iota // it was not to be
+	Interleaved                      // it was drawn from both
+	AloneExplain                     // of one arm: it is to be explained
+	AloneUsers                       // it is for users
+	AloneVector                      // it is by vector, and the arms are of two model versions
+	AloneVersion                     // its model version is not that of both arms
+	AloneRefused                     // one of the arms cannot answer it
+
+	// MaxInterleaving is the last of them.
+	MaxInterleaving = AloneRefused
+)
+
+var interleavingNames = [MaxInterleaving + 1]string{"none", "interleaved", "explain", "users", "vector", "model_version", "refused"}
+
+// String returns what labels call it.
+func (i Interleaving) String() string { return interleavingNames[min(i, MaxInterleaving)] }
+
+// Interleavings are all but the first.
+func Interleavings() (all []Interleaving) {
+	for i := Interleaved; i <= MaxInterleaving; i++ {
+		all = append(all, i)
+	}
+	return all
 }
 
 // Took is how long the query took once it was admitted.

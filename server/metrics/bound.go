@@ -16,7 +16,7 @@ const (
 	armSeriesEach, towerSeries = 4, 7
 	// fixedSeries are those without any such label, and those of the Go runtime and the
 	// process, with room for those that later releases of Go add.
-	fixedSeries = 279
+	fixedSeries = 280
 )
 
 // Series returns how many series at most there are of a server that serves so many arms
@@ -28,7 +28,7 @@ func Series(arms, segments, methods int) int {
 	queries := pairs * (plans*cellSeries + len(outcomes))
 	rpcs := methods * (2*latencySeries + grpcCodes + 1)
 	recall := (min(segments, maxPairs)+armStrata*arms+maxNodes)*recallSeries + auditSeries
-	return queries + rpcs + recall + arms*(armSeriesEach+2*towerSeries) + maxMapped + len(events.Sheds()) + clusterSeries + fixedSeries
+	return queries + rpcs + recall + arms*(armSeriesEach+2*towerSeries) + maxMapped + len(events.Sheds()) + len(events.Interleavings()) + clusterSeries + fixedSeries
 }
 
 // MostSeries is how many series at most there are of any server, whatever is released and

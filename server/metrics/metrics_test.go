@@ -106,7 +106,7 @@ func strata(arm string, segments int) (list []audit.Stratum) {
 func answer(arm, segment string, plan tandemv1.Plan) *events.Answer {
 	return &events.Answer{
 		Arm: arm, Segment: segment, Plan: plan, K: 10, Candidates: 3, Short: tandemv1.ShortReason_SHORT_REASON_ELIGIBLE,
-		Eligible: 3, Distances: 300, Coverage: 1, Fallback: true, Prepare: time.Millisecond, Search: 3 * time.Millisecond,
+		Eligible: 3, Distances: 300, Coverage: 1, Fallback: true, Interleaving: events.Interleaved, Explored: true, Prepare: time.Millisecond, Search: 3 * time.Millisecond,
 	}
 }
 
@@ -448,6 +448,11 @@ func TestBound(t *testing.T) {
 		for _, segment := range append([]string{"", "none"}, arm.Segments...) {
 			for plan := range tandemv1.Plan(9) {
 				l.Answered(answer(arm.Name, segment, plan))
+			}
+			for _, i := range events.Interleavings() {
+				one := answer(arm.Name, segment, tandemv1.Plan_PLAN_EXACT_SCAN)
+				one.Interleaving = i
+				l.Answered(one)
 			}
 			l.NotFound(events.NotFound{Arm: arm.Name, Segment: segment})
 		}

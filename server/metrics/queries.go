@@ -33,7 +33,10 @@ var stageNames = [stages]string{"wait", "prepare", "search", "encode"}
 // queries are the metrics of queries that were answered, or nearly.
 type queries struct {
 	forms
-	short, unknown *prometheus.Desc
+	short, unknown, paired, explored *prometheus.Desc
+
+	interleaving [events.MaxInterleaving + 1]atomic.Uint64
+	explores     atomic.Uint64
 
 	served atomic.Pointer[served]
 	mu     sync.Mutex // held to change served, and to make cells
@@ -83,6 +86,11 @@ func newQueries() *queries {
 		unknown: prometheus.NewDesc("tandem_query_not_found_total",
 			"Queries by an id that its tower does not have: those that failed with not_found, and those that got the fallback they asked for.",
 			[]string{"arm", "segment", "outcome"}, nil),
+		paired: prometheus.NewDesc("tandem_query_interleaving_total",
+			"Queries that were to be answered by two arms: those that were, as interleaved, and those that one arm has answered, by why.",
+			[]string{"outcome"}, nil),
+		explored: prometheus.NewDesc("tandem_query_explored_total",
+			"Queries of whose answers the last places were drawn.", nil, nil),
 	}
 	q.served.Store(&served{other: newArmSeries(other, nil, 0, nil)})
 	return q
@@ -179,6 +187,12 @@ func (q *queries) answered(e *events.Answer) {
 		c = q.newCell(p, plan)
 	}
 	q.tell(c, e)
+	if e.Interleaving != events.NotToBe {
+		q.interleaving[e.Interleaving].Add(1)
+	}
+	if e.Explored {
+		q.explores.Add(1)
+	}
 	if e.Fallback {
 		p.unknown[fallback].Add(1)
 	}
@@ -204,10 +218,20 @@ func (q *queries) Describe(ch chan<- *prometheus.Desc) {
 	q.describe(ch)
 	ch <- q.short
 	ch <- q.unknown
+	ch <- q.paired
+	ch <- q.explored
 }
 
 // Collect implements [prometheus.Collector].
 func (q *queries) Collect(ch chan<- prometheus.Metric) {
+	for _, i := range events.Interleavings() {
+		if n := q.interleaving[i].Load(); n > 0 {
+			ch <- prometheus.MustNewConstMetric(q.paired, prometheus.CounterValue, float64(n), i.String())
+		}
+	}
+	if n := q.explores.Load(); n > 0 {
+		ch <- prometheus.MustNewConstMetric(q.explored, prometheus.CounterValue, float64(n))
+	}
 	now := q.served.Load()
 	q.collectPair(ch, now.other.pair(""))
 	for _, a := range now.arms {

@@ -34,7 +34,40 @@ func Release(r *release.Release, entry []byte) *tandemv1.ReleaseEntry {
 	for i := range r.Variants {
 		out.Variants = append(out.Variants, Variant(&r.Variants[i]))
 	}
+	out.Interleaving, out.Exploration = Interleaving(r.Interleaving), Exploration(r.Exploration)
 	return &tandemv1.ReleaseEntry{Release: out, Entry: entry}
+}
+
+// Interleaving returns which requests are interleaved, nil for none.
+func Interleaving(i *release.Interleaving) *tandemv1.Interleaving {
+	if i == nil {
+		return nil
+	}
+	return &tandemv1.Interleaving{Arms: i.Arms, Share: uint32(i.Share)}
+}
+
+// InterleavingOf returns the interleaving of a message, nil for none.
+func InterleavingOf(i *tandemv1.Interleaving) *release.Interleaving {
+	if i == nil {
+		return nil
+	}
+	return &release.Interleaving{Arms: i.Arms, Share: int(i.Share)}
+}
+
+// Exploration returns which requests explore, nil for none.
+func Exploration(x *release.Exploration) *tandemv1.Exploration {
+	if x == nil {
+		return nil
+	}
+	return &tandemv1.Exploration{Share: uint32(x.Share), Places: uint32(x.Places), Pool: uint32(x.Pool)}
+}
+
+// ExplorationOf returns the exploration of a message, nil for none.
+func ExplorationOf(x *tandemv1.Exploration) *release.Exploration {
+	if x == nil {
+		return nil
+	}
+	return &release.Exploration{Share: int(x.Share), Places: int(x.Places), Pool: int(x.Pool)}
 }
 
 // Variant returns a variant.

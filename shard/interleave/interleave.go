@@ -45,7 +45,14 @@ type Drawn struct {
 // team takes the first of its list that nobody has taken. May, if not nil, is asked once for each
 // candidate at its turn whether it may be in the answer beside those before it; one that may not
 // is passed over for good. A team whose list is at its end leaves its turns to the other one.
-func Draft(lists [2][]string, k int, seed uint64, may func(id string) bool) Drawn {
+func Draft(lists [2][]string, k int, seed uint64, may func(Pick) bool) Drawn {
+	return Further(lists, 0, k, seed, may)
+}
+
+// Further goes on with a draft of which so many picks were made before, with what is left of the
+// lists: if no team was out by then, both drafts together are one. What was picked before is the
+// caller's to leave out.
+func Further(lists [2][]string, before, k int, seed uint64, may func(Pick) bool) Drawn {
 	d := Drawn{Out: [2]int{-1, -1}}
 	taken := make(map[string]struct{}, k)
 	pick := func(team Team) bool {
@@ -58,8 +65,8 @@ func Draft(lists [2][]string, k int, seed uint64, may func(id string) bool) Draw
 				continue
 			}
 			taken[id] = struct{}{} // passed over for good, by the other team too
-			if may == nil || may(id) {
-				d.Picks = append(d.Picks, Pick{id, team, at})
+			if p := (Pick{id, team, at}); may == nil || may(p) {
+				d.Picks = append(d.Picks, p)
 				return true
 			}
 		}
@@ -68,13 +75,15 @@ func Draft(lists [2][]string, k int, seed uint64, may func(id string) bool) Draw
 		}
 		return false
 	}
-	for round := uint64(0); len(d.Picks) < k; round++ {
+	half := before%2 == 1 // whether the round at hand is, of which the first team has picked
+	for round := uint64(before / 2); len(d.Picks) < k; round++ {
 		first := coin(seed, round)
-		one := pick(first)
+		one := !half && pick(first)
 		other := len(d.Picks) < k && pick(1-first)
-		if !one && !other {
+		if !one && !other && !half {
 			break
 		}
+		half = false
 	}
 	return d
 }

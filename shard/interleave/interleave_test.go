@@ -24,9 +24,9 @@ func TestDraft(t *testing.T) {
 		k, seed := rapid.IntRange(0, 25).Draw(t, "k"), rapid.Uint64().Draw(t, "seed")
 		bad := rapid.SliceOf(rapid.IntRange(0, 30)).Draw(t, "bad")
 		asked := map[string]int{}
-		may := func(id string) bool {
-			asked[id]++
-			return !slices.ContainsFunc(bad, func(n int) bool { return fmt.Sprint(n) == id })
+		may := func(p interleave.Pick) bool {
+			asked[p.ID]++
+			return !slices.ContainsFunc(bad, func(n int) bool { return fmt.Sprint(n) == p.ID })
 		}
 		d := interleave.Draft(lists, k, seed, may)
 
@@ -68,6 +68,37 @@ func TestDraft(t *testing.T) {
 			taken[p.ID] = true
 		}
 		require.Equal(t, d, interleave.Draft(lists, k, seed, may), "the same again")
+	})
+}
+
+// TestFurther has drafts in pieces be one draft: each goes on where the one before has read to.
+func TestFurther(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		ids := rapid.SliceOfNDistinct(rapid.IntRange(0, 30), 0, 20, rapid.ID[int])
+		var lists, left [2][]string
+		for i := range lists {
+			for _, id := range ids.Draw(t, "list") {
+				lists[i] = append(lists[i], fmt.Sprint(id))
+			}
+			left[i] = lists[i]
+		}
+		seed := rapid.Uint64().Draw(t, "seed")
+		whole := interleave.Draft(lists, 100, seed, nil)
+		var pieces []interleave.Pick
+		shown := map[string]bool{}
+		for len(pieces) < len(whole.Picks) {
+			k := rapid.IntRange(1, 7).Draw(t, "k")
+			d := interleave.Further(left, len(pieces), k, seed, func(p interleave.Pick) bool { return !shown[p.ID] })
+			require.NotEmpty(t, d.Picks)
+			for _, p := range d.Picks {
+				shown[p.ID] = true
+				pieces = append(pieces, interleave.Pick{ID: p.ID, Team: p.Team, Rank: p.Rank + len(lists[p.Team]) - len(left[p.Team])})
+			}
+			for team := range left {
+				left[team] = left[team][d.Read[team]:]
+			}
+		}
+		require.Equal(t, whole.Picks, pieces)
 	})
 }
 

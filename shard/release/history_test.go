@@ -111,7 +111,7 @@ func TestDecodeIgnoresLaterFields(t *testing.T) {
 	for name, c := range map[string]struct{ from, to, fails string }{
 		"a field":       {`"version": 1,`, `"version": 1, "soon": {"a": [1]},`, ""},
 		"an arm's":      {`"name": "control",`, `"name": "control", "soon": 1,`, ""},
-		"another value": {`"version": 1,`, `"version": 9,`, "version is 9, this build reads versions 1 to 2"},
+		"another value": {`"version": 1,`, `"version": 9,`, "version is 9, this build reads versions 1 to 3"},
 		"a long log":    {`"version": 1,`, `"version": 1, "log": "` + strings.Repeat("x", 65) + `",`, "log has 65 bytes; accepted: up to 64"},
 		"no hash":       {`"previous": "`, `"previous": "x`, "want 64 hexadecimal digits"},
 		"bytes behind":  {"\n}\n", "\n}\n{}", "after top-level value"},

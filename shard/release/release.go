@@ -23,18 +23,21 @@ const (
 	MaxArms = 16
 	MaxPins = 1000 // of an arm
 	MaxText = 1000 // bytes of the author, of a reason, and of the salt
-	maxName = 64   // bytes of an arm's name, and of a gate's
-	maxOff  = 64   // gates that were off
+	// MaxArmName is how many bytes the name of an arm has at most.
+	MaxArmName = 64
+	maxName    = MaxArmName // also of a gate's
+	maxOff     = 64         // gates that were off
 )
 
-// The versions of the encoding that are read and written: the first, and the one of releases that have
-// variants, the newest.
+// The versions of the encoding that are read and written: the first, the one of releases that have
+// variants, and the newest, of those that interleave or explore.
 const (
 	FirstVersion = 1
-	Version      = withVariants
+	Version      = withExperiments
 
-	version      = FirstVersion
-	withVariants = 2
+	version         = FirstVersion
+	withVariants    = 2
+	withExperiments = 3
 )
 
 // Kind is what a release did.
@@ -90,6 +93,11 @@ type Release struct {
 	// Variants decide the arm of requests that name one, in the order of their names. A release
 	// that has some is of version 2.
 	Variants []Variant `json:"variants,omitempty"`
+	// Interleaving and Exploration say which requests are answered by two arms, and which have
+	// places drawn; nil for none. A release that has one of them, or a variant of two arms, is of
+	// version 3.
+	Interleaving *Interleaving `json:"interleaving,omitempty"`
+	Exploration  *Exploration  `json:"exploration,omitempty"`
 }
 
 // Arm is one snapshot with a share of traffic.
@@ -217,8 +225,8 @@ func Decode(data []byte) (*Release, error) {
 	if err := json.Unmarshal(data, &head); err != nil {
 		return nil, fmt.Errorf("release: %w", err)
 	}
-	if head.Version < version || head.Version > withVariants {
-		return nil, fmt.Errorf("release: version is %d, this build reads versions %d to %d", head.Version, version, withVariants)
+	if head.Version < version || head.Version > Version {
+		return nil, fmt.Errorf("release: version is %d, this build reads versions %d to %d", head.Version, version, Version)
 	}
 	r := &Release{}
 	d := json.NewDecoder(bytes.NewReader(data))
@@ -256,7 +264,8 @@ func newLog(now time.Time) string {
 func (r *Release) validate() error {
 	switch {
 	case r.Version != versionOf(r):
-		return fmt.Errorf("version is %d with %d variants, want %d", r.Version, len(r.Variants), versionOf(r))
+		return fmt.Errorf("version is %d with %d variants, interleaving %t, exploration %t, want %d",
+			r.Version, len(r.Variants), r.Interleaving != nil, r.Exploration != nil, versionOf(r))
 	case r.Generation == 0 || r.ID == "" || len(r.ID) > maxName:
 		return fmt.Errorf("generation %d has the id %.80q", r.Generation, r.ID)
 	case len(r.Log) > maxName:
@@ -306,13 +315,19 @@ func (r *Release) validate() error {
 	if owned != Total {
 		return fmt.Errorf("the weights add up to %d; accepted: %d", owned, Total)
 	}
+	if err := r.Interleaving.validate(r); err != nil {
+		return err
+	}
+	if err := r.Exploration.validate(); err != nil {
+		return err
+	}
 	return r.checkVariants()
 }
 
 func (a *Arm) validate() error {
 	switch {
-	case checkArmName(a.Name) != nil:
-		return checkArmName(a.Name)
+	case CheckArmName(a.Name) != nil:
+		return CheckArmName(a.Name)
 	case !a.Snapshot.Valid():
 		return fmt.Errorf("snapshot %.80q is no SHA-256", a.Snapshot)
 	case a.Weight != len(a.Buckets):
@@ -363,8 +378,8 @@ func Escape(text string) string {
 	return b.String()
 }
 
-// checkArmName returns an error that says what is wrong with an arm's name.
-func checkArmName(name string) error {
+// CheckArmName returns an error that says what is wrong with an arm's name, nil if nothing is.
+func CheckArmName(name string) error {
 	for _, c := range []byte(name) {
 		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '_' && c != '-' {
 			return fmt.Errorf("arm name %.80q; accepted: a-z, 0-9, _ and -", name)

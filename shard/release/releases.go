@@ -291,7 +291,7 @@ func (r *Releases) change(ctx context.Context, c Change, kind Kind, protect func
 		Version: Version, Generation: now.Generation + 1, ID: newID(), Previous: now.Hash, Log: now.Log, Kind: kind,
 		Time: time.Now().UTC().Truncate(time.Millisecond), Author: c.Author, Reason: c.Reason, Override: c.Override,
 		AutoRollback: c.AutoRollback, Model: now.Model, Salt: now.Salt, Arms: slices.Clone(now.Arms),
-		Variants: slices.Clone(now.Variants),
+		Variants: slices.Clone(now.Variants), Interleaving: now.Interleaving, Exploration: now.Exploration,
 	}
 	if c.Restored {
 		if next.Log = newLog(next.Time); next.Log <= now.Log {

@@ -202,7 +202,7 @@ func TestUnreadableRelease(t *testing.T) {
 		_, live := r.Live(ctx)
 		for _, err := range []error{started, split, promoted, rolled, live} {
 			require.ErrorAs(t, err, &unreadable)
-			assert.ErrorContains(t, err, "version is 9, this build reads versions 1 to 2")
+			assert.ErrorContains(t, err, "version is 9, this build reads versions 1 to 3")
 			var past *release.PastError
 			require.ErrorAs(t, err, &past)
 			assert.EqualValues(t, 2, past.Readable)

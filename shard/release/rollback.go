@@ -71,7 +71,8 @@ func (r *Releases) Rollback(ctx context.Context, o RollbackOptions) (*Release, e
 			}
 		}
 		now := *next
-		next.Of, next.Model, next.Salt, next.Arms, next.Variants = old.Generation, old.Model, old.Salt, old.Arms, old.Variants
+		next.Of, next.Model, next.Salt, next.Arms = old.Generation, old.Model, old.Salt, old.Arms
+		next.Variants, next.Interleaving, next.Exploration = old.Variants, old.Interleaving, old.Exploration
 		if o.Before == nil && o.Check == nil {
 			return nil
 		}

@@ -25,6 +25,17 @@ type SplitOptions struct {
 	// no longer do, whose Arms do not matter.
 	Variants []Variant
 	Unmap    []Variant
+	// Interleaving and Exploration are as they are from now on; nil is as they were.
+	Interleaving *Interleaving
+	Exploration  *Exploration
+	// EndInterleaving and EndExploration end them.
+	EndInterleaving, EndExploration bool
+}
+
+// empty reports whether nothing is to be divided anew.
+func (o *SplitOptions) empty() bool {
+	return len(o.Weights) == 0 && len(o.Pins) == 0 && len(o.Unpin) == 0 && len(o.Remove) == 0 && len(o.Variants) == 0 && len(o.Unmap) == 0 &&
+		o.Interleaving == nil && o.Exploration == nil && !o.EndInterleaving && !o.EndExploration
 }
 
 // Split divides the traffic anew. The snapshot of an arm that gets more of it, or more
@@ -38,7 +49,7 @@ func (r *Releases) Split(ctx context.Context, o SplitOptions) (*Release, error) 
 		}
 		for i := range next.Arms {
 			a := &next.Arms[i]
-			if was := now.Arm(a.Name); a.Weight > was.Weight || gains(a.Pins, was.Pins) || gainsVariants(a.Name, next, &now) {
+			if was := now.Arm(a.Name); a.Weight > was.Weight || gains(a.Pins, was.Pins) || gainsVariants(a.Name, next, &now) || gainsInterleaving(a.Name, next, &now) {
 				if err := r.admit(ctx, &now, a, o.Override); err != nil {
 					return fmt.Errorf("arm %s gets more traffic: %w", a.Name, err)
 				}
@@ -65,10 +76,13 @@ func (o *SplitOptions) divide(next *Release) error {
 			return unknownArm(next, name)
 		}
 	}
-	if len(o.Weights) == 0 && len(o.Pins) == 0 && len(o.Unpin) == 0 && len(o.Remove) == 0 && len(o.Variants) == 0 && len(o.Unmap) == 0 {
-		return fmt.Errorf("no weight, no pin and no variant is given: %w", ErrChange)
+	if o.empty() {
+		return fmt.Errorf("no weight, no pin, no variant, no interleaving and no exploration is given: %w", ErrChange)
 	}
 	if err := o.setVariants(next); err != nil {
+		return err
+	}
+	if err := o.setExperiments(next); err != nil {
 		return err
 	}
 	weights, err := o.weights(next)
@@ -224,7 +238,8 @@ func (r *Releases) Promote(ctx context.Context, c Change, arm string) (*Release,
 		if err := r.admit(ctx, next, &one[0], c.Override); err != nil {
 			return fmt.Errorf("arm %s gets all traffic: %w", arm, err)
 		}
-		one[0].Name, one[0].Pins, next.Variants = Control, nil, nil
+		one[0].Name, one[0].Pins = Control, nil
+		next.Variants, next.Interleaving, next.Exploration = nil, nil, nil
 		divide(one, []int{Total})
 		next.Arms = one
 		return nil

@@ -24,8 +24,18 @@ type Router struct {
 	pins map[string]uint8
 	// versions lists the arms of each model version, those with traffic first.
 	versions map[string][]uint8
-	// variants has the arm of each variant.
-	variants map[variantKey]uint8
+	// variants has the arms of each variant.
+	variants map[variantKey]Arms
+	// interleaved are two arms, of whose keys a share per mille is interleaved; 0 for none.
+	interleaved Arms
+	share       uint64
+	exploration *Exploration
+}
+
+// Arms are the numbers of the arms that answer a request: of two the answers are interleaved.
+type Arms struct {
+	First, Second int
+	Two           bool
 }
 
 type variantKey struct{ experiment, variant string }
@@ -44,23 +54,78 @@ func NewRouter(r *Release) *Router {
 	}
 	for _, v := range r.Variants {
 		if t.variants == nil {
-			t.variants = map[variantKey]uint8{}
+			t.variants = map[variantKey]Arms{}
 		}
-		t.variants[variantKey{v.Experiment, v.Variant}] = uint8(slices.IndexFunc(r.Arms, func(a Arm) bool { return a.Name == v.Arms[0] }))
+		t.variants[variantKey{v.Experiment, v.Variant}] = r.numbers(v.Arms)
 	}
+	if i := r.Interleaving; i != nil {
+		t.interleaved, t.share = r.numbers(i.Arms), uint64(i.Share)
+	}
+	t.exploration = r.Exploration
 	for _, list := range t.versions {
 		slices.SortStableFunc(list, func(a, b uint8) int { return cmp.Compare(r.Arms[b].Weight, r.Arms[a].Weight) })
 	}
 	return t
 }
 
-// RouteVariant returns the number of the arm that answers a variant, and false if none is said to.
-func (t *Router) RouteVariant(experiment, variant string) (arm int, ok bool) {
-	if len(t.variants) == 0 {
-		return 0, false
+// numbers returns the numbers of one or two arms.
+func (r *Release) numbers(names []string) Arms {
+	number := func(name string) int { return slices.IndexFunc(r.Arms, func(a Arm) bool { return a.Name == name }) }
+	arms := Arms{First: number(names[0])}
+	if len(names) > 1 {
+		arms.Second, arms.Two = number(names[1]), true
 	}
-	number, ok := t.variants[variantKey{experiment, variant}]
-	return int(number), ok
+	return arms
+}
+
+// RouteVariant returns the arms that answer a variant, and false if none is said to.
+func (t *Router) RouteVariant(experiment, variant string) (arms Arms, ok bool) {
+	if len(t.variants) == 0 {
+		return Arms{}, false
+	}
+	arms, ok = t.variants[variantKey{experiment, variant}]
+	return arms, ok
+}
+
+// Interleaved returns the arms that answer a key which falls into an arm: two, if it is of the share
+// that is interleaved.
+func (t *Router) Interleaved(key string, arm int) Arms {
+	if t.share == 0 || arm != t.interleaved.First && arm != t.interleaved.Second {
+		return Arms{First: arm}
+	}
+	if _, pinned := t.pins[key]; pinned {
+		return Arms{First: arm} // somebody wants to see what it answers
+	}
+	if t.hash("interleave", key)%Total >= t.share {
+		return Arms{First: arm}
+	}
+	return t.interleaved
+}
+
+// Coins returns the seed of the coins by which the answer to a request is interleaved.
+func (t *Router) Coins(requestID string) uint64 { return t.hash("coins", requestID) }
+
+// Explores returns how requests explore, nil if none does, whether a request does, and the seed of
+// its draw.
+func (t *Router) Explores(requestID string) (x *Exploration, does bool, seed uint64) {
+	if t.exploration == nil {
+		return nil, false, 0
+	}
+	does = t.hash("explore", requestID)%Total < uint64(t.exploration.Share)
+	return t.exploration, does, t.hash("draw", requestID)
+}
+
+// hash returns a hash of a key that is of nothing else than a purpose: so what falls into a bucket
+// says nothing of what else is done with it.
+func (t *Router) hash(purpose, key string) uint64 {
+	var d xxhash.Digest
+	d.Reset()
+	_, _ = d.WriteString(t.salt) // it never fails
+	_, _ = d.Write([]byte{0})
+	_, _ = d.WriteString(purpose)
+	_, _ = d.Write([]byte{0})
+	_, _ = d.WriteString(key)
+	return d.Sum64()
 }
 
 // Route returns the number of the arm that a key falls into.

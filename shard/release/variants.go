@@ -24,7 +24,7 @@ const (
 type Variant struct {
 	Experiment string `json:"experiment"`
 	Variant    string `json:"variant"`
-	// Arms are the names of the arms that answer; of this version one.
+	// Arms are the names of the arms that answer: one, or two whose answers are interleaved.
 	Arms []string `json:"arms"`
 }
 
@@ -45,13 +45,10 @@ func (v *Variant) validate(r *Release) error {
 			return fmt.Errorf("%s is %.80q; accepted: UTF-8", name.of, name.text)
 		}
 	}
-	if len(v.Arms) != 1 {
-		return fmt.Errorf("%.80q has %d arms; accepted: 1", v, len(v.Arms))
+	if n := len(v.Arms); n < 1 || n > 2 {
+		return fmt.Errorf("%.80q has %d arms; accepted: 1 or 2", v, n)
 	}
-	if r.Arm(v.Arms[0]) == nil {
-		return fmt.Errorf("%.80q is of arm %.80q, which there is not", v, v.Arms[0])
-	}
-	return nil
+	return r.checkPair(v.Arms, fmt.Sprintf("%.80q", v))
 }
 
 // checkVariants returns an error unless the variants of a release are what its version can say.
@@ -71,16 +68,23 @@ func (r *Release) checkVariants() error {
 }
 
 // versionOf returns the lowest version of the encoding that says all of a release: servers that
-// know no variants must not serve one that has some.
+// know no variants, or nothing of interleaving, must not serve one that has some.
 func versionOf(r *Release) int {
+	two := slices.ContainsFunc(r.Variants, func(v Variant) bool { return len(v.Arms) > 1 })
+	if two || r.Interleaving != nil || r.Exploration != nil {
+		return withExperiments
+	}
 	if len(r.Variants) > 0 {
 		return withVariants
 	}
 	return version
 }
 
-// keepVariants takes those out that are of arms which are no more.
+// keepVariants takes those out that are of arms which are no more, and an interleaving.
 func (r *Release) keepVariants() {
+	if i := r.Interleaving; i != nil && slices.ContainsFunc(i.Arms, func(name string) bool { return r.Arm(name) == nil }) {
+		r.Interleaving = nil
+	}
 	r.Variants = slices.DeleteFunc(slices.Clone(r.Variants), func(v Variant) bool {
 		return slices.ContainsFunc(v.Arms, func(name string) bool { return r.Arm(name) == nil })
 	})
@@ -144,7 +148,8 @@ func gainsVariants(name string, next, now *Release) bool {
 // ErrNoVariant is the class of the error that says that a text names no variant.
 var ErrNoVariant = errors.New("no variant")
 
-// ParseVariant reads EXPERIMENT:VARIANT. The name of the experiment has no colon then.
+// ParseVariant reads EXPERIMENT:VARIANT. The name of the experiment has no colon then, and the variant
+// has no arms yet.
 func ParseVariant(text string) (v Variant, err error) {
 	var ok bool
 	if v.Experiment, v.Variant, ok = strings.Cut(text, ":"); !ok || v.Experiment == "" || v.Variant == "" {

@@ -85,14 +85,14 @@ func TestVariantsAreRefused(t *testing.T) {
 		many[i] = variant(fmt.Sprint("e:", i), "control")
 	}
 	for want, o := range map[string]release.SplitOptions{
-		"there is no arm candidate; there are: control":            {Variants: []release.Variant{variant("e:b", "candidate")}},
-		`variant "e:b" is given twice`:                             {Variants: []release.Variant{variant("e:b", "control"), variant("e:b", "control")}},
-		`experiment "` + long[:80] + `" has 129 bytes`:             {Variants: []release.Variant{variant(long+":b", "control")}},
-		`"e:b" has 0 arms; accepted: 1`:                            {Variants: []release.Variant{{Experiment: "e", Variant: "b"}}},
-		"variant \"e:b\" decides no arm; there are: none":          {Unmap: []release.Variant{variant("e:b", "")}},
-		"65 variants; accepted: up to 64":                          {Variants: many},
-		"no weight, no pin and no variant is given":                {},
-		"arm control is to end, and to answer a variant; accepted": {Remove: []string{"control"}, Weights: map[string]int{}, Variants: []release.Variant{variant("e:b", "control")}},
+		"there is no arm candidate; there are: control":                              {Variants: []release.Variant{variant("e:b", "candidate")}},
+		`variant "e:b" is given twice`:                                               {Variants: []release.Variant{variant("e:b", "control"), variant("e:b", "control")}},
+		`experiment "` + long[:80] + `" has 129 bytes`:                               {Variants: []release.Variant{variant(long+":b", "control")}},
+		`"e:b" has 0 arms; accepted: 1 or 2`:                                         {Variants: []release.Variant{{Experiment: "e", Variant: "b"}}},
+		"variant \"e:b\" decides no arm; there are: none":                            {Unmap: []release.Variant{variant("e:b", "")}},
+		"65 variants; accepted: up to 64":                                            {Variants: many},
+		"no weight, no pin, no variant, no interleaving and no exploration is given": {},
+		"arm control is to end, and to answer a variant; accepted":                   {Remove: []string{"control"}, Weights: map[string]int{}, Variants: []release.Variant{variant("e:b", "control")}},
 	} {
 		_, err := r.Split(ctx, o)
 		if assert.ErrorIs(t, err, release.ErrChange, want) && !strings.Contains(want, "is to end") {
@@ -109,9 +109,9 @@ func TestVariantsAreRefused(t *testing.T) {
 	data, err := now.Encode()
 	require.NoError(t, err)
 	for want, change := range map[string][2]string{
-		"version is 1 with 2 variants, want 2":                    {`"version": 2`, `"version": 1`},
-		`variants[1]: "e:a" does not come after the one before`:   {`"variant": "b"`, `"variant": "a"`},
-		`variants[0]: "e:a" is of arm "gone", which there is not`: {"    \"control\"\n   ]\n  },\n  {", "    \"gone\"\n   ]\n  },\n  {"},
+		"version is 1 with 2 variants, interleaving false, exploration false, want 2": {`"version": 2`, `"version": 1`},
+		`variants[1]: "e:a" does not come after the one before`:                       {`"variant": "b"`, `"variant": "a"`},
+		`variants[0]: "e:a" is of arm "gone", which there is not`:                     {"    \"control\"\n   ]\n  },\n  {", "    \"gone\"\n   ]\n  },\n  {"},
 	} {
 		changed := strings.Replace(string(data), change[0], change[1], 1)
 		require.NotEqual(t, string(data), changed, want)
@@ -127,7 +127,7 @@ func TestRouteVariant(t *testing.T) {
 	}
 	router := release.NewRouter(r)
 	arm, ok := router.RouteVariant("e", "b")
-	assert.Equal(t, []any{1, true}, []any{arm, ok})
+	assert.Equal(t, []any{release.Arms{First: 1}, true}, []any{arm, ok})
 	for _, other := range [][2]string{{"e", "a"}, {"", ""}, {"eb", ""}, {"", "e:b"}} {
 		_, ok := router.RouteVariant(other[0], other[1])
 		assert.False(t, ok)

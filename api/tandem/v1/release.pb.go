@@ -395,12 +395,20 @@ type SplitRequest struct {
 	Override string `protobuf:"bytes,6,opt,name=override,proto3" json:"override,omitempty"`
 	// As of StartRequest.
 	AutoRollback bool `protobuf:"varint,7,opt,name=auto_rollback,json=autoRollback,proto3" json:"auto_rollback,omitempty"`
-	// Variants of experiments that an arm answers from now on, at most 64.
+	// Variants of experiments that an arm answers from now on, or two do, at most 64.
 	Variants []*Variant `protobuf:"bytes,8,rep,name=variants,proto3" json:"variants,omitempty"`
 	// Variants that decide no arm any more, at most 64: their arms are left out.
-	Unmap         []*Variant `protobuf:"bytes,9,rep,name=unmap,proto3" json:"unmap,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Unmap []*Variant `protobuf:"bytes,9,rep,name=unmap,proto3" json:"unmap,omitempty"`
+	// Which requests are interleaved from now on, in place of those before.
+	Interleaving *Interleaving `protobuf:"bytes,10,opt,name=interleaving,proto3" json:"interleaving,omitempty"`
+	// Whether none are any more, but those of variants.
+	EndInterleaving bool `protobuf:"varint,11,opt,name=end_interleaving,json=endInterleaving,proto3" json:"end_interleaving,omitempty"`
+	// Which requests explore from now on, and how.
+	Exploration *Exploration `protobuf:"bytes,12,opt,name=exploration,proto3" json:"exploration,omitempty"`
+	// Whether none do any more.
+	EndExploration bool `protobuf:"varint,13,opt,name=end_exploration,json=endExploration,proto3" json:"end_exploration,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *SplitRequest) Reset() {
@@ -496,6 +504,160 @@ func (x *SplitRequest) GetUnmap() []*Variant {
 	return nil
 }
 
+func (x *SplitRequest) GetInterleaving() *Interleaving {
+	if x != nil {
+		return x.Interleaving
+	}
+	return nil
+}
+
+func (x *SplitRequest) GetEndInterleaving() bool {
+	if x != nil {
+		return x.EndInterleaving
+	}
+	return false
+}
+
+func (x *SplitRequest) GetExploration() *Exploration {
+	if x != nil {
+		return x.Exploration
+	}
+	return nil
+}
+
+func (x *SplitRequest) GetEndExploration() bool {
+	if x != nil {
+		return x.EndExploration
+	}
+	return false
+}
+
+// Interleaving has a share of the requests of two arms answered by both; see
+// RetrieveResponse.interleaved. Which keys these are does not depend on the buckets: it is
+// xxhash64 of the salt, a zero byte, "interleave", a zero byte and the key, modulo 1000. Those
+// that are pinned are not among them.
+type Interleaving struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The names of the two arms.
+	Arms []string `protobuf:"bytes,1,rep,name=arms,proto3" json:"arms,omitempty"`
+	// The share, per mille, of the keys that fall into one of them: 1 to 1000.
+	Share         uint32 `protobuf:"varint,2,opt,name=share,proto3" json:"share,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Interleaving) Reset() {
+	*x = Interleaving{}
+	mi := &file_tandem_v1_release_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Interleaving) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Interleaving) ProtoMessage() {}
+
+func (x *Interleaving) ProtoReflect() protoreflect.Message {
+	mi := &file_tandem_v1_release_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Interleaving.ProtoReflect.Descriptor instead.
+func (*Interleaving) Descriptor() ([]byte, []int) {
+	return file_tandem_v1_release_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Interleaving) GetArms() []string {
+	if x != nil {
+		return x.Arms
+	}
+	return nil
+}
+
+func (x *Interleaving) GetShare() uint32 {
+	if x != nil {
+		return x.Share
+	}
+	return 0
+}
+
+// Exploration has the last places of a share of the answers drawn from candidates that rank after
+// them; see Candidate.propensity. Places are drawn of first pages for apps without explain that are
+// not interleaved, where k is more than places, and where at least as many candidates as places rank
+// after k up to pool. Which requests are of the share is by a hash of the salt and the request's id.
+type Exploration struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The share of the requests, per mille: 1 to 999. With all of them nobody would see what is
+	// displaced, and there would be nothing to compare with.
+	Share uint32 `protobuf:"varint,1,opt,name=share,proto3" json:"share,omitempty"`
+	// How many of the last places are drawn: 1 to 10.
+	Places uint32 `protobuf:"varint,2,opt,name=places,proto3" json:"places,omitempty"`
+	// The last rank that they are drawn from; the first one is k+1. 2 to 10,000.
+	Pool          uint32 `protobuf:"varint,3,opt,name=pool,proto3" json:"pool,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Exploration) Reset() {
+	*x = Exploration{}
+	mi := &file_tandem_v1_release_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Exploration) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Exploration) ProtoMessage() {}
+
+func (x *Exploration) ProtoReflect() protoreflect.Message {
+	mi := &file_tandem_v1_release_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Exploration.ProtoReflect.Descriptor instead.
+func (*Exploration) Descriptor() ([]byte, []int) {
+	return file_tandem_v1_release_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Exploration) GetShare() uint32 {
+	if x != nil {
+		return x.Share
+	}
+	return 0
+}
+
+func (x *Exploration) GetPlaces() uint32 {
+	if x != nil {
+		return x.Places
+	}
+	return 0
+}
+
+func (x *Exploration) GetPool() uint32 {
+	if x != nil {
+		return x.Pool
+	}
+	return 0
+}
+
 // Variant is a variant of an experiment of callers, and which arm answers the requests that name
 // it. Servers deal keys to buckets by xxhash64 of salt and key, so an experiment system that deals
 // them another way, such as Baseplate's by sha1, names its variant, and no bucket is asked.
@@ -505,7 +667,7 @@ type Variant struct {
 	Experiment string `protobuf:"bytes,1,opt,name=experiment,proto3" json:"experiment,omitempty"`
 	// The variant: 1 to 128 bytes.
 	Variant string `protobuf:"bytes,2,opt,name=variant,proto3" json:"variant,omitempty"`
-	// The names of the arms that answer; of this version one.
+	// The names of the arms that answer: one, or two whose answers are interleaved.
 	Arms          []string `protobuf:"bytes,3,rep,name=arms,proto3" json:"arms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -513,7 +675,7 @@ type Variant struct {
 
 func (x *Variant) Reset() {
 	*x = Variant{}
-	mi := &file_tandem_v1_release_proto_msgTypes[4]
+	mi := &file_tandem_v1_release_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -525,7 +687,7 @@ func (x *Variant) String() string {
 func (*Variant) ProtoMessage() {}
 
 func (x *Variant) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_release_proto_msgTypes[4]
+	mi := &file_tandem_v1_release_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -538,7 +700,7 @@ func (x *Variant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Variant.ProtoReflect.Descriptor instead.
 func (*Variant) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_release_proto_rawDescGZIP(), []int{4}
+	return file_tandem_v1_release_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Variant) GetExperiment() string {
@@ -575,7 +737,7 @@ type Pin struct {
 
 func (x *Pin) Reset() {
 	*x = Pin{}
-	mi := &file_tandem_v1_release_proto_msgTypes[5]
+	mi := &file_tandem_v1_release_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -587,7 +749,7 @@ func (x *Pin) String() string {
 func (*Pin) ProtoMessage() {}
 
 func (x *Pin) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_release_proto_msgTypes[5]
+	mi := &file_tandem_v1_release_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -600,7 +762,7 @@ func (x *Pin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pin.ProtoReflect.Descriptor instead.
 func (*Pin) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_release_proto_rawDescGZIP(), []int{5}
+	return file_tandem_v1_release_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Pin) GetArm() string {
@@ -628,7 +790,7 @@ type SplitResponse struct {
 
 func (x *SplitResponse) Reset() {
 	*x = SplitResponse{}
-	mi := &file_tandem_v1_release_proto_msgTypes[6]
+	mi := &file_tandem_v1_release_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -640,7 +802,7 @@ func (x *SplitResponse) String() string {
 func (*SplitResponse) ProtoMessage() {}
 
 func (x *SplitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_release_proto_msgTypes[6]
+	mi := &file_tandem_v1_release_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -653,7 +815,7 @@ func (x *SplitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SplitResponse.ProtoReflect.Descriptor instead.
 func (*SplitResponse) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_release_proto_rawDescGZIP(), []int{6}
+	return file_tandem_v1_release_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *SplitResponse) GetRelease() *ReleaseEntry {
@@ -680,7 +842,7 @@ type PromoteRequest struct {
 
 func (x *PromoteRequest) Reset() {
 	*x = PromoteRequest{}
-	mi := &file_tandem_v1_release_proto_msgTypes[7]
+	mi := &file_tandem_v1_release_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -692,7 +854,7 @@ func (x *PromoteRequest) String() string {
 func (*PromoteRequest) ProtoMessage() {}
 
 func (x *PromoteRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_release_proto_msgTypes[7]
+	mi := &file_tandem_v1_release_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -705,7 +867,7 @@ func (x *PromoteRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PromoteRequest.ProtoReflect.Descriptor instead.
 func (*PromoteRequest) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_release_proto_rawDescGZIP(), []int{7}
+	return file_tandem_v1_release_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *PromoteRequest) GetChange() *ReleaseChange {
@@ -747,7 +909,7 @@ type PromoteResponse struct {
 
 func (x *PromoteResponse) Reset() {
 	*x = PromoteResponse{}
-	mi := &file_tandem_v1_release_proto_msgTypes[8]
+	mi := &file_tandem_v1_release_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -759,7 +921,7 @@ func (x *PromoteResponse) String() string {
 func (*PromoteResponse) ProtoMessage() {}
 
 func (x *PromoteResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_release_proto_msgTypes[8]
+	mi := &file_tandem_v1_release_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -772,7 +934,7 @@ func (x *PromoteResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PromoteResponse.ProtoReflect.Descriptor instead.
 func (*PromoteResponse) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_release_proto_rawDescGZIP(), []int{8}
+	return file_tandem_v1_release_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *PromoteResponse) GetRelease() *ReleaseEntry {
@@ -796,7 +958,7 @@ type StopRequest struct {
 
 func (x *StopRequest) Reset() {
 	*x = StopRequest{}
-	mi := &file_tandem_v1_release_proto_msgTypes[9]
+	mi := &file_tandem_v1_release_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -808,7 +970,7 @@ func (x *StopRequest) String() string {
 func (*StopRequest) ProtoMessage() {}
 
 func (x *StopRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_release_proto_msgTypes[9]
+	mi := &file_tandem_v1_release_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -821,7 +983,7 @@ func (x *StopRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopRequest.ProtoReflect.Descriptor instead.
 func (*StopRequest) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_release_proto_rawDescGZIP(), []int{9}
+	return file_tandem_v1_release_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *StopRequest) GetChange() *ReleaseChange {
@@ -851,7 +1013,7 @@ type StopResponse struct {
 
 func (x *StopResponse) Reset() {
 	*x = StopResponse{}
-	mi := &file_tandem_v1_release_proto_msgTypes[10]
+	mi := &file_tandem_v1_release_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -863,7 +1025,7 @@ func (x *StopResponse) String() string {
 func (*StopResponse) ProtoMessage() {}
 
 func (x *StopResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_release_proto_msgTypes[10]
+	mi := &file_tandem_v1_release_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -876,7 +1038,7 @@ func (x *StopResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopResponse.ProtoReflect.Descriptor instead.
 func (*StopResponse) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_release_proto_rawDescGZIP(), []int{10}
+	return file_tandem_v1_release_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *StopResponse) GetRelease() *ReleaseEntry {
@@ -912,7 +1074,7 @@ type RollbackRequest struct {
 
 func (x *RollbackRequest) Reset() {
 	*x = RollbackRequest{}
-	mi := &file_tandem_v1_release_proto_msgTypes[11]
+	mi := &file_tandem_v1_release_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -924,7 +1086,7 @@ func (x *RollbackRequest) String() string {
 func (*RollbackRequest) ProtoMessage() {}
 
 func (x *RollbackRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_release_proto_msgTypes[11]
+	mi := &file_tandem_v1_release_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -937,7 +1099,7 @@ func (x *RollbackRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RollbackRequest.ProtoReflect.Descriptor instead.
 func (*RollbackRequest) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_release_proto_rawDescGZIP(), []int{11}
+	return file_tandem_v1_release_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *RollbackRequest) GetChange() *ReleaseChange {
@@ -974,7 +1136,7 @@ type RollbackResponse struct {
 
 func (x *RollbackResponse) Reset() {
 	*x = RollbackResponse{}
-	mi := &file_tandem_v1_release_proto_msgTypes[12]
+	mi := &file_tandem_v1_release_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -986,7 +1148,7 @@ func (x *RollbackResponse) String() string {
 func (*RollbackResponse) ProtoMessage() {}
 
 func (x *RollbackResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_release_proto_msgTypes[12]
+	mi := &file_tandem_v1_release_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -999,7 +1161,7 @@ func (x *RollbackResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RollbackResponse.ProtoReflect.Descriptor instead.
 func (*RollbackResponse) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_release_proto_rawDescGZIP(), []int{12}
+	return file_tandem_v1_release_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *RollbackResponse) GetRelease() *ReleaseEntry {
@@ -1034,7 +1196,7 @@ type ReleasePlan struct {
 
 func (x *ReleasePlan) Reset() {
 	*x = ReleasePlan{}
-	mi := &file_tandem_v1_release_proto_msgTypes[13]
+	mi := &file_tandem_v1_release_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1046,7 +1208,7 @@ func (x *ReleasePlan) String() string {
 func (*ReleasePlan) ProtoMessage() {}
 
 func (x *ReleasePlan) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_release_proto_msgTypes[13]
+	mi := &file_tandem_v1_release_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1059,7 +1221,7 @@ func (x *ReleasePlan) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleasePlan.ProtoReflect.Descriptor instead.
 func (*ReleasePlan) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_release_proto_rawDescGZIP(), []int{13}
+	return file_tandem_v1_release_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ReleasePlan) GetOff() []string {
@@ -1103,7 +1265,7 @@ type ListReleasesRequest struct {
 
 func (x *ListReleasesRequest) Reset() {
 	*x = ListReleasesRequest{}
-	mi := &file_tandem_v1_release_proto_msgTypes[14]
+	mi := &file_tandem_v1_release_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1115,7 +1277,7 @@ func (x *ListReleasesRequest) String() string {
 func (*ListReleasesRequest) ProtoMessage() {}
 
 func (x *ListReleasesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_release_proto_msgTypes[14]
+	mi := &file_tandem_v1_release_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1128,7 +1290,7 @@ func (x *ListReleasesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListReleasesRequest.ProtoReflect.Descriptor instead.
 func (*ListReleasesRequest) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_release_proto_rawDescGZIP(), []int{14}
+	return file_tandem_v1_release_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ListReleasesRequest) GetPageSize() uint32 {
@@ -1161,7 +1323,7 @@ type ListReleasesResponse struct {
 
 func (x *ListReleasesResponse) Reset() {
 	*x = ListReleasesResponse{}
-	mi := &file_tandem_v1_release_proto_msgTypes[15]
+	mi := &file_tandem_v1_release_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1173,7 +1335,7 @@ func (x *ListReleasesResponse) String() string {
 func (*ListReleasesResponse) ProtoMessage() {}
 
 func (x *ListReleasesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_release_proto_msgTypes[15]
+	mi := &file_tandem_v1_release_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1186,7 +1348,7 @@ func (x *ListReleasesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListReleasesResponse.ProtoReflect.Descriptor instead.
 func (*ListReleasesResponse) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_release_proto_rawDescGZIP(), []int{15}
+	return file_tandem_v1_release_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ListReleasesResponse) GetEntries() []*ReleaseEntry {
@@ -1226,7 +1388,7 @@ type ReleaseEntry struct {
 
 func (x *ReleaseEntry) Reset() {
 	*x = ReleaseEntry{}
-	mi := &file_tandem_v1_release_proto_msgTypes[16]
+	mi := &file_tandem_v1_release_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1238,7 +1400,7 @@ func (x *ReleaseEntry) String() string {
 func (*ReleaseEntry) ProtoMessage() {}
 
 func (x *ReleaseEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_release_proto_msgTypes[16]
+	mi := &file_tandem_v1_release_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1251,7 +1413,7 @@ func (x *ReleaseEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseEntry.ProtoReflect.Descriptor instead.
 func (*ReleaseEntry) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_release_proto_rawDescGZIP(), []int{16}
+	return file_tandem_v1_release_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ReleaseEntry) GetRelease() *Release {
@@ -1296,7 +1458,7 @@ type ReleaseFault struct {
 
 func (x *ReleaseFault) Reset() {
 	*x = ReleaseFault{}
-	mi := &file_tandem_v1_release_proto_msgTypes[17]
+	mi := &file_tandem_v1_release_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1308,7 +1470,7 @@ func (x *ReleaseFault) String() string {
 func (*ReleaseFault) ProtoMessage() {}
 
 func (x *ReleaseFault) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_release_proto_msgTypes[17]
+	mi := &file_tandem_v1_release_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1321,7 +1483,7 @@ func (x *ReleaseFault) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseFault.ProtoReflect.Descriptor instead.
 func (*ReleaseFault) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_release_proto_rawDescGZIP(), []int{17}
+	return file_tandem_v1_release_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ReleaseFault) GetGeneration() uint64 {
@@ -1397,14 +1559,18 @@ type Release struct {
 	// The head of the live log when it was released, if that is known.
 	Live *LivePosition `protobuf:"bytes,16,opt,name=live,proto3" json:"live,omitempty"`
 	// The variants of experiments that decide the arm, by experiment and variant.
-	Variants      []*Variant `protobuf:"bytes,17,rep,name=variants,proto3" json:"variants,omitempty"`
+	Variants []*Variant `protobuf:"bytes,17,rep,name=variants,proto3" json:"variants,omitempty"`
+	// Which requests are interleaved; absent if none but those of variants.
+	Interleaving *Interleaving `protobuf:"bytes,18,opt,name=interleaving,proto3" json:"interleaving,omitempty"`
+	// Which requests explore, and how; absent if none do.
+	Exploration   *Exploration `protobuf:"bytes,19,opt,name=exploration,proto3" json:"exploration,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Release) Reset() {
 	*x = Release{}
-	mi := &file_tandem_v1_release_proto_msgTypes[18]
+	mi := &file_tandem_v1_release_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1416,7 +1582,7 @@ func (x *Release) String() string {
 func (*Release) ProtoMessage() {}
 
 func (x *Release) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_release_proto_msgTypes[18]
+	mi := &file_tandem_v1_release_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1429,7 +1595,7 @@ func (x *Release) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Release.ProtoReflect.Descriptor instead.
 func (*Release) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_release_proto_rawDescGZIP(), []int{18}
+	return file_tandem_v1_release_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Release) GetGeneration() uint64 {
@@ -1551,6 +1717,20 @@ func (x *Release) GetVariants() []*Variant {
 	return nil
 }
 
+func (x *Release) GetInterleaving() *Interleaving {
+	if x != nil {
+		return x.Interleaving
+	}
+	return nil
+}
+
+func (x *Release) GetExploration() *Exploration {
+	if x != nil {
+		return x.Exploration
+	}
+	return nil
+}
+
 // ReleaseArm is one snapshot with a share of traffic.
 type ReleaseArm struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1584,7 +1764,7 @@ type ReleaseArm struct {
 
 func (x *ReleaseArm) Reset() {
 	*x = ReleaseArm{}
-	mi := &file_tandem_v1_release_proto_msgTypes[19]
+	mi := &file_tandem_v1_release_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1596,7 +1776,7 @@ func (x *ReleaseArm) String() string {
 func (*ReleaseArm) ProtoMessage() {}
 
 func (x *ReleaseArm) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_release_proto_msgTypes[19]
+	mi := &file_tandem_v1_release_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1609,7 +1789,7 @@ func (x *ReleaseArm) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseArm.ProtoReflect.Descriptor instead.
 func (*ReleaseArm) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_release_proto_rawDescGZIP(), []int{19}
+	return file_tandem_v1_release_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ReleaseArm) GetName() string {
@@ -1717,7 +1897,7 @@ type GateRow struct {
 
 func (x *GateRow) Reset() {
 	*x = GateRow{}
-	mi := &file_tandem_v1_release_proto_msgTypes[20]
+	mi := &file_tandem_v1_release_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1729,7 +1909,7 @@ func (x *GateRow) String() string {
 func (*GateRow) ProtoMessage() {}
 
 func (x *GateRow) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_release_proto_msgTypes[20]
+	mi := &file_tandem_v1_release_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1742,7 +1922,7 @@ func (x *GateRow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GateRow.ProtoReflect.Descriptor instead.
 func (*GateRow) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_release_proto_rawDescGZIP(), []int{20}
+	return file_tandem_v1_release_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *GateRow) GetGate() string {
@@ -1804,7 +1984,7 @@ type GateVerdict struct {
 
 func (x *GateVerdict) Reset() {
 	*x = GateVerdict{}
-	mi := &file_tandem_v1_release_proto_msgTypes[21]
+	mi := &file_tandem_v1_release_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1816,7 +1996,7 @@ func (x *GateVerdict) String() string {
 func (*GateVerdict) ProtoMessage() {}
 
 func (x *GateVerdict) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_release_proto_msgTypes[21]
+	mi := &file_tandem_v1_release_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1829,7 +2009,7 @@ func (x *GateVerdict) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GateVerdict.ProtoReflect.Descriptor instead.
 func (*GateVerdict) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_release_proto_rawDescGZIP(), []int{21}
+	return file_tandem_v1_release_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *GateVerdict) GetRows() []*GateRow {
@@ -1866,7 +2046,7 @@ type ListSnapshotsRequest struct {
 
 func (x *ListSnapshotsRequest) Reset() {
 	*x = ListSnapshotsRequest{}
-	mi := &file_tandem_v1_release_proto_msgTypes[22]
+	mi := &file_tandem_v1_release_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1878,7 +2058,7 @@ func (x *ListSnapshotsRequest) String() string {
 func (*ListSnapshotsRequest) ProtoMessage() {}
 
 func (x *ListSnapshotsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_release_proto_msgTypes[22]
+	mi := &file_tandem_v1_release_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1891,7 +2071,7 @@ func (x *ListSnapshotsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSnapshotsRequest.ProtoReflect.Descriptor instead.
 func (*ListSnapshotsRequest) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_release_proto_rawDescGZIP(), []int{22}
+	return file_tandem_v1_release_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ListSnapshotsRequest) GetPageSize() uint32 {
@@ -1921,7 +2101,7 @@ type ListSnapshotsResponse struct {
 
 func (x *ListSnapshotsResponse) Reset() {
 	*x = ListSnapshotsResponse{}
-	mi := &file_tandem_v1_release_proto_msgTypes[23]
+	mi := &file_tandem_v1_release_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1933,7 +2113,7 @@ func (x *ListSnapshotsResponse) String() string {
 func (*ListSnapshotsResponse) ProtoMessage() {}
 
 func (x *ListSnapshotsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_release_proto_msgTypes[23]
+	mi := &file_tandem_v1_release_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1946,7 +2126,7 @@ func (x *ListSnapshotsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSnapshotsResponse.ProtoReflect.Descriptor instead.
 func (*ListSnapshotsResponse) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_release_proto_rawDescGZIP(), []int{23}
+	return file_tandem_v1_release_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ListSnapshotsResponse) GetSnapshots() []*SnapshotSummary {
@@ -1995,7 +2175,7 @@ type SnapshotSummary struct {
 
 func (x *SnapshotSummary) Reset() {
 	*x = SnapshotSummary{}
-	mi := &file_tandem_v1_release_proto_msgTypes[24]
+	mi := &file_tandem_v1_release_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2007,7 +2187,7 @@ func (x *SnapshotSummary) String() string {
 func (*SnapshotSummary) ProtoMessage() {}
 
 func (x *SnapshotSummary) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_release_proto_msgTypes[24]
+	mi := &file_tandem_v1_release_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2020,7 +2200,7 @@ func (x *SnapshotSummary) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotSummary.ProtoReflect.Descriptor instead.
 func (*SnapshotSummary) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_release_proto_rawDescGZIP(), []int{24}
+	return file_tandem_v1_release_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *SnapshotSummary) GetSnapshot() string {
@@ -2111,7 +2291,7 @@ type GetSnapshotRequest struct {
 
 func (x *GetSnapshotRequest) Reset() {
 	*x = GetSnapshotRequest{}
-	mi := &file_tandem_v1_release_proto_msgTypes[25]
+	mi := &file_tandem_v1_release_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2123,7 +2303,7 @@ func (x *GetSnapshotRequest) String() string {
 func (*GetSnapshotRequest) ProtoMessage() {}
 
 func (x *GetSnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_release_proto_msgTypes[25]
+	mi := &file_tandem_v1_release_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2136,7 +2316,7 @@ func (x *GetSnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSnapshotRequest.ProtoReflect.Descriptor instead.
 func (*GetSnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_release_proto_rawDescGZIP(), []int{25}
+	return file_tandem_v1_release_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *GetSnapshotRequest) GetSnapshot() string {
@@ -2165,7 +2345,7 @@ type GetSnapshotResponse struct {
 
 func (x *GetSnapshotResponse) Reset() {
 	*x = GetSnapshotResponse{}
-	mi := &file_tandem_v1_release_proto_msgTypes[26]
+	mi := &file_tandem_v1_release_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2177,7 +2357,7 @@ func (x *GetSnapshotResponse) String() string {
 func (*GetSnapshotResponse) ProtoMessage() {}
 
 func (x *GetSnapshotResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_release_proto_msgTypes[26]
+	mi := &file_tandem_v1_release_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2190,7 +2370,7 @@ func (x *GetSnapshotResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSnapshotResponse.ProtoReflect.Descriptor instead.
 func (*GetSnapshotResponse) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_release_proto_rawDescGZIP(), []int{26}
+	return file_tandem_v1_release_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *GetSnapshotResponse) GetSnapshot() string {
@@ -2244,7 +2424,7 @@ type ListGateRunsRequest struct {
 
 func (x *ListGateRunsRequest) Reset() {
 	*x = ListGateRunsRequest{}
-	mi := &file_tandem_v1_release_proto_msgTypes[27]
+	mi := &file_tandem_v1_release_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2256,7 +2436,7 @@ func (x *ListGateRunsRequest) String() string {
 func (*ListGateRunsRequest) ProtoMessage() {}
 
 func (x *ListGateRunsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_release_proto_msgTypes[27]
+	mi := &file_tandem_v1_release_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2269,7 +2449,7 @@ func (x *ListGateRunsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListGateRunsRequest.ProtoReflect.Descriptor instead.
 func (*ListGateRunsRequest) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_release_proto_rawDescGZIP(), []int{27}
+	return file_tandem_v1_release_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ListGateRunsRequest) GetSnapshot() string {
@@ -2308,7 +2488,7 @@ type ListGateRunsResponse struct {
 
 func (x *ListGateRunsResponse) Reset() {
 	*x = ListGateRunsResponse{}
-	mi := &file_tandem_v1_release_proto_msgTypes[28]
+	mi := &file_tandem_v1_release_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2320,7 +2500,7 @@ func (x *ListGateRunsResponse) String() string {
 func (*ListGateRunsResponse) ProtoMessage() {}
 
 func (x *ListGateRunsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_release_proto_msgTypes[28]
+	mi := &file_tandem_v1_release_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2333,7 +2513,7 @@ func (x *ListGateRunsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListGateRunsResponse.ProtoReflect.Descriptor instead.
 func (*ListGateRunsResponse) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_release_proto_rawDescGZIP(), []int{28}
+	return file_tandem_v1_release_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ListGateRunsResponse) GetSnapshot() string {
@@ -2376,7 +2556,7 @@ type GateRun struct {
 
 func (x *GateRun) Reset() {
 	*x = GateRun{}
-	mi := &file_tandem_v1_release_proto_msgTypes[29]
+	mi := &file_tandem_v1_release_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2388,7 +2568,7 @@ func (x *GateRun) String() string {
 func (*GateRun) ProtoMessage() {}
 
 func (x *GateRun) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_release_proto_msgTypes[29]
+	mi := &file_tandem_v1_release_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2401,7 +2581,7 @@ func (x *GateRun) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GateRun.ProtoReflect.Descriptor instead.
 func (*GateRun) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_release_proto_rawDescGZIP(), []int{29}
+	return file_tandem_v1_release_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *GateRun) GetTime() *timestamppb.Timestamp {
@@ -2452,7 +2632,7 @@ type DiffSnapshotsRequest struct {
 
 func (x *DiffSnapshotsRequest) Reset() {
 	*x = DiffSnapshotsRequest{}
-	mi := &file_tandem_v1_release_proto_msgTypes[30]
+	mi := &file_tandem_v1_release_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2464,7 +2644,7 @@ func (x *DiffSnapshotsRequest) String() string {
 func (*DiffSnapshotsRequest) ProtoMessage() {}
 
 func (x *DiffSnapshotsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_release_proto_msgTypes[30]
+	mi := &file_tandem_v1_release_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2477,7 +2657,7 @@ func (x *DiffSnapshotsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiffSnapshotsRequest.ProtoReflect.Descriptor instead.
 func (*DiffSnapshotsRequest) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_release_proto_rawDescGZIP(), []int{30}
+	return file_tandem_v1_release_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *DiffSnapshotsRequest) GetCandidate() string {
@@ -2509,7 +2689,7 @@ type DiffSnapshotsResponse struct {
 
 func (x *DiffSnapshotsResponse) Reset() {
 	*x = DiffSnapshotsResponse{}
-	mi := &file_tandem_v1_release_proto_msgTypes[31]
+	mi := &file_tandem_v1_release_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2521,7 +2701,7 @@ func (x *DiffSnapshotsResponse) String() string {
 func (*DiffSnapshotsResponse) ProtoMessage() {}
 
 func (x *DiffSnapshotsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_release_proto_msgTypes[31]
+	mi := &file_tandem_v1_release_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2534,7 +2714,7 @@ func (x *DiffSnapshotsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiffSnapshotsResponse.ProtoReflect.Descriptor instead.
 func (*DiffSnapshotsResponse) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_release_proto_rawDescGZIP(), []int{31}
+	return file_tandem_v1_release_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *DiffSnapshotsResponse) GetCandidate() string {
@@ -2591,7 +2771,7 @@ const file_tandem_v1_release_proto_rawDesc = "" +
 	"\rauto_rollback\x18\a \x01(\bR\fautoRollbackB\t\n" +
 	"\a_weight\"B\n" +
 	"\rStartResponse\x121\n" +
-	"\arelease\x18\x01 \x01(\v2\x17.tandem.v1.ReleaseEntryR\arelease\"\xa2\x0e\n" +
+	"\arelease\x18\x01 \x01(\v2\x17.tandem.v1.ReleaseEntryR\arelease\"\x95\x13\n" +
 	"\fSplitRequest\x128\n" +
 	"\x06change\x18\x01 \x01(\v2\x18.tandem.v1.ReleaseChangeB\x06\xbaH\x03\xc8\x01\x01R\x06change\x12\xae\x02\n" +
 	"\aweights\x18\x02 \x03(\v2$.tandem.v1.SplitRequest.WeightsEntryB\xed\x01\xbaH\xe9\x01\xba\x01l\n" +
@@ -2611,20 +2791,38 @@ const file_tandem_v1_release_proto_rawDesc = "" +
 	"\bvariants\x18\b \x03(\v2\x12.tandem.v1.VariantB{\xbaHx\xba\x01r\n" +
 	"\x0esplit.variants\x1a`this.size() <= 64 ? '' : 'variants has ' + string(this.size()) + ' variants; accepted: up to 64'\xd8\x01\x01R\bvariants\x12\x9f\x01\n" +
 	"\x05unmap\x18\t \x03(\v2\x12.tandem.v1.VariantBu\xbaHr\xba\x01l\n" +
-	"\vsplit.unmap\x1a]this.size() <= 64 ? '' : 'unmap has ' + string(this.size()) + ' variants; accepted: up to 64'\xd8\x01\x01R\x05unmap\x1a:\n" +
+	"\vsplit.unmap\x1a]this.size() <= 64 ? '' : 'unmap has ' + string(this.size()) + ' variants; accepted: up to 64'\xd8\x01\x01R\x05unmap\x12;\n" +
+	"\finterleaving\x18\n" +
+	" \x01(\v2\x17.tandem.v1.InterleavingR\finterleaving\x12)\n" +
+	"\x10end_interleaving\x18\v \x01(\bR\x0fendInterleaving\x128\n" +
+	"\vexploration\x18\f \x01(\v2\x16.tandem.v1.ExplorationR\vexploration\x12'\n" +
+	"\x0fend_exploration\x18\r \x01(\bR\x0eendExploration\x1a:\n" +
 	"\fWeightsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\rR\x05value:\x028\x01:\xf0\x01\xbaH\xec\x01\x1a\xe9\x01\n" +
-	"\x0esplit.anything\x1a\xd6\x01this.weights.size() + this.pins.size() + this.unpin.size() + this.remove.size() + this.variants.size() + this.unmap.size() > 0 ? '' : 'set at least one of weights, pins, unpin, remove, variants, unmap; none is set'\"\xf8\x03\n" +
+	"\x05value\x18\x02 \x01(\rR\x05value:\x028\x01:\x98\x05\xbaH\x94\x05\x1a\x8b\x03\n" +
+	"\x0esplit.anything\x1a\xf8\x02this.weights.size() + this.pins.size() + this.unpin.size() + this.remove.size() + this.variants.size() + this.unmap.size() > 0 || has(this.interleaving) || has(this.exploration) || this.end_interleaving || this.end_exploration ? '' : 'set at least one of weights, pins, unpin, remove, variants, unmap, interleaving, exploration, end_interleaving, end_exploration; none is set'\x1a\x83\x02\n" +
+	"\x12split.interleaving\x1a\xec\x01has(this.interleaving) && this.end_interleaving ? 'interleaving and end_interleaving are set; accepted: one of them' : has(this.exploration) && this.end_exploration ? 'exploration and end_exploration are set; accepted: one of them' : ''\"\xcb\x02\n" +
+	"\fInterleaving\x12\xa4\x01\n" +
+	"\x04arms\x18\x01 \x03(\tB\x8f\x01\xbaH\x8b\x01\xba\x01\x87\x01\n" +
+	"\x11interleaving.arms\x1arthis.size() == 2 && this[0] != this[1] ? '' : 'arms has ' + string(this.size()) + ' arms; accepted: 2 that differ'R\x04arms\x12\x93\x01\n" +
+	"\x05share\x18\x02 \x01(\rB}\xbaHz\xba\x01w\n" +
+	"\x12interleaving.share\x1aathis >= 1u && this <= 1000u ? '' : 'share is ' + string(this) + '; accepted: 1 to 1000 per mille'R\x05share\"\xb4\x03\n" +
+	"\vExploration\x12\x90\x01\n" +
+	"\x05share\x18\x01 \x01(\rBz\xbaHw\xba\x01t\n" +
+	"\x11exploration.share\x1a_this >= 1u && this <= 999u ? '' : 'share is ' + string(this) + '; accepted: 1 to 999 per mille'R\x05share\x12\x88\x01\n" +
+	"\x06places\x18\x02 \x01(\rBp\xbaHm\xba\x01j\n" +
+	"\x12exploration.places\x1aTthis >= 1u && this <= 10u ? '' : 'places is ' + string(this) + '; accepted: 1 to 10'R\x06places\x12\x86\x01\n" +
+	"\x04pool\x18\x03 \x01(\rBr\xbaHo\xba\x01l\n" +
+	"\x10exploration.pool\x1aXthis >= 2u && this <= 10000u ? '' : 'pool is ' + string(this) + '; accepted: 2 to 10000'R\x04pool\"\xfe\x03\n" +
 	"\aVariant\x12\xbb\x01\n" +
 	"\n" +
 	"experiment\x18\x01 \x01(\tB\x9a\x01\xbaH\x96\x01\xba\x01\x92\x01\n" +
 	"\x12variant.experiment\x1a|this != '' && bytes(this).size() <= 128 ? '' : 'experiment has ' + string(bytes(this).size()) + ' bytes; accepted: 1 to 128'R\n" +
 	"experiment\x12\xaf\x01\n" +
 	"\avariant\x18\x02 \x01(\tB\x94\x01\xbaH\x90\x01\xba\x01\x8c\x01\n" +
-	"\x0fvariant.variant\x1aythis != '' && bytes(this).size() <= 128 ? '' : 'variant has ' + string(bytes(this).size()) + ' bytes; accepted: 1 to 128'R\avariant\x12}\n" +
-	"\x04arms\x18\x03 \x03(\tBi\xbaHf\xba\x01`\n" +
-	"\fvariant.arms\x1aPthis.size() <= 1 ? '' : 'arms has ' + string(this.size()) + ' arms; accepted: 1'\xd8\x01\x01R\x04arms\"\xb5\x01\n" +
+	"\x0fvariant.variant\x1aythis != '' && bytes(this).size() <= 128 ? '' : 'variant has ' + string(bytes(this).size()) + ' bytes; accepted: 1 to 128'R\avariant\x12\x82\x01\n" +
+	"\x04arms\x18\x03 \x03(\tBn\xbaHk\xba\x01e\n" +
+	"\fvariant.arms\x1aUthis.size() <= 2 ? '' : 'arms has ' + string(this.size()) + ' arms; accepted: 1 or 2'\xd8\x01\x01R\x04arms\"\xb5\x01\n" +
 	"\x03Pin\x12\x10\n" +
 	"\x03arm\x18\x01 \x01(\tR\x03arm\x12\x9b\x01\n" +
 	"\x03key\x18\x02 \x01(\tB\x88\x01\xbaH\x84\x01\xba\x01\x80\x01\n" +
@@ -2685,7 +2883,7 @@ const file_tandem_v1_release_proto_rawDesc = "" +
 	"\x04hash\x18\x02 \x01(\tR\x04hash\x12\x12\n" +
 	"\x04text\x18\x03 \x01(\tR\x04text\x12\x16\n" +
 	"\x06broken\x18\x04 \x01(\bR\x06broken\x12\x1a\n" +
-	"\baccepted\x18\x05 \x01(\bR\baccepted\"\x88\x04\n" +
+	"\baccepted\x18\x05 \x01(\bR\baccepted\"\xff\x04\n" +
 	"\aRelease\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x01 \x01(\x04R\n" +
@@ -2706,7 +2904,9 @@ const file_tandem_v1_release_proto_rawDesc = "" +
 	"\x04salt\x18\x0e \x01(\tR\x04salt\x12)\n" +
 	"\x04arms\x18\x0f \x03(\v2\x15.tandem.v1.ReleaseArmR\x04arms\x12+\n" +
 	"\x04live\x18\x10 \x01(\v2\x17.tandem.v1.LivePositionR\x04live\x12.\n" +
-	"\bvariants\x18\x11 \x03(\v2\x12.tandem.v1.VariantR\bvariants\"\xf6\x02\n" +
+	"\bvariants\x18\x11 \x03(\v2\x12.tandem.v1.VariantR\bvariants\x12;\n" +
+	"\finterleaving\x18\x12 \x01(\v2\x17.tandem.v1.InterleavingR\finterleaving\x128\n" +
+	"\vexploration\x18\x13 \x01(\v2\x16.tandem.v1.ExplorationR\vexploration\"\xf6\x02\n" +
 	"\n" +
 	"ReleaseArm\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
@@ -2828,7 +3028,7 @@ func file_tandem_v1_release_proto_rawDescGZIP() []byte {
 }
 
 var file_tandem_v1_release_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_tandem_v1_release_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
+var file_tandem_v1_release_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
 var file_tandem_v1_release_proto_goTypes = []any{
 	(ReleaseKind)(0),              // 0: tandem.v1.ReleaseKind
 	(GateState)(0),                // 1: tandem.v1.GateState
@@ -2836,98 +3036,104 @@ var file_tandem_v1_release_proto_goTypes = []any{
 	(*StartRequest)(nil),          // 3: tandem.v1.StartRequest
 	(*StartResponse)(nil),         // 4: tandem.v1.StartResponse
 	(*SplitRequest)(nil),          // 5: tandem.v1.SplitRequest
-	(*Variant)(nil),               // 6: tandem.v1.Variant
-	(*Pin)(nil),                   // 7: tandem.v1.Pin
-	(*SplitResponse)(nil),         // 8: tandem.v1.SplitResponse
-	(*PromoteRequest)(nil),        // 9: tandem.v1.PromoteRequest
-	(*PromoteResponse)(nil),       // 10: tandem.v1.PromoteResponse
-	(*StopRequest)(nil),           // 11: tandem.v1.StopRequest
-	(*StopResponse)(nil),          // 12: tandem.v1.StopResponse
-	(*RollbackRequest)(nil),       // 13: tandem.v1.RollbackRequest
-	(*RollbackResponse)(nil),      // 14: tandem.v1.RollbackResponse
-	(*ReleasePlan)(nil),           // 15: tandem.v1.ReleasePlan
-	(*ListReleasesRequest)(nil),   // 16: tandem.v1.ListReleasesRequest
-	(*ListReleasesResponse)(nil),  // 17: tandem.v1.ListReleasesResponse
-	(*ReleaseEntry)(nil),          // 18: tandem.v1.ReleaseEntry
-	(*ReleaseFault)(nil),          // 19: tandem.v1.ReleaseFault
-	(*Release)(nil),               // 20: tandem.v1.Release
-	(*ReleaseArm)(nil),            // 21: tandem.v1.ReleaseArm
-	(*GateRow)(nil),               // 22: tandem.v1.GateRow
-	(*GateVerdict)(nil),           // 23: tandem.v1.GateVerdict
-	(*ListSnapshotsRequest)(nil),  // 24: tandem.v1.ListSnapshotsRequest
-	(*ListSnapshotsResponse)(nil), // 25: tandem.v1.ListSnapshotsResponse
-	(*SnapshotSummary)(nil),       // 26: tandem.v1.SnapshotSummary
-	(*GetSnapshotRequest)(nil),    // 27: tandem.v1.GetSnapshotRequest
-	(*GetSnapshotResponse)(nil),   // 28: tandem.v1.GetSnapshotResponse
-	(*ListGateRunsRequest)(nil),   // 29: tandem.v1.ListGateRunsRequest
-	(*ListGateRunsResponse)(nil),  // 30: tandem.v1.ListGateRunsResponse
-	(*GateRun)(nil),               // 31: tandem.v1.GateRun
-	(*DiffSnapshotsRequest)(nil),  // 32: tandem.v1.DiffSnapshotsRequest
-	(*DiffSnapshotsResponse)(nil), // 33: tandem.v1.DiffSnapshotsResponse
-	nil,                           // 34: tandem.v1.SplitRequest.WeightsEntry
-	(*timestamppb.Timestamp)(nil), // 35: google.protobuf.Timestamp
-	(*LivePosition)(nil),          // 36: tandem.v1.LivePosition
+	(*Interleaving)(nil),          // 6: tandem.v1.Interleaving
+	(*Exploration)(nil),           // 7: tandem.v1.Exploration
+	(*Variant)(nil),               // 8: tandem.v1.Variant
+	(*Pin)(nil),                   // 9: tandem.v1.Pin
+	(*SplitResponse)(nil),         // 10: tandem.v1.SplitResponse
+	(*PromoteRequest)(nil),        // 11: tandem.v1.PromoteRequest
+	(*PromoteResponse)(nil),       // 12: tandem.v1.PromoteResponse
+	(*StopRequest)(nil),           // 13: tandem.v1.StopRequest
+	(*StopResponse)(nil),          // 14: tandem.v1.StopResponse
+	(*RollbackRequest)(nil),       // 15: tandem.v1.RollbackRequest
+	(*RollbackResponse)(nil),      // 16: tandem.v1.RollbackResponse
+	(*ReleasePlan)(nil),           // 17: tandem.v1.ReleasePlan
+	(*ListReleasesRequest)(nil),   // 18: tandem.v1.ListReleasesRequest
+	(*ListReleasesResponse)(nil),  // 19: tandem.v1.ListReleasesResponse
+	(*ReleaseEntry)(nil),          // 20: tandem.v1.ReleaseEntry
+	(*ReleaseFault)(nil),          // 21: tandem.v1.ReleaseFault
+	(*Release)(nil),               // 22: tandem.v1.Release
+	(*ReleaseArm)(nil),            // 23: tandem.v1.ReleaseArm
+	(*GateRow)(nil),               // 24: tandem.v1.GateRow
+	(*GateVerdict)(nil),           // 25: tandem.v1.GateVerdict
+	(*ListSnapshotsRequest)(nil),  // 26: tandem.v1.ListSnapshotsRequest
+	(*ListSnapshotsResponse)(nil), // 27: tandem.v1.ListSnapshotsResponse
+	(*SnapshotSummary)(nil),       // 28: tandem.v1.SnapshotSummary
+	(*GetSnapshotRequest)(nil),    // 29: tandem.v1.GetSnapshotRequest
+	(*GetSnapshotResponse)(nil),   // 30: tandem.v1.GetSnapshotResponse
+	(*ListGateRunsRequest)(nil),   // 31: tandem.v1.ListGateRunsRequest
+	(*ListGateRunsResponse)(nil),  // 32: tandem.v1.ListGateRunsResponse
+	(*GateRun)(nil),               // 33: tandem.v1.GateRun
+	(*DiffSnapshotsRequest)(nil),  // 34: tandem.v1.DiffSnapshotsRequest
+	(*DiffSnapshotsResponse)(nil), // 35: tandem.v1.DiffSnapshotsResponse
+	nil,                           // 36: tandem.v1.SplitRequest.WeightsEntry
+	(*timestamppb.Timestamp)(nil), // 37: google.protobuf.Timestamp
+	(*LivePosition)(nil),          // 38: tandem.v1.LivePosition
 }
 var file_tandem_v1_release_proto_depIdxs = []int32{
 	2,  // 0: tandem.v1.StartRequest.change:type_name -> tandem.v1.ReleaseChange
-	18, // 1: tandem.v1.StartResponse.release:type_name -> tandem.v1.ReleaseEntry
+	20, // 1: tandem.v1.StartResponse.release:type_name -> tandem.v1.ReleaseEntry
 	2,  // 2: tandem.v1.SplitRequest.change:type_name -> tandem.v1.ReleaseChange
-	34, // 3: tandem.v1.SplitRequest.weights:type_name -> tandem.v1.SplitRequest.WeightsEntry
-	7,  // 4: tandem.v1.SplitRequest.pins:type_name -> tandem.v1.Pin
-	6,  // 5: tandem.v1.SplitRequest.variants:type_name -> tandem.v1.Variant
-	6,  // 6: tandem.v1.SplitRequest.unmap:type_name -> tandem.v1.Variant
-	18, // 7: tandem.v1.SplitResponse.release:type_name -> tandem.v1.ReleaseEntry
-	2,  // 8: tandem.v1.PromoteRequest.change:type_name -> tandem.v1.ReleaseChange
-	18, // 9: tandem.v1.PromoteResponse.release:type_name -> tandem.v1.ReleaseEntry
-	2,  // 10: tandem.v1.StopRequest.change:type_name -> tandem.v1.ReleaseChange
-	18, // 11: tandem.v1.StopResponse.release:type_name -> tandem.v1.ReleaseEntry
-	15, // 12: tandem.v1.StopResponse.plan:type_name -> tandem.v1.ReleasePlan
-	2,  // 13: tandem.v1.RollbackRequest.change:type_name -> tandem.v1.ReleaseChange
-	18, // 14: tandem.v1.RollbackResponse.release:type_name -> tandem.v1.ReleaseEntry
-	15, // 15: tandem.v1.RollbackResponse.plan:type_name -> tandem.v1.ReleasePlan
-	18, // 16: tandem.v1.ListReleasesResponse.entries:type_name -> tandem.v1.ReleaseEntry
-	20, // 17: tandem.v1.ReleaseEntry.release:type_name -> tandem.v1.Release
-	19, // 18: tandem.v1.ReleaseEntry.fault:type_name -> tandem.v1.ReleaseFault
-	0,  // 19: tandem.v1.Release.kind:type_name -> tandem.v1.ReleaseKind
-	35, // 20: tandem.v1.Release.time:type_name -> google.protobuf.Timestamp
-	21, // 21: tandem.v1.Release.arms:type_name -> tandem.v1.ReleaseArm
-	36, // 22: tandem.v1.Release.live:type_name -> tandem.v1.LivePosition
-	6,  // 23: tandem.v1.Release.variants:type_name -> tandem.v1.Variant
-	1,  // 24: tandem.v1.GateRow.state:type_name -> tandem.v1.GateState
-	22, // 25: tandem.v1.GateVerdict.rows:type_name -> tandem.v1.GateRow
-	26, // 26: tandem.v1.ListSnapshotsResponse.snapshots:type_name -> tandem.v1.SnapshotSummary
-	35, // 27: tandem.v1.SnapshotSummary.published:type_name -> google.protobuf.Timestamp
-	23, // 28: tandem.v1.SnapshotSummary.gates:type_name -> tandem.v1.GateVerdict
-	35, // 29: tandem.v1.GetSnapshotResponse.published:type_name -> google.protobuf.Timestamp
-	23, // 30: tandem.v1.GetSnapshotResponse.gates:type_name -> tandem.v1.GateVerdict
-	31, // 31: tandem.v1.ListGateRunsResponse.runs:type_name -> tandem.v1.GateRun
-	35, // 32: tandem.v1.GateRun.time:type_name -> google.protobuf.Timestamp
-	22, // 33: tandem.v1.GateRun.rows:type_name -> tandem.v1.GateRow
-	16, // 34: tandem.v1.ReleaseService.ListReleases:input_type -> tandem.v1.ListReleasesRequest
-	24, // 35: tandem.v1.ReleaseService.ListSnapshots:input_type -> tandem.v1.ListSnapshotsRequest
-	27, // 36: tandem.v1.ReleaseService.GetSnapshot:input_type -> tandem.v1.GetSnapshotRequest
-	29, // 37: tandem.v1.ReleaseService.ListGateRuns:input_type -> tandem.v1.ListGateRunsRequest
-	32, // 38: tandem.v1.ReleaseService.DiffSnapshots:input_type -> tandem.v1.DiffSnapshotsRequest
-	3,  // 39: tandem.v1.ReleaseService.Start:input_type -> tandem.v1.StartRequest
-	5,  // 40: tandem.v1.ReleaseService.Split:input_type -> tandem.v1.SplitRequest
-	9,  // 41: tandem.v1.ReleaseService.Promote:input_type -> tandem.v1.PromoteRequest
-	11, // 42: tandem.v1.ReleaseService.Stop:input_type -> tandem.v1.StopRequest
-	13, // 43: tandem.v1.ReleaseService.Rollback:input_type -> tandem.v1.RollbackRequest
-	17, // 44: tandem.v1.ReleaseService.ListReleases:output_type -> tandem.v1.ListReleasesResponse
-	25, // 45: tandem.v1.ReleaseService.ListSnapshots:output_type -> tandem.v1.ListSnapshotsResponse
-	28, // 46: tandem.v1.ReleaseService.GetSnapshot:output_type -> tandem.v1.GetSnapshotResponse
-	30, // 47: tandem.v1.ReleaseService.ListGateRuns:output_type -> tandem.v1.ListGateRunsResponse
-	33, // 48: tandem.v1.ReleaseService.DiffSnapshots:output_type -> tandem.v1.DiffSnapshotsResponse
-	4,  // 49: tandem.v1.ReleaseService.Start:output_type -> tandem.v1.StartResponse
-	8,  // 50: tandem.v1.ReleaseService.Split:output_type -> tandem.v1.SplitResponse
-	10, // 51: tandem.v1.ReleaseService.Promote:output_type -> tandem.v1.PromoteResponse
-	12, // 52: tandem.v1.ReleaseService.Stop:output_type -> tandem.v1.StopResponse
-	14, // 53: tandem.v1.ReleaseService.Rollback:output_type -> tandem.v1.RollbackResponse
-	44, // [44:54] is the sub-list for method output_type
-	34, // [34:44] is the sub-list for method input_type
-	34, // [34:34] is the sub-list for extension type_name
-	34, // [34:34] is the sub-list for extension extendee
-	0,  // [0:34] is the sub-list for field type_name
+	36, // 3: tandem.v1.SplitRequest.weights:type_name -> tandem.v1.SplitRequest.WeightsEntry
+	9,  // 4: tandem.v1.SplitRequest.pins:type_name -> tandem.v1.Pin
+	8,  // 5: tandem.v1.SplitRequest.variants:type_name -> tandem.v1.Variant
+	8,  // 6: tandem.v1.SplitRequest.unmap:type_name -> tandem.v1.Variant
+	6,  // 7: tandem.v1.SplitRequest.interleaving:type_name -> tandem.v1.Interleaving
+	7,  // 8: tandem.v1.SplitRequest.exploration:type_name -> tandem.v1.Exploration
+	20, // 9: tandem.v1.SplitResponse.release:type_name -> tandem.v1.ReleaseEntry
+	2,  // 10: tandem.v1.PromoteRequest.change:type_name -> tandem.v1.ReleaseChange
+	20, // 11: tandem.v1.PromoteResponse.release:type_name -> tandem.v1.ReleaseEntry
+	2,  // 12: tandem.v1.StopRequest.change:type_name -> tandem.v1.ReleaseChange
+	20, // 13: tandem.v1.StopResponse.release:type_name -> tandem.v1.ReleaseEntry
+	17, // 14: tandem.v1.StopResponse.plan:type_name -> tandem.v1.ReleasePlan
+	2,  // 15: tandem.v1.RollbackRequest.change:type_name -> tandem.v1.ReleaseChange
+	20, // 16: tandem.v1.RollbackResponse.release:type_name -> tandem.v1.ReleaseEntry
+	17, // 17: tandem.v1.RollbackResponse.plan:type_name -> tandem.v1.ReleasePlan
+	20, // 18: tandem.v1.ListReleasesResponse.entries:type_name -> tandem.v1.ReleaseEntry
+	22, // 19: tandem.v1.ReleaseEntry.release:type_name -> tandem.v1.Release
+	21, // 20: tandem.v1.ReleaseEntry.fault:type_name -> tandem.v1.ReleaseFault
+	0,  // 21: tandem.v1.Release.kind:type_name -> tandem.v1.ReleaseKind
+	37, // 22: tandem.v1.Release.time:type_name -> google.protobuf.Timestamp
+	23, // 23: tandem.v1.Release.arms:type_name -> tandem.v1.ReleaseArm
+	38, // 24: tandem.v1.Release.live:type_name -> tandem.v1.LivePosition
+	8,  // 25: tandem.v1.Release.variants:type_name -> tandem.v1.Variant
+	6,  // 26: tandem.v1.Release.interleaving:type_name -> tandem.v1.Interleaving
+	7,  // 27: tandem.v1.Release.exploration:type_name -> tandem.v1.Exploration
+	1,  // 28: tandem.v1.GateRow.state:type_name -> tandem.v1.GateState
+	24, // 29: tandem.v1.GateVerdict.rows:type_name -> tandem.v1.GateRow
+	28, // 30: tandem.v1.ListSnapshotsResponse.snapshots:type_name -> tandem.v1.SnapshotSummary
+	37, // 31: tandem.v1.SnapshotSummary.published:type_name -> google.protobuf.Timestamp
+	25, // 32: tandem.v1.SnapshotSummary.gates:type_name -> tandem.v1.GateVerdict
+	37, // 33: tandem.v1.GetSnapshotResponse.published:type_name -> google.protobuf.Timestamp
+	25, // 34: tandem.v1.GetSnapshotResponse.gates:type_name -> tandem.v1.GateVerdict
+	33, // 35: tandem.v1.ListGateRunsResponse.runs:type_name -> tandem.v1.GateRun
+	37, // 36: tandem.v1.GateRun.time:type_name -> google.protobuf.Timestamp
+	24, // 37: tandem.v1.GateRun.rows:type_name -> tandem.v1.GateRow
+	18, // 38: tandem.v1.ReleaseService.ListReleases:input_type -> tandem.v1.ListReleasesRequest
+	26, // 39: tandem.v1.ReleaseService.ListSnapshots:input_type -> tandem.v1.ListSnapshotsRequest
+	29, // 40: tandem.v1.ReleaseService.GetSnapshot:input_type -> tandem.v1.GetSnapshotRequest
+	31, // 41: tandem.v1.ReleaseService.ListGateRuns:input_type -> tandem.v1.ListGateRunsRequest
+	34, // 42: tandem.v1.ReleaseService.DiffSnapshots:input_type -> tandem.v1.DiffSnapshotsRequest
+	3,  // 43: tandem.v1.ReleaseService.Start:input_type -> tandem.v1.StartRequest
+	5,  // 44: tandem.v1.ReleaseService.Split:input_type -> tandem.v1.SplitRequest
+	11, // 45: tandem.v1.ReleaseService.Promote:input_type -> tandem.v1.PromoteRequest
+	13, // 46: tandem.v1.ReleaseService.Stop:input_type -> tandem.v1.StopRequest
+	15, // 47: tandem.v1.ReleaseService.Rollback:input_type -> tandem.v1.RollbackRequest
+	19, // 48: tandem.v1.ReleaseService.ListReleases:output_type -> tandem.v1.ListReleasesResponse
+	27, // 49: tandem.v1.ReleaseService.ListSnapshots:output_type -> tandem.v1.ListSnapshotsResponse
+	30, // 50: tandem.v1.ReleaseService.GetSnapshot:output_type -> tandem.v1.GetSnapshotResponse
+	32, // 51: tandem.v1.ReleaseService.ListGateRuns:output_type -> tandem.v1.ListGateRunsResponse
+	35, // 52: tandem.v1.ReleaseService.DiffSnapshots:output_type -> tandem.v1.DiffSnapshotsResponse
+	4,  // 53: tandem.v1.ReleaseService.Start:output_type -> tandem.v1.StartResponse
+	10, // 54: tandem.v1.ReleaseService.Split:output_type -> tandem.v1.SplitResponse
+	12, // 55: tandem.v1.ReleaseService.Promote:output_type -> tandem.v1.PromoteResponse
+	14, // 56: tandem.v1.ReleaseService.Stop:output_type -> tandem.v1.StopResponse
+	16, // 57: tandem.v1.ReleaseService.Rollback:output_type -> tandem.v1.RollbackResponse
+	48, // [48:58] is the sub-list for method output_type
+	38, // [38:48] is the sub-list for method input_type
+	38, // [38:38] is the sub-list for extension type_name
+	38, // [38:38] is the sub-list for extension extendee
+	0,  // [0:38] is the sub-list for field type_name
 }
 
 func init() { file_tandem_v1_release_proto_init() }
@@ -2944,7 +3150,7 @@ func file_tandem_v1_release_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tandem_v1_release_proto_rawDesc), len(file_tandem_v1_release_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   33,
+			NumMessages:   35,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

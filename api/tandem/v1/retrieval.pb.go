@@ -609,12 +609,18 @@ type RetrieveRequest struct {
 	// of the first page on. By the exact scan, and if nothing has changed, all pages together
 	// are one answer. They have 10,000 candidates at most, and the last is shortened to that.
 	// A token that is none, or of another request, is an invalid_argument; one whose snapshot
-	// is gone a failed_precondition. At most 512 bytes. Default: the first page.
+	// is gone a failed_precondition. At most 1,024 bytes. Default: the first page.
+	//
+	// A page of an interleaved answer is drawn from the same two snapshots, and goes on where each
+	// team was: what is up to there, by the scores of either arm, does not come again. A page that
+	// follows an explored answer begins with what was displaced, and has nothing again that was
+	// drawn.
 	PageToken string `protobuf:"bytes,24,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	// The experiment of the caller that the request is part of, and the variant of it that the
 	// request falls into: both or neither. They are recorded with the request. Where the release
 	// has an arm for them, that answers, whatever arm the request would fall into: it is a
-	// failed_precondition if model_version is another than that arm's. At most 128 bytes each.
+	// failed_precondition if model_version is another than that arm's. Where it has two, the answer
+	// is interleaved of both, see RetrieveResponse.interleaved. At most 128 bytes each.
 	// Default: none. Whatever page of an answer is asked for, that of its token answers.
 	Experiment string `protobuf:"bytes,25,opt,name=experiment,proto3" json:"experiment,omitempty"`
 	// See experiment.
@@ -897,22 +903,26 @@ func (x *LivePosition) GetSequence() uint64 {
 type RetrieveResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// At most k candidates with distinct ids, best first; equal scores by id,
-	// ascending, bytewise.
+	// ascending, bytewise. Those of an interleaved answer are in the order in which they were
+	// drawn, each with the score that its team has for it, and the last ones of an explored answer
+	// in no order.
 	Candidates []*Candidate `protobuf:"bytes,1,rep,name=candidates,proto3" json:"candidates,omitempty"`
 	// The model that answered, such as "feed".
 	Model string `protobuf:"bytes,2,opt,name=model,proto3" json:"model,omitempty"`
-	// The model version that answered, such as "2026-11-22".
+	// The model version that answered, such as "2026-11-22". Empty of an interleaved answer.
 	ModelVersion string `protobuf:"bytes,3,opt,name=model_version,json=modelVersion,proto3" json:"model_version,omitempty"`
-	// The digest of the snapshot that answered.
+	// The digest of the snapshot that answered. Empty of an interleaved answer.
 	Snapshot string `protobuf:"bytes,4,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
-	// What share of the snapshot the answer is based on.
+	// What share of the snapshot the answer is based on. Of an interleaved answer that of the arm
+	// with the lower eligible_share.
 	Coverage *Coverage `protobuf:"bytes,5,opt,name=coverage,proto3" json:"coverage,omitempty"`
-	// How the shards answered.
+	// How the shards answered. Of an interleaved answer those of both arms.
 	Plan Plan `protobuf:"varint,6,opt,name=plan,proto3,enum=tandem.v1.Plan" json:"plan,omitempty"`
 	// How many could have been returned: the entities of the target tower that are
 	// in include_ids, if there are any, in the segment, and pass the filter, and are
 	// neither excluded, nor taken down, nor the query itself. Counted exactly, over the shards
-	// that answered, whatever at_most leaves of them, and on whatever page they are.
+	// that answered, whatever at_most leaves of them, and on whatever page they are. Of an
+	// interleaved answer the lower number of the two arms.
 	Eligible uint64 `protobuf:"varint,7,opt,name=eligible,proto3" json:"eligible,omitempty"`
 	// Why fewer than k candidates came back; unset if k did.
 	ShortReason ShortReason `protobuf:"varint,8,opt,name=short_reason,json=shortReason,proto3,enum=tandem.v1.ShortReason" json:"short_reason,omitempty"`
@@ -928,7 +938,7 @@ type RetrieveResponse struct {
 	// server serves a snapshot by itself. Of a page whose snapshot no longer answers, that of
 	// the last release that had it.
 	Generation uint64 `protobuf:"varint,12,opt,name=generation,proto3" json:"generation,omitempty"`
-	// The arm of that release that answered, such as "control".
+	// The arm of that release that answered, such as "control". Empty of an interleaved answer.
 	Arm string `protobuf:"bytes,13,opt,name=arm,proto3" json:"arm,omitempty"`
 	// Which fallback the answer is by; unset if it is by the query's own vector. Such an
 	// answer is the same for every user, so what measures answers leaves it apart.
@@ -942,8 +952,28 @@ type RetrieveResponse struct {
 	// of candidates or because there are 10,000. Where at_most leaves no more, or shards are
 	// missing, the next page may have no candidates.
 	NextPageToken string `protobuf:"bytes,17,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	// The two arms of an interleaved answer, which is drawn from the answers that each would have
+	// given; empty of any other. A release says which requests these are: a share of the keys, or
+	// those of a variant. It is drawn by team-draft (Radlinski, Kurup and Joachims, CIKM 2008): in
+	// each round a fair coin, by the request's id, says which arm draws first, and each draws the
+	// best of its answer that neither has. Candidate.team says who drew it. What is excluded, not
+	// eligible or taken down in an arm is not drawn by that arm, what was taken down by no arm, and
+	// at_most counts over the whole answer. It has as many candidates as the two arms together can
+	// give; an arm that has no more leaves its turns to the other.
+	//
+	// An interleaved answer is never explored.
+	Interleaved []*AnsweredArm `protobuf:"bytes,18,rep,name=interleaved,proto3" json:"interleaved,omitempty"`
+	// Whether the last places of the answer were drawn, of candidates that rank after k: so a
+	// release has what the model does not know tried out. See Candidate.propensity.
+	Explored bool `protobuf:"varint,19,opt,name=explored,proto3" json:"explored,omitempty"`
+	// Why the answer is of one arm although it was to be interleaved; empty if it was not to be, and
+	// if it is. It is of the arm that the request falls into without. Such are requests with
+	// explain or explain_ids, for users, by vectors where the arms are of two model versions,
+	// with a model_version that one of the arms does not have, and those that one of the arms
+	// cannot answer, as for a user that its user tower does not have.
+	NotInterleaved string `protobuf:"bytes,20,opt,name=not_interleaved,json=notInterleaved,proto3" json:"not_interleaved,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *RetrieveResponse) Reset() {
@@ -1095,6 +1125,127 @@ func (x *RetrieveResponse) GetNextPageToken() string {
 	return ""
 }
 
+func (x *RetrieveResponse) GetInterleaved() []*AnsweredArm {
+	if x != nil {
+		return x.Interleaved
+	}
+	return nil
+}
+
+func (x *RetrieveResponse) GetExplored() bool {
+	if x != nil {
+		return x.Explored
+	}
+	return false
+}
+
+func (x *RetrieveResponse) GetNotInterleaved() string {
+	if x != nil {
+		return x.NotInterleaved
+	}
+	return ""
+}
+
+// AnsweredArm is what one of the arms says of an interleaved answer.
+type AnsweredArm struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The arm's name, which is the team's.
+	Arm string `protobuf:"bytes,1,opt,name=arm,proto3" json:"arm,omitempty"`
+	// The digest of its snapshot.
+	Snapshot string `protobuf:"bytes,2,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
+	// The model version of its snapshot.
+	ModelVersion string `protobuf:"bytes,3,opt,name=model_version,json=modelVersion,proto3" json:"model_version,omitempty"`
+	// How its shards answered.
+	Plan Plan `protobuf:"varint,4,opt,name=plan,proto3,enum=tandem.v1.Plan" json:"plan,omitempty"`
+	// How many could have been returned by it; see RetrieveResponse.
+	Eligible uint64 `protobuf:"varint,5,opt,name=eligible,proto3" json:"eligible,omitempty"`
+	// What share of its snapshot was looked at.
+	Coverage *Coverage `protobuf:"bytes,6,opt,name=coverage,proto3" json:"coverage,omitempty"`
+	// Which fallback its part of the answer is by; see RetrieveResponse.
+	FallbackUsed  Fallback `protobuf:"varint,7,opt,name=fallback_used,json=fallbackUsed,proto3,enum=tandem.v1.Fallback" json:"fallback_used,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AnsweredArm) Reset() {
+	*x = AnsweredArm{}
+	mi := &file_tandem_v1_retrieval_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AnsweredArm) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AnsweredArm) ProtoMessage() {}
+
+func (x *AnsweredArm) ProtoReflect() protoreflect.Message {
+	mi := &file_tandem_v1_retrieval_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AnsweredArm.ProtoReflect.Descriptor instead.
+func (*AnsweredArm) Descriptor() ([]byte, []int) {
+	return file_tandem_v1_retrieval_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *AnsweredArm) GetArm() string {
+	if x != nil {
+		return x.Arm
+	}
+	return ""
+}
+
+func (x *AnsweredArm) GetSnapshot() string {
+	if x != nil {
+		return x.Snapshot
+	}
+	return ""
+}
+
+func (x *AnsweredArm) GetModelVersion() string {
+	if x != nil {
+		return x.ModelVersion
+	}
+	return ""
+}
+
+func (x *AnsweredArm) GetPlan() Plan {
+	if x != nil {
+		return x.Plan
+	}
+	return Plan_PLAN_UNSPECIFIED
+}
+
+func (x *AnsweredArm) GetEligible() uint64 {
+	if x != nil {
+		return x.Eligible
+	}
+	return 0
+}
+
+func (x *AnsweredArm) GetCoverage() *Coverage {
+	if x != nil {
+		return x.Coverage
+	}
+	return nil
+}
+
+func (x *AnsweredArm) GetFallbackUsed() Fallback {
+	if x != nil {
+		return x.FallbackUsed
+	}
+	return Fallback_FALLBACK_UNSPECIFIED
+}
+
 // Candidate is one entity of the target tower.
 type Candidate struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1107,14 +1258,23 @@ type Candidate struct {
 	Score float32 `protobuf:"fixed32,2,opt,name=score,proto3" json:"score,omitempty"`
 	// The attributes asked for, by name. One that the entity does not have is left
 	// out.
-	Attributes    map[string]*AttributeValue `protobuf:"bytes,3,rep,name=attributes,proto3" json:"attributes,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Attributes map[string]*AttributeValue `protobuf:"bytes,3,rep,name=attributes,proto3" json:"attributes,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Of an interleaved answer, the arm that drew it: arm of one of RetrieveResponse.interleaved.
+	// Empty of any other.
+	Team string `protobuf:"bytes,4,opt,name=team,proto3" json:"team,omitempty"`
+	// With which probability, above 0 and up to 1, it was to be at its place, where a release
+	// explores: it draws the last places of a share of the requests. All candidates of a request of
+	// which places were drawn, or could have been, have one: 1 before those places; at them of a
+	// request of the share, that share times one in as many as there were to draw from, and of one
+	// that is not, what is left of the share. Absent where no place could have been drawn.
+	Propensity    *float32 `protobuf:"fixed32,5,opt,name=propensity,proto3,oneof" json:"propensity,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Candidate) Reset() {
 	*x = Candidate{}
-	mi := &file_tandem_v1_retrieval_proto_msgTypes[5]
+	mi := &file_tandem_v1_retrieval_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1126,7 +1286,7 @@ func (x *Candidate) String() string {
 func (*Candidate) ProtoMessage() {}
 
 func (x *Candidate) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_retrieval_proto_msgTypes[5]
+	mi := &file_tandem_v1_retrieval_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1139,7 +1299,7 @@ func (x *Candidate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Candidate.ProtoReflect.Descriptor instead.
 func (*Candidate) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_retrieval_proto_rawDescGZIP(), []int{5}
+	return file_tandem_v1_retrieval_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Candidate) GetId() string {
@@ -1163,6 +1323,20 @@ func (x *Candidate) GetAttributes() map[string]*AttributeValue {
 	return nil
 }
 
+func (x *Candidate) GetTeam() string {
+	if x != nil {
+		return x.Team
+	}
+	return ""
+}
+
+func (x *Candidate) GetPropensity() float32 {
+	if x != nil && x.Propensity != nil {
+		return *x.Propensity
+	}
+	return 0
+}
+
 // AttributeValue is the value of one attribute of one entity.
 type AttributeValue struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1183,7 +1357,7 @@ type AttributeValue struct {
 
 func (x *AttributeValue) Reset() {
 	*x = AttributeValue{}
-	mi := &file_tandem_v1_retrieval_proto_msgTypes[6]
+	mi := &file_tandem_v1_retrieval_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1195,7 +1369,7 @@ func (x *AttributeValue) String() string {
 func (*AttributeValue) ProtoMessage() {}
 
 func (x *AttributeValue) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_retrieval_proto_msgTypes[6]
+	mi := &file_tandem_v1_retrieval_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1208,7 +1382,7 @@ func (x *AttributeValue) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttributeValue.ProtoReflect.Descriptor instead.
 func (*AttributeValue) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_retrieval_proto_rawDescGZIP(), []int{6}
+	return file_tandem_v1_retrieval_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *AttributeValue) GetValue() isAttributeValue_Value {
@@ -1331,7 +1505,7 @@ type Keywords struct {
 
 func (x *Keywords) Reset() {
 	*x = Keywords{}
-	mi := &file_tandem_v1_retrieval_proto_msgTypes[7]
+	mi := &file_tandem_v1_retrieval_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1343,7 +1517,7 @@ func (x *Keywords) String() string {
 func (*Keywords) ProtoMessage() {}
 
 func (x *Keywords) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_retrieval_proto_msgTypes[7]
+	mi := &file_tandem_v1_retrieval_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1356,7 +1530,7 @@ func (x *Keywords) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Keywords.ProtoReflect.Descriptor instead.
 func (*Keywords) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_retrieval_proto_rawDescGZIP(), []int{7}
+	return file_tandem_v1_retrieval_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Keywords) GetValues() []string {
@@ -1394,7 +1568,7 @@ type Coverage struct {
 
 func (x *Coverage) Reset() {
 	*x = Coverage{}
-	mi := &file_tandem_v1_retrieval_proto_msgTypes[8]
+	mi := &file_tandem_v1_retrieval_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1406,7 +1580,7 @@ func (x *Coverage) String() string {
 func (*Coverage) ProtoMessage() {}
 
 func (x *Coverage) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_retrieval_proto_msgTypes[8]
+	mi := &file_tandem_v1_retrieval_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1419,7 +1593,7 @@ func (x *Coverage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Coverage.ProtoReflect.Descriptor instead.
 func (*Coverage) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_retrieval_proto_rawDescGZIP(), []int{8}
+	return file_tandem_v1_retrieval_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Coverage) GetShardsAnswered() uint32 {
@@ -1489,7 +1663,7 @@ type Explain struct {
 
 func (x *Explain) Reset() {
 	*x = Explain{}
-	mi := &file_tandem_v1_retrieval_proto_msgTypes[9]
+	mi := &file_tandem_v1_retrieval_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1501,7 +1675,7 @@ func (x *Explain) String() string {
 func (*Explain) ProtoMessage() {}
 
 func (x *Explain) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_retrieval_proto_msgTypes[9]
+	mi := &file_tandem_v1_retrieval_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1514,7 +1688,7 @@ func (x *Explain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Explain.ProtoReflect.Descriptor instead.
 func (*Explain) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_retrieval_proto_rawDescGZIP(), []int{9}
+	return file_tandem_v1_retrieval_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Explain) GetShards() []*ShardExplain {
@@ -1612,7 +1786,7 @@ type IdExplain struct {
 
 func (x *IdExplain) Reset() {
 	*x = IdExplain{}
-	mi := &file_tandem_v1_retrieval_proto_msgTypes[10]
+	mi := &file_tandem_v1_retrieval_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1624,7 +1798,7 @@ func (x *IdExplain) String() string {
 func (*IdExplain) ProtoMessage() {}
 
 func (x *IdExplain) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_retrieval_proto_msgTypes[10]
+	mi := &file_tandem_v1_retrieval_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1637,7 +1811,7 @@ func (x *IdExplain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IdExplain.ProtoReflect.Descriptor instead.
 func (*IdExplain) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_retrieval_proto_rawDescGZIP(), []int{10}
+	return file_tandem_v1_retrieval_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *IdExplain) GetId() string {
@@ -1747,7 +1921,7 @@ type ShardExplain struct {
 
 func (x *ShardExplain) Reset() {
 	*x = ShardExplain{}
-	mi := &file_tandem_v1_retrieval_proto_msgTypes[11]
+	mi := &file_tandem_v1_retrieval_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1759,7 +1933,7 @@ func (x *ShardExplain) String() string {
 func (*ShardExplain) ProtoMessage() {}
 
 func (x *ShardExplain) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_retrieval_proto_msgTypes[11]
+	mi := &file_tandem_v1_retrieval_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1772,7 +1946,7 @@ func (x *ShardExplain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShardExplain.ProtoReflect.Descriptor instead.
 func (*ShardExplain) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_retrieval_proto_rawDescGZIP(), []int{11}
+	return file_tandem_v1_retrieval_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ShardExplain) GetShard() string {
@@ -1872,7 +2046,7 @@ type BatchRetrieveRequest struct {
 
 func (x *BatchRetrieveRequest) Reset() {
 	*x = BatchRetrieveRequest{}
-	mi := &file_tandem_v1_retrieval_proto_msgTypes[12]
+	mi := &file_tandem_v1_retrieval_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1884,7 +2058,7 @@ func (x *BatchRetrieveRequest) String() string {
 func (*BatchRetrieveRequest) ProtoMessage() {}
 
 func (x *BatchRetrieveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_retrieval_proto_msgTypes[12]
+	mi := &file_tandem_v1_retrieval_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1897,7 +2071,7 @@ func (x *BatchRetrieveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchRetrieveRequest.ProtoReflect.Descriptor instead.
 func (*BatchRetrieveRequest) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_retrieval_proto_rawDescGZIP(), []int{12}
+	return file_tandem_v1_retrieval_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *BatchRetrieveRequest) GetRequests() []*RetrieveRequest {
@@ -1918,7 +2092,7 @@ type BatchRetrieveResponse struct {
 
 func (x *BatchRetrieveResponse) Reset() {
 	*x = BatchRetrieveResponse{}
-	mi := &file_tandem_v1_retrieval_proto_msgTypes[13]
+	mi := &file_tandem_v1_retrieval_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1930,7 +2104,7 @@ func (x *BatchRetrieveResponse) String() string {
 func (*BatchRetrieveResponse) ProtoMessage() {}
 
 func (x *BatchRetrieveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_retrieval_proto_msgTypes[13]
+	mi := &file_tandem_v1_retrieval_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1943,7 +2117,7 @@ func (x *BatchRetrieveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchRetrieveResponse.ProtoReflect.Descriptor instead.
 func (*BatchRetrieveResponse) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_retrieval_proto_rawDescGZIP(), []int{13}
+	return file_tandem_v1_retrieval_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *BatchRetrieveResponse) GetResults() []*BatchRetrieveResult {
@@ -1969,7 +2143,7 @@ type BatchRetrieveResult struct {
 
 func (x *BatchRetrieveResult) Reset() {
 	*x = BatchRetrieveResult{}
-	mi := &file_tandem_v1_retrieval_proto_msgTypes[14]
+	mi := &file_tandem_v1_retrieval_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1981,7 +2155,7 @@ func (x *BatchRetrieveResult) String() string {
 func (*BatchRetrieveResult) ProtoMessage() {}
 
 func (x *BatchRetrieveResult) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_retrieval_proto_msgTypes[14]
+	mi := &file_tandem_v1_retrieval_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1994,7 +2168,7 @@ func (x *BatchRetrieveResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchRetrieveResult.ProtoReflect.Descriptor instead.
 func (*BatchRetrieveResult) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_retrieval_proto_rawDescGZIP(), []int{14}
+	return file_tandem_v1_retrieval_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *BatchRetrieveResult) GetOutcome() isBatchRetrieveResult_Outcome {
@@ -2067,7 +2241,7 @@ type ItemError struct {
 
 func (x *ItemError) Reset() {
 	*x = ItemError{}
-	mi := &file_tandem_v1_retrieval_proto_msgTypes[15]
+	mi := &file_tandem_v1_retrieval_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2079,7 +2253,7 @@ func (x *ItemError) String() string {
 func (*ItemError) ProtoMessage() {}
 
 func (x *ItemError) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_retrieval_proto_msgTypes[15]
+	mi := &file_tandem_v1_retrieval_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2092,7 +2266,7 @@ func (x *ItemError) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ItemError.ProtoReflect.Descriptor instead.
 func (*ItemError) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_retrieval_proto_rawDescGZIP(), []int{15}
+	return file_tandem_v1_retrieval_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ItemError) GetCode() string {
@@ -2168,7 +2342,7 @@ type GetEmbeddingsRequest struct {
 
 func (x *GetEmbeddingsRequest) Reset() {
 	*x = GetEmbeddingsRequest{}
-	mi := &file_tandem_v1_retrieval_proto_msgTypes[16]
+	mi := &file_tandem_v1_retrieval_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2180,7 +2354,7 @@ func (x *GetEmbeddingsRequest) String() string {
 func (*GetEmbeddingsRequest) ProtoMessage() {}
 
 func (x *GetEmbeddingsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_retrieval_proto_msgTypes[16]
+	mi := &file_tandem_v1_retrieval_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2193,7 +2367,7 @@ func (x *GetEmbeddingsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetEmbeddingsRequest.ProtoReflect.Descriptor instead.
 func (*GetEmbeddingsRequest) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_retrieval_proto_rawDescGZIP(), []int{16}
+	return file_tandem_v1_retrieval_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *GetEmbeddingsRequest) GetTower() Tower {
@@ -2271,7 +2445,7 @@ type GetEmbeddingsResponse struct {
 
 func (x *GetEmbeddingsResponse) Reset() {
 	*x = GetEmbeddingsResponse{}
-	mi := &file_tandem_v1_retrieval_proto_msgTypes[17]
+	mi := &file_tandem_v1_retrieval_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2283,7 +2457,7 @@ func (x *GetEmbeddingsResponse) String() string {
 func (*GetEmbeddingsResponse) ProtoMessage() {}
 
 func (x *GetEmbeddingsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_retrieval_proto_msgTypes[17]
+	mi := &file_tandem_v1_retrieval_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2296,7 +2470,7 @@ func (x *GetEmbeddingsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetEmbeddingsResponse.ProtoReflect.Descriptor instead.
 func (*GetEmbeddingsResponse) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_retrieval_proto_rawDescGZIP(), []int{17}
+	return file_tandem_v1_retrieval_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *GetEmbeddingsResponse) GetModel() string {
@@ -2392,7 +2566,7 @@ type Embedding struct {
 
 func (x *Embedding) Reset() {
 	*x = Embedding{}
-	mi := &file_tandem_v1_retrieval_proto_msgTypes[18]
+	mi := &file_tandem_v1_retrieval_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2404,7 +2578,7 @@ func (x *Embedding) String() string {
 func (*Embedding) ProtoMessage() {}
 
 func (x *Embedding) ProtoReflect() protoreflect.Message {
-	mi := &file_tandem_v1_retrieval_proto_msgTypes[18]
+	mi := &file_tandem_v1_retrieval_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2417,7 +2591,7 @@ func (x *Embedding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Embedding.ProtoReflect.Descriptor instead.
 func (*Embedding) Descriptor() ([]byte, []int) {
-	return file_tandem_v1_retrieval_proto_rawDescGZIP(), []int{18}
+	return file_tandem_v1_retrieval_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Embedding) GetId() string {
@@ -2445,7 +2619,7 @@ const file_tandem_v1_retrieval_proto_rawDesc = "" +
 	"\x06AtMost\x12\x1c\n" +
 	"\tattribute\x18\x01 \x01(\tR\tattribute\x12v\n" +
 	"\x01n\x18\x02 \x01(\rBh\xbaHe\xba\x01b\n" +
-	"\tat_most.n\x1aUthis >= 1u && this <= 10000u ? '' : 'n is ' + string(this) + '; accepted: 1 to 10000'R\x01n\"\x94*\n" +
+	"\tat_most.n\x1aUthis >= 1u && this <= 10000u ? '' : 'n is ' + string(this) + '; accepted: 1 to 10000'R\x01n\"\x96*\n" +
 	"\x0fRetrieveRequest\x12\x16\n" +
 	"\x06vector\x18\x01 \x03(\x02R\x06vector\x12\xa4\x01\n" +
 	"\avectors\x18\x02 \x03(\v2\x11.tandem.v1.VectorBw\xbaHt\xba\x01q\n" +
@@ -2498,10 +2672,10 @@ const file_tandem_v1_retrieval_proto_rawDesc = "" +
 	"explainIds\x12\xcd\x01\n" +
 	"\bfallback\x18\x16 \x01(\x0e2\x13.tandem.v1.FallbackB\x9b\x01\xbaH\x97\x01\xba\x01\x90\x01\n" +
 	"\x17retrieve.fallback.value\x1authis == 1 || this == 2 ? '' : 'fallback is ' + string(this) + '; accepted: FALLBACK_NONE (1), FALLBACK_MEAN_USER (2)'\xd8\x01\x01R\bfallback\x122\n" +
-	"\bmin_live\x18\x17 \x01(\v2\x17.tandem.v1.LivePositionR\aminLive\x12\xb1\x01\n" +
+	"\bmin_live\x18\x17 \x01(\v2\x17.tandem.v1.LivePositionR\aminLive\x12\xb3\x01\n" +
 	"\n" +
-	"page_token\x18\x18 \x01(\tB\x91\x01\xbaH\x8d\x01\xba\x01\x86\x01\n" +
-	"\x13retrieve.page_token\x1aobytes(this).size() <= 512 ? '' : 'page_token has ' + string(bytes(this).size()) + ' bytes; accepted: up to 512'\xd8\x01\x01R\tpageToken\x12\xb2\x01\n" +
+	"page_token\x18\x18 \x01(\tB\x93\x01\xbaH\x8f\x01\xba\x01\x88\x01\n" +
+	"\x13retrieve.page_token\x1aqbytes(this).size() <= 1024 ? '' : 'page_token has ' + string(bytes(this).size()) + ' bytes; accepted: up to 1024'\xd8\x01\x01R\tpageToken\x12\xb2\x01\n" +
 	"\n" +
 	"experiment\x18\x19 \x01(\tB\x91\x01\xbaH\x8d\x01\xba\x01\x86\x01\n" +
 	"\x13retrieve.experiment\x1aobytes(this).size() <= 128 ? '' : 'experiment has ' + string(bytes(this).size()) + ' bytes; accepted: up to 128'\xd8\x01\x01R\n" +
@@ -2521,7 +2695,7 @@ const file_tandem_v1_retrieval_proto_rawDesc = "" +
 	"\fLivePosition\x12\x9a\x01\n" +
 	"\x03log\x18\x01 \x01(\tB\x87\x01\xbaH\x83\x01\xba\x01}\n" +
 	"\x11live_position.log\x1ahbytes(this).size() <= 256 ? '' : 'log has ' + string(bytes(this).size()) + ' bytes; accepted: up to 256'\xd8\x01\x01R\x03log\x12\x1a\n" +
-	"\bsequence\x18\x02 \x01(\x04R\bsequence\"\xbf\x05\n" +
+	"\bsequence\x18\x02 \x01(\x04R\bsequence\"\xbe\x06\n" +
 	"\x10RetrieveResponse\x124\n" +
 	"\n" +
 	"candidates\x18\x01 \x03(\v2\x14.tandem.v1.CandidateR\n" +
@@ -2545,16 +2719,32 @@ const file_tandem_v1_retrieval_proto_rawDesc = "" +
 	"\rfallback_used\x18\x0e \x01(\x0e2\x13.tandem.v1.FallbackR\ffallbackUsed\x12+\n" +
 	"\x04live\x18\x0f \x01(\v2\x17.tandem.v1.LivePositionR\x04live\x127\n" +
 	"\tstaleness\x18\x10 \x01(\v2\x19.google.protobuf.DurationR\tstaleness\x12&\n" +
-	"\x0fnext_page_token\x18\x11 \x01(\tR\rnextPageToken\"\xd1\x01\n" +
+	"\x0fnext_page_token\x18\x11 \x01(\tR\rnextPageToken\x128\n" +
+	"\vinterleaved\x18\x12 \x03(\v2\x16.tandem.v1.AnsweredArmR\vinterleaved\x12\x1a\n" +
+	"\bexplored\x18\x13 \x01(\bR\bexplored\x12'\n" +
+	"\x0fnot_interleaved\x18\x14 \x01(\tR\x0enotInterleaved\"\x8c\x02\n" +
+	"\vAnsweredArm\x12\x10\n" +
+	"\x03arm\x18\x01 \x01(\tR\x03arm\x12\x1a\n" +
+	"\bsnapshot\x18\x02 \x01(\tR\bsnapshot\x12#\n" +
+	"\rmodel_version\x18\x03 \x01(\tR\fmodelVersion\x12#\n" +
+	"\x04plan\x18\x04 \x01(\x0e2\x0f.tandem.v1.PlanR\x04plan\x12\x1a\n" +
+	"\beligible\x18\x05 \x01(\x04R\beligible\x12/\n" +
+	"\bcoverage\x18\x06 \x01(\v2\x13.tandem.v1.CoverageR\bcoverage\x128\n" +
+	"\rfallback_used\x18\a \x01(\x0e2\x13.tandem.v1.FallbackR\ffallbackUsed\"\x99\x02\n" +
 	"\tCandidate\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05score\x18\x02 \x01(\x02R\x05score\x12D\n" +
 	"\n" +
 	"attributes\x18\x03 \x03(\v2$.tandem.v1.Candidate.AttributesEntryR\n" +
-	"attributes\x1aX\n" +
+	"attributes\x12\x12\n" +
+	"\x04team\x18\x04 \x01(\tR\x04team\x12#\n" +
+	"\n" +
+	"propensity\x18\x05 \x01(\x02H\x00R\n" +
+	"propensity\x88\x01\x01\x1aX\n" +
 	"\x0fAttributesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12/\n" +
-	"\x05value\x18\x02 \x01(\v2\x19.tandem.v1.AttributeValueR\x05value:\x028\x01\"\xe6\x01\n" +
+	"\x05value\x18\x02 \x01(\v2\x19.tandem.v1.AttributeValueR\x05value:\x028\x01B\r\n" +
+	"\v_propensity\"\xe6\x01\n" +
 	"\x0eAttributeValue\x12\x1a\n" +
 	"\akeyword\x18\x01 \x01(\tH\x00R\akeyword\x121\n" +
 	"\bkeywords\x18\x02 \x01(\v2\x13.tandem.v1.KeywordsH\x00R\bkeywords\x12\x14\n" +
@@ -2735,7 +2925,7 @@ func file_tandem_v1_retrieval_proto_rawDescGZIP() []byte {
 }
 
 var file_tandem_v1_retrieval_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_tandem_v1_retrieval_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
+var file_tandem_v1_retrieval_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_tandem_v1_retrieval_proto_goTypes = []any{
 	(Tower)(0),                      // 0: tandem.v1.Tower
 	(Plan)(0),                       // 1: tandem.v1.Plan
@@ -2747,89 +2937,94 @@ var file_tandem_v1_retrieval_proto_goTypes = []any{
 	(*RetrieveRequest)(nil),         // 7: tandem.v1.RetrieveRequest
 	(*LivePosition)(nil),            // 8: tandem.v1.LivePosition
 	(*RetrieveResponse)(nil),        // 9: tandem.v1.RetrieveResponse
-	(*Candidate)(nil),               // 10: tandem.v1.Candidate
-	(*AttributeValue)(nil),          // 11: tandem.v1.AttributeValue
-	(*Keywords)(nil),                // 12: tandem.v1.Keywords
-	(*Coverage)(nil),                // 13: tandem.v1.Coverage
-	(*Explain)(nil),                 // 14: tandem.v1.Explain
-	(*IdExplain)(nil),               // 15: tandem.v1.IdExplain
-	(*ShardExplain)(nil),            // 16: tandem.v1.ShardExplain
-	(*BatchRetrieveRequest)(nil),    // 17: tandem.v1.BatchRetrieveRequest
-	(*BatchRetrieveResponse)(nil),   // 18: tandem.v1.BatchRetrieveResponse
-	(*BatchRetrieveResult)(nil),     // 19: tandem.v1.BatchRetrieveResult
-	(*ItemError)(nil),               // 20: tandem.v1.ItemError
-	(*GetEmbeddingsRequest)(nil),    // 21: tandem.v1.GetEmbeddingsRequest
-	(*GetEmbeddingsResponse)(nil),   // 22: tandem.v1.GetEmbeddingsResponse
-	(*Embedding)(nil),               // 23: tandem.v1.Embedding
-	nil,                             // 24: tandem.v1.RetrieveRequest.BindingsEntry
-	nil,                             // 25: tandem.v1.Candidate.AttributesEntry
-	nil,                             // 26: tandem.v1.Explain.OtherFormsEntry
-	nil,                             // 27: tandem.v1.GetEmbeddingsResponse.OtherFormsEntry
-	(*durationpb.Duration)(nil),     // 28: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),   // 29: google.protobuf.Timestamp
-	(*errdetails.ErrorInfo)(nil),    // 30: google.rpc.ErrorInfo
-	(*errdetails.BadRequest)(nil),   // 31: google.rpc.BadRequest
-	(*errdetails.RetryInfo)(nil),    // 32: google.rpc.RetryInfo
-	(*errdetails.ResourceInfo)(nil), // 33: google.rpc.ResourceInfo
-	(*structpb.Value)(nil),          // 34: google.protobuf.Value
+	(*AnsweredArm)(nil),             // 10: tandem.v1.AnsweredArm
+	(*Candidate)(nil),               // 11: tandem.v1.Candidate
+	(*AttributeValue)(nil),          // 12: tandem.v1.AttributeValue
+	(*Keywords)(nil),                // 13: tandem.v1.Keywords
+	(*Coverage)(nil),                // 14: tandem.v1.Coverage
+	(*Explain)(nil),                 // 15: tandem.v1.Explain
+	(*IdExplain)(nil),               // 16: tandem.v1.IdExplain
+	(*ShardExplain)(nil),            // 17: tandem.v1.ShardExplain
+	(*BatchRetrieveRequest)(nil),    // 18: tandem.v1.BatchRetrieveRequest
+	(*BatchRetrieveResponse)(nil),   // 19: tandem.v1.BatchRetrieveResponse
+	(*BatchRetrieveResult)(nil),     // 20: tandem.v1.BatchRetrieveResult
+	(*ItemError)(nil),               // 21: tandem.v1.ItemError
+	(*GetEmbeddingsRequest)(nil),    // 22: tandem.v1.GetEmbeddingsRequest
+	(*GetEmbeddingsResponse)(nil),   // 23: tandem.v1.GetEmbeddingsResponse
+	(*Embedding)(nil),               // 24: tandem.v1.Embedding
+	nil,                             // 25: tandem.v1.RetrieveRequest.BindingsEntry
+	nil,                             // 26: tandem.v1.Candidate.AttributesEntry
+	nil,                             // 27: tandem.v1.Explain.OtherFormsEntry
+	nil,                             // 28: tandem.v1.GetEmbeddingsResponse.OtherFormsEntry
+	(*durationpb.Duration)(nil),     // 29: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),   // 30: google.protobuf.Timestamp
+	(*errdetails.ErrorInfo)(nil),    // 31: google.rpc.ErrorInfo
+	(*errdetails.BadRequest)(nil),   // 32: google.rpc.BadRequest
+	(*errdetails.RetryInfo)(nil),    // 33: google.rpc.RetryInfo
+	(*errdetails.ResourceInfo)(nil), // 34: google.rpc.ResourceInfo
+	(*structpb.Value)(nil),          // 35: google.protobuf.Value
 }
 var file_tandem_v1_retrieval_proto_depIdxs = []int32{
 	5,  // 0: tandem.v1.RetrieveRequest.vectors:type_name -> tandem.v1.Vector
 	0,  // 1: tandem.v1.RetrieveRequest.target:type_name -> tandem.v1.Tower
-	24, // 2: tandem.v1.RetrieveRequest.bindings:type_name -> tandem.v1.RetrieveRequest.BindingsEntry
+	25, // 2: tandem.v1.RetrieveRequest.bindings:type_name -> tandem.v1.RetrieveRequest.BindingsEntry
 	6,  // 3: tandem.v1.RetrieveRequest.at_most:type_name -> tandem.v1.AtMost
 	4,  // 4: tandem.v1.RetrieveRequest.fallback:type_name -> tandem.v1.Fallback
 	8,  // 5: tandem.v1.RetrieveRequest.min_live:type_name -> tandem.v1.LivePosition
-	10, // 6: tandem.v1.RetrieveResponse.candidates:type_name -> tandem.v1.Candidate
-	13, // 7: tandem.v1.RetrieveResponse.coverage:type_name -> tandem.v1.Coverage
+	11, // 6: tandem.v1.RetrieveResponse.candidates:type_name -> tandem.v1.Candidate
+	14, // 7: tandem.v1.RetrieveResponse.coverage:type_name -> tandem.v1.Coverage
 	1,  // 8: tandem.v1.RetrieveResponse.plan:type_name -> tandem.v1.Plan
 	2,  // 9: tandem.v1.RetrieveResponse.short_reason:type_name -> tandem.v1.ShortReason
-	14, // 10: tandem.v1.RetrieveResponse.explain:type_name -> tandem.v1.Explain
+	15, // 10: tandem.v1.RetrieveResponse.explain:type_name -> tandem.v1.Explain
 	4,  // 11: tandem.v1.RetrieveResponse.fallback_used:type_name -> tandem.v1.Fallback
 	8,  // 12: tandem.v1.RetrieveResponse.live:type_name -> tandem.v1.LivePosition
-	28, // 13: tandem.v1.RetrieveResponse.staleness:type_name -> google.protobuf.Duration
-	25, // 14: tandem.v1.Candidate.attributes:type_name -> tandem.v1.Candidate.AttributesEntry
-	12, // 15: tandem.v1.AttributeValue.keywords:type_name -> tandem.v1.Keywords
-	29, // 16: tandem.v1.AttributeValue.timestamp:type_name -> google.protobuf.Timestamp
-	16, // 17: tandem.v1.Explain.shards:type_name -> tandem.v1.ShardExplain
-	28, // 18: tandem.v1.Explain.prepare_time:type_name -> google.protobuf.Duration
-	28, // 19: tandem.v1.Explain.fan_out_time:type_name -> google.protobuf.Duration
-	28, // 20: tandem.v1.Explain.merge_time:type_name -> google.protobuf.Duration
-	28, // 21: tandem.v1.Explain.total_time:type_name -> google.protobuf.Duration
-	15, // 22: tandem.v1.Explain.ids:type_name -> tandem.v1.IdExplain
-	26, // 23: tandem.v1.Explain.other_forms:type_name -> tandem.v1.Explain.OtherFormsEntry
-	3,  // 24: tandem.v1.IdExplain.verdict:type_name -> tandem.v1.Verdict
-	11, // 25: tandem.v1.IdExplain.value:type_name -> tandem.v1.AttributeValue
-	1,  // 26: tandem.v1.ShardExplain.plan:type_name -> tandem.v1.Plan
-	28, // 27: tandem.v1.ShardExplain.filter_time:type_name -> google.protobuf.Duration
-	28, // 28: tandem.v1.ShardExplain.search_time:type_name -> google.protobuf.Duration
-	7,  // 29: tandem.v1.BatchRetrieveRequest.requests:type_name -> tandem.v1.RetrieveRequest
-	19, // 30: tandem.v1.BatchRetrieveResponse.results:type_name -> tandem.v1.BatchRetrieveResult
-	9,  // 31: tandem.v1.BatchRetrieveResult.response:type_name -> tandem.v1.RetrieveResponse
-	20, // 32: tandem.v1.BatchRetrieveResult.error:type_name -> tandem.v1.ItemError
-	30, // 33: tandem.v1.ItemError.info:type_name -> google.rpc.ErrorInfo
-	31, // 34: tandem.v1.ItemError.bad_request:type_name -> google.rpc.BadRequest
-	32, // 35: tandem.v1.ItemError.retry:type_name -> google.rpc.RetryInfo
-	33, // 36: tandem.v1.ItemError.resource:type_name -> google.rpc.ResourceInfo
-	0,  // 37: tandem.v1.GetEmbeddingsRequest.tower:type_name -> tandem.v1.Tower
-	8,  // 38: tandem.v1.GetEmbeddingsRequest.min_live:type_name -> tandem.v1.LivePosition
-	23, // 39: tandem.v1.GetEmbeddingsResponse.embeddings:type_name -> tandem.v1.Embedding
-	8,  // 40: tandem.v1.GetEmbeddingsResponse.live:type_name -> tandem.v1.LivePosition
-	28, // 41: tandem.v1.GetEmbeddingsResponse.staleness:type_name -> google.protobuf.Duration
-	27, // 42: tandem.v1.GetEmbeddingsResponse.other_forms:type_name -> tandem.v1.GetEmbeddingsResponse.OtherFormsEntry
-	34, // 43: tandem.v1.RetrieveRequest.BindingsEntry.value:type_name -> google.protobuf.Value
-	11, // 44: tandem.v1.Candidate.AttributesEntry.value:type_name -> tandem.v1.AttributeValue
-	7,  // 45: tandem.v1.RetrievalService.Retrieve:input_type -> tandem.v1.RetrieveRequest
-	17, // 46: tandem.v1.RetrievalService.BatchRetrieve:input_type -> tandem.v1.BatchRetrieveRequest
-	21, // 47: tandem.v1.RetrievalService.GetEmbeddings:input_type -> tandem.v1.GetEmbeddingsRequest
-	9,  // 48: tandem.v1.RetrievalService.Retrieve:output_type -> tandem.v1.RetrieveResponse
-	18, // 49: tandem.v1.RetrievalService.BatchRetrieve:output_type -> tandem.v1.BatchRetrieveResponse
-	22, // 50: tandem.v1.RetrievalService.GetEmbeddings:output_type -> tandem.v1.GetEmbeddingsResponse
-	48, // [48:51] is the sub-list for method output_type
-	45, // [45:48] is the sub-list for method input_type
-	45, // [45:45] is the sub-list for extension type_name
-	45, // [45:45] is the sub-list for extension extendee
-	0,  // [0:45] is the sub-list for field type_name
+	29, // 13: tandem.v1.RetrieveResponse.staleness:type_name -> google.protobuf.Duration
+	10, // 14: tandem.v1.RetrieveResponse.interleaved:type_name -> tandem.v1.AnsweredArm
+	1,  // 15: tandem.v1.AnsweredArm.plan:type_name -> tandem.v1.Plan
+	14, // 16: tandem.v1.AnsweredArm.coverage:type_name -> tandem.v1.Coverage
+	4,  // 17: tandem.v1.AnsweredArm.fallback_used:type_name -> tandem.v1.Fallback
+	26, // 18: tandem.v1.Candidate.attributes:type_name -> tandem.v1.Candidate.AttributesEntry
+	13, // 19: tandem.v1.AttributeValue.keywords:type_name -> tandem.v1.Keywords
+	30, // 20: tandem.v1.AttributeValue.timestamp:type_name -> google.protobuf.Timestamp
+	17, // 21: tandem.v1.Explain.shards:type_name -> tandem.v1.ShardExplain
+	29, // 22: tandem.v1.Explain.prepare_time:type_name -> google.protobuf.Duration
+	29, // 23: tandem.v1.Explain.fan_out_time:type_name -> google.protobuf.Duration
+	29, // 24: tandem.v1.Explain.merge_time:type_name -> google.protobuf.Duration
+	29, // 25: tandem.v1.Explain.total_time:type_name -> google.protobuf.Duration
+	16, // 26: tandem.v1.Explain.ids:type_name -> tandem.v1.IdExplain
+	27, // 27: tandem.v1.Explain.other_forms:type_name -> tandem.v1.Explain.OtherFormsEntry
+	3,  // 28: tandem.v1.IdExplain.verdict:type_name -> tandem.v1.Verdict
+	12, // 29: tandem.v1.IdExplain.value:type_name -> tandem.v1.AttributeValue
+	1,  // 30: tandem.v1.ShardExplain.plan:type_name -> tandem.v1.Plan
+	29, // 31: tandem.v1.ShardExplain.filter_time:type_name -> google.protobuf.Duration
+	29, // 32: tandem.v1.ShardExplain.search_time:type_name -> google.protobuf.Duration
+	7,  // 33: tandem.v1.BatchRetrieveRequest.requests:type_name -> tandem.v1.RetrieveRequest
+	20, // 34: tandem.v1.BatchRetrieveResponse.results:type_name -> tandem.v1.BatchRetrieveResult
+	9,  // 35: tandem.v1.BatchRetrieveResult.response:type_name -> tandem.v1.RetrieveResponse
+	21, // 36: tandem.v1.BatchRetrieveResult.error:type_name -> tandem.v1.ItemError
+	31, // 37: tandem.v1.ItemError.info:type_name -> google.rpc.ErrorInfo
+	32, // 38: tandem.v1.ItemError.bad_request:type_name -> google.rpc.BadRequest
+	33, // 39: tandem.v1.ItemError.retry:type_name -> google.rpc.RetryInfo
+	34, // 40: tandem.v1.ItemError.resource:type_name -> google.rpc.ResourceInfo
+	0,  // 41: tandem.v1.GetEmbeddingsRequest.tower:type_name -> tandem.v1.Tower
+	8,  // 42: tandem.v1.GetEmbeddingsRequest.min_live:type_name -> tandem.v1.LivePosition
+	24, // 43: tandem.v1.GetEmbeddingsResponse.embeddings:type_name -> tandem.v1.Embedding
+	8,  // 44: tandem.v1.GetEmbeddingsResponse.live:type_name -> tandem.v1.LivePosition
+	29, // 45: tandem.v1.GetEmbeddingsResponse.staleness:type_name -> google.protobuf.Duration
+	28, // 46: tandem.v1.GetEmbeddingsResponse.other_forms:type_name -> tandem.v1.GetEmbeddingsResponse.OtherFormsEntry
+	35, // 47: tandem.v1.RetrieveRequest.BindingsEntry.value:type_name -> google.protobuf.Value
+	12, // 48: tandem.v1.Candidate.AttributesEntry.value:type_name -> tandem.v1.AttributeValue
+	7,  // 49: tandem.v1.RetrievalService.Retrieve:input_type -> tandem.v1.RetrieveRequest
+	18, // 50: tandem.v1.RetrievalService.BatchRetrieve:input_type -> tandem.v1.BatchRetrieveRequest
+	22, // 51: tandem.v1.RetrievalService.GetEmbeddings:input_type -> tandem.v1.GetEmbeddingsRequest
+	9,  // 52: tandem.v1.RetrievalService.Retrieve:output_type -> tandem.v1.RetrieveResponse
+	19, // 53: tandem.v1.RetrievalService.BatchRetrieve:output_type -> tandem.v1.BatchRetrieveResponse
+	23, // 54: tandem.v1.RetrievalService.GetEmbeddings:output_type -> tandem.v1.GetEmbeddingsResponse
+	52, // [52:55] is the sub-list for method output_type
+	49, // [49:52] is the sub-list for method input_type
+	49, // [49:49] is the sub-list for extension type_name
+	49, // [49:49] is the sub-list for extension extendee
+	0,  // [0:49] is the sub-list for field type_name
 }
 
 func init() { file_tandem_v1_retrieval_proto_init() }
@@ -2838,7 +3033,8 @@ func file_tandem_v1_retrieval_proto_init() {
 		return
 	}
 	file_tandem_v1_retrieval_proto_msgTypes[2].OneofWrappers = []any{}
-	file_tandem_v1_retrieval_proto_msgTypes[6].OneofWrappers = []any{
+	file_tandem_v1_retrieval_proto_msgTypes[6].OneofWrappers = []any{}
+	file_tandem_v1_retrieval_proto_msgTypes[7].OneofWrappers = []any{
 		(*AttributeValue_Keyword)(nil),
 		(*AttributeValue_Keywords)(nil),
 		(*AttributeValue_Bool)(nil),
@@ -2846,8 +3042,8 @@ func file_tandem_v1_retrieval_proto_init() {
 		(*AttributeValue_Float)(nil),
 		(*AttributeValue_Timestamp)(nil),
 	}
-	file_tandem_v1_retrieval_proto_msgTypes[10].OneofWrappers = []any{}
-	file_tandem_v1_retrieval_proto_msgTypes[14].OneofWrappers = []any{
+	file_tandem_v1_retrieval_proto_msgTypes[11].OneofWrappers = []any{}
+	file_tandem_v1_retrieval_proto_msgTypes[15].OneofWrappers = []any{
 		(*BatchRetrieveResult_Response)(nil),
 		(*BatchRetrieveResult_Error)(nil),
 	}
@@ -2857,7 +3053,7 @@ func file_tandem_v1_retrieval_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tandem_v1_retrieval_proto_rawDesc), len(file_tandem_v1_retrieval_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   23,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

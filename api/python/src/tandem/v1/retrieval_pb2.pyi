@@ -174,7 +174,7 @@ class LivePosition(_message.Message):
     def __init__(self, log: _Optional[str] = ..., sequence: _Optional[int] = ...) -> None: ...
 
 class RetrieveResponse(_message.Message):
-    __slots__ = ("candidates", "model", "model_version", "snapshot", "coverage", "plan", "eligible", "short_reason", "short_reason_text", "request_id", "explain", "generation", "arm", "fallback_used", "live", "staleness", "next_page_token")
+    __slots__ = ("candidates", "model", "model_version", "snapshot", "coverage", "plan", "eligible", "short_reason", "short_reason_text", "request_id", "explain", "generation", "arm", "fallback_used", "live", "staleness", "next_page_token", "interleaved", "explored", "not_interleaved")
     CANDIDATES_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -192,6 +192,9 @@ class RetrieveResponse(_message.Message):
     LIVE_FIELD_NUMBER: _ClassVar[int]
     STALENESS_FIELD_NUMBER: _ClassVar[int]
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    INTERLEAVED_FIELD_NUMBER: _ClassVar[int]
+    EXPLORED_FIELD_NUMBER: _ClassVar[int]
+    NOT_INTERLEAVED_FIELD_NUMBER: _ClassVar[int]
     candidates: _containers.RepeatedCompositeFieldContainer[Candidate]
     model: str
     model_version: str
@@ -209,10 +212,31 @@ class RetrieveResponse(_message.Message):
     live: LivePosition
     staleness: _duration_pb2.Duration
     next_page_token: str
-    def __init__(self, candidates: _Optional[_Iterable[_Union[Candidate, _Mapping]]] = ..., model: _Optional[str] = ..., model_version: _Optional[str] = ..., snapshot: _Optional[str] = ..., coverage: _Optional[_Union[Coverage, _Mapping]] = ..., plan: _Optional[_Union[Plan, str]] = ..., eligible: _Optional[int] = ..., short_reason: _Optional[_Union[ShortReason, str]] = ..., short_reason_text: _Optional[str] = ..., request_id: _Optional[str] = ..., explain: _Optional[_Union[Explain, _Mapping]] = ..., generation: _Optional[int] = ..., arm: _Optional[str] = ..., fallback_used: _Optional[_Union[Fallback, str]] = ..., live: _Optional[_Union[LivePosition, _Mapping]] = ..., staleness: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+    interleaved: _containers.RepeatedCompositeFieldContainer[AnsweredArm]
+    explored: bool
+    not_interleaved: str
+    def __init__(self, candidates: _Optional[_Iterable[_Union[Candidate, _Mapping]]] = ..., model: _Optional[str] = ..., model_version: _Optional[str] = ..., snapshot: _Optional[str] = ..., coverage: _Optional[_Union[Coverage, _Mapping]] = ..., plan: _Optional[_Union[Plan, str]] = ..., eligible: _Optional[int] = ..., short_reason: _Optional[_Union[ShortReason, str]] = ..., short_reason_text: _Optional[str] = ..., request_id: _Optional[str] = ..., explain: _Optional[_Union[Explain, _Mapping]] = ..., generation: _Optional[int] = ..., arm: _Optional[str] = ..., fallback_used: _Optional[_Union[Fallback, str]] = ..., live: _Optional[_Union[LivePosition, _Mapping]] = ..., staleness: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., next_page_token: _Optional[str] = ..., interleaved: _Optional[_Iterable[_Union[AnsweredArm, _Mapping]]] = ..., explored: bool = ..., not_interleaved: _Optional[str] = ...) -> None: ...
+
+class AnsweredArm(_message.Message):
+    __slots__ = ("arm", "snapshot", "model_version", "plan", "eligible", "coverage", "fallback_used")
+    ARM_FIELD_NUMBER: _ClassVar[int]
+    SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
+    MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    PLAN_FIELD_NUMBER: _ClassVar[int]
+    ELIGIBLE_FIELD_NUMBER: _ClassVar[int]
+    COVERAGE_FIELD_NUMBER: _ClassVar[int]
+    FALLBACK_USED_FIELD_NUMBER: _ClassVar[int]
+    arm: str
+    snapshot: str
+    model_version: str
+    plan: Plan
+    eligible: int
+    coverage: Coverage
+    fallback_used: Fallback
+    def __init__(self, arm: _Optional[str] = ..., snapshot: _Optional[str] = ..., model_version: _Optional[str] = ..., plan: _Optional[_Union[Plan, str]] = ..., eligible: _Optional[int] = ..., coverage: _Optional[_Union[Coverage, _Mapping]] = ..., fallback_used: _Optional[_Union[Fallback, str]] = ...) -> None: ...
 
 class Candidate(_message.Message):
-    __slots__ = ("id", "score", "attributes")
+    __slots__ = ("id", "score", "attributes", "team", "propensity")
     class AttributesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -223,10 +247,14 @@ class Candidate(_message.Message):
     ID_FIELD_NUMBER: _ClassVar[int]
     SCORE_FIELD_NUMBER: _ClassVar[int]
     ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
+    TEAM_FIELD_NUMBER: _ClassVar[int]
+    PROPENSITY_FIELD_NUMBER: _ClassVar[int]
     id: str
     score: float
     attributes: _containers.MessageMap[str, AttributeValue]
-    def __init__(self, id: _Optional[str] = ..., score: _Optional[float] = ..., attributes: _Optional[_Mapping[str, AttributeValue]] = ...) -> None: ...
+    team: str
+    propensity: float
+    def __init__(self, id: _Optional[str] = ..., score: _Optional[float] = ..., attributes: _Optional[_Mapping[str, AttributeValue]] = ..., team: _Optional[str] = ..., propensity: _Optional[float] = ...) -> None: ...
 
 class AttributeValue(_message.Message):
     __slots__ = ("keyword", "keywords", "bool", "int", "float", "timestamp")

@@ -22,7 +22,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file tandem/v1/retrieval.proto.
  */
 export const file_tandem_v1_retrieval: GenFile = /*@__PURE__*/
-  fileDesc("Chl0YW5kZW0vdjEvcmV0cmlldmFsLnByb3RvEgl0YW5kZW0udjEiGAoGVmVjdG9yEg4KBnZhbHVlcxgBIAMoAiImCgZBdE1vc3QSEQoJYXR0cmlidXRlGAEgASgJEgkKAW4YAiABKA0i/gUKD1JldHJpZXZlUmVxdWVzdBIOCgZ2ZWN0b3IYASADKAISIgoHdmVjdG9ycxgCIAMoCzIRLnRhbmRlbS52MS5WZWN0b3ISDwoHdXNlcl9pZBgDIAEoCRIOCgZhcHBfaWQYBCABKAkSIAoGdGFyZ2V0GAUgASgOMhAudGFuZGVtLnYxLlRvd2VyEgkKAWsYBiABKA0SDgoGZmlsdGVyGAcgASgJEjoKCGJpbmRpbmdzGAggAygLMigudGFuZGVtLnYxLlJldHJpZXZlUmVxdWVzdC5CaW5kaW5nc0VudHJ5Eg8KB3NlZ21lbnQYFCABKAkSEwoLZXhjbHVkZV9pZHMYCSADKAkSFQoNbW9kZWxfdmVyc2lvbhgKIAEoCRIaCg1yZWNhbGxfdGFyZ2V0GAsgASgBSACIAQESDwoCZWYYDCABKA1IAYgBARISCgphdHRyaWJ1dGVzGA0gAygJEhkKDG1pbl9jb3ZlcmFnZRgOIAEoAUgCiAEBEg8KB2V4cGxhaW4YDyABKAgSEgoKcmVxdWVzdF9pZBgQIAEoCRITCgtpbmNsdWRlX2lkcxgRIAMoCRIiCgdhdF9tb3N0GBIgAygLMhEudGFuZGVtLnYxLkF0TW9zdBITCgtyZXF1ZXN0X2tleRgVIAEoCRITCgtleHBsYWluX2lkcxgTIAMoCRIlCghmYWxsYmFjaxgWIAEoDjITLnRhbmRlbS52MS5GYWxsYmFjaxIpCghtaW5fbGl2ZRgXIAEoCzIXLnRhbmRlbS52MS5MaXZlUG9zaXRpb24SEgoKcGFnZV90b2tlbhgYIAEoCRISCgpleHBlcmltZW50GBkgASgJEg8KB3ZhcmlhbnQYGiABKAkaRwoNQmluZGluZ3NFbnRyeRILCgNrZXkYASABKAkSJQoFdmFsdWUYAiABKAsyFi5nb29nbGUucHJvdG9idWYuVmFsdWU6AjgBQhAKDl9yZWNhbGxfdGFyZ2V0QgUKA19lZkIPCg1fbWluX2NvdmVyYWdlIi0KDExpdmVQb3NpdGlvbhILCgNsb2cYASABKAkSEAoIc2VxdWVuY2UYAiABKAQiiQQKEFJldHJpZXZlUmVzcG9uc2USKAoKY2FuZGlkYXRlcxgBIAMoCzIULnRhbmRlbS52MS5DYW5kaWRhdGUSDQoFbW9kZWwYAiABKAkSFQoNbW9kZWxfdmVyc2lvbhgDIAEoCRIQCghzbmFwc2hvdBgEIAEoCRIlCghjb3ZlcmFnZRgFIAEoCzITLnRhbmRlbS52MS5Db3ZlcmFnZRIdCgRwbGFuGAYgASgOMg8udGFuZGVtLnYxLlBsYW4SEAoIZWxpZ2libGUYByABKAQSLAoMc2hvcnRfcmVhc29uGAggASgOMhYudGFuZGVtLnYxLlNob3J0UmVhc29uEhkKEXNob3J0X3JlYXNvbl90ZXh0GAkgASgJEhIKCnJlcXVlc3RfaWQYCiABKAkSIwoHZXhwbGFpbhgLIAEoCzISLnRhbmRlbS52MS5FeHBsYWluEhIKCmdlbmVyYXRpb24YDCABKAQSCwoDYXJtGA0gASgJEioKDWZhbGxiYWNrX3VzZWQYDiABKA4yEy50YW5kZW0udjEuRmFsbGJhY2sSJQoEbGl2ZRgPIAEoCzIXLnRhbmRlbS52MS5MaXZlUG9zaXRpb24SLAoJc3RhbGVuZXNzGBAgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhcKD25leHRfcGFnZV90b2tlbhgRIAEoCSKuAQoJQ2FuZGlkYXRlEgoKAmlkGAEgASgJEg0KBXNjb3JlGAIgASgCEjgKCmF0dHJpYnV0ZXMYAyADKAsyJC50YW5kZW0udjEuQ2FuZGlkYXRlLkF0dHJpYnV0ZXNFbnRyeRpMCg9BdHRyaWJ1dGVzRW50cnkSCwoDa2V5GAEgASgJEigKBXZhbHVlGAIgASgLMhkudGFuZGVtLnYxLkF0dHJpYnV0ZVZhbHVlOgI4ASK2AQoOQXR0cmlidXRlVmFsdWUSEQoHa2V5d29yZBgBIAEoCUgAEicKCGtleXdvcmRzGAIgASgLMhMudGFuZGVtLnYxLktleXdvcmRzSAASDgoEYm9vbBgDIAEoCEgAEg0KA2ludBgEIAEoA0gAEg8KBWZsb2F0GAUgASgBSAASLwoJdGltZXN0YW1wGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcEgAQgcKBXZhbHVlIhoKCEtleXdvcmRzEg4KBnZhbHVlcxgBIAMoCSJ0CghDb3ZlcmFnZRIXCg9zaGFyZHNfYW5zd2VyZWQYASABKA0SDgoGc2hhcmRzGAIgASgNEhMKC3NoYXJkX3NoYXJlGAMgASgBEhYKDmVsaWdpYmxlX3NoYXJlGAQgASgBEhIKCnNoYXJkc19jdXQYBSABKA0iuwMKB0V4cGxhaW4SJwoGc2hhcmRzGAEgAygLMhcudGFuZGVtLnYxLlNoYXJkRXhwbGFpbhIvCgxwcmVwYXJlX3RpbWUYAiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SLwoMZmFuX291dF90aW1lGAMgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEi0KCm1lcmdlX3RpbWUYBCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SLQoKdG90YWxfdGltZRgFIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIhCgNpZHMYBiADKAsyFC50YW5kZW0udjEuSWRFeHBsYWluEhsKE3Vua25vd25faW5jbHVkZV9pZHMYByABKA0SGwoTdW5rbm93bl9leGNsdWRlX2lkcxgIIAEoDRI3CgtvdGhlcl9mb3JtcxgJIAMoCzIiLnRhbmRlbS52MS5FeHBsYWluLk90aGVyRm9ybXNFbnRyeRoxCg9PdGhlckZvcm1zRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASLhAQoJSWRFeHBsYWluEgoKAmlkGAEgASgJEiMKB3ZlcmRpY3QYAiABKA4yEi50YW5kZW0udjEuVmVyZGljdBIMCgR0ZXh0GAMgASgJEg0KBXNoYXJkGAQgASgJEgwKBHJhbmsYBSABKA0SEgoFc2NvcmUYBiABKAJIAIgBARIOCgZjbGF1c2UYByABKAkSEQoJYXR0cmlidXRlGAggASgJEigKBXZhbHVlGAkgASgLMhkudGFuZGVtLnYxLkF0dHJpYnV0ZVZhbHVlEg0KBWZyZXNoGAogASgIQggKBl9zY29yZSKYAgoMU2hhcmRFeHBsYWluEg0KBXNoYXJkGAEgASgJEh0KBHBsYW4YAiABKA4yDy50YW5kZW0udjEuUGxhbhIMCgRyb3dzGAMgASgEEhAKCGVsaWdpYmxlGAQgASgEEgoKAmVmGAUgASgNEg4KBnNjb3JlZBgGIAEoBBIQCghleHBhbmRlZBgHIAEoBBIuCgtmaWx0ZXJfdGltZRgIIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIuCgtzZWFyY2hfdGltZRgJIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhINCgVlcnJvchgKIAEoCRIOCgZyZWFzb24YCyABKAkSDQoFYXNrZWQYDCABKA0iRAoUQmF0Y2hSZXRyaWV2ZVJlcXVlc3QSLAoIcmVxdWVzdHMYASADKAsyGi50YW5kZW0udjEuUmV0cmlldmVSZXF1ZXN0IkgKFUJhdGNoUmV0cmlldmVSZXNwb25zZRIvCgdyZXN1bHRzGAEgAygLMh4udGFuZGVtLnYxLkJhdGNoUmV0cmlldmVSZXN1bHQieAoTQmF0Y2hSZXRyaWV2ZVJlc3VsdBIvCghyZXNwb25zZRgBIAEoCzIbLnRhbmRlbS52MS5SZXRyaWV2ZVJlc3BvbnNlSAASJQoFZXJyb3IYAiABKAsyFC50YW5kZW0udjEuSXRlbUVycm9ySABCCQoHb3V0Y29tZSLiAQoJSXRlbUVycm9yEgwKBGNvZGUYASABKAkSDwoHbWVzc2FnZRgCIAEoCRIjCgRpbmZvGAMgASgLMhUuZ29vZ2xlLnJwYy5FcnJvckluZm8SKwoLYmFkX3JlcXVlc3QYBCABKAsyFi5nb29nbGUucnBjLkJhZFJlcXVlc3QSJAoFcmV0cnkYBSABKAsyFS5nb29nbGUucnBjLlJldHJ5SW5mbxIqCghyZXNvdXJjZRgGIAEoCzIYLmdvb2dsZS5ycGMuUmVzb3VyY2VJbmZvEhIKCnJlcXVlc3RfaWQYByABKAkirwEKFEdldEVtYmVkZGluZ3NSZXF1ZXN0Eh8KBXRvd2VyGAEgASgOMhAudGFuZGVtLnYxLlRvd2VyEgsKA2lkcxgCIAMoCRIVCg1tb2RlbF92ZXJzaW9uGAMgASgJEhIKCnJlcXVlc3RfaWQYBCABKAkSEwoLcmVxdWVzdF9rZXkYBSABKAkSKQoIbWluX2xpdmUYBiABKAsyFy50YW5kZW0udjEuTGl2ZVBvc2l0aW9uIpIDChVHZXRFbWJlZGRpbmdzUmVzcG9uc2USDQoFbW9kZWwYASABKAkSFQoNbW9kZWxfdmVyc2lvbhgCIAEoCRIQCghzbmFwc2hvdBgDIAEoCRIoCgplbWJlZGRpbmdzGAQgAygLMhQudGFuZGVtLnYxLkVtYmVkZGluZxITCgt1bmtub3duX2lkcxgFIAMoCRISCgpyZXF1ZXN0X2lkGAYgASgJEiUKBGxpdmUYCiABKAsyFy50YW5kZW0udjEuTGl2ZVBvc2l0aW9uEiwKCXN0YWxlbmVzcxgLIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhJFCgtvdGhlcl9mb3JtcxgJIAMoCzIwLnRhbmRlbS52MS5HZXRFbWJlZGRpbmdzUmVzcG9uc2UuT3RoZXJGb3Jtc0VudHJ5EhIKCmdlbmVyYXRpb24YByABKAQSCwoDYXJtGAggASgJGjEKD090aGVyRm9ybXNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIicKCUVtYmVkZGluZxIKCgJpZBgBIAEoCRIOCgZ2YWx1ZXMYAiADKAIqPwoFVG93ZXISFQoRVE9XRVJfVU5TUEVDSUZJRUQQABIOCgpUT1dFUl9BUFBTEAESDwoLVE9XRVJfVVNFUlMQAipuCgRQbGFuEhQKEFBMQU5fVU5TUEVDSUZJRUQQABITCg9QTEFOX0VYQUNUX1NDQU4QARIWChJQTEFOX0ZJTFRFUkVEX1dBTEsQAhITCg9QTEFOX0dSQVBIX1dBTEsQAxIOCgpQTEFOX01JWEVEEAQqkwEKC1Nob3J0UmVhc29uEhwKGFNIT1JUX1JFQVNPTl9VTlNQRUNJRklFRBAAEhkKFVNIT1JUX1JFQVNPTl9FTElHSUJMRRABEhkKFVNIT1JUX1JFQVNPTl9DT1ZFUkFHRRACEhgKFFNIT1JUX1JFQVNPTl9BVF9NT1NUEAMSFgoSU0hPUlRfUkVBU09OX1BBR0VTEAQq1wIKB1ZlcmRpY3QSFwoTVkVSRElDVF9VTlNQRUNJRklFRBAAEhkKFVZFUkRJQ1RfU0hBUkRfTUlTU0lORxABEhMKD1ZFUkRJQ1RfVU5LTk9XThACEhEKDVZFUkRJQ1RfUVVFUlkQAxIUChBWRVJESUNUX0VYQ0xVREVEEAQSGAoUVkVSRElDVF9OT1RfSU5DTFVERUQQBRIYChRWRVJESUNUX05PVF9FTElHSUJMRRAGEhQKEFZFUkRJQ1RfUkVUVVJORUQQBxISCg5WRVJESUNUX0NBUFBFRBAIEhUKEVZFUkRJQ1RfQkVMT1dfQ1VUEAkSFwoTVkVSRElDVF9OT1RfVklTSVRFRBAKEhYKElZFUkRJQ1RfVEFLRU5fRE9XThALEhoKFlZFUkRJQ1RfT1VUU0lERV9XSU5ET1cQDBIYChRWRVJESUNUX0VBUkxJRVJfUEFHRRANKk8KCEZhbGxiYWNrEhgKFEZBTExCQUNLX1VOU1BFQ0lGSUVEEAASEQoNRkFMTEJBQ0tfTk9ORRABEhYKEkZBTExCQUNLX01FQU5fVVNFUhACMo4CChBSZXRyaWV2YWxTZXJ2aWNlEkgKCFJldHJpZXZlEhoudGFuZGVtLnYxLlJldHJpZXZlUmVxdWVzdBobLnRhbmRlbS52MS5SZXRyaWV2ZVJlc3BvbnNlIgOQAgESVwoNQmF0Y2hSZXRyaWV2ZRIfLnRhbmRlbS52MS5CYXRjaFJldHJpZXZlUmVxdWVzdBogLnRhbmRlbS52MS5CYXRjaFJldHJpZXZlUmVzcG9uc2UiA5ACARJXCg1HZXRFbWJlZGRpbmdzEh8udGFuZGVtLnYxLkdldEVtYmVkZGluZ3NSZXF1ZXN0GiAudGFuZGVtLnYxLkdldEVtYmVkZGluZ3NSZXNwb25zZSIDkAIBQjVaM2dpdGh1Yi5jb20vdGFuZGVtLWFubi90YW5kZW0vYXBpL3RhbmRlbS92MTt0YW5kZW12MWIGcHJvdG8z", [file_google_protobuf_duration, file_google_protobuf_struct, file_google_protobuf_timestamp, file_google_rpc_error_details]);
+  fileDesc("Chl0YW5kZW0vdjEvcmV0cmlldmFsLnByb3RvEgl0YW5kZW0udjEiGAoGVmVjdG9yEg4KBnZhbHVlcxgBIAMoAiImCgZBdE1vc3QSEQoJYXR0cmlidXRlGAEgASgJEgkKAW4YAiABKA0i/gUKD1JldHJpZXZlUmVxdWVzdBIOCgZ2ZWN0b3IYASADKAISIgoHdmVjdG9ycxgCIAMoCzIRLnRhbmRlbS52MS5WZWN0b3ISDwoHdXNlcl9pZBgDIAEoCRIOCgZhcHBfaWQYBCABKAkSIAoGdGFyZ2V0GAUgASgOMhAudGFuZGVtLnYxLlRvd2VyEgkKAWsYBiABKA0SDgoGZmlsdGVyGAcgASgJEjoKCGJpbmRpbmdzGAggAygLMigudGFuZGVtLnYxLlJldHJpZXZlUmVxdWVzdC5CaW5kaW5nc0VudHJ5Eg8KB3NlZ21lbnQYFCABKAkSEwoLZXhjbHVkZV9pZHMYCSADKAkSFQoNbW9kZWxfdmVyc2lvbhgKIAEoCRIaCg1yZWNhbGxfdGFyZ2V0GAsgASgBSACIAQESDwoCZWYYDCABKA1IAYgBARISCgphdHRyaWJ1dGVzGA0gAygJEhkKDG1pbl9jb3ZlcmFnZRgOIAEoAUgCiAEBEg8KB2V4cGxhaW4YDyABKAgSEgoKcmVxdWVzdF9pZBgQIAEoCRITCgtpbmNsdWRlX2lkcxgRIAMoCRIiCgdhdF9tb3N0GBIgAygLMhEudGFuZGVtLnYxLkF0TW9zdBITCgtyZXF1ZXN0X2tleRgVIAEoCRITCgtleHBsYWluX2lkcxgTIAMoCRIlCghmYWxsYmFjaxgWIAEoDjITLnRhbmRlbS52MS5GYWxsYmFjaxIpCghtaW5fbGl2ZRgXIAEoCzIXLnRhbmRlbS52MS5MaXZlUG9zaXRpb24SEgoKcGFnZV90b2tlbhgYIAEoCRISCgpleHBlcmltZW50GBkgASgJEg8KB3ZhcmlhbnQYGiABKAkaRwoNQmluZGluZ3NFbnRyeRILCgNrZXkYASABKAkSJQoFdmFsdWUYAiABKAsyFi5nb29nbGUucHJvdG9idWYuVmFsdWU6AjgBQhAKDl9yZWNhbGxfdGFyZ2V0QgUKA19lZkIPCg1fbWluX2NvdmVyYWdlIi0KDExpdmVQb3NpdGlvbhILCgNsb2cYASABKAkSEAoIc2VxdWVuY2UYAiABKAQi4QQKEFJldHJpZXZlUmVzcG9uc2USKAoKY2FuZGlkYXRlcxgBIAMoCzIULnRhbmRlbS52MS5DYW5kaWRhdGUSDQoFbW9kZWwYAiABKAkSFQoNbW9kZWxfdmVyc2lvbhgDIAEoCRIQCghzbmFwc2hvdBgEIAEoCRIlCghjb3ZlcmFnZRgFIAEoCzITLnRhbmRlbS52MS5Db3ZlcmFnZRIdCgRwbGFuGAYgASgOMg8udGFuZGVtLnYxLlBsYW4SEAoIZWxpZ2libGUYByABKAQSLAoMc2hvcnRfcmVhc29uGAggASgOMhYudGFuZGVtLnYxLlNob3J0UmVhc29uEhkKEXNob3J0X3JlYXNvbl90ZXh0GAkgASgJEhIKCnJlcXVlc3RfaWQYCiABKAkSIwoHZXhwbGFpbhgLIAEoCzISLnRhbmRlbS52MS5FeHBsYWluEhIKCmdlbmVyYXRpb24YDCABKAQSCwoDYXJtGA0gASgJEioKDWZhbGxiYWNrX3VzZWQYDiABKA4yEy50YW5kZW0udjEuRmFsbGJhY2sSJQoEbGl2ZRgPIAEoCzIXLnRhbmRlbS52MS5MaXZlUG9zaXRpb24SLAoJc3RhbGVuZXNzGBAgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhcKD25leHRfcGFnZV90b2tlbhgRIAEoCRIrCgtpbnRlcmxlYXZlZBgSIAMoCzIWLnRhbmRlbS52MS5BbnN3ZXJlZEFybRIQCghleHBsb3JlZBgTIAEoCBIXCg9ub3RfaW50ZXJsZWF2ZWQYFCABKAkixwEKC0Fuc3dlcmVkQXJtEgsKA2FybRgBIAEoCRIQCghzbmFwc2hvdBgCIAEoCRIVCg1tb2RlbF92ZXJzaW9uGAMgASgJEh0KBHBsYW4YBCABKA4yDy50YW5kZW0udjEuUGxhbhIQCghlbGlnaWJsZRgFIAEoBBIlCghjb3ZlcmFnZRgGIAEoCzITLnRhbmRlbS52MS5Db3ZlcmFnZRIqCg1mYWxsYmFja191c2VkGAcgASgOMhMudGFuZGVtLnYxLkZhbGxiYWNrIuQBCglDYW5kaWRhdGUSCgoCaWQYASABKAkSDQoFc2NvcmUYAiABKAISOAoKYXR0cmlidXRlcxgDIAMoCzIkLnRhbmRlbS52MS5DYW5kaWRhdGUuQXR0cmlidXRlc0VudHJ5EgwKBHRlYW0YBCABKAkSFwoKcHJvcGVuc2l0eRgFIAEoAkgAiAEBGkwKD0F0dHJpYnV0ZXNFbnRyeRILCgNrZXkYASABKAkSKAoFdmFsdWUYAiABKAsyGS50YW5kZW0udjEuQXR0cmlidXRlVmFsdWU6AjgBQg0KC19wcm9wZW5zaXR5IrYBCg5BdHRyaWJ1dGVWYWx1ZRIRCgdrZXl3b3JkGAEgASgJSAASJwoIa2V5d29yZHMYAiABKAsyEy50YW5kZW0udjEuS2V5d29yZHNIABIOCgRib29sGAMgASgISAASDQoDaW50GAQgASgDSAASDwoFZmxvYXQYBSABKAFIABIvCgl0aW1lc3RhbXAYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wSABCBwoFdmFsdWUiGgoIS2V5d29yZHMSDgoGdmFsdWVzGAEgAygJInQKCENvdmVyYWdlEhcKD3NoYXJkc19hbnN3ZXJlZBgBIAEoDRIOCgZzaGFyZHMYAiABKA0SEwoLc2hhcmRfc2hhcmUYAyABKAESFgoOZWxpZ2libGVfc2hhcmUYBCABKAESEgoKc2hhcmRzX2N1dBgFIAEoDSK7AwoHRXhwbGFpbhInCgZzaGFyZHMYASADKAsyFy50YW5kZW0udjEuU2hhcmRFeHBsYWluEi8KDHByZXBhcmVfdGltZRgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIvCgxmYW5fb3V0X3RpbWUYAyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SLQoKbWVyZ2VfdGltZRgEIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhItCgp0b3RhbF90aW1lGAUgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEiEKA2lkcxgGIAMoCzIULnRhbmRlbS52MS5JZEV4cGxhaW4SGwoTdW5rbm93bl9pbmNsdWRlX2lkcxgHIAEoDRIbChN1bmtub3duX2V4Y2x1ZGVfaWRzGAggASgNEjcKC290aGVyX2Zvcm1zGAkgAygLMiIudGFuZGVtLnYxLkV4cGxhaW4uT3RoZXJGb3Jtc0VudHJ5GjEKD090aGVyRm9ybXNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIuEBCglJZEV4cGxhaW4SCgoCaWQYASABKAkSIwoHdmVyZGljdBgCIAEoDjISLnRhbmRlbS52MS5WZXJkaWN0EgwKBHRleHQYAyABKAkSDQoFc2hhcmQYBCABKAkSDAoEcmFuaxgFIAEoDRISCgVzY29yZRgGIAEoAkgAiAEBEg4KBmNsYXVzZRgHIAEoCRIRCglhdHRyaWJ1dGUYCCABKAkSKAoFdmFsdWUYCSABKAsyGS50YW5kZW0udjEuQXR0cmlidXRlVmFsdWUSDQoFZnJlc2gYCiABKAhCCAoGX3Njb3JlIpgCCgxTaGFyZEV4cGxhaW4SDQoFc2hhcmQYASABKAkSHQoEcGxhbhgCIAEoDjIPLnRhbmRlbS52MS5QbGFuEgwKBHJvd3MYAyABKAQSEAoIZWxpZ2libGUYBCABKAQSCgoCZWYYBSABKA0SDgoGc2NvcmVkGAYgASgEEhAKCGV4cGFuZGVkGAcgASgEEi4KC2ZpbHRlcl90aW1lGAggASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEi4KC3NlYXJjaF90aW1lGAkgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEg0KBWVycm9yGAogASgJEg4KBnJlYXNvbhgLIAEoCRINCgVhc2tlZBgMIAEoDSJEChRCYXRjaFJldHJpZXZlUmVxdWVzdBIsCghyZXF1ZXN0cxgBIAMoCzIaLnRhbmRlbS52MS5SZXRyaWV2ZVJlcXVlc3QiSAoVQmF0Y2hSZXRyaWV2ZVJlc3BvbnNlEi8KB3Jlc3VsdHMYASADKAsyHi50YW5kZW0udjEuQmF0Y2hSZXRyaWV2ZVJlc3VsdCJ4ChNCYXRjaFJldHJpZXZlUmVzdWx0Ei8KCHJlc3BvbnNlGAEgASgLMhsudGFuZGVtLnYxLlJldHJpZXZlUmVzcG9uc2VIABIlCgVlcnJvchgCIAEoCzIULnRhbmRlbS52MS5JdGVtRXJyb3JIAEIJCgdvdXRjb21lIuIBCglJdGVtRXJyb3ISDAoEY29kZRgBIAEoCRIPCgdtZXNzYWdlGAIgASgJEiMKBGluZm8YAyABKAsyFS5nb29nbGUucnBjLkVycm9ySW5mbxIrCgtiYWRfcmVxdWVzdBgEIAEoCzIWLmdvb2dsZS5ycGMuQmFkUmVxdWVzdBIkCgVyZXRyeRgFIAEoCzIVLmdvb2dsZS5ycGMuUmV0cnlJbmZvEioKCHJlc291cmNlGAYgASgLMhguZ29vZ2xlLnJwYy5SZXNvdXJjZUluZm8SEgoKcmVxdWVzdF9pZBgHIAEoCSKvAQoUR2V0RW1iZWRkaW5nc1JlcXVlc3QSHwoFdG93ZXIYASABKA4yEC50YW5kZW0udjEuVG93ZXISCwoDaWRzGAIgAygJEhUKDW1vZGVsX3ZlcnNpb24YAyABKAkSEgoKcmVxdWVzdF9pZBgEIAEoCRITCgtyZXF1ZXN0X2tleRgFIAEoCRIpCghtaW5fbGl2ZRgGIAEoCzIXLnRhbmRlbS52MS5MaXZlUG9zaXRpb24ikgMKFUdldEVtYmVkZGluZ3NSZXNwb25zZRINCgVtb2RlbBgBIAEoCRIVCg1tb2RlbF92ZXJzaW9uGAIgASgJEhAKCHNuYXBzaG90GAMgASgJEigKCmVtYmVkZGluZ3MYBCADKAsyFC50YW5kZW0udjEuRW1iZWRkaW5nEhMKC3Vua25vd25faWRzGAUgAygJEhIKCnJlcXVlc3RfaWQYBiABKAkSJQoEbGl2ZRgKIAEoCzIXLnRhbmRlbS52MS5MaXZlUG9zaXRpb24SLAoJc3RhbGVuZXNzGAsgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEkUKC290aGVyX2Zvcm1zGAkgAygLMjAudGFuZGVtLnYxLkdldEVtYmVkZGluZ3NSZXNwb25zZS5PdGhlckZvcm1zRW50cnkSEgoKZ2VuZXJhdGlvbhgHIAEoBBILCgNhcm0YCCABKAkaMQoPT3RoZXJGb3Jtc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiJwoJRW1iZWRkaW5nEgoKAmlkGAEgASgJEg4KBnZhbHVlcxgCIAMoAio/CgVUb3dlchIVChFUT1dFUl9VTlNQRUNJRklFRBAAEg4KClRPV0VSX0FQUFMQARIPCgtUT1dFUl9VU0VSUxACKm4KBFBsYW4SFAoQUExBTl9VTlNQRUNJRklFRBAAEhMKD1BMQU5fRVhBQ1RfU0NBThABEhYKElBMQU5fRklMVEVSRURfV0FMSxACEhMKD1BMQU5fR1JBUEhfV0FMSxADEg4KClBMQU5fTUlYRUQQBCqTAQoLU2hvcnRSZWFzb24SHAoYU0hPUlRfUkVBU09OX1VOU1BFQ0lGSUVEEAASGQoVU0hPUlRfUkVBU09OX0VMSUdJQkxFEAESGQoVU0hPUlRfUkVBU09OX0NPVkVSQUdFEAISGAoUU0hPUlRfUkVBU09OX0FUX01PU1QQAxIWChJTSE9SVF9SRUFTT05fUEFHRVMQBCrXAgoHVmVyZGljdBIXChNWRVJESUNUX1VOU1BFQ0lGSUVEEAASGQoVVkVSRElDVF9TSEFSRF9NSVNTSU5HEAESEwoPVkVSRElDVF9VTktOT1dOEAISEQoNVkVSRElDVF9RVUVSWRADEhQKEFZFUkRJQ1RfRVhDTFVERUQQBBIYChRWRVJESUNUX05PVF9JTkNMVURFRBAFEhgKFFZFUkRJQ1RfTk9UX0VMSUdJQkxFEAYSFAoQVkVSRElDVF9SRVRVUk5FRBAHEhIKDlZFUkRJQ1RfQ0FQUEVEEAgSFQoRVkVSRElDVF9CRUxPV19DVVQQCRIXChNWRVJESUNUX05PVF9WSVNJVEVEEAoSFgoSVkVSRElDVF9UQUtFTl9ET1dOEAsSGgoWVkVSRElDVF9PVVRTSURFX1dJTkRPVxAMEhgKFFZFUkRJQ1RfRUFSTElFUl9QQUdFEA0qTwoIRmFsbGJhY2sSGAoURkFMTEJBQ0tfVU5TUEVDSUZJRUQQABIRCg1GQUxMQkFDS19OT05FEAESFgoSRkFMTEJBQ0tfTUVBTl9VU0VSEAIyjgIKEFJldHJpZXZhbFNlcnZpY2USSAoIUmV0cmlldmUSGi50YW5kZW0udjEuUmV0cmlldmVSZXF1ZXN0GhsudGFuZGVtLnYxLlJldHJpZXZlUmVzcG9uc2UiA5ACARJXCg1CYXRjaFJldHJpZXZlEh8udGFuZGVtLnYxLkJhdGNoUmV0cmlldmVSZXF1ZXN0GiAudGFuZGVtLnYxLkJhdGNoUmV0cmlldmVSZXNwb25zZSIDkAIBElcKDUdldEVtYmVkZGluZ3MSHy50YW5kZW0udjEuR2V0RW1iZWRkaW5nc1JlcXVlc3QaIC50YW5kZW0udjEuR2V0RW1iZWRkaW5nc1Jlc3BvbnNlIgOQAgFCNVozZ2l0aHViLmNvbS90YW5kZW0tYW5uL3RhbmRlbS9hcGkvdGFuZGVtL3YxO3RhbmRlbXYxYgZwcm90bzM", [file_google_protobuf_duration, file_google_protobuf_struct, file_google_protobuf_timestamp, file_google_rpc_error_details]);
 
 /**
  * Vector is one query vector.
@@ -323,7 +323,12 @@ export type RetrieveRequest = Message<"tandem.v1.RetrieveRequest"> & {
    * of the first page on. By the exact scan, and if nothing has changed, all pages together
    * are one answer. They have 10,000 candidates at most, and the last is shortened to that.
    * A token that is none, or of another request, is an invalid_argument; one whose snapshot
-   * is gone a failed_precondition. At most 512 bytes. Default: the first page.
+   * is gone a failed_precondition. At most 1,024 bytes. Default: the first page.
+   *
+   * A page of an interleaved answer is drawn from the same two snapshots, and goes on where each
+   * team was: what is up to there, by the scores of either arm, does not come again. A page that
+   * follows an explored answer begins with what was displaced, and has nothing again that was
+   * drawn.
    *
    * @generated from field: string page_token = 24;
    */
@@ -333,7 +338,8 @@ export type RetrieveRequest = Message<"tandem.v1.RetrieveRequest"> & {
    * The experiment of the caller that the request is part of, and the variant of it that the
    * request falls into: both or neither. They are recorded with the request. Where the release
    * has an arm for them, that answers, whatever arm the request would fall into: it is a
-   * failed_precondition if model_version is another than that arm's. At most 128 bytes each.
+   * failed_precondition if model_version is another than that arm's. Where it has two, the answer
+   * is interleaved of both, see RetrieveResponse.interleaved. At most 128 bytes each.
    * Default: none. Whatever page of an answer is asked for, that of its token answers.
    *
    * @generated from field: string experiment = 25;
@@ -394,7 +400,9 @@ export const LivePositionSchema: GenMessage<LivePosition> = /*@__PURE__*/
 export type RetrieveResponse = Message<"tandem.v1.RetrieveResponse"> & {
   /**
    * At most k candidates with distinct ids, best first; equal scores by id,
-   * ascending, bytewise.
+   * ascending, bytewise. Those of an interleaved answer are in the order in which they were
+   * drawn, each with the score that its team has for it, and the last ones of an explored answer
+   * in no order.
    *
    * @generated from field: repeated tandem.v1.Candidate candidates = 1;
    */
@@ -408,28 +416,29 @@ export type RetrieveResponse = Message<"tandem.v1.RetrieveResponse"> & {
   model: string;
 
   /**
-   * The model version that answered, such as "2026-11-22".
+   * The model version that answered, such as "2026-11-22". Empty of an interleaved answer.
    *
    * @generated from field: string model_version = 3;
    */
   modelVersion: string;
 
   /**
-   * The digest of the snapshot that answered.
+   * The digest of the snapshot that answered. Empty of an interleaved answer.
    *
    * @generated from field: string snapshot = 4;
    */
   snapshot: string;
 
   /**
-   * What share of the snapshot the answer is based on.
+   * What share of the snapshot the answer is based on. Of an interleaved answer that of the arm
+   * with the lower eligible_share.
    *
    * @generated from field: tandem.v1.Coverage coverage = 5;
    */
   coverage?: Coverage | undefined;
 
   /**
-   * How the shards answered.
+   * How the shards answered. Of an interleaved answer those of both arms.
    *
    * @generated from field: tandem.v1.Plan plan = 6;
    */
@@ -439,7 +448,8 @@ export type RetrieveResponse = Message<"tandem.v1.RetrieveResponse"> & {
    * How many could have been returned: the entities of the target tower that are
    * in include_ids, if there are any, in the segment, and pass the filter, and are
    * neither excluded, nor taken down, nor the query itself. Counted exactly, over the shards
-   * that answered, whatever at_most leaves of them, and on whatever page they are.
+   * that answered, whatever at_most leaves of them, and on whatever page they are. Of an
+   * interleaved answer the lower number of the two arms.
    *
    * @generated from field: uint64 eligible = 7;
    */
@@ -485,7 +495,7 @@ export type RetrieveResponse = Message<"tandem.v1.RetrieveResponse"> & {
   generation: bigint;
 
   /**
-   * The arm of that release that answered, such as "control".
+   * The arm of that release that answered, such as "control". Empty of an interleaved answer.
    *
    * @generated from field: string arm = 13;
    */
@@ -522,6 +532,41 @@ export type RetrieveResponse = Message<"tandem.v1.RetrieveResponse"> & {
    * @generated from field: string next_page_token = 17;
    */
   nextPageToken: string;
+
+  /**
+   * The two arms of an interleaved answer, which is drawn from the answers that each would have
+   * given; empty of any other. A release says which requests these are: a share of the keys, or
+   * those of a variant. It is drawn by team-draft (Radlinski, Kurup and Joachims, CIKM 2008): in
+   * each round a fair coin, by the request's id, says which arm draws first, and each draws the
+   * best of its answer that neither has. Candidate.team says who drew it. What is excluded, not
+   * eligible or taken down in an arm is not drawn by that arm, what was taken down by no arm, and
+   * at_most counts over the whole answer. It has as many candidates as the two arms together can
+   * give; an arm that has no more leaves its turns to the other.
+   *
+   * An interleaved answer is never explored.
+   *
+   * @generated from field: repeated tandem.v1.AnsweredArm interleaved = 18;
+   */
+  interleaved: AnsweredArm[];
+
+  /**
+   * Whether the last places of the answer were drawn, of candidates that rank after k: so a
+   * release has what the model does not know tried out. See Candidate.propensity.
+   *
+   * @generated from field: bool explored = 19;
+   */
+  explored: boolean;
+
+  /**
+   * Why the answer is of one arm although it was to be interleaved; empty if it was not to be, and
+   * if it is. It is of the arm that the request falls into without. Such are requests with
+   * explain or explain_ids, for users, by vectors where the arms are of two model versions,
+   * with a model_version that one of the arms does not have, and those that one of the arms
+   * cannot answer, as for a user that its user tower does not have.
+   *
+   * @generated from field: string not_interleaved = 20;
+   */
+  notInterleaved: string;
 };
 
 /**
@@ -530,6 +575,69 @@ export type RetrieveResponse = Message<"tandem.v1.RetrieveResponse"> & {
  */
 export const RetrieveResponseSchema: GenMessage<RetrieveResponse> = /*@__PURE__*/
   messageDesc(file_tandem_v1_retrieval, 4);
+
+/**
+ * AnsweredArm is what one of the arms says of an interleaved answer.
+ *
+ * @generated from message tandem.v1.AnsweredArm
+ */
+export type AnsweredArm = Message<"tandem.v1.AnsweredArm"> & {
+  /**
+   * The arm's name, which is the team's.
+   *
+   * @generated from field: string arm = 1;
+   */
+  arm: string;
+
+  /**
+   * The digest of its snapshot.
+   *
+   * @generated from field: string snapshot = 2;
+   */
+  snapshot: string;
+
+  /**
+   * The model version of its snapshot.
+   *
+   * @generated from field: string model_version = 3;
+   */
+  modelVersion: string;
+
+  /**
+   * How its shards answered.
+   *
+   * @generated from field: tandem.v1.Plan plan = 4;
+   */
+  plan: Plan;
+
+  /**
+   * How many could have been returned by it; see RetrieveResponse.
+   *
+   * @generated from field: uint64 eligible = 5;
+   */
+  eligible: bigint;
+
+  /**
+   * What share of its snapshot was looked at.
+   *
+   * @generated from field: tandem.v1.Coverage coverage = 6;
+   */
+  coverage?: Coverage | undefined;
+
+  /**
+   * Which fallback its part of the answer is by; see RetrieveResponse.
+   *
+   * @generated from field: tandem.v1.Fallback fallback_used = 7;
+   */
+  fallbackUsed: Fallback;
+};
+
+/**
+ * Describes the message tandem.v1.AnsweredArm.
+ * Use `create(AnsweredArmSchema)` to create a new message.
+ */
+export const AnsweredArmSchema: GenMessage<AnsweredArm> = /*@__PURE__*/
+  messageDesc(file_tandem_v1_retrieval, 5);
 
 /**
  * Candidate is one entity of the target tower.
@@ -561,6 +669,25 @@ export type Candidate = Message<"tandem.v1.Candidate"> & {
    * @generated from field: map<string, tandem.v1.AttributeValue> attributes = 3;
    */
   attributes: { [key: string]: AttributeValue };
+
+  /**
+   * Of an interleaved answer, the arm that drew it: arm of one of RetrieveResponse.interleaved.
+   * Empty of any other.
+   *
+   * @generated from field: string team = 4;
+   */
+  team: string;
+
+  /**
+   * With which probability, above 0 and up to 1, it was to be at its place, where a release
+   * explores: it draws the last places of a share of the requests. All candidates of a request of
+   * which places were drawn, or could have been, have one: 1 before those places; at them of a
+   * request of the share, that share times one in as many as there were to draw from, and of one
+   * that is not, what is left of the share. Absent where no place could have been drawn.
+   *
+   * @generated from field: optional float propensity = 5;
+   */
+  propensity?: number | undefined;
 };
 
 /**
@@ -568,7 +695,7 @@ export type Candidate = Message<"tandem.v1.Candidate"> & {
  * Use `create(CandidateSchema)` to create a new message.
  */
 export const CandidateSchema: GenMessage<Candidate> = /*@__PURE__*/
-  messageDesc(file_tandem_v1_retrieval, 5);
+  messageDesc(file_tandem_v1_retrieval, 6);
 
 /**
  * AttributeValue is the value of one attribute of one entity.
@@ -639,7 +766,7 @@ export type AttributeValue = Message<"tandem.v1.AttributeValue"> & {
  * Use `create(AttributeValueSchema)` to create a new message.
  */
 export const AttributeValueSchema: GenMessage<AttributeValue> = /*@__PURE__*/
-  messageDesc(file_tandem_v1_retrieval, 6);
+  messageDesc(file_tandem_v1_retrieval, 7);
 
 /**
  * Keywords is the value of a keyword list attribute.
@@ -660,7 +787,7 @@ export type Keywords = Message<"tandem.v1.Keywords"> & {
  * Use `create(KeywordsSchema)` to create a new message.
  */
 export const KeywordsSchema: GenMessage<Keywords> = /*@__PURE__*/
-  messageDesc(file_tandem_v1_retrieval, 7);
+  messageDesc(file_tandem_v1_retrieval, 8);
 
 /**
  * Coverage is the share of the target tower that an answer is based on.
@@ -718,7 +845,7 @@ export type Coverage = Message<"tandem.v1.Coverage"> & {
  * Use `create(CoverageSchema)` to create a new message.
  */
 export const CoverageSchema: GenMessage<Coverage> = /*@__PURE__*/
-  messageDesc(file_tandem_v1_retrieval, 8);
+  messageDesc(file_tandem_v1_retrieval, 9);
 
 /**
  * Explain tells how a query was answered, for people who tune.
@@ -800,7 +927,7 @@ export type Explain = Message<"tandem.v1.Explain"> & {
  * Use `create(ExplainSchema)` to create a new message.
  */
 export const ExplainSchema: GenMessage<Explain> = /*@__PURE__*/
-  messageDesc(file_tandem_v1_retrieval, 9);
+  messageDesc(file_tandem_v1_retrieval, 10);
 
 /**
  * IdExplain tells why an entity is or is not in an answer.
@@ -887,7 +1014,7 @@ export type IdExplain = Message<"tandem.v1.IdExplain"> & {
  * Use `create(IdExplainSchema)` to create a new message.
  */
 export const IdExplainSchema: GenMessage<IdExplain> = /*@__PURE__*/
-  messageDesc(file_tandem_v1_retrieval, 10);
+  messageDesc(file_tandem_v1_retrieval, 11);
 
 /**
  * ShardExplain tells how one shard answered.
@@ -989,7 +1116,7 @@ export type ShardExplain = Message<"tandem.v1.ShardExplain"> & {
  * Use `create(ShardExplainSchema)` to create a new message.
  */
 export const ShardExplainSchema: GenMessage<ShardExplain> = /*@__PURE__*/
-  messageDesc(file_tandem_v1_retrieval, 11);
+  messageDesc(file_tandem_v1_retrieval, 12);
 
 /**
  * BatchRetrieveRequest asks many queries at once. They may differ in everything,
@@ -1012,7 +1139,7 @@ export type BatchRetrieveRequest = Message<"tandem.v1.BatchRetrieveRequest"> & {
  * Use `create(BatchRetrieveRequestSchema)` to create a new message.
  */
 export const BatchRetrieveRequestSchema: GenMessage<BatchRetrieveRequest> = /*@__PURE__*/
-  messageDesc(file_tandem_v1_retrieval, 12);
+  messageDesc(file_tandem_v1_retrieval, 13);
 
 /**
  * BatchRetrieveResponse answers a batch.
@@ -1033,7 +1160,7 @@ export type BatchRetrieveResponse = Message<"tandem.v1.BatchRetrieveResponse"> &
  * Use `create(BatchRetrieveResponseSchema)` to create a new message.
  */
 export const BatchRetrieveResponseSchema: GenMessage<BatchRetrieveResponse> = /*@__PURE__*/
-  messageDesc(file_tandem_v1_retrieval, 13);
+  messageDesc(file_tandem_v1_retrieval, 14);
 
 /**
  * BatchRetrieveResult is the outcome of one request of a batch.
@@ -1070,7 +1197,7 @@ export type BatchRetrieveResult = Message<"tandem.v1.BatchRetrieveResult"> & {
  * Use `create(BatchRetrieveResultSchema)` to create a new message.
  */
 export const BatchRetrieveResultSchema: GenMessage<BatchRetrieveResult> = /*@__PURE__*/
-  messageDesc(file_tandem_v1_retrieval, 14);
+  messageDesc(file_tandem_v1_retrieval, 15);
 
 /**
  * ItemError is the error of one request of a batch.
@@ -1137,7 +1264,7 @@ export type ItemError = Message<"tandem.v1.ItemError"> & {
  * Use `create(ItemErrorSchema)` to create a new message.
  */
 export const ItemErrorSchema: GenMessage<ItemError> = /*@__PURE__*/
-  messageDesc(file_tandem_v1_retrieval, 15);
+  messageDesc(file_tandem_v1_retrieval, 16);
 
 /**
  * GetEmbeddingsRequest asks for vectors by id.
@@ -1196,7 +1323,7 @@ export type GetEmbeddingsRequest = Message<"tandem.v1.GetEmbeddingsRequest"> & {
  * Use `create(GetEmbeddingsRequestSchema)` to create a new message.
  */
 export const GetEmbeddingsRequestSchema: GenMessage<GetEmbeddingsRequest> = /*@__PURE__*/
-  messageDesc(file_tandem_v1_retrieval, 16);
+  messageDesc(file_tandem_v1_retrieval, 17);
 
 /**
  * GetEmbeddingsResponse returns vectors and says which model they belong to.
@@ -1289,7 +1416,7 @@ export type GetEmbeddingsResponse = Message<"tandem.v1.GetEmbeddingsResponse"> &
  * Use `create(GetEmbeddingsResponseSchema)` to create a new message.
  */
 export const GetEmbeddingsResponseSchema: GenMessage<GetEmbeddingsResponse> = /*@__PURE__*/
-  messageDesc(file_tandem_v1_retrieval, 17);
+  messageDesc(file_tandem_v1_retrieval, 18);
 
 /**
  * Embedding is one entity's vector.
@@ -1320,7 +1447,7 @@ export type Embedding = Message<"tandem.v1.Embedding"> & {
  * Use `create(EmbeddingSchema)` to create a new message.
  */
 export const EmbeddingSchema: GenMessage<Embedding> = /*@__PURE__*/
-  messageDesc(file_tandem_v1_retrieval, 18);
+  messageDesc(file_tandem_v1_retrieval, 19);
 
 /**
  * Tower is one entity kind's embeddings.
