@@ -7,7 +7,6 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strconv"
-	"text/tabwriter"
 
 	"github.com/tandem-ann/tandem/builder/feedback"
 	"github.com/tandem-ann/tandem/shard/wording"
@@ -209,7 +208,7 @@ func exploringLog(r *rand.Rand, o OffPolicyOptions) (answers []feedback.Answer) 
 
 // WriteTable writes the report for people.
 func (r *OffPolicyReport) WriteTable(w io.Writer) error {
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	t := wording.NewTable(w)
 	fmt.Fprintf(t, "policy\testimate\ttrue\tmean\twidth of 95%%\tcovered\tnot evaluable\n")
 	for i := range r.Rows {
 		x := &r.Rows[i]
