@@ -112,9 +112,7 @@ func drawAnswered(t *rapid.T) []answered {
 			plain: rapid.IntRange(0, 9).Draw(t, "plain") == 0,
 		}
 		if !a.plain && rapid.Bool().Draw(t, "drawn") {
-			for _, rank := range rapid.SliceOfNDistinct(rapid.IntRange(a.of.k, a.of.pool-1), a.of.places, a.of.places, rapid.ID[int]).Draw(t, "draws") {
-				a.draws = append(a.draws, rank)
-			}
+			a.draws = append(a.draws, rapid.SliceOfNDistinct(rapid.IntRange(a.of.k, a.of.pool-1), a.of.places, a.of.places, rapid.ID[int]).Draw(t, "draws")...)
 		}
 		for _, id := range rapid.SliceOfN(rapid.SampledFrom(a.shown()), 0, 3).Draw(t, "opened") {
 			a.opened[id] = true

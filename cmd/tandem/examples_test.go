@@ -186,6 +186,8 @@ var notRun = map[string]string{
 	"--restored ":                 "nothing is lost: script restore",
 	"tandem replay":               "nothing was recorded: script replay",
 	"tandem feedback report":      "no day was joined: script feedback_join",
+	"tandem feedback obp":         "no day was joined: script feedback_join",
+	"--hash-users":                "it takes a key: script feedback_hashed",
 	"--app-partition-attributes":  "it takes folders of days: script inputs",
 	"pipeline.token":              "it takes a server that asks for tokens: releases.md has one",
 	"tandem snapshot gc --keep 7": "it names no store: pipelines.md sets TANDEM_STORE",

@@ -190,6 +190,7 @@ var located sync.Map
 
 var registerScheme = sync.OnceFunc(func() {
 	blob.DefaultURLMux().RegisterBucket("faults", opener{})
+	objects.Register("faults", objects.Driver{})
 })
 
 type opener struct{}
