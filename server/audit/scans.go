@@ -21,7 +21,7 @@ var ErrEnded = errors.New("no scans are done any more")
 // # Design
 //
 // Scans are done one after the other, in the order in which they come, as [Auditor.Run] does its
-// own: on a thread of lower priority, in slices of a quarter of a millisecond, with sleeps between them
+// own: on a thread of lower priority, in slices of some 0.2 ms, with sleeps between them
 // that keep the share, and that are longer where the thread is woken late, since others want its
 // processor. So a scan is delayed for as long as there is something better to do, and never
 // hurried. Who asks bounds how long that may be by a context, and how many wait.
